@@ -1,0 +1,109 @@
+"""Task life cycles: the one place where tasks are created, supervised and ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import structlog
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+def spawn(coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+    """Create a named task. The caller keeps the reference and ends it with `stop`."""
+    return asyncio.get_running_loop().create_task(coroutine, name=name)
+
+
+async def stop(tasks: Iterable[asyncio.Task[Any]], *, patience: float = 5.0) -> None:
+    """Cancel `tasks`, wait up to `patience` seconds, and log by name the ones that do not end."""
+    pending = {task for task in tasks if not task.done()}
+    for task in pending:
+        task.cancel()
+    if not pending:
+        return
+    _, stuck = await asyncio.wait(pending, timeout=patience)
+    for task in stuck:
+        log.error("task does not stop", task=task.get_name(), after_seconds=patience)
+
+
+class Component(Protocol):
+    """A part of a process: its constructor does no I/O, `run` works until it is cancelled."""
+
+    async def run(self) -> None:
+        """Work until cancelled. Returning early is a fault."""
+        ...
+
+
+class ComponentFailed(Exception):
+    """An eternal component ended."""
+
+
+async def supervise(components: Iterable[tuple[str, Component]]) -> None:
+    """Run all components until cancelled; the first that ends or fails stops the rest.
+
+    Raises:
+        ComponentFailed: a component returned although nobody asked it to, or raised (chained).
+    """
+    tasks = [spawn(component.run(), name=name) for name, component in components]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        first = next(task for task in tasks if task in done)
+        cause = None if first.cancelled() else first.exception()
+        raise ComponentFailed(f"{first.get_name()} stopped: {cause or 'it returned'}") from cause
+    finally:
+        # In reverse, so that what serves is ended before what it stands on.
+        for task in reversed(tasks):
+            await stop([task])
+
+
+class Latest(Generic[T]):
+    """A value that changes: read the newest, or wait for a newer one. Intermediate values may be skipped."""
+
+    def __init__(self, value: T) -> None:
+        self._value = value
+        self._version = 0
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    @property
+    def value(self) -> T:
+        return self._value
+
+    @property
+    def version(self) -> int:
+        """Grows by one at each `set`."""
+        return self._version
+
+    def set(self, value: T) -> None:
+        self._value = value
+        self._version += 1
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
+    async def newer_than(self, version: int) -> int:
+        """Return the current version once it is above `version`."""
+        while self._version <= version:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.discard(waiter)
+        return self._version
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Delays between retries: doubling from `first` to `last` seconds."""
+
+    first: float = 0.5
+    last: float = 30.0
+
+    def delay(self, failures: int) -> float:
+        """Seconds to wait after the `failures`-th failure in a row (1 is the first)."""
+        return float(min(self.last, self.first * 2 ** min(max(failures - 1, 0), 32)))

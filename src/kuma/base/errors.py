@@ -1,0 +1,75 @@
+"""The error tree. A class exists only where somebody catches it.
+
+::
+
+    KumaError
+    ├── InvalidResource      the request's content breaks rules; carries every violation
+    ├── NotFound             no such resource
+    ├── AlreadyExists        create over an existing resource
+    ├── Conflict             the stored version is not the one the caller has read
+    ├── Unauthenticated      a credential is missing or does not hold
+    ├── AccessDenied         a known caller may not do this
+    ├── StoreCorrupt         stored bytes cannot be opened or understood
+    └── Misconfigured        the program cannot start with these settings
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class KumaError(Exception):
+    """Base of all errors whose text is meant for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One broken rule: `field` is the JSON path as the user wrote it, `reason` says what is wrong and the remedy."""
+
+    field: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.reason}" if self.field else self.reason
+
+
+class InvalidResource(KumaError):
+    """Content that breaks rules. Nothing was changed."""
+
+    def __init__(self, violations: Iterable[Violation]) -> None:
+        self.violations = tuple(violations)
+        super().__init__("; ".join(str(violation) for violation in self.violations))
+
+    @classmethod
+    def of(cls, field: str, reason: str) -> InvalidResource:
+        """The common case of a single violation."""
+        return cls([Violation(field, reason)])
+
+
+class NotFound(KumaError):
+    """The named resource does not exist."""
+
+
+class AlreadyExists(KumaError):
+    """A resource of that kind, mesh and name exists."""
+
+
+class Conflict(KumaError):
+    """Somebody else has written the resource since it was read."""
+
+
+class Unauthenticated(KumaError):
+    """A credential is missing, expired, revoked or forged."""
+
+
+class AccessDenied(KumaError):
+    """The caller is known and may not do this."""
+
+
+class StoreCorrupt(KumaError):
+    """Stored bytes cannot be opened (wrong key-encryption key) or understood."""
+
+
+class Misconfigured(KumaError):
+    """The program cannot start with these settings; the text names the setting and the remedy."""

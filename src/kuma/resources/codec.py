@@ -1,0 +1,185 @@
+"""The written forms of a resource: Universal (`type:`, `name:`, `mesh:`) and Kubernetes (`apiVersion:`, `kind:`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import yaml
+
+from kuma.base.errors import InvalidResource, Violation
+from kuma.resources import kinds, parsing
+from kuma.resources.resource import NEVER, Key, Resource
+
+GROUP_VERSION = "kuma.io/v1alpha1"
+MESH_LABEL = "kuma.io/mesh"
+SECRET_TYPES = {"Secret": "system.kuma.io/secret", "GlobalSecret": "system.kuma.io/global-secret"}
+_META = ("type", "mesh", "name", "creationTime", "modificationTime", "labels")
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without silent surprises: a key written twice is an error, not "the last one wins"."""
+
+
+def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+    doubles = sorted({str(key) for key in keys if keys.count(key) > 1})
+    if doubles:
+        line = node.start_mark.line + 1
+        raise InvalidResource.of(doubles[0], f"is written twice in the map that begins at line {line}")
+    return loader.construct_mapping(node, deep=True)
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def documents(text: str) -> Iterator[Mapping[str, Any]]:
+    """The documents of a YAML (or JSON) text; empty ones are passed over.
+
+    Raises:
+        InvalidResource: the text is no YAML, or a document is no map.
+    """
+    try:
+        for document in yaml.load_all(text, _StrictLoader):
+            if document is None:
+                continue
+            if not isinstance(document, dict):
+                raise InvalidResource.of("", "a resource has to be a map that begins with `type:` or `apiVersion:`")
+            yield document
+    except yaml.YAMLError as error:
+        raise InvalidResource.of("", f"is not valid YAML: {error}") from error
+    except RecursionError:
+        raise InvalidResource.of("", "is nested too deeply") from None
+    except ValueError as error:
+        raise InvalidResource.of("", f"is not valid YAML: {error}") from error
+
+
+def parse(document: Mapping[str, Any], *, default_mesh: str = "default") -> Resource[Any]:
+    """The resource that a document in either form declares.
+
+    Raises:
+        InvalidResource: with every violation; Kubernetes documents are reported at their own paths (`spec.…`).
+    """
+    if "apiVersion" in document or "kind" in document:
+        return _parse_kubernetes(document, default_mesh)
+    return _parse_universal(document, default_mesh)
+
+
+def _parse_universal(document: Mapping[str, Any], default_mesh: str) -> Resource[Any]:
+    kind = kinds.by_name(_text(document, "type"))
+    if not kind.in_mesh and document.get("mesh"):
+        raise InvalidResource.of("mesh", f"must not be set: a {kind.name} belongs to no mesh")
+    mesh = (_text(document, "mesh") if document.get("mesh") else default_mesh) if kind.in_mesh else ""
+    key = Key(kind.name, mesh, _text(document, "name"))
+    parsing.check_key(key)
+    spec = parsing.parse_spec(kind, {name: value for name, value in document.items() if name not in _META})
+    return Resource(key, spec, labels=_labels(document.get("labels"), "labels"))
+
+
+def _parse_kubernetes(document: Mapping[str, Any], default_mesh: str) -> Resource[Any]:
+    metadata = document.get("metadata")
+    if not isinstance(metadata, Mapping):
+        raise InvalidResource.of("metadata", "is required and has to be a map with at least `name`")
+    name, labels = _text(metadata, "name", "metadata.name"), _labels(metadata.get("labels"), "metadata.labels")
+    if document.get("apiVersion") == "v1":
+        return _parse_kubernetes_secret(document, name, labels, default_mesh)
+    if document.get("apiVersion") != GROUP_VERSION:
+        raise InvalidResource.of("apiVersion", f'has to be "{GROUP_VERSION}" (or "v1" for a Secret)')
+    kind = kinds.by_name(_text(document, "kind"))
+    if kind.name in SECRET_TYPES:
+        raise InvalidResource.of(
+            "apiVersion", f'has to be "v1" with `kind: Secret` and `type: {SECRET_TYPES[kind.name]}`'
+        )
+    unknown = sorted(set(document) - {"apiVersion", "kind", "metadata", "mesh", "spec"})
+    if unknown:
+        raise InvalidResource(
+            Violation(field, "unknown field; what the resource says stands under spec") for field in unknown
+        )
+    key = kind.key(name, str(document.get("mesh") or labels.get(MESH_LABEL) or default_mesh))
+    parsing.check_key(key)
+    spec = document.get("spec") or {}
+    if not isinstance(spec, Mapping):
+        raise InvalidResource.of("spec", "has to be a map")
+    try:
+        return Resource(key, parsing.parse_spec(kind, spec), labels=labels)
+    except InvalidResource as error:
+        raise InvalidResource(
+            Violation(f"spec.{v.field}" if v.field else "spec", v.reason) for v in error.violations
+        ) from None
+
+
+def _parse_kubernetes_secret(
+    document: Mapping[str, Any], name: str, labels: Mapping[str, str], default_mesh: str
+) -> Resource[Any]:
+    by_type = {kubernetes_type: kind for kind, kubernetes_type in SECRET_TYPES.items()}
+    kind = by_type.get(str(document.get("type")))
+    if document.get("kind") != "Secret" or kind is None:
+        raise InvalidResource.of("type", f"has to be one of {', '.join(sorted(by_type))}")
+    data = document.get("data")
+    if not isinstance(data, Mapping) or set(data) != {"value"}:
+        raise InvalidResource.of("data", "has to be a map with the one key `value`, in base64")
+    key = kinds.by_name(kind).key(name, labels.get(MESH_LABEL, default_mesh))
+    parsing.check_key(key)
+    return Resource(key, parsing.parse_spec(kinds.by_name(kind), {"data": data["value"]}), labels=labels)
+
+
+def _text(document: Mapping[str, Any], field: str, path: str = "") -> str:
+    value = document.get(field)
+    if not isinstance(value, str) or not value:
+        raise InvalidResource.of(path or field, "has to be a non-empty string" if value else "is required")
+    return value
+
+
+def _labels(value: Any, path: str) -> Mapping[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(item, str) for pair in value.items() for item in pair):
+        raise InvalidResource.of(path, "has to be a map of strings to strings; put numbers in quotes")
+    return dict(value)
+
+
+def to_universal(resource: Resource[Any]) -> dict[str, Any]:
+    """The Universal form, metadata first, as the REST API answers it."""
+    return {**meta(resource), **resource.spec.to_wire()}
+
+
+def meta(resource: Resource[Any]) -> dict[str, Any]:
+    """The metadata of the Universal form."""
+    found: dict[str, Any] = {"type": resource.key.kind}
+    if resource.key.mesh:
+        found["mesh"] = resource.key.mesh
+    found["name"] = resource.key.name
+    found["creationTime"] = rfc3339(resource.creation_time)
+    found["modificationTime"] = rfc3339(resource.modification_time)
+    if resource.labels:
+        found["labels"] = dict(resource.labels)
+    return found
+
+
+def to_kubernetes(resource: Resource[Any]) -> dict[str, Any]:
+    """The Kubernetes form, as one would apply it with kubectl."""
+    key, spec = resource.key, resource.spec.to_wire()
+    metadata: dict[str, Any] = {"name": key.name}
+    labels = dict(resource.labels)
+    if key.kind in SECRET_TYPES:
+        labels |= {MESH_LABEL: key.mesh} if key.mesh else {}
+        metadata |= {"namespace": "kuma-system"} | ({"labels": labels} if labels else {})
+        data = {"value": spec.get("data", "")}
+        return {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": SECRET_TYPES[key.kind],
+            "metadata": metadata,
+            "data": data,
+        }
+    metadata |= {"labels": labels} if labels else {}
+    mesh = {"mesh": key.mesh} if key.mesh else {}
+    return {"apiVersion": GROUP_VERSION, "kind": key.kind, **mesh, "metadata": metadata, "spec": spec}
+
+
+def rfc3339(time: datetime) -> str:
+    """A UTC instant as RFC 3339 writes it."""
+    if time == NEVER:
+        return "0001-01-01T00:00:00Z"
+    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,217 @@
+"""The Dataplane: where a workload listens, what it is, and whom it calls."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from pydantic import StrictBool, StrictInt
+
+from kuma.base.errors import Violation
+from kuma.resources import tags as tag_rules
+from kuma.resources.resource import Model
+
+PROTOCOLS = ("grpc", "http", "http2", "kafka", "tcp")
+DEFAULT_ADMIN_PORT = 9901
+_HOST = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
+_SERVICE_NAME = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
+
+
+class Health(Model):
+    """Whether the workload can take requests."""
+
+    ready: StrictBool = False
+
+
+class Inbound(Model):
+    """A port of the workload: Envoy listens on `address`:`port` and passes on to `serviceAddress`:`servicePort`."""
+
+    port: StrictInt
+    service_port: StrictInt = 0
+    service_address: str = ""
+    address: str = ""
+    tags: dict[str, str] = {}
+    health: Health | None = None
+    state: Literal["Ready", "NotReady", "Ignored"] = "Ready"
+
+    @property
+    def service(self) -> str:
+        return self.tags[tag_rules.SERVICE]
+
+    @property
+    def protocol(self) -> str:
+        return self.tags.get(tag_rules.PROTOCOL, "tcp").lower()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether clients should be sent here."""
+        return self.state == "Ready" and (self.health is None or self.health.ready)
+
+
+class Outbound(Model):
+    """A local port at which the workload reaches another service."""
+
+    port: StrictInt
+    address: str = "127.0.0.1"
+    tags: dict[str, str] = {}
+
+    @property
+    def service(self) -> str:
+        return self.tags[tag_rules.SERVICE]
+
+
+class Admin(Model):
+    """Where Envoy's own administration interface listens, on loopback only."""
+
+    port: StrictInt = 0
+
+
+class Networking(Model):
+    """The addresses and ports of a proxy."""
+
+    address: str = ""
+    advertised_address: str = ""
+    inbound: tuple[Inbound, ...] = ()
+    outbound: tuple[Outbound, ...] = ()
+    admin: Admin | None = None
+
+
+class DataplaneSpec(Model):
+    """What a Dataplane says."""
+
+    networking: Networking | None = None
+
+    @property
+    def net(self) -> Networking:
+        """The networking block of a validated Dataplane."""
+        assert self.networking is not None
+        return self.networking
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """The distinct service names, sorted: each is an identity of this proxy."""
+        return tuple(sorted({inbound.service for inbound in self.net.inbound}))
+
+    @property
+    def tag_values(self) -> Mapping[str, frozenset[str]]:
+        """Every tag with all its values over all inbounds."""
+        values: dict[str, set[str]] = {}
+        for inbound in self.net.inbound:
+            for name, value in inbound.tags.items():
+                values.setdefault(name, set()).add(value)
+        return {name: frozenset(found) for name, found in values.items()}
+
+
+NOT_IMPLEMENTED = frozenset(
+    {"probes", "metrics", "networking.gateway", "networking.transparentProxying"}
+    | {"networking.inbound[].serviceProbe", "networking.outbound[].backendRef"}
+)
+"""Fields of the original's Dataplane that this control plane has no use for yet."""
+
+
+def listen_address(networking: Networking, inbound: Inbound) -> str:
+    """The address that Envoy binds for this inbound."""
+    return inbound.address or networking.address
+
+
+def workload(networking: Networking, inbound: Inbound) -> tuple[str, int]:
+    """Where the workload itself listens."""
+    return (
+        inbound.service_address or listen_address(networking, inbound),
+        inbound.service_port or inbound.port,
+    )
+
+
+def validate(spec: DataplaneSpec) -> Iterator[Violation]:
+    """Every rule of a Dataplane that its structure alone does not express."""
+    networking = spec.networking
+    if networking is None:
+        yield Violation("networking", "must be defined")
+        return
+    if not networking.inbound:
+        yield Violation("networking", "has to contain at least one inbound interface")
+    yield from _address("networking.address", networking.address)
+    if networking.advertised_address:
+        yield from _address("networking.advertisedAddress", networking.advertised_address)
+    yield from _ports(networking)
+    for index, inbound in enumerate(networking.inbound):
+        yield from _inbound(networking, inbound, f"networking.inbound[{index}]")
+    for index, outbound in enumerate(networking.outbound):
+        yield from _outbound(outbound, f"networking.outbound[{index}]")
+
+
+def _ports(networking: Networking) -> Iterator[Violation]:
+    taken: dict[tuple[str, int], str] = {}
+    if networking.admin and networking.admin.port:
+        yield from _port("networking.admin.port", networking.admin.port)
+        taken["127.0.0.1", networking.admin.port] = "networking.admin.port"
+    listeners = [
+        (f"networking.inbound[{i}].port", listen_address(networking, inbound), inbound.port)
+        for i, inbound in enumerate(networking.inbound)
+    ] + [(f"networking.outbound[{i}].port", out.address, out.port) for i, out in enumerate(networking.outbound)]
+    for field, address, port in listeners:
+        first = taken.setdefault((address, port), field)
+        if first != field:
+            yield Violation(field, f"{address}:{port} is already taken by {first}; every listener needs its own")
+
+
+def _inbound(networking: Networking, inbound: Inbound, path: str) -> Iterator[Violation]:
+    yield from _port(f"{path}.port", inbound.port)
+    if inbound.service_port:
+        yield from _port(f"{path}.servicePort", inbound.service_port)
+    for name, value in (("address", inbound.address), ("serviceAddress", inbound.service_address)):
+        if value and not _is_ip(value):
+            yield Violation(f"{path}.{name}", f"{name} has to be valid IP address")
+    if workload(networking, inbound) == (listen_address(networking, inbound), inbound.port):
+        yield Violation(
+            f"{path}.servicePort",
+            "serviceAddress and servicePort has to differ from address and port, or Envoy would call itself; "
+            "set servicePort to the port of the workload",
+        )
+    yield from tag_rules.validate(f"{path}.tags", inbound.tags)
+    service, protocol = inbound.tags.get(tag_rules.SERVICE), inbound.tags.get(tag_rules.PROTOCOL)
+    if service is None:
+        yield Violation(f'{path}.tags["{tag_rules.SERVICE}"]', "tag has to exist")
+    elif service and (not _SERVICE_NAME.fullmatch(service) or service in (".", "..")):
+        yield Violation(
+            f'{path}.tags["{tag_rules.SERVICE}"]',
+            f'"{service}" cannot be part of a SPIFFE ID; use letters, digits, dots, dashes and underscores only',
+        )
+    if protocol is not None and protocol.lower() not in PROTOCOLS:
+        yield Violation(
+            f'{path}.tags["{tag_rules.PROTOCOL}"]',
+            f'tag "{tag_rules.PROTOCOL}" has an invalid value "{protocol}". Allowed values: {", ".join(PROTOCOLS)}',
+        )
+
+
+def _outbound(outbound: Outbound, path: str) -> Iterator[Violation]:
+    yield from _port(f"{path}.port", outbound.port)
+    if not _is_ip(outbound.address):
+        yield Violation(f"{path}.address", "address has to be valid IP address")
+    if not outbound.tags.get(tag_rules.SERVICE):
+        yield Violation(f"{path}.tags", f'mandatory tag "{tag_rules.SERVICE}" is missing')
+    yield from tag_rules.validate(f"{path}.tags", outbound.tags)
+
+
+def _port(field: str, port: int) -> Iterator[Violation]:
+    if not 1 <= port <= 65535:
+        yield Violation(field, "port must be in the range [1, 65535]")
+
+
+def _address(field: str, address: str) -> Iterator[Violation]:
+    if not address:
+        yield Violation(field, "address can't be empty")
+    elif _is_ip(address) and ipaddress.ip_address(address).is_unspecified:
+        yield Violation(field, "must not be 0.0.0.0 or ::")
+    elif not _is_ip(address) and not _HOST.fullmatch(address):
+        yield Violation(field, "address has to be valid IP address or domain name")
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,92 @@
+"""DataplaneInsight: what the control plane knows of a proxy. Written by the control plane only."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import Field, PlainSerializer
+
+from kuma.resources.resource import Model
+
+Count = Annotated[int, PlainSerializer(str, when_used="json")]
+"""An unsigned 64-bit counter: a string in JSON, by protobuf's JSON mapping."""
+
+
+class Responses(Model):
+    """Discovery responses of one type."""
+
+    responses_sent: Count = 0
+    responses_acknowledged: Count = 0
+    responses_rejected: Count = 0
+
+
+class Status(Model):
+    """Discovery responses of one subscription, in total and by type."""
+
+    last_update_time: datetime | None = None
+    total: Responses = Responses()
+    cds: Responses = Responses()
+    eds: Responses = Responses()
+    lds: Responses = Responses()
+    rds: Responses = Responses()
+    sds: Responses = Responses()
+    last_rejection: str = ""
+
+
+class KumaDpVersion(Model):
+    """Version of the `kuma-dp` that started the proxy."""
+
+    version: str = ""
+    git_tag: str = ""
+    git_commit: str = ""
+    build_date: str = ""
+
+
+class EnvoyVersion(Model):
+    """Version of the proxy's Envoy."""
+
+    version: str = ""
+    build: str = ""
+
+
+class Version(Model):
+    """Versions of what runs beside the workload."""
+
+    kuma_dp: KumaDpVersion = KumaDpVersion()
+    envoy: EnvoyVersion = EnvoyVersion()
+    dependencies: dict[str, str] = {}
+
+
+class Subscription(Model):
+    """One stream of a proxy, from connect to disconnect."""
+
+    id: str
+    control_plane_instance_id: str = ""
+    connect_time: datetime | None = None
+    disconnect_time: datetime | None = None
+    status: Status = Status()
+    version: Version = Version()
+    generation: int = 0
+
+
+class MtlsInsight(Model):
+    """The proxy's certificate: until when, since when, how often renewed, and by which authority."""
+
+    certificate_expiration_time: datetime | None = None
+    last_certificate_regeneration: datetime | None = None
+    certificate_regenerations: int = 0
+    issued_backend: str = ""
+    supported_backends: tuple[str, ...] = ()
+
+
+class DataplaneInsightSpec(Model):
+    """The proxy's subscriptions, oldest first, and its certificate."""
+
+    subscriptions: tuple[Subscription, ...] = ()
+    mtls: MtlsInsight | None = Field(default=None, alias="mTLS")
+
+    @property
+    def online(self) -> bool:
+        """Whether a stream of the proxy is open."""
+        return any(s.connect_time and not s.disconnect_time for s in self.subscriptions)

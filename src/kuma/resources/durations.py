@@ -1,0 +1,50 @@
+"""Durations as users write them: a whole number and one unit, as in `30d` or `10y`."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+_UNITS = {
+    "y": timedelta(days=365),
+    "w": timedelta(weeks=1),
+    "d": timedelta(days=1),
+    "h": timedelta(hours=1),
+    "m": timedelta(minutes=1),
+    "s": timedelta(seconds=1),
+    "ms": timedelta(milliseconds=1),
+}
+_PATTERN = re.compile(r"([0-9]{1,18})(y|w|d|h|m|s|ms)", re.ASCII)
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?s", re.ASCII)
+LONGEST = timedelta(days=100 * 365)
+"""No certificate of ours is asked to live longer; also keeps dates within the calendar."""
+
+
+def parse_duration(text: str) -> timedelta:
+    """The time that `text` stands for.
+
+    Raises:
+        ValueError: not one number with one unit, not above zero, or above a hundred years; the text says which.
+    """
+    match = _PATTERN.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            f'has to be one whole number and one unit of y, w, d, h, m, s, ms, such as "30d"; got "{text}"'
+        )
+    number, unit = int(match[1]), _UNITS[match[2]]
+    if number == 0:
+        raise ValueError("has to be longer than 0")
+    if number > LONGEST / unit:
+        raise ValueError('cannot be longer than "100y"')
+    return number * unit
+
+
+def parse_timeout(text: str) -> timedelta:
+    """The protobuf JSON form of a duration: seconds with an `s`, as in `5s` or `1.5s`.
+
+    Raises:
+        ValueError: another form, or zero.
+    """
+    if _SECONDS.fullmatch(text) is None or not float(text[:-1]):
+        raise ValueError(f'has to be a number of seconds above 0 that ends in "s", such as "5s"; got "{text}"')
+    return timedelta(seconds=float(text[:-1]))

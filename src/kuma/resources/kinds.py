@@ -1,0 +1,83 @@
+"""The one table of kinds: everything that serves, stores or prints resources is driven by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kuma.base.errors import InvalidResource, Violation
+from kuma.resources import dataplane, mesh, traffic_permission
+from kuma.resources.dataplane_insight import DataplaneInsightSpec
+from kuma.resources.resource import Key, Model
+from kuma.resources.secret import SecretSpec
+
+
+def _nothing(_: Any) -> Iterable[Any]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of resource: its names in files, paths and commands, and its rules."""
+
+    name: str
+    scope: Literal["Global", "Mesh"]
+    path: str
+    singular: str
+    plural: str
+    spec: type[Model]
+    validate: Callable[[Any], Iterable[Violation]] = _nothing
+    warnings: Callable[[Any], Iterable[str]] = _nothing
+    not_implemented: frozenset[str] = frozenset()
+    admin_only: bool = False
+    read_only: bool = False
+    sealed: bool = False
+    path_aliases: tuple[str, ...] = ()
+
+    @property
+    def in_mesh(self) -> bool:
+        return self.scope == "Mesh"
+
+    def key(self, name: str, mesh: str = "") -> Key:
+        """The key of a resource of this kind."""
+        return Key(self.name, mesh if self.in_mesh else "", name)
+
+
+MESH = Kind(
+    "Mesh", "Global", "meshes", "mesh", "meshes", mesh.MeshSpec,
+    validate=mesh.validate, warnings=mesh.warnings, not_implemented=mesh.NOT_IMPLEMENTED,
+)  # fmt: skip
+DATAPLANE = Kind(
+    "Dataplane", "Mesh", "dataplanes", "dataplane", "dataplanes", dataplane.DataplaneSpec,
+    validate=dataplane.validate, not_implemented=dataplane.NOT_IMPLEMENTED,
+)  # fmt: skip
+DATAPLANE_INSIGHT = Kind(
+    "DataplaneInsight", "Mesh", "dataplane-insights", "dataplane-insight", "dataplane-insights",
+    DataplaneInsightSpec, read_only=True,
+)  # fmt: skip
+TRAFFIC_PERMISSION = Kind(
+    "TrafficPermission", "Mesh", "traffic-permissions", "traffic-permission", "traffic-permissions",
+    traffic_permission.TrafficPermissionSpec, validate=traffic_permission.validate,
+)  # fmt: skip
+SECRET = Kind("Secret", "Mesh", "secrets", "secret", "secrets", SecretSpec, admin_only=True, sealed=True)
+GLOBAL_SECRET = Kind(
+    "GlobalSecret", "Global", "global-secrets", "global-secret", "global-secrets", SecretSpec,
+    admin_only=True, sealed=True, path_aliases=("globalsecrets",),
+)  # fmt: skip
+
+ALL = (MESH, DATAPLANE, DATAPLANE_INSIGHT, TRAFFIC_PERMISSION, SECRET, GLOBAL_SECRET)
+_BY_NAME = {kind.name: kind for kind in ALL}
+
+
+def by_name(name: str) -> Kind:
+    """The kind called `name`, as in a resource's `type`.
+
+    Raises:
+        InvalidResource: there is none; names the ones that exist.
+    """
+    try:
+        return _BY_NAME[name]
+    except KeyError:
+        known = ", ".join(sorted(_BY_NAME))
+        raise InvalidResource.of("type", f'unknown resource type "{name}". Known types: {known}') from None

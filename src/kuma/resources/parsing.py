@@ -1,0 +1,112 @@
+"""From plain data to a checked spec, with every complaint at the path where the user wrote it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from kuma.base.errors import InvalidResource, Violation
+from kuma.resources.kinds import Kind
+from kuma.resources.resource import Key, Model
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", re.ASCII)
+_NAME_RULE = (
+    "invalid characters. A lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or "
+    "'.', and must start and end with an alphanumeric character"
+)
+_PLAIN_WORDS = {
+    "string_type": "has to be a string; put it in quotes",
+    "int_type": "has to be a whole number",
+    "bool_type": "has to be true or false",
+    "missing": "is required",
+    "dict_type": "has to be a map of names to values",
+    "model_type": "has to be a map of names to values",
+    "tuple_type": "has to be a list",
+}
+
+
+def parse_spec(kind: Kind, data: Mapping[str, Any]) -> Model:
+    """A validated spec of `kind`.
+
+    Raises:
+        InvalidResource: with every violation found, structure first.
+    """
+    try:
+        spec = kind.spec.model_validate(data)
+    except ValidationError as error:
+        raise InvalidResource(_violation(kind, details) for details in error.errors(include_url=False)) from None
+    violations = tuple(kind.validate(spec))
+    if violations:
+        raise InvalidResource(violations)
+    return spec
+
+
+def check_key(key: Key) -> None:
+    """The rules of names.
+
+    Raises:
+        InvalidResource: a name is empty, too long, or has other characters than a DNS subdomain.
+    """
+    violations = [*_name("name", key.name, 63 if key.kind == "Mesh" else 253)]
+    if key.kind != "Mesh" and key.mesh:
+        violations += _name("mesh", key.mesh, 63)
+    if violations:
+        raise InvalidResource(violations)
+
+
+def _name(field: str, name: str, longest: int) -> Sequence[Violation]:
+    if not name:
+        return [Violation(field, "cannot be empty")]
+    if len(name) > longest:
+        return [Violation(field, f"cannot be longer than {longest} characters")]
+    return [] if _NAME.fullmatch(name) else [Violation(field, _NAME_RULE)]
+
+
+def path_of(location: Sequence[str | int]) -> str:
+    """A JSON path as people write it: `mtls.backends[0].conf`, `tags["kuma.io/service"]`."""
+    path = ""
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif re.fullmatch(r"\w+", part):
+            path += f".{part}" if path else part
+        else:
+            path += f'["{part}"]'
+    return path
+
+
+def _violation(kind: Kind, details: ErrorDetails) -> Violation:
+    location = details["loc"]
+    path = path_of(location)
+    if details["type"] == "extra_forbidden":
+        if re.sub(r"\[\d+]", "[]", path) in kind.not_implemented:
+            return Violation(path, f"is part of the original's {kind.name} but not implemented here; remove it")
+        return Violation(path, f"unknown field{_suggestion(kind.spec, location)}")
+    return Violation(path, _PLAIN_WORDS.get(details["type"], details["msg"]))
+
+
+def _suggestion(model: type[Model], location: Sequence[str | int]) -> str:
+    *parents, last = location
+    names = [info.alias or name for name, info in _model_at(model, parents).model_fields.items()]
+    close = difflib.get_close_matches(str(last), names, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known fields: {', '.join(names)}"
+
+
+def _model_at(model: type[Model], parents: Sequence[str | int]) -> type[Model]:
+    for part in parents:
+        for name, info in model.model_fields.items():
+            if part in (info.alias, name):
+                model = _model_within(info.annotation) or model
+    return model
+
+
+def _model_within(annotation: Any) -> type[Model] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Model):
+        return annotation
+    return next((found for arg in typing.get_args(annotation) if (found := _model_within(arg))), None)

@@ -1,0 +1,69 @@
+"""A resource as the control plane holds it: who it is, what it says, and what the store knows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+NEVER = datetime(1, 1, 1, tzinfo=UTC)
+"""The time of something that has not happened; written `0001-01-01T00:00:00Z`."""
+
+
+class Model(BaseModel):
+    """Base of everything that is written in a resource: camelCase on the wire, unknown fields refused, immutable."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
+    )
+
+    def to_wire(self) -> dict[str, Any]:
+        """The JSON form, without what says nothing: unset fields and values equal to their default.
+
+        The original omits them too, and its clients rely on it.
+        """
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
+SpecT = TypeVar("SpecT", bound=Model, covariant=True)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Key:
+    """What names a resource. `kind` is the type's name (`Mesh`); `mesh` is empty for global kinds."""
+
+    kind: str
+    mesh: str
+    name: str
+
+    def __str__(self) -> str:
+        return f'{self.kind} "{self.name}"' + (f' in mesh "{self.mesh}"' if self.mesh else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Resource(Generic[SpecT]):
+    """A resource and its metadata. `version` counts its writes from 1; 0 means that it has never been stored."""
+
+    key: Key
+    spec: SpecT
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    creation_time: datetime = NEVER
+    modification_time: datetime = NEVER
+    version: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.key.name
+
+    @property
+    def mesh(self) -> str:
+        return self.key.mesh
+
+    def with_spec(self, spec: Any) -> Resource[Any]:
+        """The same resource saying something else."""
+        return replace(self, spec=spec)

@@ -1,0 +1,37 @@
+"""Secret and GlobalSecret: bytes that only administrators read, sealed at rest."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated
+
+from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from kuma.resources.resource import Model
+
+
+def _decode(value: object) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    try:
+        if isinstance(value, str):
+            return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        pass
+    raise PydanticCustomError("base64", "has to be base64 of the secret's bytes, such as the output of `base64 -w0`")
+
+
+Base64 = Annotated[
+    bytes,
+    PlainValidator(_decode),
+    PlainSerializer(lambda value: base64.b64encode(value).decode(), when_used="json"),
+    WithJsonSchema({"type": "string", "format": "byte"}),
+]
+
+
+class SecretSpec(Model):
+    """The secret's bytes; kept out of `repr` so that no log or traceback shows them."""
+
+    data: Base64 = Field(default=b"", repr=False)

@@ -1,0 +1,34 @@
+"""TrafficPermission: which sources may call which destinations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kuma.base.errors import Violation
+from kuma.resources import tags
+from kuma.resources.resource import Model
+
+
+class Selector(Model):
+    """Matches whoever carries all of these tags; the value `*` stands for any."""
+
+    match: dict[str, str] = {}
+
+
+class TrafficPermissionSpec(Model):
+    """What a TrafficPermission says."""
+
+    sources: tuple[Selector, ...] = ()
+    destinations: tuple[Selector, ...] = ()
+
+
+def validate(spec: TrafficPermissionSpec) -> Iterator[Violation]:
+    """Both lists select something, with well-formed tags."""
+    for field, selectors in (("sources", spec.sources), ("destinations", spec.destinations)):
+        if not selectors:
+            yield Violation(field, "must have at least one element")
+        for index, selector in enumerate(selectors):
+            path = f"{field}[{index}].match"
+            if not selector.match:
+                yield Violation(path, "must have at least one tag")
+            yield from tags.validate(path, selector.match, selector=True)

@@ -1,0 +1,45 @@
+"""Components live and die together, and say who failed."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from kuma.base import aio
+
+
+class Eternal:
+    stopped = False
+
+    async def run(self) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.stopped = True
+
+
+class Failing:
+    async def run(self) -> None:
+        raise RuntimeError("disk full")
+
+
+async def test_the_first_failure_stops_the_rest_and_is_named() -> None:
+    other = Eternal()
+    with pytest.raises(aio.ComponentFailed, match="api stopped: disk full"):
+        await aio.supervise([("store", other), ("api", Failing())])
+    assert other.stopped
+
+
+async def test_latest_wakes_who_waits_for_a_newer_value() -> None:
+    latest = aio.Latest("a")
+    waiting = aio.spawn(latest.newer_than(latest.version), name="waiting")
+    await asyncio.sleep(0)
+    latest.set("b")
+    assert await waiting == 1
+    assert latest.value == "b"
+
+
+def test_backoff_doubles_up_to_its_last() -> None:
+    backoff = aio.Backoff(first=5, last=300)
+    assert [backoff.delay(n) for n in (1, 2, 3, 10, 10_000)] == [5, 10, 20, 300, 300]

@@ -1,0 +1,1 @@
+"""Working implementations with knobs, for tests. None of them asserts anything."""

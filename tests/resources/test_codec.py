@@ -1,0 +1,68 @@
+"""Both written forms say the same thing, and reading gives back what was meant."""
+
+from __future__ import annotations
+
+import pytest
+
+from kuma.base.errors import InvalidResource
+from kuma.resources import codec
+
+UNIVERSAL = """
+type: Mesh
+name: default
+mtls:
+  enabledBackend: ca-1
+  backends:
+  - name: ca-1
+    type: builtin
+    dpCert: {rotation: {expiration: 1d}}
+    conf: {caCert: {RSAbits: 2048, expiration: 10y}}
+"""
+KUBERNETES = """
+apiVersion: kuma.io/v1alpha1
+kind: Mesh
+metadata: {name: default}
+spec:
+  mtls:
+    enabledBackend: ca-1
+    backends:
+    - name: ca-1
+      type: builtin
+      dpCert: {rotation: {expiration: 1d}}
+      conf: {caCert: {RSAbits: 2048, expiration: 10y}}
+"""
+
+
+def test_both_forms_are_the_same_resource() -> None:
+    universal, kubernetes = (codec.parse(next(codec.documents(text))) for text in (UNIVERSAL, KUBERNETES))
+    assert universal == kubernetes
+    assert codec.parse(codec.to_kubernetes(universal)) == universal
+    assert codec.parse(codec.to_universal(universal)) == universal
+
+
+def test_defaults_are_omitted_on_output() -> None:
+    text = "type: Mesh\nname: m\nmtls:\n  backends:\n  - {name: a, type: builtin, mode: STRICT}"
+    written = codec.to_universal(codec.parse(next(codec.documents(text))))
+    assert written["mtls"] == {"backends": [{"name": "a", "type": "builtin"}]}
+
+
+def test_secrets_in_the_kubernetes_form() -> None:
+    document = {
+        "apiVersion": "v1", "kind": "Secret", "type": "system.kuma.io/secret",
+        "metadata": {"name": "s", "namespace": "kuma-system", "labels": {"kuma.io/mesh": "prod"}},
+        "data": {"value": "aGVsbG8="},
+    }  # fmt: skip
+    secret = codec.parse(document)
+    assert (secret.mesh, secret.name, secret.spec.data) == ("prod", "s", b"hello")
+    assert codec.to_kubernetes(secret) == document
+
+
+def test_a_secret_is_never_printed() -> None:
+    secret = codec.parse({"type": "Secret", "name": "s", "data": "aGVsbG8="})
+    assert "hello" not in repr(secret)
+    assert "aGVsbG8" not in repr(secret)
+
+
+def test_global_kinds_have_no_mesh() -> None:
+    with pytest.raises(InvalidResource, match="belongs to no mesh"):
+        codec.parse({"type": "GlobalSecret", "name": "s", "mesh": "default"})

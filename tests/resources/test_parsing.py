@@ -1,0 +1,99 @@
+"""Bad input gets an error that names the field and the remedy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kuma.base.errors import InvalidResource
+from kuma.resources import codec
+
+
+def mesh(backend: dict[str, Any] | None = None, **mtls: Any) -> dict[str, Any]:
+    backends = [{"name": "ca-1", "type": "builtin", **(backend or {})}]
+    return {"type": "Mesh", "name": "default", "mtls": {"enabledBackend": "ca-1", "backends": backends, **mtls}}
+
+
+def dataplane(*inbounds: dict[str, Any], **networking: Any) -> dict[str, Any]:
+    tags = {"kuma.io/service": "web"}
+    entries = [{"port": 8080, "servicePort": 9090, "tags": tags, **inbound} for inbound in inbounds or ({},)]
+    return {
+        "type": "Dataplane", "mesh": "default", "name": "web-01",
+        "networking": {"address": "127.0.0.1", "inbound": entries, **networking},
+    }  # fmt: skip
+
+
+def rotation(expiration: str) -> dict[str, Any]:
+    return {"dpCert": {"rotation": {"expiration": expiration}}}
+
+
+def ca_cert(**values: Any) -> dict[str, Any]:
+    return {"conf": {"caCert": values}}
+
+
+REFUSED = [
+    ("typo", mesh(backend=None, backend_typo=1), "mtls.backend_typo", "unknown field"),
+    ("suggestion", {"type": "Mesh", "name": "m", "mtls": {"backend": []}}, "mtls.backend", "did you mean backends?"),
+    ("compound", mesh(rotation("1h30m")), "mtls.backends[0].dpCert.rotation.expiration", "one whole number"),
+    ("zero", mesh(rotation("0")), "mtls.backends[0].dpCert.rotation.expiration", "valid format"),
+    ("0d", mesh(rotation("0d")), "mtls.backends[0].dpCert.rotation.expiration", "longer than 0"),
+    ("ages", mesh(rotation("101y")), "mtls.backends[0].dpCert.rotation.expiration", "100y"),
+    ("small RSA", mesh(ca_cert(RSAbits=100)), "mtls.backends[0].conf.caCert.RSAbits", "between 2048 and 8192"),
+    ("big RSA", mesh(ca_cert(RSAbits=100000)), "mtls.backends[0].conf.caCert.RSAbits", "between 2048 and 8192"),
+    ("text RSA", mesh(ca_cert(RSAbits="2048")), "mtls.backends[0].conf.caCert.RSAbits", "whole number"),
+    ("root life", mesh(ca_cert(expiration="soon")), "mtls.backends[0].conf.caCert.expiration", "valid format"),
+    ("type", mesh({"type": "vault"}), "mtls.backends[0].type", "Available types: builtin"),
+    ("name", mesh({"name": "CA 1"}, enabledBackend="CA 1"), "mtls.backends[0].name", "lower case"),
+    ("duplicate", mesh(backends=[{"name": "a", "type": "builtin"}] * 2, enabledBackend="a"),
+     "mtls.backends[1].name", '"a" name is already used for another backend'),
+    ("not listed", mesh(enabledBackend="ca-2"), "mtls.enabledBackend", "has to be set to one of the backends"),
+    ("other block", {"type": "Mesh", "name": "m", "routing": {}}, "routing", "not implemented here"),
+    ("timeout", mesh({"dpCert": {"requestTimeout": "5"}}), "mtls.backends[0].dpCert.requestTimeout", "seconds"),
+    ("service", dataplane({"tags": {"kuma.io/service": "a:b"}}),
+     'networking.inbound[0].tags["kuma.io/service"]', "SPIFFE ID"),
+    ("no service", dataplane({"tags": {"x": "y"}}),
+     'networking.inbound[0].tags["kuma.io/service"]', "tag has to exist"),
+    ("one port twice", dataplane({}, {}), "networking.inbound[1].port", "already taken by networking.inbound[0].port"),
+    ("loop", dataplane({"servicePort": 0}), "networking.inbound[0].servicePort", "Envoy would call itself"),
+    ("port", dataplane({"port": 70000}), "networking.inbound[0].port", "port must be in the range [1, 65535]"),
+    ("any address", dataplane(address="0.0.0.0"), "networking.address", "must not be 0.0.0.0 or ::"),
+    ("protocol", dataplane({"tags": {"kuma.io/service": "w", "kuma.io/protocol": "ftp"}}),
+     'networking.inbound[0].tags["kuma.io/protocol"]', "Allowed values: grpc, http, http2, kafka, tcp"),
+    ("probe", dataplane({"serviceProbe": {}}), "networking.inbound[0].serviceProbe", "not implemented here"),
+    ("empty", {"type": "Dataplane", "name": "x"}, "networking", "must be defined"),
+    ("permission", {"type": "TrafficPermission", "name": "x"}, "sources", "must have at least one element"),
+    ("kind", {"type": "Foo", "name": "x"}, "type", 'unknown resource type "Foo"'),
+    ("no kind", {"name": "x"}, "type", "is required"),
+    ("base64", {"type": "Secret", "name": "x", "data": "%"}, "data", "base64"),
+    ("mesh name", {"type": "Mesh", "name": "Default"}, "name", "lowercase RFC 1123"),
+    ("kubernetes", {"apiVersion": "kuma.io/v1alpha1", "kind": "Mesh", "metadata": {"name": "m"},
+                    "spec": {"mtls": {"backend": []}}}, "spec.mtls.backend", "did you mean backends?"),
+    ("flat kubernetes", {"apiVersion": "kuma.io/v1alpha1", "kind": "Mesh", "metadata": {"name": "m"}, "mtls": {}},
+     "mtls", "under spec"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("document", "field", "reason"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
+def test_refused_with_field_and_remedy(document: dict[str, Any], field: str, reason: str) -> None:
+    with pytest.raises(InvalidResource) as caught:
+        codec.parse(document)
+    found = {violation.field: violation.reason for violation in caught.value.violations}
+    assert field in found
+    assert reason in found[field]
+
+
+@given(st.text())
+def test_any_text_is_either_documents_or_a_clear_error(text: str) -> None:
+    try:
+        for document in codec.documents(text):
+            codec.parse(document)
+    except InvalidResource as error:
+        assert str(error)
+
+
+def test_a_key_written_twice_is_refused() -> None:
+    with pytest.raises(InvalidResource, match="written twice"):
+        list(codec.documents("type: Mesh\nname: a\nname: b\n"))
