@@ -1,0 +1,25 @@
+"""How a selector's tags select, and which of several selections is the most specific."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from kuma.resources import tags as tag_rules
+
+
+class Rank(NamedTuple):
+    """How specific a match is; the greater one wins."""
+
+    tags: int
+    exact: int
+
+
+def match(selector: Mapping[str, str], tags: Mapping[str, str]) -> Rank | None:
+    """The rank of the match of `selector` on `tags`, or None: every selected tag has to exist and agree."""
+    exact = 0
+    for name, value in selector.items():
+        if name not in tags or value not in (tag_rules.ANY, tags[name]):
+            return None
+        exact += value != tag_rules.ANY
+    return Rank(len(selector), exact)

@@ -1,0 +1,52 @@
+"""The mesh view: an immutable picture of all resources of one mesh, replaced at every change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+from kuma.resources.dataplane import DataplaneSpec
+from kuma.resources.mesh import Backend, MeshSpec
+from kuma.resources.resource import Key, Resource
+from kuma.resources.secret import SecretSpec
+from kuma.resources.traffic_permission import TrafficPermissionSpec
+
+_FIELDS = {"Dataplane": "dataplanes", "TrafficPermission": "permissions", "Secret": "secrets"}
+
+
+def _empty() -> Mapping[str, Any]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class MeshView:
+    """One mesh at one instant; `mesh` is None when the Mesh itself is not stored."""
+
+    name: str
+    mesh: Resource[MeshSpec] | None = None
+    dataplanes: Mapping[str, Resource[DataplaneSpec]] = field(default_factory=_empty)
+    permissions: Mapping[str, Resource[TrafficPermissionSpec]] = field(default_factory=_empty)
+    secrets: Mapping[str, Resource[SecretSpec]] = field(default_factory=_empty, repr=False)
+
+    @property
+    def enabled_backend(self) -> Backend | None:
+        """The authority that issues, or None while mutual TLS is off."""
+        return self.mesh.spec.enabled_backend if self.mesh else None
+
+    def having(self, resource: Resource[Any]) -> MeshView:
+        """The view after `resource` was created or updated."""
+        if resource.key.kind == "Mesh":
+            return replace(self, mesh=resource)
+        name = _FIELDS.get(resource.key.kind)
+        return replace(self, **{name: {**getattr(self, name), resource.name: resource}}) if name else self
+
+    def lacking(self, key: Key) -> MeshView:
+        """The view after the resource called `key` was deleted."""
+        if key.kind == "Mesh":
+            return replace(self, mesh=None)
+        name = _FIELDS.get(key.kind)
+        if name is None:
+            return self
+        return replace(self, **{name: {k: v for k, v in getattr(self, name).items() if k != key.name}})
