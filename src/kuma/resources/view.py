@@ -40,7 +40,7 @@ class MeshView:
         if resource.key.kind == "Mesh":
             return replace(self, mesh=resource)
         name = _FIELDS.get(resource.key.kind)
-        return replace(self, **{name: {**getattr(self, name), resource.name: resource}}) if name else self
+        return self._with(name, {**getattr(self, name), resource.name: resource}) if name else self
 
     def lacking(self, key: Key) -> MeshView:
         """The view after the resource called `key` was deleted."""
@@ -49,4 +49,8 @@ class MeshView:
         name = _FIELDS.get(key.kind)
         if name is None:
             return self
-        return replace(self, **{name: {k: v for k, v in getattr(self, name).items() if k != key.name}})
+        return self._with(name, {k: v for k, v in getattr(self, name).items() if k != key.name})
+
+    def _with(self, field_name: str, value: Mapping[str, Any]) -> MeshView:
+        changes: dict[str, Any] = {field_name: MappingProxyType(value)}
+        return replace(self, **changes)

@@ -1,0 +1,190 @@
+"""One proxy's side of the delta discovery protocol, without any I/O.
+
+The protocol is Envoy's "xDS REST and gRPC protocol", section "Incremental xDS". A session knows, type by type, what the
+proxy subscribed to, what it was sent, what it acknowledged and what it rejected. Given a snapshot it says what to send
+now. What was sent and what was acknowledged are kept apart: only an acknowledged version is known to run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from kuma.xds.entry import Entry, TypeUrl
+
+Snapshot = Mapping[TypeUrl, Mapping[str, Entry]]
+"""Everything that one proxy should run, by type and name."""
+
+_NEVER_REMOVED = {TypeUrl.SECRET}
+"""A removed secret leaves the clusters and listeners that want it warming for ever (istio#50186)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What matters of a `DeltaDiscoveryRequest`."""
+
+    type_url: TypeUrl
+    subscribe: tuple[str, ...] = ()
+    unsubscribe: tuple[str, ...] = ()
+    initial_versions: Mapping[str, str] = field(default_factory=dict)
+    nonce: str = ""
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What to send: resources of one type that are new to the proxy, and names that it should forget."""
+
+    type_url: TypeUrl
+    nonce: str
+    entries: tuple[Entry, ...]
+    removed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The proxy's answer to one response: acknowledged, or rejected with Envoy's reason."""
+
+    type_url: TypeUrl
+    error: str | None
+
+
+@dataclass(slots=True)
+class _TypeState:
+    wildcard: bool = False
+    opened: bool = False
+    subscribed: set[str] = field(default_factory=set)
+    sent: dict[str, str] = field(default_factory=dict)
+    acked: dict[str, str] = field(default_factory=dict)
+    rejected: dict[str, str] = field(default_factory=dict)
+    missing: set[str] = field(default_factory=set)
+    pending: dict[str, dict[str, str | None]] = field(default_factory=dict)
+
+    def wants(self, name: str) -> bool:
+        return self.wildcard or name in self.subscribed
+
+
+class Session:
+    """The state of one stream. Not shared, not locked: one coroutine owns it."""
+
+    def __init__(self) -> None:
+        self._types = {type_url: _TypeState() for type_url in TypeUrl}
+        self._snapshot: Snapshot = {}
+        self._nonce = 0
+
+    def receive(self, request: Request) -> Verdict | None:
+        """Take note of a request; returns the verdict if it answers a response of ours."""
+        state = self._types[request.type_url]
+        self._subscribe(state, request)
+        if not request.nonce:
+            return None
+        content = state.pending.pop(request.nonce, None)
+        if content is None:  # a nonce of another stream, or one answered before: says nothing about us
+            return None
+        for name, version in content.items():
+            if request.error is None:
+                _acknowledge(state, name, version)
+            elif version is not None:
+                state.rejected[name] = version
+        return Verdict(request.type_url, request.error)
+
+    def _subscribe(self, state: _TypeState, request: Request) -> None:
+        names = set(request.subscribe)
+        if not state.opened:
+            state.opened = True
+            # Legacy wildcard: the first request of a type that names nothing asks for everything.
+            state.wildcard = not names and not request.nonce
+            for name, version in request.initial_versions.items():
+                state.sent[name] = state.acked[name] = version
+        state.wildcard = (state.wildcard or "*" in names) and "*" not in request.unsubscribe
+        names.discard("*")
+        state.subscribed |= names
+        for name in names:
+            # The client may subscribe again to what it has lost: it has to be sent even if it was before.
+            if name not in request.initial_versions:
+                state.sent.pop(name, None)
+            state.missing.discard(name)
+        for name in request.unsubscribe:
+            state.subscribed.discard(name)
+            if not state.wildcard:
+                for known in (state.sent, state.acked, state.rejected):
+                    known.pop(name, None)
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Make `snapshot` what the proxy should run."""
+        self._snapshot = snapshot
+
+    def responses(self) -> Iterator[Response]:
+        """What has to be sent now, in order. What is held back comes after a later `receive`."""
+        for type_url in TypeUrl:
+            response = self._response(type_url)
+            if response is not None:
+                yield response
+
+    def _response(self, type_url: TypeUrl) -> Response | None:
+        state, wanted = self._types[type_url], self._snapshot.get(type_url, {})
+        if not state.opened or (type_url is TypeUrl.LISTENER and not self._listeners_may_follow()):
+            return None
+        entries = tuple(
+            entry
+            for name, entry in wanted.items()
+            if state.wants(name) and entry.version not in (state.sent.get(name), state.rejected.get(name))
+        )
+        removed = tuple(self._removed(type_url, state, wanted))
+        if not entries and not removed:
+            return None
+        self._nonce += 1
+        nonce = str(self._nonce)
+        content: dict[str, str | None] = {entry.name: entry.version for entry in entries}
+        content.update((name, None) for name in removed)
+        for name, version in content.items():
+            state.rejected.pop(name, None)
+            if version is None:
+                state.sent.pop(name, None)
+            else:
+                state.sent[name] = version
+        state.pending[nonce] = content
+        return Response(type_url, nonce, entries, removed)
+
+    def _removed(self, type_url: TypeUrl, state: _TypeState, wanted: Mapping[str, Entry]) -> Iterator[str]:
+        if type_url in _NEVER_REMOVED:
+            return
+        # Break after make: a cluster goes only when no listener that still routes to it may be running.
+        if type_url is not TypeUrl.CLUSTER or self._is_current(TypeUrl.LISTENER):
+            yield from (name for name in list(state.sent) if name not in wanted)
+        # A name asked for that does not exist is answered as removed, so that the client does not wait for it.
+        for name in sorted(state.subscribed - set(wanted) - set(state.sent) - state.missing):
+            state.missing.add(name)
+            yield name
+
+    def _listeners_may_follow(self) -> bool:
+        """Whether everything that listeners route to has reached the proxy."""
+        endpoints = self._types[TypeUrl.ENDPOINTS]
+        awaited = set(self._snapshot.get(TypeUrl.ENDPOINTS, {})) - endpoints.subscribed
+        clusters = self._types[TypeUrl.CLUSTER]
+        waiting_for_endpoints = bool(awaited - set(clusters.rejected)) and not endpoints.wildcard
+        return not clusters.pending and not endpoints.pending and not waiting_for_endpoints
+
+    def _is_current(self, type_url: TypeUrl) -> bool:
+        state = self._types[type_url]
+        if not state.opened:
+            return True
+        versions = {name: e.version for name, e in self._snapshot.get(type_url, {}).items() if state.wants(name)}
+        settled = {name: version for name, version in versions.items() if state.rejected.get(name) != version}
+        return not state.pending and all(state.acked.get(name) == version for name, version in settled.items())
+
+    @property
+    def converged(self) -> bool:
+        """Whether the proxy has acknowledged everything that it should run and wants."""
+        return all(self._is_current(type_url) and not self._types[type_url].rejected for type_url in TypeUrl)
+
+    def acked(self, type_url: TypeUrl) -> Mapping[str, str]:
+        """The versions that the proxy is known to run."""
+        return dict(self._types[type_url].acked)
+
+
+def _acknowledge(state: _TypeState, name: str, version: str | None) -> None:
+    if version is None:
+        state.acked.pop(name, None)
+    else:
+        state.acked[name] = version

@@ -1,0 +1,139 @@
+"""Conversations with a proxy, told as requests and what is sent in answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf import wrappers_pb2
+
+from kuma.xds import entry
+from kuma.xds.entry import Entry, TypeUrl
+from kuma.xds.session import Request, Response, Session
+
+CDS, EDS, SDS, LDS = TypeUrl.CLUSTER, TypeUrl.ENDPOINTS, TypeUrl.SECRET, TypeUrl.LISTENER
+
+
+def entries(**contents: str) -> Mapping[str, Entry]:
+    return {name: Entry.of(name, wrappers_pb2.StringValue(value=text)) for name, text in contents.items()}
+
+
+def sent(session: Session) -> list[tuple[TypeUrl, list[str], list[str]]]:
+    return [(r.type_url, [e.name for e in r.entries], list(r.removed)) for r in session.responses()]
+
+
+def ack(session: Session, response: Response, error: str | None = None) -> None:
+    session.receive(Request(response.type_url, nonce=response.nonce, error=error))
+
+
+def connected(snapshot: Mapping[TypeUrl, Mapping[str, Entry]]) -> Session:
+    """A session whose proxy has taken everything of `snapshot`."""
+    session = Session()
+    session.publish(snapshot)
+    session.receive(Request(CDS))
+    for type_url in (EDS, SDS):
+        if snapshot.get(type_url):
+            session.receive(Request(type_url, subscribe=tuple(snapshot[type_url])))
+    session.receive(Request(LDS))
+    for _ in range(3):
+        for response in list(session.responses()):
+            ack(session, response)
+    assert session.converged
+    return session
+
+
+def test_clusters_then_endpoints_then_listeners() -> None:
+    session = Session()
+    session.publish({CDS: entries(db="1"), EDS: entries(db="1"), LDS: entries(out="1")})
+    session.receive(Request(CDS))
+    session.receive(Request(LDS))
+    [clusters] = session.responses()
+    assert clusters.type_url is CDS
+    ack(session, clusters)
+    assert sent(session) == [], "the endpoints are not asked for yet, so the listener waits"
+    session.receive(Request(EDS, subscribe=("db",)))
+    [endpoints] = session.responses()
+    assert endpoints.type_url is EDS
+    ack(session, endpoints)
+    assert sent(session) == [(LDS, ["out"], [])]
+
+
+def test_only_what_changed_is_sent() -> None:
+    session = connected({CDS: entries(a="1", b="1")})
+    session.publish({CDS: entries(a="1", b="2")})
+    assert sent(session) == [(CDS, ["b"], [])]
+    assert sent(session) == [], "and only once"
+
+
+def test_a_cluster_goes_after_the_listener_that_routes_to_it() -> None:
+    session = connected({CDS: entries(a="1"), LDS: entries(out="to a")})
+    session.publish({CDS: {}, LDS: entries(out="to nobody")})
+    [listener] = session.responses()
+    assert listener.type_url is LDS
+    ack(session, listener)
+    assert sent(session) == [(CDS, [], ["a"])]
+
+
+def test_a_rejected_version_is_not_resent_until_the_content_changes() -> None:
+    session = connected({LDS: entries(web="1")})
+    session.publish({LDS: entries(web="bad")})
+    [response] = session.responses()
+    ack(session, response, error="address in use")
+    assert sent(session) == []
+    assert not session.converged
+    assert session.acked(LDS) == {"web": entries(web="1")["web"].version}
+    session.publish({LDS: entries(web="good")})
+    assert sent(session) == [(LDS, ["web"], [])]
+
+
+def test_a_secret_is_never_removed() -> None:
+    session = connected({SDS: entries(identity="1")})
+    session.publish({SDS: {}})
+    assert sent(session) == []
+
+
+def test_a_secret_asked_for_early_is_sent_when_it_exists() -> None:
+    session = Session()
+    session.receive(Request(SDS, subscribe=("identity",)))
+    assert sent(session) == []
+    session.publish({SDS: entries(identity="1")})
+    assert sent(session) == [(SDS, ["identity"], [])]
+
+
+def test_an_unknown_name_is_answered_once_as_removed() -> None:
+    session = Session()
+    session.receive(Request(EDS, subscribe=("ghost",)))
+    assert sent(session) == [(EDS, [], ["ghost"])]
+    assert sent(session) == []
+    session.publish({EDS: entries(ghost="1")})
+    assert sent(session) == [(EDS, ["ghost"], [])]
+
+
+def test_a_reconnecting_proxy_gets_only_the_difference() -> None:
+    old = entries(a="1", b="1", gone="1")
+    session = Session()
+    session.publish({CDS: entries(a="1", b="2")})
+    session.receive(Request(CDS, initial_versions={name: e.version for name, e in old.items()}))
+    assert sent(session) == [(CDS, ["b"], ["gone"])]
+
+
+def test_subscribing_again_sends_again() -> None:
+    session = connected({EDS: entries(db="1"), CDS: entries(db="1")})
+    session.receive(Request(EDS, subscribe=("db",)))
+    assert sent(session) == [(EDS, ["db"], [])]
+
+
+def test_an_unknown_nonce_proves_nothing() -> None:
+    session = Session()
+    session.publish({CDS: entries(a="1")})
+    session.receive(Request(CDS))
+    list(session.responses())
+    assert session.receive(Request(CDS, nonce="of another stream")) is None
+    assert session.acked(CDS) == {}
+
+
+def test_a_spliced_response_is_what_protobuf_reads() -> None:
+    content = tuple(entries(a="x" * 300, b="").values())
+    message = discovery_pb2.DeltaDiscoveryResponse.FromString(entry.encode_response(CDS, "7", content, ("c",)))
+    assert (message.type_url, message.nonce, list(message.removed_resources)) == (CDS.value, "7", ["c"])
+    assert [(r.name, r.version) for r in message.resources] == [(e.name, e.version) for e in content]
