@@ -15,7 +15,6 @@ from kuma.resources.resource import Model
 
 PROTOCOLS = ("grpc", "http", "http2", "kafka", "tcp")
 DEFAULT_ADMIN_PORT = 9901
-_HOST = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
 _SERVICE_NAME = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 
 
@@ -205,8 +204,8 @@ def _address(field: str, address: str) -> Iterator[Violation]:
         yield Violation(field, "address can't be empty")
     elif _is_ip(address) and ipaddress.ip_address(address).is_unspecified:
         yield Violation(field, "must not be 0.0.0.0 or ::")
-    elif not _is_ip(address) and not _HOST.fullmatch(address):
-        yield Violation(field, "address has to be valid IP address or domain name")
+    elif not _is_ip(address):
+        yield Violation(field, "address has to be valid IP address; domain names are not resolved")
 
 
 def _is_ip(text: str) -> bool:

@@ -17,11 +17,12 @@ class TypeUrl(StrEnum):
     ENDPOINTS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
     SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105 - a type's name
     LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
+    ROUTES = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 
     @property
     def bucket(self) -> str:
         """The name of this type's statistics."""
-        return {"CLUSTER": "cds", "ENDPOINTS": "eds", "SECRET": "sds", "LISTENER": "lds"}[self.name]
+        return {"CLUSTER": "cds", "ENDPOINTS": "eds", "SECRET": "sds", "LISTENER": "lds", "ROUTES": "rds"}[self.name]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,60 @@
+"""The names of Envoy resources; tools that people have built around the original look for them."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+from collections.abc import Mapping
+
+from kuma.resources import tags as tag_rules
+
+
+def identity_secret(mesh: str) -> str:
+    """The secret with the proxy's own certificate and key."""
+    return f"identity_cert:secret:{mesh}"
+
+
+def trust_bundle_secret(mesh: str) -> str:
+    """The secret with the roots that the proxy trusts."""
+    return f"mesh_ca:secret:{mesh}"
+
+
+def host_port(address: str, port: int) -> str:
+    """`10.0.0.1:80`, or `[fd00::1]:80`."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def inbound_listener(address: str, port: int) -> str:
+    """The listener of an inbound; also the name of its routes."""
+    return f"inbound:{host_port(address, port)}"
+
+
+def outbound_listener(address: str, port: int) -> str:
+    """The listener of an outbound; also the name of its routes."""
+    return f"outbound:{host_port(address, port)}"
+
+
+def local_cluster(address: str, port: int) -> str:
+    """The cluster of the workload itself. Two workloads on one port but two addresses keep apart."""
+    return f"localhost:{port}" if ipaddress.ip_address(address).is_loopback else f"localhost:{host_port(address, port)}"
+
+
+def service_cluster(tags: Mapping[str, str]) -> str:
+    """The cluster of a service, or of the part of it that has further tags."""
+    service = tags[tag_rules.SERVICE]
+    if len(tags) == 1:
+        return service
+    digest = hashlib.sha256("".join(f"{k},{v}" for k, v in sorted(tags.items())).encode()).hexdigest()
+    return f"{service}-{digest[:16]}"
+
+
+def sni(mesh: str, tags: Mapping[str, str]) -> str:
+    """The server name that a client asks for: `backend{mesh=default}`, further tags in order."""
+    named = {**{k: v for k, v in tags.items() if k != tag_rules.SERVICE}, "mesh": mesh}
+    return tags[tag_rules.SERVICE] + "{" + ",".join(f"{k}={v}" for k, v in sorted(named.items())) + "}"
+
+
+def stat_name(name: str) -> str:
+    """A name as it stands in statistics."""
+    return re.sub(r"[^A-Za-z0-9]", "_", name)
