@@ -1,0 +1,107 @@
+"""Clusters and their endpoints: the workload behind an inbound, and the services that outbounds call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.core.v3 import address_pb2, health_check_pb2, protocol_pb2
+from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+
+from kuma.resources import tags as tag_rules
+from kuma.xds import naming, security
+from kuma.xds.entry import Entry
+
+CONNECT_TIMEOUT = timedelta(seconds=5)
+HTTP_PROTOCOLS = frozenset({"http", "http2", "grpc"})
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+Endpoint = tuple[str, int]
+"""Where a proxy of a service can be reached: address and port."""
+
+
+def socket(address: str, port: int) -> address_pb2.Address:
+    """A TCP address."""
+    return address_pb2.Address(socket_address=address_pb2.SocketAddress(address=address, port_value=port))
+
+
+def local(address: str, port: int, protocol: str) -> Entry:
+    """The workload of an inbound: in the clear, because it is on the proxy's own machine."""
+    cluster = _cluster(naming.local_cluster(address, port), cluster_pb2.Cluster.STATIC)
+    cluster.load_assignment.CopyFrom(_assignment(cluster.name, [(address, port)]))
+    if protocol in HTTP_PROTOCOLS:
+        _speak(cluster, http2=protocol != "http")
+    return Entry.of(cluster.name, cluster)
+
+
+def service(mesh: str, tags: Mapping[str, str], protocol: str, *, mtls: bool) -> Entry:
+    """A service, or a part of it, as its callers see it. The same for all callers of the mesh."""
+    cluster = _cluster(naming.service_cluster(tags), cluster_pb2.Cluster.EDS)
+    cluster.eds_cluster_config.eds_config.CopyFrom(security.ADS)
+    # An endpoint that has left must not be called because it still answers health checks of nobody.
+    cluster.ignore_health_on_host_removal = True
+    if protocol in HTTP_PROTOCOLS:
+        _speak(cluster, http2=True)  # between two of our Envoys, whatever the workloads speak
+    if mtls:
+        cluster.transport_socket.CopyFrom(security.upstream(mesh, tags))
+    return Entry.of(cluster.name, cluster)
+
+
+def endpoints(tags: Mapping[str, str], found: Iterable[Endpoint]) -> Entry:
+    """Where the proxies of a service are, in one order so that equal sets look equal."""
+    name = naming.service_cluster(tags)
+    return Entry.of(name, _assignment(name, sorted(set(found))))
+
+
+def common_protocol(protocols: Iterable[str]) -> str:
+    """The most telling protocol that all proxies of a service speak; `tcp` when they do not agree or there are none."""
+    stacks = [_STACKS.get(protocol, ("tcp",)) for protocol in set(protocols)]
+    if not stacks:
+        return "tcp"
+    return next((p for p in stacks[0] if all(p in stack for stack in stacks)), "tcp")
+
+
+_STACKS = {
+    "grpc": ("grpc", "http2", "tcp"),
+    "http2": ("http2", "tcp"),
+    "http": ("http", "tcp"),
+    "kafka": ("kafka", "tcp"),
+}
+
+
+def _cluster(name: str, discovery: cluster_pb2.Cluster.DiscoveryType) -> cluster_pb2.Cluster:
+    cluster = cluster_pb2.Cluster(name=name, alt_stat_name=naming.stat_name(name), type=discovery)
+    cluster.connect_timeout.FromTimedelta(CONNECT_TIMEOUT)
+    return cluster
+
+
+def _assignment(name: str, found: Iterable[Endpoint]) -> endpoint_pb2.ClusterLoadAssignment:
+    assignment = endpoint_pb2.ClusterLoadAssignment(cluster_name=name)
+    hosts = [
+        endpoint_components_pb2.LbEndpoint(
+            endpoint=endpoint_components_pb2.Endpoint(address=socket(*endpoint)),
+            health_status=health_check_pb2.HEALTHY,
+        )
+        for endpoint in found
+    ]
+    if hosts:
+        assignment.endpoints.add(lb_endpoints=hosts)
+    return assignment
+
+
+def _speak(cluster: cluster_pb2.Cluster, *, http2: bool) -> None:
+    options = http_protocol_options_pb2.HttpProtocolOptions()
+    if http2:
+        # Extended CONNECT carries WebSockets over HTTP/2 (RFC 8441).
+        http2_options = protocol_pb2.Http2ProtocolOptions(allow_connect=True)
+        options.explicit_http_config.http2_protocol_options.CopyFrom(http2_options)
+    else:
+        options.explicit_http_config.http_protocol_options.SetInParent()
+    cluster.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(security.packed(options))
+
+
+def selects(tags: Mapping[str, str], inbound_tags: Mapping[str, str]) -> bool:
+    """Whether an inbound belongs to what an outbound with `tags` calls."""
+    return all(inbound_tags.get(name) == value for name, value in tags.items() if name != tag_rules.PROTOCOL)

@@ -1,0 +1,150 @@
+"""Listeners and routes: what a proxy accepts from callers, and what it offers to its workload.
+
+HTTP access rules stand in the routes, not in the listener: a changed permission then takes effect on the next request
+of every connection, old ones too, and drains nothing. The listener's own rule denies everything, so that a route
+without a rule of its own lets nobody in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from envoy.config.core.v3 import base_pb2
+from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
+from envoy.config.rbac.v3 import rbac_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as http_rbac_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac_pb2
+from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
+from google.protobuf import message
+
+from kuma.policy.permissions import Admission
+from kuma.xds import naming, security
+from kuma.xds.clusters import HTTP_PROTOCOLS, socket
+from kuma.xds.entry import Entry
+
+_HTTP_RBAC = "envoy.filters.http.rbac"
+_Filter = listener_components_pb2.Filter
+
+
+def inbound(mesh: str, address: str, port: int, cluster: str, protocol: str, admission: Admission | None) -> Entry:
+    """The listener of one inbound. With `admission` it is mutual TLS and admits only these; with None plaintext."""
+    name = naming.inbound_listener(address, port)
+    chain = listener_components_pb2.FilterChain()
+    if admission is not None:
+        chain.transport_socket.CopyFrom(security.downstream(mesh))
+    if protocol in HTTP_PROTOCOLS:
+        chain.filters.append(_inbound_http(name, cluster, mtls=admission is not None))
+    else:
+        if admission is not None:
+            rules = security.access(mesh, admission)
+            prefix = f"{naming.stat_name(name)}."
+            chain.filters.append(
+                _filter("envoy.filters.network.rbac", network_rbac_pb2.RBAC(rules=rules, stat_prefix=prefix))
+            )
+        chain.filters.append(_tcp(cluster))
+    return _listener(name, address, port, base_pb2.INBOUND, chain)
+
+
+def inbound_routes(
+    mesh: str, address: str, port: int, service: str, cluster: str, admission: Admission | None
+) -> Entry:
+    """The routes of an HTTP inbound, and who may take them."""
+    route = route_components_pb2.Route(match=_EVERYTHING, route=route_components_pb2.RouteAction(cluster=cluster))
+    route.route.timeout.SetInParent()  # none here: the caller's side decides how long a request may take
+    if admission is not None:
+        rule = http_rbac_pb2.RBACPerRoute(rbac=http_rbac_pb2.RBAC(rules=security.access(mesh, admission)))
+        route.typed_per_filter_config[_HTTP_RBAC].CopyFrom(security.packed(rule))
+    return _routes(naming.inbound_listener(address, port), service, route)
+
+
+def outbound(address: str, port: int, tags: Mapping[str, str], protocol: str) -> Entry:
+    """The listener at which the workload reaches a service."""
+    name, cluster = naming.outbound_listener(address, port), naming.service_cluster(tags)
+    chain = listener_components_pb2.FilterChain()
+    if protocol in HTTP_PROTOCOLS:
+        # What the workload itself claims of its callers is dropped: identity is the server's to establish.
+        chain.filters.append(_http(name, cluster, hcm_pb2.HttpConnectionManager.SANITIZE))
+    else:
+        chain.filters.append(_tcp(cluster))
+    return _listener(name, address, port, base_pb2.OUTBOUND, chain)
+
+
+def outbound_routes(address: str, port: int, service: str, tags: Mapping[str, str]) -> Entry:
+    """The routes of an HTTP outbound."""
+    action = route_components_pb2.RouteAction(cluster=naming.service_cluster(tags))
+    action.timeout.SetInParent()
+    route = route_components_pb2.Route(match=_EVERYTHING, route=action)
+    return _routes(naming.outbound_listener(address, port), service, route)
+
+
+_EVERYTHING = route_components_pb2.RouteMatch(prefix="/")
+
+
+def _inbound_http(name: str, cluster: str, *, mtls: bool) -> _Filter:
+    """An HTTP connection manager that tells the workload who calls, in `x-forwarded-client-cert`.
+
+    Values that the caller sent are replaced (SANITIZE_SET), so the header can be trusted.
+    """
+    if not mtls:
+        return _http(name, cluster, hcm_pb2.HttpConnectionManager.SANITIZE)
+    deny_all = http_rbac_pb2.RBAC(rules=rbac_pb2.RBAC(action=rbac_pb2.RBAC.ALLOW))
+    access = hcm_pb2.HttpFilter(name=_HTTP_RBAC, typed_config=security.packed(deny_all))
+    return _http(name, cluster, hcm_pb2.HttpConnectionManager.SANITIZE_SET, access)
+
+
+def _http(
+    name: str,
+    cluster: str,
+    client_certificate: hcm_pb2.HttpConnectionManager.ForwardClientCertDetails,
+    *filters: hcm_pb2.HttpFilter,
+) -> _Filter:
+    manager = hcm_pb2.HttpConnectionManager(
+        stat_prefix=naming.stat_name(cluster),
+        forward_client_cert_details=client_certificate,
+        rds=hcm_pb2.Rds(route_config_name=name, config_source=security.ADS),
+        upgrade_configs=[hcm_pb2.HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
+    )
+    manager.http2_protocol_options.allow_connect = True
+    if client_certificate == hcm_pb2.HttpConnectionManager.SANITIZE_SET:
+        manager.set_current_client_cert_details.uri = True
+    router = hcm_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=security.packed(router_pb2.Router()))
+    manager.http_filters.extend([*filters, router])
+    return _filter("envoy.filters.network.http_connection_manager", manager)
+
+
+def _tcp(cluster: str) -> _Filter:
+    proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=naming.stat_name(cluster), cluster=cluster)
+    return _filter("envoy.filters.network.tcp_proxy", proxy)
+
+
+def _filter(name: str, config: message.Message) -> _Filter:
+    return _Filter(name=name, typed_config=security.packed(config))
+
+
+def _listener(
+    name: str,
+    address: str,
+    port: int,
+    direction: base_pb2.TrafficDirection,
+    chain: listener_components_pb2.FilterChain,
+) -> Entry:
+    listener = listener_pb2.Listener(
+        name=name,
+        address=socket(address, port),
+        stat_prefix=naming.stat_name(name),
+        traffic_direction=direction,
+        filter_chains=[chain],
+    )
+    listener.enable_reuse_port.value = False
+    return Entry.of(name, listener)
+
+
+def _routes(name: str, service: str, route: route_components_pb2.Route) -> Entry:
+    host = route_components_pb2.VirtualHost(name=service, domains=["*"], routes=[route])
+    table = route_pb2.RouteConfiguration(name=name, virtual_hosts=[host])
+    # Clusters and routes arrive apart: a route to a cluster that is still on its way is no error.
+    table.validate_clusters.value = False
+    return Entry.of(name, table)
