@@ -26,7 +26,6 @@ from kuma.xds.clusters import HTTP_PROTOCOLS, socket
 from kuma.xds.entry import Entry
 
 _HTTP_RBAC = "envoy.filters.http.rbac"
-_Filter = listener_components_pb2.Filter
 
 
 def inbound(mesh: str, address: str, port: int, cluster: str, protocol: str, admission: Admission | None) -> Entry:
@@ -83,7 +82,7 @@ def outbound_routes(address: str, port: int, service: str, tags: Mapping[str, st
 _EVERYTHING = route_components_pb2.RouteMatch(prefix="/")
 
 
-def _inbound_http(name: str, cluster: str, *, mtls: bool) -> _Filter:
+def _inbound_http(name: str, cluster: str, *, mtls: bool) -> listener_components_pb2.Filter:
     """An HTTP connection manager that tells the workload who calls, in `x-forwarded-client-cert`.
 
     Values that the caller sent are replaced (SANITIZE_SET), so the header can be trusted.
@@ -100,7 +99,7 @@ def _http(
     cluster: str,
     client_certificate: hcm_pb2.HttpConnectionManager.ForwardClientCertDetails,
     *filters: hcm_pb2.HttpFilter,
-) -> _Filter:
+) -> listener_components_pb2.Filter:
     manager = hcm_pb2.HttpConnectionManager(
         stat_prefix=naming.stat_name(cluster),
         forward_client_cert_details=client_certificate,
@@ -115,13 +114,13 @@ def _http(
     return _filter("envoy.filters.network.http_connection_manager", manager)
 
 
-def _tcp(cluster: str) -> _Filter:
+def _tcp(cluster: str) -> listener_components_pb2.Filter:
     proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=naming.stat_name(cluster), cluster=cluster)
     return _filter("envoy.filters.network.tcp_proxy", proxy)
 
 
-def _filter(name: str, config: message.Message) -> _Filter:
-    return _Filter(name=name, typed_config=security.packed(config))
+def _filter(name: str, config: message.Message) -> listener_components_pb2.Filter:
+    return listener_components_pb2.Filter(name=name, typed_config=security.packed(config))
 
 
 def _listener(
