@@ -1,0 +1,132 @@
+"""The one door through which resources are changed: it checks, lets each kind's rules speak, and commits at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from kuma.base.errors import AlreadyExists, Conflict, InvalidResource, NotFound
+from kuma.resources import kinds, parsing
+from kuma.resources.kinds import MESH
+from kuma.resources.resource import Key
+from kuma.store.protocol import AnyResource, Create, Delete, Operation, Page, StillOwns, Store, Update
+
+_ATTEMPTS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What admitting a change brings with it: operations of the same transaction, and warnings for the user."""
+
+    operations: tuple[Operation, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Rules(Protocol):
+    """What one kind asks of its changes beyond its own validation. Refuses by raising `InvalidResource`."""
+
+    async def on_put(self, old: AnyResource | None, new: AnyResource, store: Store) -> Decision:
+        """Judge the creation (`old` is None) or replacement of a resource."""
+        ...
+
+    async def on_delete(self, old: AnyResource, store: Store) -> Decision:
+        """Judge a deletion."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a put has stored. `created` is False for a replacement and for content that was there already."""
+
+    resource: AnyResource
+    created: bool
+    warnings: tuple[str, ...] = ()
+
+
+class ResourceManager:
+    """Reads, and changes that keep every rule. `rules` has an entry for each kind that has some."""
+
+    def __init__(self, store: Store, rules: Mapping[str, Rules]) -> None:
+        self.store = store
+        self._rules = rules
+
+    async def get(self, key: Key) -> AnyResource:
+        """The resource; see `Store.get`."""
+        return await self.store.get(key)
+
+    async def find(self, key: Key) -> AnyResource | None:
+        """The resource, or None if there is none."""
+        try:
+            return await self.store.get(key)
+        except NotFound:
+            return None
+
+    async def list(
+        self, kind: str, mesh: str | None = None, *, name_contains: str = "", offset: int = 0, limit: int | None = None
+    ) -> Page:
+        """A page of resources; see `Store.list`."""
+        return await self.store.list(kind, mesh, name_contains=name_contains, offset=offset, limit=limit)
+
+    async def put(self, resource: AnyResource) -> Outcome:
+        """Create or replace. What is stored already is not written again.
+
+        Raises:
+            InvalidResource: a rule is broken, or the mesh does not exist; nothing was changed.
+            Conflict: others kept changing the same resource.
+        """
+        for _ in range(_ATTEMPTS):
+            try:
+                return await self._put(resource)
+            except (Conflict, AlreadyExists):
+                continue  # somebody was faster: look again, judge again
+        raise Conflict(f"{resource.key} is being changed by others all the time; try again")
+
+    async def _put(self, resource: AnyResource) -> Outcome:
+        kind = kinds.by_name(resource.key.kind)
+        parsing.check_key(resource.key)
+        old = await self.find(resource.key)
+        decision = await self._decide(old, resource)
+        warnings = (*kind.warnings(resource.spec), *decision.warnings)
+        same = old is not None and old.spec == resource.spec and dict(old.labels) == dict(resource.labels)
+        if old is not None and same and not decision.operations:
+            return Outcome(old, created=False, warnings=warnings)
+        owner = kinds.MESH.key(resource.mesh) if kind.in_mesh else None
+        write: Operation = Update(replace(resource, version=old.version)) if old else Create(resource, owner)
+        try:
+            stored, *_ = await self.store.transact([write, *decision.operations])
+        except NotFound:
+            raise missing_mesh(resource.mesh) from None
+        return Outcome(stored, created=old is None, warnings=warnings)
+
+    async def _decide(self, old: AnyResource | None, new: AnyResource) -> Decision:
+        rules = self._rules.get(new.key.kind)
+        return await rules.on_put(old, new, self.store) if rules else Decision()
+
+    async def delete(self, key: Key) -> None:
+        """Delete a resource and what belongs to it.
+
+        Raises:
+            NotFound: there is none.
+            InvalidResource: a rule forbids it, such as a Mesh that still has Dataplanes.
+        """
+        for _ in range(_ATTEMPTS):
+            old = await self.store.get(key)
+            rules = self._rules.get(key.kind)
+            decision = await rules.on_delete(old, self.store) if rules else Decision()
+            keeps = kinds.DATAPLANE.name if key.kind == MESH.name else ""
+            try:
+                await self.store.transact([*decision.operations, Delete(key, unless_owns=keeps)])
+                return
+            except StillOwns:
+                raise InvalidResource.of(
+                    "mesh", "unable to delete mesh, there are still some dataplanes attached"
+                ) from None
+            except Conflict:
+                continue
+        raise Conflict(f"{key} is being changed by others all the time; try again")
+
+
+def missing_mesh(name: str) -> InvalidResource:
+    """The complaint about a resource in a mesh that is not there."""
+    return InvalidResource.of("mesh", f"mesh of name {name} is not found")

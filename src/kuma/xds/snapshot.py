@@ -1,0 +1,169 @@
+"""What every proxy of a mesh should run, derived from the mesh view.
+
+What is equal for many proxies is generated and serialised once and shared; a change touches only the proxies that
+depend on what changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+from kuma.policy import permissions
+from kuma.policy.permissions import Admission
+from kuma.resources import dataplane as dataplanes
+from kuma.resources.dataplane import DataplaneSpec, Inbound, Networking
+from kuma.resources.resource import Resource
+from kuma.resources.view import MeshView
+from kuma.xds import clusters, listeners
+from kuma.xds.entry import Entry, TypeUrl
+from kuma.xds.session import Snapshot
+
+Tags = tuple[tuple[str, str], ...]
+
+
+class Member(NamedTuple):
+    """One inbound of one proxy, as the callers of its service see it."""
+
+    tags: Tags
+    protocol: str
+    endpoint: clusters.Endpoint
+    ready: bool
+
+
+class MeshConfig:
+    """The Envoy resources of one mesh view. Immutable in effect: what it caches, it would compute again equally."""
+
+    def __init__(self, view: MeshView, previous: MeshConfig | None = None) -> None:
+        self.view = view
+        self.mtls = view.enabled_backend is not None
+        unchanged = previous is not None and previous.view.dataplanes is view.dataplanes
+        self._members: Mapping[str, tuple[Member, ...]] = (
+            previous._members if previous and unchanged else _members(view.dataplanes.values())
+        )
+        same_permissions = previous is not None and previous.view.permissions is view.permissions
+        self._admissions: dict[Tags, Admission] = previous._admissions if previous and same_permissions else {}
+        # Services whose members are the same keep their serialised resources.
+        same_tls = previous is not None and previous.mtls == self.mtls
+        self._services: dict[Tags, tuple[Entry, Entry, str]] = {}
+        if previous is not None and same_tls:
+            self._services = {
+                tags: made
+                for tags, made in previous._services.items()
+                if self._members.get(_service(tags)) == previous._members.get(_service(tags))
+            }
+
+    def snapshot(self, name: str, secrets: Mapping[str, Entry]) -> Snapshot:
+        """Everything that the proxy of the Dataplane called `name` should run; nothing if it is not stored."""
+        resource = self.view.dataplanes.get(name)
+        if resource is None:
+            return {}
+        found: dict[TypeUrl, dict[str, Entry]] = {type_url: {} for type_url in TypeUrl}
+        for type_url, entry in self._entries(resource.spec.net):
+            found[type_url][entry.name] = entry
+        if self.mtls:
+            found[TypeUrl.SECRET].update(secrets)
+        return found
+
+    def _entries(self, networking: Networking) -> Iterator[tuple[TypeUrl, Entry]]:
+        for inbound in networking.inbound:
+            yield from self._inbound(networking, inbound)
+        for outbound in networking.outbound:
+            tags = _sorted(outbound.tags)
+            cluster, endpoints, protocol = self._service(tags)
+            yield TypeUrl.CLUSTER, cluster
+            yield TypeUrl.ENDPOINTS, endpoints
+            yield TypeUrl.LISTENER, _outbound(outbound.address, outbound.port, tags, protocol)
+            if protocol in clusters.HTTP_PROTOCOLS:
+                yield TypeUrl.ROUTES, _outbound_routes(outbound.address, outbound.port, tags)
+
+    def _inbound(self, networking: Networking, inbound: Inbound) -> Iterator[tuple[TypeUrl, Entry]]:
+        address, (target, port) = (
+            dataplanes.listen_address(networking, inbound),
+            dataplanes.workload(networking, inbound),
+        )
+        cluster = _local(target, port, inbound.protocol)
+        admission = self._admission(_sorted(inbound.tags)) if self.mtls else None
+        http = inbound.protocol in clusters.HTTP_PROTOCOLS
+        # The listener of an HTTP inbound does not depend on who is admitted: its routes say that.
+        listed = permissions.NOBODY if http and admission is not None else admission
+        yield TypeUrl.CLUSTER, cluster
+        yield TypeUrl.LISTENER, _inbound(self.view.name, address, inbound.port, cluster.name, inbound.protocol, listed)
+        if http:
+            service = inbound.service
+            yield (
+                TypeUrl.ROUTES,
+                _inbound_routes(self.view.name, address, inbound.port, service, cluster.name, admission),
+            )
+
+    def _service(self, tags: Tags) -> tuple[Entry, Entry, str]:
+        made = self._services.get(tags)
+        if made is None:
+            selected = [m for m in self._members.get(_service(tags), ()) if clusters.selects(dict(tags), dict(m.tags))]
+            protocol = clusters.common_protocol(member.protocol for member in selected)
+            made = self._services[tags] = (
+                _cluster(self.view.name, tags, protocol, self.mtls),
+                clusters.endpoints(dict(tags), (member.endpoint for member in selected if member.ready)),
+                protocol,
+            )
+        return made
+
+    def _admission(self, tags: Tags) -> Admission:
+        found = self._admissions.get(tags)
+        if found is None:
+            found = self._admissions[tags] = permissions.admission(self.view.permissions.values(), dict(tags))
+        return found
+
+    def affected_since(self, previous: MeshConfig) -> frozenset[str]:
+        """The Dataplanes whose snapshot may differ from what `previous` gave."""
+        old, new = previous.view, self.view
+        if old.mesh is not new.mesh or old.permissions is not new.permissions or old.secrets is not new.secrets:
+            return frozenset(new.dataplanes) | frozenset(old.dataplanes)
+        if old.dataplanes is new.dataplanes:
+            return frozenset()
+        edited = {n for n in {*old.dataplanes, *new.dataplanes} if old.dataplanes.get(n) is not new.dataplanes.get(n)}
+        services = {*self._members, *previous._members}
+        moved = {service for service in services if self._members.get(service) != previous._members.get(service)}
+        callers = {n for n, r in new.dataplanes.items() if any(o.service in moved for o in r.spec.net.outbound)}
+        return frozenset(edited | callers)
+
+
+def _members(resources: Iterable[Resource[DataplaneSpec]]) -> Mapping[str, tuple[Member, ...]]:
+    found: dict[str, list[Member]] = {}
+    for resource in resources:
+        networking = resource.spec.net
+        for inbound in networking.inbound:
+            address = networking.advertised_address or dataplanes.listen_address(networking, inbound)
+            member = Member(_sorted(inbound.tags), inbound.protocol, (address, inbound.port), inbound.is_ready)
+            found.setdefault(inbound.service, []).append(member)
+    return {service: tuple(members) for service, members in found.items()}
+
+
+def _sorted(tags: Mapping[str, str]) -> Tags:
+    return tuple(sorted(tags.items()))
+
+
+def _service(tags: Tags) -> str:
+    return dict(tags)["kuma.io/service"]
+
+
+# Generators of what many proxies share or one proxy keeps: equal arguments give the very same bytes object.
+_local = lru_cache(maxsize=4096)(clusters.local)
+_inbound = lru_cache(maxsize=16384)(listeners.inbound)
+_inbound_routes = lru_cache(maxsize=16384)(listeners.inbound_routes)
+
+
+@lru_cache(maxsize=4096)
+def _cluster(mesh: str, tags: Tags, protocol: str, mtls: bool) -> Entry:
+    return clusters.service(mesh, dict(tags), protocol, mtls=mtls)
+
+
+@lru_cache(maxsize=16384)
+def _outbound(address: str, port: int, tags: Tags, protocol: str) -> Entry:
+    return listeners.outbound(address, port, dict(tags), protocol)
+
+
+@lru_cache(maxsize=16384)
+def _outbound_routes(address: str, port: int, tags: Tags) -> Entry:
+    return listeners.outbound_routes(address, port, _service(tags), dict(tags))
