@@ -26,5 +26,11 @@ check: $(STAMP) ## ruff, mypy --strict and import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+demo: $(STAMP) ## a mesh with mutual TLS, from nothing, step by step
+	@$(BIN)/python -m demo
+
+bench: $(STAMP) ## print the benchmarks
+	$(BIN)/python -m benchmarks
+
 clean: ## remove what the other commands made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -35,6 +35,14 @@ class MeshView:
         """The authority that issues, or None while mutual TLS is off."""
         return self.mesh.spec.enabled_backend if self.mesh else None
 
+    def find(self, key: Key) -> Resource[Any] | None:
+        """The resource called `key`, if it is part of views and stored."""
+        if key.kind == "Mesh":
+            return self.mesh
+        name = _FIELDS.get(key.kind)
+        found: Resource[Any] | None = getattr(self, name).get(key.name) if name else None
+        return found
+
     def having(self, resource: Resource[Any]) -> MeshView:
         """The view after `resource` was created or updated."""
         if resource.key.kind == "Mesh":

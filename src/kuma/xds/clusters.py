@@ -16,7 +16,7 @@ from kuma.xds.entry import Entry
 
 CONNECT_TIMEOUT = timedelta(seconds=5)
 HTTP_PROTOCOLS = frozenset({"http", "http2", "grpc"})
-_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 Endpoint = tuple[str, int]
 """Where a proxy of a service can be reached: address and port."""
@@ -30,7 +30,7 @@ def socket(address: str, port: int) -> address_pb2.Address:
 def local(address: str, port: int, protocol: str) -> Entry:
     """The workload of an inbound: in the clear, because it is on the proxy's own machine."""
     cluster = _cluster(naming.local_cluster(address, port), cluster_pb2.Cluster.STATIC)
-    cluster.load_assignment.CopyFrom(_assignment(cluster.name, [(address, port)]))
+    cluster.load_assignment.CopyFrom(assignment(cluster.name, [(address, port)]))
     if protocol in HTTP_PROTOCOLS:
         _speak(cluster, http2=protocol != "http")
     return Entry.of(cluster.name, cluster)
@@ -52,7 +52,7 @@ def service(mesh: str, tags: Mapping[str, str], protocol: str, *, mtls: bool) ->
 def endpoints(tags: Mapping[str, str], found: Iterable[Endpoint]) -> Entry:
     """Where the proxies of a service are, in one order so that equal sets look equal."""
     name = naming.service_cluster(tags)
-    return Entry.of(name, _assignment(name, sorted(set(found))))
+    return Entry.of(name, assignment(name, sorted(set(found))))
 
 
 def common_protocol(protocols: Iterable[str]) -> str:
@@ -77,7 +77,8 @@ def _cluster(name: str, discovery: cluster_pb2.Cluster.DiscoveryType) -> cluster
     return cluster
 
 
-def _assignment(name: str, found: Iterable[Endpoint]) -> endpoint_pb2.ClusterLoadAssignment:
+def assignment(name: str, found: Iterable[Endpoint]) -> endpoint_pb2.ClusterLoadAssignment:
+    """The endpoints of a cluster, in the order given."""
     assignment = endpoint_pb2.ClusterLoadAssignment(cluster_name=name)
     hosts = [
         endpoint_components_pb2.LbEndpoint(
@@ -99,7 +100,7 @@ def _speak(cluster: cluster_pb2.Cluster, *, http2: bool) -> None:
         options.explicit_http_config.http2_protocol_options.CopyFrom(http2_options)
     else:
         options.explicit_http_config.http_protocol_options.SetInParent()
-    cluster.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(security.packed(options))
+    cluster.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(security.packed(options))
 
 
 def selects(tags: Mapping[str, str], inbound_tags: Mapping[str, str]) -> bool:

@@ -16,7 +16,7 @@ from kuma.resources import dataplane as dataplanes
 from kuma.resources.dataplane import DataplaneSpec, Inbound, Networking
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
-from kuma.xds import clusters, listeners
+from kuma.xds import clusters, listeners, security
 from kuma.xds.entry import Entry, TypeUrl
 from kuma.xds.session import Snapshot
 
@@ -44,6 +44,7 @@ class MeshConfig:
         )
         same_permissions = previous is not None and previous.view.permissions is view.permissions
         self._admissions: dict[Tags, Admission] = previous._admissions if previous and same_permissions else {}
+        self._selected = permissions.selected_source_tags(view.permissions.values())
         # Services whose members are the same keep their serialised resources.
         same_tls = previous is not None and previous.mtls == self.mtls
         self._services: dict[Tags, tuple[Entry, Entry, str]] = {}
@@ -65,6 +66,19 @@ class MeshConfig:
         if self.mtls:
             found[TypeUrl.SECRET].update(secrets)
         return found
+
+    def uris(self, name: str) -> tuple[str, ...]:
+        """What the leaf of a Dataplane says: its services, and the tags that permissions select callers by."""
+        resource = self.view.dataplanes.get(name)
+        if resource is None:
+            return ()
+        carried = sorted(
+            security.tag_uri(tag, value)
+            for tag, values in resource.spec.tag_values.items()
+            if tag in self._selected
+            for value in values
+        )
+        return (*(security.spiffe_id(self.view.name, service) for service in resource.spec.services), *carried)
 
     def _entries(self, networking: Networking) -> Iterator[tuple[TypeUrl, Entry]]:
         for inbound in networking.inbound:
@@ -116,9 +130,9 @@ class MeshConfig:
         return found
 
     def affected_since(self, previous: MeshConfig) -> frozenset[str]:
-        """The Dataplanes whose snapshot may differ from what `previous` gave."""
+        """The Dataplanes whose snapshot, secrets apart, may differ from what `previous` gave."""
         old, new = previous.view, self.view
-        if old.mesh is not new.mesh or old.permissions is not new.permissions or old.secrets is not new.secrets:
+        if old.mesh is not new.mesh or old.permissions is not new.permissions:
             return frozenset(new.dataplanes) | frozenset(old.dataplanes)
         if old.dataplanes is new.dataplanes:
             return frozenset()

@@ -1,0 +1,1 @@
+"""The walk-through behind `make demo`: real processes, real Envoys, every claim checked."""

@@ -1,0 +1,224 @@
+"""`make demo`: from nothing to mutual TLS, step by step, each step with its command and its proven outcome."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from demo import resources
+from demo.mesh import DemoMesh
+from demo.processes import Failed, Processes, until
+
+LIFETIME = 6
+ROTATIONS = 3
+console = Console(highlight=False, soft_wrap=True)
+
+
+class Steps:
+    """Prints a step, the command, and the outcome; an outcome that does not come ends the demo."""
+
+    def __init__(self, mesh: DemoMesh) -> None:
+        self.mesh = mesh
+        self._number = 0
+
+    def step(self, title: str) -> None:
+        self._number += 1
+        console.print(f"\n[bold]{self._number}. {title}[/bold]")
+
+    def command(self, text: str) -> None:
+        console.print(f"   [cyan]$ {text}[/cyan]", markup=True)
+
+    def kumactl(self, *arguments: str) -> str:
+        self.command(" ".join(("kumactl", *arguments)))
+        printed = self.mesh.kumactl(*arguments)
+        for line in printed.rstrip().splitlines():
+            console.print(f"   {line}", markup=False)
+        return printed
+
+    def outcome(self, text: str) -> None:
+        console.print(f"   [green]✔[/green] {text}")
+
+    def calls(self, what: str, expected: Callable[[int, Mapping[str, Any]], bool]) -> Mapping[str, Any]:
+        """Have `web` call `backend` until the answer is as expected."""
+        last: tuple[int, Mapping[str, Any]] = (0, {})
+
+        def ask() -> bool:
+            nonlocal last
+            with contextlib.suppress(OSError):
+                last = self.mesh.call()
+            return expected(*last)
+
+        try:
+            until(what, ask, self.mesh.processes)
+        except Failed as error:
+            raise Failed(f"{error}; the last answer was {last[0]} {dict(last[1])}") from None
+        return last[1]
+
+
+def main() -> int:
+    """Run the demo; 0 only if every step had the outcome that it claims."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        with tempfile.TemporaryDirectory(prefix="kuma-demo-") as home, Processes(Path(home)) as processes:
+            mesh = DemoMesh(Path(home), processes)
+            walk_through(Steps(mesh))
+            if sys.stdout.isatty():
+                look_around(mesh)
+    except Failed as error:
+        console.print(f"\n   [red]✘[/red] {error}", markup=True)
+        return 1
+    except KeyboardInterrupt:
+        console.print("\nStopped.")
+        return 130
+    return 0
+
+
+def walk_through(steps: Steps) -> None:
+    """All steps, in order."""
+    started = time.monotonic()
+    start(steps)
+    turn_on(steps)
+    refuse_plaintext(steps)
+    permissions(steps)
+    rotate(steps)
+    tables(steps)
+    console.print(f"\n[bold green]Every step had the outcome it claims[/bold green] ({time.monotonic() - started:.0f} s).")
+
+
+def start(steps: Steps) -> None:
+    """A control plane, two workloads, two proxies, and a call in the clear."""
+    mesh = steps.mesh
+    steps.step("Start the control plane: one process, one SQLite file")
+    steps.command("kuma-cp run")
+    mesh.start_control_plane()
+    steps.outcome(f"it is ready; API on http://localhost:{mesh.ports.api} (OpenAPI at /docs)")
+    steps.step("Start two workloads, each with a data plane proxy: a real Envoy")
+    mesh.start_workloads()
+    mesh.write_dataplanes()
+    for service in ("backend", "web"):
+        command = f"kumactl generate dataplane-token --name {service}-01 --mesh default --valid-for 24h"
+        steps.command(f"{command} > {service}-token")
+        mesh.token(service)
+        steps.command(" ".join(mesh.proxy_command(service)))
+        mesh.start_proxy(service)
+    steps.step("Mutual TLS is off: web calls backend in the clear")
+    steps.command(f"curl http://127.0.0.1:{mesh.web_app}/")
+    answer = steps.calls("web reaches backend", lambda status, _: status == 200)
+    if answer.get("caller"):
+        raise Failed(f"backend was told of a caller although mutual TLS is off: {answer}")
+    steps.outcome("200: it works, and backend does not know who called")
+
+
+def turn_on(steps: Steps) -> None:
+    """Allow everything, then encrypt everything."""
+    mesh = steps.mesh
+    steps.step("Allow all traffic, then turn on mutual TLS with a builtin CA")
+    mesh.write("allow-all.yaml", resources.ALLOW_ALL)
+    mesh.write("mesh.yaml", resources.MESH_WITH_MTLS)
+    console.print(_indented(resources.MESH_WITH_MTLS), markup=False, style="dim")
+    steps.kumactl("apply", "-f", "allow-all.yaml")
+    steps.kumactl("apply", "-f", "mesh.yaml")
+    steps.command(f"curl http://127.0.0.1:{mesh.web_app}/")
+    answer = steps.calls(
+        "backend sees the caller's identity", lambda s, a: s == 200 and "URI=spiffe://default/web" in a["caller"]
+    )
+    steps.outcome(f"the same call travels over mutual TLS; backend sees {answer['caller']}")
+
+
+def refuse_plaintext(steps: Steps) -> None:
+    """Nobody without a certificate gets in."""
+    port = steps.mesh.backend_in
+    steps.step("A caller from outside the mesh tries backend's inbound in plaintext")
+    steps.command(f"curl http://127.0.0.1:{port}/")
+
+    def refused() -> bool:
+        return not _plaintext_answer(port)
+
+    until("plaintext is refused", refused, steps.mesh.processes)
+    steps.outcome("the connection is closed without an answer")
+
+
+def _plaintext_answer(port: int) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
+        with contextlib.suppress(ConnectionError):
+            sock.sendall(b"GET / HTTP/1.1\r\nhost: backend\r\nconnection: close\r\n\r\n")
+            return sock.recv(100)
+    return b""
+
+
+def permissions(steps: Steps) -> None:
+    """No permission, no traffic."""
+    steps.step("Take the permission away: mutual TLS alone admits nobody")
+    steps.kumactl("delete", "traffic-permission", "allow-all", "--mesh", "default")
+    steps.calls("the call is refused", lambda status, _: status == 403)
+    steps.outcome("403: refused by backend's proxy")
+    steps.step("Put it back")
+    steps.kumactl("apply", "-f", "allow-all.yaml")
+    steps.calls("the call is admitted", lambda status, _: status == 200)
+    steps.outcome("200: admitted again, without a restart of anything")
+
+
+def rotate(steps: Steps) -> None:
+    """Certificates that live for seconds, replaced under traffic."""
+    mesh = steps.mesh
+    steps.step(f"Let certificates live {LIFETIME} seconds and watch them rotate under traffic")
+    mesh.write("mesh.yaml", resources.MESH_WITH_SHORT_LEAVES.format(lifetime=LIFETIME))
+    steps.kumactl("apply", "-f", "mesh.yaml")
+    first = mesh.insight("backend-01").get("certificateRegenerations", 0)
+    requests, failures, seen, rotated = 0, 0, first, 0
+    end = time.monotonic() + 60
+    while rotated <= ROTATIONS and time.monotonic() < end:
+        mesh.processes.check()
+        status, _ = mesh.call()
+        requests += 1
+        failures += status != 200
+        if requests % 50 == 0:
+            now = mesh.insight("backend-01").get("certificateRegenerations", 0)
+            if now > seen:
+                seen, rotated = now, now - first
+                console.print(f"   certificate of backend-01: regeneration {now}, {requests} requests, {failures} failed")
+    if rotated <= ROTATIONS:
+        raise Failed(f"only {rotated} rotations were seen within a minute")
+    if failures:
+        raise Failed(f"{failures} of {requests} requests failed while certificates rotated")
+    steps.outcome(f"{rotated} rotations, {requests} requests, none failed")
+
+
+def tables(steps: Steps) -> None:
+    """What an operator sees."""
+    steps.step("Look at the secrets and the proxies")
+    secrets = steps.kumactl("get", "secrets", "--mesh", "default")
+    if "default.ca-builtin-cert-ca-1" not in secrets or "default.ca-builtin-key-ca-1" not in secrets:
+        raise Failed("the CA's two Secrets are not listed")
+    proxies = steps.kumactl("inspect", "dataplanes")
+    if proxies.count("Online") != 2:
+        raise Failed("two proxies should be online")
+
+
+def look_around(mesh: DemoMesh) -> None:
+    """Keep running for a curious user."""
+    console.print("\nThe mesh keeps running. In another terminal:")
+    console.print(f"   export HOME={mesh.home}; cd {mesh.home}", markup=False)
+    console.print("   kumactl inspect dataplanes     # kumactl is in .venv/bin", markup=False)
+    console.print(f"   curl http://127.0.0.1:{mesh.web_app}/", markup=False)
+    console.print("Ctrl-C stops everything.")
+    while True:
+        mesh.processes.check()
+        time.sleep(0.5)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"   | {line}" for line in text.rstrip().splitlines())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

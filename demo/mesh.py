@@ -1,0 +1,175 @@
+"""The demo's mesh: a control plane, two workloads and their proxies, on free ports of the loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from demo import resources
+from demo.processes import BIN, Failed, Processes, free_ports, is_free, until
+
+_STANDARD = {"api": 5681, "diagnostics": 5680, "dp": 5678, "xds": 5677}
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The control plane's ports: the standard ones, or others if those are taken."""
+
+    api: int
+    diagnostics: int
+    dp: int
+    xds: int
+
+    @classmethod
+    def choose(cls) -> Ports:
+        if all(is_free(port) for port in _STANDARD.values()):
+            return cls(**_STANDARD)
+        return cls(*free_ports(4))
+
+    @property
+    def is_standard(self) -> bool:
+        return self.api == _STANDARD["api"]
+
+
+class DemoMesh:
+    """What the steps of the demo use. All state is in `home`; the commands are the ones that users type."""
+
+    def __init__(self, home: Path, processes: Processes) -> None:
+        self.home = home
+        self.processes = processes
+        self.ports = Ports.choose()
+        self.backend_in, self.backend_app, self.web_in, self.web_app, self.web_out, admin_1, admin_2 = free_ports(7)
+        self._admin = {"backend": admin_1, "web": admin_2}
+        self.environment = {
+            "HOME": str(home),
+            "KUMA_GENERAL_WORK_DIR": str(home / "cp"),
+            "KUMA_API_SERVER_HTTP_PORT": str(self.ports.api),
+            "KUMA_DIAGNOSTICS_SERVER_PORT": str(self.ports.diagnostics),
+            "KUMA_DP_SERVER_PORT": str(self.ports.dp),
+            "KUMA_XDS_SERVER_PORT": str(self.ports.xds),
+            "NO_COLOR": "1",
+        }
+
+    def start_control_plane(self) -> subprocess.Popen[bytes]:
+        """`kuma-cp run`, until it is ready."""
+        process = self.processes.start("kuma-cp", [BIN / "kuma-cp", "run"], self.environment)
+        until("the control plane is ready", self._is_ready, self.processes)
+        if not self.ports.is_standard:
+            address = f"http://localhost:{self.ports.api}"
+            self.kumactl("config", "control-planes", "add", "--name", "demo", "--address", address, "--overwrite")
+        return process
+
+    def start_workloads(self) -> None:
+        """The two services themselves; `web` calls `backend` through its proxy."""
+        workload = [sys.executable, "-m", "demo.workload"]
+        root = {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+        self.processes.start("backend-app", [*workload, "backend", str(self.backend_app)], root)
+        upstream = f"http://127.0.0.1:{self.web_out}/"
+        self.processes.start("web-app", [*workload, "web", str(self.web_app), upstream], root)
+
+    def write(self, name: str, text: str) -> Path:
+        """A file in the demo's directory."""
+        path = self.home / name
+        path.write_text(text)
+        return path
+
+    def write_dataplanes(self) -> None:
+        """`backend.yaml` and `web.yaml`."""
+        backend = resources.BACKEND.format(
+            admin=self._admin["backend"], inbound=self.backend_in, workload=self.backend_app
+        )
+        web = resources.WEB.format(
+            admin=self._admin["web"], inbound=self.web_in, workload=self.web_app, outbound=self.web_out
+        )
+        self.write("backend.yaml", backend)
+        self.write("web.yaml", web)
+
+    def token(self, service: str) -> None:
+        """`kumactl generate dataplane-token`, into a file that only its owner reads."""
+        token = self.kumactl("generate", "dataplane-token", "--name", f"{service}-01", "--mesh", "default", *_DAY)
+        path = self.home / f"{service}-token"
+        path.touch(mode=0o600)
+        path.write_text(token)
+
+    def proxy_command(self, service: str) -> list[str]:
+        """`kuma-dp run …` for a service."""
+        return [
+            "kuma-dp",
+            "run",
+            f"--cp-address=https://localhost:{self.ports.dp}",
+            f"--dataplane-file={service}.yaml",
+            f"--dataplane-token-file={service}-token",
+            "--ca-cert-file=cp/ca.crt",
+        ]
+
+    def start_proxy(self, service: str) -> subprocess.Popen[bytes]:
+        """`kuma-dp run`."""
+        program, *arguments = self.proxy_command(service)
+        paths = [a.replace("=", f"={self.home}/", 1) if "-file=" in a else a for a in arguments]
+        return self.processes.start(f"kuma-dp-{service}", [BIN / program, *paths], self.environment)
+
+    def kumactl(self, *arguments: str, stdin: str | None = None) -> str:
+        """What a `kumactl` command prints.
+
+        Raises:
+            Failed: it did not end well.
+        """
+        done = subprocess.run(
+            [BIN / "kumactl", *arguments],
+            cwd=self.home,
+            env={**os.environ, **self.environment},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        if done.returncode:
+            raise Failed(f"{shlex.join(['kumactl', *arguments])}: {done.stderr.strip()}")
+        return done.stdout + (f"\n{done.stderr.strip()}" if done.stderr.strip() else "")
+
+    def call(self) -> tuple[int, Mapping[str, Any]]:
+        """Have `web` call `backend` once: the status and what came back."""
+        return get(f"http://127.0.0.1:{self.web_app}/")
+
+    def insight(self, name: str) -> Mapping[str, Any]:
+        """The certificate of a Dataplane's proxy, as the control plane knows it."""
+        path = f"/meshes/default/dataplanes+insights/{name}"
+        _, overview = get(f"http://127.0.0.1:{self.ports.api}{path}")
+        found: Mapping[str, Any] = overview.get("dataplaneInsight", {}).get("mTLS", {})
+        return found
+
+    def _is_ready(self) -> bool:
+        try:
+            return get(f"http://127.0.0.1:{self.ports.diagnostics}/ready")[0] == 200
+        except OSError:
+            return False
+
+
+_DAY = ("--valid-for", "24h")
+
+
+def get(url: str) -> tuple[int, Mapping[str, Any]]:
+    """GET over a new connection: the status and the JSON that came back."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as response:  # noqa: S310 - the address is ours
+            return response.status, _json(response.read())
+    except urllib.error.HTTPError as error:
+        return error.code, _json(error.read())
+
+
+def _json(body: bytes) -> Mapping[str, Any]:
+    try:
+        found: Mapping[str, Any] = json.loads(body)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,136 @@
+"""Processes that end with the program that started them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+T = TypeVar("T")
+_PR_SET_PDEATHSIG = 1
+BIN = Path(sys.executable).parent
+
+
+class Failed(Exception):
+    """Something did not happen that should have; the text says what, and where to look."""
+
+
+class Processes:
+    """Started in order, ended in reverse. Output goes to one log file per process."""
+
+    def __init__(self, logs: Path) -> None:
+        self.logs = logs
+        self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
+
+    def start(self, name: str, argv: Sequence[str | Path], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """Start a program of this project (or any) under `name`."""
+        with (self.logs / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [str(part) for part in argv],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **environment},
+                start_new_session=True,  # a Ctrl-C on the terminal is ours to pass on, in order
+                preexec_fn=_end_with_parent,
+            )
+        self._running.append((name, process))
+        return process
+
+    def check(self) -> None:
+        """Complain if a process has ended by itself.
+
+        Raises:
+            Failed: one has; with the end of its log.
+        """
+        for name, process in self._running:
+            if process.poll() is not None:
+                raise Failed(f"{name} ended with status {process.returncode}:\n{self.tail(name)}")
+
+    def tail(self, name: str, lines: int = 15) -> str:
+        """The last lines that a process has written."""
+        with contextlib.suppress(FileNotFoundError):
+            return "\n".join((self.logs / f"{name}.log").read_text(errors="replace").splitlines()[-lines:])
+        return ""
+
+    def stop(self, process: subprocess.Popen[bytes], patience: float = 10) -> int:
+        """End a process politely, then not; returns its status."""
+        self._running = [(name, other) for name, other in self._running if other is not process]
+        process.send_signal(signal.SIGTERM)
+        try:
+            return process.wait(patience)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with _uninterrupted():
+            for _, process in reversed(self._running):
+                process.send_signal(signal.SIGTERM)
+            for _, process in list(reversed(self._running)):
+                self.stop(process)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A second Ctrl-C must not leave behind what the first one was to end."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end_with_parent() -> None:
+    """In the child: ask the kernel to end it when its parent dies, however that happens."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def until(what: str, ask: Callable[[], T | None], processes: Processes | None = None, seconds: float = 30) -> T:
+    """What `ask` answers once it answers something true.
+
+    Raises:
+        Failed: it did not within `seconds`, or a process ended meanwhile.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        if processes is not None:
+            processes.check()
+        answer = ask()
+        if answer:
+            return answer
+        if time.monotonic() > end:
+            raise Failed(f"{what}: not within {seconds:.0f} seconds")
+        time.sleep(0.05)
+
+
+def free_ports(count: int) -> tuple[int, ...]:
+    """Ports of the loopback that nobody listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return tuple(sock.getsockname()[1] for sock in sockets)
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens on this port of the loopback."""
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) != 0

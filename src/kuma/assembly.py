@@ -1,0 +1,164 @@
+"""The composition root: builds every part of the control plane, and nothing else does."""
+
+from __future__ import annotations
+
+import platform
+import secrets
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from kuma.api import diagnostics
+from kuma.api.app import ApiContext, ApiSettings, create_app
+from kuma.api.bootstrap import create_bootstrap_app
+from kuma.api.server import HttpServer
+from kuma.base import aio
+from kuma.base.clock import Clock
+from kuma.config import Settings
+from kuma.pki import serving, tokens
+from kuma.pki.issuer import Issuer
+from kuma.pki.mesh_rules import MeshRules
+from kuma.pki.secret_rules import SecretRules
+from kuma.resources import kinds
+from kuma.resources.mesh import MeshSpec
+from kuma.resources.resource import Resource
+from kuma.store.manager import ResourceManager
+from kuma.store.protocol import Store
+from kuma.store.sqlite import open_sqlite
+from kuma.store.views import Views
+from kuma.xds.arrivals import Arrivals
+from kuma.xds.departures import Departures
+from kuma.xds.handout import Handout
+from kuma.xds.insights import Insights
+from kuma.xds.issuing import Issuing
+from kuma.xds.meshes import Meshes
+from kuma.xds.metrics import Metrics
+from kuma.xds.proxy import Proxies
+from kuma.xds.server import Discovery, DiscoveryServer
+
+log = structlog.get_logger(__name__)
+
+_GRACE_AT_START = 60.0
+"""Seconds that proxies have to come back after a restart of the control plane."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlane:
+    """A control plane that is built and not started: its parts in the order in which they stand on each other."""
+
+    components: tuple[tuple[str, aio.Component], ...]
+    manager: ResourceManager
+    views: Views
+    proxies: Proxies
+    api: HttpServer
+    dp: HttpServer
+    diagnostics: HttpServer
+    xds: DiscoveryServer
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        await aio.supervise(self.components)
+
+
+async def run(settings: Settings, clock: Clock) -> None:
+    """Open the store, build the control plane and run it until cancelled."""
+    async with AsyncExitStack() as stack:
+        store = await open_sqlite(settings.database, clock, _expanded(settings.store.encryption_key_file))
+        stack.push_async_callback(store.close)
+        control_plane = build(settings, store, clock)
+        await _first_mesh(settings, control_plane.manager)
+        await control_plane.run()
+
+
+def build(settings: Settings, store: Store, clock: Clock) -> ControlPlane:
+    """All parts of a control plane over an open store."""
+    registry = CollectorRegistry()
+    instance = f"{platform.node()}-{secrets.token_hex(2)}"
+    certificate = _certificate(settings, clock)
+    manager = ResourceManager(store, {"Mesh": MeshRules(clock), "Secret": SecretRules()})
+    views = Views(store)
+
+    metrics = Metrics(registry)
+    proxies = Proxies()
+    meshes = Meshes(views, proxies.touch)
+    arrivals = Arrivals(manager, views, clock)
+    insights = Insights(store, clock, instance)
+    departures = Departures(
+        manager,
+        clock,
+        grace=settings.xds_server.deregistration_seconds,
+        grace_at_start=_GRACE_AT_START,
+        is_connected=proxies.__contains__,
+    )
+    issuing = Issuing(Issuer(clock), clock, metrics)
+    discovery = Discovery(arrivals, departures, proxies, meshes, issuing, insights, clock, metrics)
+    host = settings.dp_server.interface
+    xds = DiscoveryServer(discovery, host, settings.xds_server.port, certificate.chain, certificate.key)
+
+    async def issue_token(
+        mesh: str, name: str, tags: Mapping[str, tuple[str, ...]], proxy_type: str, valid_for: timedelta
+    ) -> str:
+        return tokens.issue_token(
+            mesh,
+            views.view(mesh).secrets,
+            name=name,
+            tags=tags,
+            kind=proxy_type,
+            valid_for=valid_for,
+            now=clock.now(),
+        )
+
+    http = settings.api_server.http
+    api_settings = ApiSettings(localhost_is_admin=settings.api_server.authn.localhost_is_admin)
+    context = ApiContext(manager, clock, instance, api_settings, issue_token)
+    api = HttpServer(create_app(context), http.interface, http.port, setting="KUMA_API_SERVER_HTTP_PORT")
+    handout = Handout(manager, views, xds.port, certificate.ca.read_bytes())
+    dp = HttpServer(
+        create_bootstrap_app(handout.answer),
+        host,
+        settings.dp_server.port,
+        tls=(certificate.chain, certificate.key),
+        setting="KUMA_DP_SERVER_PORT",
+    )
+    health = HttpServer(
+        diagnostics.create_app(registry, lambda: views.listed),
+        settings.diagnostics.server_interface,
+        settings.diagnostics.server_port,
+        setting="KUMA_DIAGNOSTICS_SERVER_PORT",
+    )
+    parts: tuple[tuple[str, Any], ...] = (
+        ("insights", insights),
+        ("mesh views", views),
+        ("departures", departures),
+        ("discovery server", xds),
+        ("bootstrap server", dp),
+        ("API server", api),
+        ("diagnostics server", health),
+    )
+    return ControlPlane(parts, manager, views, proxies, api, dp, health, xds)
+
+
+def _certificate(settings: Settings, clock: Clock) -> serving.ServerCertificate:
+    general = settings.general
+    if general.tls_cert_file and general.tls_key_file and general.tls_ca_file:
+        return serving.given(general.tls_cert_file, general.tls_key_file, general.tls_ca_file)
+    hosts = (*serving.own_names(settings.dp_server.interface), *general.hostnames)
+    return serving.ensure(settings.work_dir, hosts, clock.now())
+
+
+async def _first_mesh(settings: Settings, manager: ResourceManager) -> None:
+    """Create the Mesh `default` in a new store, unless that is not wanted or there are meshes already."""
+    if settings.defaults.skip_mesh_creation or (await manager.list(kinds.MESH.name, limit=1)).total:
+        return
+    await manager.put(Resource(kinds.MESH.key("default"), MeshSpec()))
+    log.info("mesh created", mesh="default")
+
+
+def _expanded(path: Path | None) -> Path | None:
+    return path.expanduser() if path else None

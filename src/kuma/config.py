@@ -1,0 +1,204 @@
+"""Settings of the control plane: a YAML file under environment variables, frozen once read."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from kuma.base.errors import InvalidResource, Misconfigured
+from kuma.resources import codec, durations
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Section(BaseModel):
+    """Base of all sections: camelCase in the file, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True)
+
+
+class General(Section):
+    """What concerns the whole process."""
+
+    work_dir: Path = Field(Path("~/.kuma"), description="Directory of everything that the control plane keeps.")
+    tls_cert_file: Path | None = Field(
+        None, description="Certificate chain of the control plane's servers, PEM. Made in the work directory if empty."
+    )
+    tls_key_file: Path | None = Field(None, description="Key of that certificate, PEM.")
+    tls_ca_file: Path | None = Field(
+        None, description="CA by which proxies verify that certificate, PEM. Needed with tlsCertFile."
+    )
+    hostnames: tuple[str, ...] = Field(
+        (), description="Further names and addresses for the certificate that is made; separated by commas."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_format: Literal["console", "json"] = Field("console", description="How log lines are written.")
+
+
+class Store(Section):
+    """Where resources are kept."""
+
+    type: Literal["sqlite"] = Field("sqlite", description="Kind of store.")
+    sqlite_path: Path | None = Field(None, description="Database file. `kuma.db` in the work directory if empty.")
+    encryption_key_file: Path | None = Field(
+        None, description="Key that seals Secrets: 32 bytes in base64, mode 0600. Beside the database if empty."
+    )
+
+
+class Http(Section):
+    """The REST API over plain HTTP."""
+
+    interface: str = Field("127.0.0.1", description="Address to listen on.")
+    port: Port = Field(5681, description="Port to listen on.")
+
+
+class Authn(Section):
+    """Who counts as whom."""
+
+    localhost_is_admin: bool = Field(True, description="Whether callers from this machine are administrators.")
+
+
+class ApiServer(Section):
+    """The REST API."""
+
+    http: Http = Http()
+    authn: Authn = Authn()
+
+
+class DpServer(Section):
+    """The server that hands out bootstraps, over HTTPS."""
+
+    interface: str = Field("127.0.0.1", description="Address to listen on; also that of the discovery server.")
+    port: Port = Field(5678, description="Port to listen on.")
+
+
+class XdsServer(Section):
+    """The discovery server (ADS), over TLS."""
+
+    port: Port = Field(5677, description="Port to listen on.")
+    dataplane_deregistration_delay: str = Field(
+        "10s", description="How long after its proxy has left a Dataplane that it brought along is removed."
+    )
+
+    @property
+    def deregistration_seconds(self) -> float:
+        return durations.parse_duration(self.dataplane_deregistration_delay).total_seconds()
+
+
+class Diagnostics(Section):
+    """Metrics and health."""
+
+    server_interface: str = Field("127.0.0.1", description="Address to listen on.")
+    server_port: Port = Field(5680, description="Port to listen on.")
+
+
+class Defaults(Section):
+    """What is created at the first start."""
+
+    skip_mesh_creation: bool = Field(False, description="Whether the Mesh `default` is left to be created.")
+
+
+class Settings(Section):
+    """All settings."""
+
+    general: General = General()
+    store: Store = Store()
+    api_server: ApiServer = ApiServer()
+    dp_server: DpServer = DpServer()
+    xds_server: XdsServer = XdsServer()
+    diagnostics: Diagnostics = Diagnostics()
+    defaults: Defaults = Defaults()
+
+    @property
+    def work_dir(self) -> Path:
+        return self.general.work_dir.expanduser()
+
+    @property
+    def database(self) -> Path:
+        return (self.store.sqlite_path or self.work_dir / "kuma.db").expanduser()
+
+
+_SHORTER = {"KUMA_XDS_SERVER_DATAPLANE_DEREGISTRATION_DELAY": "KUMA_XDS_DATAPLANE_DEREGISTRATION_DELAY"}
+_OTHERS = ("KUMA_CONTROL_PLANE_", "KUMA_DATAPLANE_", "KUMA_DP_ENVOY_")
+"""Variables of kuma-dp, which may stand in the same environment."""
+
+
+def variables(section: type[Section] = Settings, path: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Every environment variable with the path of the setting that it sets."""
+    for name, info in section.model_fields.items():
+        here = (*path, name)
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
+            yield from variables(info.annotation, here)
+        else:
+            variable = "KUMA_" + "_".join(here).upper()
+            yield _SHORTER.get(variable, variable), here
+
+
+def load(file: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from defaults, then `file`, then the environment.
+
+    Raises:
+        Misconfigured: a setting is unknown or has a value that it cannot have; names it.
+    """
+    data = _read(file) if file else {}
+    names: dict[tuple[str, ...], str] = {}
+    known = dict(variables())
+    for variable, value in environment.items():
+        if variable in known:
+            _set(data, known[variable], value.split(",") if known[variable][-1] == "hostnames" else value)
+            names[known[variable]] = variable
+        elif variable.startswith("KUMA_") and not variable.startswith(_OTHERS):
+            close = difflib.get_close_matches(variable, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise Misconfigured(f"environment variable {variable} sets nothing{hint}")
+    try:
+        settings = Settings.model_validate(data)
+        durations.parse_duration(settings.xds_server.dataplane_deregistration_delay)
+    except ValidationError as error:
+        raise Misconfigured("; ".join(_complaint(details, names, file) for details in error.errors())) from None
+    except ValueError as error:
+        raise Misconfigured(f"xdsServer.dataplaneDeregistrationDelay {error}") from None
+    _check(settings)
+    return settings
+
+
+def _check(settings: Settings) -> None:
+    general = settings.general
+    given = (general.tls_cert_file, general.tls_key_file, general.tls_ca_file)
+    if any(given) and not all(given):
+        raise Misconfigured("general.tlsCertFile, tlsKeyFile and tlsCaFile are given together or not at all")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = list(codec.documents(file.read_text()))
+    except OSError as error:
+        raise Misconfigured(f"cannot read the configuration file {file}: {error.strerror}") from None
+    except (InvalidResource, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise Misconfigured(f"the configuration file {file} {error}") from None
+    return dict(found[0]) if found else {}
+
+
+def _set(data: dict[str, Any], path: tuple[str, ...], value: object) -> None:
+    *parents, last = (to_camel(part) for part in path)
+    for parent in parents:
+        below = data.get(parent)
+        data[parent] = data = dict(below) if isinstance(below, Mapping) else {}
+    data[last] = value
+
+
+def _complaint(details: Any, names: Mapping[tuple[str, ...], str], file: Path | None) -> str:
+    location = tuple(str(part) for part in details["loc"])
+    snake = tuple(re.sub(r"(?<!^)(?=[A-Z])", "_", part).lower() for part in location)
+    where = names.get(snake) or f"{'.'.join(location)} in {file}"
+    if details["type"] == "extra_forbidden":
+        return f"unknown setting {'.'.join(location)} in {file}"
+    return f"{where}: {details['msg'].lower()}"

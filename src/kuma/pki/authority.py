@@ -1,0 +1,86 @@
+"""What a CA backend is to the rest: an authority that signs, and roots that verify what it signed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from cryptography import x509
+
+from kuma.base.errors import KumaError
+from kuma.pki.x509 import CaPair, LeafBuilder, PublicKey, certificate_pem
+
+
+class AuthorityUnusable(KumaError):
+    """An authority cannot be opened: what it is made of is missing or broken. The text names the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignRequest:
+    """A leaf to be signed."""
+
+    public_key: PublicKey
+    uris: tuple[str, ...]
+    not_before: datetime
+    not_after: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SignedLeaf:
+    """A signed leaf, and the intermediates that lead to a root of the trust bundle, closest first."""
+
+    leaf: x509.Certificate
+    intermediates: tuple[x509.Certificate, ...] = ()
+
+
+class Authority(Protocol):
+    """One CA backend of one mesh, ready to sign."""
+
+    @property
+    def name(self) -> str:
+        """The backend's name."""
+        ...
+
+    @property
+    def roots_pem(self) -> bytes:
+        """What this authority adds to the trust bundle."""
+        ...
+
+    @property
+    def not_after(self) -> datetime:
+        """When the signing certificate ends; no leaf may outlive it."""
+        ...
+
+    async def sign(self, request: SignRequest) -> SignedLeaf:
+        """Sign a leaf.
+
+        Raises:
+            KumaError: it cannot; the text says why.
+        """
+        ...
+
+
+class LocalAuthority:
+    """An authority whose key this process holds."""
+
+    def __init__(self, name: str, pair: CaPair) -> None:
+        self._name = name
+        self._roots_pem = certificate_pem(pair.certificate)
+        self._not_after = pair.certificate.not_valid_after_utc
+        self._builder = LeafBuilder(pair)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def roots_pem(self) -> bytes:
+        return self._roots_pem
+
+    @property
+    def not_after(self) -> datetime:
+        return self._not_after
+
+    async def sign(self, request: SignRequest) -> SignedLeaf:
+        return SignedLeaf(self._builder.build(request.public_key, request.uris, request.not_before, request.not_after))

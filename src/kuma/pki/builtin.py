@@ -1,0 +1,83 @@
+"""The `builtin` backend: the control plane makes the root itself and keeps it in two Secrets of the mesh."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from kuma.base.clock import Clock
+from kuma.pki.authority import Authority, AuthorityUnusable, LocalAuthority
+from kuma.pki.x509 import CaPair, PrivateKey, build_root, certificate_pem, key_pem
+from kuma.resources import kinds
+from kuma.resources.mesh import BuiltinConf
+from kuma.resources.resource import Resource
+from kuma.resources.secret import SecretSpec
+
+Secrets = Mapping[str, Resource[SecretSpec]]
+
+
+def secret_names(mesh: str, backend: str) -> tuple[str, str]:
+    """The Secrets that hold the certificate and the key."""
+    return f"{mesh}.ca-builtin-cert-{backend}", f"{mesh}.ca-builtin-key-{backend}"
+
+
+async def create_root(mesh: str, conf: BuiltinConf, clock: Clock) -> CaPair:
+    """A new root for a mesh: ECDSA P-256, or RSA if its size is configured."""
+    ca_cert = conf.ca_cert
+    key: PrivateKey
+    if ca_cert.rsa_bits is None:
+        key = ec.generate_private_key(ec.SECP256R1())
+    else:  # takes seconds: not on the event loop
+        key = await asyncio.to_thread(rsa.generate_private_key, 65537, ca_cert.rsa_bits)
+    return CaPair(build_root(mesh, key, clock.now(), ca_cert.lifetime), key)
+
+
+def to_secrets(mesh: str, backend: str, pair: CaPair) -> tuple[Resource[Any], Resource[Any]]:
+    """The two Secrets of a root."""
+    cert_name, key_name = secret_names(mesh, backend)
+    return (
+        Resource(kinds.SECRET.key(cert_name, mesh), SecretSpec(data=certificate_pem(pair.certificate))),
+        Resource(kinds.SECRET.key(key_name, mesh), SecretSpec(data=key_pem(pair.key))),
+    )
+
+
+def open_authority(mesh: str, backend: str, secrets: Secrets) -> Authority:
+    """The authority whose root the mesh's Secrets hold.
+
+    Raises:
+        AuthorityUnusable: a Secret is missing or broken, or the two do not belong together.
+    """
+    cert_name, key_name = secret_names(mesh, backend)
+    cert_secret, key_secret = _data(secrets, cert_name, mesh), _data(secrets, key_name, mesh)
+    try:
+        certificate = x509.load_pem_x509_certificate(cert_secret)
+    except ValueError:
+        raise AuthorityUnusable(_BROKEN.format(name=cert_name, mesh=mesh, what="a PEM certificate")) from None
+    try:
+        key = serialization.load_pem_private_key(key_secret, None)
+    except (ValueError, TypeError):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+        raise AuthorityUnusable(
+            _BROKEN.format(name=key_name, mesh=mesh, what="a PEM private key (EC or RSA)")
+        ) from None
+    if certificate.public_key() != key.public_key():
+        raise AuthorityUnusable(
+            f'Secrets "{cert_name}" and "{key_name}" in mesh "{mesh}" do not belong together: '
+            "the private key does not match the certificate. Put back the pair from a backup"
+        )
+    return LocalAuthority(backend, CaPair(certificate, key))
+
+
+_BROKEN = 'Secret "{name}" in mesh "{mesh}" does not hold {what}. Put it back from a backup'
+
+
+def _data(secrets: Secrets, name: str, mesh: str) -> bytes:
+    if name not in secrets:
+        raise AuthorityUnusable(f'Secret "{name}" in mesh "{mesh}" is missing. Put it back from a backup')
+    return secrets[name].spec.data

@@ -1,0 +1,76 @@
+"""What a Mesh asks of its changes: every builtin backend gets its root, in the transaction that stores the Mesh."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kuma.base.clock import Clock
+from kuma.base.errors import InvalidResource, NotFound
+from kuma.pki import builtin, tokens
+from kuma.resources import kinds
+from kuma.resources.mesh import Backend, MeshSpec
+from kuma.resources.resource import Key, Resource
+from kuma.store.manager import Decision
+from kuma.store.protocol import AnyResource, Create, Store
+
+
+class MeshRules:
+    """Makes what a Mesh needs to work, all of it or none."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    async def on_put(self, old: Resource[MeshSpec] | None, new: Resource[MeshSpec], store: Store) -> Decision:
+        """Roots for builtin backends that have none yet, and the first token signing key."""
+        created: list[AnyResource] = []
+        warnings: list[str] = []
+        if old is None and await _find(store, kinds.SECRET.key(tokens.signing_key_name(new.name), new.name)) is None:
+            created.append(await tokens.new_signing_key(new.name))
+        for index, backend in enumerate(new.spec.mtls.backends if new.spec.mtls else ()):
+            created += await self._root(new.name, backend, index, store)
+            before = _backend(old, backend.name)
+            if before is not None and before.conf != backend.conf:
+                warnings.append(
+                    f'mtls.backends[{index}].conf: the root of backend "{backend.name}" exists and stays as it is; '
+                    "list a backend with another name to have a new one"
+                )
+        if new.spec.enabled_backend and not await _has_permission(new.name, store):
+            warnings.append(
+                f'mutual TLS is on and mesh "{new.name}" has no TrafficPermission: every call between its services '
+                "is denied. Apply a TrafficPermission that admits the callers you want"
+            )
+        owner = new.key
+        return Decision(tuple(Create(resource, owner) for resource in created), tuple(warnings))
+
+    async def on_delete(self, old: AnyResource, store: Store) -> Decision:
+        """Nothing of its own: the store takes away what belongs to the Mesh."""
+        return Decision()
+
+    async def _root(self, mesh: str, backend: Backend, index: int, store: Store) -> tuple[Resource[Any], ...]:
+        names = builtin.secret_names(mesh, backend.name)
+        missing = [name for name in names if await _find(store, kinds.SECRET.key(name, mesh)) is None]
+        if not missing:
+            return ()
+        if len(missing) == 1:  # never half of an old pair and half of a new one
+            raise InvalidResource.of(
+                f"mtls.backends[{index}]",
+                f'Secret "{missing[0]}" is missing while the other half of the pair exists. '
+                "Put it back from a backup, or list a backend with another name",
+            )
+        return builtin.to_secrets(mesh, backend.name, await builtin.create_root(mesh, backend.conf, self._clock))
+
+
+def _backend(mesh: Resource[MeshSpec] | None, name: str) -> Backend | None:
+    backends = mesh.spec.mtls.backends if mesh and mesh.spec.mtls else ()
+    return next((backend for backend in backends if backend.name == name), None)
+
+
+async def _find(store: Store, key: Key) -> AnyResource | None:
+    try:
+        return await store.get(key)
+    except NotFound:
+        return None
+
+
+async def _has_permission(mesh: str, store: Store) -> bool:
+    return (await store.list(kinds.TRAFFIC_PERMISSION.name, mesh, limit=1)).total > 0

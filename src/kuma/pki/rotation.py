@@ -1,0 +1,15 @@
+"""When an identity is replaced. Pure: time and luck are arguments."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+REPLACED_AT = 0.8
+"""Part of its lifetime after which a certificate is replaced, at the latest."""
+SPREAD = 0.05
+"""Part of its lifetime by which it may be replaced earlier, so that not all are at the same instant."""
+
+
+def rotation_time(issued: datetime, not_after: datetime, luck: float) -> datetime:
+    """When to replace a certificate that was issued at `issued`; `luck` is between 0 (latest) and 1 (earliest)."""
+    return issued + (not_after - issued) * (REPLACED_AT - SPREAD * luck)

@@ -1,0 +1,96 @@
+"""X.509 certificates of the mesh: roots and leaves, as the SPIFFE X.509-SVID standard and RFC 5280 want them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+
+BACKDATED = timedelta(seconds=10)
+"""Certificates begin this long before they are made: clocks differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaPair:
+    """A CA certificate and its private key."""
+
+    certificate: x509.Certificate
+    key: PrivateKey = field(repr=False)
+
+
+def build_root(mesh: str, key: PrivateKey, now: datetime, lifetime: timedelta) -> x509.Certificate:
+    """A self-signed root of the trust domain `mesh`, for signing leaves only (X.509-SVID §4, RFC 5280 §4.2.1)."""
+    name = x509.Name(
+        [x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Kuma"), x509.NameAttribute(NameOID.COMMON_NAME, mesh)]
+    )
+    public = key.public_key()
+    return (
+        x509.CertificateBuilder(name, name, public, x509.random_serial_number(), now - BACKDATED, now + lifetime)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage("key_cert_sign", "crl_sign"), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"spiffe://{mesh}")]), critical=False
+        )
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+
+
+class LeafBuilder:
+    """Builds the leaves of one issuer; what is equal in all of them is made once."""
+
+    def __init__(self, issuer: CaPair) -> None:
+        self._issuer = issuer
+        self._authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
+
+    def build(self, key: PublicKey, uris: Sequence[str], not_before: datetime, not_after: datetime) -> x509.Certificate:
+        """A leaf for `key` that says `uris` and has no subject, so that its names are critical (RFC 5280 §4.2.1.6)."""
+        usage = _RSA_USAGE if isinstance(key, rsa.RSAPublicKey) else _EC_USAGE
+        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri) for uri in uris])
+        return (
+            x509.CertificateBuilder(
+                self._issuer.certificate.subject, _NO_SUBJECT, key, x509.random_serial_number(), not_before, not_after
+            )
+            .add_extension(usage, critical=True)
+            .add_extension(_EXTENDED_USAGE, critical=False)
+            .add_extension(_NO_CA, critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(self._authority, critical=False)
+            .add_extension(names, critical=True)
+            .sign(self._issuer.key, hashes.SHA256())
+        )
+
+
+def _usage(*allowed: str) -> x509.KeyUsage:
+    names = (
+        "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+        "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+    )  # fmt: skip
+    return x509.KeyUsage(**{name: name in allowed for name in names})
+
+
+_NO_SUBJECT = x509.Name([])
+_NO_CA = x509.BasicConstraints(ca=False, path_length=None)
+_EC_USAGE = _usage("digital_signature")
+_RSA_USAGE = _usage("digital_signature", "key_encipherment")
+_EXTENDED_USAGE = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
+
+
+def certificate_pem(certificate: x509.Certificate) -> bytes:
+    """The certificate in PEM."""
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def key_pem(key: PrivateKey) -> bytes:
+    """The key in PEM (PKCS#8), unencrypted: for a Secret, which is sealed, or for the proxy whose key it is."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

@@ -1,0 +1,8 @@
+"""Run by Alembic for every command: migrates over the connection that the store has opened."""
+
+from alembic import context
+
+from kuma.store.migrations import CONNECTION
+
+context.configure(connection=context.config.attributes[CONNECTION])
+context.run_migrations()

@@ -1,0 +1,108 @@
+"""The embedded store: one SQLite file, readable by its owner only, used by one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from kuma.base.clock import Clock
+from kuma.base.errors import Misconfigured, StoreCorrupt
+from kuma.resources.resource import Key
+from kuma.store import migrations, schema
+from kuma.store.encryption import AesGcmSealer, Sealer, load_key
+from kuma.store.sql import WRITES, SqlStore
+
+_SEAL = Key("", "", "seal")
+_SEALED = b"kuma"
+
+
+async def open_sqlite(path: Path, clock: Clock, key_file: Path | None = None) -> SqlStore:
+    """The store in the file `path`, made if it is not there, with its key-encryption key (`<path>.key` unless given).
+
+    Raises:
+        Misconfigured: the file cannot be used, another process uses it, or its key is missing.
+        StoreCorrupt: the key is not the one that its Secrets are sealed with.
+    """
+    lock = _lock(path)
+    try:
+        is_new = not path.exists() or path.stat().st_size == 0
+        sealer = AesGcmSealer(load_key(key_file or path.with_name(path.name + ".key"), may_create=is_new))
+        path.touch(mode=0o600)
+        engine = _engine(path)
+        try:
+            await _prepare(engine, sealer)
+        except BaseException:
+            await engine.dispose()
+            raise
+    except DBAPIError as error:
+        os.close(lock)
+        raise Misconfigured(f"{path} cannot be used as the store: {error.orig}") from None
+    except BaseException:
+        os.close(lock)
+        raise
+    store = SqlStore(engine, clock, sealer)
+    store.close_with(lambda: os.close(lock))
+    return store
+
+
+def _lock(path: Path) -> int:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Misconfigured(f"the store's directory {path.parent} cannot be used: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise Misconfigured(
+            f"another control plane uses {path}. Stop it, or set KUMA_STORE_SQLITE_PATH to another file"
+        ) from None
+    return descriptor
+
+
+def _engine(path: Path) -> AsyncEngine:
+    engine = create_async_engine(sa.URL.create("sqlite+aiosqlite", database=str(path)))
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def connect(connection: Any, _: object) -> None:
+        connection.isolation_level = None  # transactions are begun below, not by the driver at its own time
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "secure_delete=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        # A writer takes its lock at once: one that begins as a reader can fail half-way.
+        writes = connection.get_execution_options().get(WRITES)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+async def _prepare(engine: AsyncEngine, sealer: Sealer) -> None:
+    """Bring the schema up to date, and see that the key-encryption key is the one that was used before."""
+    async with engine.execution_options(**{WRITES: True}).begin() as connection:
+        await connection.run_sync(migrations.upgrade)
+        meta = schema.meta
+        rows = (await connection.execute(sa.select(meta.c.name, meta.c.value))).all()
+        known = {row.name: row.value for row in rows}
+        if "seal" not in known:
+            values = {"revision": b"0", "seal": sealer.seal(_SEAL, _SEALED)}
+            await connection.execute(sa.insert(meta), [{"name": n, "value": v} for n, v in values.items()])
+            return
+    try:
+        sealer.open(_SEAL, known["seal"])
+    except StoreCorrupt:
+        raise StoreCorrupt(
+            "the key-encryption key is not the one that this store's Secrets are sealed with. Put the right key file "
+            "back, or point KUMA_STORE_ENCRYPTION_KEY_FILE at it"
+        ) from None

@@ -1,0 +1,101 @@
+"""Mesh views kept current from the store's watch: one writer, immutable pictures, listeners told what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from kuma.base.aio import Latest
+from kuma.resources import kinds
+from kuma.resources.resource import Key, Resource
+from kuma.resources.view import MeshView
+from kuma.store.protocol import Commit, Listing, Put, Removed, Store
+
+Listener = Callable[[frozenset[str]], None]
+
+
+class Views:
+    """The newest view of every mesh. A commit is taken in as a whole: nobody sees half of a transaction."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._views: dict[str, MeshView] = {}
+        self._revision: Latest[int] = Latest(-1)
+        self._listeners: list[Listener] = []
+
+    def view(self, mesh: str) -> MeshView:
+        """The mesh as it is now; an empty view if nothing of it is stored."""
+        return self._views.get(mesh) or MeshView(mesh)
+
+    @property
+    def meshes(self) -> tuple[str, ...]:
+        """The names of all meshes of which something is stored."""
+        return tuple(self._views)
+
+    @property
+    def listed(self) -> bool:
+        """Whether what is stored has been seen; until then every view is empty."""
+        return self._revision.value >= 0
+
+    def on_change(self, listener: Listener) -> None:
+        """Call `listener` with the names of the changed meshes after every change. It must not block."""
+        self._listeners.append(listener)
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Return once `holds()`; it is asked again after every commit."""
+        while True:
+            version = self._revision.version
+            if self.listed and holds():
+                return
+            await self._revision.newer_than(version)
+
+    async def run(self) -> None:
+        """Follow the store until cancelled."""
+        async for event in self._store.watch():
+            changed = self._list(event) if isinstance(event, Listing) else self._commit(event)
+            self._views = {name: view for name, view in self._views.items() if view != MeshView(name)}
+            for listener in self._listeners:
+                listener(changed)
+            self._revision.set(event.revision)
+
+    def _list(self, listing: Listing) -> frozenset[str]:
+        """Start from a listing; what is as it was stays the very same object."""
+        before, self._views = self._views, {}
+        for resource in listing.resources:
+            self._put(_same(before, resource))
+        for name, view in before.items():
+            if self._views.get(name) == view:
+                self._views[name] = view
+        return frozenset(name for name in {*before, *self._views} if self._views.get(name) is not before.get(name))
+
+    def _commit(self, commit: Commit) -> frozenset[str]:
+        before = dict(self._views)
+        for change in commit.changes:
+            if isinstance(change, Put):
+                self._put(change.resource)
+            else:
+                self._remove(change)
+        touched = {
+            _mesh_of(change.resource.key if isinstance(change, Put) else change.key) for change in commit.changes
+        }
+        return frozenset(name for name in touched if self._views.get(name) is not before.get(name))
+
+    def _put(self, resource: Resource[Any]) -> None:
+        mesh = _mesh_of(resource.key)
+        if mesh:
+            self._views[mesh] = self.view(mesh).having(resource)
+
+    def _remove(self, change: Removed) -> None:
+        mesh = _mesh_of(change.key)
+        if mesh in self._views:
+            self._views[mesh] = self._views[mesh].lacking(change.key)
+
+
+def _mesh_of(key: Key) -> str:
+    return key.name if key.kind == kinds.MESH.name else key.mesh
+
+
+def _same(before: dict[str, MeshView], resource: Resource[Any]) -> Resource[Any]:
+    view = before.get(_mesh_of(resource.key))
+    old = view.find(resource.key) if view else None
+    return old if old == resource else resource

@@ -1,0 +1,140 @@
+"""A proxy that connects: who it says it is, whether its token bears that out, and the Dataplane it brings along."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from envoy.config.core.v3 import base_pb2
+from google.protobuf import json_format
+
+from kuma.base.clock import Clock
+from kuma.base.errors import AccessDenied, InvalidResource, Unauthenticated
+from kuma.pki import tokens
+from kuma.resources import codec, kinds
+from kuma.resources.dataplane import DataplaneSpec
+from kuma.resources.dataplane_insight import EnvoyVersion, KumaDpVersion, Version
+from kuma.resources.resource import Key, Resource
+from kuma.store.manager import ResourceManager
+from kuma.store.views import Views
+
+REGISTERED = "kuma.io/registered-by"
+"""Label of a Dataplane that its proxy has brought along: it is removed when the proxy leaves."""
+BY_PROXY = "proxy"
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What a proxy says of itself in the first request of its stream."""
+
+    key: Key
+    dataplane: Resource[DataplaneSpec] | None
+    version: Version
+
+
+def presented(node: base_pb2.Node) -> Presented:
+    """Read the node of a stream's first request.
+
+    Raises:
+        InvalidResource: the id is not `<mesh>.<name>`, or the Dataplane that came along is wrong or another one's.
+    """
+    mesh, dot, name = node.id.partition(".")
+    if not (mesh and dot and name):
+        raise InvalidResource.of("node.id", f'has to be "<mesh>.<name>", got "{node.id[:300]}"')
+    key = kinds.DATAPLANE.key(name, mesh)
+    metadata = json_format.MessageToDict(node.metadata)
+    text = metadata.get("dataplane.resource")
+    dataplane = _dataplane(text, mesh) if isinstance(text, str) and text else None
+    if dataplane is not None and dataplane.key != key:
+        raise InvalidResource.of("node.id", f"says {key}, but the resource that came along is {dataplane.key}")
+    return Presented(key, dataplane, _version(metadata.get("version")))
+
+
+def _dataplane(text: str, mesh: str) -> Resource[DataplaneSpec]:
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise InvalidResource.of("dataplane.resource", f"is not JSON: {error}") from None
+    if not isinstance(document, dict) or document.get("type") != kinds.DATAPLANE.name:
+        raise InvalidResource.of("dataplane.resource", "has to be a Dataplane in the Universal form")
+    return codec.parse(document, default_mesh=mesh)
+
+
+def _version(data: Any) -> Version:
+    def text(part: str, field: str) -> str:
+        found = data.get(part, {}) if isinstance(data, Mapping) else {}
+        value = found.get(field, "") if isinstance(found, Mapping) else ""
+        return value[:200] if isinstance(value, str) else ""
+
+    return Version(
+        kuma_dp=KumaDpVersion(
+            version=text("kumaDp", "version"),
+            git_tag=text("kumaDp", "gitTag"),
+            git_commit=text("kumaDp", "gitCommit"),
+            build_date=text("kumaDp", "buildDate"),
+        ),
+        envoy=EnvoyVersion(version=text("envoy", "version"), build=text("envoy", "build")),
+    )
+
+
+class Arrivals:
+    """Lets proxies in."""
+
+    def __init__(self, manager: ResourceManager, views: Views, clock: Clock) -> None:
+        self._manager = manager
+        self._views = views
+        self._clock = clock
+
+    async def admit(self, proxy: Presented, token: str) -> tuple[Resource[DataplaneSpec], tokens.DataplaneIdentity]:
+        """The stored Dataplane of an authenticated proxy; stores the one that it brought along.
+
+        A token has to hold for what is stored as well as for what is to replace it: otherwise any service could
+        take the place of another by its name.
+
+        Raises:
+            Unauthenticated: the token is missing or does not hold.
+            AccessDenied: the token is another proxy's.
+            InvalidResource: the Dataplane breaks a rule, or there is none.
+        """
+        identity = self.authenticate(proxy.key.mesh, token)
+        stored = await self._manager.find(proxy.key)
+        for dataplane in (stored, proxy.dataplane):
+            if dataplane is not None:
+                self.authorize(identity, dataplane)
+        if proxy.dataplane is None:
+            if stored is None:
+                raise AccessDenied(_NOT_FOUND.format(mesh=proxy.key.mesh, name=proxy.key.name))
+            return stored, identity
+        return await self._register(proxy.dataplane, stored), identity
+
+    def authenticate(self, mesh: str, token: str) -> tokens.DataplaneIdentity:
+        """Who holds `token`, as far as the signing keys of the mesh vouch for it."""
+        if not token:
+            raise Unauthenticated(
+                "a dataplane token is required; make one with `kumactl generate dataplane-token` "
+                "and give it to kuma-dp with --dataplane-token-file"
+            )
+        return tokens.verify_token(token, mesh, self._views.view(mesh).secrets, self._clock.now())
+
+    def authorize(self, identity: tokens.DataplaneIdentity, dataplane: Resource[DataplaneSpec]) -> None:
+        """Check that the token may be used for this Dataplane.
+
+        Raises:
+            AccessDenied: it may not; the text says what differs.
+        """
+        tokens.authorize(identity, dataplane.mesh, dataplane.name, dataplane.spec)
+
+    async def _register(
+        self, dataplane: Resource[DataplaneSpec], stored: Resource[DataplaneSpec] | None
+    ) -> Resource[DataplaneSpec]:
+        # One that was created through the API stays what it is: not removed when the proxy leaves.
+        labels = dict(stored.labels) if stored else {**dataplane.labels, REGISTERED: BY_PROXY}
+        outcome = await self._manager.put(replace(dataplane, labels=labels))
+        return outcome.resource
+
+
+_NOT_FOUND = (
+    'resource "{mesh}.{name}" not found; create a Dataplane in Kuma CP first or pass it as an argument to kuma-dp'
+)

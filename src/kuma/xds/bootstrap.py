@@ -1,0 +1,120 @@
+"""The configuration that an Envoy starts with: who it is, and how it reaches the control plane."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from envoy.config.bootstrap.v3 import bootstrap_pb2
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.core.v3 import base_pb2, config_source_pb2, grpc_service_pb2, protocol_pb2
+from envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+from google.protobuf import json_format
+
+from kuma.resources import codec
+from kuma.resources.dataplane import DataplaneSpec
+from kuma.resources.resource import Resource
+from kuma.xds import clusters, security
+
+ADS_CLUSTER = "ads_cluster"
+DEFAULT_ADMIN_PORT = 9901
+_RECONNECT = (timedelta(milliseconds=500), timedelta(seconds=5))
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """What a bootstrap is made of. `brought` is the Dataplane that the proxy registers when it connects."""
+
+    mesh: str
+    name: str
+    services: tuple[str, ...]
+    admin_port: int
+    host: str
+    port: int
+    ca_pem: bytes
+    token: str = field(repr=False)
+    version: Mapping[str, Any]
+    brought: Resource[DataplaneSpec] | None = None
+
+    def to_json(self) -> str:
+        """The bootstrap in protobuf's JSON form, which Envoy reads as YAML too."""
+        return json_format.MessageToJson(self._message(), indent=1)
+
+    def _message(self) -> bootstrap_pb2.Bootstrap:
+        found = bootstrap_pb2.Bootstrap(node=self._node())
+        found.admin.address.CopyFrom(clusters.socket("127.0.0.1", self.admin_port))
+        dynamic = found.dynamic_resources
+        for source in (dynamic.lds_config, dynamic.cds_config):
+            source.CopyFrom(security.ADS)
+            source.initial_fetch_timeout.FromTimedelta(timedelta())  # wait for ever: serve nothing before it is known
+        dynamic.ads_config.CopyFrom(self._ads())
+        found.static_resources.clusters.append(self._cluster())
+        return found
+
+    def _node(self) -> base_pb2.Node:
+        node = base_pb2.Node(id=f"{self.mesh}.{self.name}", cluster=self.services[0] if self.services else "unknown")
+        metadata: dict[str, Any] = {
+            "dataplane.proxyType": "dataplane",
+            "dataplane.admin.port": str(self.admin_port),
+            "version": dict(self.version),
+        }
+        if self.brought is not None:
+            metadata["dataplane.resource"] = json.dumps(codec.to_universal(self.brought))
+        node.metadata.update(metadata)
+        return node
+
+    def _ads(self) -> config_source_pb2.ApiConfigSource:
+        service = grpc_service_pb2.GrpcService()
+        service.envoy_grpc.cluster_name = ADS_CLUSTER
+        first, last = _RECONNECT
+        backoff = service.envoy_grpc.retry_policy.retry_back_off
+        backoff.base_interval.FromTimedelta(first)
+        backoff.max_interval.FromTimedelta(last)
+        service.initial_metadata.add(key="authorization", value=self.token)
+        return config_source_pb2.ApiConfigSource(
+            api_type=config_source_pb2.ApiConfigSource.DELTA_GRPC,
+            transport_api_version=config_source_pb2.V3,
+            set_node_on_first_message_only=True,
+            grpc_services=[service],
+        )
+
+    def _cluster(self) -> cluster_pb2.Cluster:
+        is_address = _is_address(self.host)
+        cluster = cluster_pb2.Cluster(
+            name=ADS_CLUSTER, type=cluster_pb2.Cluster.STATIC if is_address else cluster_pb2.Cluster.STRICT_DNS
+        )
+        cluster.connect_timeout.FromTimedelta(timedelta(seconds=1))
+        cluster.load_assignment.CopyFrom(clusters.assignment(ADS_CLUSTER, [(self.host, self.port)]))
+        options = http_protocol_options_pb2.HttpProtocolOptions()
+        keepalive = protocol_pb2.KeepaliveSettings()
+        keepalive.interval.FromTimedelta(timedelta(seconds=15))
+        keepalive.timeout.FromTimedelta(timedelta(seconds=10))
+        options.explicit_http_config.http2_protocol_options.connection_keepalive.CopyFrom(keepalive)
+        cluster.typed_extension_protocol_options[clusters.HTTP_OPTIONS].CopyFrom(security.packed(options))
+        cluster.transport_socket.CopyFrom(self._tls())
+        return cluster
+
+    def _tls(self) -> base_pb2.TransportSocket:
+        """The control plane is authenticated by the CA that kuma-dp was given, and by the name it was called by."""
+        context = tls_pb2.UpstreamTlsContext(sni="" if _is_address(self.host) else self.host)
+        common = context.common_tls_context
+        common.tls_params.tls_minimum_protocol_version = common_pb2.TlsParameters.TLSv1_2
+        common.validation_context.trusted_ca.inline_bytes = self.ca_pem
+        san = common.validation_context.match_typed_subject_alt_names.add()
+        matcher = common_pb2.SubjectAltNameMatcher
+        san.san_type = matcher.IP_ADDRESS if _is_address(self.host) else matcher.DNS
+        san.matcher.exact = self.host
+        return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=security.packed(context))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

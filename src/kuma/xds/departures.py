@@ -1,0 +1,79 @@
+"""Dataplanes that their proxies brought along, removed a while after the proxy has left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from kuma.base import aio
+from kuma.base.clock import Clock
+from kuma.base.errors import KumaError
+from kuma.resources import kinds
+from kuma.resources.resource import Key, Resource
+from kuma.store.manager import ResourceManager
+from kuma.xds.arrivals import BY_PROXY, REGISTERED
+
+log = structlog.get_logger(__name__)
+
+
+class Departures:
+    """Waits out the grace period of each proxy that left, so that a lost connection removes no endpoint."""
+
+    def __init__(
+        self,
+        manager: ResourceManager,
+        clock: Clock,
+        *,
+        grace: float,
+        grace_at_start: float,
+        is_connected: Callable[[Key], bool],
+    ) -> None:
+        self._manager = manager
+        self._clock = clock
+        self._grace = grace
+        self._grace_at_start = grace_at_start
+        self._is_connected = is_connected
+        self._waiting: dict[Key, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Remove until cancelled. What is still waiting then is taken up again at the next start."""
+        try:
+            for dataplane in (await self._manager.list(kinds.DATAPLANE.name)).items:
+                if _registered(dataplane) and not self._is_connected(dataplane.key):
+                    self._wait(dataplane.key, self._grace_at_start)
+            await asyncio.Event().wait()
+        finally:
+            await aio.stop(self._waiting.values())
+
+    def left(self, key: Key) -> None:
+        """The stream of a proxy has ended."""
+        self._wait(key, self._grace)
+
+    async def back(self, key: Key) -> None:
+        """The proxy has come back; returns once nothing removes it any more."""
+        task = self._waiting.pop(key, None)
+        if task is not None:
+            await aio.stop([task])
+
+    def _wait(self, key: Key, grace: float) -> None:
+        if key not in self._waiting:
+            self._waiting[key] = aio.spawn(self._remove_after(key, grace), name=f"departure of {key.name}")
+
+    async def _remove_after(self, key: Key, grace: float) -> None:
+        await self._clock.sleep(grace)
+        try:
+            stored = await self._manager.find(key)
+            if stored is not None and _registered(stored) and not self._is_connected(key):
+                await self._manager.delete(key)
+                log.info("dataplane removed: its proxy has left", mesh=key.mesh, dataplane=key.name)
+        except KumaError as error:
+            log.error("dataplane of a departed proxy not removed", dataplane=str(key), reason=str(error))
+        finally:
+            if self._waiting.get(key) is asyncio.current_task():
+                del self._waiting[key]
+
+
+def _registered(dataplane: Resource[object]) -> bool:  # type: ignore[type-var]
+    return dataplane.labels.get(REGISTERED) == BY_PROXY

@@ -1,0 +1,132 @@
+"""One connected proxy's identity: issued when it connects, replaced in time, never kept beyond its stream."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+import structlog
+
+from kuma.base import aio
+from kuma.base.clock import Clock
+from kuma.base.errors import KumaError
+from kuma.pki.authority import Authority
+from kuma.pki.issuer import Identity
+from kuma.pki.rotation import rotation_time
+from kuma.xds import naming, security
+from kuma.xds.entry import Entry
+from kuma.xds.issuing import Issuing
+
+log = structlog.get_logger(__name__)
+
+
+class Wanted(NamedTuple):
+    """What an identity should be: whoever differs in any of this needs a new one."""
+
+    mesh: str
+    authority: Authority
+    uris: tuple[str, ...]
+    lifetime: timedelta
+
+
+class IdentityKeeper:
+    """Keeps the identity of one proxy as it is wanted. A failure keeps the last good one and is tried again."""
+
+    def __init__(
+        self,
+        proxy: str,
+        issuing: Issuing,
+        clock: Clock,
+        wanted: Callable[[], Wanted | None],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._proxy = proxy
+        self._issuing = issuing
+        self._clock = clock
+        self._wanted = wanted
+        self._on_change = on_change
+        self._wake = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._have: Wanted | None = None
+        self._rotate_at: datetime | None = None
+        self._failures = 0
+        self.identity: Identity | None = None
+        self.entry: Entry | None = None
+        self.last_error = ""
+
+    def check(self) -> None:
+        """Look again at what is wanted."""
+        self._wake.set()
+
+    async def settled(self) -> None:
+        """Return once the first identity is there, or turned out to be not wanted or not to be had."""
+        await self._settled.wait()
+
+    async def run(self) -> None:
+        """Issue, wait for the time of rotation or a change, and so on, until cancelled."""
+        while True:
+            self._wake.clear()
+            pause = await self._renew()
+            self._settled.set()
+            await self._woken_or_after(pause)
+
+    async def _renew(self) -> float | None:
+        """Issue if it is time; returns the seconds until it will be, None if only a change can make it so."""
+        try:
+            wanted = self._wanted()
+            if wanted is None:
+                self._drop()
+                return None
+            if wanted == self._have and self._rotate_at is not None and self._clock.now() < self._rotate_at:
+                return self._until(self._rotate_at)
+            identity = await self._issuing.issue(wanted.mesh, wanted.authority, wanted.uris, wanted.lifetime)
+        except KumaError as error:
+            return self._failed(error)
+        self._keep(wanted, identity)
+        return self._until(self._rotate_at) if self._rotate_at else None
+
+    def _keep(self, wanted: Wanted, identity: Identity) -> None:
+        # How early it is replaced differs from proxy to proxy, so that a mesh is not renewed in one instant.
+        luck = random.random()  # noqa: S311 - spreads load, guards nothing
+        self._rotate_at = rotation_time(self._clock.now(), identity.not_after, luck)
+        self._have, self.identity, self._failures, self.last_error = wanted, identity, 0, ""
+        secret = security.identity(wanted.mesh, identity.chain_pem, identity.key_pem)
+        self.entry = Entry.of(naming.identity_secret(wanted.mesh), secret)
+        self._on_change()
+
+    def _drop(self) -> None:
+        if self.identity is not None:
+            self.identity = self.entry = self._have = self._rotate_at = None
+            self._on_change()
+
+    def _failed(self, error: KumaError) -> float:
+        self._failures += 1
+        pause = _RETRY.delay(self._failures)
+        self.last_error = str(error)
+        log.error("certificate not issued", proxy=self._proxy, reason=str(error), retry_in_seconds=pause)
+        return pause
+
+    def _until(self, time: datetime) -> float:
+        return max(0.0, (time - self._clock.now()).total_seconds())
+
+    async def _woken_or_after(self, seconds: float | None) -> None:
+        alarm = None
+        if seconds is not None:
+            # In pieces: a machine that slept has to notice that time has passed.
+            alarm = aio.spawn(self._alarm(min(seconds, _LONGEST_PAUSE)), name=f"rotation of {self._proxy}")
+        try:
+            await self._wake.wait()
+        finally:
+            if alarm is not None:
+                await aio.stop((alarm,))
+
+    async def _alarm(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+        self._wake.set()
+
+
+_LONGEST_PAUSE = 600.0
+_RETRY = aio.Backoff(first=5, last=300)

@@ -1,0 +1,198 @@
+"""What is known of every proxy, written to the store as DataplaneInsights, in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+
+import structlog
+
+from kuma.base.clock import Clock
+from kuma.base.errors import AlreadyExists, Conflict, KumaError, NotFound
+from kuma.pki.issuer import Identity
+from kuma.resources import kinds
+from kuma.resources.dataplane_insight import DataplaneInsightSpec, MtlsInsight, Responses, Status, Subscription, Version
+from kuma.resources.resource import Key, Resource
+from kuma.store.protocol import Create, Store, Update
+from kuma.xds.entry import TypeUrl
+
+log = structlog.get_logger(__name__)
+
+KEPT_SUBSCRIPTIONS = 2
+FLUSH_INTERVAL = 1.0
+"""Seconds between two writes of the same insight."""
+_BATCH = 200
+
+
+class Counters:
+    """Discovery responses of one type, as they happen."""
+
+    def __init__(self) -> None:
+        self.sent = self.acked = self.rejected = 0
+
+    def frozen(self) -> Responses:
+        return Responses(responses_sent=self.sent, responses_acknowledged=self.acked, responses_rejected=self.rejected)
+
+
+class Record:
+    """One proxy's insight while its stream is open; continues what earlier streams have left in the store."""
+
+    def __init__(self, key: Key, instance: str, now: datetime, version: Version, before: DataplaneInsightSpec) -> None:
+        self.key = kinds.DATAPLANE_INSIGHT.key(key.name, key.mesh)
+        self.owner = key
+        self.stored: Resource[DataplaneInsightSpec] | None = None
+        self.counters: Mapping[TypeUrl, Counters] = {type_url: Counters() for type_url in TypeUrl}
+        self.last_update = now
+        self.last_rejection = ""
+        self._instance = instance
+        self._id = str(uuid.uuid4())
+        self._connected = now
+        self._disconnected: datetime | None = None
+        self._version = version
+        self._history = tuple(_closed(s, now) for s in before.subscriptions)[-(KEPT_SUBSCRIPTIONS - 1) :]
+        self._mtls = before.mtls
+
+    def certificate(self, identity: Identity | None, supported: tuple[str, ...], now: datetime) -> None:
+        """Note the identity that the proxy has now; counts renewals over the life of the Dataplane."""
+        if identity is None:
+            self._mtls = None
+            return
+        before = self._mtls or MtlsInsight()
+        fresh = before.certificate_expiration_time != identity.not_after
+        self._mtls = MtlsInsight(
+            certificate_expiration_time=identity.not_after,
+            last_certificate_regeneration=now if fresh else before.last_certificate_regeneration,
+            certificate_regenerations=before.certificate_regenerations + fresh,
+            issued_backend=identity.backend,
+            supported_backends=supported,
+        )
+
+    def close(self, now: datetime) -> None:
+        """The stream has ended."""
+        self._disconnected = now
+
+    def spec(self) -> DataplaneInsightSpec:
+        """The insight as it is now."""
+        by_type = {type_url.bucket: counters.frozen() for type_url, counters in self.counters.items()}
+        total = Responses(
+            responses_sent=sum(c.sent for c in self.counters.values()),
+            responses_acknowledged=sum(c.acked for c in self.counters.values()),
+            responses_rejected=sum(c.rejected for c in self.counters.values()),
+        )
+        subscription = Subscription(
+            id=self._id,
+            control_plane_instance_id=self._instance,
+            connect_time=self._connected,
+            disconnect_time=self._disconnected,
+            status=Status(
+                last_update_time=self.last_update, total=total, last_rejection=self.last_rejection, **by_type
+            ),
+            version=self._version,
+        )
+        return DataplaneInsightSpec(subscriptions=(*self._history, subscription), mtls=self._mtls)
+
+
+class Insights:
+    """Writes records that have changed. One writer; a record that cannot be written is logged and tried again."""
+
+    def __init__(self, store: Store, clock: Clock, instance: str) -> None:
+        self._store = store
+        self._clock = clock
+        self._instance = instance
+        self._changed: dict[Key, Record] = {}
+        self._wake = asyncio.Event()
+
+    async def open(self, key: Key, version: Version) -> Record:
+        """Begin the record of a new stream of the Dataplane called `key`."""
+        now = self._clock.now()
+        pending = self._changed.get(kinds.DATAPLANE_INSIGHT.key(key.name, key.mesh))
+        stored = await self._find(kinds.DATAPLANE_INSIGHT.key(key.name, key.mesh))
+        before = pending.spec() if pending else stored.spec if stored else DataplaneInsightSpec()
+        record = Record(key, self._instance, now, version, before)
+        record.stored = stored
+        self.note(record)
+        return record
+
+    def note(self, record: Record) -> None:
+        """Have `record` written soon."""
+        self._changed[record.key] = record
+        self._wake.set()
+
+    def close(self, record: Record) -> None:
+        """End the record of a stream, unless a newer stream of the same proxy has begun one."""
+        record.close(self._clock.now())
+        if self._changed.get(record.key, record) is record:
+            self.note(record)
+
+    async def run(self) -> None:
+        """Write until cancelled, and then once more."""
+        await self._close_left_open()
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                await self._flush()
+                await self._clock.sleep(FLUSH_INTERVAL)
+        finally:
+            await self._flush()
+
+    async def _close_left_open(self) -> None:
+        """Streams that an earlier life of this control plane served have ended, whatever the store says."""
+        now = self._clock.now()
+        page = await self._store.list(kinds.DATAPLANE_INSIGHT.name)
+        for insight in page.items:
+            if insight.spec.online and insight.key not in self._changed:
+                spec = insight.spec.model_copy(
+                    update={"subscriptions": tuple(_closed(s, now) for s in insight.spec.subscriptions)}
+                )
+                try:
+                    await self._store.transact([Update(insight.with_spec(spec))])
+                except Conflict:
+                    continue  # its proxy is back already
+
+    async def _flush(self) -> None:
+        records, self._changed = list(self._changed.values()), {}
+        for start in range(0, len(records), _BATCH):
+            batch = records[start : start + _BATCH]
+            try:
+                await self._write(batch)
+            except KumaError:
+                for record in batch:  # one of them stands in the way of the others: each alone
+                    await self._write_alone(record)
+
+    async def _write(self, records: list[Record]) -> None:
+        operations = [
+            Update(replace(r.stored, spec=r.spec())) if r.stored else Create(Resource(r.key, r.spec()), r.owner)
+            for r in records
+        ]
+        for record, stored in zip(records, await self._store.transact(operations), strict=True):
+            record.stored = stored
+
+    async def _write_alone(self, record: Record) -> None:
+        for _ in range(3):
+            try:
+                record.stored = await self._find(record.key)
+                await self._write([record])
+                return
+            except (Conflict, AlreadyExists):
+                continue
+            except NotFound:
+                return  # the Dataplane is gone, and its insight with it
+        log.warning("insight not written", dataplane=str(record.owner))
+        self._changed.setdefault(record.key, record)
+        self._wake.set()
+
+    async def _find(self, key: Key) -> Resource[DataplaneInsightSpec] | None:
+        try:
+            return await self._store.get(key)
+        except NotFound:
+            return None
+
+
+def _closed(subscription: Subscription, now: datetime) -> Subscription:
+    if subscription.disconnect_time is not None:
+        return subscription
+    return subscription.model_copy(update={"disconnect_time": now})

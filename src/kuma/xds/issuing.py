@@ -1,0 +1,40 @@
+"""Issuing certificates to proxies: counted, and paused for an authority that keeps failing."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from kuma.base.clock import Clock
+from kuma.pki.authority import Authority
+from kuma.pki.failures import Breaker
+from kuma.pki.issuer import Identity, IssueFailed, Issuer
+from kuma.xds.metrics import Metrics
+
+
+class Issuing:
+    """The issuer as proxies use it. One mesh's failing authority holds up no other."""
+
+    def __init__(self, issuer: Issuer, clock: Clock, metrics: Metrics) -> None:
+        self._issuer = issuer
+        self._clock = clock
+        self._metrics = metrics
+        self._breakers: dict[tuple[str, str], Breaker] = {}
+
+    async def issue(self, mesh: str, authority: Authority, uris: tuple[str, ...], lifetime: timedelta) -> Identity:
+        """A new identity.
+
+        Raises:
+            IssueFailed: the authority did not sign, what it signed is not what was asked for, or it is being spared.
+        """
+        breaker = self._breakers.setdefault((mesh, authority.name), Breaker())
+        if not breaker.allows(self._clock.now()):
+            raise IssueFailed(f'backend "{authority.name}" of mesh "{mesh}" has failed repeatedly and is being spared')
+        try:
+            identity = await self._issuer.issue(authority, uris, lifetime)
+        except IssueFailed:
+            breaker.failed(self._clock.now())
+            self._metrics.issue_failures.labels(mesh, authority.name).inc()
+            raise
+        breaker.succeeded()
+        self._metrics.issued.labels(mesh, authority.name).inc()
+        return identity

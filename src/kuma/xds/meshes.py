@@ -1,0 +1,70 @@
+"""What the proxies of each mesh should run, recomputed when the mesh changes and only where it matters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kuma.resources.view import MeshView
+from kuma.store.views import Views
+from kuma.xds import trust
+from kuma.xds.snapshot import MeshConfig
+from kuma.xds.trust import Trust
+
+
+@dataclass(frozen=True, slots=True)
+class MeshState:
+    """One mesh at one instant: its configuration and its trust."""
+
+    config: MeshConfig
+    trust: Trust = trust.NONE
+
+    @classmethod
+    def of(cls, view: MeshView, previous: MeshState | None) -> MeshState:
+        """The state that follows from `view`; what has not changed is taken from `previous`."""
+        config = MeshConfig(view, previous.config if previous else None)
+        if previous is None:
+            return cls(config, trust.trust(view))
+        old = previous.config.view
+        same = old.mesh is view.mesh and old.secrets is view.secrets
+        return cls(config, previous.trust if same else trust.trust(view, previous.trust))
+
+
+Affected = Callable[[str, frozenset[str]], None]
+"""Told a mesh and the Dataplanes in it whose snapshot or identity may be another now."""
+
+
+class Meshes:
+    """The newest state of every mesh; tells `on_affected` whom a change concerns."""
+
+    def __init__(self, views: Views, on_affected: Affected) -> None:
+        self._views = views
+        self._states: dict[str, MeshState] = {}
+        self._on_affected = on_affected
+        views.on_change(self._changed)
+
+    def state(self, mesh: str) -> MeshState:
+        """The mesh's state now; an empty one for a mesh that is not stored."""
+        return self._states.get(mesh) or MeshState.of(MeshView(mesh), None)
+
+    @property
+    def states(self) -> tuple[MeshState, ...]:
+        """All meshes' states."""
+        return tuple(self._states.values())
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Return once `holds()`; it is asked again after every change."""
+        await self._views.until(holds)
+
+    def _changed(self, meshes: frozenset[str]) -> None:
+        for mesh in meshes:
+            before = self.state(mesh)
+            view = self._views.view(mesh)
+            after = self._states[mesh] = MeshState.of(view, before)
+            affected = after.config.affected_since(before.config)
+            if after.trust is not before.trust:
+                affected |= frozenset(view.dataplanes)
+            if affected:
+                self._on_affected(mesh, affected)
+            if view == MeshView(mesh):
+                del self._states[mesh]

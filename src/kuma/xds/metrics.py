@@ -1,0 +1,30 @@
+"""What the discovery server counts."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+
+class Metrics:
+    """Counters of one discovery server, in one registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.streams = Gauge("xds_streams_active", "Proxies connected to this control plane.", registry=registry)
+        self.responses = Counter(
+            "xds_responses_sent", "Discovery responses sent, by type.", ["type_url"], registry=registry
+        )
+        self.verdicts = Counter(
+            "xds_requests_received",
+            "Discovery responses answered by proxies, by type: ACK, or NACK for a rejected one.",
+            ["type_url", "confirmation"],
+            registry=registry,
+        )
+        self.refused = Counter(
+            "xds_streams_refused", "Streams refused: no valid token, or no valid Dataplane.", registry=registry
+        )
+        self.issued = Counter(
+            "cert_generation", "Certificates issued to proxies.", ["mesh", "backend"], registry=registry
+        )
+        self.issue_failures = Counter(
+            "cert_generation_failures", "Certificates that could not be issued.", labels, registry=registry
+        )

@@ -1,0 +1,144 @@
+"""One connected proxy: its session, its identity, and what has to be looked at again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+
+import structlog
+
+from kuma.base.clock import Clock
+from kuma.pki.tokens import DataplaneIdentity
+from kuma.resources.resource import Key
+from kuma.xds.entry import Entry
+from kuma.xds.identity import IdentityKeeper, Wanted
+from kuma.xds.insights import Insights, Record
+from kuma.xds.issuing import Issuing
+from kuma.xds.meshes import Meshes
+from kuma.xds.session import Request, Response, Session
+
+log = structlog.get_logger(__name__)
+
+
+class Proxy:
+    """The state of one stream. One coroutine reads it, one writes; both run on one loop."""
+
+    def __init__(
+        self,
+        key: Key,
+        token: DataplaneIdentity,
+        meshes: Meshes,
+        issuing: Issuing,
+        insights: Insights,
+        record: Record,
+        clock: Clock,
+    ) -> None:
+        self.key = key
+        self.token = token
+        self.session = Session()
+        self.record = record
+        self.keeper = IdentityKeeper(f"{key.mesh}.{key.name}", issuing, clock, self._wanted, self._identity_changed)
+        self._meshes = meshes
+        self._insights = insights
+        self._clock = clock
+        self._outdated = True
+        self._wake = asyncio.Event()
+
+    def touch(self) -> None:
+        """What this proxy should run may be something else now."""
+        self._outdated = True
+        self._wake.set()
+        self.keeper.check()
+
+    async def something_to_do(self) -> None:
+        """Return once `responses` may have something to say."""
+        await self._wake.wait()
+        self._wake.clear()
+
+    def receive(self, request: Request) -> None:
+        """Take in what the proxy says."""
+        verdict = self.session.receive(request)
+        self._wake.set()
+        if verdict is None:
+            return
+        self.record.last_update = self._clock.now()
+        if verdict.error is None:
+            self.record.counters[verdict.type_url].acked += 1
+        else:
+            self.record.counters[verdict.type_url].rejected += 1
+            self.record.last_rejection = f"{verdict.type_url.bucket}: {verdict.error}"
+            log.error(
+                "proxy rejected its configuration",
+                mesh=self.key.mesh,
+                dataplane=self.key.name,
+                type=verdict.type_url.bucket,
+                reason=verdict.error,
+            )
+        self._insights.note(self.record)
+
+    def responses(self) -> Iterator[Response]:
+        """What to send now; counts it as sent."""
+        if self._outdated:
+            self._outdated = False
+            self.session.publish(self._meshes.state(self.key.mesh).config.snapshot(self.key.name, self._secrets()))
+        for response in self.session.responses():
+            self.record.counters[response.type_url].sent += 1
+            self.record.last_update = self._clock.now()
+            self._insights.note(self.record)
+            yield response
+
+    def _secrets(self) -> Mapping[str, Entry]:
+        bundle = self._meshes.state(self.key.mesh).trust.bundle
+        return {entry.name: entry for entry in (self.keeper.entry, bundle) if entry is not None}
+
+    def _wanted(self) -> Wanted | None:
+        state = self._meshes.state(self.key.mesh)
+        backend, uris = state.config.view.enabled_backend, state.config.uris(self.key.name)
+        if backend is None or not uris:
+            return None
+        return Wanted(self.key.mesh, state.trust.enabled(backend.name), uris, backend.leaf_lifetime)
+
+    def _identity_changed(self) -> None:
+        self._outdated = True
+        self._wake.set()
+        supported = self._meshes.state(self.key.mesh).trust.supported
+        self.record.certificate(self.keeper.identity, supported, self._clock.now())
+        self._insights.note(self.record)
+
+
+class Proxies:
+    """The proxies that are connected here, by the Dataplane that they run for."""
+
+    def __init__(self) -> None:
+        self._connected: dict[Key, Proxy] = {}
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._connected
+
+    def __iter__(self) -> Iterator[Proxy]:
+        return iter(tuple(self._connected.values()))
+
+    def __len__(self) -> int:
+        return len(self._connected)
+
+    def get(self, key: Key) -> Proxy | None:
+        """The proxy of this Dataplane, if it is connected."""
+        return self._connected.get(key)
+
+    def add(self, proxy: Proxy) -> None:
+        """A stream has begun."""
+        self._connected[proxy.key] = proxy
+
+    def remove(self, proxy: Proxy) -> bool:
+        """A stream has ended; False if a newer stream has taken its place."""
+        if self._connected.get(proxy.key) is not proxy:
+            return False
+        del self._connected[proxy.key]
+        return True
+
+    def touch(self, mesh: str, names: frozenset[str]) -> None:
+        """Have the proxies of these Dataplanes look again at what they should run."""
+        for name in names:
+            proxy = self._connected.get(Key("Dataplane", mesh, name))
+            if proxy is not None:
+                proxy.touch()

@@ -1,0 +1,243 @@
+"""The discovery server: delta ADS over gRPC, authenticated, one stream per proxy.
+
+A generic handler is used, because responses are spliced from bytes that were serialised before (see `entry`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+from envoy.service.discovery.v3 import discovery_pb2
+
+from kuma.base import aio
+from kuma.base.clock import Clock
+from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Misconfigured, Unauthenticated
+from kuma.xds import arrivals
+from kuma.xds.arrivals import Arrivals, Presented
+from kuma.xds.departures import Departures
+from kuma.xds.entry import TypeUrl, encode_response
+from kuma.xds.insights import Insights
+from kuma.xds.issuing import Issuing
+from kuma.xds.meshes import Meshes
+from kuma.xds.metrics import Metrics
+from kuma.xds.proxy import Proxies, Proxy
+from kuma.xds.session import Request
+
+log = structlog.get_logger(__name__)
+
+_SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+_KEEPALIVE = (
+    # A proxy whose machine has vanished is noticed within half a minute.
+    ("grpc.keepalive_time_ms", 15_000),
+    ("grpc.keepalive_timeout_ms", 15_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.so_reuseport", 0),
+)
+_STATUS = {
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    AccessDenied: grpc.StatusCode.PERMISSION_DENIED,
+    InvalidResource: grpc.StatusCode.INVALID_ARGUMENT,
+}
+
+
+class Discovery:
+    """Serves one stream after the other; owns the table of connected proxies."""
+
+    def __init__(
+        self,
+        arrivals: Arrivals,
+        departures: Departures,
+        proxies: Proxies,
+        meshes: Meshes,
+        issuing: Issuing,
+        insights: Insights,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._arrivals = arrivals
+        self._departures = departures
+        self._proxies = proxies
+        self._meshes = meshes
+        self._issuing = issuing
+        self._insights = insights
+        self._clock = clock
+        self._metrics = metrics
+        self._streams: dict[Proxy, asyncio.Task[Any]] = {}
+
+    async def delta(self, requests: AsyncIterator[Any], context: Any) -> None:
+        """Serve one `DeltaAggregatedResources` stream to its end."""
+        try:
+            first = await anext(requests, None)
+            if first is None:
+                return
+            who = arrivals.presented(first.node)
+            proxy = await self._connect(who, _token(context))
+        except KumaError as error:
+            self._metrics.refused.inc()
+            log.warning("proxy refused", peer=context.peer(), reason=str(error))
+            prefix = "" if isinstance(error, InvalidResource) else "authentication failed: "
+            status = _STATUS.get(type(error), grpc.StatusCode.UNAVAILABLE)
+            await context.abort(status, f"{prefix}{error}")
+            return
+        try:
+            proxy.receive(_request(first))
+            await self._serve(proxy, requests, context)
+        except (AccessDenied, InvalidResource) as error:
+            await context.abort(_STATUS[type(error)], str(error))
+        finally:
+            self._disconnect(proxy)
+
+    async def _connect(self, who: Presented, token: str) -> Proxy:
+        await self._departures.back(who.key)
+        dataplane, identity = await self._arrivals.admit(who, token)
+
+        # A proxy that reconnects still runs its configuration: it must not be sent less than what is stored.
+        def is_seen() -> bool:
+            seen = self._meshes.state(who.key.mesh).config.view.dataplanes.get(who.key.name)
+            return seen is not None and (
+                seen.version >= dataplane.version or seen.creation_time > dataplane.creation_time
+            )
+
+        await self._meshes.until(is_seen)
+        record = await self._insights.open(who.key, who.version)
+        proxy = Proxy(who.key, identity, self._meshes, self._issuing, self._insights, record, self._clock)
+        older = self._proxies.get(who.key)
+        if older is not None:
+            log.warning("a newer stream takes the place of an older one", mesh=who.key.mesh, dataplane=who.key.name)
+            self._streams[older].cancel()
+        self._proxies.add(proxy)
+        self._metrics.streams.set(len(self._proxies))
+        task = asyncio.current_task()
+        assert task is not None
+        self._streams[proxy] = task
+        log.info("proxy connected", mesh=who.key.mesh, dataplane=who.key.name)
+        return proxy
+
+    def _disconnect(self, proxy: Proxy) -> None:
+        self._streams.pop(proxy, None)
+        self._insights.close(proxy.record)
+        if self._proxies.remove(proxy):
+            self._departures.left(proxy.key)
+            log.info("proxy disconnected", mesh=proxy.key.mesh, dataplane=proxy.key.name)
+        self._metrics.streams.set(len(self._proxies))
+
+    async def _serve(self, proxy: Proxy, requests: AsyncIterator[Any], context: Any) -> None:
+        name = f"{proxy.key.mesh}.{proxy.key.name}"
+        tasks = (
+            aio.spawn(proxy.keeper.run(), name=f"identity of {name}"),
+            aio.spawn(self._read(proxy, requests), name=f"requests of {name}"),
+            aio.spawn(self._write(proxy, context), name=f"responses to {name}"),
+        )
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            await aio.stop(tasks)
+
+    async def _read(self, proxy: Proxy, requests: AsyncIterator[Any]) -> None:
+        async for message in requests:
+            if message.HasField("node") and message.node.id and message.node.id != f"{proxy.key.mesh}.{proxy.key.name}":
+                raise InvalidResource.of("node.id", "must not change within a stream")
+            request = _request(message)
+            if message.response_nonce:
+                confirmation = "ACK" if request.error is None else "NACK"
+                self._metrics.verdicts.labels(request.type_url.bucket, confirmation).inc()
+            proxy.receive(request)
+
+    async def _write(self, proxy: Proxy, context: Any) -> None:
+        await proxy.keeper.settled()  # so that the identity goes out with what needs it
+        while True:
+            self._still_authorized(proxy)
+            for response in proxy.responses():
+                self._metrics.responses.labels(response.type_url.bucket).inc()
+                await context.write(
+                    encode_response(response.type_url, response.nonce, response.entries, response.removed)
+                )
+            await proxy.something_to_do()
+
+    def _still_authorized(self, proxy: Proxy) -> None:
+        """The Dataplane may have been given tags that the proxy's token does not allow."""
+        dataplane = self._meshes.state(proxy.key.mesh).config.view.dataplanes.get(proxy.key.name)
+        if dataplane is not None:
+            self._arrivals.authorize(proxy.token, dataplane)
+
+
+def _token(context: Any) -> str:
+    values = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
+    if len(values) > 1:
+        raise Unauthenticated("more than one authorization value")
+    return str(values[0]).removeprefix("Bearer ").strip() if values else ""
+
+
+def _request(message: Any) -> Request:
+    try:
+        type_url = TypeUrl(message.type_url)
+    except ValueError:
+        raise InvalidResource.of("type_url", f'unknown resource type "{message.type_url[:200]}"') from None
+    return Request(
+        type_url,
+        tuple(message.resource_names_subscribe),
+        tuple(message.resource_names_unsubscribe),
+        dict(message.initial_resource_versions),
+        message.response_nonce,
+        message.error_detail.message if message.HasField("error_detail") else None,
+    )
+
+
+class DiscoveryServer:
+    """The gRPC server, over TLS only: a token must not travel in the clear."""
+
+    def __init__(self, discovery: Discovery, host: str, port: int, certificate: Path, key: Path) -> None:
+        self._discovery = discovery
+        self._host = host
+        self._port = port
+        self._certificate = certificate
+        self._key = key
+        self._bound: aio.Latest[int] = aio.Latest(0)
+
+    async def port(self) -> int:
+        """The port that is listened on, once it is."""
+        if not self._bound.value:
+            await self._bound.newer_than(0)
+        return self._bound.value
+
+    async def run(self) -> None:
+        """Serve until cancelled.
+
+        Raises:
+            Misconfigured: the port is in use.
+        """
+        server = grpc.aio.server(options=_KEEPALIVE)
+        handler = grpc.stream_stream_rpc_method_handler(
+            self._discovery.delta,
+            request_deserializer=discovery_pb2.DeltaDiscoveryRequest.FromString,
+            response_serializer=None,
+        )
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(_SERVICE, {"DeltaAggregatedResources": handler}),)
+        )
+        pair = (self._key.read_bytes(), self._certificate.read_bytes())
+        address = f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
+        try:
+            self._bound.set(server.add_secure_port(address, grpc.ssl_server_credentials([pair])))
+        except RuntimeError as error:
+            raise Misconfigured(
+                f"cannot listen on {address}: {_first_line(error)}. Stop the other program or set KUMA_XDS_SERVER_PORT"
+            ) from None
+        await server.start()
+        try:
+            await server.wait_for_termination()
+        finally:
+            await server.stop(grace=None)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
