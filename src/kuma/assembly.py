@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,8 +15,9 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from kuma.api import diagnostics
-from kuma.api.app import ApiContext, ApiSettings, create_app
+from kuma.api.app import create_app
 from kuma.api.bootstrap import create_bootstrap_app
+from kuma.api.context import ApiContext, ApiSettings
 from kuma.api.server import HttpServer
 from kuma.base import aio
 from kuma.base.clock import Clock
@@ -102,7 +103,7 @@ def build(settings: Settings, store: Store, clock: Clock) -> ControlPlane:
     xds = DiscoveryServer(discovery, host, settings.xds_server.port, certificate.chain, certificate.key)
 
     async def issue_token(
-        mesh: str, name: str, tags: Mapping[str, tuple[str, ...]], proxy_type: str, valid_for: timedelta
+        mesh: str, name: str, tags: Mapping[str, Sequence[str]], proxy_type: str, valid_for: timedelta
     ) -> str:
         return tokens.issue_token(
             mesh,
@@ -116,7 +117,7 @@ def build(settings: Settings, store: Store, clock: Clock) -> ControlPlane:
 
     http = settings.api_server.http
     api_settings = ApiSettings(localhost_is_admin=settings.api_server.authn.localhost_is_admin)
-    context = ApiContext(manager, clock, instance, api_settings, issue_token)
+    context = ApiContext(manager, instance, api_settings, issue_token)
     api = HttpServer(create_app(context), http.interface, http.port, setting="KUMA_API_SERVER_HTTP_PORT")
     handout = Handout(manager, views, xds.port, certificate.ca.read_bytes())
     dp = HttpServer(

@@ -16,6 +16,7 @@ _UNITS = {
 }
 _PATTERN = re.compile(r"([0-9]{1,18})(y|w|d|h|m|s|ms)", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?s", re.ASCII)
+_GO_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|h|m|s)", re.ASCII)
 LONGEST = timedelta(days=100 * 365)
 """No certificate of ours is asked to live longer; also keeps dates within the calendar."""
 
@@ -37,6 +38,21 @@ def parse_duration(text: str) -> timedelta:
     if number > LONGEST / unit:
         raise ValueError('cannot be longer than "100y"')
     return number * unit
+
+
+def parse_go_duration(text: str) -> timedelta:
+    """A duration as Go's clients write it: numbers with units h, m, s, ms, such as `720h0m0s` or `1.5h`.
+
+    Raises:
+        ValueError: another form, or not above zero.
+    """
+    parts = _GO_PART.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f'has to be numbers with units h, m, s or ms, such as "24h" or "1h30m"; got "{text[:100]}"')
+    seconds = sum(float(number) * _UNITS[unit].total_seconds() for number, unit in parts)
+    if not 0 < seconds <= LONGEST.total_seconds():
+        raise ValueError("has to be longer than 0 and at most 100 years")
+    return timedelta(seconds=seconds)
 
 
 def parse_timeout(text: str) -> timedelta:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime
@@ -169,7 +169,7 @@ class SqlStore:
         except NotFound:
             return Removed(key)
 
-    def _resource(self, row: Mapping[str, Any]) -> AnyResource:
+    def _resource(self, row: sa.RowMapping) -> AnyResource:
         return decode(row, self._sealer)
 
 
@@ -313,7 +313,7 @@ def encode(resource: AnyResource, sealer: Sealer) -> dict[str, Any]:
     }
 
 
-def decode(row: Mapping[str, Any], sealer: Sealer) -> AnyResource:
+def decode(row: sa.RowMapping, sealer: Sealer) -> AnyResource:
     """The resource in a row.
 
     Raises:

@@ -32,9 +32,7 @@ async def open_sqlite(path: Path, clock: Clock, key_file: Path | None = None) ->
     """
     lock = _lock(path)
     try:
-        is_new = not path.exists() or path.stat().st_size == 0
-        sealer = AesGcmSealer(load_key(key_file or path.with_name(path.name + ".key"), may_create=is_new))
-        path.touch(mode=0o600)
+        sealer = _sealer(path, key_file)
         engine = _engine(path)
         try:
             await _prepare(engine, sealer)
@@ -66,6 +64,14 @@ def _lock(path: Path) -> int:
             f"another control plane uses {path}. Stop it, or set KUMA_STORE_SQLITE_PATH to another file"
         ) from None
     return descriptor
+
+
+def _sealer(path: Path, key_file: Path | None) -> Sealer:
+    """The sealer of the store in `path`; makes both if there is no store yet."""
+    is_new = not path.exists() or path.stat().st_size == 0
+    key = load_key(key_file or path.with_name(path.name + ".key"), may_create=is_new)
+    path.touch(mode=0o600)
+    return AesGcmSealer(key)
 
 
 def _engine(path: Path) -> AsyncEngine:

@@ -22,9 +22,8 @@ class Metrics:
         self.refused = Counter(
             "xds_streams_refused", "Streams refused: no valid token, or no valid Dataplane.", registry=registry
         )
-        self.issued = Counter(
-            "cert_generation", "Certificates issued to proxies.", ["mesh", "backend"], registry=registry
-        )
+        labels = ("mesh", "backend")
+        self.issued = Counter("cert_generation", "Certificates issued to proxies.", labels, registry=registry)
         self.issue_failures = Counter(
             "cert_generation_failures", "Certificates that could not be issued.", labels, registry=registry
         )

@@ -1,0 +1,62 @@
+"""Bodies on their way in and out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import Request, Response
+
+from kuma.base.errors import InvalidResource
+
+
+def json_answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """JSON as the original prints it: one space of indent and a final newline."""
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    return Response(text, status, headers, media_type="application/json")
+
+
+class BodyTooLarge(Exception):
+    """The body is longer than allowed; the rest of it was not read."""
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The request's body.
+
+    Raises:
+        BodyTooLarge: it has more than `limit` bytes, by its own account or in fact.
+    """
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit:
+        raise BodyTooLarge
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > limit:
+            raise BodyTooLarge
+    return bytes(body)
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in `body`.
+
+    Raises:
+        InvalidResource: it is no JSON, no object, or says something twice.
+    """
+    try:
+        found = json.loads(body, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise InvalidResource.of("", f"is not valid JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise InvalidResource.of("", "has to be a JSON object")
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f'"{twice}" is given twice')
+    return found

@@ -1,0 +1,69 @@
+"""The REST API as one application."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.utils import get_openapi
+
+import kuma
+from kuma.api import errors, overviews, resources, tokens
+from kuma.api.answers import json_answer
+from kuma.api.context import ApiContext
+from kuma.resources import kinds
+
+COMPATIBLE_VERSION = "2.7"
+"""The original's version whose clients this API serves."""
+
+
+def create_app(context: ApiContext) -> FastAPI:
+    """The application: everything it does goes through `context`."""
+    app = FastAPI(title="Kuma control plane", version=kuma.__version__, description=_DESCRIPTION)
+    errors.install(app)
+    _index(app, context)
+    # Before the generic routes: `dataplanes+insights` and `_overview` are no names of resources.
+    app.include_router(overviews.routes(context))
+    app.include_router(tokens.routes(context))
+    app.include_router(resources.routes(context))
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+_DESCRIPTION = "Resources of the mesh. Bodies are in the Universal form: `type`, `mesh`, `name`, then what it says."
+
+
+def _index(app: FastAPI, context: ApiContext) -> None:
+    @app.get("/", tags=["Control plane"], summary="What this is, and in which version")
+    async def index() -> Response:
+        return json_answer(
+            {
+                "hostname": platform.node(),
+                "tagline": "Kuma",
+                "product": "Kuma",
+                "version": kuma.__version__,
+                "instanceId": context.instance,
+                "clusterId": "",
+            }
+        )
+
+    @app.get("/who-am-i", tags=["Control plane"], summary="Who the caller is taken for")
+    async def who_am_i(request: Request) -> Response:
+        caller = context.caller(request)
+        return json_answer({"name": caller.name, "groups": caller.groups})
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, with a schema for every kind that is made from the kind's own model."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        for kind in kinds.ALL:
+            schema = kind.spec.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
+            schemas.update(schema.pop("$defs", {}))
+            meta = {name: {"type": "string"} for name in ("type", "name", *(("mesh",) if kind.in_mesh else ()))}
+            schema["properties"] = {**meta, **schema.get("properties", {})}
+            schemas[kind.name] = {**schema, "title": kind.name, "required": [*meta, *schema.get("required", ())]}
+        app.openapi_schema = document
+    return app.openapi_schema

@@ -1,0 +1,123 @@
+"""Bootstraps for proxies: `POST /bootstrap`, as the original's `kuma-dp` asks for it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
+
+from kuma.api.answers import BodyTooLarge, json_answer, parse_object, read_body
+from kuma.base.errors import InvalidResource, NotFound
+from kuma.resources import codec, kinds, parsing
+from kuma.resources.dataplane import DataplaneSpec
+from kuma.resources.resource import Resource
+
+LARGEST_BODY = 1 << 20
+TOKEN_REQUIRED = (
+    "Dataplane Token is required. Generate token using 'kumactl generate dataplane-token > /path/file' "  # noqa: S105
+    "and provide it via --dataplane-token-file=/path/file argument to Kuma DP"
+)
+
+
+class BootstrapRequest(BaseModel):
+    """What is used of a bootstrap request. Other versions of the client send more, which is passed over."""
+
+    model_config = ConfigDict(alias_generator=to_camel, hide_input_in_errors=True)
+
+    mesh: str = ""
+    name: str = ""
+    proxy_type: str = ""
+    dataplane_token: str = ""
+    dataplane_resource: str = ""
+    version: dict[str, Any] = {}
+    ca_cert: str = ""
+
+
+class Answer(Protocol):
+    """Makes the bootstrap of a proxy; see `kuma.xds.handout`."""
+
+    async def __call__(
+        self,
+        *,
+        mesh: str,
+        name: str,
+        brought: Resource[DataplaneSpec] | None,
+        token: str,
+        host: str,
+        version: dict[str, Any],
+        ca_pem: str,
+    ) -> str: ...
+
+
+class Refused(Exception):
+    """The request cannot be answered; the client prints the text and does not try again."""
+
+
+def create_bootstrap_app(answer: Answer) -> FastAPI:
+    """The application of the data plane server."""
+    app = FastAPI(title="Kuma data plane server", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.post("/bootstrap")
+    async def bootstrap(request: Request) -> Response:
+        try:
+            asked, brought = _parse(await read_body(request, LARGEST_BODY))
+            mesh, name = (brought.mesh, brought.name) if brought else (asked.mesh, asked.name)
+            made = await answer(
+                mesh=mesh,
+                name=name,
+                brought=brought,
+                token=asked.dataplane_token.strip(),
+                host=urlsplit(f"//{request.headers.get('host', '')}").hostname or "localhost",
+                version=asked.version,
+                ca_pem=asked.ca_cert,
+            )
+        except BodyTooLarge:
+            return Response(f"the request is longer than {LARGEST_BODY} bytes", 413, media_type="text/plain")
+        except NotFound as error:
+            return Response(str(error), 404, media_type="text/plain")
+        except (Refused, InvalidResource) as error:
+            return Response(str(error), 422, media_type="text/plain")
+        return _answer(request, made, brought)
+
+    return app
+
+
+def _parse(body: bytes) -> tuple[BootstrapRequest, Resource[DataplaneSpec] | None]:
+    try:
+        asked = BootstrapRequest.model_validate(parse_object(body))
+    except ValidationError as error:
+        fields = ", ".join(parsing.path_of(details["loc"]) for details in error.errors(include_input=False))
+        raise Refused(f"Invalid request: {fields} of the wrong type") from None
+    if asked.proxy_type not in ("", "dataplane"):
+        raise Refused(f'proxyType: "{asked.proxy_type}" is not supported; only dataplane is')
+    if not asked.dataplane_token.strip():
+        raise Refused(TOKEN_REQUIRED)
+    if not asked.dataplane_resource:
+        parsing.check_key(kinds.DATAPLANE.key(asked.name, asked.mesh))
+        return asked, None
+    try:
+        brought = codec.parse(json.loads(asked.dataplane_resource))
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        raise Refused("dataplaneResource: is not a Dataplane in JSON") from None
+    if brought.key.kind != kinds.DATAPLANE.name:
+        raise Refused(f"dataplaneResource: is a {brought.key.kind}, not a Dataplane")
+    return asked, brought
+
+
+def _answer(request: Request, made: str, brought: Resource[DataplaneSpec] | None) -> Response:
+    """JSON for the original's client; the bare bootstrap for everybody else."""
+    if "application/json" not in request.headers.get("accept", ""):
+        return Response(made, media_type="text/x-yaml")
+    networking = {
+        "isUsingTransparentProxy": False,
+        "corefileTemplate": None,
+        "address": brought.spec.net.address if brought else "",
+    }
+    sidecar = {"networking": networking, "metrics": {"aggregate": []}}
+    encoded = base64.b64encode(made.encode()).decode()
+    return json_answer({"bootstrap": encoded, "kumaSidecarConfiguration": sidecar})

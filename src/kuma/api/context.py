@@ -1,0 +1,76 @@
+"""What the routes of the API work with."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from fastapi import Request
+
+from kuma.api import callers
+from kuma.api.answers import BodyTooLarge, parse_object, read_body
+from kuma.api.callers import Caller
+from kuma.api.errors import Problem
+from kuma.base.errors import InvalidResource, NotFound
+from kuma.resources import kinds
+from kuma.resources.kinds import Kind
+from kuma.store.manager import ResourceManager
+
+IssueToken = Callable[[str, str, Mapping[str, Sequence[str]], str, timedelta], Awaitable[str]]
+"""Mesh, name, tags, proxy type and lifetime of a dataplane token -> the token."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    """What can be configured of the API."""
+
+    localhost_is_admin: bool = True
+    anonymous_reads: bool = False
+    max_body: int = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ApiContext:
+    """The parts of the control plane that the API shows."""
+
+    manager: ResourceManager
+    instance: str
+    settings: ApiSettings
+    issue_token: IssueToken
+
+    def caller(self, request: Request) -> Caller:
+        """Who sends this request; see `callers.identify`."""
+        return callers.identify(request, localhost_is_admin=self.settings.localhost_is_admin)
+
+    def check(self, request: Request, kind: Kind) -> None:
+        """Whether the sender may do this to resources of `kind`."""
+        callers.check_access(self.caller(request), kind, request.method, anonymous_reads=self.settings.anonymous_reads)
+
+    async def body(self, request: Request) -> dict[str, object]:
+        """The JSON object that was sent.
+
+        Raises:
+            Problem: 413, 415 or 400.
+        """
+        content_type = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
+        if content_type != "application/json":
+            raise Problem(415, "Unsupported Media Type", f"send application/json, not {content_type}")
+        try:
+            return parse_object(await read_body(request, self.settings.max_body))
+        except BodyTooLarge:
+            detail = f"the body is longer than {self.settings.max_body} bytes"
+            raise Problem(413, "Request Entity Too Large", detail) from None
+        except InvalidResource as error:
+            raise Problem(400, "Bad Request", str(error)) from None
+
+    async def check_mesh(self, mesh: str) -> None:
+        """Whether the mesh in a path exists.
+
+        Raises:
+            Problem: 404.
+        """
+        try:
+            await self.manager.get(kinds.MESH.key(mesh))
+        except NotFound:
+            raise Problem(404, "Failed to retrieve Mesh", "Not found") from None

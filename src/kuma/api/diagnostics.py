@@ -1,0 +1,28 @@
+"""Metrics and health, on a port of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import FastAPI
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+
+def create_app(registry: CollectorRegistry, is_ready: Callable[[], bool]) -> FastAPI:
+    """`/metrics` for Prometheus, `/healthy` and `/ready` for whoever restarts or load-balances."""
+    app = FastAPI(title="Kuma diagnostics", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/metrics")
+    async def metrics() -> PlainTextResponse:
+        return PlainTextResponse(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/healthy")
+    async def healthy() -> PlainTextResponse:
+        return PlainTextResponse("healthy\n")
+
+    @app.get("/ready")
+    async def ready() -> PlainTextResponse:
+        return PlainTextResponse("ready\n") if is_ready() else PlainTextResponse("not ready\n", status_code=503)
+
+    return app

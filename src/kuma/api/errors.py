@@ -1,0 +1,99 @@
+"""Errors as the API answers them: one table, one JSON shape."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from kuma.api.answers import json_answer
+from kuma.base.errors import (
+    AccessDenied,
+    AlreadyExists,
+    Conflict,
+    InvalidResource,
+    KumaError,
+    NotFound,
+    Unauthenticated,
+    Violation,
+)
+
+log = structlog.get_logger(__name__)
+
+
+class Problem(Exception):
+    """An error with a status and title of its own."""
+
+    def __init__(self, status: int, title: str, detail: str, violations: Sequence[Violation] = ()) -> None:
+        super().__init__(detail)
+        self.status, self.title, self.detail, self.violations = status, title, detail, violations
+
+
+def body(status: int, title: str, detail: str, violations: Sequence[Violation] = ()) -> dict[str, Any]:
+    """The JSON of an error. `details` and `causes` repeat the rest for older clients."""
+    found: dict[str, Any] = {"type": "/std-errors", "status": status, "title": title, "detail": detail}
+    if violations:
+        found["invalid_parameters"] = [{"field": v.field, "reason": v.reason} for v in violations]
+    found["details"] = detail
+    if violations:
+        found["causes"] = [{"field": v.field, "message": v.reason} for v in violations]
+    return found
+
+
+def problem(error: Exception, title: str) -> Problem:
+    """What an error raised below means to a client; `title` says what was being tried."""
+    match error:
+        case Problem():
+            return error
+        case InvalidResource():
+            return Problem(400, title, "Resource is not valid", error.violations)
+        case NotFound():
+            return Problem(404, title, "Not found")
+        case AlreadyExists() | Conflict():
+            return Problem(409, "Conflict", str(error))
+        case Unauthenticated():
+            return Problem(401, "Invalid authentication data", str(error))
+        case AccessDenied():
+            return Problem(403, "Access Denied", str(error))
+        case KumaError():
+            return Problem(500, title, str(error))
+        case _:
+            return Problem(500, title, "Internal Server Error")
+
+
+def install(app: FastAPI) -> None:
+    """Have `app` answer all errors in the one shape."""
+
+    async def known(request: Request, error: Exception) -> Response:
+        return _answer(problem(error, getattr(request.state, "title", "Request failed")))
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        titles = {404: "Not Found", 405: "Method not Allowed"}
+        title = titles.get(error.status_code, "Request failed")
+        detail = "Method not allowed" if error.status_code == 405 else str(error.detail)
+        return _answer(Problem(error.status_code, title, detail), error.headers)
+
+    app.add_exception_handler(KumaError, known)
+    app.add_exception_handler(Problem, known)
+    app.add_exception_handler(HTTPException, http)
+    app.middleware("http")(_unexpected)
+
+
+async def _unexpected(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:
+    """The last resort: an error that nobody expected is logged whole and answered without its text."""
+    try:
+        return await proceed(request)
+    except Exception:
+        reference = str(uuid.uuid4())
+        log.exception("request failed", method=request.method, path=request.url.path, reference=reference)
+        detail = f"Internal Server Error; the control plane's log has the cause under {reference}"
+        return _answer(Problem(500, getattr(request.state, "title", "Request failed"), detail))
+
+
+def _answer(found: Problem, headers: Any = None) -> Response:
+    return json_answer(body(found.status, found.title, found.detail, found.violations), found.status, headers)

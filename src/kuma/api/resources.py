@@ -1,0 +1,139 @@
+"""Create, read, update and delete, the same for every kind in the table of kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from kuma.api.answers import json_answer
+from kuma.api.context import ApiContext
+from kuma.api.errors import Problem
+from kuma.base.errors import InvalidResource, Violation
+from kuma.resources import codec, kinds
+from kuma.resources.kinds import Kind
+from kuma.resources.resource import Key, Resource
+
+DEFAULT_PAGE = 100
+LARGEST_PAGE = 1000
+
+Show = Callable[[Sequence[Resource[Any]]], Awaitable[Sequence[Any]]]
+"""Makes the items of a page of the resources in it."""
+
+
+def routes(context: ApiContext) -> APIRouter:
+    """The routes of all kinds."""
+    router = APIRouter()
+    for kind in kinds.ALL:
+        for path in (kind.path, *kind.path_aliases):
+            _KindRoutes(context, kind).add_to(router, path)
+    return router
+
+
+class _KindRoutes:
+    """What is done with one kind."""
+
+    def __init__(self, context: ApiContext, kind: Kind) -> None:
+        self._context = context
+        self._kind = kind
+
+    def add_to(self, router: APIRouter, path: str) -> None:
+        """Serve the kind under one path."""
+        kind, base = self._kind, f"/meshes/{{mesh}}/{path}" if self._kind.in_mesh else f"/{path}"
+        item = f"{base}/{{name}}"
+        more: Any = {"tags": [kind.name]}
+        body = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": ref(kind)}}}}}
+        add = router.add_api_route
+        add(base, self.list, methods=["GET"], summary=f"List {kind.plural}", **more)
+        if kind.in_mesh:
+            add(f"/{path}", self.list_all, methods=["GET"], summary=f"List {kind.plural} of all meshes", **more)
+        add(item, self.read, methods=["GET"], summary=f"Read a {kind.singular}", **more)
+        if not kind.read_only:
+            summary = f"Create or replace a {kind.singular}"
+            add(item, self.write, methods=["PUT"], summary=summary, openapi_extra=body, **more)
+            add(item, self.delete, methods=["DELETE"], summary=f"Delete a {kind.singular}", **more)
+
+    async def list(self, request: Request) -> Response:
+        mesh = await self._begin(request, "Could not retrieve resources")
+        return await page(request, self._context, self._kind, mesh)
+
+    async def list_all(self, request: Request) -> Response:
+        await self._begin(request, "Could not retrieve resources")
+        return await page(request, self._context, self._kind, None)
+
+    async def read(self, request: Request, name: str) -> Response:
+        mesh = await self._begin(request, "Could not retrieve a resource")
+        resource = await self._context.manager.get(self._kind.key(name, mesh))
+        kubernetes = request.query_params.get("format") in ("k8s", "kubernetes")
+        return json_answer(codec.to_kubernetes(resource) if kubernetes else codec.to_universal(resource))
+
+    async def write(self, request: Request, name: str) -> Response:
+        mesh = await self._begin(request, "Could not process a resource")
+        resource = _parse(await self._context.body(request), self._kind.key(name, mesh))
+        outcome = await self._context.manager.put(resource)
+        warnings = {"warnings": outcome.warnings} if outcome.warnings else {}
+        return json_answer(warnings, 201 if outcome.created else 200)
+
+    async def delete(self, request: Request, name: str) -> Response:
+        mesh = await self._begin(request, "Could not delete a resource")
+        await self._context.manager.delete(self._kind.key(name, mesh))
+        return json_answer({})
+
+    async def _begin(self, request: Request, title: str) -> str:
+        """What precedes everything: the title of errors, access, and the mesh in the path, which is returned."""
+        request.state.title = title
+        self._context.check(request, self._kind)
+        mesh: str = request.path_params.get("mesh", "")
+        if mesh:
+            await self._context.check_mesh(mesh)
+        return mesh
+
+
+def ref(kind: Kind) -> str:
+    """Where the OpenAPI document describes `kind`."""
+    return f"#/components/schemas/{kind.name}"
+
+
+def _parse(document: dict[str, object], key: Key) -> Resource[Any]:
+    """The resource in a body, which has to be the one that the path names."""
+    given = {"type": key.kind, "mesh": key.mesh, "name": key.name}
+    violations = [
+        Violation(field, f"{field} from the URL has to be the same as in body")
+        for field, expected in given.items()
+        if expected and document.get(field) != expected
+    ]
+    if violations:
+        raise InvalidResource(violations)
+    return codec.parse(document)
+
+
+async def page(
+    request: Request, context: ApiContext, kind: Kind, mesh: str | None, show: Show | None = None
+) -> Response:
+    """One page of a list, as the query asks for it."""
+    size = _number(request, "size", DEFAULT_PAGE, "Invalid page size")
+    if not 1 <= size <= LARGEST_PAGE:
+        raise _bad("size", f"invalid page size of {size}. Maximum page size is {LARGEST_PAGE}", "Invalid page size")
+    offset = _number(request, "offset", 0, "Invalid offset")
+    name = request.query_params.get("name", "")
+    found = await context.manager.list(kind.name, mesh, name_contains=name, offset=offset, limit=size)
+    items: Sequence[Any] = (
+        await show(found.items) if show else [codec.to_universal(resource) for resource in found.items]
+    )
+    following = offset + size
+    next_url = str(request.url.include_query_params(offset=following)) if following < found.total else None
+    return json_answer({"total": found.total, "items": items, "next": next_url})
+
+
+def _number(request: Request, name: str, default: int, detail: str) -> int:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise _bad(name, "Invalid format", detail)
+    return int(text)
+
+
+def _bad(field: str, reason: str, detail: str) -> Problem:
+    return Problem(400, "Could not retrieve resources", detail, [Violation(field, reason)])

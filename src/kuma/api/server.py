@@ -1,0 +1,94 @@
+"""An HTTP server as a component: uvicorn without its command line, signals and global state."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from kuma.base import aio
+from kuma.base.errors import Misconfigured
+
+
+class HttpServer:
+    """Serves one application on one port, in the clear or (with `tls`: chain and key) over TLS 1.2 or later."""
+
+    def __init__(self, app: Any, host: str, port: int, *, setting: str, tls: tuple[Path, Path] | None = None) -> None:
+        self._app = app
+        self._host = host
+        self._port = port
+        self._setting = setting
+        self._tls = tls
+        self._bound: aio.Latest[int] = aio.Latest(0)
+
+    async def port(self) -> int:
+        """The port that is listened on, once it is."""
+        if not self._bound.value:
+            await self._bound.newer_than(0)
+        return self._bound.value
+
+    async def run(self) -> None:
+        """Serve until cancelled.
+
+        Raises:
+            Misconfigured: the port is in use; names the setting.
+        """
+        config = uvicorn.Config(
+            self._app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=1,
+            **self._tls_options(),
+        )
+        server = _Server(config)
+        with self._listen() as listener:
+            self._bound.set(listener.getsockname()[1])
+            serving = aio.spawn(server.serve(sockets=[listener]), name=f"HTTP on port {self._bound.value}")
+            try:
+                await asyncio.shield(serving)
+            finally:
+                server.should_exit = True
+                with suppress(asyncio.CancelledError):
+                    await serving
+
+    def _listen(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((self._host, self._port))
+            listener.listen(1024)
+        except OSError as error:
+            listener.close()
+            raise Misconfigured(
+                f"cannot listen on {self._host}:{self._port}: {error.strerror}. "
+                f"Stop the other program, or set {self._setting} to another port"
+            ) from None
+        return listener
+
+    def _tls_options(self) -> dict[str, Any]:
+        if self._tls is None:
+            return {}
+        chain, key = self._tls
+
+        def context(_: Any, make: Any) -> ssl.SSLContext:
+            made: ssl.SSLContext = make()
+            made.minimum_version = ssl.TLSVersion.TLSv1_2
+            return made
+
+        return {"ssl_certfile": chain, "ssl_keyfile": key, "ssl_context_factory": context}
+
+
+class _Server(uvicorn.Server):
+    """Signals are the program's business, not a component's."""
+
+    def capture_signals(self) -> Any:
+        return nullcontext()

@@ -1,0 +1,1 @@
+"""The three commands: arguments and printing only."""
