@@ -91,7 +91,8 @@ def walk_through(steps: Steps) -> None:
     permissions(steps)
     rotate(steps)
     tables(steps)
-    console.print(f"\n[bold green]Every step had the outcome it claims[/bold green] ({time.monotonic() - started:.0f} s).")
+    seconds = time.monotonic() - started
+    console.print(f"\n[bold green]Every step had the outcome it claims[/bold green] ({seconds:.0f} s).")
 
 
 def start(steps: Steps) -> None:
@@ -148,10 +149,9 @@ def refuse_plaintext(steps: Steps) -> None:
 
 
 def _plaintext_answer(port: int) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
-        with contextlib.suppress(ConnectionError):
-            sock.sendall(b"GET / HTTP/1.1\r\nhost: backend\r\nconnection: close\r\n\r\n")
-            return sock.recv(100)
+    with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nhost: backend\r\nconnection: close\r\n\r\n")
+        return sock.recv(100)
     return b""
 
 
@@ -185,7 +185,7 @@ def rotate(steps: Steps) -> None:
             now = mesh.insight("backend-01").get("certificateRegenerations", 0)
             if now > seen:
                 seen, rotated = now, now - first
-                console.print(f"   certificate of backend-01: regeneration {now}, {requests} requests, {failures} failed")
+                console.print(f"   backend-01: certificate regeneration {now}; {requests} requests, {failures} failed")
     if rotated <= ROTATIONS:
         raise Failed(f"only {rotated} rotations were seen within a minute")
     if failures:

@@ -1,6 +1,6 @@
 """A small HTTP service. It tells who called it, and calls on if it is told where.
 
-    python -m demo.workload NAME PORT [UPSTREAM]
+python -m demo.workload NAME PORT [UPSTREAM]
 """
 
 from __future__ import annotations

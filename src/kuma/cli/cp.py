@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +14,7 @@ import kuma
 from kuma import assembly, config
 from kuma.base import aio
 from kuma.base.clock import SystemClock
-from kuma.base.errors import KumaError
+from kuma.cli import output
 
 app = typer.Typer(
     name="kuma-cp",
@@ -44,7 +42,7 @@ def run(
     listens on the loopback only and keeps its data in ~/.kuma.
     """
     settings = config.load(config_file)
-    _log_as(settings.general)
+    output.log_as(settings.general.log_level, settings.general.log_format)
     asyncio.run(_until_stopped(settings))
 
 
@@ -64,27 +62,6 @@ async def _until_stopped(settings: config.Settings) -> None:
         structlog.get_logger(__name__).info("stopped")
 
 
-def _log_as(general: config.General) -> None:
-    renderer: structlog.types.Processor = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    if general.log_format == "json":
-        renderer = structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(general.log_level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-
-
 def main() -> None:
-    """Entry point: every failure is one sentence on standard error and exit status 1."""
-    try:
-        app()
-    except aio.ComponentFailed as error:
-        sys.exit(f"Error: {error.__cause__ if isinstance(error.__cause__, KumaError) else error}")
-    except KumaError as error:
-        sys.exit(f"Error: {error}")
+    """Entry point."""
+    output.run(app)

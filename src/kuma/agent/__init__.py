@@ -1,0 +1,1 @@
+"""kuma-dp: fetches an Envoy's bootstrap, runs the Envoy beside a workload, and ends with it."""

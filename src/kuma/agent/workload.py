@@ -1,0 +1,106 @@
+"""What kuma-dp is told about the workload that it runs beside."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kuma.base.errors import InvalidResource, Misconfigured
+from kuma.resources import codec, kinds
+from kuma.resources.dataplane import DataplaneSpec
+from kuma.resources.resource import Resource
+
+_VARIABLE = re.compile(r"\{\{\s*([\w.]+)\s*}}")
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Whom the bootstrap is for: a Dataplane that is brought along, or one that the control plane knows already."""
+
+    mesh: str
+    name: str
+    token: str = field(repr=False)
+    dataplane: Resource[DataplaneSpec] | None = None
+
+
+def workload(*, text: str, variables: Sequence[str], mesh: str, name: str, token: str) -> Workload:
+    """The workload that the arguments describe; `text` is a Dataplane in YAML, or empty.
+
+    Raises:
+        Misconfigured: they contradict each other or say too little.
+    """
+    if not text:
+        if not name:
+            raise Misconfigured("say which Dataplane to run for: --dataplane-file, or --name of one that exists")
+        return Workload(mesh or "default", name, token)
+    if mesh or name:
+        raise Misconfigured("--name and --mesh cannot be given with a Dataplane, which has them already")
+    dataplane = _parse(_filled(text, _pairs(variables)))
+    return Workload(dataplane.mesh, dataplane.name, token, dataplane)
+
+
+def read_dataplane(file: str) -> str:
+    """The Dataplane in a file, or on standard input if that is `-`.
+
+    Raises:
+        Misconfigured: it cannot be read.
+    """
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text()
+    except OSError as error:
+        raise Misconfigured(f"--dataplane-file {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise Misconfigured(f"--dataplane-file {file}: is no text") from None
+
+
+def read_token(file: Path | None) -> str:
+    """The token in a file.
+
+    Raises:
+        Misconfigured: there is none.
+    """
+    remedy = "Make one with: kumactl generate dataplane-token --name NAME --mesh MESH > FILE"
+    if file is None:
+        raise Misconfigured(f"--dataplane-token-file is needed: a proxy proves who it is with a token. {remedy}")
+    try:
+        token = file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is no text"
+        raise Misconfigured(f"--dataplane-token-file {file}: {reason}. {remedy}") from None
+    if not token:
+        raise Misconfigured(f"--dataplane-token-file {file} is empty. {remedy}")
+    return token
+
+
+def _pairs(variables: Sequence[str]) -> Mapping[str, str]:
+    found = {}
+    for variable in variables:
+        name, equals, value = variable.partition("=")
+        if not equals:
+            raise Misconfigured(f"--dataplane-var {variable}: has to be name=value")
+        found[name] = value
+    return found
+
+
+def _filled(text: str, variables: Mapping[str, str]) -> str:
+    """The text with a value for each `{{ name }}`."""
+    missing = sorted({name for name in _VARIABLE.findall(text) if name not in variables})
+    if missing:
+        raise Misconfigured(f"the Dataplane has no value for {', '.join(missing)}; give --dataplane-var name=value")
+    return _VARIABLE.sub(lambda match: variables[match[1]], text)
+
+
+def _parse(text: str) -> Resource[DataplaneSpec]:
+    try:
+        documents = list(codec.documents(text))
+        if len(documents) != 1:
+            raise Misconfigured(f"one Dataplane is needed; there are {len(documents)} documents")
+        resource = codec.parse(documents[0])
+    except InvalidResource as error:
+        raise Misconfigured(f"the Dataplane is not valid: {error}") from None
+    if resource.key.kind != kinds.DATAPLANE.name:
+        raise Misconfigured(f"a Dataplane is needed, not a {resource.key.kind}")
+    return resource

@@ -1,0 +1,137 @@
+"""The control plane's API as kumactl uses it. Every failure is a `KumaError` whose text is for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+
+import kuma
+from kuma.base.errors import KumaError
+from kuma.resources import codec, kinds
+from kuma.resources.kinds import Kind
+from kuma.resources.resource import Key, Resource
+
+
+class RequestFailed(KumaError):
+    """The control plane answered with an error, or not at all."""
+
+    def __init__(self, text: str, status: int = 0) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Client:
+    """One control plane."""
+
+    def __init__(
+        self, address: str, timeout: float, ca_file: str = "", transport: httpx.BaseTransport | None = None
+    ) -> None:
+        self._address = address
+        verify = httpx.create_ssl_context(verify=ca_file) if ca_file else True
+        self._http = httpx.Client(
+            base_url=address.rstrip("/"),
+            timeout=timeout,
+            verify=verify,
+            trust_env=False,
+            transport=transport,
+            headers={"user-agent": f"kumactl/{kuma.__version__}"},
+        )
+
+    def close(self) -> None:
+        """End all connections."""
+        self._http.close()
+
+    def index(self) -> Mapping[str, Any]:
+        """What the control plane says it is."""
+        found: Mapping[str, Any] = self._request("GET", "/").json()
+        return found
+
+    def list(self, kind: Kind, mesh: str, size: int | None, offset: int | None) -> Mapping[str, Any]:
+        """One page of a list."""
+        return self._page(_path(kind, mesh), size, offset)
+
+    def list_whole(self, path: str) -> Sequence[Mapping[str, Any]]:
+        """All items of a list, page by page."""
+        items: list[Mapping[str, Any]] = []
+        while True:
+            page = self._page(path, 1000, len(items))
+            items += page["items"]
+            if not page["items"] or len(items) >= page["total"]:
+                return items
+
+    def overviews(self, mesh: str) -> Sequence[Mapping[str, Any]]:
+        """All Dataplanes of a mesh with their insights."""
+        return self.list_whole(f"/meshes/{mesh}/dataplanes+insights")
+
+    def get(self, kind: Kind, name: str, mesh: str) -> Mapping[str, Any] | None:
+        """One resource, or None if there is none."""
+        try:
+            found: Mapping[str, Any] = self._request("GET", f"{_path(kind, mesh)}/{name}").json()
+        except RequestFailed as error:
+            if error.status == httpx.codes.NOT_FOUND:
+                return None
+            raise
+        return found
+
+    def put(self, resource: Resource[Any]) -> tuple[bool, Sequence[str]]:
+        """Create or replace: whether it was created, and the control plane's warnings."""
+        answer = self._request("PUT", _item(resource.key), json=codec.to_universal(resource))
+        body = answer.json() if answer.content else {}
+        return answer.status_code == httpx.codes.CREATED, body.get("warnings", ())
+
+    def delete(self, kind: Kind, name: str, mesh: str) -> None:
+        """Delete one resource."""
+        try:
+            self._request("DELETE", f"{_path(kind, mesh)}/{name}")
+        except RequestFailed as error:
+            if error.status == httpx.codes.NOT_FOUND:
+                raise RequestFailed(f'there is no {kind.name} with name "{name}"', error.status) from None
+            raise
+
+    def dataplane_token(self, request: Mapping[str, Any]) -> str:
+        """A new dataplane token."""
+        return self._request("POST", "/tokens/dataplane", json=request).text
+
+    def _page(self, path: str, size: int | None, offset: int | None) -> Mapping[str, Any]:
+        query = {name: value for name, value in (("size", size), ("offset", offset)) if value is not None}
+        page: Mapping[str, Any] = self._request("GET", path, params=query).json()
+        return page
+
+    def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        try:
+            answer = self._http.request(method, path, **arguments)
+        except httpx.TimeoutException:
+            raise RequestFailed(
+                f"the control plane at {self._address} does not answer; give it longer with --api-timeout"
+            ) from None
+        except httpx.HTTPError as error:
+            raise RequestFailed(
+                f"cannot reach the control plane at {self._address}: {error}. Is kuma-cp running? "
+                "Another address is chosen with: kumactl config control-planes add"
+            ) from None
+        if answer.is_success:
+            return answer
+        raise RequestFailed(_text(answer), answer.status_code)
+
+
+def _path(kind: Kind, mesh: str) -> str:
+    return f"/meshes/{mesh}/{kind.path}" if kind.in_mesh else f"/{kind.path}"
+
+
+def _item(key: Key) -> str:
+    return f"{_path(kinds.by_name(key.kind), key.mesh)}/{key.name}"
+
+
+def _text(answer: httpx.Response) -> str:
+    """An error as the control plane explains it: its title and detail, then a line per field."""
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict) or not body.get("title"):
+        return f"({answer.status_code}): {answer.text[:1000]}"
+    lines = [f"{body['title']} ({body.get('detail', '')})"]
+    lines += [f"* {p.get('field')}: {p.get('reason')}" for p in body.get("invalid_parameters", ())]
+    return "\n".join(lines)

@@ -1,0 +1,142 @@
+"""kumactl's configuration file: which control planes there are, and which one is meant."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
+
+from kuma.base.errors import Misconfigured
+
+DEFAULT_ADDRESS = "http://localhost:5681"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, extra="allow")
+
+
+class ApiServer(_Part):
+    """How one control plane is reached. Other fields of the original's file are kept as they are."""
+
+    url: str
+    ca_cert_file: str = ""
+
+
+class Coordinates(_Part):
+    """Where one control plane is."""
+
+    api_server: ApiServer
+
+
+class ControlPlane(_Part):
+    """A control plane with a name."""
+
+    name: str
+    coordinates: Coordinates
+
+
+class Context(_Part):
+    """A way to work: today, a control plane."""
+
+    name: str
+    control_plane: str
+
+
+class Config(_Part):
+    """The whole file."""
+
+    control_planes: tuple[ControlPlane, ...] = ()
+    contexts: tuple[Context, ...] = ()
+    current_context: str = ""
+
+    def current(self) -> ControlPlane:
+        """The control plane that commands go to.
+
+        Raises:
+            Misconfigured: none is chosen, or the chosen one is not listed.
+        """
+        planes = {context.name: context.control_plane for context in self.contexts}
+        wanted = planes.get(self.current_context)
+        for plane in self.control_planes:
+            if plane.name == wanted:
+                return plane
+        raise Misconfigured(
+            "no control plane is chosen. Run: kumactl config control-planes add --name NAME --address URL"
+        )
+
+    def adding(self, name: str, api_server: ApiServer) -> Config:
+        """With one more control plane (or another one under that name), which is chosen."""
+        plane = ControlPlane(name=name, coordinates=Coordinates(api_server=api_server))
+        others = self.without(name)
+        return others.model_copy(
+            update={
+                "control_planes": (*others.control_planes, plane),
+                "contexts": (*others.contexts, Context(name=name, control_plane=name)),
+                "current_context": name,
+            }
+        )
+
+    def without(self, name: str) -> Config:
+        """Without the control plane of that name."""
+        gone = {context.name for context in self.contexts if context.control_plane == name}
+        return self.model_copy(
+            update={
+                "control_planes": tuple(plane for plane in self.control_planes if plane.name != name),
+                "contexts": tuple(context for context in self.contexts if context.name not in gone),
+                "current_context": "" if self.current_context in gone else self.current_context,
+            }
+        )
+
+
+def default() -> Config:
+    """What is in effect before anything is configured: the control plane on this machine."""
+    return Config().adding("local", ApiServer(url=DEFAULT_ADDRESS))
+
+
+def location(given: Path | None) -> Path:
+    """Where the file is."""
+    return given or Path("~/.kumactl/config").expanduser()
+
+
+def load(path: Path) -> Config:
+    """The configuration in a file; the default if there is none.
+
+    Raises:
+        Misconfigured: the file cannot be read or understood.
+    """
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return default()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"cannot read {path}: {error}") from None
+    try:
+        data: Any = yaml.safe_load(text) or {}
+        return Config.model_validate(data)
+    except yaml.YAMLError as error:
+        raise Misconfigured(f"{path} is not valid YAML: {error}") from None
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors(include_input=False)[0]["loc"])
+        raise Misconfigured(f"{path}: {where} is missing or of the wrong type") from None
+
+
+def save(path: Path, config: Config) -> None:
+    """Replace the file; it may hold tokens, so only its owner reads it.
+
+    Raises:
+        Misconfigured: it cannot be written.
+    """
+    text = yaml.safe_dump(config.model_dump(by_alias=True, exclude_defaults=True, mode="json"), sort_keys=True)
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh.unlink(missing_ok=True)
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+        fresh.rename(path)
+    except OSError as error:
+        raise Misconfigured(f"cannot write {path}: {error.strerror}") from None

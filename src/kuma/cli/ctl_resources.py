@@ -1,0 +1,108 @@
+"""`kumactl get` and `kumactl delete`, for every kind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from kuma.base.errors import Misconfigured
+from kuma.cli import tables
+from kuma.cli.client import RequestFailed
+from kuma.cli.session import Session
+from kuma.resources import kinds
+from kuma.resources.kinds import Kind
+
+
+class Form(StrEnum):
+    """How results are printed."""
+
+    TABLE = "table"
+    YAML = "yaml"
+    JSON = "json"
+
+
+FormOption = Annotated[Form, typer.Option("--output", "-o", help="table, yaml or json.")]
+MeshOption = Annotated[str, typer.Option("--mesh", "-m", help="Mesh that is meant.")]
+
+_SHOWN = tuple(kind for kind in kinds.ALL if not kind.read_only)
+_SINGLE = {kind.singular: kind for kind in _SHOWN}
+_LISTS = {kind.plural: kind for kind in _SHOWN}
+
+
+def _complete(incomplete: str) -> list[str]:
+    return [name for name in sorted({*_SINGLE, *_LISTS}) if name.startswith(incomplete)]
+
+
+def get(
+    context: typer.Context,
+    kind: Annotated[str, typer.Argument(metavar="TYPE", autocompletion=_complete, help="Such as meshes, or mesh.")],
+    name: Annotated[str, typer.Argument(help="Of the one that is wanted; all are listed without it.")] = "",
+    mesh: MeshOption = "default",
+    output: FormOption = Form.TABLE,
+    size: Annotated[int | None, typer.Option(min=1, help="How many to list.")] = None,
+    offset: Annotated[int | None, typer.Option(min=0, help="How many to pass over first.")] = None,
+) -> None:
+    """Show resources.
+
+    Example: kumactl get meshes    or: kumactl get dataplane web-01 --mesh default -o yaml
+    """
+    found = _kind(kind)
+    if kind in _SINGLE and kind not in _LISTS and not name:
+        raise Misconfigured(f"which {kind}? Give its name, or list all with: kumactl get {found.plural}")
+    session: Session = context.obj
+    with session.client() as client:
+        if name:
+            item = client.get(found, name, mesh)
+            if item is None:
+                raise RequestFailed("No resources found" + (f" in {mesh} mesh" if found.in_mesh else ""))
+            _show(output, found, item, [item])
+            return
+        page = client.list(found, mesh, size, offset)
+    _show(output, found, {**page, "next": None}, page["items"])
+    if page.get("next") and output is Form.TABLE:
+        following = (offset or 0) + len(page["items"])
+        typer.echo(f"\nRerun command with --offset={following} argument to retrieve more resources")
+
+
+def delete(
+    context: typer.Context,
+    kind: Annotated[str, typer.Argument(metavar="TYPE", autocompletion=_complete, help="Such as mesh.")],
+    name: Annotated[str, typer.Argument(help="Of what is to be deleted.")],
+    mesh: MeshOption = "default",
+) -> None:
+    """Delete a resource.
+
+    Example: kumactl delete traffic-permission allow-all --mesh default
+    """
+    found = _kind(kind)
+    session: Session = context.obj
+    with session.client() as client:
+        client.delete(found, name, mesh)
+    typer.echo(f'deleted {found.name} "{name}"')
+
+
+def _kind(name: str) -> Kind:
+    found = _SINGLE.get(name) or _LISTS.get(name)
+    if found is None:
+        raise Misconfigured(f"unknown TYPE: {name}. Allowed values: {', '.join(sorted({*_SINGLE, *_LISTS}))}")
+    return found
+
+
+def _show(form: Form, kind: Kind, whole: Mapping[str, Any], items: list[Mapping[str, Any]]) -> None:
+    if form is Form.TABLE:
+        typer.echo(tables.resources(kind.name, kind.in_mesh, items, datetime.now(UTC)))
+    else:
+        typer.echo(as_text(form, whole))
+
+
+def as_text(form: Form, content: Any) -> str:
+    """JSON or YAML, as the original indents and orders them."""
+    if form is Form.JSON:
+        return json.dumps(content, indent=2, ensure_ascii=False)
+    return yaml.safe_dump(content, sort_keys="items" in content, allow_unicode=True).rstrip("\n")

@@ -1,0 +1,168 @@
+"""`kuma-dp`: runs an Envoy beside a workload."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import kuma
+from kuma.agent import bootstrap, envoy
+from kuma.agent.workload import Workload, read_dataplane, read_token, workload
+from kuma.base import aio
+from kuma.base.clock import SystemClock
+from kuma.base.errors import Misconfigured
+from kuma.cli import output
+from kuma.resources import durations
+
+app = typer.Typer(
+    name="kuma-dp",
+    help="Runs a data plane proxy: a real Envoy, configured by the control plane.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+class LogLevel(StrEnum):
+    """Levels of kuma-dp's own log."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class EnvoyLogLevel(StrEnum):
+    """Levels of Envoy's log."""
+
+    TRACE = "trace"
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+    CRITICAL = "critical"
+    OFF = "off"
+
+
+@app.callback()
+def _root() -> None:
+    """Commands come as sub-commands even if there are few."""
+
+
+@app.command()
+def run(
+    cp_address: Annotated[
+        str, typer.Option(envvar="KUMA_CONTROL_PLANE_URL", help="Where the control plane hands out bootstraps.")
+    ] = "https://localhost:5678",
+    ca_cert_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="KUMA_CONTROL_PLANE_CA_CERT_FILE",
+            help="CA of the control plane, PEM: ca.crt in its work directory. Without it the system's CAs count.",
+        ),
+    ] = None,
+    dataplane_file: Annotated[
+        str,
+        typer.Option(
+            "--dataplane-file",
+            "-d",
+            envvar="KUMA_DATAPLANE_RUNTIME_RESOURCE_PATH",
+            help="Dataplane of this proxy, YAML; `-` is standard input. Registered while the proxy runs.",
+        ),
+    ] = "",
+    dataplane: Annotated[
+        str, typer.Option(envvar="KUMA_DATAPLANE_RUNTIME_RESOURCE", help="The Dataplane itself instead of a file.")
+    ] = "",
+    dataplane_var: Annotated[
+        list[str] | None, typer.Option("--dataplane-var", "-v", help="name=value for {{ name }} in the Dataplane.")
+    ] = None,
+    name: Annotated[
+        str,
+        typer.Option(envvar="KUMA_DATAPLANE_NAME", help="Name of a Dataplane that exists already."),
+    ] = "",
+    mesh: Annotated[str, typer.Option(envvar="KUMA_DATAPLANE_MESH", help="Mesh of that Dataplane.")] = "",
+    dataplane_token_file: Annotated[
+        Path | None,
+        typer.Option(envvar="KUMA_DATAPLANE_RUNTIME_TOKEN_PATH", help="File with the token of this proxy."),
+    ] = None,
+    binary_path: Annotated[
+        Path | None,
+        typer.Option(envvar="KUMA_DATAPLANE_RUNTIME_BINARY_PATH", help="Envoy to run instead of the installed one."),
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option(min=1, envvar="KUMA_DATAPLANE_RUNTIME_CONCURRENCY", help="Worker threads of Envoy.")
+    ] = 2,
+    drain_time: Annotated[
+        str, typer.Option(envvar="KUMA_DATAPLANE_DRAIN_TIME", help="How long connections may last on after SIGTERM.")
+    ] = "30s",
+    log_level: Annotated[LogLevel, typer.Option(help="Least level that kuma-dp logs.")] = LogLevel.INFO,
+    envoy_log_level: Annotated[
+        EnvoyLogLevel,
+        typer.Option(envvar="KUMA_DATAPLANE_RUNTIME_ENVOY_LOG_LEVEL", help="Least level that Envoy logs."),
+    ] = EnvoyLogLevel.WARNING,
+) -> None:
+    """Run an Envoy for a Dataplane until it is stopped, then exit with Envoy's status.
+
+    Example: kuma-dp run --cp-address=https://localhost:5678 --ca-cert-file=ca.crt
+    --dataplane-file=web.yaml --dataplane-token-file=token
+    """
+    output.log_as(log_level, "console")
+    control_plane = bootstrap.ControlPlane(cp_address, ca_cert_file)
+    control_plane.verification()  # complain before anything is started
+    if dataplane and dataplane_file:
+        raise Misconfigured("--dataplane and --dataplane-file cannot be given together")
+    described = workload(
+        text=dataplane or (read_dataplane(dataplane_file) if dataplane_file else ""),
+        variables=dataplane_var or (),
+        mesh=mesh,
+        name=name,
+        token=read_token(dataplane_token_file),
+    )
+    options = envoy.EnvoyOptions(
+        envoy.find_binary(binary_path), envoy_log_level, concurrency, drain=_seconds(drain_time)
+    )
+    sys.exit(asyncio.run(_run(control_plane, described, options)))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"Kuma: {kuma.__version__}")
+
+
+async def _run(control_plane: bootstrap.ControlPlane, described: Workload, options: envoy.EnvoyOptions) -> int:
+    """Fetch the bootstrap and run Envoy. SIGTERM and SIGINT drain; a second one ends at once."""
+    clock, loop = SystemClock(), asyncio.get_running_loop()
+    fetching = aio.spawn(
+        bootstrap.fetch(control_plane, described, envoy.version(options.binary), clock), name="bootstrap"
+    )
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, fetching.cancel)
+    try:
+        fetched = await fetching
+    except asyncio.CancelledError:
+        return 0  # stopped before there was anything to end
+    proxy = envoy.Envoy(options, fetched, clock)
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, proxy.stop)
+    return await proxy.run()
+
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return durations.parse_go_duration(text).total_seconds()
+    except ValueError as error:
+        raise Misconfigured(f"--drain-time {error}") from None
+
+
+def main() -> None:
+    """Entry point."""
+    output.run(app)

@@ -1,0 +1,40 @@
+"""What one run of kumactl works with: its configuration, and the client that this leads to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kuma.base.errors import Misconfigured
+from kuma.cli import ctl_config
+from kuma.cli.client import Client
+from kuma.cli.ctl_config import Config
+from kuma.resources import durations
+
+
+class Session:
+    """The common options of a command."""
+
+    def __init__(self, config_file: Path | None, *, no_config: bool, timeout: str) -> None:
+        self.path = ctl_config.location(config_file)
+        self._no_config = no_config
+        self._timeout = timeout
+
+    def config(self) -> Config:
+        """The configuration in effect."""
+        return ctl_config.default() if self._no_config else ctl_config.load(self.path)
+
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        """A client of the chosen control plane."""
+        server = self.config().current().coordinates.api_server
+        try:
+            seconds = durations.parse_go_duration(self._timeout).total_seconds()
+        except ValueError as error:
+            raise Misconfigured(f"--api-timeout {error}") from None
+        client = Client(server.url, seconds, server.ca_cert_file)
+        try:
+            yield client
+        finally:
+            client.close()

@@ -1,0 +1,152 @@
+"""Tables as people read them, in the original's formats. Pure: time is an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+Row = Sequence[str]
+_GAP = 3
+_STEPS = ((60, 1, "s"), (3600, 60, "m"), (86400, 3600, "h"), (365 * 86400, 86400, "d"))
+
+
+def table(headers: Row, rows: Iterable[Row]) -> str:
+    """Left-aligned columns, three spaces apart; nothing is added after the last one."""
+    lines = [headers, *rows]
+    widths = [max(len(line[column]) for line in lines) + _GAP for column in range(len(headers))]
+    return "\n".join(
+        "".join([*(cell.ljust(width) for cell, width in zip(line[:-1], widths, strict=False)), line[-1]])
+        for line in lines
+    )
+
+
+def duration(seconds: float) -> str:
+    """How long something took, in its one greatest unit; `never` for what lies in the future."""
+    whole = int(seconds)
+    if whole < -1:
+        return "never"
+    for limit, unit, letter in _STEPS:
+        if whole < limit:
+            return f"{max(whole, 0) // unit}{letter}"
+    return f"{whole // (365 * 86400)}y"
+
+
+def ago(time: str | None, now: datetime) -> str:
+    """How long ago; `never` if there is no time."""
+    return duration((now - _time(time)).total_seconds()) if time else "never"
+
+
+def date(time: str | None) -> str:
+    """A time in the local time zone; `-` if there is none."""
+    return _time(time).astimezone().strftime("%Y-%m-%d %H:%M:%S") if time else "-"
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def tags(networking: Mapping[str, Any]) -> str:
+    """All tags of a Dataplane: `kuma.io/service=api version=v1,v2`."""
+    found: dict[str, set[str]] = {}
+    for inbound in networking.get("inbound", ()):
+        for name, value in inbound.get("tags", {}).items():
+            found.setdefault(name, set()).add(value)
+    return " ".join(sorted(f"{name}={','.join(sorted(values))}" for name, values in found.items()))
+
+
+def resources(kind: str, in_mesh: bool, items: Iterable[Mapping[str, Any]], now: datetime) -> str:
+    """`kumactl get` for any kind."""
+    if kind == "Mesh":
+        headers: Row = ("NAME", "mTLS", "METRICS", "LOGGING", "TRACING", "LOCALITY", "ZONEEGRESS", "AGE")
+        rows = [(i["name"], mtls(i), "off", "off", "off", "off", "off", age(i, now)) for i in items]
+        return table(headers, rows)
+    if kind == "Dataplane":
+        return table(("MESH", "NAME", "TAGS", "ADDRESS", "AGE"), [_dataplane(item, now) for item in items])
+    if in_mesh:
+        return table(("MESH", "NAME", "AGE"), [(i["mesh"], i["name"], age(i, now)) for i in items])
+    return table(("NAME", "AGE"), [(i["name"], age(i, now)) for i in items])
+
+
+def age(item: Mapping[str, Any], now: datetime) -> str:
+    """How long ago a resource was written last."""
+    return ago(item.get("modificationTime"), now)
+
+
+def mtls(mesh: Mapping[str, Any]) -> str:
+    """The enabled backend of a Mesh, such as `builtin/ca-1`, or `off`."""
+    found = mesh.get("mtls", {})
+    enabled = found.get("enabledBackend")
+    types = {backend["name"]: backend.get("type", "") for backend in found.get("backends", ())}
+    return f"{types.get(enabled, '')}/{enabled}" if enabled else "off"
+
+
+def _dataplane(item: Mapping[str, Any], now: datetime) -> Row:
+    networking = item.get("networking", {})
+    address = networking.get("advertisedAddress") or networking.get("address", "")
+    return item["mesh"], item["name"], tags(networking), address, age(item, now)
+
+
+OVERVIEW = (
+    "MESH", "NAME", "TAGS", "STATUS", "LAST CONNECTED AGO", "LAST UPDATED AGO", "TOTAL UPDATES", "TOTAL ERRORS",
+    "CERT REGENERATED AGO", "CERT EXPIRATION", "CERT REGENERATIONS", "CERT BACKEND", "SUPPORTED CERT BACKENDS",
+    "KUMA-DP VERSION", "ENVOY VERSION", "DEPENDENCIES VERSIONS", "NOTES",
+)  # fmt: skip
+
+
+def overviews(items: Iterable[Mapping[str, Any]], now: datetime) -> str:
+    """`kumactl inspect dataplanes`."""
+    return table(OVERVIEW, [_overview(item, now) for item in items])
+
+
+def _overview(item: Mapping[str, Any], now: datetime) -> Row:
+    networking = item.get("dataplane", {}).get("networking", {})
+    insight = item.get("dataplaneInsight", {})
+    subscriptions = insight.get("subscriptions", ())
+    last = subscriptions[-1] if subscriptions else {}
+    status, notes = status_of(networking, subscriptions)
+    certificate = insight.get("mTLS")
+    shown = certificate or {}
+    versions = last.get("version", {})
+    dependencies = ", ".join(f"{name}: {v}" for name, v in sorted(versions.get("dependencies", {}).items()))
+    return (
+        item.get("mesh", ""),
+        item.get("name", ""),
+        tags(networking),
+        status,
+        ago(last.get("connectTime"), now),
+        ago(last.get("status", {}).get("lastUpdateTime"), now),
+        str(_total(subscriptions, "responsesSent")),
+        str(_total(subscriptions, "responsesRejected")),
+        ago(shown.get("lastCertificateRegeneration"), now),
+        date(shown.get("certificateExpirationTime")),
+        str(shown.get("certificateRegenerations", 0)),
+        "-" if certificate is None else shown.get("issuedBackend", ""),
+        ",".join(shown.get("supportedBackends", ())),
+        versions.get("kumaDp", {}).get("version", ""),
+        versions.get("envoy", {}).get("version", ""),
+        dependencies or "-",
+        ";".join(notes),
+    )
+
+
+def _total(subscriptions: Iterable[Mapping[str, Any]], counter: str) -> int:
+    return sum(int(s.get("status", {}).get("total", {}).get(counter, 0)) for s in subscriptions)
+
+
+def status_of(networking: Mapping[str, Any], subscriptions: Iterable[Mapping[str, Any]]) -> tuple[str, Sequence[str]]:
+    """`Online`, `Offline` or `Partially degraded`, and which inbounds are not ready."""
+    inbounds = networking.get("inbound", ())
+    notes = tuple(_not_ready(inbounds))
+    online = any(s.get("connectTime") and not s.get("disconnectTime") for s in subscriptions)
+    if not online or len(notes) == len(inbounds):
+        return "Offline", notes
+    return ("Partially degraded" if notes else "Online"), notes
+
+
+def _not_ready(inbounds: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    for inbound in inbounds:
+        unhealthy = "health" in inbound and not inbound["health"].get("ready")
+        if unhealthy or inbound.get("state") == "NotReady":
+            service = inbound.get("tags", {}).get("kuma.io/service", "")
+            yield f"inbound[port={inbound.get('port')},svc={service}] is not ready"
