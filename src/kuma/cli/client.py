@@ -35,7 +35,6 @@ class Client:
             timeout=timeout,
             verify=verify,
             trust_env=False,
-            transport=transport,
             headers={"user-agent": f"kumactl/{kuma.__version__}"},
         )
 

@@ -86,7 +86,9 @@ class Bootstrap:
     def _cluster(self) -> cluster_pb2.Cluster:
         is_address = _is_address(self.host)
         cluster = cluster_pb2.Cluster(
-            name=ADS_CLUSTER, type=cluster_pb2.Cluster.STATIC if is_address else cluster_pb2.Cluster.STRICT_DNS
+            name=ADS_CLUSTER,
+            type=cluster_pb2.Cluster.STATIC if is_address else cluster_pb2.Cluster.STRICT_DNS,
+            dns_lookup_family=cluster_pb2.Cluster.ALL,  # `localhost` may be ::1 first, where nobody listens
         )
         cluster.connect_timeout.FromTimedelta(timedelta(seconds=1))
         cluster.load_assignment.CopyFrom(clusters.assignment(ADS_CLUSTER, [(self.host, self.port)]))
