@@ -119,7 +119,7 @@ def _check_times(claims: Mapping[str, Any], now: datetime) -> None:
 
 
 def _identity(claims: Mapping[str, Any], mesh: str) -> DataplaneIdentity:
-    name, own_mesh, tags = claims.get("Name") or "", claims.get("Mesh") or mesh, claims.get("Tags") or {}
+    name, own_mesh, tags = claims.get("Name", ""), claims.get("Mesh") or mesh, claims.get("Tags", {})
     well_formed = isinstance(name, str) and isinstance(own_mesh, str) and isinstance(tags, Mapping)
     if not well_formed or not all(isinstance(v, list) and all(isinstance(s, str) for s in v) for v in tags.values()):
         raise Unauthenticated("the token's claims are malformed")

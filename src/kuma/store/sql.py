@@ -224,7 +224,13 @@ class _Transaction:
 
     async def _update(self, operation: Update) -> None:
         old = operation.resource
-        resource = replace(old, version=old.version + 1, modification_time=self._now)
+        created = await self._connection.execute(sa.select(_resources.c.creation_time).where(_is(old.key)))
+        resource = replace(
+            old,
+            version=old.version + 1,
+            creation_time=datetime.fromisoformat(created.scalar_one_or_none() or codec.rfc3339(self._now)),
+            modification_time=self._now,
+        )
         done = await self._connection.execute(
             sa.update(_resources)
             .where(_is(old.key), _resources.c.version == old.version)

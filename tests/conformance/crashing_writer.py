@@ -1,0 +1,25 @@
+"""Writes pairs of Secrets until it is killed; prints the name of each pair when it has been stored."""
+
+import asyncio
+import itertools
+import sys
+from pathlib import Path
+
+from kuma.base.clock import SystemClock
+from kuma.resources import kinds
+from kuma.resources.resource import Resource
+from kuma.resources.secret import SecretSpec
+from kuma.store.protocol import Create
+from kuma.store.sqlite import open_sqlite
+
+
+async def main(path: Path, prefix: str) -> None:
+    store = await open_sqlite(path, SystemClock())
+    for number in itertools.count():
+        pair = f"r{prefix}-{number}"
+        secrets = [Resource(kinds.SECRET.key(f"{pair}-{part}", "m"), SecretSpec(data=b"x")) for part in ("cert", "key")]
+        await store.transact([Create(secret) for secret in secrets])
+        print(pair, flush=True)
+
+
+asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))

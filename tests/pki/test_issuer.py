@@ -1,0 +1,162 @@
+"""Leaves and roots, judged by implementations that are not ours."""
+
+import asyncio
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from hypothesis import given
+from hypothesis import strategies as st
+from spiffe import X509Svid
+
+from kuma.base.clock import SystemClock
+from kuma.pki import builtin
+from kuma.pki.authority import Authority, LocalAuthority, SignedLeaf, SignRequest
+from kuma.pki.issuer import Identity, IssueFailed, Issuer
+from kuma.pki.x509 import CaPair
+from kuma.resources.mesh import BuiltinConf, CaCert
+from tests.fakes.clock import ManualClock
+
+URIS = ("spiffe://default/web", "kuma://version/v1")
+MONTH = timedelta(days=30)
+CONFS = {"ecdsa": BuiltinConf(), "rsa": BuiltinConf(ca_cert=CaCert(rsa_bits=2048))}
+
+
+@pytest.fixture(scope="session", params=CONFS.values(), ids=CONFS)
+def pair(request: pytest.FixtureRequest) -> CaPair:
+    return asyncio.run(builtin.create_root("default", request.param, SystemClock()))
+
+
+@pytest.fixture
+def authority(pair: CaPair) -> Authority:
+    return LocalAuthority("ca-1", pair)
+
+
+def leaf_of(identity: Identity) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(identity.chain_pem)
+
+
+async def test_openssl_verifies_a_leaf(authority: Authority, tmp_path: Path) -> None:
+    identity = await Issuer(SystemClock()).issue(authority, URIS, MONTH)
+    (tmp_path / "leaf.pem").write_bytes(identity.chain_pem)
+    (tmp_path / "root.pem").write_bytes(authority.roots_pem)
+    for purpose in ("sslserver", "sslclient"):
+        done = subprocess.run(
+            ["openssl", "verify", "-x509_strict", "-purpose", purpose, "-CAfile", "root.pem", "leaf.pem"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+
+
+async def test_a_spiffe_library_accepts_a_leaf(authority: Authority) -> None:
+    identity = await Issuer(SystemClock()).issue(authority, URIS[:1], MONTH)
+    svid = X509Svid.parse(identity.chain_pem, identity.key_pem)
+    assert str(svid.spiffe_id) == "spiffe://default/web"
+
+
+async def test_the_profile_of_a_leaf(authority: Authority) -> None:
+    leaf = leaf_of(await Issuer(SystemClock()).issue(authority, URIS, MONTH))
+    found: Any = {extension.oid: extension for extension in leaf.extensions}
+    names = found[x509.SubjectAlternativeName.oid]
+    usage = found[x509.KeyUsage.oid].value
+    assert leaf.subject == x509.Name([])
+    assert names.critical
+    assert tuple(names.value.get_values_for_type(x509.UniformResourceIdentifier)) == URIS
+    assert (usage.digital_signature, usage.key_encipherment, usage.key_cert_sign) == (True, False, False)
+    assert {oid.dotted_string for oid in found[x509.ExtendedKeyUsage.oid].value} == {
+        "1.3.6.1.5.5.7.3.1", "1.3.6.1.5.5.7.3.2",
+    }  # fmt: skip
+    assert found[x509.BasicConstraints.oid].value == x509.BasicConstraints(ca=False, path_length=None)
+    assert x509.SubjectKeyIdentifier.oid in found
+    assert x509.AuthorityKeyIdentifier.oid in found
+    assert isinstance(leaf.public_key(), ec.EllipticCurvePublicKey)
+    assert leaf.serial_number > 0
+
+
+async def test_the_profile_of_a_root(pair: CaPair) -> None:
+    root = pair.certificate
+    constraints = root.extensions.get_extension_for_class(x509.BasicConstraints)
+    usage = root.extensions.get_extension_for_class(x509.KeyUsage)
+    names = root.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert root.subject.rfc4514_string() == "CN=default,O=Kuma"
+    assert (constraints.critical, constraints.value) == (True, x509.BasicConstraints(ca=True, path_length=0))
+    assert usage.critical
+    assert (usage.value.key_cert_sign, usage.value.crl_sign, usage.value.digital_signature) == (True, True, False)
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == ["spiffe://default"]
+    assert root.serial_number > 0
+
+
+async def test_the_configured_size_of_rsa_is_used() -> None:
+    conf = BuiltinConf(ca_cert=CaCert(rsa_bits=3072, expiration="2d"))
+    pair = await builtin.create_root("default", conf, SystemClock())
+    assert isinstance(pair.key, rsa.RSAPrivateKey)
+    assert pair.key.key_size == 3072
+    assert abs(pair.certificate.not_valid_after_utc - datetime.now(UTC) - timedelta(days=2)) < timedelta(minutes=1)
+
+
+async def test_every_leaf_has_its_own_key_and_serial(authority: Authority) -> None:
+    issuer = Issuer(SystemClock())
+    first, second = [await issuer.issue(authority, URIS, MONTH) for _ in range(2)]
+    assert first.serial != second.serial
+    assert first.key_pem != second.key_pem
+
+
+async def test_a_leaf_begins_a_little_earlier_and_lives_as_long_as_asked(authority: Authority) -> None:
+    clock = ManualClock(datetime.now(UTC))
+    identity = await Issuer(clock).issue(authority, URIS, timedelta(hours=1))
+    leaf = leaf_of(identity)
+    now = clock.now().replace(microsecond=0)
+    assert (leaf.not_valid_before_utc, leaf.not_valid_after_utc) == (
+        now - timedelta(seconds=10),
+        now + timedelta(hours=1),
+    )
+    assert identity.not_after == leaf.not_valid_after_utc
+
+
+async def test_no_leaf_outlives_its_authority(authority: Authority) -> None:
+    identity = await Issuer(SystemClock()).issue(authority, URIS, timedelta(days=20 * 365))
+    assert identity.not_after == authority.not_after
+
+
+async def test_an_expired_authority_issues_nothing(authority: Authority) -> None:
+    clock = ManualClock(authority.not_after + timedelta(seconds=1))
+    with pytest.raises(IssueFailed, match='the certificate of backend "ca-1" ended at'):
+        await Issuer(clock).issue(authority, URIS, MONTH)
+
+
+class Willful:
+    """An authority that signs something else than it was asked to."""
+
+    def __init__(self, inner: Authority) -> None:
+        self._inner = inner
+        self.name, self.roots_pem, self.not_after = inner.name, inner.roots_pem, inner.not_after
+
+    async def sign(self, request: SignRequest) -> SignedLeaf:
+        other = SignRequest(request.public_key, ("spiffe://default/admin",), request.not_before, request.not_after)
+        return await self._inner.sign(other)
+
+
+async def test_a_leaf_with_other_names_is_not_released(authority: Authority) -> None:
+    with pytest.raises(IssueFailed, match="signed another names than asked for"):
+        await Issuer(SystemClock()).issue(Willful(authority), URIS, MONTH)
+
+
+async def test_a_key_is_never_shown(pair: CaPair) -> None:
+    identity = await Issuer(SystemClock()).issue(LocalAuthority("ca-1", pair), URIS, MONTH)
+    assert "PRIVATE KEY" not in repr(identity)
+    assert "key=" not in repr(pair)
+
+
+@given(st.lists(st.from_regex(r"[A-Za-z0-9._-]{1,40}", fullmatch=True), min_size=1, max_size=20, unique=True))
+async def test_any_services_make_a_leaf_that_parses(services: list[str]) -> None:
+    pair = await builtin.create_root("default", BuiltinConf(), SystemClock())
+    uris = tuple(f"spiffe://default/{service}" for service in services)
+    leaf = leaf_of(await Issuer(SystemClock()).issue(LocalAuthority("ca-1", pair), uris, MONTH))
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert tuple(names.get_values_for_type(x509.UniformResourceIdentifier)) == uris

@@ -1,0 +1,40 @@
+"""The certificate of the control plane's own servers."""
+
+import stat
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from kuma.base.errors import Misconfigured
+from kuma.pki import serving
+
+
+def test_openssl_verifies_the_servers_by_every_name(tmp_path: Path) -> None:
+    files = serving.ensure(tmp_path / "cp", ("localhost", "127.0.0.1", "::1", "cp.example"), datetime.now(UTC))
+    for option, name in (("-verify_hostname", "localhost"), ("-verify_ip", "127.0.0.1"), ("-verify_ip", "::1"),
+                         ("-verify_hostname", "cp.example")):  # fmt: skip
+        command = ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", option, name, "-CAfile", files.ca]
+        done = subprocess.run([*command, files.chain], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_ca_stays_and_the_certificate_follows_the_names(tmp_path: Path) -> None:
+    first = serving.ensure(tmp_path, ("localhost",), datetime.now(UTC))
+    ca, chain = first.ca.read_bytes(), first.chain.read_bytes()
+    second = serving.ensure(tmp_path, ("localhost", "new.example"), datetime.now(UTC))
+    assert second.ca.read_bytes() == ca
+    assert second.chain.read_bytes() != chain
+
+
+def test_keys_are_the_owners(tmp_path: Path) -> None:
+    serving.ensure(tmp_path, ("localhost",), datetime.now(UTC))
+    assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ca.key", "tls.key")} == {0o600}
+
+
+def test_half_a_ca_is_not_replaced(tmp_path: Path) -> None:
+    serving.ensure(tmp_path, ("localhost",), datetime.now(UTC))
+    (tmp_path / "ca.key").unlink()
+    with pytest.raises(Misconfigured, match=r"only one of ca\.crt and ca\.key"):
+        serving.ensure(tmp_path, ("localhost",), datetime.now(UTC))

@@ -1,0 +1,157 @@
+"""Dataplane tokens: what holds, and what does not."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import jwt
+import pytest
+
+from kuma.base.errors import AccessDenied, InvalidResource, Unauthenticated
+from kuma.pki import tokens
+from kuma.resources import codec
+from kuma.resources.dataplane import DataplaneSpec
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture(scope="session")
+def secrets() -> Any:
+    found = [asyncio.run(tokens.new_signing_key("default", serial)) for serial in (1, 2)]
+    return {secret.name: secret for secret in found}
+
+
+def issue(secrets: Any, **claims: Any) -> str:
+    return tokens.issue_token("default", secrets, **{"valid_for": HOUR, "now": NOW, **claims})
+
+
+def spec(*tags: str) -> DataplaneSpec:
+    inbound = ", ".join(f"{{port: {80 + i}, servicePort: {8080 + i}, tags: {{{t}}}}}" for i, t in enumerate(tags))
+    text = f"{{type: Dataplane, name: web-01, networking: {{address: 10.0.0.1, inbound: [{inbound}]}}}}"
+    found: DataplaneSpec = codec.parse(next(codec.documents(text))).spec
+    return found
+
+
+def test_a_token_says_what_it_was_issued_for(secrets: Any) -> None:
+    token = issue(secrets, name="web-01", tags={"kuma.io/service": ["web", "api"]})
+    found = tokens.verify_token(token, "default", secrets, NOW)
+    assert (found.mesh, found.name, found.tags) == ("default", "web-01", {"kuma.io/service": {"web", "api"}})
+    assert jwt.get_unverified_header(token) == {"alg": "RS256", "kid": "2", "typ": "JWT"}
+
+
+def test_the_newest_key_signs_and_all_verify(secrets: Any) -> None:
+    older = {name: secret for name, secret in secrets.items() if name.endswith("-1")}
+    assert tokens.verify_token(issue(older), "default", secrets, NOW)
+    with pytest.raises(Unauthenticated, match='a key that mesh "default" does not have'):
+        tokens.verify_token(issue(secrets), "default", older, NOW)
+
+
+def test_a_mesh_without_a_key_issues_nothing() -> None:
+    with pytest.raises(InvalidResource, match="dataplane-token-signing-key-default-1"):
+        issue({})
+
+
+@pytest.mark.parametrize(("later", "reason"), [(HOUR, "has expired"), (-timedelta(minutes=6), "not valid yet")])
+def test_a_token_holds_for_its_time_only(secrets: Any, later: timedelta, reason: str) -> None:
+    with pytest.raises(Unauthenticated, match=reason):
+        tokens.verify_token(issue(secrets), "default", secrets, NOW + later)
+
+
+def test_a_token_of_another_mesh_does_not_hold(secrets: Any) -> None:
+    with pytest.raises(Unauthenticated):
+        tokens.verify_token(issue(secrets), "other", secrets, NOW)
+    renamed = {name.replace("-default-", "-other-"): secret for name, secret in secrets.items()}
+    with pytest.raises(Unauthenticated, match="proxy mesh from requestor: other is different than in token: default"):
+        tokens.verify_token(issue(secrets), "other", renamed, NOW)
+
+
+def _forged(header: dict[str, str], claims: dict[str, Any], sign: Any) -> str:
+    parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (header, claims)]
+    body = b".".join(parts)
+    return (body + b"." + base64.urlsafe_b64encode(sign(body)).rstrip(b"=")).decode()
+
+
+CLAIMS = {"Name": "", "Mesh": "default", "Tags": {}, "exp": 4102444800, "nbf": 0}
+
+
+def test_other_algorithms_are_not_accepted(secrets: Any) -> None:
+    public = tokens._load(secrets["dataplane-token-signing-key-default-1"]).public_key()
+    from cryptography.hazmat.primitives import serialization
+
+    pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    for header, sign in (
+        ({"alg": "none", "kid": "1"}, lambda body: b""),
+        ({"alg": "HS256", "kid": "1"}, lambda body: hmac.new(pem, body, hashlib.sha256).digest()),
+    ):
+        with pytest.raises(Unauthenticated):
+            tokens.verify_token(_forged(header, CLAIMS, sign), "default", secrets, NOW)
+
+
+@pytest.mark.parametrize("token", ["", "x", "a.b.c", "....", "\x00"])
+def test_nonsense_is_no_token(secrets: Any, token: str) -> None:
+    with pytest.raises(Unauthenticated):
+        tokens.verify_token(token, "default", secrets, NOW)
+
+
+@pytest.mark.parametrize("kid", [None, "", "0", "01", "../1", "99999999999", "3"])
+def test_a_key_is_looked_up_by_its_number_only(secrets: Any, kid: Any) -> None:
+    key = tokens._load(secrets["dataplane-token-signing-key-default-1"])
+    token = jwt.encode(CLAIMS, key, algorithm="RS256", headers={"kid": kid} if kid is not None else None)
+    with pytest.raises(Unauthenticated):
+        tokens.verify_token(token, "default", secrets, NOW)
+
+
+@pytest.mark.parametrize(
+    "change", [{"exp": None}, {"exp": "soon"}, {"Tags": []}, {"Tags": {"a": "b"}}, {"Name": 7}, {"nbf": "x"}]
+)
+def test_malformed_claims_do_not_hold(secrets: Any, change: dict[str, Any]) -> None:
+    key = tokens._load(secrets["dataplane-token-signing-key-default-1"])
+    claims = {name: value for name, value in {**CLAIMS, **change}.items() if value is not None}
+    token = jwt.encode(claims, key, algorithm="RS256", headers={"kid": "1"})
+    with pytest.raises(Unauthenticated):
+        tokens.verify_token(token, "default", secrets, NOW)
+
+
+def identity(name: str = "", mesh: str = "default", **tags: set[str]) -> tokens.DataplaneIdentity:
+    return tokens.DataplaneIdentity(
+        mesh, name, {tag.replace("_", "/", 1): frozenset(values) for tag, values in tags.items()}
+    )
+
+
+WEB = ("kuma.io/service: web", "kuma.io/service: api, version: v1")
+
+
+@pytest.mark.parametrize(
+    ("who", "reason"),
+    [
+        (identity(name="web-02"), "proxy name from requestor: web-01 is different than in token: web-02"),
+        (identity(mesh="other"), "proxy mesh from requestor: default is different than in token: other"),
+        (identity(team={"a"}), 'dataplane has no tag "team" required by the token'),
+        (
+            tokens.DataplaneIdentity("default", "", {"kuma.io/service": frozenset({"web"})}),
+            'tag "kuma.io/service" with value "api" which is not allowed with this token. '
+            'Allowed values in token are ["web"]',
+        ),
+    ],
+)
+def test_who_may_not_run_for_a_dataplane(who: tokens.DataplaneIdentity, reason: str) -> None:
+    with pytest.raises(AccessDenied) as caught:
+        tokens.authorize(who, "default", "web-01", spec(*WEB))
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "who",
+    [
+        identity(),
+        identity(name="web-01"),
+        tokens.DataplaneIdentity("default", "", {"kuma.io/service": frozenset({"web", "api", "more"})}),
+    ],
+)
+def test_who_may(who: tokens.DataplaneIdentity) -> None:
+    tokens.authorize(who, "default", "web-01", spec(*WEB))

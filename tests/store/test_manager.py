@@ -1,0 +1,112 @@
+"""The door through which everything is changed."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kuma.base.clock import SystemClock
+from kuma.base.errors import InvalidResource, NotFound
+from kuma.resources import codec, kinds
+from kuma.resources.mesh import MeshSpec
+from kuma.resources.resource import Resource
+from kuma.resources.secret import SecretSpec
+from kuma.store.manager import Decision, ResourceManager
+from kuma.store.protocol import Create, Store, Update
+from kuma.store.sqlite import open_sqlite
+
+MESH = Resource(kinds.MESH.key("default"), MeshSpec())
+DATAPLANE = """
+type: Dataplane
+mesh: default
+name: web-01
+networking: {address: 127.0.0.1, inbound: [{port: 80, servicePort: 8080, tags: {kuma.io/service: web}}]}
+"""
+
+
+class MeshBrings:
+    """Rules that create a Secret with every Mesh, and refuse one called `bad`."""
+
+    async def on_put(self, old: Any, new: Any, store: Store) -> Decision:
+        if new.labels.get("bad"):
+            raise InvalidResource.of("labels", "bad")
+        made = Resource(kinds.SECRET.key("made", new.name), SecretSpec(data=b"x"))
+        operations: Sequence[Any] = () if old else (Create(made, new.key),)
+        return Decision(tuple(operations), ("careful",))
+
+    async def on_delete(self, old: Any, store: Store) -> Decision:
+        return Decision()
+
+
+@pytest.fixture
+async def manager(tmp_path: Path) -> AsyncIterator[ResourceManager]:
+    store = await open_sqlite(tmp_path / "kuma.db", SystemClock())
+    yield ResourceManager(store, {"Mesh": MeshBrings()})
+    await store.close()
+
+
+def dataplane() -> Resource[Any]:
+    return codec.parse(next(codec.documents(DATAPLANE)))
+
+
+async def test_a_resource_needs_its_mesh(manager: ResourceManager) -> None:
+    with pytest.raises(InvalidResource, match="mesh: mesh of name default is not found"):
+        await manager.put(dataplane())
+
+
+async def test_what_rules_bring_along_is_stored_with_the_resource(manager: ResourceManager) -> None:
+    outcome = await manager.put(MESH)
+    assert (outcome.created, outcome.warnings) == (True, ("careful",))
+    assert await manager.find(kinds.SECRET.key("made", "default")) is not None
+
+
+async def test_what_rules_refuse_changes_nothing(manager: ResourceManager) -> None:
+    with pytest.raises(InvalidResource):
+        await manager.put(replace(MESH, labels={"bad": "yes"}))
+    assert (await manager.list("Mesh")).total == (await manager.list("Secret")).total == 0
+
+
+async def test_what_is_there_already_is_not_written_again(manager: ResourceManager) -> None:
+    first = await manager.put(MESH)
+    again = await manager.put(MESH)
+    assert (again.created, again.resource, again.warnings) == (False, first.resource, ("careful",))
+
+
+async def test_a_replacement_keeps_when_it_was_created(manager: ResourceManager) -> None:
+    first = (await manager.put(MESH)).resource
+    second = (await manager.put(replace(MESH, labels={"team": "a"}))).resource
+    assert (second.version, second.creation_time) == (2, first.creation_time)
+
+
+async def test_a_mesh_with_dataplanes_stays(manager: ResourceManager) -> None:
+    await manager.put(MESH)
+    await manager.put(dataplane())
+    with pytest.raises(InvalidResource, match="mesh: unable to delete mesh, there are still some dataplanes attached"):
+        await manager.delete(MESH.key)
+    await manager.delete(dataplane().key)
+    await manager.delete(MESH.key)
+    assert (await manager.list("Secret")).total == 0
+
+
+async def test_deleting_what_is_not_there(manager: ResourceManager) -> None:
+    with pytest.raises(NotFound):
+        await manager.delete(MESH.key)
+
+
+async def test_a_writer_that_was_overtaken_looks_again(
+    manager: ResourceManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = (await manager.put(MESH)).resource
+    find, overtaken = manager.find, []
+
+    async def slow(key: Any) -> Any:
+        found = await find(key)
+        if not overtaken:
+            overtaken.append(await manager.store.transact([Update(replace(stored, labels={"by": "another"}))]))
+        return found
+
+    monkeypatch.setattr(manager, "find", slow)
+    outcome = await manager.put(replace(MESH, labels={"by": "me"}))
+    assert (outcome.resource.version, dict(outcome.resource.labels)) == (3, {"by": "me"})

@@ -1,0 +1,111 @@
+"""What is special about the embedded store: its files, its key, its one process."""
+
+import os
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+
+from kuma.base.clock import SystemClock
+from kuma.base.errors import Misconfigured, StoreCorrupt
+from kuma.resources import kinds
+from kuma.resources.resource import Resource
+from kuma.resources.secret import SecretSpec
+from kuma.store.protocol import Create
+from kuma.store.schema import metadata
+from kuma.store.sqlite import open_sqlite
+
+PRIVATE = b"-----BEGIN PRIVATE KEY-----"
+SECRET = Resource(kinds.SECRET.key("ca", "default"), SecretSpec(data=PRIVATE))
+
+
+async def test_only_the_owner_reads_the_files(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        store = await open_sqlite(tmp_path / "data" / "kuma.db", SystemClock())
+        await store.transact([Create(SECRET)])
+        files = {p.name: stat.S_IMODE(p.stat().st_mode) for p in (tmp_path / "data").iterdir()}
+        await store.close()
+    finally:
+        os.umask(before)
+    assert {"kuma.db", "kuma.db-wal", "kuma.db-shm", "kuma.db.key", "kuma.db.lock"} == set(files)
+    assert set(files.values()) == {0o600}
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
+
+
+async def test_no_file_shows_what_a_secret_holds(tmp_path: Path) -> None:
+    store = await open_sqlite(tmp_path / "kuma.db", SystemClock())
+    await store.transact([Create(SECRET)])
+    contents = [path.read_bytes() for path in tmp_path.iterdir()]
+    await store.close()
+    contents += [path.read_bytes() for path in tmp_path.iterdir()]
+    assert not any(b"PRIVATE KEY" in content or b"UFJJVkFURSBLRVk" in content for content in contents)
+
+
+async def test_another_key_is_refused_at_the_start(tmp_path: Path) -> None:
+    await (await open_sqlite(tmp_path / "kuma.db", SystemClock())).close()
+    await (await open_sqlite(tmp_path / "other.db", SystemClock())).close()
+    with pytest.raises(StoreCorrupt, match="not the one that this store's Secrets are sealed with"):
+        await open_sqlite(tmp_path / "kuma.db", SystemClock(), tmp_path / "other.db.key")
+
+
+async def test_a_lost_key_is_not_replaced(tmp_path: Path) -> None:
+    await (await open_sqlite(tmp_path / "kuma.db", SystemClock())).close()
+    (tmp_path / "kuma.db.key").unlink()
+    with pytest.raises(Misconfigured, match="Put the file back from a backup"):
+        await open_sqlite(tmp_path / "kuma.db", SystemClock())
+    assert not (tmp_path / "kuma.db.key").exists()
+
+
+async def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    await (await open_sqlite(tmp_path / "kuma.db", SystemClock())).close()
+    (tmp_path / "kuma.db.key").chmod(0o644)
+    with pytest.raises(Misconfigured, match="chmod 600"):
+        await open_sqlite(tmp_path / "kuma.db", SystemClock())
+
+
+async def test_a_file_that_is_no_key_is_refused(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.touch(mode=0o600)
+    key.write_text("hello")
+    with pytest.raises(Misconfigured, match="32 bytes in base64"):
+        await open_sqlite(tmp_path / "kuma.db", SystemClock(), key)
+
+
+async def test_one_process_at_a_time(tmp_path: Path) -> None:
+    store = await open_sqlite(tmp_path / "kuma.db", SystemClock())
+    with pytest.raises(Misconfigured, match="another control plane uses"):
+        await open_sqlite(tmp_path / "kuma.db", SystemClock())
+    await store.close()
+    await (await open_sqlite(tmp_path / "kuma.db", SystemClock())).close()
+
+
+async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "kuma.db").write_text("something else entirely, and long enough to be looked at" * 100)
+    await (await open_sqlite(tmp_path / "other.db", SystemClock())).close()
+    with pytest.raises(Misconfigured, match="cannot be used as the store"):
+        await open_sqlite(tmp_path / "kuma.db", SystemClock(), tmp_path / "other.db.key")
+
+
+async def test_content_moved_to_another_name_does_not_open(tmp_path: Path) -> None:
+    store = await open_sqlite(tmp_path / "kuma.db", SystemClock())
+    other = Resource(kinds.SECRET.key("other", "default"), SecretSpec(data=b"harmless"))
+    await store.transact([Create(SECRET), Create(other)])
+    await store.close()
+    with sqlite3.connect(tmp_path / "kuma.db") as database:
+        database.execute("update resources set spec = (select spec from resources where name='other') where name='ca'")
+    database.close()
+    store = await open_sqlite(tmp_path / "kuma.db", SystemClock())
+    with pytest.raises(StoreCorrupt, match='Secret "ca" in mesh "default" cannot be opened'):
+        await store.get(SECRET.key)
+    await store.close()
+
+
+async def test_the_migrations_make_the_schema(tmp_path: Path) -> None:
+    await (await open_sqlite(tmp_path / "kuma.db", SystemClock())).close()
+    database = sqlite3.connect(tmp_path / "kuma.db")
+    for table in metadata.sorted_tables:
+        columns = [row[1] for row in database.execute(f"pragma table_info({table.name})")]
+        assert columns == [column.name for column in table.columns]
+    database.close()
