@@ -73,7 +73,7 @@ async def run(settings: Settings, clock: Clock) -> None:
         store = await open_sqlite(settings.database, clock, _expanded(settings.store.encryption_key_file))
         stack.push_async_callback(store.close)
         control_plane = build(settings, store, clock)
-        await _first_mesh(settings, control_plane.manager)
+        await first_mesh(settings, control_plane.manager)
         await control_plane.run()
 
 
@@ -153,7 +153,7 @@ def _certificate(settings: Settings, clock: Clock) -> serving.ServerCertificate:
     return serving.ensure(settings.work_dir, hosts, clock.now())
 
 
-async def _first_mesh(settings: Settings, manager: ResourceManager) -> None:
+async def first_mesh(settings: Settings, manager: ResourceManager) -> None:
     """Create the Mesh `default` in a new store, unless that is not wanted or there are meshes already."""
     if settings.defaults.skip_mesh_creation or (await manager.list(kinds.MESH.name, limit=1)).total:
         return

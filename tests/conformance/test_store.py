@@ -61,7 +61,7 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-@pytest.fixture(params=STORES.values(), ids=STORES)
+@pytest.fixture(params=list(STORES.values()), ids=list(STORES))
 def opened(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> Any:
     return request.param(tmp_path, clock)
 

@@ -26,7 +26,7 @@ MONTH = timedelta(days=30)
 CONFS = {"ecdsa": BuiltinConf(), "rsa": BuiltinConf(ca_cert=CaCert(rsa_bits=2048))}
 
 
-@pytest.fixture(scope="session", params=CONFS.values(), ids=CONFS)
+@pytest.fixture(scope="session", params=list(CONFS.values()), ids=list(CONFS))
 def pair(request: pytest.FixtureRequest) -> CaPair:
     return asyncio.run(builtin.create_root("default", request.param, SystemClock()))
 

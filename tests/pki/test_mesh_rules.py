@@ -10,6 +10,7 @@ from cryptography import x509
 from kuma.base.clock import SystemClock
 from kuma.base.errors import InvalidResource
 from kuma.pki import builtin
+from kuma.pki.authority import AuthorityUnusable
 from kuma.pki.mesh_rules import MeshRules
 from kuma.pki.secret_rules import SecretRules
 from kuma.resources import codec, kinds
@@ -134,6 +135,6 @@ async def test_what_is_wrong_with_an_authority_is_said_without_its_key(manager: 
         "does not match the certificate": {**secrets, KEY.name: secrets[TOKEN_KEY]},
     }
     for reason, found in broken.items():
-        with pytest.raises(builtin.AuthorityUnusable, match=reason) as caught:
+        with pytest.raises(AuthorityUnusable, match=reason) as caught:
             builtin.open_authority("default", "ca-1", found)
         assert "BEGIN" not in str(caught.value)

@@ -40,7 +40,8 @@ def spec(*tags: str) -> DataplaneSpec:
 def test_a_token_says_what_it_was_issued_for(secrets: Any) -> None:
     token = issue(secrets, name="web-01", tags={"kuma.io/service": ["web", "api"]})
     found = tokens.verify_token(token, "default", secrets, NOW)
-    assert (found.mesh, found.name, found.tags) == ("default", "web-01", {"kuma.io/service": {"web", "api"}})
+    assert (found.mesh, found.name) == ("default", "web-01")
+    assert found.tags == {"kuma.io/service": frozenset({"web", "api"})}
     assert jwt.get_unverified_header(token) == {"alg": "RS256", "kid": "2", "typ": "JWT"}
 
 

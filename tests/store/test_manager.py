@@ -99,7 +99,8 @@ async def test_a_writer_that_was_overtaken_looks_again(
     manager: ResourceManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored = (await manager.put(MESH)).resource
-    find, overtaken = manager.find, []
+    find = manager.find
+    overtaken: list[Any] = []
 
     async def slow(key: Any) -> Any:
         found = await find(key)

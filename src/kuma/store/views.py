@@ -41,6 +41,11 @@ class Views:
         """Call `listener` with the names of the changed meshes after every change. It must not block."""
         self._listeners.append(listener)
 
+    def holds(self, resource: Resource[Any]) -> bool:
+        """Whether a resource is in its view, in the version given or a later one."""
+        seen = self.view(_mesh_of(resource.key)).find(resource.key)
+        return seen is not None and (seen.creation_time, seen.version) >= (resource.creation_time, resource.version)
+
     async def until(self, holds: Callable[[], bool]) -> None:
         """Return once `holds()`; it is asked again after every commit."""
         while True:

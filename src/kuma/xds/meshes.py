@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.store.views import Views
 from kuma.xds import trust
@@ -52,9 +54,9 @@ class Meshes:
         """All meshes' states."""
         return tuple(self._states.values())
 
-    async def until(self, holds: Callable[[], bool]) -> None:
-        """Return once `holds()`; it is asked again after every change."""
-        await self._views.until(holds)
+    async def until_seen(self, resource: Resource[Any]) -> None:
+        """Return once a stored resource is part of its mesh's state."""
+        await self._views.until(lambda: self._views.holds(resource))
 
     def _changed(self, meshes: frozenset[str]) -> None:
         for mesh in meshes:

@@ -38,6 +38,7 @@ class Proxy:
         self.session = Session()
         self.record = record
         self.keeper = IdentityKeeper(f"{key.mesh}.{key.name}", issuing, clock, self._wanted, self._identity_changed)
+        self.superseded = asyncio.Event()
         self._meshes = meshes
         self._insights = insights
         self._clock = clock

@@ -40,7 +40,14 @@ _KEEPALIVE = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.so_reuseport", 0),
 )
+
+
+class Superseded(KumaError):
+    """Another stream speaks for the same proxy now: after a lost connection the old one may linger."""
+
+
 _STATUS = {
+    Superseded: grpc.StatusCode.ABORTED,
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     AccessDenied: grpc.StatusCode.PERMISSION_DENIED,
     InvalidResource: grpc.StatusCode.INVALID_ARGUMENT,
@@ -69,7 +76,6 @@ class Discovery:
         self._insights = insights
         self._clock = clock
         self._metrics = metrics
-        self._streams: dict[Proxy, asyncio.Task[Any]] = {}
 
     async def delta(self, requests: AsyncIterator[Any], context: Any) -> None:
         """Serve one `DeltaAggregatedResources` stream to its end."""
@@ -89,7 +95,8 @@ class Discovery:
         try:
             proxy.receive(_request(first))
             await self._serve(proxy, requests, context)
-        except (AccessDenied, InvalidResource) as error:
+        except (AccessDenied, InvalidResource, Superseded) as error:
+            log.warning("stream ended", mesh=proxy.key.mesh, dataplane=proxy.key.name, reason=str(error))
             await context.abort(_STATUS[type(error)], str(error))
         finally:
             self._disconnect(proxy)
@@ -99,29 +106,18 @@ class Discovery:
         dataplane, identity = await self._arrivals.admit(who, token)
 
         # A proxy that reconnects still runs its configuration: it must not be sent less than what is stored.
-        def is_seen() -> bool:
-            seen = self._meshes.state(who.key.mesh).config.view.dataplanes.get(who.key.name)
-            return seen is not None and (
-                seen.version >= dataplane.version or seen.creation_time > dataplane.creation_time
-            )
-
-        await self._meshes.until(is_seen)
+        await self._meshes.until_seen(dataplane)
         record = await self._insights.open(who.key, who.version)
         proxy = Proxy(who.key, identity, self._meshes, self._issuing, self._insights, record, self._clock)
         older = self._proxies.get(who.key)
         if older is not None:
-            log.warning("a newer stream takes the place of an older one", mesh=who.key.mesh, dataplane=who.key.name)
-            self._streams[older].cancel()
+            older.superseded.set()
         self._proxies.add(proxy)
         self._metrics.streams.set(len(self._proxies))
-        task = asyncio.current_task()
-        assert task is not None
-        self._streams[proxy] = task
         log.info("proxy connected", mesh=who.key.mesh, dataplane=who.key.name)
         return proxy
 
     def _disconnect(self, proxy: Proxy) -> None:
-        self._streams.pop(proxy, None)
         self._insights.close(proxy.record)
         if self._proxies.remove(proxy):
             self._departures.left(proxy.key)
@@ -134,11 +130,14 @@ class Discovery:
             aio.spawn(proxy.keeper.run(), name=f"identity of {name}"),
             aio.spawn(self._read(proxy, requests), name=f"requests of {name}"),
             aio.spawn(self._write(proxy, context), name=f"responses to {name}"),
+            aio.spawn(proxy.superseded.wait(), name=f"successor of {name}"),
         )
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
+            if proxy.superseded.is_set():
+                raise Superseded(f"a newer stream of {name} has taken the place of this one")
         finally:
             await aio.stop(tasks)
 

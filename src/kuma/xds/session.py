@@ -159,11 +159,16 @@ class Session:
 
     def _listeners_may_follow(self) -> bool:
         """Whether everything that listeners route to has reached the proxy."""
-        endpoints = self._types[TypeUrl.ENDPOINTS]
-        awaited = set(self._snapshot.get(TypeUrl.ENDPOINTS, {})) - endpoints.subscribed
-        clusters = self._types[TypeUrl.CLUSTER]
-        waiting_for_endpoints = bool(awaited - set(clusters.rejected)) and not endpoints.wildcard
-        return not clusters.pending and not endpoints.pending and not waiting_for_endpoints
+        clusters, endpoints = self._types[TypeUrl.CLUSTER], self._types[TypeUrl.ENDPOINTS]
+        unsent = (
+            name
+            for name, entry in self._snapshot.get(TypeUrl.CLUSTER, {}).items()
+            if entry.version not in (clusters.sent.get(name), clusters.rejected.get(name))
+        )
+        # A proxy does not ask for the endpoints of a cluster that it has rejected.
+        known = {*endpoints.acked, *endpoints.rejected, *clusters.rejected}
+        unknown = set(self._snapshot.get(TypeUrl.ENDPOINTS, {})) - known
+        return not (clusters.pending or endpoints.pending or unknown or any(unsent))
 
     def _is_current(self, type_url: TypeUrl) -> bool:
         state = self._types[type_url]

@@ -1,0 +1,134 @@
+"""A whole control plane in the test's own process, on free ports, with the test's clock."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+
+from kuma import assembly, config
+from kuma.assembly import ControlPlane
+from kuma.base import aio
+from kuma.base.clock import Clock, SystemClock
+from kuma.pki import tokens
+from kuma.resources import codec, kinds
+from kuma.resources.resource import Resource
+from kuma.store.sqlite import open_sqlite
+from tests.fakes.proxy import FakeProxy, channel
+
+MTLS = "{type: Mesh, name: default, mtls: {enabledBackend: ca-1, backends: [{name: ca-1, type: builtin}]}}"
+ALLOW_ALL = (
+    "{type: TrafficPermission, mesh: default, name: allow-all, "
+    "sources: [{match: {kuma.io/service: '*'}}], destinations: [{match: {kuma.io/service: '*'}}]}"
+)
+
+
+def resource(text: str) -> Resource[Any]:
+    """The resource in a piece of YAML."""
+    return codec.parse(next(codec.documents(text)))
+
+
+def dataplane(name: str, service: str, port: int = 80, calls: tuple[str, ...] = (), tags: str = "") -> Resource[Any]:
+    """A Dataplane with one HTTP inbound."""
+    outbound = ", ".join(f"{{port: {20000 + i}, tags: {{kuma.io/service: {s}}}}}" for i, s in enumerate(calls))
+    return resource(
+        f"{{type: Dataplane, mesh: default, name: {name}, networking: {{address: 10.0.0.1, "
+        f"inbound: [{{port: {port}, servicePort: 9{port}, "
+        f"tags: {{kuma.io/service: {service}, kuma.io/protocol: http{tags}}}}}], outbound: [{outbound}]}}}}"
+    )
+
+
+class Running:
+    """A control plane that runs, and ways to use it as its clients do."""
+
+    def __init__(self, parts: ControlPlane, clock: Clock, ca_pem: bytes) -> None:
+        self.parts = parts
+        self.clock = clock
+        self.ca_pem = ca_pem
+        self._stack = contextlib.AsyncExitStack()
+
+    async def apply(self, *texts: str) -> None:
+        """Apply resources and return once they are in the mesh view."""
+        for text in texts:
+            await self.apply_resource(resource(text))
+
+    async def apply_resource(self, found: Resource[Any]) -> None:
+        """Apply one resource and return once it is in the mesh view."""
+        stored = (await self.parts.manager.put(found)).resource
+        await self.parts.views.until(lambda: self.parts.views.holds(stored))
+
+    async def disconnected(self, described: Resource[Any]) -> None:
+        """Return once no proxy is connected for a Dataplane."""
+        async with asyncio.timeout(10):
+            while described.key in self.parts.proxies:
+                await asyncio.sleep(0.01)
+
+    async def insight(self, described: Resource[Any], holds: Callable[[Any], Any]) -> Any:
+        """The insight of a Dataplane, once it is as expected."""
+        key = kinds.DATAPLANE_INSIGHT.key(described.name, described.mesh)
+        async with asyncio.timeout(10):
+            while True:
+                found = await self.parts.manager.find(key)
+                if found is not None and holds(found.spec):
+                    return found.spec
+                await asyncio.sleep(0.02)
+
+    async def delete(self, text: str) -> None:
+        await self.parts.manager.delete(resource(text).key)
+
+    def token(self, name: str = "", mesh: str = "default", service: str = "") -> str:
+        """A dataplane token, restricted to a name or a service if they are given."""
+        return tokens.issue_token(
+            mesh,
+            self.parts.views.view(mesh).secrets,
+            name=name,
+            tags={"kuma.io/service": [service]} if service else {},
+            valid_for=timedelta(days=3650),
+            now=self.clock.now(),
+        )
+
+    async def channel(self) -> grpc.aio.Channel:
+        """A connection to the discovery server."""
+        return await self._stack.enter_async_context(channel(await self.parts.xds.port(), self.ca_pem))
+
+    async def proxy(self, described: Resource[Any], token: str | None = None, *, bring: bool = True) -> FakeProxy:
+        """A connected proxy for a Dataplane."""
+        node = f"{described.mesh}.{described.name}"
+        found = FakeProxy(node, self.token() if token is None else token, described if bring else None)
+        found.connect(await self.channel())
+        self._stack.push_async_callback(found.disconnect)
+        return found
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+
+@contextlib.asynccontextmanager
+async def running(directory: Path, clock: Clock | None = None, **sections: Any) -> AsyncIterator[Running]:
+    """A control plane over the store in `directory`, until the end of the block."""
+    ports: dict[str, Any] = {
+        "general": {"work_dir": directory},
+        "api_server": {"http": {"port": 0}},
+        "dp_server": {"port": 0},
+        "xds_server": {"port": 0},
+        "diagnostics": {"server_port": 0},
+    }
+    settings = config.Settings.model_validate({**ports, **sections}, by_name=True)
+    chosen = clock or SystemClock()
+    store = await open_sqlite(settings.database, chosen)
+    parts = assembly.build(settings, store, chosen)
+    await assembly.first_mesh(settings, parts.manager)
+    task = aio.spawn(parts.run(), name="control plane")
+    found = Running(parts, chosen, (directory / "ca.crt").read_bytes())
+    try:
+        await parts.views.until(lambda: True)
+        yield found
+    finally:
+        await found.close()
+        await aio.stop([task])
+        await store.close()

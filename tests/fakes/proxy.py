@@ -1,0 +1,156 @@
+"""A proxy without an Envoy: a real delta ADS client over TLS that acknowledges what it gets, as Envoy would."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+from envoy.config.core.v3 import base_pb2
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
+from envoy.service.discovery.v3 import discovery_pb2
+from google.rpc import status_pb2
+
+from kuma.base import aio
+from kuma.resources import codec
+from kuma.resources.resource import Resource
+from kuma.xds import naming
+from kuma.xds.entry import TypeUrl
+
+EOF: Any = getattr(grpc.aio, "EOF")  # noqa: B009 - missing in the type stubs
+METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+
+
+def channel(port: int, ca_pem: bytes) -> grpc.aio.Channel:
+    """A connection of its own to the discovery server on this machine."""
+    options = (("grpc.use_local_subchannel_pool", 1),)
+    return grpc.aio.secure_channel(f"localhost:{port}", grpc.ssl_channel_credentials(ca_pem), options=options)
+
+
+class StreamEnded(Exception):
+    """The control plane has ended the stream."""
+
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
+        super().__init__(f"{code}: {details}")
+        self.code, self.details = code, details
+
+
+class FakeProxy:
+    """Holds what it was sent. Subscribes as Envoy does: to all clusters and listeners, and to what these name."""
+
+    def __init__(self, node_id: str, token: str, dataplane: Resource[Any] | None = None) -> None:
+        self.node = base_pb2.Node(id=node_id)
+        if dataplane is not None:
+            self.node.metadata.update({"dataplane.resource": json.dumps(codec.to_universal(dataplane))})
+        self.token = token
+        self.held: dict[TypeUrl, dict[str, Any]] = {type_url: {} for type_url in TypeUrl}
+        self.received: list[tuple[TypeUrl, int]] = []
+        self.reject: Callable[[TypeUrl], str] = lambda type_url: ""
+        self.on_response: Callable[[TypeUrl], None] = lambda type_url: None
+        self._subscribed: dict[TypeUrl, set[str]] = {type_url: set() for type_url in TypeUrl}
+        self._changed: aio.Latest[None] = aio.Latest(None)
+        self._task: asyncio.Task[None] | None = None
+
+    def connect(self, to: grpc.aio.Channel) -> None:
+        """Open the stream."""
+        self._task = aio.spawn(self._run(to), name=f"proxy {self.node.id}")
+
+    async def disconnect(self) -> None:
+        """Close the stream, as a proxy that has gone away."""
+        assert self._task is not None
+        await aio.stop([self._task])
+
+    async def failure(self) -> StreamEnded:
+        """The error that ends the stream."""
+        assert self._task is not None
+        try:
+            async with asyncio.timeout(10):
+                await self._task
+        except StreamEnded as error:
+            return error
+        raise AssertionError("the stream ended without an error")
+
+    async def until(self, holds: Callable[[], Any], seconds: float = 10) -> None:
+        """Return once `holds()`, asked again after every response."""
+        assert self._task is not None
+        async with asyncio.timeout(seconds):
+            while not holds():
+                version = self._changed.version
+                newer = aio.spawn(self._changed.newer_than(version), name="newer response")
+                await asyncio.wait({newer, self._task}, return_when=asyncio.FIRST_COMPLETED)
+                if self._task.done():
+                    await aio.stop([newer])
+                    self._task.result()
+
+    def names(self, type_url: TypeUrl) -> set[str]:
+        """What it holds of one type."""
+        return set(self.held[type_url])
+
+    @property
+    def certificate(self) -> bytes:
+        """The chain of its identity; empty if it has none."""
+        for name, value in self.held[TypeUrl.SECRET].items():
+            if name.startswith("identity_cert:"):
+                secret = secret_pb2.Secret.FromString(value.value)
+                return bytes(secret.tls_certificate.certificate_chain.inline_bytes)
+        return b""
+
+    async def _run(self, to: grpc.aio.Channel) -> None:
+        open_stream: Any = to.stream_stream
+        call = open_stream(
+            METHOD,
+            request_serializer=discovery_pb2.DeltaDiscoveryRequest.SerializeToString,
+            response_deserializer=discovery_pb2.DeltaDiscoveryResponse.FromString,
+        )(metadata=(("authorization", self.token),))
+        try:
+            await call.write(discovery_pb2.DeltaDiscoveryRequest(node=self.node, type_url=TypeUrl.CLUSTER))
+            await call.write(discovery_pb2.DeltaDiscoveryRequest(type_url=TypeUrl.LISTENER))
+            while (response := await call.read()) is not EOF:
+                for request in self._answers(response):
+                    await call.write(request)
+            raise StreamEnded(await call.code(), await call.details())
+        except grpc.aio.AioRpcError as error:
+            raise StreamEnded(error.code(), str(error.details())) from error
+        finally:
+            call.cancel()
+
+    def _answers(self, response: Any) -> list[Any]:
+        type_url = TypeUrl(response.type_url)
+        self.received.append((type_url, response.ByteSize()))
+        answer = discovery_pb2.DeltaDiscoveryRequest(type_url=type_url, response_nonce=response.nonce)
+        reason = self.reject(type_url)
+        if reason:
+            answer.error_detail.CopyFrom(status_pb2.Status(code=13, message=reason))
+        else:
+            for resource in response.resources:
+                self.held[type_url][resource.name] = resource.resource
+            for name in response.removed_resources:
+                self.held[type_url].pop(name, None)
+        self.on_response(type_url)
+        answers = [answer, *self._subscriptions(response)]
+        self._changed.set(None)
+        return answers
+
+    def _subscriptions(self, response: Any) -> list[Any]:
+        """Ask for what the new resources refer to."""
+        wanted: dict[TypeUrl, set[str]] = {}
+        for resource in response.resources:
+            body = resource.resource.value
+            if response.type_url == TypeUrl.CLUSTER and not resource.name.startswith("localhost:"):
+                wanted.setdefault(TypeUrl.ENDPOINTS, set()).add(resource.name)
+            if (response.type_url == TypeUrl.LISTENER and b"route_config_name" in body) or b"\x1a" in body:
+                mesh = self.node.id.partition(".")[0]
+                secrets = {naming.identity_secret(mesh), naming.trust_bundle_secret(mesh)}
+                wanted.setdefault(TypeUrl.SECRET, set()).update(s for s in secrets if s.encode() in body)
+                if b"http_connection_manager" in body:
+                    wanted.setdefault(TypeUrl.ROUTES, set()).add(resource.name)
+        found = []
+        for type_url, names in wanted.items():
+            fresh = sorted(names - self._subscribed[type_url])
+            self._subscribed[type_url] |= names
+            if fresh:
+                found.append(discovery_pb2.DeltaDiscoveryRequest(type_url=type_url, resource_names_subscribe=fresh))
+        return found

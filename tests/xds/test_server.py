@@ -1,0 +1,253 @@
+"""The discovery server as proxies see it: real gRPC over TLS, a real store, simulated proxies."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from cryptography import x509
+from envoy.service.discovery.v3 import discovery_pb2
+
+from kuma.resources import kinds
+from kuma.xds.entry import TypeUrl
+from tests.fakes.clock import ManualClock
+from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, running
+from tests.fakes.proxy import METHOD
+
+WEB, BACKEND = dataplane("web-01", "web", calls=("backend",)), dataplane("backend-01", "backend")
+SECRETS = {"identity_cert:secret:default", "mesh_ca:secret:default"}
+
+
+@pytest.fixture
+async def cp(tmp_path: Path) -> AsyncIterator[Running]:
+    async with running(tmp_path) as found:
+        yield found
+
+
+async def test_a_proxy_gets_everything_that_it_needs(cp: Running) -> None:
+    await cp.apply(MTLS, ALLOW_ALL)
+    await cp.proxy(BACKEND)
+    web = await cp.proxy(WEB)
+    await web.until(lambda: web.names(TypeUrl.SECRET) == SECRETS and web.names(TypeUrl.ROUTES))
+    assert web.names(TypeUrl.CLUSTER) == {"localhost:10.0.0.1:980", "backend"}
+    assert web.names(TypeUrl.LISTENER) == {"inbound:10.0.0.1:80", "outbound:127.0.0.1:20000"}
+    await web.until(lambda: b"10.0.0.1" in web.held[TypeUrl.ENDPOINTS]["backend"].value)
+    leaf = x509.load_pem_x509_certificate(web.certificate)
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == ["spiffe://default/web"]
+
+
+async def test_clusters_come_before_the_listeners_that_use_them(cp: Running) -> None:
+    await cp.apply(MTLS)
+    web = await cp.proxy(WEB)
+    await web.until(lambda: web.names(TypeUrl.LISTENER))
+    order = [type_url for type_url, _ in web.received]
+    assert order.index(TypeUrl.CLUSTER) < order.index(TypeUrl.ENDPOINTS) < order.index(TypeUrl.LISTENER)
+
+
+async def test_a_changed_permission_reaches_only_routes(cp: Running) -> None:
+    await cp.apply(MTLS, ALLOW_ALL)
+    backend = await cp.proxy(BACKEND)
+    await backend.until(lambda: backend.names(TypeUrl.ROUTES))
+    before = len(backend.received)
+    await cp.delete(ALLOW_ALL)
+    await backend.until(lambda: len(backend.received) > before)
+    assert [type_url for type_url, _ in backend.received[before:]] == [TypeUrl.ROUTES]
+
+
+async def test_a_change_elsewhere_reaches_nobody_else(cp: Running) -> None:
+    await cp.proxy(BACKEND)
+    other = await cp.proxy(dataplane("other-01", "other"))
+    web = await cp.proxy(WEB)
+    await web.until(lambda: web.names(TypeUrl.ROUTES) and b"10.0.0.1" in web.held[TypeUrl.ENDPOINTS]["backend"].value)
+    await other.until(lambda: other.names(TypeUrl.ROUTES))
+    before = len(other.received), len(web.received)
+    await cp.proxy(dataplane("backend-02", "backend", port=81))
+    await web.until(lambda: len(web.received) > before[1])
+    assert [type_url for type_url, _ in web.received[before[1] :]] == [TypeUrl.ENDPOINTS]
+    assert len(other.received) == before[0]
+
+
+async def test_turning_mtls_off_and_on(cp: Running) -> None:
+    await cp.apply(MTLS)
+    web = await cp.proxy(WEB)
+    await web.until(lambda: web.certificate)
+    first = web.certificate
+    await cp.apply("{type: Mesh, name: default}")
+    await web.until(lambda: b"identity_cert" not in web.held[TypeUrl.CLUSTER]["backend"].value)
+    await cp.apply(MTLS)
+    await web.until(lambda: web.certificate != first and b"identity_cert" in web.held[TypeUrl.CLUSTER]["backend"].value)
+
+
+@pytest.mark.parametrize(
+    ("token", "reason"),
+    [
+        ("", "a dataplane token is required"),
+        ("nonsense", "the token does not hold"),
+    ],
+)
+async def test_without_a_valid_token_there_is_nothing(cp: Running, token: str, reason: str) -> None:
+    web = await cp.proxy(WEB, token)
+    error = await web.failure()
+    assert error.code is grpc.StatusCode.UNAUTHENTICATED
+    assert f"authentication failed: {reason}" in error.details
+    assert not web.received
+    assert await cp.parts.manager.find(WEB.key) is None
+
+
+async def test_a_token_for_another_name_or_service_gets_nothing(cp: Running) -> None:
+    for token in (cp.token(name="web-02"), cp.token(service="api")):
+        web = await cp.proxy(WEB, token)
+        assert (await web.failure()).code is grpc.StatusCode.PERMISSION_DENIED
+    assert await cp.parts.manager.find(WEB.key) is None
+
+
+async def test_a_token_of_one_service_cannot_take_the_place_of_another(cp: Running) -> None:
+    """The one that is stored counts as well as the one that is to replace it."""
+    await cp.apply_resource(BACKEND)
+    thief = await cp.proxy(dataplane("backend-01", "web"), cp.token(service="web"))
+    assert (await thief.failure()).code is grpc.StatusCode.PERMISSION_DENIED
+    assert (await cp.parts.manager.get(BACKEND.key)).spec == BACKEND.spec
+
+
+async def test_a_stream_ends_when_its_dataplane_becomes_what_its_token_does_not_allow(cp: Running) -> None:
+    web = await cp.proxy(WEB, cp.token(service="web"))
+    await web.until(lambda: web.names(TypeUrl.LISTENER))
+    await cp.apply_resource(dataplane("web-01", "backend"))
+    assert (await web.failure()).code is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_a_dataplane_of_an_unknown_mesh(cp: Running) -> None:
+    stranger = replace(WEB, key=kinds.DATAPLANE.key("web-01", "nowhere"))
+    proxy = await cp.proxy(stranger, cp.token())
+    assert (await proxy.failure()).code is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_dataplane_that_is_not_there(cp: Running) -> None:
+    proxy = await cp.proxy(WEB, bring=False)
+    assert 'resource "default.web-01" not found; create a Dataplane' in (await proxy.failure()).details
+
+
+async def test_a_dataplane_created_through_the_api_is_served_and_stays(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with running(tmp_path, clock) as cp:
+        await cp.apply_resource(WEB)
+        web = await cp.proxy(WEB, bring=False)
+        await web.until(lambda: web.names(TypeUrl.LISTENER))
+        await web.disconnect()
+        await cp.disconnected(WEB)
+        clock.advance(3600)
+        await asyncio.sleep(0.05)
+        assert await cp.parts.manager.find(WEB.key) is not None
+
+
+async def test_a_dataplane_that_was_brought_along_leaves_with_its_proxy_after_a_while(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with running(tmp_path, clock) as cp:
+        web = await cp.proxy(WEB)
+        await web.until(lambda: web.names(TypeUrl.LISTENER))
+        await web.disconnect()
+        await cp.disconnected(WEB)
+        assert await cp.parts.manager.find(WEB.key) is not None
+        clock.advance(10)
+        await cp.parts.views.until(lambda: not cp.parts.views.view("default").dataplanes)
+
+
+async def test_a_proxy_that_comes_back_in_time_keeps_its_dataplane(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with running(tmp_path, clock) as cp:
+        for _ in range(3):
+            web = await cp.proxy(WEB)
+            await web.until(lambda: web.names(TypeUrl.LISTENER))  # noqa: B023
+            await web.disconnect()
+            await cp.disconnected(WEB)
+            clock.advance(6)
+        assert await cp.parts.manager.find(WEB.key) is not None
+
+
+async def test_after_a_restart_proxies_have_a_minute_to_come_back(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with running(tmp_path, clock) as cp:
+        for described in (WEB, BACKEND):
+            proxy = await cp.proxy(described)
+            await proxy.until(lambda: proxy.names(TypeUrl.LISTENER))  # noqa: B023
+    async with running(tmp_path, clock) as cp:
+        web = await cp.proxy(WEB)
+        await web.until(lambda: web.names(TypeUrl.LISTENER))
+        clock.advance(61)
+        await cp.parts.views.until(lambda: set(cp.parts.views.view("default").dataplanes) == {"web-01"})
+
+
+async def test_certificates_rotate_in_time_under_the_injected_clock(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with running(tmp_path, clock) as cp:
+        await cp.apply(MTLS)
+        web = await cp.proxy(WEB)
+        await web.until(lambda: web.certificate)
+        first = web.certificate
+        days = 24 * 3600
+        clock.advance(int(30 * 0.74 * days))
+        await asyncio.sleep(0.05)
+        assert web.certificate == first
+        for _ in range(2 * days // 600):
+            clock.advance(600)
+            await asyncio.sleep(0)
+        await web.until(lambda: web.certificate != first)
+
+
+async def test_a_restarted_control_plane_issues_anew(tmp_path: Path) -> None:
+    certificates = []
+    for _ in range(2):
+        async with running(tmp_path) as cp:
+            await cp.apply(MTLS)
+            web = await cp.proxy(WEB)
+            await web.until(lambda: web.certificate)  # noqa: B023
+            certificates.append(web.certificate)
+    assert certificates[0] != certificates[1]
+
+
+async def test_a_rejection_is_seen_and_not_repeated(cp: Running) -> None:
+    web = await cp.proxy(WEB)
+    web.reject = lambda type_url: "no such filter" if type_url is TypeUrl.LISTENER else ""
+    await web.until(lambda: any(t is TypeUrl.LISTENER for t, _ in web.received))
+    insight = await cp.insight(WEB, lambda i: i.subscriptions[-1].status.lds.responses_rejected)
+    assert insight.subscriptions[-1].status.last_rejection == "lds: no such filter"
+    assert sum(t is TypeUrl.LISTENER for t, _ in web.received) == 1
+
+
+async def test_the_insight_tells_the_life_of_a_proxy(cp: Running) -> None:
+    await cp.apply(MTLS)
+    web = await cp.proxy(WEB)
+    insight = await cp.insight(WEB, lambda i: i.mtls and i.subscriptions[-1].status.total.responses_acknowledged > 3)
+    assert insight.online
+    assert (insight.mtls.issued_backend, insight.mtls.certificate_regenerations) == ("ca-1", 1)
+    assert insight.mtls.supported_backends == ("ca-1",)
+    await web.disconnect()
+    assert not (await cp.insight(WEB, lambda i: not i.online)).online
+    web = await cp.proxy(WEB)
+    insight = await cp.insight(WEB, lambda i: i.online and i.mtls.certificate_regenerations == 2)
+    assert len(insight.subscriptions) == 2
+
+
+async def test_a_second_stream_takes_the_place_of_the_first(cp: Running) -> None:
+    first = await cp.proxy(WEB)
+    await first.until(lambda: first.names(TypeUrl.LISTENER))
+    second = await cp.proxy(WEB)
+    await second.until(lambda: second.names(TypeUrl.LISTENER))
+    await first.failure()
+    assert len(cp.parts.proxies) == 1
+
+
+async def test_an_unknown_type_ends_the_stream_with_its_name(cp: Running) -> None:
+    open_stream: Any = (await cp.channel()).stream_stream
+    call = open_stream(METHOD, request_serializer=discovery_pb2.DeltaDiscoveryRequest.SerializeToString)(
+        metadata=(("authorization", cp.token()),)
+    )
+    proxy = await cp.proxy(WEB)
+    await proxy.until(lambda: proxy.names(TypeUrl.LISTENER))
+    await call.write(discovery_pb2.DeltaDiscoveryRequest(node=proxy.node, type_url="type.googleapis.com/what"))
+    assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "type.googleapis.com/what" in str(await call.details())
