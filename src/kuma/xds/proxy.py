@@ -51,6 +51,11 @@ class Proxy:
         self._wake.set()
         self.keeper.check()
 
+    @property
+    def converged(self) -> bool:
+        """Whether the proxy has acknowledged all that it should run now."""
+        return not self._outdated and self.session.converged
+
     async def something_to_do(self) -> None:
         """Return once `responses` may have something to say."""
         await self._wake.wait()

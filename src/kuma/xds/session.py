@@ -180,8 +180,12 @@ class Session:
 
     @property
     def converged(self) -> bool:
-        """Whether the proxy has acknowledged everything that it should run and wants."""
-        return all(self._is_current(type_url) and not self._types[type_url].rejected for type_url in TypeUrl)
+        """Whether the proxy has acknowledged everything that it should run, in the versions of now."""
+        return bool(self._snapshot) and all(
+            self._types[type_url].acked.get(name) == entry.version
+            for type_url, entries in self._snapshot.items()
+            for name, entry in entries.items()
+        )
 
     def acked(self, type_url: TypeUrl) -> Mapping[str, str]:
         """The versions that the proxy is known to run."""

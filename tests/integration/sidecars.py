@@ -1,0 +1,203 @@
+"""Workloads in the test's own process, each behind a real Envoy that a real `kuma-dp` runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from demo.processes import BIN, free_ports
+from kuma.base import aio
+from tests.fakes.control_plane import Running
+
+Reader = asyncio.StreamReader
+Writer = asyncio.StreamWriter
+
+
+async def until(what: str, ask: Callable[[], Awaitable[Any]], seconds: float = 20) -> Any:
+    """What `ask` answers once it answers something true."""
+    answer = None
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while not (answer := await ask()):
+                await asyncio.sleep(0.05)
+            return answer
+    raise AssertionError(f"{what}: not within {seconds} seconds; the last answer was {answer!r}")
+
+
+class Sidecar:
+    """One workload with its proxy."""
+
+    def __init__(self, name: str, protocol: str, port: int, outbounds: dict[str, int], admin: int, log: Path) -> None:
+        self.name, self.protocol, self.port, self.outbounds, self.admin, self.log = (
+            name, protocol, port, outbounds, admin, log,
+        )  # fmt: skip
+        self.process: asyncio.subprocess.Process | None = None
+        self.headers: list[dict[str, str]] = []
+        self.delay = 0.0
+
+    @property
+    def running(self) -> asyncio.subprocess.Process:
+        assert self.process is not None
+        return self.process
+
+    async def serve_http(self, reader: Reader, writer: Writer) -> None:
+        """A workload that remembers the headers of every request, and answers with its own name."""
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                lines = head.split("\r\n")[1:-2]
+                self.headers.append({k.lower(): v for k, v in (line.split(": ", 1) for line in lines)})
+                await asyncio.sleep(self.delay)
+                writer.write(f"HTTP/1.1 200 OK\r\ncontent-length: {len(self.name)}\r\n\r\n{self.name}".encode())
+                await writer.drain()
+        writer.close()
+
+    async def serve_tcp(self, reader: Reader, writer: Writer) -> None:
+        """A workload that sends back what it gets, after its own name."""
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(1000):
+                writer.write(f"{self.name}:".encode() + data)
+                await writer.drain()
+        writer.close()
+
+    async def call(self, service: str, headers: str = "") -> int:
+        """Call another service over HTTP on a new connection: the status, 0 if there was no answer."""
+        return await http_status(self.outbounds[service], headers)
+
+    async def talk(self, service: str) -> bytes:
+        """Send something to another service over TCP: what came back."""
+        return await exchange(self.outbounds[service], b"hello")
+
+
+async def exchange(port: int, data: bytes, tls: ssl.SSLContext | None = None) -> bytes:
+    """Connect, send, and read once; empty if the other side closes."""
+    try:
+        async with asyncio.timeout(5):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
+            try:
+                writer.write(data)
+                await writer.drain()
+                return await reader.read(4096)
+            finally:
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
+    except (OSError, TimeoutError):
+        return b""
+
+
+async def http_status(port: int, headers: str = "", tls: ssl.SSLContext | None = None) -> int:
+    """The status of a GET on a new connection; 0 if there was no answer."""
+    request = f"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n"
+    answer = await exchange(port, request.encode(), tls)
+    return int(answer.split(b" ")[1]) if answer.startswith(b"HTTP/1.1 ") else 0
+
+
+class Sidecars:
+    """Starts sidecars and ends them with the test."""
+
+    def __init__(self, cp: Running, directory: Path) -> None:
+        self._cp = cp
+        self._directory = directory
+        self._stack = contextlib.AsyncExitStack()
+
+    async def start(
+        self, name: str, *, calls: tuple[str, ...] = (), protocol: str = "http", tags: str = "", wait: bool = True
+    ) -> Sidecar:
+        """A workload called `name` with its proxy; returns once the proxy has its configuration."""
+        ports = free_ports(3 + len(calls))
+        sidecar = Sidecar(
+            name,
+            protocol,
+            ports[0],
+            dict(zip(calls, ports[3:], strict=True)),
+            ports[2],
+            self._directory / f"{name}.log",
+        )
+        serve = sidecar.serve_http if protocol == "http" else sidecar.serve_tcp
+        server = await asyncio.start_server(serve, "127.0.0.1", ports[1])
+        self._stack.callback(server.close)
+        outbound = ", ".join(
+            f"{{port: {port}, tags: {{kuma.io/service: {s}}}}}" for s, port in sidecar.outbounds.items()
+        )
+        (self._directory / f"{name}.yaml").write_text(
+            f"{{type: Dataplane, mesh: default, name: {name}-01, networking: {{address: 127.0.0.1, "
+            f"admin: {{port: {sidecar.admin}}}, inbound: [{{port: {sidecar.port}, servicePort: {ports[1]}, "
+            f"tags: {{kuma.io/service: {name}, kuma.io/protocol: {protocol}{tags}}}}}], outbound: [{outbound}]}}}}"
+        )
+        await self.run(sidecar, wait=wait)
+        return sidecar
+
+    async def run(self, sidecar: Sidecar, *, wait: bool = True) -> None:
+        """(Re)start the `kuma-dp` of a sidecar."""
+        token = self._directory / f"{sidecar.name}-token"
+        token.write_text(self._cp.token(name=f"{sidecar.name}-01"))
+        with sidecar.log.open("ab") as log:
+            sidecar.process = await asyncio.create_subprocess_exec(
+                BIN / "kuma-dp",
+                "run",
+                f"--cp-address=https://localhost:{await self._cp.parts.dp.port()}",
+                f"--dataplane-file={self._directory / sidecar.name}.yaml",
+                f"--dataplane-token-file={token}",
+                f"--ca-cert-file={self._directory / 'ca.crt'}",
+                "--concurrency=1",
+                "--drain-time=3s",
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self._stack.push_async_callback(self._end, sidecar.process)
+        if wait:
+            await until(f"{sidecar.name} has its configuration", lambda: self._is_converged(sidecar))
+
+    async def _is_converged(self, sidecar: Sidecar) -> bool:
+        assert sidecar.running.returncode is None, sidecar.log.read_text()[-3000:]
+        return any(p.key.name == f"{sidecar.name}-01" and p.converged for p in self._cp.parts.proxies)
+
+    async def converged(self) -> None:
+        """Return once every connected proxy runs what it should."""
+        await until("all proxies have converged", self._all_converged)
+
+    async def _all_converged(self) -> bool:
+        return all(proxy.converged for proxy in self._cp.parts.proxies)
+
+    @staticmethod
+    async def _end(process: asyncio.subprocess.Process) -> None:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGTERM)
+            await process.wait()
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+
+@contextlib.asynccontextmanager
+async def sidecars(cp: Running, directory: Path) -> AsyncIterator[Sidecars]:
+    """Sidecars of a control plane whose work directory is `directory`."""
+    found = Sidecars(cp, directory)
+    try:
+        yield found
+    finally:
+        await found.close()
+
+
+@contextlib.asynccontextmanager
+async def traffic(call: Callable[[], Awaitable[Any]]) -> AsyncIterator[list[Any]]:
+    """Calls one after the other, for as long as the block lasts; collects the answers."""
+    answers: list[Any] = []
+
+    async def go_on() -> None:
+        while True:
+            answers.append(await call())
+
+    task = aio.spawn(go_on(), name="traffic")
+    try:
+        yield answers
+    finally:
+        await aio.stop([task])

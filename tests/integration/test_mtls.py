@@ -1,0 +1,188 @@
+"""Mutual TLS between real Envoys."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from kuma.base.clock import SystemClock
+from kuma.pki import builtin
+from kuma.pki.authority import LocalAuthority
+from kuma.pki.issuer import Issuer
+from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME, BuiltinConf
+from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, resource, running
+from tests.integration.sidecars import Sidecars, exchange, http_status, sidecars, until
+
+OFF = "{type: Mesh, name: default}"
+
+
+def allow(source: str, destination: str, name: str = "allow") -> str:
+    return (
+        f"{{type: TrafficPermission, mesh: default, name: {name}, "
+        f"sources: [{{match: {{{source}}}}}], destinations: [{{match: {{{destination}}}}}]}}"
+    )
+
+
+@pytest.fixture
+async def cp(tmp_path: Path) -> AsyncIterator[Running]:
+    async with running(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+async def mesh(cp: Running, tmp_path: Path) -> AsyncIterator[Sidecars]:
+    async with sidecars(cp, tmp_path) as found:
+        yield found
+
+
+async def test_a_caller_is_who_its_certificate_says(cp: Running, mesh: Sidecars) -> None:
+    await cp.apply(MTLS, ALLOW_ALL)
+    backend = await mesh.start("backend")
+    web = await mesh.start("web", calls=("backend",))
+    lies = "x-forwarded-client-cert: URI=spiffe://default/admin\r\n"
+    assert await until("web reaches backend", lambda: web.call("backend", lies)) == 200
+    header = backend.headers[-1]["x-forwarded-client-cert"]
+    assert "URI=spiffe://default/web" in header
+    assert "admin" not in header
+
+
+async def test_without_mtls_nobody_is_told_who_calls(cp: Running, mesh: Sidecars) -> None:
+    backend = await mesh.start("backend")
+    web = await mesh.start("web", calls=("backend",))
+    lies = "x-forwarded-client-cert: URI=spiffe://default/admin\r\n"
+    assert await until("web reaches backend", lambda: web.call("backend", lies)) == 200
+    assert "x-forwarded-client-cert" not in backend.headers[-1]
+
+
+async def context_with(authority: LocalAuthority, directory: Path, service: str = "web") -> ssl.SSLContext:
+    """A client that shows a certificate of some authority."""
+    identity = await Issuer(SystemClock()).issue(authority, (f"spiffe://default/{service}",), DEFAULT_LEAF_LIFETIME)
+    (directory / "leaf.pem").write_bytes(identity.chain_pem + identity.key_pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.load_cert_chain(directory / "leaf.pem")
+    return context
+
+
+async def test_an_inbound_admits_only_certificates_of_its_mesh(cp: Running, mesh: Sidecars, tmp_path: Path) -> None:
+    await cp.apply(MTLS, ALLOW_ALL)
+    backend = await mesh.start("backend")
+    secrets = cp.parts.views.view("default").secrets
+    own = builtin.open_authority("default", "ca-1", secrets)
+    assert isinstance(own, LocalAuthority)
+    foreign = LocalAuthority("other", await builtin.create_root("default", BuiltinConf(), SystemClock()))
+    no_certificate = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    no_certificate.check_hostname, no_certificate.verify_mode = False, ssl.CERT_NONE
+    assert await http_status(backend.port, tls=await context_with(own, tmp_path)) == 200
+    assert await http_status(backend.port, tls=await context_with(foreign, tmp_path)) == 0
+    assert await http_status(backend.port, tls=no_certificate) == 0
+    assert await http_status(backend.port) == 0
+    assert len(backend.headers) == 1
+
+
+async def test_a_caller_expects_exactly_the_service_that_it_calls(cp: Running, mesh: Sidecars) -> None:
+    """Whoever answers at backend's address with a certificate of another service is not talked to."""
+    await cp.apply(MTLS, ALLOW_ALL)
+    other = await mesh.start("other")
+    web = await mesh.start("web", calls=("backend",))
+    impostor = (
+        "{type: Dataplane, mesh: default, name: backend-01, networking: {address: 127.0.0.1, inbound: "
+        f"[{{port: {other.port}, servicePort: 1, tags: {{kuma.io/service: backend, kuma.io/protocol: http}}}}]}}}}"
+    )
+    await cp.apply(impostor)
+    await mesh.converged()
+    assert await web.call("backend") == 503
+    assert not other.headers
+
+
+async def test_http_permissions_by_service(cp: Running, mesh: Sidecars) -> None:
+    await cp.apply(MTLS)
+    await mesh.start("backend")
+    web, other = [await mesh.start(name, calls=("backend",)) for name in ("web", "other")]
+    assert await until("backend is known", lambda: web.call("backend")) == 403
+    await cp.apply(allow("kuma.io/service: web", "kuma.io/service: backend"))
+    await mesh.converged()
+    assert (await web.call("backend"), await other.call("backend")) == (200, 403)
+    await cp.delete(allow("kuma.io/service: web", "kuma.io/service: backend"))
+    await cp.parts.views.until(lambda: not cp.parts.views.view("default").permissions)
+    await mesh.converged()
+    assert await web.call("backend") == 403
+
+
+async def test_permissions_by_other_tags(cp: Running, mesh: Sidecars) -> None:
+    await cp.apply(MTLS, allow("team: a", "kuma.io/service: backend"))
+    await mesh.start("backend")
+    web = await mesh.start("web", calls=("backend",), tags=", team: a")
+    other = await mesh.start("other", calls=("backend",), tags=", team: b")
+    await mesh.converged()
+    assert (await web.call("backend"), await other.call("backend")) == (200, 403)
+
+
+async def test_a_revoked_permission_ends_what_a_kept_connection_may_do(cp: Running, mesh: Sidecars) -> None:
+    await cp.apply(MTLS, ALLOW_ALL)
+    await mesh.start("backend")
+    web = await mesh.start("web", calls=("backend",))
+    reader, writer = await asyncio.open_connection("127.0.0.1", web.outbounds["backend"])
+
+    async def ask() -> int:
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        await reader.readexactly(length)
+        return int(head.split(b" ")[1])
+
+    assert await ask() == 200
+    await cp.delete(ALLOW_ALL)
+    await cp.parts.views.until(lambda: not cp.parts.views.view("default").permissions)
+    await mesh.converged()
+    assert await ask() == 403
+    writer.close()
+
+
+async def test_tcp_is_encrypted_and_a_refusal_is_a_close(cp: Running, mesh: Sidecars) -> None:
+    await cp.apply(MTLS, ALLOW_ALL)
+    backend = await mesh.start("backend", protocol="tcp")
+    web = await mesh.start("web", calls=("backend",))
+    assert await until("web reaches backend", lambda: web.talk("backend")) == b"backend:hello"
+    assert b"backend" not in await exchange(backend.port, b"hello")
+    await cp.delete(ALLOW_ALL)
+    await cp.parts.views.until(lambda: not cp.parts.views.view("default").permissions)
+    await mesh.converged()
+    assert await web.talk("backend") == b""
+
+
+async def test_the_authority_may_use_rsa(cp: Running, mesh: Sidecars) -> None:
+    await cp.apply(MTLS.replace("type: builtin", "type: builtin, conf: {caCert: {RSAbits: 2048}}"), ALLOW_ALL)
+    await mesh.start("backend")
+    web = await mesh.start("web", calls=("backend",))
+    assert await until("web reaches backend", lambda: web.call("backend")) == 200
+
+
+async def test_mtls_off_again(cp: Running, mesh: Sidecars) -> None:
+    await cp.apply(MTLS, ALLOW_ALL)
+    backend = await mesh.start("backend")
+    web = await mesh.start("web", calls=("backend",))
+    await cp.apply(OFF)
+    await mesh.converged()
+    assert await until("web reaches backend", lambda: web.call("backend")) == 200
+    assert await until("backend answers in the clear", lambda: http_status(backend.port)) == 200
+
+
+async def test_nobody_can_tell_a_proxys_key(cp: Running, mesh: Sidecars, tmp_path: Path) -> None:
+    """Leaf keys live in memory only: not in a file below the work directory, and not in a log."""
+    await cp.apply(MTLS)
+    backend = await mesh.start("backend")
+    (proxy,) = cp.parts.proxies
+    assert proxy.keeper.identity is not None
+    body = b"".join(proxy.keeper.identity.key_pem.splitlines()[1:-1])
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert body not in path.read_bytes().replace(b"\n", b""), path
+    assert b"PRIVATE KEY" not in backend.log.read_bytes()
+
+
+def test_resources_in_these_tests_are_valid() -> None:
+    for text in (MTLS, OFF, ALLOW_ALL, allow("team: a", "kuma.io/service: backend")):
+        assert resource(text)
