@@ -42,6 +42,17 @@ def connected(snapshot: Mapping[TypeUrl, Mapping[str, Entry]]) -> Session:
     return session
 
 
+def test_an_updated_cluster_gets_its_endpoints_again() -> None:
+    session = connected({CDS: entries(db="1", web="1"), EDS: entries(db="1", web="1"), LDS: entries(out="1")})
+    session.publish({CDS: entries(db="2", web="1"), EDS: entries(db="1", web="1"), LDS: entries(out="2")})
+    clusters, endpoints = session.responses()
+    ack(session, clusters)
+    assert (endpoints.type_url, [e.name for e in endpoints.entries]) == (EDS, ["db"])
+    assert not session.converged
+    ack(session, endpoints)
+    assert sent(session) == [(LDS, ["out"], [])]
+
+
 def test_clusters_then_endpoints_then_listeners() -> None:
     session = Session()
     session.publish({CDS: entries(db="1"), EDS: entries(db="1"), LDS: entries(out="1")})

@@ -53,9 +53,12 @@ def inbound_routes(
     """The routes of an HTTP inbound, and who may take them."""
     route = route_components_pb2.Route(match=_EVERYTHING, route=route_components_pb2.RouteAction(cluster=cluster))
     route.route.timeout.SetInParent()  # none here: the caller's side decides how long a request may take
+    # Without mutual TLS the rule says "unchecked" rather than nothing: the listener that still denies everybody may go
+    # a moment later than its routes.
+    rule = http_rbac_pb2.RBACPerRoute()
     if admission is not None:
-        rule = http_rbac_pb2.RBACPerRoute(rbac=http_rbac_pb2.RBAC(rules=security.access(mesh, admission)))
-        route.typed_per_filter_config[_HTTP_RBAC].CopyFrom(security.packed(rule))
+        rule.rbac.rules.CopyFrom(security.access(mesh, admission))
+    route.typed_per_filter_config[_HTTP_RBAC].CopyFrom(security.packed(rule))
     return _routes(naming.inbound_listener(address, port), service, route)
 
 

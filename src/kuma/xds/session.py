@@ -7,7 +7,7 @@ now. What was sent and what was acknowledged are kept apart: only an acknowledge
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from kuma.xds.entry import Entry, TypeUrl
@@ -144,7 +144,19 @@ class Session:
             else:
                 state.sent[name] = version
         state.pending[nonce] = content
+        if type_url is TypeUrl.CLUSTER:
+            self._send_endpoints_again(content)
         return Response(type_url, nonce, entries, removed)
+
+    def _send_endpoints_again(self, clusters: Iterable[str]) -> None:
+        """An updated cluster waits for its endpoints even if it had them before, and is not acknowledged until it has.
+
+        See go-control-plane#1035.
+        """
+        endpoints = self._types[TypeUrl.ENDPOINTS]
+        for name in clusters:
+            endpoints.sent.pop(name, None)
+            endpoints.acked.pop(name, None)
 
     def _removed(self, type_url: TypeUrl, state: _TypeState, wanted: Mapping[str, Entry]) -> Iterator[str]:
         if type_url in _NEVER_REMOVED:
