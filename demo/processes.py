@@ -62,9 +62,13 @@ class Processes:
             return "\n".join((self.logs / f"{name}.log").read_text(errors="replace").splitlines()[-lines:])
         return ""
 
+    def forget(self, process: subprocess.Popen[bytes]) -> None:
+        """Let a process be ended by somebody else."""
+        self._running = [(name, other) for name, other in self._running if other is not process]
+
     def stop(self, process: subprocess.Popen[bytes], patience: float = 10) -> int:
         """End a process politely, then not; returns its status."""
-        self._running = [(name, other) for name, other in self._running if other is not process]
+        self.forget(process)
         process.send_signal(signal.SIGTERM)
         try:
             return process.wait(patience)

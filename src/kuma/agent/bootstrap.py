@@ -59,13 +59,13 @@ class ControlPlane:
             return True
         try:
             return ssl.create_default_context(cadata=self.ca_file.read_text())
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "is no PEM"
-            raise Misconfigured(
-                f"--ca-cert-file {self.ca_file}: {reason}. It is the file ca.crt in the control plane's work directory"
-            ) from None
-        except ssl.SSLError:
+        except (ssl.SSLError, UnicodeDecodeError):
             raise Misconfigured(f"--ca-cert-file {self.ca_file} does not hold a certificate in PEM") from None
+        except OSError as error:
+            raise Misconfigured(
+                f"--ca-cert-file {self.ca_file}: {error.strerror}. "
+                "It is the file ca.crt in the control plane's work directory"
+            ) from None
 
 
 def request_body(workload: Workload, ca_pem: str, envoy_version: str) -> Mapping[str, Any]:
@@ -120,7 +120,7 @@ async def _ask(client: httpx.AsyncClient, address: str, body: Mapping[str, Any])
                 f"or has another name than it is called by: {error}"
             ) from None
         raise Unreachable(
-            f"the control plane at {address} cannot be reached: {error or type(error).__name__}"
+            f"the control plane at {address} cannot be reached: {error or type(error).__name__}. Is kuma-cp running?"
         ) from None
     if answer.status_code == httpx.codes.OK:
         return _bootstrap(answer)

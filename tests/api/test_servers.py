@@ -1,0 +1,64 @@
+"""The servers themselves: sockets, ports and TLS."""
+
+import ssl
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+
+from kuma.api import diagnostics
+from kuma.api.server import HttpServer
+from kuma.base import aio
+from kuma.base.errors import Misconfigured
+from kuma.pki import serving
+
+
+def app(ready: bool = True) -> Any:
+    registry = CollectorRegistry()
+    Counter("calls", "Calls.", registry=registry).inc(3)
+    return diagnostics.create_app(registry, lambda: ready)
+
+
+async def test_metrics_and_health() -> None:
+    for ready in (True, False):
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app(ready)), base_url="http://x") as client:
+            assert "calls_total 3.0" in (await client.get("/metrics")).text
+            assert (await client.get("/healthy")).status_code == 200
+            assert (await client.get("/ready")).status_code == (200 if ready else 503)
+
+
+async def test_a_server_stops_when_it_is_told_to_and_frees_its_port() -> None:
+    for port in (0, None):
+        server = HttpServer(app(), "127.0.0.1", port if port is not None else bound, setting="X")  # noqa: F821
+        task = aio.spawn(server.run(), name="server")
+        bound = await server.port()
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(f"http://127.0.0.1:{bound}/healthy")).status_code == 200
+        await aio.stop([task])
+        assert task.done()
+
+
+async def test_a_port_in_use_is_said_with_the_setting() -> None:
+    first = HttpServer(app(), "127.0.0.1", 0, setting="X")
+    task = aio.spawn(first.run(), name="server")
+    port = await first.port()
+    with pytest.raises(Misconfigured, match=f"cannot listen on 127.0.0.1:{port}: .*set KUMA_API_SERVER_HTTP_PORT"):
+        await HttpServer(app(), "127.0.0.1", port, setting="KUMA_API_SERVER_HTTP_PORT").run()
+    await aio.stop([task])
+
+
+async def test_tls_is_verified_and_not_older_than_1_2(tmp_path: Path) -> None:
+    files = serving.ensure(tmp_path, serving.own_names("127.0.0.1"), datetime.now(UTC))
+    server = HttpServer(app(), "127.0.0.1", 0, setting="X", tls=(files.chain, files.key))
+    task = aio.spawn(server.run(), name="server")
+    url = f"https://localhost:{await server.port()}/healthy"
+    trusting = ssl.create_default_context(cafile=files.ca)
+    async with httpx.AsyncClient(verify=trusting) as client:
+        assert (await client.get(url)).status_code == 200
+    async with httpx.AsyncClient() as client:
+        with pytest.raises(httpx.ConnectError):
+            await client.get(url)
+    await aio.stop([task])

@@ -1,0 +1,272 @@
+"""The commands as users type them, against a control plane that runs."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from demo.mesh import DemoMesh
+from demo.processes import BIN, Processes, free_ports
+from tests.fakes.control_plane import ALLOW_ALL, MTLS
+
+MESH_AND_PERMISSION = f"---\n{MTLS}\n---\n{ALLOW_ALL}\n"
+KUBERNETES = """
+apiVersion: kuma.io/v1alpha1
+kind: Mesh
+metadata: {name: other}
+spec: {mtls: {enabledBackend: ca-1, backends: [{name: ca-1, type: builtin}]}}
+"""
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoMesh]:
+    home = tmp_path_factory.mktemp("cp")
+    with Processes(home) as processes:
+        found = DemoMesh(home, processes)
+        found.start_control_plane()
+        address = f"http://localhost:{found.ports.api}"
+        found.kumactl("config", "control-planes", "add", "--name", "test", "--address", address)
+        yield found
+
+
+def run(mesh: DemoMesh, *arguments: str, stdin: str = "", program: str = "kumactl") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [BIN / program, *arguments],
+        cwd=mesh.home,
+        env={**os.environ, **mesh.environment},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def refused(done: subprocess.CompletedProcess[str], *texts: str) -> None:
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("Error: ")
+    for text in texts:
+        assert text in done.stderr
+
+
+def test_apply_get_and_delete(mesh: DemoMesh) -> None:
+    done = run(mesh, "apply", "-f", "-", stdin=MESH_AND_PERMISSION + "---\n" + KUBERNETES)
+    assert done.stdout.splitlines() == [
+        'Mesh "default" configured', 'TrafficPermission "allow-all" in mesh "default" created', 'Mesh "other" created',
+    ]  # fmt: skip
+    assert "Warning: mutual TLS is on" in done.stderr
+    meshes = run(mesh, "get", "meshes").stdout.splitlines()
+    assert [line.split()[:2] for line in meshes] == [
+        ["NAME", "mTLS"], ["default", "builtin/ca-1"], ["other", "builtin/ca-1"],
+    ]  # fmt: skip
+    as_yaml = yaml.safe_load(run(mesh, "get", "mesh", "default", "-o", "yaml").stdout)
+    assert as_yaml["mtls"] == yaml.safe_load(MTLS)["mtls"]
+    listed = json.loads(run(mesh, "get", "traffic-permissions", "-o", "json").stdout)
+    assert (listed["total"], listed["items"][0]["name"], listed["next"]) == (1, "allow-all", None)
+    secrets = run(mesh, "get", "secrets", "-m", "default").stdout
+    assert [line.split()[1] for line in secrets.splitlines()] == [
+        "NAME", "dataplane-token-signing-key-default-1", "default.ca-builtin-cert-ca-1", "default.ca-builtin-key-ca-1",
+    ]  # fmt: skip
+    assert run(mesh, "delete", "mesh", "other").stdout == 'deleted Mesh "other"\n'
+    assert run(mesh, "delete", "traffic-permission", "allow-all").stdout == 'deleted TrafficPermission "allow-all"\n'
+
+
+def test_files_directories_variables_and_dry_runs(mesh: DemoMesh) -> None:
+    directory = mesh.home / "files"
+    directory.mkdir()
+    (directory / "a.yaml").write_text("{type: Mesh, name: '{{ mesh.name }}'}")
+    (directory / "notes.txt").write_text("not a resource")
+    done = run(mesh, "apply", "-f", "files", "-v", "mesh.name=varied", "--dry-run")
+    assert yaml.safe_load(done.stdout)["name"] == "varied"
+    refused(run(mesh, "get", "mesh", "varied"), "No resources found")
+    refused(run(mesh, "apply", "-f", "files", "-v", "x=y"), "has no value for mesh.name")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaints"),
+    [
+        ("{type: Mesh, name: default, mtls: {backend: []}}", ["* mtls.backend: unknown field; did you mean backends?"]),
+        (KUBERNETES.replace("backends:", "backend:"), ["* spec.mtls.backend: unknown field; did you mean backends?"]),
+        ("type: [", ["is not valid YAML"]),
+        ("{type: Mehs, name: x}", ["type: unknown resource type", "Known types: "]),
+        ("{type: Mesh, name: x, name: y}", ["name: is written twice"]),
+        ("", ["there is no resource in -"]),
+        ("just text", ["a resource has to be a map"]),
+        ("{type: Dataplane, mesh: nowhere, name: x, networking: {address: 10.0.0.1, inbound: [{port: 1, "
+         "servicePort: 2, tags: {kuma.io/service: x}}]}}", ["Failed to retrieve Mesh (Not found)"]),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_with_the_field(mesh: DemoMesh, text: str, complaints: list[str]) -> None:
+    refused(run(mesh, "apply", "-f", "-", stdin=text), *complaints)
+
+
+def test_one_wrong_document_keeps_all_from_being_sent(mesh: DemoMesh) -> None:
+    text = "{type: Mesh, name: first}\n---\n{type: Mesh, name: second, mtsl: {}}"
+    refused(run(mesh, "apply", "-f", "-", stdin=text), "mtsl: unknown field; did you mean mtls?")
+    refused(run(mesh, "get", "mesh", "first"), "No resources found")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["get", "thing"], "unknown TYPE: thing. Allowed values: "),
+        (["get", "mesh"], "which mesh? Give its name"),
+        (["delete", "mesh", "nothing"], 'there is no Mesh with name "nothing"'),
+        (["apply", "-f", "missing.yaml"], "cannot read missing.yaml: No such file or directory"),
+        (["generate", "dataplane-token", "--mesh", "nowhere"], "Failed to retrieve Mesh"),
+        (["generate", "dataplane-token", "--valid-for", "soon"], "* validFor: is invalid"),
+        (["--api-timeout", "x", "get", "meshes"], "--api-timeout has to be"),
+        (["config", "control-planes", "switch", "--name", "none"], 'there is no Control Plane with name "none"'),
+    ],
+)
+def test_mistakes_on_the_command_line(mesh: DemoMesh, arguments: list[str], complaint: str) -> None:
+    refused(run(mesh, *arguments), complaint)
+
+
+def test_a_control_plane_that_is_down(mesh: DemoMesh, tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    config = tmp_path / "config"
+    add = ["config", "control-planes", "add", "--name", "down", "--address", f"http://localhost:{port}"]
+    refused(run(mesh, "--config-file", str(config), *add), f"cannot reach the control plane at http://localhost:{port}")
+    assert run(mesh, "--config-file", str(config), *add, "--skip-check").returncode == 0
+    assert config.stat().st_mode & 0o077 == 0
+    refused(run(mesh, "--config-file", str(config), "get", "meshes"), "Is kuma-cp running?")
+    done = run(mesh, "--config-file", str(config), "version")
+    assert done.returncode == 0
+    assert "Unable to connect to control plane" in done.stderr
+
+
+def test_control_planes(mesh: DemoMesh) -> None:
+    rows = run(mesh, "config", "control-planes", "list").stdout.splitlines()
+    assert rows[0].split() == ["ACTIVE", "NAME", "ADDRESS"]
+    assert ["*", "test", f"http://localhost:{mesh.ports.api}"] in [row.split() for row in rows]
+    refused(
+        run(mesh, "config", "control-planes", "add", "--name", "test", "--address", "http://localhost:1"),
+        'Control Plane with name "test" already exists. Use --overwrite',
+    )
+
+
+def test_every_command_teaches(mesh: DemoMesh) -> None:
+    for program, commands in {
+        "kumactl": [[], ["apply"], ["get"], ["delete"], ["inspect", "dataplanes"], ["generate", "dataplane-token"],
+                    ["config", "control-planes", "add"]],
+        "kuma-dp": [[], ["run"]],
+        "kuma-cp": [[], ["run"]],
+    }.items():  # fmt: skip
+        for command in commands:
+            done = run(mesh, *command, "--help", program=program)
+            assert done.returncode == 0
+            assert "Usage:" in done.stdout
+    assert "Example:" in run(mesh, "apply", "--help").stdout
+
+
+def test_a_second_control_plane_on_the_same_files(mesh: DemoMesh) -> None:
+    refused(run(mesh, "run", program="kuma-cp"), "another control plane uses")
+
+
+def test_a_port_in_use(mesh: DemoMesh, tmp_path: Path) -> None:
+    mine = {**mesh.environment, "KUMA_GENERAL_WORK_DIR": str(tmp_path)}
+    for variable in ("KUMA_API_SERVER_HTTP_PORT", "KUMA_DP_SERVER_PORT", "KUMA_XDS_SERVER_PORT"):
+        others = {name: "0" for name in mine if name.endswith("_PORT") and name != variable}
+        done = subprocess.run(
+            [BIN / "kuma-cp", "run"], env={**os.environ, **mine, **others}, capture_output=True, text=True, timeout=30
+        )
+        assert done.returncode == 1
+        assert f"set {variable}" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("KUMA_API_SERVER_HTTP_PROT", "1", "sets nothing; did you mean KUMA_API_SERVER_HTTP_PORT?"),
+        ("KUMA_API_SERVER_HTTP_PORT", "x", "KUMA_API_SERVER_HTTP_PORT: "),
+        ("KUMA_STORE_TYPE", "postgres", "KUMA_STORE_TYPE: "),
+        ("KUMA_XDS_DATAPLANE_DEREGISTRATION_DELAY", "10", "dataplaneDeregistrationDelay"),
+    ],
+)
+def test_settings_that_make_no_sense(mesh: DemoMesh, name: str, value: str, complaint: str) -> None:
+    done = subprocess.run(
+        [BIN / "kuma-cp", "run"],
+        env={**os.environ, **mesh.environment, name: value},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    refused(done, complaint)
+
+
+def test_a_settings_file(mesh: DemoMesh, tmp_path: Path) -> None:
+    (tmp_path / "cp.yaml").write_text("apiServer: {http: {prot: 1}}")
+    refused(run(mesh, "run", "-c", str(tmp_path / "cp.yaml"), program="kuma-cp"), "unknown setting apiServer.http.prot")
+    refused(
+        run(mesh, "run", "-c", "missing.yaml", program="kuma-cp"), "cannot read the configuration file missing.yaml"
+    )
+
+
+DATAPLANE = (
+    "{type: Dataplane, mesh: default, name: x, networking: {address: 127.0.0.1, "
+    "inbound: [{port: 1, servicePort: 2, tags: {kuma.io/service: x}}]}}"
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (
+            {"--dataplane-token-file": "missing"},
+            "--dataplane-token-file missing: No such file or directory. Make",
+        ),
+        ({"--dataplane-token-file": ""}, "--dataplane-token-file is needed"),
+        ({"--dataplane-token-file": "empty"}, "--dataplane-token-file empty is empty"),
+        ({"--ca-cert-file": "missing"}, "--ca-cert-file missing: No such file or directory. It is the file ca.crt"),
+        ({"--ca-cert-file": "token"}, "--ca-cert-file token does not hold a certificate"),
+        ({"--ca-cert-file": ""}, "is not the one that --ca-cert-file stands for"),
+        ({"--dataplane-file": "missing.yaml"}, "--dataplane-file missing.yaml: No such file or directory"),
+        ({"--dataplane-file": "typo.yaml"}, "networkign: unknown field; did you mean networking?"),
+        ({"--dataplane-file": ""}, "say which Dataplane to run for"),
+        ({"--dataplane-file": "nowhere.yaml"}, 'mesh: mesh "nowhere" does not exist'),
+        ({"--cp-address": "http://localhost:1"}, "has to be an https URL"),
+        ({"--binary-path": "token"}, "--binary-path token: is not a program that can be run"),
+        ({"--drain-time": "soon"}, "--drain-time has to be"),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
+)
+def test_what_kuma_dp_cannot_work_with(mesh: DemoMesh, change: dict[str, str], complaint: str) -> None:
+    files = {
+        "x.yaml": DATAPLANE, "typo.yaml": DATAPLANE.replace("networking", "networkign"), "token": "not a real one",
+        "empty": "", "nowhere.yaml": DATAPLANE.replace("default", "nowhere"),
+    }  # fmt: skip
+    for name, text in files.items():
+        mesh.write(name, text)
+    arguments = {
+        "--cp-address": f"https://localhost:{mesh.ports.dp}",
+        "--dataplane-file": "x.yaml",
+        "--dataplane-token-file": "token",
+        "--ca-cert-file": "cp/ca.crt",
+    } | change
+    done = run(mesh, "run", *(f"{name}={value}" for name, value in arguments.items() if value), program="kuma-dp")
+    assert done.returncode == 1, done.stderr
+    assert complaint in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_kuma_dp_waits_for_a_control_plane_that_is_down(mesh: DemoMesh) -> None:
+    (port,) = free_ports(1)
+    for name, text in {"x.yaml": DATAPLANE, "token": "t"}.items():
+        mesh.write(name, text)
+    process = subprocess.Popen(
+        [BIN / "kuma-dp", "run", f"--cp-address=https://localhost:{port}", "--dataplane-file=x.yaml",
+         "--dataplane-token-file=token", "--ca-cert-file=cp/ca.crt"],
+        cwd=mesh.home, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    process.terminate()
+    process.communicate(timeout=20)
+    assert f"the control plane at https://localhost:{port} cannot be reached" in line
+    assert "Is kuma-cp running?" in line
+    assert process.returncode == 0

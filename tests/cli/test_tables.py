@@ -1,0 +1,127 @@
+"""Tables in the original's formats."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from kuma.cli import tables
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def before(**ago: float) -> str:
+    return (NOW - timedelta(**ago)).isoformat().replace("+00:00", "Z")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-2, "never"), (-1, "0s"), (0, "0s"), (59, "59s"), (60, "1m"), (3599, "59m"), (3600, "1h"), (86399, "23h"),
+        (86400, "1d"), (364 * 86400, "364d"), (365 * 86400, "1y"),
+    ],
+)  # fmt: skip
+def test_durations_have_one_unit(seconds: int, text: str) -> None:
+    assert tables.duration(seconds) == text
+
+
+def test_columns_are_padded_and_the_last_one_is_not() -> None:
+    assert tables.table(("A", "LONGER", "C"), [("value", "x", "yy"), ("v", "", "")]).splitlines() == [
+        "A       LONGER   C",
+        "value   x        yy",
+        "v                ",
+    ]
+
+
+def test_meshes() -> None:
+    mtls = {"enabledBackend": "ca-1", "backends": [{"name": "ca-1", "type": "builtin"}]}
+    items = [
+        {"name": "default", "mtls": mtls, "modificationTime": before(minutes=3)},
+        {"name": "plain", "modificationTime": before(days=4)},
+    ]
+    assert tables.resources("Mesh", False, items, NOW).splitlines() == [
+        "NAME      mTLS           METRICS   LOGGING   TRACING   LOCALITY   ZONEEGRESS   AGE",
+        "default   builtin/ca-1   off       off       off       off        off          3m",
+        "plain     off            off       off       off       off        off          4d",
+    ]
+
+
+def test_secrets() -> None:
+    name = "dataplane-token-signing-key-default-1"
+    items = [{"mesh": "default", "name": name, "modificationTime": before(minutes=3)}]
+    assert tables.resources("Secret", True, items, NOW).splitlines() == [
+        "MESH      NAME                                    AGE",
+        "default   dataplane-token-signing-key-default-1   3m",
+    ]
+
+
+def test_dataplanes() -> None:
+    networking = {
+        "address": "10.0.0.1",
+        "advertisedAddress": "192.168.0.1",
+        "inbound": [
+            {"tags": {"kuma.io/service": "web", "version": "v2"}},
+            {"tags": {"kuma.io/service": "api", "version": "v2"}},
+        ],
+    }
+    items = [{"mesh": "m", "name": "d", "networking": networking, "modificationTime": before(seconds=1)}]
+    assert tables.resources("Dataplane", True, items, NOW).splitlines()[1] == (
+        "m      d      kuma.io/service=api,web version=v2   192.168.0.1   1s"
+    )
+
+
+def overview(inbounds: list[dict[str, Any]], **insight: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {"mesh": "default", "name": "api-1", "dataplane": {"networking": {"inbound": inbounds}}}
+    return {**found, "dataplaneInsight": insight} if insight else found
+
+
+API = {"port": 8080, "tags": {"kuma.io/service": "api"}}
+
+
+def test_a_proxy_that_is_online() -> None:
+    def stream(sent: str, **more: Any) -> dict[str, Any]:
+        return {"status": {"total": {"responsesSent": sent, "responsesRejected": "1"}, **more}}
+
+    last = stream("11", lastUpdateTime=before(seconds=12)) | {
+        "connectTime": before(minutes=5),
+        "version": {
+            "kumaDp": {"version": "2.7.19"},
+            "envoy": {"version": "1.29.9"},
+            "dependencies": {"coredns": "1.1"},
+        },
+    }
+    first = stream("3") | {"connectTime": before(hours=1), "disconnectTime": before(minutes=5)}
+    mtls = {
+        "certificateExpirationTime": "2026-01-02T10:00:00Z",
+        "lastCertificateRegeneration": before(minutes=5),
+        "certificateRegenerations": 1,
+        "issuedBackend": "ca-1",
+        "supportedBackends": ["ca-1", "ca-2"],
+    }
+    row = tables.overviews([overview([API], subscriptions=[first, last], mTLS=mtls)], NOW).splitlines()[1]
+    expiration = tables.date("2026-01-02T10:00:00Z")
+    assert [cell.strip() for cell in row.split("   ") if cell.strip()] == [
+        "default", "api-1", "kuma.io/service=api", "Online", "5m", "12s", "14", "2", "5m", expiration, "1", "ca-1",
+        "ca-1,ca-2", "2.7.19", "1.29.9", "coredns: 1.1",
+    ]  # fmt: skip
+
+
+def test_a_proxy_that_never_connected() -> None:
+    row = tables.overviews([overview([API])], NOW).splitlines()[1]
+    assert row.split() == [
+        "default", "api-1", "kuma.io/service=api", "Offline", "never", "never", "0", "0", "never", "-", "0", "-", "-",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("inbounds", "status", "notes"),
+    [
+        ([API, {**API, "port": 1, "state": "NotReady"}], "Partially degraded", 1),
+        ([{**API, "health": {}}], "Offline", 1),
+        ([{**API, "health": {"ready": True}}], "Online", 0),
+    ],
+)
+def test_inbounds_that_are_not_ready(inbounds: list[dict[str, Any]], status: str, notes: int) -> None:
+    found, said = tables.status_of({"inbound": inbounds}, [{"connectTime": before(seconds=1)}])
+    assert (found, len(said)) == (status, notes)
+    assert all(note.endswith("is not ready") for note in said)

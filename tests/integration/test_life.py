@@ -1,0 +1,189 @@
+"""Proxies and control planes that come, go, and are killed."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.mesh import DemoMesh
+from demo.processes import Processes
+from demo.processes import until as until_sync
+from kuma.resources import kinds
+from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
+from tests.integration.sidecars import Sidecar, Sidecars, sidecars, traffic, until
+
+ROOT = Path(__file__).resolve().parents[2]
+KEY = kinds.DATAPLANE.key("backend-01", "default")
+
+
+@pytest.fixture
+async def cp(tmp_path: Path) -> AsyncIterator[Running]:
+    async with running(tmp_path, xds_server={"port": 0, "dataplane_deregistration_delay": "1s"}) as found:
+        await found.apply(MTLS, ALLOW_ALL)
+        yield found
+
+
+@pytest.fixture
+async def mesh(cp: Running, tmp_path: Path) -> AsyncIterator[Sidecars]:
+    async with sidecars(cp, tmp_path) as found:
+        yield found
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+async def gone(pid: int) -> bool:
+    return not is_alive(pid)
+
+
+def commands(sidecar: Sidecar) -> str:
+    pids = [sidecar.running.pid, *children_of(sidecar.running.pid)]
+    return "".join(Path(f"/proc/{pid}/cmdline").read_text() for pid in pids)
+
+
+async def test_sigterm_lets_requests_end_and_exits_with_envoys_status(cp: Running, mesh: Sidecars) -> None:
+    backend = await mesh.start("backend")
+    web = await mesh.start("web", calls=("backend",))
+    await until("web reaches backend", lambda: web.call("backend"))
+    backend.delay = 1.0
+    under_way = asyncio.gather(*(web.call("backend") for _ in range(3)))
+    await asyncio.sleep(0.3)
+    backend.running.send_signal(signal.SIGTERM)
+    assert await under_way == [200, 200, 200]
+    assert await backend.running.wait() == 0
+    await cp.parts.views.until(lambda: "backend-01" not in cp.parts.views.view("default").dataplanes)
+
+
+async def test_kill_9_leaves_no_envoy_and_shows_the_proxy_offline(cp: Running, mesh: Sidecars) -> None:
+    backend = await mesh.start("backend")
+    (envoy,) = children_of(backend.running.pid)
+    backend.running.kill()
+    await until("Envoy has ended", lambda: gone(envoy), seconds=5)
+    insight = kinds.DATAPLANE_INSIGHT.key(KEY.name, KEY.mesh)
+
+    async def offline() -> bool:
+        found = await cp.parts.manager.find(insight)
+        return found is None or not found.spec.online
+
+    await until("the proxy is shown offline", offline, seconds=5)
+
+
+async def test_when_envoy_dies_kuma_dp_says_how(cp: Running, mesh: Sidecars) -> None:
+    backend = await mesh.start("backend")
+    (envoy,) = children_of(backend.running.pid)
+    os.kill(envoy, signal.SIGKILL)
+    assert await backend.running.wait() == 128 + signal.SIGKILL
+
+
+async def test_the_token_shows_in_no_command_line(cp: Running, mesh: Sidecars) -> None:
+    backend = await mesh.start("backend")
+    assert "kuma-dp" in commands(backend)
+    assert "eyJ" not in commands(backend)
+
+
+async def test_a_restarted_proxy_gets_another_certificate(cp: Running, mesh: Sidecars) -> None:
+    backend = await mesh.start("backend")
+    (proxy,) = cp.parts.proxies
+    assert proxy.keeper.identity is not None
+    first = proxy.keeper.identity.serial
+    backend.running.send_signal(signal.SIGTERM)
+    await backend.running.wait()
+    await mesh.run(backend)
+    (proxy,) = cp.parts.proxies
+    assert proxy.keeper.identity is not None
+    assert proxy.keeper.identity.serial != first
+
+
+async def test_rotation_under_traffic_fails_no_request(cp: Running, mesh: Sidecars) -> None:
+    backend = await mesh.start("backend")
+    web = await mesh.start("web", calls=("backend",))
+    await until("web reaches backend", lambda: web.call("backend"))
+    short = MTLS.replace("type: builtin", "type: builtin, dpCert: {rotation: {expiration: 2s}}")
+    async with traffic(lambda: web.call("backend")) as answers:
+        await cp.apply(short)
+
+        async def rotated() -> Any:
+            insight = await cp.parts.manager.find(kinds.DATAPLANE_INSIGHT.key(KEY.name, KEY.mesh))
+            return insight and insight.spec.mtls and insight.spec.mtls.certificate_regenerations > 4
+
+        await until("four rotations", rotated)
+    assert len(answers) > 100
+    assert set(answers) == {200}
+    assert backend.headers
+
+
+def test_a_killed_control_plane_is_not_missed_and_takes_over_again(tmp_path: Path) -> None:
+    """While it is away calls go on; when it is back, proxies return by themselves and changes reach them."""
+    with Processes(tmp_path) as processes:
+        mesh = DemoMesh(tmp_path, processes)
+        control_plane = mesh.start_control_plane()
+        mesh.start_workloads()
+        mesh.write_dataplanes()
+        for name, text in (("mesh.yaml", MTLS), ("allow-all.yaml", ALLOW_ALL)):
+            mesh.write(name, text)
+            mesh.kumactl("apply", "-f", name)
+        for service in ("backend", "web"):
+            mesh.token(service)
+            mesh.start_proxy(service)
+        until_sync("web reaches backend", lambda: mesh.call()[0] == 200, processes)
+        for _ in range(2):
+            processes.forget(control_plane)
+            control_plane.kill()
+            control_plane.wait()
+            end = time.monotonic() + 1
+            while time.monotonic() < end:
+                assert mesh.call()[0] == 200
+            control_plane = mesh.start_control_plane()
+            assert mesh.call()[0] == 200
+        until_sync(
+            "both proxies are back", lambda: mesh.kumactl("inspect", "dataplanes").count("Online") == 2, processes
+        )
+        mesh.kumactl("delete", "traffic-permission", "allow-all")
+        until_sync("the call is refused", lambda: mesh.call()[0] == 403, processes)
+
+
+def test_the_demo_does_what_it_claims() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "demo"], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=170
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Every step had the outcome it claims" in done.stdout
+
+
+@pytest.mark.parametrize("seconds", [0.5, 4.0])
+def test_the_demo_can_be_stopped_at_any_moment(seconds: float) -> None:
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "demo"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    time.sleep(seconds)
+    started = _descendants(demo.pid)
+    demo.send_signal(signal.SIGINT)
+    _, errors = demo.communicate(timeout=40)
+    assert demo.returncode == 130
+    assert b"Traceback" not in errors
+    assert not [pid for pid in started if is_alive(pid)]
+
+
+def _descendants(pid: int) -> list[int]:
+    found = children_of(pid)
+    return found + [below for child in found for below in _descendants(child)]
