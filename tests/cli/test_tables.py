@@ -35,7 +35,7 @@ def test_columns_are_padded_and_the_last_one_is_not() -> None:
 
 def test_meshes() -> None:
     mtls = {"enabledBackend": "ca-1", "backends": [{"name": "ca-1", "type": "builtin"}]}
-    items = [
+    items: list[dict[str, Any]] = [
         {"name": "default", "mtls": mtls, "modificationTime": before(minutes=3)},
         {"name": "plain", "modificationTime": before(days=4)},
     ]

@@ -1,0 +1,1 @@
+"""Figures, printed beside the machine's own limits: `make bench`."""
