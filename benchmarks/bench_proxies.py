@@ -67,23 +67,23 @@ async def clients(port: int, ca_file: str, count: int, token: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def connected(cp: Running, directory: Path, count: int) -> AsyncIterator[asyncio.StreamReader]:
-    """`count` proxies in another process; yields what they report."""
+async def connected(cp: Running, directory: Path, count: int) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`count` proxies in another process, which is yielded."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "benchmarks.bench_proxies", "clients", str(await cp.parts.xds.port()),
         str(directory / "ca.crt"), str(count), cp.token(), stdout=asyncio.subprocess.PIPE, limit=1 << 26,
     )  # fmt: skip
-    assert process.stdout is not None
     try:
-        yield process.stdout
+        yield process
     finally:
         process.kill()
         await process.wait()
 
 
-async def settle(cp: Running, count: int, reports: asyncio.StreamReader) -> None:
+async def settle(cp: Running, count: int, process: asyncio.subprocess.Process, reports: asyncio.StreamReader) -> None:
     """Return once all proxies are connected and run what they should; drops the reports so far."""
     while len(cp.parts.proxies) < count or not all(p.converged for p in cp.parts.proxies):
+        assert process.returncode is None, "the clients have ended"
         await asyncio.sleep(0.1)
     with contextlib.suppress(TimeoutError):
         while True:
@@ -115,9 +115,11 @@ async def measure(count: int) -> None:
         async with running(directory) as cp:
             await cp.apply(MTLS, ALLOW_ALL)
             before = rss()
-            async with connected(cp, directory, count) as reports:
+            async with connected(cp, directory, count) as process:
+                reports = process.stdout
+                assert reports is not None
                 start = time.perf_counter()
-                await settle(cp, count, reports)
+                await settle(cp, count, process, reports)
                 ready = time.perf_counter() - start
                 memory = (rss() - before) / count
                 times = sorted(await propagation(cp, count, reports))
@@ -126,7 +128,7 @@ async def measure(count: int) -> None:
                 print(f"{memory / 1024:6.0f} KiB per proxy   all connected and configured after {ready:.1f} s")
                 if count == max(SIZES):
                     await idle(count)
-                    await one_endpoint(cp, reports)
+                    await one_endpoint(cp)
 
 
 async def idle(count: int) -> None:
@@ -138,7 +140,7 @@ async def idle(count: int) -> None:
     print(f"  idle with {count} proxies: {used:.2%} of a core (reach < 1 %)")
 
 
-async def one_endpoint(cp: Running, reports: asyncio.StreamReader) -> None:
+async def one_endpoint(cp: Running) -> None:
     """What is generated and sent when one endpoint of one service changes."""
     proxies = list(cp.parts.proxies)
     callers = [p for p in proxies if int(p.key.name[1:]) % SERVICES in ((7 - 1) % SERVICES, (7 - 2) % SERVICES)]
@@ -167,6 +169,8 @@ async def round_trip(count: int = 2000) -> float:
         await reader.read(1000)
     elapsed = time.perf_counter() - start
     writer.close()
+    await writer.wait_closed()
+    await asyncio.sleep(0.01)
     server.close()
     return elapsed / count
 

@@ -38,7 +38,7 @@ def dataplane(name: str, service: str, port: int = 80, calls: tuple[str, ...] = 
     outbound = ", ".join(f"{{port: {20000 + i}, tags: {{kuma.io/service: {s}}}}}" for i, s in enumerate(calls))
     return resource(
         f"{{type: Dataplane, mesh: default, name: {name}, networking: {{address: 10.0.0.1, "
-        f"inbound: [{{port: {port}, servicePort: 9{port}, "
+        f"inbound: [{{port: {port}, servicePort: {port + 900}, "
         f"tags: {{kuma.io/service: {service}, kuma.io/protocol: http{tags}}}}}], outbound: [{outbound}]}}}}"
     )
 
