@@ -16,8 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from functools import partial
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +44,8 @@ def described(number: int) -> Any:
     return dataplane(f"p{number}", f"s{service}", port=10 + number % 60000, calls=calls)
 
 
-def _report(number: int, type_url: TypeUrl) -> None:
-    print(type_url.bucket, number, time.time())
-
-
 async def clients(port: int, ca_file: str, count: int, token: str) -> None:
-    """The other process: connects proxies, and says on standard output what reaches them."""
+    """The other process: connects proxies, until it is killed."""
     ca_pem = Path(ca_file).read_bytes()
     async with contextlib.AsyncExitStack() as stack:
         proxies = []
@@ -58,12 +53,9 @@ async def clients(port: int, ca_file: str, count: int, token: str) -> None:
         channels = [await stack.enter_async_context(channel(port, ca_pem)) for _ in range(min(count, 20))]
         for number in range(count):
             proxy = FakeProxy(f"default.p{number}", token, described(number))
-            proxy.on_response = partial(_report, number)
             proxy.connect(channels[number % len(channels)])
             proxies.append(proxy)
-        while True:
-            await asyncio.sleep(0.002)
-            sys.stdout.flush()
+        await asyncio.Event().wait()
 
 
 @contextlib.asynccontextmanager
@@ -71,7 +63,7 @@ async def connected(cp: Running, directory: Path, count: int) -> AsyncIterator[a
     """`count` proxies in another process, which is yielded."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "benchmarks.bench_proxies", "clients", str(await cp.parts.xds.port()),
-        str(directory / "ca.crt"), str(count), cp.token(), stdout=asyncio.subprocess.PIPE, limit=1 << 26,
+        str(directory / "ca.crt"), str(count), cp.token(),
     )  # fmt: skip
     try:
         yield process
@@ -80,32 +72,37 @@ async def connected(cp: Running, directory: Path, count: int) -> AsyncIterator[a
         await process.wait()
 
 
-async def settle(cp: Running, count: int, process: asyncio.subprocess.Process, reports: asyncio.StreamReader) -> None:
-    """Return once all proxies are connected and run what they should; drops the reports so far."""
+async def settle(cp: Running, count: int, process: asyncio.subprocess.Process) -> None:
+    """Return once all proxies are connected and run what they should."""
     while len(cp.parts.proxies) < count or not all(p.converged for p in cp.parts.proxies):
         assert process.returncode is None, "the clients have ended"
         await asyncio.sleep(0.1)
-    with contextlib.suppress(TimeoutError):
-        while True:
-            async with asyncio.timeout(0.3):
-                await reports.readline()
 
 
-async def propagation(cp: Running, count: int, reports: asyncio.StreamReader) -> list[float]:
-    """Seconds from the API's answer until the last proxy has acknowledged a changed permission, per round."""
+async def propagation(cp: Running, count: int) -> list[tuple[float, float]]:
+    """Per round, the seconds until the last proxy has acknowledged a changed permission.
+
+    They are counted from the request to store it, and from the answer to that request.
+    """
     found = []
     for number in range(ROUNDS):
-        text = ALLOW_ALL.replace("'*'", f"s{number % SERVICES}", 1)
-        await cp.parts.manager.put(resource(text))
-        answered = time.time()
-        waiting, last = set(range(count)), answered
-        while waiting:
-            bucket, who, when = (await reports.readline()).split()
-            if bucket == b"rds":
-                waiting.discard(int(who))
-                last = max(last, float(when))
-        found.append(last - answered)
+        permission = resource(ALLOW_ALL.replace("'*'", f"s{number % SERVICES}", 1))
+        counters = [proxy.record.counters[TypeUrl.ROUTES] for proxy in cp.parts.proxies]
+        expected = sum(counter.acked for counter in counters) + count
+        asked = time.perf_counter()
+        await cp.parts.manager.put(permission)
+        answered = time.perf_counter()
+        while sum(counter.acked for counter in counters) < expected:
+            await asyncio.sleep(0.0005)
+        now = time.perf_counter()
+        found.append((now - asked, now - answered))
+        await asyncio.sleep(1.5)  # the insights of this round are written before the next
     return found
+
+
+def _shown(times: Sequence[float]) -> str:
+    """Median and worst of a few rounds; with so few, the worst stands for p99."""
+    return f"p50 {statistics.median(times) * 1e3:6.1f} ms, worst {max(times) * 1e3:6.1f} ms"
 
 
 async def measure(count: int) -> None:
@@ -116,16 +113,15 @@ async def measure(count: int) -> None:
             await cp.apply(MTLS, ALLOW_ALL)
             before = rss()
             async with connected(cp, directory, count) as process:
-                reports = process.stdout
-                assert reports is not None
                 start = time.perf_counter()
-                await settle(cp, count, process, reports)
+                await settle(cp, count, process)
                 ready = time.perf_counter() - start
                 memory = (rss() - before) / count
-                times = sorted(await propagation(cp, count, reports))
-                p50, worst = statistics.median(times), times[-1]
-                print(f"  {count:>5} proxies: p50 {p50 * 1e3:7.1f} ms   p99 {worst * 1e3:7.1f} ms   ", end="")
-                print(f"{memory / 1024:6.0f} KiB per proxy   all connected and configured after {ready:.1f} s")
+                asked, answered = zip(*await propagation(cp, count), strict=True)
+                print(f"  {count:>5} proxies: {_shown(answered)} from the answer; {_shown(asked)} from the request")
+                print(
+                    f"{'':>8}{memory / 1024:.0f} KiB per proxy; all were connected and configured after {ready:.1f} s"
+                )
                 if count == max(SIZES):
                     await idle(count)
                     await one_endpoint(cp)
@@ -133,6 +129,7 @@ async def measure(count: int) -> None:
 
 async def idle(count: int) -> None:
     """What `count` proxies cost while nothing changes."""
+    await asyncio.sleep(5)
     start = os.times()
     await asyncio.sleep(IDLE_SECONDS)
     end = os.times()

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import jwt
@@ -157,10 +158,17 @@ def _keys(mesh: str, secrets: Secrets) -> list[tuple[int, str]]:
 
 
 def _load(secret: Resource[SecretSpec]) -> rsa.RSAPrivateKey:
-    try:
-        key = serialization.load_pem_private_key(secret.spec.data, None)
-    except (ValueError, TypeError):
-        key = None
-    if not isinstance(key, rsa.RSAPrivateKey):
+    key = _parsed(secret.spec.data)
+    if key is None:
         raise Unauthenticated(f'Secret "{secret.name}" in mesh "{secret.mesh}" does not hold an RSA key in PEM')
     return key
+
+
+@lru_cache(maxsize=64)
+def _parsed(pem: bytes) -> rsa.RSAPrivateKey | None:
+    """The key in `pem`. Kept, because checking an RSA key takes as long as verifying hundreds of tokens."""
+    try:
+        key = serialization.load_pem_private_key(pem, None)
+    except (ValueError, TypeError):
+        return None
+    return key if isinstance(key, rsa.RSAPrivateKey) else None

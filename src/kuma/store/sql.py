@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime
@@ -44,6 +44,7 @@ KEPT_REVISIONS = 10_000
 BUFFERED_COMMITS = 10_000
 """How far a watcher may fall behind before it is given a new listing instead."""
 _TRIM_EVERY = 100
+_KEYS_PER_QUERY = 200
 WRITES = "kuma_writes"
 """Execution option of connections that write: a dialect may have to begin their transactions in another way."""
 
@@ -113,8 +114,7 @@ class SqlStore:
         async with self._lock:
             async with self._writer.begin() as connection:
                 transaction = _Transaction(connection, self._clock.now(), self._sealer)
-                for operation in operations:
-                    await transaction.do(operation)
+                await transaction.do_all(operations)
                 revision = await transaction.finish()
             if transaction.changed:
                 commit = Commit(revision, tuple(transaction.changed))
@@ -183,14 +183,21 @@ class _Transaction:
         self.stored: list[AnyResource] = []
         self.changed: list[Put | Removed] = []
 
-    async def do(self, operation: Operation) -> None:
+    async def do_all(self, operations: Iterable[Operation]) -> None:
+        """Do operations in their order; updates that follow each other go to the database together."""
+        for is_update, group in groupby(operations, key=lambda operation: isinstance(operation, Update)):
+            if is_update:
+                await self._update([operation.resource for operation in group if isinstance(operation, Update)])
+            else:
+                for operation in group:
+                    await self._do(operation)
+
+    async def _do(self, operation: Operation) -> None:
         if isinstance(operation, Create):
             await self._create(operation)
-        elif isinstance(operation, Update):
-            await self._update(operation)
         elif isinstance(operation, Delete):
             await self._delete(operation)
-        else:
+        elif isinstance(operation, Expect):
             await self._expect(operation)
 
     async def finish(self) -> int:
@@ -222,23 +229,37 @@ class _Transaction:
             raise AlreadyExists(f"{resource.key} already exists") from None
         self._note(resource)
 
-    async def _update(self, operation: Update) -> None:
-        old = operation.resource
-        created = await self._connection.execute(sa.select(_resources.c.creation_time).where(_is(old.key)))
-        resource = replace(
-            old,
-            version=old.version + 1,
-            creation_time=datetime.fromisoformat(created.scalar_one_or_none() or codec.rfc3339(self._now)),
-            modification_time=self._now,
+    async def _update(self, olds: Sequence[AnyResource]) -> None:
+        stored = await self._locked([old.key for old in olds])
+        updated: dict[Key, AnyResource] = {}
+        for old in olds:
+            found = stored.get(old.key)
+            if found is None or found.version != old.version or old.key in updated:
+                raise Conflict(f"{old.key} has been changed by somebody else")
+            created = datetime.fromisoformat(found.creation_time)
+            updated[old.key] = replace(old, version=old.version + 1, creation_time=created, modification_time=self._now)
+        columns = _resources.c
+        statement = sa.update(_resources).where(
+            columns.kind == sa.bindparam("k"), columns.mesh == sa.bindparam("m"), columns.name == sa.bindparam("n")
         )
-        done = await self._connection.execute(
-            sa.update(_resources)
-            .where(_is(old.key), _resources.c.version == old.version)
-            .values(**encode(resource, self._sealer))
-        )
-        if done.rowcount != 1:
-            raise Conflict(f"{old.key} has been changed by somebody else")
-        self._note(resource)
+        rows = []
+        for resource in updated.values():
+            row = encode(resource, self._sealer)
+            rows.append({**row, "k": row.pop("kind"), "m": row.pop("mesh"), "n": row.pop("name")})
+            self._note(resource)
+        await self._connection.execute(statement, rows)
+
+    async def _locked(self, keys: Sequence[Key]) -> dict[Key, Any]:
+        """Version and time of creation of the resources that exist, which nobody else can change until the end."""
+        columns = _resources.c
+        found: dict[Key, Any] = {}
+        for start in range(0, len(keys), _KEYS_PER_QUERY):
+            wanted = [(key.kind, key.mesh, key.name) for key in keys[start : start + _KEYS_PER_QUERY]]
+            query = sa.select(columns.kind, columns.mesh, columns.name, columns.version, columns.creation_time)
+            named = sa.tuple_(columns.kind, columns.mesh, columns.name).in_(wanted)
+            for row in await self._connection.execute(query.where(named).with_for_update()):
+                found[Key(row.kind, row.mesh, row.name)] = row
+        return found
 
     def _note(self, resource: AnyResource) -> None:
         self.stored.append(resource)

@@ -6,7 +6,7 @@ depend on what changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -38,10 +38,7 @@ class MeshConfig:
     def __init__(self, view: MeshView, previous: MeshConfig | None = None) -> None:
         self.view = view
         self.mtls = view.enabled_backend is not None
-        unchanged = previous is not None and previous.view.dataplanes is view.dataplanes
-        self._members: Mapping[str, tuple[Member, ...]] = (
-            previous._members if previous and unchanged else _members(view.dataplanes.values())
-        )
+        self._inbounds, self._members = _members(view, previous)
         same_permissions = previous is not None and previous.view.permissions is view.permissions
         self._admissions: dict[Tags, Admission] = previous._admissions if previous and same_permissions else {}
         self._selected = permissions.selected_source_tags(view.permissions.values())
@@ -143,15 +140,30 @@ class MeshConfig:
         return frozenset(edited | callers)
 
 
-def _members(resources: Iterable[Resource[DataplaneSpec]]) -> Mapping[str, tuple[Member, ...]]:
-    found: dict[str, list[Member]] = {}
-    for resource in resources:
-        networking = resource.spec.net
-        for inbound in networking.inbound:
-            address = networking.advertised_address or dataplanes.listen_address(networking, inbound)
-            member = Member(_sorted(inbound.tags), inbound.protocol, (address, inbound.port), inbound.is_ready)
-            found.setdefault(inbound.service, []).append(member)
-    return {service: tuple(members) for service, members in found.items()}
+_Inbounds = Mapping[str, tuple[Resource[DataplaneSpec], tuple[tuple[str, Member], ...]]]
+
+
+def _members(view: MeshView, previous: MeshConfig | None) -> tuple[_Inbounds, Mapping[str, tuple[Member, ...]]]:
+    """The inbounds of every Dataplane with their services, and the members of every service."""
+    if previous is not None and previous.view.dataplanes is view.dataplanes:
+        return previous._inbounds, previous._members
+    known: _Inbounds = previous._inbounds if previous else {}
+    inbounds, found = {}, dict[str, list[Member]]()
+    for name, resource in view.dataplanes.items():
+        made = known.get(name)
+        inbounds[name] = made if made and made[0] is resource else (resource, tuple(_inbounds(resource.spec.net)))
+        for service, member in inbounds[name][1]:
+            found.setdefault(service, []).append(member)
+    return inbounds, {service: tuple(members) for service, members in found.items()}
+
+
+def _inbounds(networking: Networking) -> Iterator[tuple[str, Member]]:
+    for inbound in networking.inbound:
+        address = networking.advertised_address or dataplanes.listen_address(networking, inbound)
+        yield (
+            inbound.service,
+            Member(_sorted(inbound.tags), inbound.protocol, (address, inbound.port), inbound.is_ready),
+        )
 
 
 def _sorted(tags: Mapping[str, str]) -> Tags:

@@ -1,0 +1,18 @@
+"""What holds for all tests: none leaves tasks behind."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--bless", action="store_true", help="take today's Envoy configuration as the golden one")
+
+
+@pytest.fixture(autouse=True)
+async def no_task_is_left(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    left = {task for task in asyncio.all_tasks() - before if task is not asyncio.current_task() and not task.done()}
+    assert not left, f"tasks left behind: {[task.get_name() for task in left]}"
