@@ -1,8 +1,9 @@
-"""From resources to the whole configuration of one Envoy. After an intended change: `pytest --bless`, and read the diff.
+"""From resources to the whole configuration of one Envoy. After an intended change: `pytest --bless`; read the diff.
 
 A case is a file `cases/NAME.yaml` with the resources of a mesh; the proxy is that of its first Dataplane.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ TYPES: dict[TypeUrl, Any] = {
 
 def readable(type_url: TypeUrl, entry: Entry) -> Any:
     message = TYPES[type_url].FromString(discovery_pb2.Resource.FromString(entry.wire).resource.value)
-    return json_format.MessageToDict(message)
+    return json.loads(json_format.MessageToJson(message))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
