@@ -1,0 +1,38 @@
+"""`docs/configuration.md` lists every setting, as the code has it. Write it anew with `pytest --bless`."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic.alias_generators import to_camel
+
+from kuma import config
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
+HEAD = """# Configuration of the control plane
+
+Settings come from defaults, then from a YAML file (`kuma-cp run -c FILE`), then from the environment. Unknown settings
+are refused.
+
+| In the file | In the environment | Default | Meaning |
+|---|---|---|---|
+"""
+
+
+def table() -> str:
+    rows = []
+    for variable, path in config.variables():
+        section: Any = config.Settings
+        for part in path[:-1]:
+            section = section.model_fields[part].annotation
+        info = section.model_fields[path[-1]]
+        default = "" if info.default in (None, ()) else f"`{info.default}`"
+        name = ".".join(to_camel(part) for part in path)
+        rows.append(f"| `{name}` | `{variable}` | {default} | {info.description} |\n")
+    return HEAD + "".join(rows)
+
+
+def test_every_setting_is_described(request: pytest.FixtureRequest) -> None:
+    if request.config.getoption("--bless"):
+        PAGE.write_text(table())
+    assert PAGE.read_text() == table()
