@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 from demo.mesh import Ports
@@ -45,7 +46,11 @@ def test_the_tour(tmp_path: Path) -> None:
             elif command.startswith("kuma-cp"):
                 ready = tmp_path / ".kuma" / "tls.crt"
                 until("the control plane has started", ready.exists, processes)
-                until("it logs", lambda n=number: "mesh created" in processes.tail(str(n)), processes)
+                until("it has made the first mesh", partial(_says, processes, number, "mesh created"), processes)
+
+
+def _says(processes: Processes, number: int, text: str) -> bool:
+    return text in processes.tail(str(number))
 
 
 def _commands(text: str) -> list[str]:

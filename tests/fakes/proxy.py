@@ -112,8 +112,8 @@ class FakeProxy:
                 for request in self._answers(response):
                     await call.write(request)
             raise StreamEnded(await call.code(), await call.details())
-        except grpc.aio.AioRpcError as error:
-            raise StreamEnded(error.code(), str(error.details())) from error
+        except grpc.aio.AioRpcError as error:  # of a write, say; the call itself knows why it ended
+            raise StreamEnded(await call.code(), await call.details()) from error
         finally:
             call.cancel()
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kuma.base.errors import InvalidResource
-from kuma.resources import codec
+from kuma.resources import codec, kinds, parsing
 
 
 def mesh(backend: dict[str, Any] | None = None, **mtls: Any) -> dict[str, Any]:
@@ -97,3 +97,8 @@ def test_any_text_is_either_documents_or_a_clear_error(text: str) -> None:
 def test_a_key_written_twice_is_refused() -> None:
     with pytest.raises(InvalidResource, match="written twice"):
         list(codec.documents("type: Mesh\nname: a\nname: b\n"))
+
+
+def test_a_mesh_has_no_dot_in_its_name() -> None:
+    with pytest.raises(InvalidResource, match="name: must not contain a dot"):
+        parsing.check_key(kinds.MESH.key("a.b"))

@@ -251,3 +251,14 @@ async def test_an_unknown_type_ends_the_stream_with_its_name(cp: Running) -> Non
     await call.write(discovery_pb2.DeltaDiscoveryRequest(node=proxy.node, type_url="type.googleapis.com/what"))
     assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "type.googleapis.com/what" in str(await call.details())
+
+
+async def test_an_older_stream_that_ends_does_not_overwrite_what_a_newer_one_has_told(cp: Running) -> None:
+    first = await cp.proxy(WEB)
+    await cp.insight(WEB, lambda i: i.online)
+    second = await cp.proxy(WEB)
+    await second.until(lambda: second.names(TypeUrl.LISTENER))
+    await first.failure()
+    await cp.insight(WEB, lambda i: len(i.subscriptions) == 2)
+    await asyncio.sleep(1.5)  # longer than insights are held back
+    assert (await cp.insight(WEB, lambda i: True)).online

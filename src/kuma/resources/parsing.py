@@ -54,6 +54,8 @@ def check_key(key: Key) -> None:
         InvalidResource: a name is empty, too long, or has other characters than a DNS subdomain.
     """
     violations = [*_name("name", key.name, 63 if key.kind == "Mesh" else 253)]
+    if key.kind == "Mesh" and "." in key.name:
+        violations.append(Violation("name", "must not contain a dot: proxies are called <mesh>.<name>"))
     if key.kind != "Mesh" and key.mesh:
         violations += _name("mesh", key.mesh, 63)
     if violations:

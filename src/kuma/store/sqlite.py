@@ -75,7 +75,8 @@ def _sealer(path: Path, key_file: Path | None) -> Sealer:
 
 
 def _engine(path: Path) -> AsyncEngine:
-    engine = create_async_engine(sa.URL.create("sqlite+aiosqlite", database=str(path)))
+    # In a storm of proxies readers wait for each other rather than fail.
+    engine = create_async_engine(sa.URL.create("sqlite+aiosqlite", database=str(path)), pool_timeout=300)
 
     @event.listens_for(engine.sync_engine, "connect")
     def connect(connection: Any, _: object) -> None:

@@ -34,19 +34,28 @@ class Presented:
     version: Version
 
 
+def proxy_key(node: base_pb2.Node) -> Key:
+    """The Dataplane that a node says it runs for.
+
+    Raises:
+        InvalidResource: its id is not `<mesh>.<name>`.
+    """
+    mesh, dot, name = node.id.partition(".")
+    if not (mesh and dot and name):
+        raise InvalidResource.of("node.id", f'has to be "<mesh>.<name>", got "{node.id[:300]}"')
+    return kinds.DATAPLANE.key(name, mesh)
+
+
 def presented(node: base_pb2.Node) -> Presented:
     """Read the node of a stream's first request.
 
     Raises:
         InvalidResource: the id is not `<mesh>.<name>`, or the Dataplane that came along is wrong or another one's.
     """
-    mesh, dot, name = node.id.partition(".")
-    if not (mesh and dot and name):
-        raise InvalidResource.of("node.id", f'has to be "<mesh>.<name>", got "{node.id[:300]}"')
-    key = kinds.DATAPLANE.key(name, mesh)
+    key = proxy_key(node)
     metadata = json_format.MessageToDict(node.metadata)
     text = metadata.get("dataplane.resource")
-    dataplane = _dataplane(text, mesh) if isinstance(text, str) and text else None
+    dataplane = _dataplane(text, key.mesh) if isinstance(text, str) and text else None
     if dataplane is not None and dataplane.key != key:
         raise InvalidResource.of("node.id", f"says {key}, but the resource that came along is {dataplane.key}")
     return Presented(key, dataplane, _version(metadata.get("version")))
@@ -87,30 +96,32 @@ class Arrivals:
         self._views = views
         self._clock = clock
 
-    async def admit(self, proxy: Presented, token: str) -> tuple[Resource[DataplaneSpec], tokens.DataplaneIdentity]:
+    async def admit(self, proxy: Presented, identity: tokens.DataplaneIdentity) -> Resource[DataplaneSpec]:
         """The stored Dataplane of an authenticated proxy; stores the one that it brought along.
 
         A token has to hold for what is stored as well as for what is to replace it: otherwise any service could
         take the place of another by its name.
 
         Raises:
-            Unauthenticated: the token is missing or does not hold.
-            AccessDenied: the token is another proxy's.
-            InvalidResource: the Dataplane breaks a rule, or there is none.
+            AccessDenied: the token is another proxy's, or there is no such Dataplane.
+            InvalidResource: the Dataplane breaks a rule.
         """
-        identity = self.authenticate(proxy.key.mesh, token)
         stored = await self._manager.find(proxy.key)
         for dataplane in (stored, proxy.dataplane):
             if dataplane is not None:
                 self.authorize(identity, dataplane)
-        if proxy.dataplane is None:
-            if stored is None:
-                raise AccessDenied(_NOT_FOUND.format(mesh=proxy.key.mesh, name=proxy.key.name))
-            return stored, identity
-        return await self._register(proxy.dataplane, stored), identity
+        if proxy.dataplane is not None:
+            return await self._register(proxy.dataplane, stored)
+        if stored is None:
+            raise AccessDenied(_NOT_FOUND.format(mesh=proxy.key.mesh, name=proxy.key.name))
+        return stored
 
     def authenticate(self, mesh: str, token: str) -> tokens.DataplaneIdentity:
-        """Who holds `token`, as far as the signing keys of the mesh vouch for it."""
+        """Who holds `token`, as far as the signing keys of the mesh vouch for it.
+
+        Raises:
+            Unauthenticated: it is missing or does not hold.
+        """
         if not token:
             raise Unauthenticated(
                 "a dataplane token is required; make one with `kumactl generate dataplane-token` "

@@ -102,16 +102,18 @@ class Insights:
         self._store = store
         self._clock = clock
         self._instance = instance
+        self._open: dict[Key, Record] = {}
         self._changed: dict[Key, Record] = {}
         self._wake = asyncio.Event()
 
     async def open(self, key: Key, version: Version) -> Record:
         """Begin the record of a new stream of the Dataplane called `key`."""
         now = self._clock.now()
-        pending = self._changed.get(kinds.DATAPLANE_INSIGHT.key(key.name, key.mesh))
-        stored = await self._find(kinds.DATAPLANE_INSIGHT.key(key.name, key.mesh))
-        before = pending.spec() if pending else stored.spec if stored else DataplaneInsightSpec()
-        record = Record(key, self._instance, now, version, before)
+        insight = kinds.DATAPLANE_INSIGHT.key(key.name, key.mesh)
+        stored = await self._find(insight)
+        newer = self._open.get(insight) or self._changed.get(insight)  # than what is stored
+        before = newer.spec() if newer else stored.spec if stored else DataplaneInsightSpec()
+        record = self._open[insight] = Record(key, self._instance, now, version, before)
         record.stored = stored
         self.note(record)
         return record
@@ -124,7 +126,8 @@ class Insights:
     def close(self, record: Record) -> None:
         """End the record of a stream, unless a newer stream of the same proxy has begun one."""
         record.close(self._clock.now())
-        if self._changed.get(record.key, record) is record:
+        if self._open.get(record.key) is record:
+            del self._open[record.key]
             self.note(record)
 
     async def run(self) -> None:

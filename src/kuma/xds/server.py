@@ -18,6 +18,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from kuma.base import aio
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Misconfigured, Unauthenticated
+from kuma.pki.tokens import DataplaneIdentity
 from kuma.xds import arrivals
 from kuma.xds.arrivals import Arrivals, Presented
 from kuma.xds.departures import Departures
@@ -80,11 +81,21 @@ class Discovery:
     async def delta(self, requests: AsyncIterator[Any], context: Any) -> None:
         """Serve one `DeltaAggregatedResources` stream to its end."""
         try:
+            await self._stream(requests, context)
+        except (grpc.aio.AbortError, grpc.aio.UsageError):
+            raise
+        except Exception:
+            log.exception("stream failed", peer=context.peer())  # the proxy is told nothing of it, and tries again
+            await context.abort(grpc.StatusCode.INTERNAL, "internal error")
+
+    async def _stream(self, requests: AsyncIterator[Any], context: Any) -> None:
+        try:
             first = await anext(requests, None)
             if first is None:
                 return
-            who = arrivals.presented(first.node)
-            proxy = await self._connect(who, _token(context))
+            # Before anything else of the request is looked at.
+            identity = self._arrivals.authenticate(arrivals.proxy_key(first.node).mesh, _token(context))
+            proxy = await self._connect(arrivals.presented(first.node), identity)
         except KumaError as error:
             self._metrics.refused.inc()
             log.warning("proxy refused", peer=context.peer(), reason=str(error))
@@ -101,9 +112,9 @@ class Discovery:
         finally:
             self._disconnect(proxy)
 
-    async def _connect(self, who: Presented, token: str) -> Proxy:
+    async def _connect(self, who: Presented, identity: DataplaneIdentity) -> Proxy:
         await self._departures.back(who.key)
-        dataplane, identity = await self._arrivals.admit(who, token)
+        dataplane = await self._arrivals.admit(who, identity)
 
         # A proxy that reconnects still runs its configuration: it must not be sent less than what is stored.
         await self._meshes.until_seen(dataplane)
