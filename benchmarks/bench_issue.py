@@ -17,7 +17,7 @@ from kuma.pki import builtin
 from kuma.pki.authority import LocalAuthority
 from kuma.pki.issuer import Issuer
 from kuma.pki.x509 import PrivateKey
-from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME, BuiltinConf, CaCert
+from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME, CaCert, Conf
 
 SECONDS = 2.0
 TARGET, SHARE = 4000, 0.2
@@ -58,7 +58,7 @@ async def issued(authority: LocalAuthority) -> float:
 def main() -> None:
     """Print the figures."""
     print("Leaves issued per second (ECDSA P-256 leaf, one core)")
-    for name, conf in (("ECDSA P-256", BuiltinConf()), ("RSA-2048", BuiltinConf(ca_cert=CaCert(rsa_bits=2048)))):
+    for name, conf in (("ECDSA P-256", Conf()), ("RSA-2048", Conf(ca_cert=CaCert(rsa_bits=2048)))):
         pair = asyncio.run(builtin.create_root("default", conf, SystemClock()))
         limit, ours = raw(pair.key), asyncio.run(issued(LocalAuthority("ca-1", pair)))
         print(f"  {name + ' root:':<18}{ours:>8,.0f}   ", end="")

@@ -82,7 +82,7 @@ def build(settings: Settings, store: Store, clock: Clock) -> ControlPlane:
     registry = CollectorRegistry()
     instance = f"{platform.node()}-{secrets.token_hex(2)}"
     certificate = _certificate(settings, clock)
-    manager = ResourceManager(store, {"Mesh": MeshRules(clock), "Secret": SecretRules()})
+    manager = ResourceManager(store, {"Mesh": MeshRules(clock), "Secret": SecretRules(clock)})
     views = Views(store)
 
     metrics = Metrics(registry)

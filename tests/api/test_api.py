@@ -58,7 +58,7 @@ async def issue(mesh: str, name: str, *_: Any) -> str:
 @pytest.fixture
 async def manager(tmp_path: Path) -> AsyncIterator[ResourceManager]:
     store = await open_sqlite(tmp_path / "kuma.db", SystemClock())
-    yield ResourceManager(store, {"Mesh": MeshRules(SystemClock()), "Secret": SecretRules()})
+    yield ResourceManager(store, {"Mesh": MeshRules(SystemClock()), "Secret": SecretRules(SystemClock())})
     await store.close()
 
 

@@ -68,6 +68,12 @@ class Running:
             while described.key in self.parts.proxies:
                 await asyncio.sleep(0.01)
 
+    async def settled(self, count: int) -> None:
+        """Return once `count` proxies are connected and run what they should."""
+        async with asyncio.timeout(10):
+            while len(self.parts.proxies) < count or not all(proxy.converged for proxy in self.parts.proxies):
+                await asyncio.sleep(0.01)
+
     async def insight(self, described: Resource[Any], holds: Callable[[Any], Any]) -> Any:
         """The insight of a Dataplane, once it is as expected."""
         key = kinds.DATAPLANE_INSIGHT.key(described.name, described.mesh)

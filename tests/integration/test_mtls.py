@@ -1,6 +1,7 @@
 """Mutual TLS between real Envoys."""
 
 import asyncio
+import base64
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +12,8 @@ from kuma.base.clock import SystemClock
 from kuma.pki import builtin
 from kuma.pki.authority import LocalAuthority
 from kuma.pki.issuer import Issuer
-from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME, BuiltinConf
+from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME, Conf
+from tests.fakes import cas
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, resource, running
 from tests.integration.sidecars import Sidecars, exchange, http_status, sidecars, until
 
@@ -72,7 +74,7 @@ async def test_an_inbound_admits_only_certificates_of_its_mesh(cp: Running, mesh
     secrets = cp.parts.views.view("default").secrets
     own = builtin.open_authority("default", "ca-1", secrets)
     assert isinstance(own, LocalAuthority)
-    foreign = LocalAuthority("other", await builtin.create_root("default", BuiltinConf(), SystemClock()))
+    foreign = LocalAuthority("other", await builtin.create_root("default", Conf(), SystemClock()))
     no_certificate = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     no_certificate.check_hostname, no_certificate.verify_mode = False, ssl.CERT_NONE
     assert await http_status(backend.port, tls=await context_with(own, tmp_path)) == 200
@@ -186,3 +188,18 @@ async def test_nobody_can_tell_a_proxys_key(cp: Running, mesh: Sidecars, tmp_pat
 def test_resources_in_these_tests_are_valid() -> None:
     for text in (MTLS, OFF, ALLOW_ALL, allow("team: a", "kuma.io/service: backend")):
         assert resource(text)
+
+
+@pytest.mark.parametrize("with_root", [True, False])
+async def test_envoys_trust_a_provided_chain(cp: Running, mesh: Sidecars, tmp_path: Path, with_root: bool) -> None:
+    """Proxies present leaf and intermediates; without the root in the chain, its topmost certificate is trusted."""
+    root = cas.root(tmp_path, "root", cas.with_extensions("basicConstraints=CA:TRUE", "keyUsage=keyCertSign"))
+    lower = cas.intermediate(tmp_path, "lower", "root")
+    for name, text in (("cert", lower.cert + root.cert if with_root else lower.cert), ("key", lower.key)):
+        data = base64.b64encode(text.encode()).decode()
+        await cp.apply(f"{{type: Secret, mesh: default, name: {name}, data: {data}}}")
+    conf = "type: provided, conf: {cert: {secret: cert}, key: {secret: key}}"
+    await cp.apply(MTLS.replace("type: builtin", conf), ALLOW_ALL)
+    await mesh.start("backend")
+    web = await mesh.start("web", calls=("backend",))
+    assert await until("web reaches backend", lambda: web.call("backend")) == 200

@@ -18,12 +18,12 @@ from kuma.pki import builtin
 from kuma.pki.authority import Authority, LocalAuthority, SignedLeaf, SignRequest
 from kuma.pki.issuer import Identity, IssueFailed, Issuer
 from kuma.pki.x509 import CaPair
-from kuma.resources.mesh import BuiltinConf, CaCert
+from kuma.resources.mesh import CaCert, Conf
 from tests.fakes.clock import ManualClock
 
 URIS = ("spiffe://default/web", "kuma://version/v1")
 MONTH = timedelta(days=30)
-CONFS = {"ecdsa": BuiltinConf(), "rsa": BuiltinConf(ca_cert=CaCert(rsa_bits=2048))}
+CONFS = {"ecdsa": Conf(), "rsa": Conf(ca_cert=CaCert(rsa_bits=2048))}
 
 
 @pytest.fixture(scope="session", params=list(CONFS.values()), ids=list(CONFS))
@@ -93,7 +93,7 @@ async def test_the_profile_of_a_root(pair: CaPair) -> None:
 
 
 async def test_the_configured_size_of_rsa_is_used() -> None:
-    conf = BuiltinConf(ca_cert=CaCert(rsa_bits=3072, expiration="2d"))
+    conf = Conf(ca_cert=CaCert(rsa_bits=3072, expiration="2d"))
     pair = await builtin.create_root("default", conf, SystemClock())
     assert isinstance(pair.key, rsa.RSAPrivateKey)
     assert pair.key.key_size == 3072
@@ -155,7 +155,7 @@ async def test_a_key_is_never_shown(pair: CaPair) -> None:
 
 @given(st.lists(st.from_regex(r"[A-Za-z0-9._-]{1,40}", fullmatch=True), min_size=1, max_size=20, unique=True))
 async def test_any_services_make_a_leaf_that_parses(services: list[str]) -> None:
-    pair = await builtin.create_root("default", BuiltinConf(), SystemClock())
+    pair = await builtin.create_root("default", Conf(), SystemClock())
     uris = tuple(f"spiffe://default/{service}" for service in services)
     leaf = leaf_of(await Issuer(SystemClock()).issue(LocalAuthority("ca-1", pair), uris, MONTH))
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

@@ -14,7 +14,7 @@ from kuma.pki.authority import AuthorityUnusable
 from kuma.pki.mesh_rules import MeshRules
 from kuma.pki.secret_rules import SecretRules
 from kuma.resources import codec, kinds
-from kuma.resources.mesh import BuiltinConf
+from kuma.resources.mesh import Conf
 from kuma.resources.resource import Resource
 from kuma.resources.secret import SecretSpec
 from kuma.store.manager import ResourceManager
@@ -31,7 +31,7 @@ TOKEN_KEY = "dataplane-token-signing-key-default-1"
 @pytest.fixture
 async def manager(tmp_path: Path) -> AsyncIterator[ResourceManager]:
     store = await open_sqlite(tmp_path / "kuma.db", SystemClock())
-    yield ResourceManager(store, {"Mesh": MeshRules(SystemClock()), "Secret": SecretRules()})
+    yield ResourceManager(store, {"Mesh": MeshRules(SystemClock()), "Secret": SecretRules(SystemClock())})
     await store.close()
 
 
@@ -105,7 +105,7 @@ async def test_a_secret_in_use_is_not_deleted(manager: ResourceManager, key: Any
 @pytest.mark.parametrize("key", [CERT, KEY])
 async def test_a_secret_in_use_is_not_damaged(manager: ResourceManager, key: Any) -> None:
     await manager.put(mesh("ca-1"))
-    other = await builtin.create_root("default", BuiltinConf(), SystemClock())
+    other = await builtin.create_root("default", Conf(), SystemClock())
     for data in (b"nonsense", *(s.spec.data for s in builtin.to_secrets("default", "x", other))):
         with pytest.raises(InvalidResource, match='data: would break mTLS backend "ca-1"'):
             await manager.put(Resource(key, SecretSpec(data=data)))

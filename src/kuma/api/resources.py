@@ -64,9 +64,12 @@ class _KindRoutes:
 
     async def read(self, request: Request, name: str) -> Response:
         mesh = await self._begin(request, "Could not retrieve a resource")
-        resource = await self._context.manager.get(self._kind.key(name, mesh))
+        resource = self._shown(await self._context.manager.get(self._kind.key(name, mesh)))
         kubernetes = request.query_params.get("format") in ("k8s", "kubernetes")
         return json_answer(codec.to_kubernetes(resource) if kubernetes else codec.to_universal(resource))
+
+    def _shown(self, resource: Resource[Any]) -> Resource[Any]:
+        return resource.with_spec(self._kind.shown(resource.spec))
 
     async def write(self, request: Request, name: str) -> Response:
         mesh = await self._begin(request, "Could not process a resource")
@@ -119,7 +122,7 @@ async def page(
     name = request.query_params.get("name", "")
     found = await context.manager.list(kind.name, mesh, name_contains=name, offset=offset, limit=size)
     items: Sequence[Any] = (
-        await show(found.items) if show else [codec.to_universal(resource) for resource in found.items]
+        await show(found.items) if show else [codec.to_universal(r.with_spec(kind.shown(r.spec))) for r in found.items]
     )
     following = offset + size
     next_url = str(request.url.include_query_params(offset=following)) if following < found.total else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -62,12 +63,19 @@ class Authority(Protocol):
 
 
 class LocalAuthority:
-    """An authority whose key this process holds."""
+    """An authority whose key this process holds.
 
-    def __init__(self, name: str, pair: CaPair) -> None:
+    `chain` leads from its own certificate upwards. What is self-issued in it (or, without that, the topmost) is the
+    root that verifiers trust; the rest is presented with every leaf.
+    """
+
+    def __init__(self, name: str, pair: CaPair, chain: Sequence[x509.Certificate] = ()) -> None:
         self._name = name
-        self._roots_pem = certificate_pem(pair.certificate)
-        self._not_after = pair.certificate.not_valid_after_utc
+        whole = tuple(chain) or (pair.certificate,)
+        roots = tuple(c for c in whole if c.subject == c.issuer) or whole[-1:]
+        self._intermediates = tuple(c for c in whole if c not in roots)
+        self._roots_pem = b"".join(certificate_pem(root) for root in roots)
+        self._not_after = min(certificate.not_valid_after_utc for certificate in whole)
         self._builder = LeafBuilder(pair)
 
     @property
@@ -83,4 +91,5 @@ class LocalAuthority:
         return self._not_after
 
     async def sign(self, request: SignRequest) -> SignedLeaf:
-        return SignedLeaf(self._builder.build(request.public_key, request.uris, request.not_before, request.not_after))
+        leaf = self._builder.build(request.public_key, request.uris, request.not_before, request.not_after)
+        return SignedLeaf(leaf, self._intermediates)

@@ -14,7 +14,7 @@ from kuma.base.clock import Clock
 from kuma.pki.authority import Authority, AuthorityUnusable, LocalAuthority
 from kuma.pki.x509 import CaPair, PrivateKey, build_root, certificate_pem, key_pem
 from kuma.resources import kinds
-from kuma.resources.mesh import BuiltinConf
+from kuma.resources.mesh import Conf
 from kuma.resources.resource import Resource
 from kuma.resources.secret import SecretSpec
 
@@ -26,7 +26,7 @@ def secret_names(mesh: str, backend: str) -> tuple[str, str]:
     return f"{mesh}.ca-builtin-cert-{backend}", f"{mesh}.ca-builtin-key-{backend}"
 
 
-async def create_root(mesh: str, conf: BuiltinConf, clock: Clock) -> CaPair:
+async def create_root(mesh: str, conf: Conf, clock: Clock) -> CaPair:
     """A new root for a mesh: ECDSA P-256, or RSA if its size is configured."""
     ca_cert = conf.ca_cert
     key: PrivateKey

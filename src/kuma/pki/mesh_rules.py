@@ -6,7 +6,8 @@ from typing import Any
 
 from kuma.base.clock import Clock
 from kuma.base.errors import InvalidResource, NotFound
-from kuma.pki import builtin, tokens
+from kuma.pki import builtin, provided, tokens
+from kuma.pki.authority import AuthorityUnusable
 from kuma.resources import kinds
 from kuma.resources.mesh import Backend, MeshSpec
 from kuma.resources.resource import Key, Resource
@@ -27,9 +28,12 @@ class MeshRules:
         if old is None and await _find(store, kinds.SECRET.key(tokens.signing_key_name(new.name), new.name)) is None:
             created.append(await tokens.new_signing_key(new.name))
         for index, backend in enumerate(new.spec.mtls.backends if new.spec.mtls else ()):
+            if backend.type == "provided":
+                warnings += await self._provided(new.name, backend, index, store)
+                continue
             created += await self._root(new.name, backend, index, store)
             before = _backend(old, backend.name)
-            if before is not None and before.conf != backend.conf:
+            if before is not None and before.type == "builtin" and before.settings != backend.settings:
                 warnings.append(
                     f'mtls.backends[{index}].conf: the root of backend "{backend.name}" exists and stays as it is; '
                     "list a backend with another name to have a new one"
@@ -57,7 +61,28 @@ class MeshRules:
                 f'Secret "{missing[0]}" is missing while the other half of the pair exists. '
                 "Put it back from a backup, or list a backend with another name",
             )
-        return builtin.to_secrets(mesh, backend.name, await builtin.create_root(mesh, backend.conf, self._clock))
+        return builtin.to_secrets(mesh, backend.name, await builtin.create_root(mesh, backend.settings, self._clock))
+
+    async def _provided(self, mesh: str, backend: Backend, index: int, store: Store) -> tuple[str, ...]:
+        """Warnings about a CA that the user provides; refuses one that cannot issue."""
+        path = f"mtls.backends[{index}].{'config' if backend.config else 'conf'}"
+        secrets = {}
+        for name in provided.used_secrets(backend):
+            found = await _find(store, kinds.SECRET.key(name, mesh))
+            if found is not None:
+                secrets[name] = found
+        now = self._clock.now()
+        try:
+            cert, _ = provided.content(mesh, backend, secrets)
+            chain = provided.parse_chain(cert)
+            wrong = tuple(provided.violations(f"{path}.cert", chain, now))
+            if wrong:
+                raise InvalidResource(wrong)
+            provided.open_authority(mesh, backend, secrets)
+        except AuthorityUnusable as error:
+            part = "key" if "private key:" in str(error) else "cert"
+            raise InvalidResource.of(f"{path}.{part}", str(error)) from None
+        return tuple(provided.warnings(f"{path}.cert", chain, backend, now))
 
 
 def _backend(mesh: Resource[MeshSpec] | None, name: str) -> Backend | None:

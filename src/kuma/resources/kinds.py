@@ -17,9 +17,20 @@ def _nothing(_: Any) -> Iterable[Any]:
     return ()
 
 
+def _as_it_is(spec: Any) -> Any:
+    return spec
+
+
+def _as_given(spec: Any, _: Any) -> Any:
+    return spec
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of resource: its names in files, paths and commands, and its rules."""
+    """One kind of resource: its names in files, paths and commands, and its rules.
+
+    `shown` makes of a spec what readers see; `meant` makes of what a user sends, and of what is stored, what is to be.
+    """
 
     name: str
     scope: Literal["Global", "Mesh"]
@@ -33,6 +44,8 @@ class Kind:
     admin_only: bool = False
     read_only: bool = False
     sealed: bool = False
+    shown: Callable[[Any], Any] = _as_it_is
+    meant: Callable[[Any, Any], Any] = _as_given
     path_aliases: tuple[str, ...] = ()
 
     @property
@@ -47,6 +60,7 @@ class Kind:
 MESH = Kind(
     "Mesh", "Global", "meshes", "mesh", "meshes", mesh.MeshSpec,
     validate=mesh.validate, warnings=mesh.warnings, not_implemented=mesh.NOT_IMPLEMENTED,
+    sealed=True, shown=mesh.masked, meant=mesh.unmasked,  # it may hold a CA's key inline
 )  # fmt: skip
 DATAPLANE = Kind(
     "Dataplane", "Mesh", "dataplanes", "dataplane", "dataplanes", dataplane.DataplaneSpec,

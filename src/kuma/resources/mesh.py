@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Literal
 
@@ -12,6 +12,7 @@ from pydantic import Field, StrictInt
 from kuma.base.errors import Violation
 from kuma.resources import durations
 from kuma.resources.resource import Model
+from kuma.resources.secret import Base64
 
 DEFAULT_LEAF_LIFETIME = timedelta(days=30)
 DEFAULT_ROOT_LIFETIME = timedelta(days=10 * 365)
@@ -52,21 +53,45 @@ class CaCert(Model):
         return durations.parse_duration(self.expiration) if self.expiration else DEFAULT_ROOT_LIFETIME
 
 
-class BuiltinConf(Model):
-    """What can be said of a `builtin` authority."""
+class DataSource(Model):
+    """Where an authority's certificate or key is read from; exactly one of these."""
+
+    secret: str | None = None
+    inline: Base64 | None = Field(default=None, repr=False)
+    inline_string: str | None = Field(default=None, repr=False)
+    file: str | None = None
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The fields that are given."""
+        return tuple(
+            info.alias or name for name, info in type(self).model_fields.items() if getattr(self, name) is not None
+        )
+
+
+class Conf(Model):
+    """What can be said of an authority: `caCert` of a `builtin` one, `cert` and `key` of a `provided` one."""
 
     ca_cert: CaCert = CaCert()
+    cert: DataSource | None = None
+    key: DataSource | None = None
 
 
 class Backend(Model):
-    """One authority of a mesh."""
+    """One authority of a mesh. `config` is another spelling of `conf`, as the reference's own example has it."""
 
     name: str
     type: str
     mode: Literal["STRICT"] = "STRICT"
     dp_cert: DpCert | None = None
     root_chain: RootChain | None = None
-    conf: BuiltinConf = BuiltinConf()
+    conf: Conf = Conf()
+    config: Conf | None = None
+
+    @property
+    def settings(self) -> Conf:
+        """What is said of this authority, in either spelling."""
+        return self.config or self.conf
 
     @property
     def leaf_lifetime(self) -> timedelta:
@@ -99,6 +124,9 @@ class MeshSpec(Model):
         """The authority that issues, or None while mutual TLS is off."""
         return self.mtls.enabled if self.mtls else None
 
+
+TYPES = ("builtin", "provided")
+"""The kinds of authorities."""
 
 NOT_IMPLEMENTED = frozenset(
     {"constraints", "logging", "meshServices", "metrics", "networking", "routing", "skipCreatingInitialPolicies"}
@@ -133,10 +161,14 @@ def _backend(backend: Backend, path: str) -> Iterator[Violation]:
         yield Violation(
             f"{path}.name", "must be at most 63 lower case letters, digits, '-' or '.', and begin and end alphanumeric"
         )
-    if backend.type != "builtin":
+    if backend.type not in TYPES:
+        known = ", ".join(TYPES)
         yield Violation(
-            f"{path}.type", f'could not find installed plugin for this type: "{backend.type}". Available types: builtin'
+            f"{path}.type", f'could not find installed plugin for this type: "{backend.type}". Available types: {known}'
         )
+    if backend.config is not None and backend.conf != Conf():
+        yield Violation(f"{path}.config", "is another spelling of conf; give only one of them")
+    yield from _conf(backend, f"{path}.config" if backend.config else f"{path}.conf")
     if backend.dp_cert is not None:
         rotation = backend.dp_cert.rotation
         if rotation is not None and rotation.expiration:
@@ -144,14 +176,41 @@ def _backend(backend: Backend, path: str) -> Iterator[Violation]:
         yield from _timeout(f"{path}.dpCert.requestTimeout", backend.dp_cert.request_timeout)
     if backend.root_chain is not None:
         yield from _timeout(f"{path}.rootChain.requestTimeout", backend.root_chain.request_timeout)
-    ca_cert = backend.conf.ca_cert
+
+
+def _conf(backend: Backend, path: str) -> Iterator[Violation]:
+    conf = backend.settings
+    if backend.type == "provided":
+        if conf.ca_cert != CaCert():
+            yield Violation(f"{path}.caCert", "is of the type builtin; a provided CA is what its cert and key are")
+        for name, source in (("cert", conf.cert), ("key", conf.key)):
+            yield from _source(f"{path}.{name}", source)
+        return
+    for name, source in (("cert", conf.cert), ("key", conf.key)):
+        if source is not None:
+            yield Violation(f"{path}.{name}", "is of the type provided; a builtin CA makes its own")
+    ca_cert = conf.ca_cert
     if ca_cert.rsa_bits is not None and ca_cert.rsa_bits not in RSA_BITS:
         yield Violation(
-            f"{path}.conf.caCert.RSAbits",
+            f"{path}.caCert.RSAbits",
             f"has to be between {RSA_BITS[0]} and {RSA_BITS[-1]}; leave it out for an ECDSA P-256 root",
         )
     if ca_cert.expiration:
-        yield from _lifetime(f"{path}.conf.caCert.expiration", ca_cert.expiration, SHORTEST_ROOT_LIFETIME)
+        yield from _lifetime(f"{path}.caCert.expiration", ca_cert.expiration, SHORTEST_ROOT_LIFETIME)
+
+
+def _source(path: str, source: DataSource | None) -> Iterator[Violation]:
+    if source is None:
+        yield Violation(path, "has to be defined")
+        return
+    chosen = source.chosen
+    if len(chosen) != 1:
+        problem = "data source has to be chosen" if not chosen else "only one data source can be chosen"
+        yield Violation(path, f"{problem}. Available sources: secret, file, inline, inlineString")
+    for name, value in (("secret", source.secret), ("inline", source.inline), ("inlineString", source.inline_string),
+                        ("file", source.file)):  # fmt: skip
+        if value is not None and not value:
+            yield Violation(f"{path}.{name}", "cannot be empty")
 
 
 def _lifetime(field: str, text: str, shortest: timedelta) -> Iterator[Violation]:
@@ -172,5 +231,57 @@ def _timeout(field: str, text: str) -> Iterator[Violation]:
 
 def warnings(spec: MeshSpec) -> Iterator[str]:
     """What is allowed but should be known."""
-    if spec.mtls and spec.mtls.backends and not spec.mtls.enabled_backend:
+    if spec.mtls is None:
+        return
+    if spec.mtls.backends and not spec.mtls.enabled_backend:
         yield "mtls.enabledBackend is empty: mutual TLS is off for this mesh"
+    for index, backend in enumerate(spec.mtls.backends):
+        path = f"mtls.backends[{index}]"
+        if backend.config is not None:
+            yield f"{path}.config: is taken for conf; write conf"
+        key = backend.settings.key
+        if key is not None and (key.inline is not None or key.inline_string is not None):
+            yield f"{path}: the CA's private key is given inline; anybody who may edit the Mesh has it. Use a Secret"
+
+
+MASKED = b"*****"
+"""Stands for an inline private key wherever a Mesh is shown. Applied again, it means the key that is stored."""
+
+
+def masked(spec: MeshSpec) -> MeshSpec:
+    """The Mesh as it is shown: without inline private keys."""
+    return _with_keys(spec, lambda _, key: _hidden(key))
+
+
+def unmasked(spec: MeshSpec, old: MeshSpec | None) -> MeshSpec:
+    """The Mesh as it is meant: masked keys are the ones of the backend of that name in `old`."""
+    listed = old.mtls.backends if old and old.mtls else ()
+    known = {backend.name: backend.settings.key for backend in listed}
+
+    def restored(name: str, key: DataSource) -> DataSource:
+        before = known.get(name)
+        return before if before is not None and _hidden(before) == key else key
+
+    return _with_keys(spec, restored)
+
+
+def _hidden(key: DataSource) -> DataSource:
+    changes: dict[str, object] = {}
+    if key.inline is not None:
+        changes["inline"] = MASKED
+    if key.inline_string is not None:
+        changes["inline_string"] = MASKED.decode()
+    return key.model_copy(update=changes) if changes else key
+
+
+def _with_keys(spec: MeshSpec, change: Callable[[str, DataSource], DataSource]) -> MeshSpec:
+    if spec.mtls is None or not any(backend.settings.key for backend in spec.mtls.backends):
+        return spec
+    backends = []
+    for backend in spec.mtls.backends:
+        key = backend.settings.key
+        if key is not None:
+            conf = backend.settings.model_copy(update={"key": change(backend.name, key)})
+            backend = backend.model_copy(update={"config" if backend.config else "conf": conf})
+        backends.append(backend)
+    return spec.model_copy(update={"mtls": spec.mtls.model_copy(update={"backends": tuple(backends)})})

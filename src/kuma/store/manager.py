@@ -86,6 +86,7 @@ class ResourceManager:
         kind = kinds.by_name(resource.key.kind)
         parsing.check_key(resource.key)
         old = await self.find(resource.key)
+        resource = resource.with_spec(kind.meant(resource.spec, old.spec if old else None))
         decision = await self._decide(old, resource)
         warnings = (*kind.warnings(resource.spec), *decision.warnings)
         same = old is not None and old.spec == resource.spec and dict(old.labels) == dict(resource.labels)

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import structlog
 
 from kuma.pki.authority import Authority, AuthorityUnusable
-from kuma.pki.builtin import open_authority, secret_names
+from kuma.pki.backends import fingerprint, open_authority
 from kuma.resources.mesh import Backend
 from kuma.resources.view import MeshView
 from kuma.xds import naming, security
@@ -57,6 +57,8 @@ def trust(view: MeshView, previous: Trust = NONE) -> Trust:
         try:
             opened[backend.name] = _open(view, backend, previous)
         except AuthorityUnusable as error:
+            if backend.name in previous.opened:  # the last good one goes on
+                opened[backend.name] = previous.opened[backend.name]
             problems[backend.name] = str(error)
             if previous.problems.get(backend.name) != str(error):
                 log.error("authority cannot be opened", mesh=view.name, backend=backend.name, reason=str(error))
@@ -66,12 +68,11 @@ def trust(view: MeshView, previous: Trust = NONE) -> Trust:
 
 
 def _open(view: MeshView, backend: Backend, previous: Trust) -> tuple[_Content, Authority]:
-    names = secret_names(view.name, backend.name)
-    content = tuple(view.secrets[name].spec.data if name in view.secrets else None for name in names)
+    content = fingerprint(view.name, backend, view.secrets)
     known = previous.opened.get(backend.name)
     if known is not None and known[0] == content:
         return known
-    return content, open_authority(view.name, backend.name, view.secrets)
+    return content, open_authority(view.name, backend, view.secrets)
 
 
 def _bundle(mesh: str, authorities: Mapping[str, Authority]) -> Entry | None:

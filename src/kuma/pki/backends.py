@@ -1,0 +1,42 @@
+"""The kinds of authorities, as the rules and the discovery server use them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kuma.pki import builtin, provided
+from kuma.pki.authority import Authority
+from kuma.resources.mesh import Backend
+from kuma.resources.resource import Resource
+from kuma.resources.secret import SecretSpec
+
+Secrets = Mapping[str, Resource[SecretSpec]]
+
+
+def used_secrets(mesh: str, backend: Backend) -> tuple[str, ...]:
+    """The Secrets that an authority is made of."""
+    if backend.type == "provided":
+        return provided.used_secrets(backend)
+    return builtin.secret_names(mesh, backend.name)
+
+
+def fingerprint(mesh: str, backend: Backend, secrets: Secrets) -> tuple[bytes | None, ...]:
+    """What an authority is made of: while it is equal, the authority is the same.
+
+    Raises:
+        AuthorityUnusable: it cannot be loaded.
+    """
+    if backend.type == "provided":
+        return provided.content(mesh, backend, secrets)
+    return tuple(secrets[name].spec.data if name in secrets else None for name in used_secrets(mesh, backend))
+
+
+def open_authority(mesh: str, backend: Backend, secrets: Secrets) -> Authority:
+    """The authority that a backend describes.
+
+    Raises:
+        AuthorityUnusable: what it is made of is missing or broken.
+    """
+    if backend.type == "provided":
+        return provided.open_authority(mesh, backend, secrets)
+    return builtin.open_authority(mesh, backend.name, secrets)

@@ -1,0 +1,60 @@
+"""Certificate authorities that are not ours, made by openssl, as users make them."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+SAMPLE = """
+[req]
+distinguished_name=dn
+[ dn ]
+[ ext ]
+basicConstraints=CA:TRUE,pathlen:0
+keyUsage=keyCertSign
+"""
+
+
+@dataclass(frozen=True)
+class Ca:
+    """A CA certificate (or chain) and its key, in PEM."""
+
+    cert: str
+    key: str
+
+
+def openssl(directory: Path, *arguments: str) -> None:
+    done = subprocess.run(["openssl", *arguments], cwd=directory, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def root(
+    directory: Path, name: str, extensions: str = SAMPLE, algorithm: tuple[str, ...] = ("rsa:2048",), days: str = "30"
+) -> Ca:
+    """A self-signed CA; with the defaults it is the reference's own example."""
+    (directory / f"{name}.cnf").write_text(extensions)
+    openssl(
+        directory, "req", "-config", f"{name}.cnf", "-new", "-newkey", *algorithm, "-nodes", "-subj", f"/CN={name}",
+        "-x509", "-extensions", "ext", "-days", days, "-keyout", f"{name}.key", "-out", f"{name}.crt",
+    )  # fmt: skip
+    return Ca((directory / f"{name}.crt").read_text(), (directory / f"{name}.key").read_text())
+
+
+def intermediate(directory: Path, name: str, issuer: str, extensions: str = SAMPLE) -> Ca:
+    """A CA that another one, made before, has signed; its chain has its own certificate only."""
+    (directory / f"{name}.cnf").write_text(extensions)
+    openssl(
+        directory, "req", "-config", f"{name}.cnf", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}",
+        "-keyout", f"{name}.key", "-out", f"{name}.csr",
+    )  # fmt: skip
+    openssl(
+        directory, "x509", "-req", "-in", f"{name}.csr", "-CA", f"{issuer}.crt", "-CAkey", f"{issuer}.key", "-days", "30",
+        "-extfile", f"{name}.cnf", "-extensions", "ext", "-out", f"{name}.crt",
+    )  # fmt: skip
+    return Ca((directory / f"{name}.crt").read_text(), (directory / f"{name}.key").read_text())
+
+
+def with_extensions(*lines: str) -> str:
+    """A configuration of openssl with these extensions."""
+    return "\n".join(["[req]", "distinguished_name=dn", "[ dn ]", "[ ext ]", *lines, ""])

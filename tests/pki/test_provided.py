@@ -1,0 +1,259 @@
+"""CAs that users provide: what is taken, what is refused, and what is warned of."""
+
+import base64
+import subprocess
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from spiffe import X509Svid
+
+from kuma.base.clock import SystemClock
+from kuma.base.errors import InvalidResource
+from kuma.pki import backends, provided
+from kuma.pki.issuer import Issuer
+from kuma.pki.mesh_rules import MeshRules
+from kuma.pki.secret_rules import SecretRules
+from kuma.resources import codec, kinds
+from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME, masked
+from kuma.resources.resource import Resource
+from kuma.resources.secret import SecretSpec
+from kuma.store.manager import ResourceManager
+from kuma.store.sqlite import open_sqlite
+from tests.fakes import cas
+from tests.fakes.cas import Ca, with_extensions
+
+REFERENCE = Path(__file__).with_name("reference-chain.pem")
+CA, SIGN = "basicConstraints=CA:TRUE", "keyUsage=keyCertSign,cRLSign"
+ANY_LENGTH = with_extensions(CA, SIGN)
+
+
+@pytest.fixture
+async def manager(tmp_path: Path) -> AsyncIterator[ResourceManager]:
+    store = await open_sqlite(tmp_path / "kuma.db", SystemClock())
+    found = ResourceManager(store, {"Mesh": MeshRules(SystemClock()), "Secret": SecretRules(SystemClock())})
+    await found.put(codec.parse({"type": "Mesh", "name": "default"}))
+    yield found
+    await store.close()
+
+
+def secret(name: str, text: str) -> Resource[Any]:
+    return Resource(kinds.SECRET.key(name, "default"), SecretSpec(data=text.encode()))
+
+
+def mesh(conf: dict[str, Any] | None = None, field: str = "conf", **backend: Any) -> Resource[Any]:
+    conf = conf if conf is not None else {"cert": {"secret": "cert"}, "key": {"secret": "key"}}
+    listed = {"name": "ca-1", "type": "provided", field: conf, **backend}
+    return codec.parse({"type": "Mesh", "name": "default", "mtls": {"enabledBackend": "ca-1", "backends": [listed]}})
+
+
+async def provide(manager: ResourceManager, ca: Ca) -> tuple[str, ...]:
+    """Apply a CA as the reference does it: the two Secrets, then the Mesh. Returns the warnings about the CA."""
+    await manager.put(secret("cert", ca.cert))
+    await manager.put(secret("key", ca.key))
+    outcome = await manager.put(mesh(dpCert={"rotation": {"expiration": "1d"}}))
+    return tuple(warning for warning in outcome.warnings if "TrafficPermission" not in warning)
+
+
+async def refusal(manager: ResourceManager, ca: Ca) -> str:
+    """Why a CA is refused; nothing of the Mesh is stored then."""
+    with pytest.raises(InvalidResource) as caught:
+        await provide(manager, ca)
+    assert not (await manager.get(kinds.MESH.key("default"))).spec.mtls
+    assert "PRIVATE" not in str(caught.value)
+    return str(caught.value)
+
+
+async def test_the_references_own_example_is_taken_as_it_stands(manager: ResourceManager, tmp_path: Path) -> None:
+    assert await provide(manager, cas.root(tmp_path, "Hello")) == ()
+
+
+def test_the_references_own_chain_is_one() -> None:
+    chain = provided.parse_chain(REFERENCE.read_bytes())
+    assert [certificate.subject.rfc4514_string().split(",")[0] for certificate in chain] == [
+        "CN=KumaIntermediateCA", "CN=KumaCA",
+    ]  # fmt: skip
+    assert not list(provided.violations("cert", chain, datetime(2022, 1, 1, tzinfo=UTC)))
+
+
+async def test_secrets_have_to_exist_first(manager: ResourceManager) -> None:
+    with pytest.raises(InvalidResource, match=r'conf.cert: could not load data: there is no Secret "cert" in mesh'):
+        await manager.put(mesh())
+
+
+async def test_both_may_be_in_one_secret(manager: ResourceManager, tmp_path: Path) -> None:
+    """The reference's example names one and the same Secret twice."""
+    ca = cas.root(tmp_path, "root")
+    await manager.put(secret("name-of-secret", ca.cert + ca.key))
+    await manager.put(mesh({"cert": {"secret": "name-of-secret"}, "key": {"secret": "name-of-secret"}}))
+
+
+@pytest.mark.parametrize("field", ["conf", "config"])
+async def test_inline_with_a_warning(manager: ResourceManager, tmp_path: Path, field: str) -> None:
+    ca = cas.root(tmp_path, "root")
+    conf = {name: {"inline": base64.b64encode(text.encode()).decode()} for name, text in vars(ca).items()}
+    outcome = await manager.put(mesh(conf, field))
+    assert any("private key is given inline" in warning for warning in outcome.warnings)
+    assert any("is taken for conf; write conf" in warning for warning in outcome.warnings) == (field == "config")
+
+
+async def test_an_inline_key_is_masked_and_applying_what_is_shown_keeps_it(
+    manager: ResourceManager, tmp_path: Path
+) -> None:
+    ca = cas.root(tmp_path, "root")
+    stored = (await manager.put(mesh({"cert": {"inlineString": ca.cert}, "key": {"inlineString": ca.key}}))).resource
+    shown = stored.with_spec(masked(stored.spec))
+    assert "PRIVATE" not in str(codec.to_universal(shown))
+    again = await manager.put(codec.parse(codec.to_universal(shown)))
+    assert again.resource == stored
+    assert b"PRIVATE" not in b"".join(path.read_bytes() for path in tmp_path.glob("kuma.db*"))
+
+
+async def test_files_on_the_control_planes_machine(manager: ResourceManager, tmp_path: Path) -> None:
+    cas.root(tmp_path, "root")
+    await manager.put(mesh({"cert": {"file": f"{tmp_path}/root.crt"}, "key": {"file": f"{tmp_path}/root.key"}}))
+    with pytest.raises(InvalidResource, match="none on the control plane's machine: No such file"):
+        await manager.put(mesh({"cert": {"file": f"{tmp_path}/none"}, "key": {"file": f"{tmp_path}/root.key"}}))
+
+
+@pytest.mark.parametrize(
+    ("extensions", "reason"),
+    [
+        (["basicConstraints=CA:FALSE", SIGN], "basic constraint 'CA' must be set to 'true' (see X509-SVID: 4.1."),
+        ([SIGN], "basic constraint 'CA' must be set to 'true'"),
+        ([CA, "keyUsage=cRLSign"], "key usage extension 'keyCertSign' must be set (see X509-SVID: 4.3. Key Usage)"),
+        ([CA], "key usage extension 'keyCertSign' must be set"),
+        ([CA, "keyUsage=keyCertSign,keyAgreement"], "key usage extension 'keyAgreement' must NOT be set"),
+    ],
+)
+async def test_what_a_ca_must_be(manager: ResourceManager, tmp_path: Path, extensions: list[str], reason: str) -> None:
+    found = await refusal(manager, cas.root(tmp_path, "root", with_extensions(*extensions)))
+    assert f"mtls.backends[0].conf.cert[0]: {reason}" in found
+
+
+async def test_what_a_ca_should_not_be(manager: ResourceManager, tmp_path: Path) -> None:
+    usage = "keyUsage=keyCertSign,digitalSignature,keyEncipherment"
+    found = await provide(manager, cas.root(tmp_path, "root", with_extensions(CA, usage)))
+    assert [warning.split(" SHOULD")[0] for warning in found] == [
+        "mtls.backends[0].conf.cert[0]: key usage extension 'digitalSignature'",
+        "mtls.backends[0].conf.cert[0]: key usage extension 'keyEncipherment'",
+    ]
+
+
+async def test_a_ca_that_ends_too_soon_is_warned_of(manager: ResourceManager, tmp_path: Path) -> None:
+    (warning,) = await provide(manager, cas.root(tmp_path, "root", days="1")) or ("",)
+    assert "before the certificates that it issues would" in warning
+
+
+@pytest.mark.parametrize(("year", "reason"), [(2042, "ended at 2031-05-10T13:35:51Z"), (2020, "is not valid before")])
+def test_a_ca_has_its_time(year: int, reason: str) -> None:
+    found = provided.violations("cert", provided.parse_chain(REFERENCE.read_bytes()), datetime(year, 1, 1, tzinfo=UTC))
+    assert any(reason in violation.reason for violation in found)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "reason"),
+    [
+        (("rsa:1024",), "its RSA key of 1024 bits is too weak; at least 2048 are needed"),
+        (("ec", "-pkeyopt", "ec_paramgen_curve:P-224"), "its curve secp224r1 is too weak; P-256 is the least"),
+        (("ed25519",), "has to be RSA or ECDSA"),
+    ],
+)
+async def test_keys_that_are_not_taken(
+    manager: ResourceManager, tmp_path: Path, algorithm: tuple[str, ...], reason: str
+) -> None:
+    assert reason in await refusal(manager, cas.root(tmp_path, "root", ANY_LENGTH, algorithm))
+
+
+async def test_a_key_that_is_not_the_certificates(manager: ResourceManager, tmp_path: Path) -> None:
+    one, two = cas.root(tmp_path, "one"), cas.root(tmp_path, "two")
+    assert "cert: not a valid TLS key pair" in await refusal(manager, Ca(one.cert, two.key))
+    assert "cert: not a valid x509 certificate" in await refusal(manager, Ca(one.key, one.key))
+    assert "key: not a valid private key" in await refusal(manager, Ca(one.cert, one.cert))
+
+
+def chain(directory: Path, extensions: str = ANY_LENGTH) -> tuple[Ca, Ca]:
+    """A chain of two CAs under a root, closest first; and the root."""
+    root = cas.root(directory, "root", ANY_LENGTH)
+    upper = cas.intermediate(directory, "upper", "root", extensions)
+    lower = cas.intermediate(directory, "lower", "upper")
+    return Ca(lower.cert + upper.cert + root.cert, lower.key), root
+
+
+@pytest.mark.parametrize("with_root", [True, False])
+async def test_whoever_holds_only_the_root_verifies_a_leaf(
+    manager: ResourceManager, tmp_path: Path, with_root: bool
+) -> None:
+    ca, root = chain(tmp_path)
+    if not with_root:
+        ca = Ca(ca.cert.removesuffix(root.cert), ca.key)
+    await provide(manager, ca)
+    secrets = {s.name: s for s in (await manager.list("Secret", "default")).items}
+    (backend,) = (await manager.get(kinds.MESH.key("default"))).spec.mtls.backends
+    authority = backends.open_authority("default", backend, secrets)
+    identity = await Issuer(SystemClock()).issue(authority, ("spiffe://default/web",), DEFAULT_LEAF_LIFETIME)
+    (tmp_path / "leaf.pem").write_bytes(identity.chain_pem)
+    (tmp_path / "bundle.pem").write_bytes(authority.roots_pem)
+    if with_root:
+        assert authority.roots_pem.decode() == root.cert
+    anchor = ["-CAfile", "bundle.pem"] if with_root else ["-partial_chain", "-CAfile", "bundle.pem"]
+    command = ["openssl", "verify", *anchor, "-untrusted", "leaf.pem", "leaf.pem"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert str(X509Svid.parse(identity.chain_pem, identity.key_pem).spiffe_id) == "spiffe://default/web"
+
+
+async def test_a_chain_in_the_wrong_order(manager: ResourceManager, tmp_path: Path) -> None:
+    ca, root = chain(tmp_path)
+    lower, upper = ca.cert.removesuffix(root.cert).split("-----END CERTIFICATE-----\n")[:2]
+    parts = [f"{part}-----END CERTIFICATE-----\n" for part in (lower, upper)]
+    found = await refusal(manager, Ca(parts[0] + root.cert + parts[1], ca.key))
+    assert "cert[0]: is not signed by the certificate after it" in found
+    assert "place the closest CA first" in found
+
+
+async def test_a_path_length_that_forbids_the_chain(manager: ResourceManager, tmp_path: Path) -> None:
+    ca, _ = chain(tmp_path, with_extensions("basicConstraints=CA:TRUE,pathlen:0", SIGN))
+    assert "cert[1]: its pathlen of 0 forbids the 1 CA certificates that come before it" in await refusal(manager, ca)
+
+
+@pytest.mark.parametrize(
+    ("conf", "field", "reason"),
+    [
+        ({}, "conf.cert", "has to be defined"),
+        ({"cert": {}, "key": {"secret": "k"}}, "conf.cert", "data source has to be chosen"),
+        ({"cert": {"secret": "c", "file": "f"}, "key": {"secret": "k"}}, "conf.cert", "only one data source"),
+        ({"cert": {"secret": ""}, "key": {"secret": "k"}}, "conf.cert.secret", "cannot be empty"),
+        ({"cert": {"inline": "%"}, "key": {"secret": "k"}}, "conf.cert.inline", "base64"),
+        ({"cert": {"secrte": "x"}, "key": {"secret": "k"}}, "conf.cert.secrte", "did you mean secret?"),
+        (
+            {"caCert": {"RSAbits": 2048}, "cert": {"secret": "c"}, "key": {"secret": "k"}},
+            "conf.caCert",
+            "is of the type",
+        ),
+    ],
+)
+def test_what_the_mesh_says_of_a_provided_ca(conf: dict[str, Any], field: str, reason: str) -> None:
+    with pytest.raises(InvalidResource) as caught:
+        mesh(conf)
+    assert any(v.field == f"mtls.backends[0].{field}" and reason in v.reason for v in caught.value.violations)
+
+
+async def test_secrets_in_use_are_kept_and_replaced_one_after_the_other(
+    manager: ResourceManager, tmp_path: Path
+) -> None:
+    await provide(manager, cas.root(tmp_path, "one"))
+    two = cas.root(tmp_path, "two")
+    for name in ("cert", "key"):
+        with pytest.raises(InvalidResource, match="currently in use"):
+            await manager.delete(secret(name, "").key)
+        with pytest.raises(InvalidResource, match="would break mTLS backend"):
+            await manager.put(secret(name, "nonsense"))
+    leaf = cas.root(tmp_path, "leaf", with_extensions("basicConstraints=CA:FALSE"))
+    with pytest.raises(InvalidResource, match="basic constraint 'CA'"):
+        await manager.put(secret("cert", leaf.cert))
+    half = await manager.put(secret("cert", two.cert))
+    assert "the backend goes on as it was until the other one is replaced, too" in half.warnings[0]
+    assert (await manager.put(secret("key", two.key))).warnings == ()
