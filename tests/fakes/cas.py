@@ -49,8 +49,8 @@ def intermediate(directory: Path, name: str, issuer: str, extensions: str = SAMP
         "-keyout", f"{name}.key", "-out", f"{name}.csr",
     )  # fmt: skip
     openssl(
-        directory, "x509", "-req", "-in", f"{name}.csr", "-CA", f"{issuer}.crt", "-CAkey", f"{issuer}.key", "-days", "30",
-        "-extfile", f"{name}.cnf", "-extensions", "ext", "-out", f"{name}.crt",
+        directory, "x509", "-req", "-in", f"{name}.csr", "-CA", f"{issuer}.crt", "-CAkey", f"{issuer}.key",
+        "-days", "30", "-extfile", f"{name}.cnf", "-extensions", "ext", "-out", f"{name}.crt",
     )  # fmt: skip
     return Ca((directory / f"{name}.crt").read_text(), (directory / f"{name}.key").read_text())
 
