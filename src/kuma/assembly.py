@@ -42,9 +42,12 @@ from kuma.xds.meshes import Meshes
 from kuma.xds.metrics import Metrics
 from kuma.xds.proxy import Proxies
 from kuma.xds.server import Discovery, DiscoveryServer
+from kuma.xds.transitions import Transitions
 
 log = structlog.get_logger(__name__)
 
+_TRANSITION_GRACE = 15.0
+"""Seconds that a change of a mesh's mutual TLS waits for proxies after a restart; they reconnect within five."""
 _GRACE_AT_START = 60.0
 """Seconds that proxies have to come back after a restart of the control plane."""
 
@@ -97,6 +100,15 @@ def build(settings: Settings, store: Store, clock: Clock) -> ControlPlane:
         grace_at_start=_GRACE_AT_START,
         is_connected=proxies.__contains__,
     )
+    transitions = Transitions(
+        store,
+        views,
+        meshes,
+        proxies,
+        clock,
+        patience=settings.xds_server.patience_seconds,
+        grace=_TRANSITION_GRACE,
+    )
     issuing = Issuing(Issuer(clock), clock, metrics)
     discovery = Discovery(arrivals, departures, proxies, meshes, issuing, insights, clock, metrics)
     host = settings.dp_server.interface
@@ -137,6 +149,7 @@ def build(settings: Settings, store: Store, clock: Clock) -> ControlPlane:
         ("insights", insights),
         ("mesh views", views),
         ("departures", departures),
+        ("transitions", transitions),
         ("discovery server", xds),
         ("bootstrap server", dp),
         ("API server", api),

@@ -88,6 +88,14 @@ class XdsServer(Section):
         "10s", description="How long after its proxy has left a Dataplane that it brought along is removed."
     )
 
+    transition_patience: str = Field(
+        "30s", description="How long a staged change of mutual TLS waits for a proxy that does not acknowledge a step."
+    )
+
+    @property
+    def patience_seconds(self) -> float:
+        return durations.parse_duration(self.transition_patience).total_seconds()
+
     @property
     def deregistration_seconds(self) -> float:
         return durations.parse_duration(self.dataplane_deregistration_delay).total_seconds()
@@ -161,16 +169,22 @@ def load(file: Path | None = None, environment: Mapping[str, str] = os.environ) 
             raise Misconfigured(f"environment variable {variable} sets nothing{hint}")
     try:
         settings = Settings.model_validate(data)
-        durations.parse_duration(settings.xds_server.dataplane_deregistration_delay)
     except ValidationError as error:
         raise Misconfigured("; ".join(_complaint(details, names, file) for details in error.errors())) from None
-    except ValueError as error:
-        raise Misconfigured(f"xdsServer.dataplaneDeregistrationDelay {error}") from None
     _check(settings)
     return settings
 
 
 def _check(settings: Settings) -> None:
+    server = settings.xds_server
+    for name, text in (
+        ("dataplaneDeregistrationDelay", server.dataplane_deregistration_delay),
+        ("transitionPatience", server.transition_patience),
+    ):
+        try:
+            durations.parse_duration(text)
+        except ValueError as error:
+            raise Misconfigured(f"xdsServer.{name} {error}") from None
     general = settings.general
     given = (general.tls_cert_file, general.tls_key_file, general.tls_ca_file)
     if any(given) and not all(given):

@@ -21,6 +21,7 @@ from kuma.resources import codec
 from kuma.resources.view import MeshView
 from kuma.xds.entry import Entry, TypeUrl
 from kuma.xds.snapshot import MeshConfig
+from tests.fakes.views import arrived
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.yaml"))
 TYPES: dict[TypeUrl, Any] = {
@@ -44,6 +45,7 @@ def test_configuration(case: Path, request: pytest.FixtureRequest) -> None:
         resource = codec.parse(document)
         view = view.having(resource)
         first = first or (resource.name if resource.key.kind == "Dataplane" else "")
+    view = arrived(view)
     snapshot = MeshConfig(view).snapshot(first, {})
     found = {
         type_url.bucket: [readable(type_url, entry) for _, entry in sorted(entries.items())]

@@ -105,6 +105,16 @@ class Sidecars:
         self._cp = cp
         self._directory = directory
         self._stack = contextlib.AsyncExitStack()
+        self._workloads: dict[str, tuple[asyncio.Server, int]] = {}
+        self.started: list[Sidecar] = []
+
+    async def serve_tls(self, sidecar: Sidecar, context: ssl.SSLContext) -> None:
+        """Have a TCP workload serve its own TLS from now on."""
+        server, port = self._workloads[sidecar.name]
+        server.close()
+        await server.wait_closed()
+        secured = await asyncio.start_server(sidecar.serve_tcp, "127.0.0.1", port, ssl=context)
+        self._stack.callback(secured.close)
 
     async def start(
         self, name: str, *, calls: tuple[str, ...] = (), protocol: str = "http", tags: str = "", wait: bool = True
@@ -122,6 +132,8 @@ class Sidecars:
         serve = sidecar.serve_http if protocol == "http" else sidecar.serve_tcp
         server = await asyncio.start_server(serve, "127.0.0.1", ports[1])
         self._stack.callback(server.close)
+        self._workloads[name] = server, ports[1]
+        self.started.append(sidecar)
         outbound = ", ".join(
             f"{{port: {port}, tags: {{kuma.io/service: {s}}}}}" for s, port in sidecar.outbounds.items()
         )

@@ -135,7 +135,8 @@ class Willful:
 
     def __init__(self, inner: Authority) -> None:
         self._inner = inner
-        self.name, self.roots_pem, self.not_after = inner.name, inner.roots_pem, inner.not_after
+        self.name, self.fingerprint = inner.name, inner.fingerprint
+        self.roots_pem, self.not_after = inner.roots_pem, inner.not_after
 
     async def sign(self, request: SignRequest) -> SignedLeaf:
         other = SignRequest(request.public_key, ("spiffe://default/admin",), request.not_before, request.not_after)

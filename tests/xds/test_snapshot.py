@@ -9,6 +9,7 @@ from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.xds.entry import TypeUrl
 from kuma.xds.snapshot import MeshConfig
+from tests.fakes.views import arrived
 
 
 def dataplane(name: str, service: str, port: int, *calls: str, protocol: str = "http") -> Resource[Any]:
@@ -35,6 +36,8 @@ def config(*resources: Resource[Any], previous: MeshConfig | None = None) -> Mes
     view = previous.view if previous else MeshView("default")
     for resource in resources:
         view = view.having(resource)
+        if resource.key.kind == "Mesh":
+            view = arrived(view)
     return MeshConfig(view, previous)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -44,6 +45,11 @@ class Authority(Protocol):
         ...
 
     @property
+    def fingerprint(self) -> str:
+        """Tells authorities apart: two that sign differently, or with other roots, differ in this."""
+        ...
+
+    @property
     def roots_pem(self) -> bytes:
         """What this authority adds to the trust bundle."""
         ...
@@ -75,12 +81,18 @@ class LocalAuthority:
         roots = tuple(c for c in whole if c.subject == c.issuer) or whole[-1:]
         self._intermediates = tuple(c for c in whole if c not in roots)
         self._roots_pem = b"".join(certificate_pem(root) for root in roots)
+        signing = b"".join(certificate_pem(certificate) for certificate in (pair.certificate, *whole))
+        self._fingerprint = hashlib.sha256(name.encode() + b"\0" + signing).hexdigest()
         self._not_after = min(certificate.not_valid_after_utc for certificate in whole)
         self._builder = LeafBuilder(pair)
 
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def fingerprint(self) -> str:
+        return self._fingerprint
 
     @property
     def roots_pem(self) -> bytes:

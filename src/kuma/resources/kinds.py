@@ -9,6 +9,7 @@ from typing import Any, Literal
 from kuma.base.errors import InvalidResource, Violation
 from kuma.resources import dataplane, mesh, traffic_permission
 from kuma.resources.dataplane_insight import DataplaneInsightSpec
+from kuma.resources.mesh_transition import MeshTransitionSpec
 from kuma.resources.resource import Key, Model
 from kuma.resources.secret import SecretSpec
 
@@ -70,6 +71,10 @@ DATAPLANE_INSIGHT = Kind(
     "DataplaneInsight", "Mesh", "dataplane-insights", "dataplane-insight", "dataplane-insights",
     DataplaneInsightSpec, read_only=True,
 )  # fmt: skip
+MESH_TRANSITION = Kind(
+    "MeshTransition", "Mesh", "mesh-transitions", "mesh-transition", "mesh-transitions",
+    MeshTransitionSpec, read_only=True,
+)  # fmt: skip
 TRAFFIC_PERMISSION = Kind(
     "TrafficPermission", "Mesh", "traffic-permissions", "traffic-permission", "traffic-permissions",
     traffic_permission.TrafficPermissionSpec, validate=traffic_permission.validate,
@@ -80,7 +85,7 @@ GLOBAL_SECRET = Kind(
     admin_only=True, sealed=True, path_aliases=("globalsecrets",),
 )  # fmt: skip
 
-ALL = (MESH, DATAPLANE, DATAPLANE_INSIGHT, TRAFFIC_PERMISSION, SECRET, GLOBAL_SECRET)
+ALL = (MESH, MESH_TRANSITION, DATAPLANE, DATAPLANE_INSIGHT, TRAFFIC_PERMISSION, SECRET, GLOBAL_SECRET)
 _BY_NAME = {kind.name: kind for kind in ALL}
 
 

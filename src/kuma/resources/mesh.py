@@ -82,7 +82,7 @@ class Backend(Model):
 
     name: str
     type: str
-    mode: Literal["STRICT"] = "STRICT"
+    mode: Literal["STRICT", "PERMISSIVE"] = "STRICT"
     dp_cert: DpCert | None = None
     root_chain: RootChain | None = None
     conf: Conf = Conf()
@@ -239,6 +239,8 @@ def warnings(spec: MeshSpec) -> Iterator[str]:
         path = f"mtls.backends[{index}]"
         if backend.config is not None:
             yield f"{path}.config: is taken for conf; write conf"
+        if backend.mode == "PERMISSIVE" and backend.name == spec.mtls.enabled_backend:
+            yield f"{path}.mode: PERMISSIVE admits plaintext callers, which no permission can refuse. Set STRICT soon"
         key = backend.settings.key
         if key is not None and (key.inline is not None or key.inline_string is not None):
             yield f"{path}: the CA's private key is given inline; anybody who may edit the Mesh has it. Use a Secret"

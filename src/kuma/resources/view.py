@@ -9,10 +9,12 @@ from typing import Any
 
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.mesh import Backend, MeshSpec
+from kuma.resources.mesh_transition import MeshTransitionSpec, Position
 from kuma.resources.resource import Key, Resource
 from kuma.resources.secret import SecretSpec
 from kuma.resources.traffic_permission import TrafficPermissionSpec
 
+_SINGLE = {"Mesh": "mesh", "MeshTransition": "transition"}
 _FIELDS = {"Dataplane": "dataplanes", "TrafficPermission": "permissions", "Secret": "secrets"}
 
 
@@ -26,9 +28,15 @@ class MeshView:
 
     name: str
     mesh: Resource[MeshSpec] | None = None
+    transition: Resource[MeshTransitionSpec] | None = None
     dataplanes: Mapping[str, Resource[DataplaneSpec]] = field(default_factory=_empty)
     permissions: Mapping[str, Resource[TrafficPermissionSpec]] = field(default_factory=_empty)
     secrets: Mapping[str, Resource[SecretSpec]] = field(default_factory=_empty, repr=False)
+
+    @property
+    def position(self) -> Position:
+        """Where the mesh's mutual TLS stands; plaintext if nothing is known."""
+        return self.transition.spec.position if self.transition else Position()
 
     @property
     def enabled_backend(self) -> Backend | None:
@@ -37,27 +45,32 @@ class MeshView:
 
     def find(self, key: Key) -> Resource[Any] | None:
         """The resource called `key`, if it is part of views and stored."""
-        if key.kind == "Mesh":
-            return self.mesh
+        if key.kind in _SINGLE:
+            single: Resource[Any] | None = getattr(self, _SINGLE[key.kind])
+            return single
         name = _FIELDS.get(key.kind)
         found: Resource[Any] | None = getattr(self, name).get(key.name) if name else None
         return found
 
     def having(self, resource: Resource[Any]) -> MeshView:
         """The view after `resource` was created or updated."""
-        if resource.key.kind == "Mesh":
-            return replace(self, mesh=resource)
+        if resource.key.kind in _SINGLE:
+            return self._with_single(resource.key.kind, resource)
         name = _FIELDS.get(resource.key.kind)
         return self._with(name, {**getattr(self, name), resource.name: resource}) if name else self
 
     def lacking(self, key: Key) -> MeshView:
         """The view after the resource called `key` was deleted."""
-        if key.kind == "Mesh":
-            return replace(self, mesh=None)
+        if key.kind in _SINGLE:
+            return self._with_single(key.kind, None)
         name = _FIELDS.get(key.kind)
         if name is None:
             return self
         return self._with(name, {k: v for k, v in getattr(self, name).items() if k != key.name})
+
+    def _with_single(self, kind: str, value: Resource[Any] | None) -> MeshView:
+        changes: dict[str, Any] = {_SINGLE[kind]: value}
+        return replace(self, **changes)
 
     def _with(self, field_name: str, value: Mapping[str, Any]) -> MeshView:
         changes: dict[str, Any] = {field_name: MappingProxyType(value)}

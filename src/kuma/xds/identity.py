@@ -61,6 +61,14 @@ class IdentityKeeper:
         """Look again at what is wanted."""
         self._wake.set()
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the identity is as it is wanted."""
+        try:
+            return self._wanted() == self._have
+        except KumaError:
+            return False
+
     async def settled(self) -> None:
         """Return once the first identity is there, or turned out to be not wanted or not to be had."""
         await self._settled.wait()

@@ -7,7 +7,8 @@ without a rule of its own lets nobody in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
@@ -15,6 +16,7 @@ from envoy.config.rbac.v3 import rbac_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as http_rbac_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
@@ -25,26 +27,53 @@ from kuma.xds import naming, security
 from kuma.xds.clusters import HTTP_PROTOCOLS, socket
 from kuma.xds.entry import Entry
 
+_INSPECTION = timedelta(seconds=1)
 _HTTP_RBAC = "envoy.filters.http.rbac"
 
 
-def inbound(mesh: str, address: str, port: int, cluster: str, protocol: str, admission: Admission | None) -> Entry:
-    """The listener of one inbound. With `admission` it is mutual TLS and admits only these; with None plaintext."""
+def inbound(
+    mesh: str, address: str, port: int, cluster: str, protocol: str, admission: Admission | None, strict: bool
+) -> Entry:
+    """The listener of one inbound.
+
+    Without `admission` it is plaintext. With it, and `strict`, it is mutual TLS and admits only these. With it and not
+    strict it tells three kinds of callers apart: mesh TLS (by the ALPN that our callers offer), which the same rules
+    admit; a workload's own TLS, which is passed on as it is; and plaintext. Each has its own statistics.
+    """
     name = naming.inbound_listener(address, port)
-    chain = listener_components_pb2.FilterChain()
-    if admission is not None:
-        chain.transport_socket.CopyFrom(security.downstream(mesh))
+    if admission is None:
+        return _listener(name, address, port, base_pb2.INBOUND, [_plaintext(name, cluster, protocol, "")])
+    mutual = _mutual(mesh, name, cluster, protocol, admission)
+    if strict:
+        return _listener(name, address, port, base_pb2.INBOUND, [mutual])
+    mutual.filter_chain_match.transport_protocol = "tls"
+    mutual.filter_chain_match.application_protocols.append(security.ALPN)
+    foreign = listener_components_pb2.FilterChain(name="foreign_tls", filters=[_tcp(cluster, "_foreign_tls")])
+    foreign.filter_chain_match.transport_protocol = "tls"
+    plaintext = _plaintext(name, cluster, protocol, "_plaintext")
+    plaintext.filter_chain_match.transport_protocol = "raw_buffer"
+    return _listener(name, address, port, base_pb2.INBOUND, [mutual, foreign, plaintext])
+
+
+def _plaintext(name: str, cluster: str, protocol: str, statistics: str) -> listener_components_pb2.FilterChain:
     if protocol in HTTP_PROTOCOLS:
-        chain.filters.append(_inbound_http(name, cluster, mtls=admission is not None))
+        inner = _http(name, cluster, hcm_pb2.HttpConnectionManager.SANITIZE, statistics=statistics)
     else:
-        if admission is not None:
-            rules = security.access(mesh, admission)
-            prefix = f"{naming.stat_name(name)}."
-            chain.filters.append(
-                _filter("envoy.filters.network.rbac", network_rbac_pb2.RBAC(rules=rules, stat_prefix=prefix))
-            )
-        chain.filters.append(_tcp(cluster))
-    return _listener(name, address, port, base_pb2.INBOUND, chain)
+        inner = _tcp(cluster, statistics)
+    return listener_components_pb2.FilterChain(name="plaintext", filters=[inner])
+
+
+def _mutual(
+    mesh: str, name: str, cluster: str, protocol: str, admission: Admission
+) -> listener_components_pb2.FilterChain:
+    chain = listener_components_pb2.FilterChain(name="mesh_tls", transport_socket=security.downstream(mesh))
+    if protocol in HTTP_PROTOCOLS:
+        chain.filters.append(_inbound_http(name, cluster))
+    else:
+        rules = security.access(mesh, admission)
+        access = network_rbac_pb2.RBAC(rules=rules, stat_prefix=f"{naming.stat_name(name)}.")
+        chain.filters.extend([_filter("envoy.filters.network.rbac", access), _tcp(cluster)])
+    return chain
 
 
 def inbound_routes(
@@ -71,7 +100,7 @@ def outbound(address: str, port: int, tags: Mapping[str, str], protocol: str) ->
         chain.filters.append(_http(name, cluster, hcm_pb2.HttpConnectionManager.SANITIZE))
     else:
         chain.filters.append(_tcp(cluster))
-    return _listener(name, address, port, base_pb2.OUTBOUND, chain)
+    return _listener(name, address, port, base_pb2.OUTBOUND, [chain])
 
 
 def outbound_routes(address: str, port: int, service: str, tags: Mapping[str, str]) -> Entry:
@@ -85,13 +114,11 @@ def outbound_routes(address: str, port: int, service: str, tags: Mapping[str, st
 _EVERYTHING = route_components_pb2.RouteMatch(prefix="/")
 
 
-def _inbound_http(name: str, cluster: str, *, mtls: bool) -> listener_components_pb2.Filter:
+def _inbound_http(name: str, cluster: str) -> listener_components_pb2.Filter:
     """An HTTP connection manager that tells the workload who calls, in `x-forwarded-client-cert`.
 
     Values that the caller sent are replaced (SANITIZE_SET), so the header can be trusted.
     """
-    if not mtls:
-        return _http(name, cluster, hcm_pb2.HttpConnectionManager.SANITIZE)
     deny_all = http_rbac_pb2.RBAC(rules=rbac_pb2.RBAC(action=rbac_pb2.RBAC.ALLOW))
     access = hcm_pb2.HttpFilter(name=_HTTP_RBAC, typed_config=security.packed(deny_all))
     return _http(name, cluster, hcm_pb2.HttpConnectionManager.SANITIZE_SET, access)
@@ -102,9 +129,10 @@ def _http(
     cluster: str,
     client_certificate: hcm_pb2.HttpConnectionManager.ForwardClientCertDetails,
     *filters: hcm_pb2.HttpFilter,
+    statistics: str = "",
 ) -> listener_components_pb2.Filter:
     manager = hcm_pb2.HttpConnectionManager(
-        stat_prefix=naming.stat_name(cluster),
+        stat_prefix=naming.stat_name(cluster) + statistics,
         forward_client_cert_details=client_certificate,
         rds=hcm_pb2.Rds(route_config_name=name, config_source=security.ADS),
         upgrade_configs=[hcm_pb2.HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
@@ -117,8 +145,8 @@ def _http(
     return _filter("envoy.filters.network.http_connection_manager", manager)
 
 
-def _tcp(cluster: str) -> listener_components_pb2.Filter:
-    proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=naming.stat_name(cluster), cluster=cluster)
+def _tcp(cluster: str, statistics: str = "") -> listener_components_pb2.Filter:
+    proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=naming.stat_name(cluster) + statistics, cluster=cluster)
     return _filter("envoy.filters.network.tcp_proxy", proxy)
 
 
@@ -131,16 +159,22 @@ def _listener(
     address: str,
     port: int,
     direction: base_pb2.TrafficDirection,
-    chain: listener_components_pb2.FilterChain,
+    chains: Sequence[listener_components_pb2.FilterChain],
 ) -> Entry:
     listener = listener_pb2.Listener(
         name=name,
         address=socket(address, port),
         stat_prefix=naming.stat_name(name),
         traffic_direction=direction,
-        filter_chains=[chain],
+        filter_chains=chains,
     )
     listener.enable_reuse_port.value = False
+    if len(chains) > 1:
+        inspector = security.packed(tls_inspector_pb2.TlsInspector())
+        listener.listener_filters.add(name="envoy.filters.listener.tls_inspector", typed_config=inspector)
+        # Where the server speaks first, a plaintext caller sends nothing to inspect: it is not kept waiting for long.
+        listener.listener_filters_timeout.FromTimedelta(_INSPECTION)
+        listener.continue_on_listener_filters_timeout = True
     return Entry.of(name, listener)
 
 

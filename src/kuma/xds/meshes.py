@@ -28,7 +28,7 @@ class MeshState:
         if previous is None:
             return cls(config, trust.trust(view))
         old = previous.config.view
-        same = old.mesh is view.mesh and old.secrets is view.secrets
+        same = old.mesh is view.mesh and old.secrets is view.secrets and old.transition is view.transition
         return cls(config, previous.trust if same else trust.trust(view, previous.trust))
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import structlog
 
 from kuma.base.clock import Clock
 from kuma.pki.tokens import DataplaneIdentity
+from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME
+from kuma.resources.mesh_transition import Level
 from kuma.resources.resource import Key
 from kuma.xds.entry import Entry
 from kuma.xds.identity import IdentityKeeper, Wanted
@@ -39,6 +41,7 @@ class Proxy:
         self.record = record
         self.keeper = IdentityKeeper(f"{key.mesh}.{key.name}", issuing, clock, self._wanted, self._identity_changed)
         self.superseded = asyncio.Event()
+        self.on_progress: Callable[[Proxy], None] = lambda _: None
         self._meshes = meshes
         self._insights = insights
         self._clock = clock
@@ -50,11 +53,12 @@ class Proxy:
         self._outdated = True
         self._wake.set()
         self.keeper.check()
+        self.on_progress(self)
 
     @property
     def converged(self) -> bool:
-        """Whether the proxy has acknowledged all that it should run now."""
-        return not self._outdated and self.session.converged
+        """Whether the proxy has acknowledged all that it should run now, with an identity as it should be."""
+        return not self._outdated and self.keeper.is_current and self.session.converged
 
     async def something_to_do(self) -> None:
         """Return once `responses` may have something to say."""
@@ -67,6 +71,7 @@ class Proxy:
         self._wake.set()
         if verdict is None:
             return
+        self.on_progress(self)
         self.record.last_update = self._clock.now()
         if verdict.error is None:
             self.record.counters[verdict.type_url].acked += 1
@@ -87,6 +92,7 @@ class Proxy:
         if self._outdated:
             self._outdated = False
             self.session.publish(self._meshes.state(self.key.mesh).config.snapshot(self.key.name, self._secrets()))
+            self.on_progress(self)  # there may be nothing to send
         for response in self.session.responses():
             self.record.counters[response.type_url].sent += 1
             self.record.last_update = self._clock.now()
@@ -99,10 +105,12 @@ class Proxy:
 
     def _wanted(self) -> Wanted | None:
         state = self._meshes.state(self.key.mesh)
-        backend, uris = state.config.view.enabled_backend, state.config.uris(self.key.name)
-        if backend is None or not uris:
+        uris = state.config.uris(self.key.name)
+        if state.config.level is Level.PLAIN or not uris:
             return None
-        return Wanted(self.key.mesh, state.trust.enabled(backend.name), uris, backend.leaf_lifetime)
+        backend = state.config.view.enabled_backend
+        lifetime = backend.leaf_lifetime if backend else DEFAULT_LEAF_LIFETIME
+        return Wanted(self.key.mesh, state.trust.issuing, uris, lifetime)
 
     def _identity_changed(self) -> None:
         self._outdated = True
@@ -117,6 +125,15 @@ class Proxies:
 
     def __init__(self) -> None:
         self._connected: dict[Key, Proxy] = {}
+        self._listeners: list[Callable[[Proxy], None]] = []
+
+    def on_progress(self, listener: Callable[[Proxy], None]) -> None:
+        """Call `listener` when a proxy has joined, left, got something new to do, or done some of it."""
+        self._listeners.append(listener)
+
+    def _progressed(self, proxy: Proxy) -> None:
+        for listener in self._listeners:
+            listener(proxy)
 
     def __contains__(self, key: object) -> bool:
         return key in self._connected
@@ -134,12 +151,15 @@ class Proxies:
     def add(self, proxy: Proxy) -> None:
         """A stream has begun."""
         self._connected[proxy.key] = proxy
+        proxy.on_progress = self._progressed
+        self._progressed(proxy)
 
     def remove(self, proxy: Proxy) -> bool:
         """A stream has ended; False if a newer stream has taken its place."""
         if self._connected.get(proxy.key) is not proxy:
             return False
         del self._connected[proxy.key]
+        self._progressed(proxy)
         return True
 
     def touch(self, mesh: str, names: frozenset[str]) -> None:

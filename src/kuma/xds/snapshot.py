@@ -14,6 +14,7 @@ from kuma.policy import permissions
 from kuma.policy.permissions import Admission
 from kuma.resources import dataplane as dataplanes
 from kuma.resources.dataplane import DataplaneSpec, Inbound, Networking
+from kuma.resources.mesh_transition import Level
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.xds import clusters, listeners, security
@@ -37,13 +38,13 @@ class MeshConfig:
 
     def __init__(self, view: MeshView, previous: MeshConfig | None = None) -> None:
         self.view = view
-        self.mtls = view.enabled_backend is not None
+        self.level = view.position.level
         self._inbounds, self._members = _members(view, previous)
         same_permissions = previous is not None and previous.view.permissions is view.permissions
         self._admissions: dict[Tags, Admission] = previous._admissions if previous and same_permissions else {}
         self._selected = permissions.selected_source_tags(view.permissions.values())
         # Services whose members are the same keep their serialised resources.
-        same_tls = previous is not None and previous.mtls == self.mtls
+        same_tls = previous is not None and previous.level == self.level
         self._services: dict[Tags, tuple[Entry, Entry, str]] = {}
         if previous is not None and same_tls:
             self._services = {
@@ -60,7 +61,7 @@ class MeshConfig:
         found: dict[TypeUrl, dict[str, Entry]] = {type_url: {} for type_url in TypeUrl}
         for type_url, entry in self._entries(resource.spec.net):
             found[type_url][entry.name] = entry
-        if self.mtls:
+        if self.level is not Level.PLAIN:
             found[TypeUrl.SECRET].update(secrets)
         return found
 
@@ -95,12 +96,17 @@ class MeshConfig:
             dataplanes.workload(networking, inbound),
         )
         cluster = _local(target, port, inbound.protocol)
-        admission = self._admission(_sorted(inbound.tags)) if self.mtls else None
+        accepts_tls = self.level is not Level.PLAIN
+        admission = self._admission(_sorted(inbound.tags)) if accepts_tls else None
         http = inbound.protocol in clusters.HTTP_PROTOCOLS
         # The listener of an HTTP inbound does not depend on who is admitted: its routes say that.
         listed = permissions.NOBODY if http and admission is not None else admission
         yield TypeUrl.CLUSTER, cluster
-        yield TypeUrl.LISTENER, _inbound(self.view.name, address, inbound.port, cluster.name, inbound.protocol, listed)
+        strict = self.level is Level.STRICT
+        yield (
+            TypeUrl.LISTENER,
+            _inbound(self.view.name, address, inbound.port, cluster.name, inbound.protocol, listed, strict),
+        )
         if http:
             service = inbound.service
             yield (
@@ -114,7 +120,7 @@ class MeshConfig:
             selected = [m for m in self._members.get(_service(tags), ()) if clusters.selects(dict(tags), dict(m.tags))]
             protocol = clusters.common_protocol(member.protocol for member in selected)
             made = self._services[tags] = (
-                _cluster(self.view.name, tags, protocol, self.mtls),
+                _cluster(self.view.name, tags, protocol, self.level >= Level.ENCRYPTING),
                 clusters.endpoints(dict(tags), (member.endpoint for member in selected if member.ready)),
                 protocol,
             )
@@ -129,7 +135,7 @@ class MeshConfig:
     def affected_since(self, previous: MeshConfig) -> frozenset[str]:
         """The Dataplanes whose snapshot, secrets apart, may differ from what `previous` gave."""
         old, new = previous.view, self.view
-        if old.mesh is not new.mesh or old.permissions is not new.permissions:
+        if previous.level != self.level or old.mesh is not new.mesh or old.permissions is not new.permissions:
             return frozenset(new.dataplanes) | frozenset(old.dataplanes)
         if old.dataplanes is new.dataplanes:
             return frozenset()

@@ -11,6 +11,7 @@ import structlog
 from kuma.pki.authority import Authority, AuthorityUnusable
 from kuma.pki.backends import fingerprint, open_authority
 from kuma.resources.mesh import Backend
+from kuma.resources.mesh_transition import Position
 from kuma.resources.view import MeshView
 from kuma.xds import naming, security
 from kuma.xds.entry import Entry
@@ -22,26 +23,40 @@ _Content = tuple[bytes | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """The trust bundle of a mesh and its authorities; `problems` says why one cannot be opened."""
+    """The trust bundle that proxies hold, and the authorities; `problems` says why one cannot be opened."""
 
     bundle: Entry | None = None
     problems: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     opened: Mapping[str, tuple[_Content, Authority]] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    position: Position = field(default_factory=Position)
+    retiring: Authority | None = None
 
     @property
     def supported(self) -> tuple[str, ...]:
         """The backends whose roots are in the bundle."""
-        return tuple(self.opened)
+        trusted = "".join(self.position.roots)
+        return tuple(name for name, (_, authority) in self.opened.items() if authority.roots_pem.decode() in trusted)
 
-    def enabled(self, backend: str) -> Authority:
-        """The authority of this backend; never another one instead.
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """The roots of all authorities that are listed."""
+        return tuple(dict.fromkeys(authority.roots_pem.decode() for _, authority in self.opened.values()))
+
+    @property
+    def issuing(self) -> Authority:
+        """The authority that issues now; never another one instead.
 
         Raises:
-            AuthorityUnusable: it cannot be opened.
+            AuthorityUnusable: it cannot be opened, or is no longer listed and this process has not known it before.
         """
-        if backend in self.opened:
-            return self.opened[backend][1]
-        raise AuthorityUnusable(self.problems.get(backend, f'backend "{backend}" is not known yet'))
+        for authority in (*(authority for _, authority in self.opened.values()), self.retiring):
+            if authority is not None and authority.fingerprint == self.position.authority:
+                return authority
+        raise AuthorityUnusable("; ".join(self.problems.values()) or "the authority that issues is not known")
+
+    def fingerprint(self, backend: str) -> str:
+        """The fingerprint of a backend's authority; empty if it cannot be opened."""
+        return self.opened[backend][1].fingerprint if backend in self.opened else ""
 
 
 NONE = Trust()
@@ -49,11 +64,9 @@ NONE = Trust()
 
 def trust(view: MeshView, previous: Trust = NONE) -> Trust:
     """The trust of a mesh as it is now; what has not changed stays the very same object."""
-    if view.mesh is None or view.mesh.spec.mtls is None:
-        return NONE
     opened: dict[str, tuple[_Content, Authority]] = {}
     problems: dict[str, str] = {}
-    for backend in view.mesh.spec.mtls.backends:
+    for backend in view.mesh.spec.mtls.backends if view.mesh and view.mesh.spec.mtls else ():
         try:
             opened[backend.name] = _open(view, backend, previous)
         except AuthorityUnusable as error:
@@ -62,8 +75,10 @@ def trust(view: MeshView, previous: Trust = NONE) -> Trust:
             problems[backend.name] = str(error)
             if previous.problems.get(backend.name) != str(error):
                 log.error("authority cannot be opened", mesh=view.name, backend=backend.name, reason=str(error))
-    bundle = _bundle(view.name, {name: authority for name, (_, authority) in opened.items()})
-    found = Trust(bundle, problems, opened)
+    position = view.position
+    known = (*(authority for _, authority in previous.opened.values()), previous.retiring)
+    retiring = next((a for a in known if a is not None and a.fingerprint == position.authority), None)
+    found = Trust(_bundle(view.name, position.roots), problems, opened, position, retiring)
     return previous if found == previous else found
 
 
@@ -75,9 +90,8 @@ def _open(view: MeshView, backend: Backend, previous: Trust) -> tuple[_Content, 
     return content, open_authority(view.name, backend, view.secrets)
 
 
-def _bundle(mesh: str, authorities: Mapping[str, Authority]) -> Entry | None:
-    """The roots of every listed authority. None rather than empty: without a bundle Envoy trusts nobody."""
-    if not authorities:
+def _bundle(mesh: str, roots: tuple[str, ...]) -> Entry | None:
+    """The roots that proxies trust. None rather than empty: without a bundle Envoy trusts nobody."""
+    if not roots:
         return None
-    roots = b"".join(authorities[name].roots_pem for name in sorted(authorities))
-    return Entry.of(naming.trust_bundle_secret(mesh), security.trust_bundle(mesh, roots))
+    return Entry.of(naming.trust_bundle_secret(mesh), security.trust_bundle(mesh, "".join(roots).encode()))

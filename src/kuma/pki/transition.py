@@ -1,0 +1,79 @@
+"""The next safe step of a mesh's mutual TLS. Pure: what is declared, where the mesh stands, and whether it has settled.
+
+Two neighbouring positions always understand each other: whichever of the two any two proxies run, they can talk. A step
+is taken only when all proxies run the present position, so no more than two positions are ever in use at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kuma.resources.mesh_transition import Level, Position
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What the Mesh asks for: a level, the enabled authority's fingerprint, and the roots of all that are listed."""
+
+    level: Level = Level.PLAIN
+    authority: str = ""
+    roots: tuple[str, ...] = ()
+
+    def as_position(self) -> Position:
+        """The position at which nothing is left to do."""
+        return Position(level=self.level, authority=self.authority, roots=self.roots)
+
+
+def next_position(position: Position, declared: Declared, *, settled: bool, alone: bool = False) -> Position:
+    """Where to go from `position` now; `position` itself if there is nothing to do, or something to wait for.
+
+    `settled`: all proxies run `position`. `alone`: there are none, so there is nobody to be careful of.
+    """
+    if declared.level is not Level.PLAIN and not declared.authority:
+        return position  # nobody to issue: stay
+    if alone:
+        return declared.as_position()
+    if declared.level is Level.PLAIN:
+        return _lowered(position) if settled else position
+    if position.level is Level.PLAIN:
+        return Position(level=Level.ACCEPTING, authority=declared.authority, roots=declared.roots)
+    prepared = _union(position.roots, declared.roots)
+    if prepared != position.roots:  # to trust more hurts nobody: no need to wait
+        return position.model_copy(update={"roots": prepared})
+    if not settled:
+        return position
+    if position.authority != declared.authority:
+        return position.model_copy(update={"authority": declared.authority})
+    if position.level != declared.level:
+        step = 1 if declared.level > position.level else -1
+        return position.model_copy(update={"level": Level(position.level + step)})
+    return position.model_copy(update={"roots": declared.roots})
+
+
+def _lowered(position: Position) -> Position:
+    if position.level <= Level.ACCEPTING:
+        return Position()
+    return position.model_copy(update={"level": Level(position.level - 1)})
+
+
+def _union(roots: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
+    return (*roots, *(root for root in more if root not in roots))
+
+
+def step(position: Position, declared: Declared) -> str:
+    """What is being done at `position`, for people."""
+    if position == declared.as_position():
+        return "finishing" if declared.level is not Level.PLAIN else "turning mutual TLS off"
+    if position.level is not declared.level:
+        return _LEVELS[position.level]
+    if position.authority != declared.authority:
+        return "preparing: every proxy learns to trust the new authority"
+    return "activating: every proxy gets a certificate of the new authority"
+
+
+_LEVELS = {
+    Level.PLAIN: "plaintext",
+    Level.ACCEPTING: "every inbound learns to accept both plaintext and mutual TLS; callers send plaintext",
+    Level.ENCRYPTING: "callers encrypt; inbounds accept both",
+    Level.STRICT: "inbounds accept mutual TLS only",
+}

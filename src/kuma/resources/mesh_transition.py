@@ -1,0 +1,44 @@
+"""MeshTransition: where a mesh's mutual TLS stands on its way to what the Mesh declares."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import IntEnum
+
+from kuma.resources.resource import Model
+
+
+class Level(IntEnum):
+    """What proxies accept and send. Neighbours understand each other, so a mesh moves one level at a time."""
+
+    PLAIN = 0
+    """Everything is plaintext."""
+    ACCEPTING = 1
+    """Inbounds accept mutual TLS and plaintext; callers send plaintext."""
+    ENCRYPTING = 2
+    """Inbounds accept both; callers encrypt. PERMISSIVE is this."""
+    STRICT = 3
+    """Inbounds accept mutual TLS only; callers encrypt."""
+
+
+class Position(Model):
+    """The TLS state that proxies run: the furthest step towards the declared one that is safe now.
+
+    `authority` is the fingerprint of the authority that issues; `roots` is the trust bundle, in PEM.
+    """
+
+    level: Level = Level.PLAIN
+    authority: str = ""
+    roots: tuple[str, ...] = ()
+
+
+class MeshTransitionSpec(Model):
+    """A position, and what is being waited for."""
+
+    position: Position = Position()
+    goal: str = ""
+    step: str = ""
+    since: datetime | None = None
+    waiting_for: tuple[str, ...] = ()
+    unresponsive: tuple[str, ...] = ()
+    complete: bool = False

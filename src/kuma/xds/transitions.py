@@ -1,0 +1,185 @@
+"""Moves meshes towards what they declare, one safe step at a time, when their proxies have acknowledged the last one.
+
+The position of a mesh is a stored resource, so any control plane goes on from it, and proxies are configured from it
+(`MeshView.position`) rather than from the Mesh itself. What the next step is, `kuma.pki.transition` says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+import structlog
+
+from kuma.base import aio
+from kuma.base.clock import Clock
+from kuma.base.errors import AlreadyExists, Conflict, NotFound
+from kuma.pki.transition import Declared, next_position, step
+from kuma.resources import kinds
+from kuma.resources.mesh_transition import Level, MeshTransitionSpec, Position
+from kuma.resources.resource import Key, Resource
+from kuma.store.protocol import Create, Store, Update
+from kuma.store.views import Views
+from kuma.xds.meshes import Meshes, MeshState
+from kuma.xds.proxy import Proxies, Proxy
+
+log = structlog.get_logger(__name__)
+
+_NAMED = 20
+"""How many proxies that are waited for are named."""
+
+
+@dataclass(slots=True)
+class _Run:
+    """What is known of one mesh between two steps."""
+
+    since: datetime
+    position: Position
+    written: int = 0
+    waiting: set[Key] = field(default_factory=set)
+
+
+class Transitions:
+    """Drives all meshes. A proxy that does not acknowledge a step within `patience` is waited for no longer."""
+
+    def __init__(
+        self,
+        store: Store,
+        views: Views,
+        meshes: Meshes,
+        proxies: Proxies,
+        clock: Clock,
+        *,
+        patience: float,
+        grace: float,
+    ) -> None:
+        self._store = store
+        self._views = views
+        self._meshes = meshes
+        self._proxies = proxies
+        self._clock = clock
+        self._patience = timedelta(seconds=patience)
+        self._grace = timedelta(seconds=grace)
+        self._started = clock.now()
+        self._runs: dict[str, _Run] = {}
+        self._due: set[str] = set()
+        self._wake = asyncio.Event()
+        views.on_change(self._changed)
+        proxies.on_progress(self._progressed)
+
+    async def run(self) -> None:
+        """Drive until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            due, self._due = self._due, set()
+            pauses = [pause for mesh in sorted(due) if (pause := await self._drive(mesh)) is not None]
+            if pauses:
+                await self._look_again_after(min(pauses), due)
+
+    def _changed(self, meshes: frozenset[str]) -> None:
+        for mesh in meshes:
+            view = self._views.view(mesh)
+            run = self._runs.get(mesh)
+            if run is None or run.position != view.position:
+                run = self._runs[mesh] = _Run(self._clock.now(), view.position)
+            run.written = view.transition.version if view.transition else 0
+            run.waiting |= {p.key for p in self._proxies if p.key.mesh == mesh and not p.converged}
+            self._look_at(mesh)
+
+    def _progressed(self, proxy: Proxy) -> None:
+        run = self._runs.get(proxy.key.mesh)
+        if run is None:
+            return
+        if proxy.key not in self._proxies or proxy.converged:
+            run.waiting.discard(proxy.key)
+            if not run.waiting:
+                self._look_at(proxy.key.mesh)
+        else:
+            run.waiting.add(proxy.key)
+
+    def _look_at(self, mesh: str) -> None:
+        self._due.add(mesh)
+        self._wake.set()
+
+    async def _look_again_after(self, seconds: float, meshes: set[str]) -> None:
+        """Sleep, or until something happens."""
+
+        async def alarm() -> None:
+            await self._clock.sleep(seconds)
+            for mesh in meshes:
+                self._look_at(mesh)
+
+        timer = aio.spawn(alarm(), name="patience with proxies")
+        try:
+            await self._wake.wait()
+        finally:
+            await aio.stop([timer])
+        self._due |= meshes
+
+    async def _drive(self, mesh: str) -> float | None:
+        """Take a step if one is due; returns the seconds to look again after, None if only an event can matter."""
+        run, state = self._runs.get(mesh), self._meshes.state(mesh)
+        view = state.config.view
+        if run is None or view.mesh is None:
+            return None
+        declared, now = _declared(state), self._clock.now()
+        wait = self._wait(mesh, run, now)
+        following = next_position(view.position, declared, settled=wait is None, alone=self._is_alone(mesh, now))
+        late = tuple(sorted(key.name for key in run.waiting)) if wait is None else ()
+        complete = following == declared.as_position() == view.position and not run.waiting
+        spec = MeshTransitionSpec(
+            position=following,
+            goal=_goal(declared, state),
+            step="complete" if complete else step(following, declared),
+            since=run.since if following == view.position else now,
+            waiting_for=() if wait is None else tuple(sorted(key.name for key in run.waiting)[:_NAMED]),
+            unresponsive=late[:_NAMED],
+            complete=complete,
+        )
+        await self._write(mesh, run, view.transition, spec)
+        return wait
+
+    def _wait(self, mesh: str, run: _Run, now: datetime) -> float | None:
+        """Seconds for which proxies are still waited for; None if all have acknowledged or their time is up."""
+        ends = run.since + self._patience if run.waiting else now
+        absent = any(kinds.DATAPLANE.key(name, mesh) not in self._proxies for name in self._views.view(mesh).dataplanes)
+        if absent:  # after a restart, proxies that run an earlier position have a while to come back
+            ends = max(ends, self._started + self._grace)
+        return (ends - now).total_seconds() if ends > now else None
+
+    def _is_alone(self, mesh: str, now: datetime) -> bool:
+        """Whether no proxy of the mesh can be running anything."""
+        connected = any(proxy.key.mesh == mesh for proxy in self._proxies)
+        return not connected and (not self._views.view(mesh).dataplanes or now >= self._started + self._grace)
+
+    async def _write(
+        self, mesh: str, run: _Run, old: Resource[MeshTransitionSpec] | None, spec: MeshTransitionSpec
+    ) -> None:
+        if (old.version if old else 0) != run.written or (old is not None and old.spec == spec):
+            return
+        if old is None and spec.position.level is Level.PLAIN and spec.complete:
+            return  # a mesh without mutual TLS has nothing to tell
+        key = kinds.MESH_TRANSITION.key(mesh, mesh)
+        operation = Update(replace(old, spec=spec)) if old else Create(Resource(key, spec), kinds.MESH.key(mesh))
+        if old is None or old.spec.position != spec.position or spec.unresponsive != old.spec.unresponsive:
+            log.info("mutual TLS", mesh=mesh, step=spec.step, unresponsive=spec.unresponsive)
+        try:
+            (stored,) = await self._store.transact([operation])
+        except (Conflict, AlreadyExists, NotFound):
+            return  # another control plane was faster, or the mesh has gone: the view will say
+        run.written = max(run.written, stored.version)  # nothing more is decided until the view has it
+
+
+def _declared(state: MeshState) -> Declared:
+    backend = state.config.view.enabled_backend
+    if backend is None:
+        return Declared()
+    level = Level.ENCRYPTING if backend.mode == "PERMISSIVE" else Level.STRICT
+    return Declared(level, state.trust.fingerprint(backend.name), state.trust.roots)
+
+
+def _goal(declared: Declared, state: MeshState) -> str:
+    backend = state.config.view.enabled_backend
+    return f"{backend.mode} with {backend.type}/{backend.name}" if backend else "mutual TLS off"

@@ -1,0 +1,229 @@
+"""Changes of a mesh's mutual TLS on live traffic: every request is a new TCP connection, and so a new TLS handshake."""
+
+import asyncio
+import base64
+import os
+import signal
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kuma.base import aio
+from kuma.resources import kinds
+from tests.fakes import cas
+from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
+from tests.integration.sidecars import Sidecar, Sidecars, exchange, sidecars, traffic, until
+
+OFF = "{type: Mesh, name: default}"
+CA_1, CA_2 = "{name: ca-1, type: builtin}", "{name: ca-2, type: builtin}"
+RSA = "{name: ca-rsa, type: builtin, conf: {caCert: {RSAbits: 2048}}}"
+PROVIDED = "{name: own, type: provided, conf: {cert: {secret: cert}, key: {secret: key}}}"
+
+
+def mtls(*backends: str, enabled: str) -> str:
+    return f"{{type: Mesh, name: default, mtls: {{enabledBackend: {enabled}, backends: [{', '.join(backends)}]}}}}"
+
+
+PERMISSIVE = MTLS.replace("type: builtin", "type: builtin, mode: PERMISSIVE")
+
+
+@pytest.fixture
+async def cp(tmp_path: Path) -> AsyncIterator[Running]:
+    async with running(tmp_path, xds_server={"port": 0, "transition_patience": "5s"}) as found:
+        await found.apply(ALLOW_ALL)
+        yield found
+
+
+@pytest.fixture
+async def mesh(cp: Running, tmp_path: Path) -> AsyncIterator[Sidecars]:
+    async with sidecars(cp, tmp_path) as found:
+        yield found
+
+
+async def transition(cp: Running) -> Any:
+    found = await cp.parts.manager.find(kinds.MESH_TRANSITION.key("default", "default"))
+    return found.spec if found else None
+
+
+async def change(cp: Running, mesh: str) -> None:
+    """Apply a Mesh, and return when its mutual TLS is what it declares, at every proxy."""
+    before = await transition(cp)
+    await cp.apply(mesh)
+
+    async def complete() -> Any:
+        now = await transition(cp)
+        return now and now.complete and now != before
+
+    await until(f"complete: {mesh}", complete)
+
+
+async def secret(cp: Running, name: str, text: str) -> None:
+    data = base64.b64encode(text.encode()).decode()
+    await cp.apply(f"{{type: Secret, mesh: default, name: {name}, data: {data}}}")
+
+
+async def pair(mesh: Sidecars) -> tuple[Sidecar, Sidecar]:
+    backend = await mesh.start("backend", protocol="tcp")
+    web = await mesh.start("web", protocol="tcp", calls=("backend",))
+    assert await until("web reaches backend", lambda: web.talk("backend"))
+    return web, backend
+
+
+async def changed_under_traffic(cp: Running, web: Sidecar, *meshes: str, least: int = 30) -> None:
+    """No request fails while one Mesh after the other is applied."""
+    for found in meshes:
+        async with traffic(lambda: web.talk("backend")) as answers:
+            await asyncio.sleep(0.1)
+            await change(cp, found)
+            await asyncio.sleep(0.2)
+        assert len(answers) >= least
+        assert set(answers) == {b"backend:hello"}, found
+
+
+async def test_on_off_and_on_again(cp: Running, mesh: Sidecars) -> None:
+    web, backend = await pair(mesh)
+    for _ in range(2):
+        await changed_under_traffic(cp, web, MTLS)
+        assert b"backend" not in await exchange(backend.port, b"hello")
+        await changed_under_traffic(cp, web, OFF)
+        assert await exchange(backend.port, b"hello") == b"backend:hello"
+
+
+async def test_strict_permissive_strict(cp: Running, mesh: Sidecars) -> None:
+    await cp.apply(MTLS)
+    web, backend = await pair(mesh)
+    for _ in range(2):
+        await changed_under_traffic(cp, web, PERMISSIVE)
+        assert await exchange(backend.port, b"hello") == b"backend:hello"
+        await changed_under_traffic(cp, web, MTLS)
+        assert b"backend" not in await exchange(backend.port, b"hello")
+
+
+async def test_another_authority_with_the_old_one_kept_or_removed(cp: Running, mesh: Sidecars, tmp_path: Path) -> None:
+    await cp.apply(MTLS)
+    web, _ = await pair(mesh)
+    for name, text in vars(cas.root(tmp_path, "own", days="60")).items():
+        await secret(cp, name, text)
+    await changed_under_traffic(
+        cp,
+        web,
+        mtls(CA_1, CA_2, enabled="ca-2"),
+        mtls(CA_1, enabled="ca-1"),
+        mtls(RSA, enabled="ca-rsa"),
+        mtls(PROVIDED, enabled="own"),
+        mtls(CA_2, enabled="ca-2"),
+    )
+    (root,) = (await transition(cp)).position.roots
+    stored = await cp.parts.manager.get(kinds.SECRET.key("default.ca-builtin-cert-ca-2", "default"))
+    assert root.encode() == stored.spec.data, "nothing retired is trusted any more"
+
+
+async def test_other_content_in_the_secrets_of_a_provided_authority(
+    cp: Running, mesh: Sidecars, tmp_path: Path
+) -> None:
+    one, two = cas.root(tmp_path, "one", days="60"), cas.root(tmp_path, "two", days="60")
+    for name, text in vars(one).items():
+        await secret(cp, name, text)
+    await cp.apply(mtls(PROVIDED, enabled="own"))
+    web, _ = await pair(mesh)
+    async with traffic(lambda: web.talk("backend")) as answers:
+        for name, text in vars(two).items():
+            await secret(cp, name, text)
+
+        async def complete() -> bool:
+            found = await transition(cp)
+            return bool(found.complete and found.position.roots == (two.cert,))
+
+        await until("the new root is the only one", complete)
+    assert set(answers) == {b"backend:hello"}
+
+
+async def test_a_change_of_mind_half_way(cp: Running, mesh: Sidecars) -> None:
+    await cp.apply(MTLS)
+    web, _ = await pair(mesh)
+    async with traffic(lambda: web.talk("backend")) as answers:
+        for _ in range(5):
+            await cp.apply(mtls(CA_1, CA_2, enabled="ca-2"))
+            await asyncio.sleep(0.03)
+            await cp.apply(OFF)
+            await asyncio.sleep(0.05)
+            await cp.apply(mtls(CA_2, enabled="ca-2"))
+            await asyncio.sleep(0.02)
+            await cp.apply(MTLS)
+        await change(cp, mtls(CA_2, CA_1, enabled="ca-2"))
+    assert set(answers) == {b"backend:hello"}
+
+
+async def test_a_hung_proxy_holds_nothing_up_for_long_and_is_named(cp: Running, mesh: Sidecars) -> None:
+    await cp.apply(MTLS)
+    web, _ = await pair(mesh)
+    other = await mesh.start("other", protocol="tcp")
+    envoy = int(Path(f"/proc/{other.running.pid}/task/{other.running.pid}/children").read_text().split()[0])
+    os.kill(envoy, signal.SIGSTOP)
+    try:
+        async with traffic(lambda: web.talk("backend")) as answers:
+            await cp.apply(mtls(CA_1, CA_2, enabled="ca-2"))
+
+            async def named() -> Any:
+                return (await transition(cp)).unresponsive == ("other-01",)
+
+            await until("the hung proxy is named", named)
+            assert not (await transition(cp)).complete
+        assert set(answers) == {b"backend:hello"}
+    finally:
+        os.kill(envoy, signal.SIGCONT)
+
+    async def complete() -> Any:
+        return (await transition(cp)).complete
+
+    await until("it is brought up to date when it returns", complete)
+
+
+async def test_permissive_admits_all_three_kinds_of_callers(cp: Running, mesh: Sidecars, tmp_path: Path) -> None:
+    """Mesh TLS by permission; plaintext; and a client with its own TLS to a workload that serves its own TLS."""
+    await cp.apply(PERMISSIVE)
+    backend = await mesh.start("backend", protocol="tcp")
+    web = await mesh.start("web", protocol="tcp", calls=("backend",))
+    assert await until("web reaches backend", lambda: web.talk("backend")) == b"backend:hello"
+    assert await exchange(backend.port, b"hello") == b"backend:hello"
+    cas.openssl(
+        tmp_path, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=app", "-keyout", "app.key",
+        "-out", "app.crt", "-days", "1",
+    )  # fmt: skip
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(tmp_path / "app.crt", tmp_path / "app.key")
+    await mesh.serve_tls(backend, server)
+    client = ssl.create_default_context(cafile=tmp_path / "app.crt")
+    client.check_hostname = False
+    assert await exchange(backend.port, b"hello", client) == b"backend:hello"
+    await cp.delete(ALLOW_ALL)
+    await cp.parts.views.until(lambda: not cp.parts.views.view("default").permissions)
+    await mesh.converged()
+    assert b"backend" not in await web.talk("backend")
+    assert await exchange(backend.port, b"hello", client) == b"backend:hello"
+    request = b"GET /stats?filter=downstream_cx_total HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    statistics = (await exchange(backend.admin, request)).decode()
+    assert "_plaintext.downstream_cx_total" in statistics
+    assert "_foreign_tls.downstream_cx_total" in statistics
+
+
+async def test_a_new_proxy_of_a_strict_mesh_never_accepts_plaintext(cp: Running, mesh: Sidecars) -> None:
+    await change(cp, MTLS)
+    stop = asyncio.Event()
+    answers: list[bytes] = []
+    starting = aio.spawn(mesh.start("backend", protocol="tcp"), name="start")
+
+    async def knock() -> None:
+        while not stop.is_set():
+            for sidecar in mesh.started:
+                answers.append(await exchange(sidecar.port, b"hello"))
+            await asyncio.sleep(0.01)
+
+    knocking = aio.spawn(knock(), name="knock")
+    await starting
+    stop.set()
+    await knocking
+    assert not any(b"backend" in answer for answer in answers)
