@@ -7,7 +7,9 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,7 @@ def walk_through(steps: Steps) -> None:
     refuse_plaintext(steps)
     permissions(steps)
     rotate(steps)
+    another_authority(steps)
     tables(steps)
     seconds = time.monotonic() - started
     console.print(f"\n[bold green]Every step had the outcome it claims[/bold green] ({seconds:.0f} s).")
@@ -193,12 +196,43 @@ def rotate(steps: Steps) -> None:
     steps.outcome(f"{rotated} rotations, {requests} requests, none failed")
 
 
+def another_authority(steps: Steps) -> None:
+    """The original forbids this while mutual TLS is on."""
+    mesh = steps.mesh
+    steps.step("Under load, replace the CA by another one, and remove the old one in the same edit")
+    mesh.write("mesh.yaml", resources.MESH_WITH_ANOTHER_CA)
+    counts = Counter[int]()
+    done = threading.Event()
+
+    def load() -> None:
+        while not done.is_set():
+            counts[mesh.call()[0]] += 1
+
+    thread = threading.Thread(target=load, daemon=True)
+    thread.start()
+    try:
+        steps.kumactl("apply", "-f", "mesh.yaml")
+        steps.kumactl("inspect", "meshes", "--watch", "default", "--timeout", "60s")
+        time.sleep(1)
+    finally:
+        done.set()
+        thread.join(timeout=15)
+    failures = counts.total() - counts[200]
+    if failures:
+        raise Failed(f"{failures} of {counts.total()} requests failed: {dict(counts)}")
+    issued = mesh.insight("backend-01").get("issuedBackend")
+    if issued != "ca-2":
+        raise Failed(f"backend's certificate is of {issued}")
+    steps.outcome(f"every certificate is of ca-2 now; {counts.total()} requests meanwhile, none failed")
+
+
 def tables(steps: Steps) -> None:
     """What an operator sees."""
     steps.step("Look at the secrets and the proxies")
     secrets = steps.kumactl("get", "secrets", "--mesh", "default")
     if "default.ca-builtin-cert-ca-1" not in secrets or "default.ca-builtin-key-ca-1" not in secrets:
         raise Failed("the CA's two Secrets are not listed")
+    steps.kumactl("inspect", "meshes")
     proxies = steps.kumactl("inspect", "dataplanes")
     if proxies.count("Online") != 2:
         raise Failed("two proxies should be online")

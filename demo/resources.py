@@ -25,6 +25,16 @@ mtls:
           expiration: {lifetime}s
 """
 
+MESH_WITH_ANOTHER_CA = """\
+type: Mesh
+name: default
+mtls:
+  enabledBackend: ca-2
+  backends:
+    - name: ca-2
+      type: builtin
+"""
+
 ALLOW_ALL = """\
 type: TrafficPermission
 mesh: default

@@ -106,6 +106,7 @@ def build(settings: Settings, store: Store, clock: Clock) -> ControlPlane:
         meshes,
         proxies,
         clock,
+        metrics,
         patience=settings.xds_server.patience_seconds,
         grace=_TRANSITION_GRACE,
     )

@@ -13,8 +13,9 @@ import typer
 import yaml
 
 from kuma.base.errors import InvalidResource, KumaError, Misconfigured, Violation
+from kuma.cli.client import Client
 from kuma.cli.session import Session
-from kuma.resources import codec
+from kuma.resources import codec, kinds
 from kuma.resources.resource import Resource
 
 _VARIABLE = re.compile(r"\{\{\s*([\w.]+)\s*}}")
@@ -50,6 +51,15 @@ def apply(
             for warning in warnings:
                 typer.echo(f"Warning: {warning}", err=True)
             typer.echo(f"{resource.key} {'created' if created else 'configured'}")
+            if resource.key.kind == kinds.MESH.name:
+                _tell_of_staged_change(client, resource.name)
+
+
+def _tell_of_staged_change(client: Client, mesh: str) -> None:
+    """The change that a Mesh asks for may still be on its way to the proxies."""
+    transition = client.get(kinds.MESH_TRANSITION, mesh, mesh)
+    if transition is not None and not transition.get("complete"):
+        typer.echo(f"A staged change has begun; follow it with: kumactl inspect meshes --watch {mesh}")
 
 
 def _text(name: str) -> Iterator[str]:

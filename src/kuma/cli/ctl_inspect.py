@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -10,8 +11,10 @@ import typer
 
 from kuma.base.errors import Misconfigured
 from kuma.cli import tables
+from kuma.cli.client import Client
 from kuma.cli.ctl_resources import Form, FormOption, MeshOption, as_text
 from kuma.cli.session import Session
+from kuma.resources import durations, kinds
 
 app = typer.Typer(help="Shows what the control plane has found out.", no_args_is_help=True)
 
@@ -40,6 +43,62 @@ def dataplanes(
         typer.echo(tables.overviews(items, datetime.now(UTC)))
     else:
         typer.echo(as_text(output, {"total": len(items), "items": items, "next": None}))
+
+
+@app.command()
+def meshes(
+    context: typer.Context,
+    output: FormOption = Form.TABLE,
+    watch: Annotated[
+        str, typer.Option("--watch", help="Follow the staged change of this mesh until it is complete.")
+    ] = "",
+    timeout: Annotated[str, typer.Option(help="How long to follow at most; the exit status is 1 then.")] = "5m",
+) -> None:
+    """Show where the mutual TLS of each mesh stands, whom a change waits for, and until when the CAs are valid.
+
+    Example: kumactl inspect meshes    or: kumactl inspect meshes --watch default --timeout 1m
+    """
+    session: Session = context.obj
+    with session.client() as client:
+        if watch:
+            _follow(client, watch, _duration(timeout))
+            return
+        items = client.list_whole("/meshes")
+        transitions = {item["mesh"]: item for item in client.list_whole("/mesh-transitions")}
+    if output is Form.TABLE:
+        typer.echo(tables.meshes(items, transitions, datetime.now(UTC)))
+    else:
+        found = [{**item, "transition": transitions.get(item["name"])} for item in items]
+        typer.echo(as_text(output, {"total": len(found), "items": found, "next": None}))
+
+
+def _duration(text: str) -> float:
+    try:
+        return durations.parse_go_duration(text).total_seconds()
+    except ValueError as error:
+        raise Misconfigured(f"--timeout {error}") from None
+
+
+def _follow(client: Client, mesh: str, seconds: float) -> None:
+    """Print each step as it comes; ends when the change is complete."""
+    if client.get(kinds.MESH, mesh, "") is None:
+        raise Misconfigured(f'there is no Mesh "{mesh}"')
+    end, printed = time.monotonic() + seconds, ""
+    while True:
+        found = client.get(kinds.MESH_TRANSITION, mesh, mesh) or {"step": "complete", "complete": True}
+        waiting = ", ".join(found.get("waitingFor", ()))
+        line = found.get("step", "") + (f" (waiting for {waiting})" if waiting else "")
+        if line != printed:
+            typer.echo(line)
+            printed = line
+        if found.get("complete"):
+            return
+        if time.monotonic() > end:
+            raise Misconfigured(f"the change was not complete within {seconds:.0f} seconds")
+        time.sleep(_FOLLOW_INTERVAL)
+
+
+_FOLLOW_INTERVAL = 0.2
 
 
 def _pair(text: str) -> tuple[str, str]:

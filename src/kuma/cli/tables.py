@@ -150,3 +150,25 @@ def _not_ready(inbounds: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         if unhealthy or inbound.get("state") == "NotReady":
             service = inbound.get("tags", {}).get("kuma.io/service", "")
             yield f"inbound[port={inbound.get('port')},svc={service}] is not ready"
+
+
+MESHES = ("MESH", "mTLS", "STATE", "SINCE", "WAITING FOR", "UNRESPONSIVE", "CA EXPIRATION", "PROBLEMS")
+
+
+def meshes(items: Iterable[Mapping[str, Any]], transitions: Mapping[str, Mapping[str, Any]], now: datetime) -> str:
+    """`kumactl inspect meshes`; `transitions` has the MeshTransition of each mesh that has one."""
+    return table(MESHES, [_mesh(item, transitions.get(item["name"], {}), now) for item in items])
+
+
+def _mesh(item: Mapping[str, Any], transition: Mapping[str, Any], now: datetime) -> Row:
+    backends = transition.get("backends", ())
+    return (
+        item["name"],
+        mtls(item),
+        transition.get("step", "off"),
+        ago(transition.get("since"), now) if transition.get("since") else "-",
+        ",".join(transition.get("waitingFor", ())) or "-",
+        ",".join(transition.get("unresponsive", ())) or "-",
+        ",".join(f"{b['name']}={date(b.get('notAfter'))}" for b in backends) or "-",
+        "; ".join(f"{b['name']}: {b['problem']}" for b in backends if b.get("problem")) or "-",
+    )

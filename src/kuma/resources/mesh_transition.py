@@ -32,8 +32,16 @@ class Position(Model):
     roots: tuple[str, ...] = ()
 
 
+class BackendStatus(Model):
+    """One authority: until when it can sign, or what is wrong with it."""
+
+    name: str
+    not_after: datetime | None = None
+    problem: str = ""
+
+
 class MeshTransitionSpec(Model):
-    """A position, and what is being waited for."""
+    """A position, what is being waited for, and how the authorities are."""
 
     position: Position = Position()
     goal: str = ""
@@ -42,3 +50,4 @@ class MeshTransitionSpec(Model):
     waiting_for: tuple[str, ...] = ()
     unresponsive: tuple[str, ...] = ()
     complete: bool = False
+    backends: tuple[BackendStatus, ...] = ()

@@ -27,3 +27,9 @@ class Metrics:
         self.issue_failures = Counter(
             "cert_generation_failures", "Certificates that could not be issued.", labels, registry=registry
         )
+        self.waiting = Gauge(
+            "mesh_transition_waiting",
+            "Proxies that have not acknowledged the present step of a mesh's mutual TLS.",
+            ["mesh"],
+            registry=registry,
+        )

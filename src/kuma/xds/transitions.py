@@ -17,11 +17,12 @@ from kuma.base.clock import Clock
 from kuma.base.errors import AlreadyExists, Conflict, NotFound
 from kuma.pki.transition import Declared, next_position, step
 from kuma.resources import kinds
-from kuma.resources.mesh_transition import Level, MeshTransitionSpec, Position
+from kuma.resources.mesh_transition import BackendStatus, Level, MeshTransitionSpec, Position
 from kuma.resources.resource import Key, Resource
 from kuma.store.protocol import Create, Store, Update
 from kuma.store.views import Views
 from kuma.xds.meshes import Meshes, MeshState
+from kuma.xds.metrics import Metrics
 from kuma.xds.proxy import Proxies, Proxy
 
 log = structlog.get_logger(__name__)
@@ -50,6 +51,7 @@ class Transitions:
         meshes: Meshes,
         proxies: Proxies,
         clock: Clock,
+        metrics: Metrics,
         *,
         patience: float,
         grace: float,
@@ -59,6 +61,7 @@ class Transitions:
         self._meshes = meshes
         self._proxies = proxies
         self._clock = clock
+        self._metrics = metrics
         self._patience = timedelta(seconds=patience)
         self._grace = timedelta(seconds=grace)
         self._started = clock.now()
@@ -137,7 +140,9 @@ class Transitions:
             waiting_for=() if wait is None else tuple(sorted(key.name for key in run.waiting)[:_NAMED]),
             unresponsive=late[:_NAMED],
             complete=complete,
+            backends=_backends(state),
         )
+        self._metrics.waiting.labels(mesh).set(len(run.waiting))
         await self._write(mesh, run, view.transition, spec)
         return wait
 
@@ -178,6 +183,18 @@ def _declared(state: MeshState) -> Declared:
         return Declared()
     level = Level.ENCRYPTING if backend.mode == "PERMISSIVE" else Level.STRICT
     return Declared(level, state.trust.fingerprint(backend.name), state.trust.roots)
+
+
+def _backends(state: MeshState) -> tuple[BackendStatus, ...]:
+    mesh, trust = state.config.view.mesh, state.trust
+    return tuple(
+        BackendStatus(
+            name=backend.name,
+            not_after=trust.opened[backend.name][1].not_after if backend.name in trust.opened else None,
+            problem=trust.problems.get(backend.name, ""),
+        )
+        for backend in (mesh.spec.mtls.backends if mesh and mesh.spec.mtls else ())
+    )
 
 
 def _goal(declared: Declared, state: MeshState) -> str:
