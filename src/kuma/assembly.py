@@ -25,6 +25,7 @@ from kuma.config import Settings
 from kuma.pki import serving, tokens
 from kuma.pki.issuer import Issuer
 from kuma.pki.mesh_rules import MeshRules
+from kuma.pki.renewal import Renewals
 from kuma.pki.secret_rules import SecretRules
 from kuma.resources import kinds
 from kuma.resources.mesh import MeshSpec
@@ -151,6 +152,7 @@ def build(settings: Settings, store: Store, clock: Clock) -> ControlPlane:
         ("mesh views", views),
         ("departures", departures),
         ("transitions", transitions),
+        ("renewals", Renewals(store, views, clock)),
         ("discovery server", xds),
         ("bootstrap server", dp),
         ("API server", api),

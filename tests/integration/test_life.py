@@ -2,10 +2,13 @@
 
 import asyncio
 import os
+import random
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -187,3 +190,48 @@ def test_the_demo_can_be_stopped_at_any_moment(seconds: float) -> None:
 def _descendants(pid: int) -> list[int]:
     found = children_of(pid)
     return found + [below for child in found for below in _descendants(child)]
+
+
+def test_a_control_plane_killed_inside_a_change_of_authority(tmp_path: Path) -> None:
+    """Whoever takes over goes on from the stored position; no request fails meanwhile."""
+    listed = "{{type: Mesh, name: default, mtls: {{enabledBackend: {0}, backends: [{{name: {0}, type: builtin}}]}}}}"
+    with Processes(tmp_path) as processes:
+        mesh = DemoMesh(tmp_path, processes)
+        control_plane = mesh.start_control_plane()
+        mesh.start_workloads()
+        mesh.write_dataplanes()
+        for name, text in (("mesh.yaml", listed.format("ca-0")), ("allow-all.yaml", ALLOW_ALL)):
+            mesh.write(name, text)
+            mesh.kumactl("apply", "-f", name)
+        for service in ("backend", "web"):
+            mesh.token(service)
+            mesh.start_proxy(service)
+        until_sync("web reaches backend", lambda: mesh.call()[0] == 200, processes)
+        statuses: Counter[int] = Counter()
+        done = threading.Event()
+
+        def load() -> None:
+            while not done.is_set():
+                statuses[mesh.call()[0]] += 1
+
+        thread = threading.Thread(target=load)
+        thread.start()
+        try:
+            for number, delay in enumerate(random.Random(5).choices(range(0, 60, 5), k=3), start=1):
+                mesh.write("mesh.yaml", listed.format(f"ca-{number}"))
+                mesh.kumactl("apply", "-f", "mesh.yaml")
+                time.sleep(delay / 1000)
+                processes.forget(control_plane)
+                control_plane.kill()
+                control_plane.wait()
+                control_plane = mesh.start_control_plane()
+                mesh.kumactl("inspect", "meshes", "--watch", "default", "--timeout", "60s")
+                until_sync(
+                    "certificates of the new authority",
+                    lambda n=number: mesh.insight("backend-01").get("issuedBackend") == f"ca-{n}",  # type: ignore[misc]
+                    processes,
+                )
+        finally:
+            done.set()
+            thread.join()
+        assert set(statuses) == {200}, statuses

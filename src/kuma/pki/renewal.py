@@ -1,0 +1,83 @@
+"""Renews builtin roots in time, by themselves. What follows from new content in the two Secrets is a staged change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import datetime
+
+import structlog
+from cryptography import x509
+
+from kuma.base import aio
+from kuma.base.clock import Clock
+from kuma.base.errors import Conflict
+from kuma.pki import builtin
+from kuma.pki.rotation import rotation_time
+from kuma.resources.mesh import Backend
+from kuma.resources.view import MeshView
+from kuma.store.protocol import Expect, Store, Update
+from kuma.store.views import Views
+
+log = structlog.get_logger(__name__)
+
+_LONGEST_PAUSE = 3600.0
+"""Seconds; a machine that slept notices within this time."""
+
+
+class Renewals:
+    """Looks at every builtin root when something changes, and when the next one is due: at 4/5 of its life."""
+
+    def __init__(self, store: Store, views: Views, clock: Clock) -> None:
+        self._store = store
+        self._views = views
+        self._clock = clock
+        self._wake = asyncio.Event()
+        views.on_change(lambda _: self._wake.set())
+
+    async def run(self) -> None:
+        """Renew until cancelled."""
+        while True:
+            self._wake.clear()
+            pause = _LONGEST_PAUSE
+            for view in [self._views.view(mesh) for mesh in self._views.meshes]:
+                for backend, due in _due(view):
+                    left = (due - self._clock.now()).total_seconds()
+                    if left <= 0:
+                        await self._renew(view, backend)
+                    else:
+                        pause = min(pause, left)
+            alarm = aio.spawn(self._alarm(pause), name="renewal of roots")
+            try:
+                await self._wake.wait()
+            finally:
+                await aio.stop([alarm])
+
+    async def _alarm(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+        self._wake.set()
+
+    async def _renew(self, view: MeshView, backend: Backend) -> None:
+        """Replace certificate and key in one transaction, if nobody has touched them or the Mesh meanwhile."""
+        assert view.mesh is not None
+        pair = await builtin.create_root(view.name, backend.settings, self._clock)
+        secrets = builtin.to_secrets(view.name, backend.name, pair)
+        writes = [Update(view.secrets[secret.name].with_spec(secret.spec)) for secret in secrets]
+        try:
+            await self._store.transact([Expect(view.mesh.key, view.mesh.version), *writes])
+        except Conflict:
+            return  # the change that was in the way wakes us again
+        log.info("root renewed", mesh=view.name, backend=backend.name)
+
+
+def _due(view: MeshView) -> Iterator[tuple[Backend, datetime]]:
+    """The builtin authorities of a mesh whose root can be read, and when each is to be renewed."""
+    for backend in view.mesh.spec.mtls.backends if view.mesh and view.mesh.spec.mtls else ():
+        names = builtin.secret_names(view.name, backend.name)
+        if backend.type != "builtin" or any(name not in view.secrets for name in names):
+            continue
+        try:
+            root = x509.load_pem_x509_certificate(view.secrets[names[0]].spec.data)
+        except ValueError:
+            continue  # the mesh's transition tells of it as a problem
+        yield backend, rotation_time(root.not_valid_before_utc, root.not_valid_after_utc, luck=0)

@@ -1,0 +1,48 @@
+"""Builtin roots are renewed in time, and proxies are led over to the new one."""
+
+import asyncio
+from pathlib import Path
+
+from cryptography import x509
+
+from kuma.pki import builtin
+from kuma.resources import kinds
+from tests.fakes.clock import ManualClock
+from tests.fakes.control_plane import MTLS, Running, dataplane, running
+
+SHORT = MTLS.replace("type: builtin", "type: builtin, conf: {caCert: {expiration: 10d}}")
+DAY = 24 * 3600.0
+
+
+async def root(cp: Running) -> x509.Certificate:
+    name, _ = builtin.secret_names("default", "ca-1")
+    return x509.load_pem_x509_certificate((await cp.parts.manager.get(kinds.SECRET.key(name, "default"))).spec.data)
+
+
+async def test_a_root_is_renewed_at_four_fifths_of_its_life_by_a_staged_change(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with running(tmp_path, clock) as cp:
+        await cp.apply(SHORT)
+        web = await cp.proxy(dataplane("web-01", "web"))
+        await web.until(lambda: web.certificate)
+        first = await root(cp)
+        clock.advance(7.9 * DAY)
+        await asyncio.sleep(0.1)
+        assert await root(cp) == first
+        clock.advance(0.2 * DAY)
+        async with asyncio.timeout(10):
+            while await root(cp) == first:
+                await asyncio.sleep(0.01)
+        second = await root(cp)
+        assert second.not_valid_after_utc > first.not_valid_after_utc
+        await web.until(lambda: _is_of(web.certificate, second))
+        async with asyncio.timeout(10):
+            while not (await cp.parts.manager.get(kinds.MESH_TRANSITION.key("default", "default"))).spec.complete:
+                await asyncio.sleep(0.01)
+
+
+def _is_of(leaf: bytes, issuer: x509.Certificate) -> bool:
+    certificate = x509.load_pem_x509_certificate(leaf)
+    identifier = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+    expected = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    return identifier.key_identifier == expected.key_identifier
