@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import re
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -203,3 +204,43 @@ async def test_envoys_trust_a_provided_chain(cp: Running, mesh: Sidecars, tmp_pa
     await mesh.start("backend")
     web = await mesh.start("web", calls=("backend",))
     assert await until("web reaches backend", lambda: web.call("backend")) == 200
+
+
+def mesh_permission(name: str, target: str, *items: str) -> str:
+    listed = ", ".join(items)
+    return (
+        f"{{type: MeshTrafficPermission, mesh: default, name: {name}, "
+        f"spec: {{targetRef: {{{target}}}, from: [{listed}]}}}}"
+    )
+
+
+def item(action: str, ref: str) -> str:
+    return f"{{targetRef: {{{ref}}}, default: {{action: {action}}}}}"
+
+
+@pytest.mark.parametrize("protocol", ["http", "tcp"])
+async def test_mesh_permissions_and_their_shadow(cp: Running, mesh: Sidecars, protocol: str) -> None:
+    """A refusal overrides; a shadow refusal is counted and lets through; both with and without HTTP."""
+    await cp.apply(MTLS, ALLOW_ALL)
+    backend = await mesh.start("backend", protocol=protocol)
+    callers = [
+        await mesh.start(name, protocol=protocol, calls=("backend",), tags=f", env: {env}")
+        for name, env in (("web", "prod"), ("dev", "dev"), ("try", "test"))
+    ]
+    await cp.apply(
+        mesh_permission("everybody", "kind: MeshService, name: backend", item("Allow", "kind: Mesh")),
+        mesh_permission(
+            "environments",
+            "kind: Mesh",
+            item("Deny", "kind: MeshSubset, tags: {env: dev}"),
+            item("AllowWithShadowDeny", "kind: MeshSubset, tags: {env: test}"),
+        ),
+    )
+    await mesh.converged()
+    if protocol == "http":
+        assert [await caller.call("backend") for caller in callers] == [200, 403, 200]
+    else:
+        assert [b"backend" in await caller.talk("backend") for caller in callers] == [True, False, True]
+    request = b"GET /stats?filter=shadow_denied HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    counters = re.findall(r"shadow_denied: (\d+)", (await exchange(backend.admin, request)).decode())
+    assert sum(map(int, counters)) == 1

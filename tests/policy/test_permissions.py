@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
+from kuma.base.errors import InvalidResource
 from kuma.policy import permissions
-from kuma.policy.permissions import NOBODY, Admission, Permission, Principal
-from kuma.resources import kinds
+from kuma.policy.permissions import NOBODY, Admission, MeshPermission, Permission, Principal
+from kuma.resources import codec, kinds
 from kuma.resources.resource import Resource
 from kuma.resources.traffic_permission import Selector, TrafficPermissionSpec
 
@@ -47,12 +49,12 @@ WEB_V1 = {SERVICE: "web", "version": "v1"}
     ],
 )  # fmt: skip
 def test_one_permission_decides(candidates: list[Permission], winner: str) -> None:
-    assert permissions.admission(candidates, WEB_V1).permission == winner
-    assert permissions.admission(candidates[::-1], WEB_V1).permission == winner
+    assert permissions.admission(candidates, [], WEB_V1).permission == winner
+    assert permissions.admission(candidates[::-1], [], WEB_V1).permission == winner
 
 
 def test_nobody_is_the_answer_without_permissions() -> None:
-    assert permissions.admission([], WEB_V1) == NOBODY == Admission("", ())
+    assert permissions.admission([], [], WEB_V1) == NOBODY == Admission("", ())
 
 
 def test_principals_are_sorted_and_any_caller_swallows_the_rest() -> None:
@@ -67,4 +69,83 @@ def test_principals_are_sorted_and_any_caller_swallows_the_rest() -> None:
 
 def test_leaves_carry_the_tags_that_sources_are_selected_by() -> None:
     chosen = [permission("p", WEB_V1, {SERVICE: "b", "version": "v2", "zone": "*"})]
-    assert permissions.selected_source_tags(chosen) == {"version"}
+    assert permissions.selected_source_tags(chosen, []) == {"version"}
+
+
+def mesh_permission(name: str, target: dict[str, Any], *items: tuple[str, dict[str, Any]]) -> MeshPermission:
+    spec = {"targetRef": target, "from": [{"targetRef": ref, "default": {"action": action}} for action, ref in items]}
+    document = {"type": "MeshTrafficPermission", "mesh": "default", "name": name, "spec": spec}
+    return codec.parse(document)
+
+
+MESH = {"kind": "Mesh"}
+
+
+def subset(**tags: str) -> dict[str, Any]:
+    return {"kind": "MeshSubset", "tags": tags}
+
+
+@pytest.mark.parametrize(
+    ("target", "decides"),
+    [
+        (MESH, True),
+        (subset(version="v1"), True),
+        (subset(version="v2"), False),
+        ({"kind": "MeshService", "name": "web"}, True),
+        ({"kind": "MeshService", "name": "db"}, False),
+        ({"kind": "MeshServiceSubset", "name": "web", "tags": {"version": "v1"}}, True),
+        ({"kind": "MeshServiceSubset", "name": "web", "tags": {"version": "v2"}}, False),
+    ],
+)
+def test_a_mesh_permission_takes_over_the_inbounds_that_it_targets(target: dict[str, Any], decides: bool) -> None:
+    old = permission("old", {SERVICE: "web"}, {SERVICE: "a"})
+    found = permissions.admission(
+        [old], [mesh_permission("new", target, ("Allow", {"kind": "MeshService", "name": "b"}))], WEB_V1
+    )
+    assert found.principals == (Principal(((SERVICE, "b" if decides else "a"),)),)
+
+
+def test_a_refusal_overrides_whoever_says_it() -> None:
+    everybody = mesh_permission("a", {"kind": "MeshService", "name": "web"}, ("Allow", MESH))
+    not_dev = mesh_permission("b", MESH, ("Deny", subset(env="dev")), ("AllowWithShadowDeny", subset(env="test")))
+    found = permissions.admission([], [everybody, not_dev], WEB_V1)
+    assert found == permissions.admission([], [not_dev, everybody], WEB_V1)
+    assert Principal() in found.principals
+    assert found.denied == (Principal((("env", "dev"),)),)
+    assert found.shadowed == (Principal((("env", "test"),)),)
+    assert permissions.selected_source_tags([], [everybody, not_dev]) == {"env"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "field", "reason"),
+    [
+        ({"targetRef": MESH}, "spec.from", "needs at least one item"),
+        ({"from": []}, "spec.targetRef.kind", "must be defined"),
+        ({"targetRef": {"kind": "MeshGateway"}}, "spec.targetRef.kind", "value is not supported"),
+        ({"targetRef": {"kind": "MeshService"}}, "spec.targetRef.name", "must be set with kind MeshService"),
+        ({"targetRef": {"kind": "Mesh", "name": "x"}}, "spec.targetRef.name", "must not be set with kind Mesh"),
+        ({"targetRef": {"kind": "Mesh", "tags": {"a": "b"}}}, "spec.targetRef.tags", "must not be set with kind Mesh"),
+        ({"targetRef": MESH, "from": [{"targetRef": MESH}]}, "spec.from[0].default.action", "must be defined"),
+        (
+            {"targetRef": MESH, "from": [{"targetRef": MESH, "default": {"action": "ALLOW"}}]},
+            "spec.from[0].default.action",
+            "has to be one of Allow, Deny, AllowWithShadowDeny",
+        ),
+        ({"targetRef": MESH, "to": []}, "spec.to", "unknown field"),
+    ],
+)
+def test_what_is_wrong_with_a_mesh_permission(spec: dict[str, Any], field: str, reason: str) -> None:
+    for document in (
+        {"type": "MeshTrafficPermission", "mesh": "default", "name": "p", "spec": spec},
+        {"apiVersion": "kuma.io/v1alpha1", "kind": "MeshTrafficPermission", "metadata": {"name": "p"}, "spec": spec},
+    ):
+        with pytest.raises(InvalidResource) as caught:
+            codec.parse(document)
+        assert any(v.field == field and reason in v.reason for v in caught.value.violations)
+
+
+def test_what_a_mesh_permission_says_stands_under_spec() -> None:
+    document = codec.to_universal(mesh_permission("p", MESH, ("Allow", MESH)))
+    assert document["spec"] == {"targetRef": MESH, "from": [{"targetRef": MESH, "default": {"action": "Allow"}}]}
+    with pytest.raises(InvalidResource, match="targetRef: unknown field; what the resource says stands under spec"):
+        codec.parse({"type": "MeshTrafficPermission", "mesh": "default", "name": "p", "targetRef": MESH})

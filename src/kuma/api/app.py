@@ -63,6 +63,8 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             schema = kind.spec.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}))
             meta = {name: {"type": "string"} for name in ("type", "name", *(("mesh",) if kind.in_mesh else ()))}
+            if kind.nested:
+                schema = {"type": "object", "properties": {"spec": schema}, "required": ["spec"]}
             schema["properties"] = {**meta, **schema.get("properties", {})}
             schemas[kind.name] = {**schema, "title": kind.name, "required": [*meta, *schema.get("required", ())]}
         app.openapi_schema = document

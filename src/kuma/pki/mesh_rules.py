@@ -40,8 +40,8 @@ class MeshRules:
                 )
         if new.spec.enabled_backend and not await _has_permission(new.name, store):
             warnings.append(
-                f'mutual TLS is on and mesh "{new.name}" has no TrafficPermission: every call between its services '
-                "is denied. Apply a TrafficPermission that admits the callers you want"
+                f'mutual TLS is on and mesh "{new.name}" has no permission: every call between its services '
+                "is denied. Apply a TrafficPermission or MeshTrafficPermission that admits the callers you want"
             )
         owner = new.key
         return Decision(tuple(Create(resource, owner) for resource in created), tuple(warnings))
@@ -98,4 +98,5 @@ async def _find(store: Store, key: Key) -> AnyResource | None:
 
 
 async def _has_permission(mesh: str, store: Store) -> bool:
-    return (await store.list(kinds.TRAFFIC_PERMISSION.name, mesh, limit=1)).total > 0
+    kinds_of_permissions = (kinds.TRAFFIC_PERMISSION, kinds.MESH_TRAFFIC_PERMISSION)
+    return any([(await store.list(kind.name, mesh, limit=1)).total for kind in kinds_of_permissions])

@@ -8,10 +8,12 @@ from typing import Any
 
 from kuma.policy.matching import Rank, match
 from kuma.resources import tags as tag_rules
+from kuma.resources.mesh_traffic_permission import ACTIONS, MeshTrafficPermissionSpec
 from kuma.resources.resource import Resource
 from kuma.resources.traffic_permission import TrafficPermissionSpec
 
 Permission = Resource[TrafficPermissionSpec]
+MeshPermission = Resource[MeshTrafficPermissionSpec]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -23,17 +25,46 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Who may call one inbound, and by which permission. No permission admits nobody."""
+    """Who may call one inbound, and by which permission. No permission admits nobody.
+
+    Of the `principals` those that are `denied` too are refused; those that are `shadowed` are admitted and counted as
+    what a refusal would hit.
+    """
 
     permission: str = ""
     principals: tuple[Principal, ...] = ()
+    denied: tuple[Principal, ...] = ()
+    shadowed: tuple[Principal, ...] = ()
 
 
 NOBODY = Admission()
 
 
-def admission(permissions: Iterable[Permission], inbound_tags: Mapping[str, str]) -> Admission:
-    """Who may call an inbound with these tags.
+def admission(
+    permissions: Iterable[Permission], mesh_permissions: Iterable[MeshPermission], inbound_tags: Mapping[str, str]
+) -> Admission:
+    """Who may call an inbound with these tags: MeshTrafficPermissions decide if there are any for it."""
+    matching = [p for p in mesh_permissions if match(p.spec.target_ref.selected, inbound_tags) is not None]
+    return _by_mesh_permissions(matching) if matching else _by_permissions(permissions, inbound_tags)
+
+
+def _by_mesh_permissions(matching: Iterable[MeshPermission]) -> Admission:
+    """All of them together; a refusal by any of them overrides."""
+    found: dict[str, set[Principal]] = {action: set() for action in ACTIONS}
+    for permission in matching:
+        for item in permission.spec.from_:
+            found[item.default.action].add(Principal(tuple(sorted(item.target_ref.selected.items()))))
+    shadowed = found["AllowWithShadowDeny"]
+    return Admission(
+        "MeshTrafficPermission",
+        tuple(sorted(found["Allow"] | shadowed)),
+        tuple(sorted(found["Deny"])),
+        tuple(sorted(shadowed)),
+    )
+
+
+def _by_permissions(permissions: Iterable[Permission], inbound_tags: Mapping[str, str]) -> Admission:
+    """The one TrafficPermission that wins.
 
     Exactly one permission decides: the one whose destination is the most specific, then the one created last, then
     the first by name. Its sources do not take part in the choice, and permissions are not merged.
@@ -66,12 +97,11 @@ def principals(permission: Permission) -> tuple[Principal, ...]:
     return (Principal(),) if Principal() in found else tuple(sorted(found))
 
 
-def selected_source_tags(permissions: Iterable[Permission]) -> frozenset[str]:
+def selected_source_tags(
+    permissions: Iterable[Permission], mesh_permissions: Iterable[MeshPermission]
+) -> frozenset[str]:
     """The tags, other than the service, that some permission selects callers by: leaves have to carry these."""
-    return frozenset(
-        name
-        for permission in permissions
-        for principal in principals(permission)
-        for name, _ in principal.tags
-        if name != tag_rules.SERVICE
-    )
+    names = {name for permission in permissions for principal in principals(permission) for name, _ in principal.tags}
+    items = (item for permission in mesh_permissions for item in permission.spec.from_)
+    names |= {name for item in items for name in item.target_ref.tags}
+    return frozenset(names - {tag_rules.SERVICE})

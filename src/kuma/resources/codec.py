@@ -10,6 +10,7 @@ import yaml
 
 from kuma.base.errors import InvalidResource, Violation
 from kuma.resources import kinds, parsing
+from kuma.resources.kinds import Kind
 from kuma.resources.resource import NEVER, Key, Resource
 
 GROUP_VERSION = "kuma.io/v1alpha1"
@@ -73,8 +74,27 @@ def _parse_universal(document: Mapping[str, Any], default_mesh: str) -> Resource
     mesh = (_text(document, "mesh") if document.get("mesh") else default_mesh) if kind.in_mesh else ""
     key = Key(kind.name, mesh, _text(document, "name"))
     parsing.check_key(key)
-    spec = parsing.parse_spec(kind, {name: value for name, value in document.items() if name not in _META})
+    content = {name: value for name, value in document.items() if name not in _META}
+    spec = _under_spec(kind, content) if kind.nested else parsing.parse_spec(kind, content)
     return Resource(key, spec, labels=_labels(document.get("labels"), "labels"))
+
+
+def _under_spec(kind: Kind, content: Mapping[str, Any]) -> Any:
+    """What stands under `spec`, with complaints at their paths below it."""
+    unknown = sorted(set(content) - {"spec"})
+    if unknown:
+        raise InvalidResource(
+            Violation(field, "unknown field; what the resource says stands under spec") for field in unknown
+        )
+    spec = content.get("spec") or {}
+    if not isinstance(spec, Mapping):
+        raise InvalidResource.of("spec", "has to be a map")
+    try:
+        return parsing.parse_spec(kind, spec)
+    except InvalidResource as error:
+        raise InvalidResource(
+            Violation(f"spec.{v.field}" if v.field else "spec", v.reason) for v in error.violations
+        ) from None
 
 
 def _parse_kubernetes(document: Mapping[str, Any], default_mesh: str) -> Resource[Any]:
@@ -91,22 +111,10 @@ def _parse_kubernetes(document: Mapping[str, Any], default_mesh: str) -> Resourc
         raise InvalidResource.of(
             "apiVersion", f'has to be "v1" with `kind: Secret` and `type: {SECRET_TYPES[kind.name]}`'
         )
-    unknown = sorted(set(document) - {"apiVersion", "kind", "metadata", "mesh", "spec"})
-    if unknown:
-        raise InvalidResource(
-            Violation(field, "unknown field; what the resource says stands under spec") for field in unknown
-        )
     key = kind.key(name, str(document.get("mesh") or labels.get(MESH_LABEL) or default_mesh))
     parsing.check_key(key)
-    spec = document.get("spec") or {}
-    if not isinstance(spec, Mapping):
-        raise InvalidResource.of("spec", "has to be a map")
-    try:
-        return Resource(key, parsing.parse_spec(kind, spec), labels=labels)
-    except InvalidResource as error:
-        raise InvalidResource(
-            Violation(f"spec.{v.field}" if v.field else "spec", v.reason) for v in error.violations
-        ) from None
+    content = {field: v for field, v in document.items() if field not in ("apiVersion", "kind", "metadata", "mesh")}
+    return Resource(key, _under_spec(kind, content), labels=labels)
 
 
 def _parse_kubernetes_secret(
@@ -141,7 +149,8 @@ def _labels(value: Any, path: str) -> Mapping[str, str]:
 
 def to_universal(resource: Resource[Any]) -> dict[str, Any]:
     """The Universal form, metadata first, as the REST API answers it."""
-    return {**meta(resource), **resource.spec.to_wire()}
+    spec = resource.spec.to_wire()
+    return {**meta(resource), **({"spec": spec} if kinds.by_name(resource.key.kind).nested else spec)}
 
 
 def meta(resource: Resource[Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kuma.base.errors import InvalidResource, Violation
-from kuma.resources import dataplane, mesh, traffic_permission
+from kuma.resources import dataplane, mesh, mesh_traffic_permission, traffic_permission
 from kuma.resources.dataplane_insight import DataplaneInsightSpec
 from kuma.resources.mesh_transition import MeshTransitionSpec
 from kuma.resources.resource import Key, Model
@@ -30,6 +30,7 @@ def _as_given(spec: Any, _: Any) -> Any:
 class Kind:
     """One kind of resource: its names in files, paths and commands, and its rules.
 
+    `nested`: in the Universal form, too, what it says stands under `spec`.
     `shown` makes of a spec what readers see; `meant` makes of what a user sends, and of what is stored, what is to be.
     """
 
@@ -45,6 +46,7 @@ class Kind:
     admin_only: bool = False
     read_only: bool = False
     sealed: bool = False
+    nested: bool = False
     shown: Callable[[Any], Any] = _as_it_is
     meant: Callable[[Any, Any], Any] = _as_given
     path_aliases: tuple[str, ...] = ()
@@ -79,13 +81,21 @@ TRAFFIC_PERMISSION = Kind(
     "TrafficPermission", "Mesh", "traffic-permissions", "traffic-permission", "traffic-permissions",
     traffic_permission.TrafficPermissionSpec, validate=traffic_permission.validate,
 )  # fmt: skip
+MESH_TRAFFIC_PERMISSION = Kind(
+    "MeshTrafficPermission", "Mesh", "meshtrafficpermissions", "meshtrafficpermission", "meshtrafficpermissions",
+    mesh_traffic_permission.MeshTrafficPermissionSpec, nested=True,
+    validate=mesh_traffic_permission.validate, warnings=mesh_traffic_permission.warnings,
+)  # fmt: skip
 SECRET = Kind("Secret", "Mesh", "secrets", "secret", "secrets", SecretSpec, admin_only=True, sealed=True)
 GLOBAL_SECRET = Kind(
     "GlobalSecret", "Global", "global-secrets", "global-secret", "global-secrets", SecretSpec,
     admin_only=True, sealed=True, path_aliases=("globalsecrets",),
 )  # fmt: skip
 
-ALL = (MESH, MESH_TRANSITION, DATAPLANE, DATAPLANE_INSIGHT, TRAFFIC_PERMISSION, SECRET, GLOBAL_SECRET)
+ALL = (
+    MESH, MESH_TRANSITION, DATAPLANE, DATAPLANE_INSIGHT, TRAFFIC_PERMISSION, MESH_TRAFFIC_PERMISSION, SECRET,
+    GLOBAL_SECRET,
+)  # fmt: skip
 _BY_NAME = {kind.name: kind for kind in ALL}
 
 

@@ -9,13 +9,19 @@ from typing import Any
 
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.mesh import Backend, MeshSpec
+from kuma.resources.mesh_traffic_permission import MeshTrafficPermissionSpec
 from kuma.resources.mesh_transition import MeshTransitionSpec, Position
 from kuma.resources.resource import Key, Resource
 from kuma.resources.secret import SecretSpec
 from kuma.resources.traffic_permission import TrafficPermissionSpec
 
 _SINGLE = {"Mesh": "mesh", "MeshTransition": "transition"}
-_FIELDS = {"Dataplane": "dataplanes", "TrafficPermission": "permissions", "Secret": "secrets"}
+_FIELDS = {
+    "Dataplane": "dataplanes",
+    "TrafficPermission": "permissions",
+    "MeshTrafficPermission": "mesh_permissions",
+    "Secret": "secrets",
+}
 
 
 def _empty() -> Mapping[str, Any]:
@@ -31,6 +37,7 @@ class MeshView:
     transition: Resource[MeshTransitionSpec] | None = None
     dataplanes: Mapping[str, Resource[DataplaneSpec]] = field(default_factory=_empty)
     permissions: Mapping[str, Resource[TrafficPermissionSpec]] = field(default_factory=_empty)
+    mesh_permissions: Mapping[str, Resource[MeshTrafficPermissionSpec]] = field(default_factory=_empty)
     secrets: Mapping[str, Resource[SecretSpec]] = field(default_factory=_empty, repr=False)
 
     @property

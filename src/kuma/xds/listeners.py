@@ -71,7 +71,8 @@ def _mutual(
         chain.filters.append(_inbound_http(name, cluster))
     else:
         rules = security.access(mesh, admission)
-        access = network_rbac_pb2.RBAC(rules=rules, stat_prefix=f"{naming.stat_name(name)}.")
+        shadow = security.shadow_access(mesh, admission)
+        access = network_rbac_pb2.RBAC(rules=rules, shadow_rules=shadow, stat_prefix=f"{naming.stat_name(name)}.")
         chain.filters.extend([_filter("envoy.filters.network.rbac", access), _tcp(cluster)])
     return chain
 
@@ -86,7 +87,8 @@ def inbound_routes(
     # a moment later than its routes.
     rule = http_rbac_pb2.RBACPerRoute()
     if admission is not None:
-        rule.rbac.rules.CopyFrom(security.access(mesh, admission))
+        shadow = security.shadow_access(mesh, admission)
+        rule.rbac.CopyFrom(http_rbac_pb2.RBAC(rules=security.access(mesh, admission), shadow_rules=shadow))
     route.typed_per_filter_config[_HTTP_RBAC].CopyFrom(security.packed(rule))
     return _routes(naming.inbound_listener(address, port), service, route)
 

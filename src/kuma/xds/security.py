@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from envoy.config.core.v3 import base_pb2, config_source_pb2
 from envoy.config.rbac.v3 import rbac_pb2
@@ -104,8 +104,29 @@ def access(mesh: str, admission: Admission) -> rbac_pb2.RBAC:
     if admission.principals:
         policy = rules.policies[admission.permission]
         policy.permissions.add(any=True)
-        policy.principals.extend(_principals(mesh, admission.principals))
+        allowed = list(_principals(mesh, admission.principals))
+        if admission.denied:
+            refused = rbac_pb2.Principal(not_id=_any_of(list(_principals(mesh, admission.denied))))
+            allowed = [rbac_pb2.Principal(and_ids=rbac_pb2.Principal.Set(ids=[_any_of(allowed), refused]))]
+        policy.principals.extend(allowed)
     return rules
+
+
+def shadow_access(mesh: str, admission: Admission) -> rbac_pb2.RBAC | None:
+    """What would be refused if shadow denials were real: counted by Envoy as `shadow_denied`, and let through."""
+    if not admission.shadowed:
+        return None
+    rules = rbac_pb2.RBAC(action=rbac_pb2.RBAC.DENY)
+    policy = rules.policies[admission.permission]
+    policy.permissions.add(any=True)
+    policy.principals.extend(_principals(mesh, admission.shadowed))
+    return rules
+
+
+def _any_of(principals: Sequence[rbac_pb2.Principal]) -> rbac_pb2.Principal:
+    if len(principals) == 1:
+        return principals[0]
+    return rbac_pb2.Principal(or_ids=rbac_pb2.Principal.Set(ids=principals))
 
 
 def _principals(mesh: str, principals: Iterable[Principal]) -> Iterable[rbac_pb2.Principal]:

@@ -6,7 +6,7 @@ depend on what changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -40,9 +40,13 @@ class MeshConfig:
         self.view = view
         self.level = view.position.level
         self._inbounds, self._members = _members(view, previous)
-        same_permissions = previous is not None and previous.view.permissions is view.permissions
+        same_permissions = (
+            previous is not None
+            and previous.view.permissions is view.permissions
+            and previous.view.mesh_permissions is view.mesh_permissions
+        )
         self._admissions: dict[Tags, Admission] = previous._admissions if previous and same_permissions else {}
-        self._selected = permissions.selected_source_tags(view.permissions.values())
+        self._selected = permissions.selected_source_tags(*_permissions(view))
         # Services whose members are the same keep their serialised resources.
         same_tls = previous is not None and previous.level == self.level
         self._services: dict[Tags, tuple[Entry, Entry, str]] = {}
@@ -129,13 +133,14 @@ class MeshConfig:
     def _admission(self, tags: Tags) -> Admission:
         found = self._admissions.get(tags)
         if found is None:
-            found = self._admissions[tags] = permissions.admission(self.view.permissions.values(), dict(tags))
+            found = self._admissions[tags] = permissions.admission(*_permissions(self.view), dict(tags))
         return found
 
     def affected_since(self, previous: MeshConfig) -> frozenset[str]:
         """The Dataplanes whose snapshot, secrets apart, may differ from what `previous` gave."""
         old, new = previous.view, self.view
-        if previous.level != self.level or old.mesh is not new.mesh or old.permissions is not new.permissions:
+        same_permissions = old.permissions is new.permissions and old.mesh_permissions is new.mesh_permissions
+        if previous.level != self.level or old.mesh is not new.mesh or not same_permissions:
             return frozenset(new.dataplanes) | frozenset(old.dataplanes)
         if old.dataplanes is new.dataplanes:
             return frozenset()
@@ -170,6 +175,10 @@ def _inbounds(networking: Networking) -> Iterator[tuple[str, Member]]:
             inbound.service,
             Member(_sorted(inbound.tags), inbound.protocol, (address, inbound.port), inbound.is_ready),
         )
+
+
+def _permissions(view: MeshView) -> tuple[Iterable[permissions.Permission], Iterable[permissions.MeshPermission]]:
+    return view.permissions.values(), view.mesh_permissions.values()
 
 
 def _sorted(tags: Mapping[str, str]) -> Tags:
