@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install test check bench demo clean
+.PHONY: help install test check bench demo soak clean
 
 help: ## what can be done here
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ demo: $(STAMP) ## a mesh with mutual TLS, from nothing, step by step
 
 bench: $(STAMP) ## print the benchmarks
 	$(BIN)/python -m benchmarks
+
+soak: $(STAMP) ## change mutual TLS on live traffic for SECONDS (600)
+	$(BIN)/python -m soak $(or $(SECONDS),600)
 
 clean: ## remove what the other commands made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

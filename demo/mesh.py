@@ -82,14 +82,10 @@ class DemoMesh:
         path.write_text(text)
         return path
 
-    def write_dataplanes(self) -> None:
+    def write_dataplanes(self, backend: str = resources.BACKEND, web: str = resources.WEB) -> None:
         """`backend.yaml` and `web.yaml`."""
-        backend = resources.BACKEND.format(
-            admin=self._admin["backend"], inbound=self.backend_in, workload=self.backend_app
-        )
-        web = resources.WEB.format(
-            admin=self._admin["web"], inbound=self.web_in, workload=self.web_app, outbound=self.web_out
-        )
+        backend = backend.format(admin=self._admin["backend"], inbound=self.backend_in, workload=self.backend_app)
+        web = web.format(admin=self._admin["web"], inbound=self.web_in, workload=self.web_app, outbound=self.web_out)
         self.write("backend.yaml", backend)
         self.write("web.yaml", web)
 

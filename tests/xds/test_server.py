@@ -261,3 +261,21 @@ async def test_an_older_stream_that_ends_does_not_overwrite_what_a_newer_one_has
     await cp.insight(WEB, lambda i: len(i.subscriptions) == 2)
     await asyncio.sleep(1.5)  # longer than insights are held back
     assert (await cp.insight(WEB, lambda i: True)).online
+
+
+async def test_counters_go_on_over_reconnects(cp: Running) -> None:
+    """However few subscriptions are kept, nothing that was counted is lost."""
+    sent = 0
+    for _ in range(4):
+        web = await cp.proxy(WEB)
+        await web.until(lambda: web.names(TypeUrl.ROUTES))  # noqa: B023
+        await cp.settled(1)
+        await web.disconnect()
+        sent += len(web.received)
+        insight = await cp.insight(WEB, lambda i: not i.online and _sent(i) >= sent)  # noqa: B023
+        assert _sent(insight) == sent
+    assert len(insight.subscriptions) == 2
+
+
+def _sent(insight: Any) -> int:
+    return sum(subscription.status.total.responses_sent for subscription in insight.subscriptions)

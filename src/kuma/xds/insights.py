@@ -52,7 +52,7 @@ class Record:
         self._connected = now
         self._disconnected: datetime | None = None
         self._version = version
-        self._history = tuple(_closed(s, now) for s in before.subscriptions)[-(KEPT_SUBSCRIPTIONS - 1) :]
+        self._history = _folded(tuple(_closed(s, now) for s in before.subscriptions))
         self._mtls = before.mtls
 
     def certificate(self, identity: Identity | None, supported: tuple[str, ...], now: datetime) -> None:
@@ -193,6 +193,23 @@ class Insights:
             return await self._store.get(key)
         except NotFound:
             return None
+
+
+def _folded(subscriptions: tuple[Subscription, ...]) -> tuple[Subscription, ...]:
+    """The subscriptions that are kept; what older ones have counted is added to the oldest of them."""
+    dropped, kept = subscriptions[: 1 - KEPT_SUBSCRIPTIONS], subscriptions[1 - KEPT_SUBSCRIPTIONS :]
+    for old in reversed(dropped):
+        kept = (kept[0].model_copy(update={"status": _sum(old.status, kept[0].status)}), *kept[1:])
+    return kept
+
+
+def _sum(old: Status, new: Status) -> Status:
+    buckets = ("total", *(type_url.bucket for type_url in TypeUrl))
+    return new.model_copy(update={name: _added(getattr(old, name), getattr(new, name)) for name in buckets})
+
+
+def _added(one: Responses, other: Responses) -> Responses:
+    return Responses(**{name: getattr(one, name) + getattr(other, name) for name in Responses.model_fields})
 
 
 def _closed(subscription: Subscription, now: datetime) -> Subscription:

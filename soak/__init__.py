@@ -1,0 +1,1 @@
+"""Hours of changes on live traffic: `make soak`."""

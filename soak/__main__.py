@@ -1,0 +1,121 @@
+"""Changes mutual TLS on live traffic, again and again, and kills the control plane now and then.
+
+    python -m soak [SECONDS]
+
+Every request is a new TCP connection through both proxies, and so a new TLS handshake. Prints the count of requests,
+failures, changes and kills; the exit status is 0 only if no request failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+from demo.mesh import DemoMesh
+from demo.processes import Failed, Processes, until
+from demo.resources import ALLOW_ALL, BACKEND, WEB
+
+REQUEST = b"GET / HTTP/1.1\r\nhost: backend\r\nconnection: close\r\n\r\n"
+BUILTIN = "{{name: ca-{0}, type: builtin, mode: {1}, dpCert: {{rotation: {{expiration: {2}s}}}}}}"
+RSA = "{{name: rsa-{0}, type: builtin, mode: {1}, conf: {{caCert: {{RSAbits: 2048}}}}}}"
+SHORT_ROOT = "{{name: short-{0}, type: builtin, mode: {1}, conf: {{caCert: {{expiration: 1m}}}}}}"
+
+
+class Traffic:
+    """Calls backend through web's proxy, without a pause, from a few threads."""
+
+    def __init__(self, port: int, threads: int = 4) -> None:
+        self.answers: Counter[str] = Counter()
+        self._port = port
+        self._done = threading.Event()
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._done.set()
+        for thread in self._threads:
+            thread.join(timeout=20)
+
+    def _run(self) -> None:
+        while not self._done.is_set():
+            self.answers[self._call()] += 1
+
+    def _call(self) -> str:
+        try:
+            with socket.create_connection(("127.0.0.1", self._port), timeout=10) as sock:
+                sock.sendall(REQUEST)
+                answer = b""
+                while piece := sock.recv(4096):
+                    answer += piece
+        except OSError as error:
+            return type(error).__name__
+        return "200" if answer.startswith(b"HTTP/1.1 200") else f"no answer ({answer[:20]!r})"
+
+
+def some_mesh(number: int) -> str:
+    """A Mesh that differs from the ones before in one of the ways that the product promises to survive."""
+    if random.random() < 0.2:
+        return "{type: Mesh, name: default}"
+    mode = random.choice(("STRICT", "STRICT", "PERMISSIVE"))
+    kind = random.choice((BUILTIN, BUILTIN, RSA, SHORT_ROOT))
+    enabled = kind.format(number, mode, random.choice((3, 10, 3600)))
+    name = enabled.removeprefix("{name: ").partition(",")[0]
+    kept = BUILTIN.format("kept", "STRICT", 3600)
+    listed = [enabled, kept] if random.random() < 0.5 else [enabled]
+    return f"{{type: Mesh, name: default, mtls: {{enabledBackend: {name}, backends: [{', '.join(listed)}]}}}}"
+
+
+def main(seconds: float) -> int:
+    """Soak for some seconds."""
+    with tempfile.TemporaryDirectory(prefix="kuma-soak-") as home, Processes(Path(home)) as processes:
+        mesh = DemoMesh(Path(home), processes)
+        control_plane = mesh.start_control_plane()
+        mesh.start_workloads()
+        mesh.write_dataplanes(BACKEND.replace("kuma.io/protocol: http", "kuma.io/protocol: tcp"), WEB)
+        mesh.write("allow-all.yaml", ALLOW_ALL)
+        mesh.kumactl("apply", "-f", "allow-all.yaml")
+        for service in ("backend", "web"):
+            mesh.token(service)
+            mesh.start_proxy(service)
+        until("web reaches backend", lambda: mesh.call()[0] == 200, processes)
+        traffic, changes, kills = Traffic(mesh.web_out), 0, 0
+        end = time.monotonic() + seconds
+        try:
+            while time.monotonic() < end:
+                changes += 1
+                mesh.write("mesh.yaml", some_mesh(changes))
+                mesh.kumactl("apply", "-f", "mesh.yaml")
+                if random.random() < 0.15:
+                    kills += 1
+                    time.sleep(random.random() / 10)
+                    processes.forget(control_plane)
+                    control_plane.kill()
+                    control_plane.wait()
+                    control_plane = mesh.start_control_plane()
+                if random.random() < 0.7:  # or the next change comes while this one is under way
+                    mesh.kumactl("inspect", "meshes", "--watch", "default", "--timeout", "90s")
+                    time.sleep(random.random())
+                failed = traffic.answers.total() - traffic.answers["200"]
+                print(
+                    f"{changes} changes, {kills} kills, {traffic.answers.total()} requests, {failed} failed", flush=True
+                )
+        finally:
+            traffic.stop()
+        print(f"each request was a new TLS handshake while mutual TLS was on; answers: {dict(traffic.answers)}")
+        return 0 if set(traffic.answers) == {"200"} else 1
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            sys.exit(main(float(sys.argv[1]) if len(sys.argv) > 1 else 600))
+        except Failed as error:
+            sys.exit(str(error))
