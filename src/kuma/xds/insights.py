@@ -55,20 +55,11 @@ class Record:
         self._history = _folded(tuple(_closed(s, now) for s in before.subscriptions))
         self._mtls = before.mtls
 
-    def certificate(self, identity: Identity | None, supported: tuple[str, ...], now: datetime) -> None:
-        """Note the identity that the proxy has now; counts renewals over the life of the Dataplane."""
-        if identity is None:
-            self._mtls = None
-            return
-        before = self._mtls or MtlsInsight()
-        fresh = before.certificate_expiration_time != identity.not_after
-        self._mtls = MtlsInsight(
-            certificate_expiration_time=identity.not_after,
-            last_certificate_regeneration=now if fresh else before.last_certificate_regeneration,
-            certificate_regenerations=before.certificate_regenerations + fresh,
-            issued_backend=identity.backend,
-            supported_backends=supported,
-        )
+    def certificate(self, identity: Identity | None, supported: tuple[str, ...], now: datetime) -> bool:
+        """Note the identity that the proxy has now, and counts renewals; returns whether anything is new."""
+        before = self._mtls
+        self._mtls = None if identity is None else _certified(before or MtlsInsight(), identity, supported, now)
+        return self._mtls != before
 
     def close(self, now: datetime) -> None:
         """The stream has ended."""
@@ -193,6 +184,17 @@ class Insights:
             return await self._store.get(key)
         except NotFound:
             return None
+
+
+def _certified(before: MtlsInsight, identity: Identity, supported: tuple[str, ...], now: datetime) -> MtlsInsight:
+    fresh = before.certificate_expiration_time != identity.not_after
+    return MtlsInsight(
+        certificate_expiration_time=identity.not_after,
+        last_certificate_regeneration=now if fresh else before.last_certificate_regeneration,
+        certificate_regenerations=before.certificate_regenerations + fresh,
+        issued_backend=identity.backend,
+        supported_backends=supported,
+    )
 
 
 def _folded(subscriptions: tuple[Subscription, ...]) -> tuple[Subscription, ...]:

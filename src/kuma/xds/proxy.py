@@ -91,6 +91,7 @@ class Proxy:
         """What to send now; counts it as sent."""
         if self._outdated:
             self._outdated = False
+            self._note_certificate()
             self.session.publish(self._meshes.state(self.key.mesh).config.snapshot(self.key.name, self._secrets()))
             self.on_progress(self)  # there may be nothing to send
         for response in self.session.responses():
@@ -115,9 +116,12 @@ class Proxy:
     def _identity_changed(self) -> None:
         self._outdated = True
         self._wake.set()
+        self._note_certificate()
+
+    def _note_certificate(self) -> None:
         supported = self._meshes.state(self.key.mesh).trust.supported
-        self.record.certificate(self.keeper.identity, supported, self._clock.now())
-        self._insights.note(self.record)
+        if self.record.certificate(self.keeper.identity, supported, self._clock.now()):
+            self._insights.note(self.record)
 
 
 class Proxies:
