@@ -39,6 +39,8 @@ class _Run:
     position: Position
     written: int = 0
     waiting: set[Key] = field(default_factory=set)
+    decisive: tuple[object, object, object] = (None, None, None)
+    """What the next step depends on besides the proxies, as it was looked at last."""
 
 
 class Transitions:
@@ -83,13 +85,15 @@ class Transitions:
 
     def _changed(self, meshes: frozenset[str]) -> None:
         for mesh in meshes:
-            view = self._views.view(mesh)
-            run = self._runs.get(mesh)
+            view, run = self._views.view(mesh), self._runs.get(mesh)
             if run is None or run.position != view.position:
-                run = self._runs[mesh] = _Run(self._clock.now(), view.position)
+                waiting = {p.key for p in self._proxies if p.key.mesh == mesh and not p.converged}
+                run = self._runs[mesh] = _Run(self._clock.now(), view.position, waiting=waiting)
             run.written = view.transition.version if view.transition else 0
-            run.waiting |= {p.key for p in self._proxies if p.key.mesh == mesh and not p.converged}
-            self._look_at(mesh)
+            decisive = (view.mesh, view.secrets, view.transition)
+            if any(now is not before for now, before in zip(decisive, run.decisive, strict=True)):
+                run.decisive = decisive
+                self._look_at(mesh)
 
     def _progressed(self, proxy: Proxy) -> None:
         run = self._runs.get(proxy.key.mesh)
