@@ -279,3 +279,27 @@ async def test_counters_go_on_over_reconnects(cp: Running) -> None:
 
 def _sent(insight: Any) -> int:
     return sum(subscription.status.total.responses_sent for subscription in insight.subscriptions)
+
+
+async def test_a_proxy_that_never_acknowledges_is_named_and_its_mesh_is_not_complete(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with running(tmp_path, clock) as cp:
+        await cp.apply(MTLS)
+        key = kinds.MESH_TRANSITION.key("default", "default")
+
+        async def until(unresponsive: tuple[str, ...], complete: bool) -> None:
+            async with asyncio.timeout(10):
+                while True:
+                    found = await cp.parts.manager.find(key)
+                    if found and (found.spec.unresponsive, found.spec.complete) == (unresponsive, complete):
+                        return
+                    await asyncio.sleep(0.01)
+
+        await until((), True)
+        web = await cp.proxy(WEB)
+        web.reject = lambda type_url: "no" if type_url is TypeUrl.LISTENER else ""
+        await web.until(lambda: any(t is TypeUrl.LISTENER for t, _ in web.received))
+        clock.advance(31)
+        await until(("web-01",), False)
+        await web.disconnect()
+        await until((), True)

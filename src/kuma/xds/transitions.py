@@ -38,7 +38,8 @@ class _Run:
     since: datetime
     position: Position
     written: int = 0
-    waiting: set[Key] = field(default_factory=set)
+    waiting: dict[Key, datetime] = field(default_factory=dict)
+    """Since when each proxy has something to acknowledge."""
     decisive: tuple[object, object, object] = (None, None, None)
     """What the next step depends on besides the proxies, as it was looked at last."""
 
@@ -69,6 +70,7 @@ class Transitions:
         self._started = clock.now()
         self._runs: dict[str, _Run] = {}
         self._due: set[str] = set()
+        self._look_again: dict[str, datetime] = {}
         self._wake = asyncio.Event()
         views.on_change(self._changed)
         proxies.on_progress(self._progressed)
@@ -76,19 +78,42 @@ class Transitions:
     async def run(self) -> None:
         """Drive until cancelled."""
         while True:
-            await self._wake.wait()
-            self._wake.clear()
-            due, self._due = self._due, set()
-            pauses = [pause for mesh in sorted(due) if (pause := await self._drive(mesh)) is not None]
-            if pauses:
-                await self._look_again_after(min(pauses), due)
+            await self._something_to_do()
+            due, self._due, now = self._due, set(), self._clock.now()
+            due |= {mesh for mesh, time in self._look_again.items() if time <= now}
+            for mesh in sorted(due):
+                self._look_again.pop(mesh, None)
+                pause = await self._drive(mesh)
+                if pause is not None:
+                    self._look_again[mesh] = self._clock.now() + timedelta(seconds=pause)
+
+    async def _something_to_do(self) -> None:
+        """Return when a mesh is due, because something happened or because it is time to look again."""
+        while not self._due:
+            alarm = None
+            if self._look_again:
+                left = (min(self._look_again.values()) - self._clock.now()).total_seconds()
+                if left <= 0:
+                    return
+                alarm = aio.spawn(self._alarm(left), name="patience with proxies")
+            try:
+                await self._wake.wait()
+            finally:
+                self._wake.clear()
+                if alarm is not None:
+                    await aio.stop([alarm])
+
+    async def _alarm(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+        self._wake.set()
 
     def _changed(self, meshes: frozenset[str]) -> None:
         for mesh in meshes:
             view, run = self._views.view(mesh), self._runs.get(mesh)
             if run is None or run.position != view.position:
-                waiting = {p.key for p in self._proxies if p.key.mesh == mesh and not p.converged}
-                run = self._runs[mesh] = _Run(self._clock.now(), view.position, waiting=waiting)
+                now = self._clock.now()
+                waiting = {p.key: now for p in self._proxies if p.key.mesh == mesh and not p.converged}
+                run = self._runs[mesh] = _Run(now, view.position, waiting=waiting)
             run.written = view.transition.version if view.transition else 0
             decisive = (view.mesh, view.secrets, view.transition)
             if any(now is not before for now, before in zip(decisive, run.decisive, strict=True)):
@@ -96,34 +121,23 @@ class Transitions:
                 self._look_at(mesh)
 
     def _progressed(self, proxy: Proxy) -> None:
-        run = self._runs.get(proxy.key.mesh)
+        mesh, now = proxy.key.mesh, self._clock.now()
+        run = self._runs.get(mesh)
         if run is None:
             return
         if proxy.key not in self._proxies or proxy.converged:
-            run.waiting.discard(proxy.key)
+            run.waiting.pop(proxy.key, None)
             if not run.waiting:
-                self._look_at(proxy.key.mesh)
-        else:
-            run.waiting.add(proxy.key)
+                self._look_at(mesh)
+        elif proxy.key not in run.waiting:
+            run.waiting[proxy.key] = now
+            if mesh not in self._look_again:
+                self._look_again[mesh] = now + self._patience
+                self._wake.set()
 
     def _look_at(self, mesh: str) -> None:
         self._due.add(mesh)
         self._wake.set()
-
-    async def _look_again_after(self, seconds: float, meshes: set[str]) -> None:
-        """Sleep, or until something happens."""
-
-        async def alarm() -> None:
-            await self._clock.sleep(seconds)
-            for mesh in meshes:
-                self._look_at(mesh)
-
-        timer = aio.spawn(alarm(), name="patience with proxies")
-        try:
-            await self._wake.wait()
-        finally:
-            await aio.stop([timer])
-        self._due |= meshes
 
     async def _drive(self, mesh: str) -> float | None:
         """Take a step if one is due; returns the seconds to look again after, None if only an event can matter."""
@@ -134,14 +148,14 @@ class Transitions:
         declared, now = _declared(state), self._clock.now()
         wait = self._wait(mesh, run, now)
         following = next_position(view.position, declared, settled=wait is None, alone=self._is_alone(mesh, now))
-        late = tuple(sorted(key.name for key in run.waiting)) if wait is None else ()
+        late = self._late(run, now)
         complete = following == declared.as_position() == view.position and not run.waiting
         spec = MeshTransitionSpec(
             position=following,
             goal=_goal(declared, state),
             step="complete" if complete else step(following, declared),
             since=run.since if following == view.position else now,
-            waiting_for=() if wait is None else tuple(sorted(key.name for key in run.waiting)[:_NAMED]),
+            waiting_for=tuple(sorted({key.name for key in run.waiting} - set(late))[:_NAMED]),
             unresponsive=late[:_NAMED],
             complete=complete,
             backends=_backends(state),
@@ -152,11 +166,15 @@ class Transitions:
 
     def _wait(self, mesh: str, run: _Run, now: datetime) -> float | None:
         """Seconds for which proxies are still waited for; None if all have acknowledged or their time is up."""
-        ends = run.since + self._patience if run.waiting else now
+        ends = max((since + self._patience for since in run.waiting.values()), default=now)
         absent = any(kinds.DATAPLANE.key(name, mesh) not in self._proxies for name in self._views.view(mesh).dataplanes)
         if absent:  # after a restart, proxies that run an earlier position have a while to come back
             ends = max(ends, self._started + self._grace)
         return (ends - now).total_seconds() if ends > now else None
+
+    def _late(self, run: _Run, now: datetime) -> tuple[str, ...]:
+        """The proxies whose time is up."""
+        return tuple(sorted(key.name for key, since in run.waiting.items() if since + self._patience <= now))
 
     def _is_alone(self, mesh: str, now: datetime) -> bool:
         """Whether no proxy of the mesh can be running anything."""
