@@ -55,9 +55,16 @@ def refused(done: subprocess.CompletedProcess[str], *texts: str) -> None:
 
 def test_apply_get_and_delete(mesh: DemoMesh) -> None:
     done = run(mesh, "apply", "-f", "-", stdin=MESH_AND_PERMISSION + "---\n" + KUBERNETES)
+    follow = "A staged change has begun; follow it with: kumactl inspect meshes --watch"
     assert done.stdout.splitlines() == [
-        'Mesh "default" configured', 'TrafficPermission "allow-all" in mesh "default" created', 'Mesh "other" created',
+        'Mesh "default" configured', f"{follow} default", 'TrafficPermission "allow-all" in mesh "default" created',
+        'Mesh "other" created', f"{follow} other",
     ]  # fmt: skip
+    assert follow not in run(mesh, "apply", "-f", "-", stdin=MTLS).stdout, "nothing is changed by it"
+    followed = run(mesh, "inspect", "meshes", "--watch", "default", "--timeout", "20s")
+    assert (followed.returncode, followed.stdout.splitlines()[-1]) == (0, "complete")
+    rows = [line.split()[:3] for line in run(mesh, "inspect", "meshes").stdout.splitlines()]
+    assert ["default", "builtin/ca-1", "complete"] in rows
     assert "Warning: mutual TLS is on" in done.stderr
     meshes = run(mesh, "get", "meshes").stdout.splitlines()
     assert [line.split()[:2] for line in meshes] == [
