@@ -230,7 +230,7 @@ def tables(steps: Steps) -> None:
     """What an operator sees."""
     steps.step("Look at the secrets and the proxies")
     secrets = steps.kumactl("get", "secrets", "--mesh", "default")
-    if "default.ca-builtin-cert-ca-1" not in secrets or "default.ca-builtin-key-ca-1" not in secrets:
+    if "default.ca-builtin-cert-ca-2" not in secrets or "default.ca-builtin-key-ca-2" not in secrets:
         raise Failed("the CA's two Secrets are not listed")
     steps.kumactl("inspect", "meshes")
     proxies = steps.kumactl("inspect", "dataplanes")

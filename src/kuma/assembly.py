@@ -24,6 +24,7 @@ from kuma.base.clock import Clock
 from kuma.config import Settings
 from kuma.pki import serving, tokens
 from kuma.pki.issuer import Issuer
+from kuma.pki.leftovers import Leftovers
 from kuma.pki.mesh_rules import MeshRules
 from kuma.pki.renewal import Renewals
 from kuma.pki.secret_rules import SecretRules
@@ -153,6 +154,7 @@ def build(settings: Settings, store: Store, clock: Clock) -> ControlPlane:
         ("departures", departures),
         ("transitions", transitions),
         ("renewals", Renewals(store, views, clock)),
+        ("leftovers", Leftovers(store, views)),
         ("discovery server", xds),
         ("bootstrap server", dp),
         ("API server", api),

@@ -49,7 +49,7 @@ class FakeProxy:
         self.held: dict[TypeUrl, dict[str, Any]] = {type_url: {} for type_url in TypeUrl}
         self.received: list[tuple[TypeUrl, int]] = []
         self.reject: Callable[[TypeUrl], str] = lambda type_url: ""
-        self.on_response: Callable[[TypeUrl], None] = lambda type_url: None
+        self.silent = False
         self._subscribed: dict[TypeUrl, set[str]] = {type_url: set() for type_url in TypeUrl}
         self._changed: aio.Latest[None] = aio.Latest(None)
         self._task: asyncio.Task[None] | None = None
@@ -110,7 +110,8 @@ class FakeProxy:
             await call.write(discovery_pb2.DeltaDiscoveryRequest(type_url=TypeUrl.LISTENER))
             while (response := await call.read()) is not EOF:
                 for request in self._answers(response):
-                    await call.write(request)
+                    if not self.silent:
+                        await call.write(request)
             raise StreamEnded(await call.code(), await call.details())
         except grpc.aio.AioRpcError as error:  # of a write, say; the call itself knows why it ended
             raise StreamEnded(await call.code(), await call.details()) from error
@@ -129,7 +130,6 @@ class FakeProxy:
                 self.held[type_url][resource.name] = resource.resource
             for name in response.removed_resources:
                 self.held[type_url].pop(name, None)
-        self.on_response(type_url)
         answers = [answer, *self._subscriptions(response)]
         self._changed.set(None)
         return answers

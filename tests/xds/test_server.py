@@ -303,3 +303,22 @@ async def test_a_proxy_that_never_acknowledges_is_named_and_its_mesh_is_not_comp
         await until(("web-01",), False)
         await web.disconnect()
         await until((), True)
+
+
+async def test_a_proxy_that_has_lost_its_connection_inside_a_change_is_waited_for_a_while(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with running(tmp_path, clock) as cp:
+        await cp.apply_resource(WEB)
+        await cp.apply_resource(BACKEND)
+        web, backend = [await cp.proxy(described, bring=False) for described in (WEB, BACKEND)]
+        await cp.settled(2)
+        clock.advance(60)
+        await web.disconnect()
+        await cp.disconnected(WEB)
+        await cp.apply(MTLS)
+        await backend.until(lambda: backend.certificate)
+        await asyncio.sleep(0.3)
+        level = cp.parts.views.view("default").position.level
+        assert level == 1, "callers do not encrypt yet: web may still be plaintext only"
+        clock.advance(16)
+        await cp.parts.views.until(lambda: cp.parts.views.view("default").position.level == 3)

@@ -7,6 +7,7 @@ The position of a mesh is a stored resource, so any control plane goes on from i
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -69,6 +70,7 @@ class Transitions:
         self._grace = timedelta(seconds=grace)
         self._started = clock.now()
         self._runs: dict[str, _Run] = {}
+        self._left: dict[Key, datetime] = {}
         self._due: set[str] = set()
         self._look_again: dict[str, datetime] = {}
         self._wake = asyncio.Event()
@@ -110,6 +112,9 @@ class Transitions:
     def _changed(self, meshes: frozenset[str]) -> None:
         for mesh in meshes:
             view, run = self._views.view(mesh), self._runs.get(mesh)
+            if view.mesh is None:
+                self._runs.pop(mesh, None)
+                continue
             if run is None or run.position != view.position:
                 now = self._clock.now()
                 waiting = {p.key: now for p in self._proxies if p.key.mesh == mesh and not p.converged}
@@ -125,6 +130,10 @@ class Transitions:
         run = self._runs.get(mesh)
         if run is None:
             return
+        if proxy.key in self._proxies:
+            self._left.pop(proxy.key, None)
+        else:
+            self._left[proxy.key] = now
         if proxy.key not in self._proxies or proxy.converged:
             run.waiting.pop(proxy.key, None)
             if not run.waiting:
@@ -145,6 +154,7 @@ class Transitions:
         view = state.config.view
         if run is None or view.mesh is None:
             return None
+        self._left = {k: time for k, time in self._left.items() if k.mesh != mesh or k.name in view.dataplanes}
         declared, now = _declared(state), self._clock.now()
         wait = self._wait(mesh, run, now)
         following = next_position(view.position, declared, settled=wait is None, alone=self._is_alone(mesh, now))
@@ -167,10 +177,18 @@ class Transitions:
     def _wait(self, mesh: str, run: _Run, now: datetime) -> float | None:
         """Seconds for which proxies are still waited for; None if all have acknowledged or their time is up."""
         ends = max((since + self._patience for since in run.waiting.values()), default=now)
-        absent = any(kinds.DATAPLANE.key(name, mesh) not in self._proxies for name in self._views.view(mesh).dataplanes)
-        if absent:  # after a restart, proxies that run an earlier position have a while to come back
-            ends = max(ends, self._started + self._grace)
+        ends = max((ends, *self._absences(mesh)))
         return (ends - now).total_seconds() if ends > now else None
+
+    def _absences(self, mesh: str) -> Iterator[datetime]:
+        """Until when to wait for proxies that have lost their connection, to this process or to the one before.
+
+        They go on running what they have acknowledged last, and are back within seconds; if not, they are given up.
+        """
+        keys = (kinds.DATAPLANE.key(name, mesh) for name in self._views.view(mesh).dataplanes)
+        for key in keys:
+            if key not in self._proxies:
+                yield self._left.get(key, self._started) + self._grace
 
     def _late(self, run: _Run, now: datetime) -> tuple[str, ...]:
         """The proxies whose time is up."""
@@ -179,7 +197,7 @@ class Transitions:
     def _is_alone(self, mesh: str, now: datetime) -> bool:
         """Whether no proxy of the mesh can be running anything."""
         connected = any(proxy.key.mesh == mesh for proxy in self._proxies)
-        return not connected and (not self._views.view(mesh).dataplanes or now >= self._started + self._grace)
+        return not connected and all(end <= now for end in self._absences(mesh))
 
     async def _write(
         self, mesh: str, run: _Run, old: Resource[MeshTransitionSpec] | None, spec: MeshTransitionSpec
