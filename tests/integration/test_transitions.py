@@ -173,6 +173,13 @@ async def test_a_hung_proxy_holds_nothing_up_for_long_and_is_named(cp: Running, 
             await until("the hung proxy is named", named)
             assert not (await transition(cp)).complete
         assert set(answers) == {b"backend:hello"}
+        await cp.delete(ALLOW_ALL)
+
+        async def refused() -> bool:
+            return b"backend" not in await web.talk("backend")
+
+        await until("a permission that is taken away acts at once, also inside a change", refused, seconds=3)
+        assert not (await transition(cp)).complete
     finally:
         os.kill(envoy, signal.SIGCONT)
 

@@ -33,3 +33,9 @@ class Metrics:
             ["mesh"],
             registry=registry,
         )
+        self.authority_ends = Gauge(
+            "ca_expiration_timestamp_seconds",
+            "When the certificate of an authority ends, in seconds since 1970.",
+            ["mesh", "backend"],
+            registry=registry,
+        )

@@ -171,6 +171,9 @@ class Transitions:
             backends=_backends(state),
         )
         self._metrics.waiting.labels(mesh).set(len(run.waiting))
+        for backend in spec.backends:
+            if backend.not_after is not None:
+                self._metrics.authority_ends.labels(mesh, backend.name).set(backend.not_after.timestamp())
         await self._write(mesh, run, view.transition, spec)
         return wait
 
