@@ -1,0 +1,83 @@
+"""No input gives a traceback or a 500: texts, documents, bodies, PEM, tokens."""
+
+import contextlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kuma.base.errors import InvalidResource, Unauthenticated
+from kuma.pki import provided, tokens
+from kuma.pki.authority import AuthorityUnusable
+from kuma.resources import codec, durations, kinds
+from tests.api.test_api import Api, api, manager  # noqa: F401 - fixtures
+
+WORDS = st.sampled_from(
+    ["type", "name", "mesh", "mtls", "backends", "enabledBackend", "conf", "caCert", "RSAbits", "expiration", "spec",
+     "networking", "inbound", "tags", "kuma.io/service", "apiVersion", "kind", "metadata", "targetRef", "from", "data",
+     "Mesh", "Dataplane", "Secret", "TrafficPermission", "MeshTrafficPermission", "builtin", "provided", "default"]
+)  # fmt: skip
+LEAVES = WORDS | st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+VALUES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS | st.text(max_size=5), inner, max_size=4)
+)
+DOCUMENTS = st.dictionaries(WORDS, VALUES, max_size=6)
+CERTIFICATE = (Path(__file__).parents[1] / "pki" / "reference-chain.pem").read_bytes()
+
+
+@settings(max_examples=500)
+@given(st.text(max_size=300))
+def test_any_text_is_yaml_or_is_refused(text: str) -> None:
+    with contextlib.suppress(InvalidResource):
+        for document in codec.documents(text):
+            codec.parse(document)
+
+
+@settings(max_examples=1000)
+@given(st.sampled_from([kind.name for kind in kinds.ALL]), DOCUMENTS)
+def test_any_document_is_a_resource_or_is_refused(kind: str, document: dict[str, Any]) -> None:
+    for found in (document, {**document, "type": kind, "name": "x", "mesh": "default"}):
+        try:
+            codec.to_universal(codec.parse(found))
+        except InvalidResource as error:
+            assert error.violations
+
+
+@settings(max_examples=500)
+@given(st.binary(max_size=200), st.integers(0, len(CERTIFICATE)), st.integers(0, 50))
+def test_damaged_certificates_and_keys_are_refused(noise: bytes, at: int, length: int) -> None:
+    for pem in (noise, CERTIFICATE[:at] + noise + CERTIFICATE[at + length :]):
+        for parse in (provided.parse_chain, provided.parse_key):
+            try:
+                parse(pem)
+            except AuthorityUnusable as error:
+                assert "certificate" in str(error) or "key" in str(error)
+
+
+@settings(max_examples=500)
+@given(st.text(max_size=20))
+def test_any_text_is_a_duration_or_is_refused(text: str) -> None:
+    for parse in (durations.parse_duration, durations.parse_go_duration, durations.parse_timeout):
+        with contextlib.suppress(ValueError):
+            assert parse(text).total_seconds() > 0
+
+
+@given(st.text(max_size=100))
+def test_any_text_is_no_token(text: str) -> None:
+    with pytest.raises(Unauthenticated):
+        tokens.verify_token(text, "default", {}, datetime.now(UTC))
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.sampled_from([kind for kind in kinds.ALL if not kind.read_only]), DOCUMENTS | VALUES)
+async def test_no_body_gives_a_500(api: Api, kind: kinds.Kind, document: Any) -> None:  # noqa: F811
+    path = f"/meshes/default/{kind.path}/x" if kind.in_mesh else f"/{kind.path}/x"
+    full = {"type": kind.name, "mesh": "default", "name": "x"}
+    for body in (document, {**document, **full} if isinstance(document, dict) else full):
+        content = json.dumps(body).encode()
+        answer = await api("PUT", path, content=content, headers={"content-type": "application/json"})
+        assert answer.status_code in (200, 201, 400), (body, answer.text)
