@@ -6,9 +6,7 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,9 @@ import pytest
 from demo.mesh import DemoMesh
 from demo.processes import Processes
 from demo.processes import until as until_sync
+from demo.resources import BACKEND, WEB
 from kuma.resources import kinds
+from soak.__main__ import Traffic
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
 from tests.integration.sidecars import Sidecar, Sidecars, sidecars, traffic, until
 
@@ -192,46 +192,46 @@ def _descendants(pid: int) -> list[int]:
     return found + [below for child in found for below in _descendants(child)]
 
 
-def test_a_control_plane_killed_inside_a_change_of_authority(tmp_path: Path) -> None:
-    """Whoever takes over goes on from the stored position; no request fails meanwhile."""
-    listed = "{{type: Mesh, name: default, mtls: {{enabledBackend: {0}, backends: [{{name: {0}, type: builtin}}]}}}}"
+def mesh_with(authority: str, mode: str = "STRICT") -> str:
+    backend = f"{{name: {authority}, type: builtin, mode: {mode}}}"
+    return f"{{type: Mesh, name: default, mtls: {{enabledBackend: {authority}, backends: [{backend}]}}}}"
+
+
+def test_a_control_plane_killed_inside_a_change_and_again_while_it_resumes(tmp_path: Path) -> None:
+    """Whoever takes over goes on from the stored position; no request fails, each being a new TLS handshake."""
+    changes = [
+        mesh_with("ca-1"), mesh_with("ca-2"), mesh_with("ca-2", "PERMISSIVE"), "{type: Mesh, name: default}",
+        mesh_with("ca-3"),
+    ]  # fmt: skip
     with Processes(tmp_path) as processes:
         mesh = DemoMesh(tmp_path, processes)
         control_plane = mesh.start_control_plane()
         mesh.start_workloads()
-        mesh.write_dataplanes()
-        for name, text in (("mesh.yaml", listed.format("ca-0")), ("allow-all.yaml", ALLOW_ALL)):
+        mesh.write_dataplanes(BACKEND.replace("kuma.io/protocol: http", "kuma.io/protocol: tcp"), WEB)
+        for name, text in (("mesh.yaml", mesh_with("ca-0")), ("allow-all.yaml", ALLOW_ALL)):
             mesh.write(name, text)
             mesh.kumactl("apply", "-f", name)
         for service in ("backend", "web"):
             mesh.token(service)
             mesh.start_proxy(service)
         until_sync("web reaches backend", lambda: mesh.call()[0] == 200, processes)
-        statuses: Counter[int] = Counter()
-        done = threading.Event()
-
-        def load() -> None:
-            while not done.is_set():
-                statuses[mesh.call()[0]] += 1
-
-        thread = threading.Thread(target=load)
-        thread.start()
+        load = Traffic(mesh.web_out, threads=1)
         try:
-            for number, delay in enumerate(random.Random(5).choices(range(0, 60, 5), k=3), start=1):
-                mesh.write("mesh.yaml", listed.format(f"ca-{number}"))
+            for text, delay in zip(changes, random.Random(5).choices(range(0, 60, 5), k=len(changes)), strict=True):
+                mesh.write("mesh.yaml", text)
                 mesh.kumactl("apply", "-f", "mesh.yaml")
-                time.sleep(delay / 1000)
-                processes.forget(control_plane)
-                control_plane.kill()
-                control_plane.wait()
-                control_plane = mesh.start_control_plane()
+                for pause in (delay / 1000, delay / 100):
+                    time.sleep(pause)
+                    processes.forget(control_plane)
+                    control_plane.kill()
+                    control_plane.wait()
+                    control_plane = mesh.start_control_plane()
                 mesh.kumactl("inspect", "meshes", "--watch", "default", "--timeout", "60s")
-                until_sync(
-                    "certificates of the new authority",
-                    lambda n=number: mesh.insight("backend-01").get("issuedBackend") == f"ca-{n}",  # type: ignore[misc]
-                    processes,
-                )
+            until_sync(
+                "certificates of the last authority",
+                lambda: mesh.insight("backend-01").get("issuedBackend") == "ca-3",
+                processes,
+            )
         finally:
-            done.set()
-            thread.join()
-        assert set(statuses) == {200}, statuses
+            load.stop()
+        assert set(load.answers) == {"200"}, load.answers

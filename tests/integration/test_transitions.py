@@ -234,3 +234,39 @@ async def test_a_new_proxy_of_a_strict_mesh_never_accepts_plaintext(cp: Running,
     stop.set()
     await knocking
     assert not any(b"backend" in answer for answer in answers)
+
+
+async def test_a_builtin_root_is_renewed_under_traffic(cp: Running, mesh: Sidecars) -> None:
+    """The shortest root lives a minute; it is renewed after four fifths of that."""
+    await cp.apply(MTLS.replace("type: builtin", "type: builtin, conf: {caCert: {expiration: 1m}}"))
+    web, _ = await pair(mesh)
+    (first,) = (await transition(cp)).position.roots
+    async with traffic(lambda: web.talk("backend")) as answers:
+
+        async def renewed() -> bool:
+            found = await transition(cp)
+            return bool(found.complete and len(found.position.roots) == 1 and found.position.roots != (first,))
+
+        await until("the new root is the only one", renewed, seconds=60)
+        await asyncio.sleep(0.3)
+    assert len(answers) > 1000
+    assert set(answers) == {b"backend:hello"}
+
+
+async def test_proxies_that_join_leave_and_die_inside_a_change(cp: Running, mesh: Sidecars) -> None:
+    await cp.apply(MTLS)
+    web, _ = await pair(mesh)
+    leaving, dying = [await mesh.start(name, protocol="tcp", calls=("backend",)) for name in ("leaving", "dying")]
+    async with traffic(lambda: web.talk("backend")) as answers:
+        await cp.apply(mtls(CA_2, enabled="ca-2"))
+        dying.running.kill()
+        leaving.running.send_signal(signal.SIGTERM)
+        late = await mesh.start("late", protocol="tcp", calls=("backend",))
+
+        async def complete() -> Any:
+            found = await transition(cp)
+            return found.complete and "ca-2" in found.goal
+
+        await until("the change is complete", complete, seconds=40)
+    assert set(answers) == {b"backend:hello"}
+    assert await late.talk("backend") == b"backend:hello"
