@@ -49,11 +49,6 @@ class Meshes:
         """The mesh's state now; an empty one for a mesh that is not stored."""
         return self._states.get(mesh) or MeshState.of(MeshView(mesh), None)
 
-    @property
-    def states(self) -> tuple[MeshState, ...]:
-        """All meshes' states."""
-        return tuple(self._states.values())
-
     async def until_seen(self, resource: Resource[Any]) -> None:
         """Return once a stored resource is part of its mesh's state."""
         await self._views.until(lambda: self._views.holds(resource))
