@@ -144,6 +144,12 @@ class DemoMesh:
         found: Mapping[str, Any] = overview.get("dataplaneInsight", {}).get("mTLS", {})
         return found
 
+    def handshakes(self, service: str) -> int:
+        """How many TLS handshakes the proxy of a service has completed, by its own count."""
+        url = f"http://127.0.0.1:{self._admin[service]}/stats?filter=ssl.handshake$"
+        with urllib.request.urlopen(url, timeout=10) as response:
+            return sum(int(line.rpartition(b": ")[2]) for line in response.read().splitlines())
+
     def _is_ready(self) -> bool:
         try:
             return get(f"http://127.0.0.1:{self.ports.diagnostics}/ready")[0] == 200
