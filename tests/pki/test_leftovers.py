@@ -1,9 +1,15 @@
 """Secrets of authorities that are no longer listed."""
 
 import asyncio
+import json
 from pathlib import Path
 
-from tests.fakes.control_plane import MTLS, Running, dataplane, running
+from cryptography import x509
+
+from kuma.pki.leftovers import leftovers
+from tests.fakes.cas import root
+from tests.fakes.control_plane import MTLS, Running, dataplane, resource, running
+from tests.fakes.proxy import FakeProxy
 
 TWO = MTLS.replace("{name: ca-1, type: builtin}", "{name: ca-1, type: builtin}, {name: ca-2, type: builtin}")
 OTHER = MTLS.replace("ca-1", "ca-2")
@@ -28,3 +34,65 @@ async def test_they_go_when_nothing_live_depends_on_them(tmp_path: Path) -> None
         web = await cp.proxy(dataplane("web-01", "web"))
         async with asyncio.timeout(10):
             await cp.parts.views.until(lambda: authorities(cp) == {"ca-2"})
+
+
+async def test_an_edit_that_the_transition_has_not_seen_yet_removes_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path) as cp:
+        await cp.apply(MTLS)
+        await cp.parts.views.until(lambda: complete(cp))
+        view = cp.parts.views.view("default")
+        assert leftovers(view.having(resource(OTHER))) == ()
+
+
+def complete(cp: Running) -> bool:
+    transition = cp.parts.views.view("default").transition
+    return transition is not None and transition.spec.complete
+
+
+async def test_until_they_go_a_restarted_control_plane_issues_from_them(tmp_path: Path) -> None:
+    async with running(tmp_path) as cp:
+        await cp.apply(MTLS)
+        web = await hung_proxy(cp)
+        await cp.apply(OTHER)
+        await cp.parts.views.until(lambda: len(cp.parts.views.view("default").position.roots) == 2)
+        before = issuer(web.certificate)
+    async with running(tmp_path) as cp:  # which waits a while for web-01, and changes nothing before
+        newcomer = await cp.proxy(dataplane("backend-01", "backend"))
+        await newcomer.until(lambda: newcomer.certificate)
+        assert issuer(newcomer.certificate) == before
+
+
+async def test_an_authority_that_is_lost_in_a_restart_does_not_hold_up_the_change_away_from_it(tmp_path: Path) -> None:
+    ca = root(tmp_path, "given")
+    inline = {"cert": {"inlineString": ca.cert}, "key": {"inlineString": ca.key}}
+    provided = {"name": "given", "type": "provided", "conf": inline}
+    async with running(tmp_path) as cp:
+        await cp.apply(
+            json.dumps({"type": "Mesh", "name": "default", "mtls": {"enabledBackend": "given", "backends": [provided]}})
+        )
+        await hung_proxy(cp)
+        await cp.apply(MTLS)
+        await cp.parts.views.until(lambda: len(cp.parts.views.view("default").position.roots) == 2)
+    async with running(tmp_path) as cp:
+        web = await cp.proxy(dataplane("web-01", "web"))
+        await web.until(lambda: web.certificate)
+        assert "given" not in issuer(web.certificate)
+        async with asyncio.timeout(10):
+            await cp.parts.views.until(lambda: complete(cp))
+
+
+async def hung_proxy(cp: Running) -> FakeProxy:
+    """A proxy that has its first certificate and acknowledges nothing any more."""
+    web = await cp.proxy(dataplane("web-01", "web"))
+    await web.until(lambda: web.certificate)
+    await cp.settled(1)
+    await cp.parts.views.until(lambda: complete(cp))
+    web.silent = True
+    return web
+
+
+def issuer(leaf: bytes) -> str:
+    """Who has signed a certificate: the name, and the identifier of the key."""
+    certificate = x509.load_pem_x509_certificate(leaf)
+    key = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier or b""
+    return f"{certificate.issuer.rfc4514_string()} {key.hex()}"

@@ -26,6 +26,12 @@ def secret_names(mesh: str, backend: str) -> tuple[str, str]:
     return f"{mesh}.ca-builtin-cert-{backend}", f"{mesh}.ca-builtin-key-{backend}"
 
 
+def stored(mesh: str, secrets: Secrets) -> frozenset[str]:
+    """The backends of which a Secret exists, listed in the Mesh or not."""
+    prefixes = secret_names(mesh, "")
+    return frozenset(name.removeprefix(p) for name in secrets for p in prefixes if name.startswith(p))
+
+
 async def create_root(mesh: str, conf: Conf, clock: Clock) -> CaPair:
     """A new root for a mesh: ECDSA P-256, or RSA if its size is configured."""
     ca_cert = conf.ca_cert

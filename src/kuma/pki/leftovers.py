@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import structlog
 
 from kuma.base.errors import Conflict, NotFound
 from kuma.pki import builtin
+from kuma.pki.authority import AuthorityUnusable
 from kuma.resources import kinds
 from kuma.resources.view import MeshView
 from kuma.store.protocol import Delete, Expect, Store
@@ -41,10 +41,8 @@ class Leftovers:
                 await self._clean(self._views.view(mesh))
 
     async def _clean(self, view: MeshView) -> None:
-        if view.mesh is None or view.transition is None or not view.transition.spec.complete:
-            return  # somebody may still run what an old authority has issued
-        names = tuple(_unlisted(view))
-        if not names:
+        names = leftovers(view)
+        if not names or view.mesh is None or view.transition is None:
             return
         guards = [Expect(found.key, found.version) for found in (view.mesh, view.transition)]
         try:
@@ -54,14 +52,22 @@ class Leftovers:
         log.info("secrets of removed authorities deleted", mesh=view.name, secrets=names)
 
 
-def _unlisted(view: MeshView) -> Iterator[str]:
-    """The Secrets of builtin authorities of this mesh that are not listed."""
-    mtls = view.mesh.spec.mtls if view.mesh else None
-    listed = {
-        name
-        for backend in (mtls.backends if mtls else ())
-        if backend.type == "builtin"
-        for name in builtin.secret_names(view.name, backend.name)
-    }
-    made = builtin.secret_names(view.name, "")
-    yield from (name for name in sorted(view.secrets) if name.startswith(made) and name not in listed)
+def leftovers(view: MeshView) -> tuple[str, ...]:
+    """The Secrets of builtin authorities that are neither listed nor trusted by any proxy.
+
+    A Mesh may be newer than its transition, so being complete is not enough: the position has to be without them too.
+    """
+    if view.mesh is None or view.transition is None or not view.transition.spec.complete:
+        return ()  # somebody may still run what an old authority has issued
+    mtls = view.mesh.spec.mtls
+    listed = {backend.name for backend in (mtls.backends if mtls else ()) if backend.type == "builtin"}
+    gone = (name for name in sorted(builtin.stored(view.name, view.secrets) - listed) if not _is_trusted(view, name))
+    return tuple(secret for name in gone for secret in builtin.secret_names(view.name, name) if secret in view.secrets)
+
+
+def _is_trusted(view: MeshView, backend: str) -> bool:
+    try:
+        authority = builtin.open_authority(view.name, backend, view.secrets)
+    except AuthorityUnusable:
+        return False
+    return authority.roots_pem.decode() in view.position.roots

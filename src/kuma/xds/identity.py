@@ -13,7 +13,7 @@ import structlog
 from kuma.base import aio
 from kuma.base.clock import Clock
 from kuma.base.errors import KumaError
-from kuma.pki.authority import Authority
+from kuma.pki.authority import Authority, AuthorityUnusable
 from kuma.pki.issuer import Identity
 from kuma.pki.rotation import rotation_time
 from kuma.xds import naming, security
@@ -63,11 +63,14 @@ class IdentityKeeper:
 
     @property
     def is_current(self) -> bool:
-        """Whether the identity is as it is wanted."""
+        """Whether the identity is as it is wanted, or the best that can be had.
+
+        An authority that nobody can open any more is waited for in vain: the change that leads away from it goes on.
+        """
         try:
             return self._wanted() == self._have
-        except KumaError:
-            return False
+        except AuthorityUnusable:
+            return True
 
     async def settled(self) -> None:
         """Return once the first identity is there, or turned out to be not wanted or not to be had."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import structlog
 
+from kuma.pki import builtin
 from kuma.pki.authority import Authority, AuthorityUnusable
 from kuma.pki.backends import fingerprint, open_authority
 from kuma.resources.mesh import Backend
-from kuma.resources.mesh_transition import Position
+from kuma.resources.mesh_transition import Level, Position
 from kuma.resources.view import MeshView
 from kuma.xds import naming, security
 from kuma.xds.entry import Entry
@@ -77,7 +80,8 @@ def trust(view: MeshView, previous: Trust = NONE) -> Trust:
                 log.error("authority cannot be opened", mesh=view.name, backend=backend.name, reason=str(error))
     position = view.position
     known = (*(authority for _, authority in previous.opened.values()), previous.retiring)
-    retiring = next((a for a in known if a is not None and a.fingerprint == position.authority), None)
+    candidates = itertools.chain(known, _unlisted(view, opened))
+    retiring = next((a for a in candidates if a is not None and a.fingerprint == position.authority), None)
     found = Trust(_bundle(view.name, position.roots), problems, opened, position, retiring)
     return previous if found == previous else found
 
@@ -88,6 +92,15 @@ def _open(view: MeshView, backend: Backend, previous: Trust) -> tuple[_Content, 
     if known is not None and known[0] == content:
         return known
     return content, open_authority(view.name, backend, view.secrets)
+
+
+def _unlisted(view: MeshView, listed: Mapping[str, object]) -> Iterator[Authority]:
+    """The builtin authorities whose Secrets outlive their place in the Mesh, until the mesh has left them."""
+    if view.position.level is Level.PLAIN:
+        return
+    for name in builtin.stored(view.name, view.secrets) - frozenset(listed):
+        with contextlib.suppress(AuthorityUnusable):
+            yield builtin.open_authority(view.name, name, view.secrets)
 
 
 def _bundle(mesh: str, roots: tuple[str, ...]) -> Entry | None:
