@@ -28,6 +28,7 @@ from kuma.pki.leftovers import Leftovers
 from kuma.pki.mesh_rules import MeshRules
 from kuma.pki.renewal import Renewals
 from kuma.pki.secret_rules import SecretRules
+from kuma.policy.rules import PermissionRules
 from kuma.resources import kinds
 from kuma.resources.mesh import MeshSpec
 from kuma.resources.resource import Resource
@@ -87,7 +88,15 @@ def build(settings: Settings, store: Store, clock: Clock) -> ControlPlane:
     registry = CollectorRegistry()
     instance = f"{platform.node()}-{secrets.token_hex(2)}"
     certificate = _certificate(settings, clock)
-    manager = ResourceManager(store, {"Mesh": MeshRules(clock), "Secret": SecretRules(clock)})
+    manager = ResourceManager(
+        store,
+        {
+            kinds.MESH.name: MeshRules(clock),
+            kinds.SECRET.name: SecretRules(clock),
+            kinds.TRAFFIC_PERMISSION.name: PermissionRules(),
+            kinds.MESH_TRAFFIC_PERMISSION.name: PermissionRules(),
+        },
+    )
     views = Views(store)
 
     metrics = Metrics(registry)

@@ -206,6 +206,22 @@ async def test_envoys_trust_a_provided_chain(cp: Running, mesh: Sidecars, tmp_pa
     assert await until("web reaches backend", lambda: web.call("backend")) == 200
 
 
+@pytest.mark.parametrize(
+    "algorithm",
+    [("ec", "-pkeyopt", "ec_paramgen_curve:P-256"), ("ec", "-pkeyopt", "ec_paramgen_curve:P-384"), ("ed25519",)],
+)
+async def test_envoys_trust_other_keys(cp: Running, mesh: Sidecars, tmp_path: Path, algorithm: tuple[str, ...]) -> None:
+    ca = cas.root(tmp_path, "root", algorithm=algorithm)
+    for name, text in vars(ca).items():
+        data = base64.b64encode(text.encode()).decode()
+        await cp.apply(f"{{type: Secret, mesh: default, name: {name}, data: {data}}}")
+    conf = "type: provided, conf: {cert: {secret: cert}, key: {secret: key}}"
+    await cp.apply(MTLS.replace("type: builtin", conf), ALLOW_ALL)
+    await mesh.start("backend")
+    web = await mesh.start("web", calls=("backend",))
+    assert await until("web reaches backend", lambda: web.call("backend")) == 200
+
+
 def mesh_permission(name: str, target: str, *items: str) -> str:
     listed = ", ".join(items)
     return (

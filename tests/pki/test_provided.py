@@ -158,7 +158,7 @@ def test_a_ca_has_its_time(year: int, reason: str) -> None:
     [
         (("rsa:1024",), "its RSA key of 1024 bits is too weak; at least 2048 are needed"),
         (("ec", "-pkeyopt", "ec_paramgen_curve:P-224"), "its curve secp224r1 is too weak; P-256 is the least"),
-        (("ed25519",), "has to be RSA or ECDSA"),
+        (("ed448",), "has to be RSA, ECDSA or Ed25519"),
     ],
 )
 async def test_keys_that_are_not_taken(

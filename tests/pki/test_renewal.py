@@ -1,12 +1,15 @@
 """Builtin roots are renewed in time, and proxies are led over to the new one."""
 
 import asyncio
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
 
 from kuma.pki import builtin
 from kuma.resources import kinds
+from tests.fakes import cas
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import MTLS, Running, dataplane, running
 
@@ -46,3 +49,34 @@ def _is_of(leaf: bytes, issuer: x509.Certificate) -> bool:
     identifier = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
     expected = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     return identifier.key_identifier == expected.key_identifier
+
+
+async def test_the_end_of_a_provided_authority_is_told_in_time(tmp_path: Path) -> None:
+    clock = ManualClock(datetime.now(UTC))
+    ca = cas.root(tmp_path, "root", days="100")
+    conf = {"cert": {"inlineString": ca.cert}, "key": {"inlineString": ca.key}}
+    backend = {"name": "own", "type": "provided", "conf": conf}
+    mesh = {"type": "Mesh", "name": "default", "mtls": {"enabledBackend": "own", "backends": [backend]}}
+    async with running(tmp_path, clock) as cp:
+        await cp.apply(json.dumps(mesh))
+        await problem(cp, "")
+        clock.advance(69 * DAY)
+        await asyncio.sleep(0.1)
+        await problem(cp, "")
+        clock.advance(2 * DAY)
+        await problem(cp, "the CA ends at ")
+        clock.advance(30 * DAY)
+        await problem(cp, "the CA ended at ")
+
+
+async def problem(cp: Running, begins: str) -> None:
+    """Return once the only authority has this problem, or none."""
+    key = kinds.MESH_TRANSITION.key("default", "default")
+    async with asyncio.timeout(10):
+        while True:
+            found = await cp.parts.manager.find(key)
+            if found is not None and found.spec.backends:
+                text = found.spec.backends[0].problem
+                if text.startswith(begins) and bool(text) == bool(begins):
+                    return
+            await asyncio.sleep(0.02)

@@ -99,8 +99,8 @@ def parse_key(pem: bytes) -> PrivateKey:
         key = serialization.load_pem_private_key(pem, None)
     except (ValueError, TypeError):
         raise AuthorityUnusable("not a valid private key: has to be an unencrypted key in PEM") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-        raise AuthorityUnusable("not a valid private key: has to be RSA or ECDSA")
+    if not isinstance(key, PrivateKey):
+        raise AuthorityUnusable("not a valid private key: has to be RSA, ECDSA or Ed25519")
     return key
 
 

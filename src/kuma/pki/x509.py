@@ -8,10 +8,11 @@ from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+"""What an authority may sign with."""
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
 BACKDATED = timedelta(seconds=10)
@@ -40,7 +41,7 @@ def build_root(mesh: str, key: PrivateKey, now: datetime, lifetime: timedelta) -
             x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"spiffe://{mesh}")]), critical=False
         )
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-        .sign(key, hashes.SHA256())
+        .sign(key, _digest(key))
     )
 
 
@@ -65,8 +66,13 @@ class LeafBuilder:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(self._authority, critical=False)
             .add_extension(names, critical=True)
-            .sign(self._issuer.key, hashes.SHA256())
+            .sign(self._issuer.key, _digest(self._issuer.key))
         )
+
+
+def _digest(key: PrivateKey) -> hashes.SHA256 | None:
+    """Ed25519 brings its own (RFC 8410)."""
+    return None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
 
 
 def _usage(*allowed: str) -> x509.KeyUsage:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -18,6 +18,7 @@ from kuma.base.clock import Clock
 from kuma.base.errors import AlreadyExists, Conflict, NotFound
 from kuma.pki.transition import Declared, next_position, step
 from kuma.resources import kinds
+from kuma.resources.mesh import Backend
 from kuma.resources.mesh_transition import BackendStatus, Level, MeshTransitionSpec, Position
 from kuma.resources.resource import Key, Resource
 from kuma.store.protocol import Create, Store, Update
@@ -28,6 +29,9 @@ from kuma.xds.proxy import Proxies, Proxy
 
 log = structlog.get_logger(__name__)
 
+_NEVER = datetime.max.replace(tzinfo=UTC)
+_NOTICE = timedelta(days=30)
+"""Operators hear of the end of a CA that they provide at least this long before."""
 _NAMED = 20
 """How many proxies that are waited for are named."""
 
@@ -140,9 +144,8 @@ class Transitions:
                 self._look_at(mesh)
         elif proxy.key not in run.waiting:
             run.waiting[proxy.key] = now
-            if mesh not in self._look_again:
-                self._look_again[mesh] = now + self._patience
-                self._wake.set()
+            self._look_again[mesh] = min(self._look_again.get(mesh, _NEVER), now + self._patience)
+            self._wake.set()
 
     def _look_at(self, mesh: str) -> None:
         self._due.add(mesh)
@@ -168,14 +171,15 @@ class Transitions:
             waiting_for=tuple(sorted({key.name for key in run.waiting} - set(late))[:_NAMED]),
             unresponsive=late[:_NAMED],
             complete=complete,
-            backends=_backends(state),
+            backends=_backends(state, now),
         )
         self._metrics.waiting.labels(mesh).set(len(run.waiting))
         for backend in spec.backends:
             if backend.not_after is not None:
                 self._metrics.authority_ends.labels(mesh, backend.name).set(backend.not_after.timestamp())
         await self._write(mesh, run, view.transition, spec)
-        return wait
+        pauses = (wait, *((soon - now).total_seconds() for soon in _ends_of_ease(state) if soon > now))
+        return min((pause for pause in pauses if pause is not None), default=None)
 
     def _wait(self, mesh: str, run: _Run, now: datetime) -> float | None:
         """Seconds for which proxies are still waited for; None if all have acknowledged or their time is up."""
@@ -213,6 +217,9 @@ class Transitions:
         operation = Update(replace(old, spec=spec)) if old else Create(Resource(key, spec), kinds.MESH.key(mesh))
         if old is None or old.spec.position != spec.position or spec.unresponsive != old.spec.unresponsive:
             log.info("mutual TLS", mesh=mesh, step=spec.step, unresponsive=spec.unresponsive)
+        for backend in spec.backends:
+            if backend.problem and (old is None or backend not in old.spec.backends):
+                log.warning("authority has a problem", mesh=mesh, backend=backend.name, problem=backend.problem)
         try:
             (stored,) = await self._store.transact([operation])
         except (Conflict, AlreadyExists, NotFound):
@@ -228,16 +235,36 @@ def _declared(state: MeshState) -> Declared:
     return Declared(level, state.trust.fingerprint(backend.name), state.trust.roots)
 
 
-def _backends(state: MeshState) -> tuple[BackendStatus, ...]:
-    mesh, trust = state.config.view.mesh, state.trust
-    return tuple(
-        BackendStatus(
-            name=backend.name,
-            not_after=trust.opened[backend.name][1].not_after if backend.name in trust.opened else None,
-            problem=trust.problems.get(backend.name, ""),
-        )
-        for backend in (mesh.spec.mtls.backends if mesh and mesh.spec.mtls else ())
-    )
+def _backends(state: MeshState, now: datetime) -> tuple[BackendStatus, ...]:
+    return tuple(_status(backend, state, now) for backend in _listed(state))
+
+
+def _status(backend: Backend, state: MeshState, now: datetime) -> BackendStatus:
+    problem = state.trust.problems.get(backend.name, "")
+    if backend.name not in state.trust.opened:
+        return BackendStatus(name=backend.name, problem=problem)
+    end = state.trust.opened[backend.name][1].not_after
+    if backend.type == "provided" and now >= _end_of_ease(backend, end):
+        ends = f"the CA {'ended' if end <= now else 'ends'} at {end:%Y-%m-%dT%H:%M:%SZ}; provide another one"
+        problem = f"{problem}; {ends}" if problem else ends
+    return BackendStatus(name=backend.name, not_after=end, problem=problem)
+
+
+def _listed(state: MeshState) -> tuple[Backend, ...]:
+    mesh = state.config.view.mesh
+    return mesh.spec.mtls.backends if mesh and mesh.spec.mtls else ()
+
+
+def _end_of_ease(backend: Backend, end: datetime) -> datetime:
+    """From when on the end of a CA that nobody renews by itself is a problem."""
+    return end - max(backend.leaf_lifetime, _NOTICE)
+
+
+def _ends_of_ease(state: MeshState) -> Iterator[datetime]:
+    for backend in _listed(state):
+        if backend.type == "provided" and backend.name in state.trust.opened:
+            end = state.trust.opened[backend.name][1].not_after
+            yield from (_end_of_ease(backend, end), end)
 
 
 def _goal(declared: Declared, state: MeshState) -> str:

@@ -1,0 +1,63 @@
+"""What a permission takes away from callers when it takes the place of another one."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from kuma.base.clock import SystemClock
+from kuma.policy.rules import PermissionRules
+from kuma.resources import kinds
+from kuma.store.manager import ResourceManager
+from kuma.store.sqlite import open_sqlite
+from tests.fakes.control_plane import ALLOW_ALL, dataplane, resource
+
+
+@pytest.fixture
+async def manager(tmp_path: Path) -> AsyncIterator[ResourceManager]:
+    store = await open_sqlite(tmp_path / "kuma.db", SystemClock())
+    rules = {kind.name: PermissionRules() for kind in (kinds.TRAFFIC_PERMISSION, kinds.MESH_TRAFFIC_PERMISSION)}
+    found = ResourceManager(store, rules)
+    await found.put(resource("{type: Mesh, name: default}"))
+    for described in (dataplane("web-01", "web"), dataplane("web-02", "web"), dataplane("db-01", "db")):
+        await found.put(described)
+    await found.put(resource(ALLOW_ALL))
+    yield found
+    await store.close()
+
+
+def permission(source: str, destination: str, name: str = "narrow") -> str:
+    return (
+        f"{{type: TrafficPermission, mesh: default, name: {name}, sources: [{{match: {{kuma.io/service: {source}}}}}], "
+        f"destinations: [{{match: {{kuma.io/service: {destination}}}}}]}}"
+    )
+
+
+async def warnings(manager: ResourceManager, text: str) -> list[str]:
+    return [w.partition("; list")[0] for w in (await manager.put(resource(text))).warnings]
+
+
+async def test_a_more_specific_permission_is_warned_of(manager: ResourceManager) -> None:
+    (warning,) = await warnings(manager, permission("shop", "web"))
+    assert warning.startswith(
+        'service "web": this permission decides in place of "allow-all" now, and refuses what that one allowed: '
+        "any caller. Permissions do not add up"
+    )
+    assert await warnings(manager, permission("bank", "web")) == []  # it says itself what it says no more
+    (again,) = await warnings(manager, permission("shop", "web", name="newer"))
+    assert 'in place of "narrow" now, and refuses what that one allowed: kuma.io/service=bank' in again
+
+
+async def test_one_that_takes_nothing_away_is_not(manager: ResourceManager) -> None:
+    assert await warnings(manager, permission("'*'", "web")) == []
+    assert await warnings(manager, permission("shop", "nobody")) == []
+
+
+async def test_the_first_mesh_permission_of_an_inbound_is_warned_of(manager: ResourceManager) -> None:
+    item = "{targetRef: {kind: MeshSubset, tags: {kuma.io/service: shop}}, default: {action: Allow}}"
+    (warning,) = await warnings(
+        manager,
+        "{type: MeshTrafficPermission, mesh: default, name: m, "
+        f"spec: {{targetRef: {{kind: MeshSubset, tags: {{kuma.io/service: db}}}}, from: [{item}]}}}}",
+    )
+    assert warning.startswith('service "db": this permission decides in place of "allow-all"')
