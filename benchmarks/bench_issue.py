@@ -40,8 +40,10 @@ def raw(key: PrivateKey) -> float:
         ec.generate_private_key(ec.SECP256R1())
         if isinstance(key, rsa.RSAPrivateKey):
             key.sign(message, padding.PKCS1v15(), hashes.SHA256())
-        else:
+        elif isinstance(key, ec.EllipticCurvePrivateKey):
             key.sign(message, ec.ECDSA(hashes.SHA256()))
+        else:
+            key.sign(message)
 
     return rate(work)
 
