@@ -17,7 +17,7 @@ from typing import Any
 from demo import resources
 from demo.processes import BIN, Failed, Processes, free_ports, is_free, until
 
-_STANDARD = {"api": 5681, "diagnostics": 5680, "dp": 5678, "xds": 5677}
+_STANDARD = {"api": 5681, "https": 5682, "diagnostics": 5680, "dp": 5678, "xds": 5677}
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Ports:
     """The control plane's ports: the standard ones, or others if those are taken."""
 
     api: int
+    https: int
     diagnostics: int
     dp: int
     xds: int
@@ -33,7 +34,7 @@ class Ports:
     def choose(cls) -> Ports:
         if all(is_free(port) for port in _STANDARD.values()):
             return cls(**_STANDARD)
-        return cls(*free_ports(4))
+        return cls(*free_ports(len(_STANDARD)))
 
     @property
     def is_standard(self) -> bool:
@@ -53,6 +54,7 @@ class DemoMesh:
             "HOME": str(home),
             "KUMA_GENERAL_WORK_DIR": str(home / "cp"),
             "KUMA_API_SERVER_HTTP_PORT": str(self.ports.api),
+            "KUMA_API_SERVER_HTTPS_PORT": str(self.ports.https),
             "KUMA_DIAGNOSTICS_SERVER_PORT": str(self.ports.diagnostics),
             "KUMA_DP_SERVER_PORT": str(self.ports.dp),
             "KUMA_XDS_SERVER_PORT": str(self.ports.xds),

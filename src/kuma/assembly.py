@@ -17,17 +17,19 @@ from prometheus_client import CollectorRegistry
 from kuma.api import diagnostics
 from kuma.api.app import create_app
 from kuma.api.bootstrap import create_bootstrap_app
+from kuma.api.callers import Access, Grant
 from kuma.api.context import ApiContext, ApiSettings
 from kuma.api.server import HttpServer
 from kuma.base import aio
 from kuma.base.clock import Clock
-from kuma.config import Settings
+from kuma.config import AccessSection, ApiServer, Settings
 from kuma.pki import serving, tokens
 from kuma.pki.issuer import Issuer
 from kuma.pki.leftovers import Leftovers
 from kuma.pki.mesh_rules import MeshRules
 from kuma.pki.renewal import Renewals
 from kuma.pki.secret_rules import SecretRules
+from kuma.pki.user_tokens import UserTokens
 from kuma.policy.rules import PermissionRules
 from kuma.resources import kinds
 from kuma.resources.mesh import MeshSpec
@@ -37,6 +39,7 @@ from kuma.store.protocol import Store
 from kuma.store.sqlite import open_sqlite
 from kuma.store.views import Views
 from kuma.xds.arrivals import Arrivals
+from kuma.xds.credentials import Credentials
 from kuma.xds.departures import Departures
 from kuma.xds.handout import Handout
 from kuma.xds.insights import Insights
@@ -49,6 +52,7 @@ from kuma.xds.transitions import Transitions
 
 log = structlog.get_logger(__name__)
 
+HTTP, HTTPS = "API server", "API server, HTTPS"
 _TRANSITION_GRACE = 15.0
 """Seconds that a change of a mesh's mutual TLS waits for proxies after a restart; they reconnect within five."""
 _GRACE_AT_START = 60.0
@@ -63,7 +67,8 @@ class ControlPlane:
     manager: ResourceManager
     views: Views
     proxies: Proxies
-    api: HttpServer
+    users: UserTokens
+    api: Mapping[str, HttpServer]
     dp: HttpServer
     diagnostics: HttpServer
     xds: DiscoveryServer
@@ -79,6 +84,7 @@ async def run(settings: Settings, clock: Clock) -> None:
         store = await open_sqlite(settings.database, clock, _expanded(settings.store.encryption_key_file))
         stack.push_async_callback(store.close)
         control_plane = build(settings, store, clock)
+        await control_plane.users.ensure(admin_token=settings.api_server.authn.tokens.bootstrap_admin_token)
         await first_mesh(settings, control_plane.manager)
         await control_plane.run()
 
@@ -121,6 +127,7 @@ def build(settings: Settings, store: Store, clock: Clock) -> ControlPlane:
         patience=settings.xds_server.patience_seconds,
         grace=_TRANSITION_GRACE,
     )
+    credentials = Credentials(views, proxies, clock, arrivals.authenticate)
     issuing = Issuing(Issuer(clock), clock, metrics)
     discovery = Discovery(arrivals, departures, proxies, meshes, issuing, insights, clock, metrics)
     host = settings.dp_server.interface
@@ -139,10 +146,15 @@ def build(settings: Settings, store: Store, clock: Clock) -> ControlPlane:
             now=clock.now(),
         )
 
-    http = settings.api_server.http
-    api_settings = ApiSettings(localhost_is_admin=settings.api_server.authn.localhost_is_admin)
-    context = ApiContext(manager, instance, api_settings, issue_token)
-    api = HttpServer(create_app(context), http.interface, http.port, setting="KUMA_API_SERVER_HTTP_PORT")
+    users = UserTokens(store, clock)
+
+    async def verify_user(token: str) -> tuple[str, tuple[str, ...]]:
+        user = await users.verify(token)
+        return user.name, user.groups
+
+    api_settings = ApiSettings(settings.api_server.authn.localhost_is_admin, _access(settings.access))
+    context = ApiContext(manager, instance, api_settings, issue_token, users.issue, verify_user)
+    api = _api_servers(settings.api_server, create_app(context), certificate)
     handout = Handout(manager, views, xds.port, certificate.ca.read_bytes())
     dp = HttpServer(
         create_bootstrap_app(handout.answer),
@@ -162,14 +174,35 @@ def build(settings: Settings, store: Store, clock: Clock) -> ControlPlane:
         ("mesh views", views),
         ("departures", departures),
         ("transitions", transitions),
+        ("credentials", credentials),
         ("renewals", Renewals(store, views, clock)),
         ("leftovers", Leftovers(store, views)),
         ("discovery server", xds),
         ("bootstrap server", dp),
-        ("API server", api),
+        *api.items(),
         ("diagnostics server", health),
     )
-    return ControlPlane(parts, manager, views, proxies, api, dp, health, xds)
+    return ControlPlane(parts, manager, views, proxies, users, api, dp, health, xds)
+
+
+def _api_servers(settings: ApiServer, app: Any, certificate: serving.ServerCertificate) -> dict[str, HttpServer]:
+    """The API over HTTP, HTTPS or both."""
+    found = {}
+    http, https = settings.http, settings.https
+    if http.enabled:
+        found[HTTP] = HttpServer(app, http.interface, http.port, setting="KUMA_API_SERVER_HTTP_PORT")
+    if https.enabled:
+        tls = (certificate.chain, certificate.key)
+        found[HTTPS] = HttpServer(app, https.interface, https.port, setting="KUMA_API_SERVER_HTTPS_PORT", tls=tls)
+    return found
+
+
+def _access(settings: AccessSection) -> Access:
+    grants = {
+        name: Grant.of(section.users, section.groups)
+        for name, section in ((name, getattr(settings.static, name)) for name in type(settings.static).model_fields)
+    }
+    return Access(**grants, anonymous_reads=settings.anonymous_reads)
 
 
 def _certificate(settings: Settings, clock: Clock) -> serving.ServerCertificate:

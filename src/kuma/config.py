@@ -56,21 +56,74 @@ class Store(Section):
 class Http(Section):
     """The REST API over plain HTTP."""
 
+    enabled: bool = Field(True, description="Whether the API is served over HTTP.")
     interface: str = Field("127.0.0.1", description="Address to listen on.")
     port: Port = Field(5681, description="Port to listen on.")
+
+
+class Https(Section):
+    """The REST API over HTTPS."""
+
+    enabled: bool = Field(True, description="Whether the API is served over HTTPS.")
+    interface: str = Field("127.0.0.1", description="Address to listen on.")
+    port: Port = Field(5682, description="Port to listen on.")
+
+
+class AuthnTokens(Section):
+    """User tokens."""
+
+    bootstrap_admin_token: bool = Field(
+        True, description="Whether the first start makes a token of the administrator, GlobalSecret admin-user-token."
+    )
 
 
 class Authn(Section):
     """Who counts as whom."""
 
     localhost_is_admin: bool = Field(True, description="Whether callers from this machine are administrators.")
+    tokens: AuthnTokens = AuthnTokens()
 
 
 class ApiServer(Section):
     """The REST API."""
 
     http: Http = Http()
+    https: Https = Https()
     authn: Authn = Authn()
+
+
+class GrantSection(Section):
+    """Who may do something."""
+
+    users: tuple[str, ...] = Field(("mesh-system:admin",), description="Users who may; separated by commas.")
+    groups: tuple[str, ...] = Field(("mesh-system:admin",), description="Groups that may; separated by commas.")
+
+
+class MembersSection(GrantSection):
+    """Who may do something that every known user may do unless configured otherwise."""
+
+    groups: tuple[str, ...] = Field(
+        ("mesh-system:admin", "mesh-system:authenticated"), description="Groups that may; separated by commas."
+    )
+
+
+class StaticAccess(Section):
+    """Who may do what, in the API."""
+
+    admin_resources: GrantSection = Field(GrantSection(), description="Secrets and GlobalSecrets.")
+    generate_dp_token: GrantSection = GrantSection()
+    generate_user_token: GrantSection = GrantSection()
+    control_plane_metadata: GrantSection = GrantSection()
+    get_config_dump: MembersSection = MembersSection()
+
+
+class AccessSection(Section):
+    """Who may do what, in the API."""
+
+    static: StaticAccess = StaticAccess()
+    anonymous_reads: bool = Field(
+        False, description="Whether callers without a token, from other machines, may read what is not secret."
+    )
 
 
 class DpServer(Section):
@@ -120,6 +173,7 @@ class Settings(Section):
     general: General = General()
     store: Store = Store()
     api_server: ApiServer = ApiServer()
+    access: AccessSection = AccessSection()
     dp_server: DpServer = DpServer()
     xds_server: XdsServer = XdsServer()
     diagnostics: Diagnostics = Diagnostics()
@@ -137,6 +191,13 @@ class Settings(Section):
 _SHORTER = {"KUMA_XDS_SERVER_DATAPLANE_DEREGISTRATION_DELAY": "KUMA_XDS_DATAPLANE_DEREGISTRATION_DELAY"}
 _OTHERS = ("KUMA_CONTROL_PLANE_", "KUMA_DATAPLANE_", "KUMA_DP_ENVOY_")
 """Variables of kuma-dp, which may stand in the same environment."""
+
+
+_LISTS = ("hostnames", "users", "groups")
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def variables(section: type[Section] = Settings, path: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -161,7 +222,7 @@ def load(file: Path | None = None, environment: Mapping[str, str] = os.environ) 
     known = dict(variables())
     for variable, value in environment.items():
         if variable in known:
-            _set(data, known[variable], value.split(",") if known[variable][-1] == "hostnames" else value)
+            _set(data, known[variable], _listed(value) if known[variable][-1] in _LISTS else value)
             names[known[variable]] = variable
         elif variable.startswith("KUMA_") and not variable.startswith(_OTHERS):
             close = difflib.get_close_matches(variable, known, n=1)

@@ -12,6 +12,7 @@ from kuma.api.context import ApiContext, ApiSettings
 from kuma.base.clock import SystemClock
 from kuma.pki.mesh_rules import MeshRules
 from kuma.pki.secret_rules import SecretRules
+from kuma.pki.user_tokens import UserTokens
 from kuma.resources import kinds
 from kuma.store.manager import ResourceManager
 from kuma.store.sqlite import open_sqlite
@@ -63,7 +64,13 @@ async def manager(tmp_path: Path) -> AsyncIterator[ResourceManager]:
 
 
 def application(manager: ResourceManager, **settings: Any) -> Api:
-    return Api(create_app(ApiContext(manager, "cp-1", ApiSettings(**settings), issue)))
+    users = UserTokens(manager.store, SystemClock())
+
+    async def verify(token: str) -> tuple[str, tuple[str, ...]]:
+        user = await users.verify(token)
+        return user.name, user.groups
+
+    return Api(create_app(ApiContext(manager, "cp-1", ApiSettings(**settings), issue, users.issue, verify)))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import jwt
 import pytest
 import yaml
 
@@ -177,7 +178,8 @@ def test_a_second_control_plane_on_the_same_files(mesh: DemoMesh) -> None:
 
 def test_a_port_in_use(mesh: DemoMesh, tmp_path: Path) -> None:
     mine = {**mesh.environment, "KUMA_GENERAL_WORK_DIR": str(tmp_path)}
-    for variable in ("KUMA_API_SERVER_HTTP_PORT", "KUMA_DP_SERVER_PORT", "KUMA_XDS_SERVER_PORT"):
+    for server in ("API_SERVER_HTTP", "API_SERVER_HTTPS", "DP_SERVER", "XDS_SERVER"):
+        variable = f"KUMA_{server}_PORT"
         others = {name: "0" for name in mine if name.endswith("_PORT") and name != variable}
         done = subprocess.run(
             [BIN / "kuma-cp", "run"], env={**os.environ, **mine, **others}, capture_output=True, text=True, timeout=30
@@ -277,3 +279,53 @@ def test_kuma_dp_waits_for_a_control_plane_that_is_down(mesh: DemoMesh) -> None:
     assert f"the control plane at https://localhost:{port} cannot be reached" in line
     assert "Is kuma-cp running?" in line
     assert process.returncode == 0
+
+
+def token_of(mesh: DemoMesh, *arguments: str) -> str:
+    return run(mesh, "generate", "user-token", *arguments).stdout
+
+
+def planes(mesh: DemoMesh, config: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Add a control plane to a configuration of its own."""
+    common = ("config", "control-planes", "add", "--name", "p", "--overwrite")
+    return run(mesh, "--config-file", config, *common, *arguments)
+
+
+def test_a_user_works_over_https_with_a_token(mesh: DemoMesh) -> None:
+    token = token_of(mesh, "--name", "john", "--group", "team-a", "--valid-for", "1h")
+    secure = ("--address", f"https://localhost:{mesh.ports.https}", "--auth-type", "tokens")
+    ca = ("--ca-cert-file", str(mesh.home / "cp" / "ca.crt"))
+    refused(planes(mesh, "john", *secure, "--auth-conf", f"token={token}"), "certificate")
+    assert planes(mesh, "john", *secure, *ca, "--auth-conf", f"token={token}").returncode == 0
+    as_john = ("--config-file", "john")
+    assert "default" in run(mesh, *as_john, "get", "meshes").stdout
+    refused(
+        run(mesh, *as_john, "get", "secrets"),
+        'Access Denied (user "john/team-a,mesh-system:authenticated" cannot access the resource of type "Secret")',
+    )
+    assert token not in run(mesh, *as_john, "config", "view").stdout
+    assert oct((mesh.home / "john").stat().st_mode)[-3:] == "600"
+
+
+def test_credentials_that_make_no_sense(mesh: DemoMesh) -> None:
+    address = ("--address", f"http://localhost:{mesh.ports.api}")
+    refused(planes(mesh, "x", *address, "--auth-type", "tokens"), "--auth-conf is not valid: provide token=YOUR_TOKEN")
+    refused(planes(mesh, "x", *address, "--auth-type", "magic"), 'only "tokens" is known')
+    wrong = ("--auth-type", "tokens", "--auth-conf", "token=x")
+    refused(planes(mesh, "x", *address, *wrong), "Invalid authentication data")
+    remote = planes(mesh, "x", "--address", "http://kuma.invalid:5681", *wrong, "--skip-check")
+    assert remote.returncode == 0
+    assert "in the clear; use an https address" in run(mesh, "--config-file", "x", "get", "meshes").stderr
+
+
+def test_signing_keys(mesh: DemoMesh) -> None:
+    pem = run(mesh, "generate", "signing-key", "--format", "pem").stdout
+    assert pem.startswith("-----BEGIN RSA PRIVATE KEY-----")
+    (mesh.home / "key.pem").write_text(pem)
+    public = run(mesh, "generate", "public-key", "--signing-key-path", "key.pem").stdout
+    assert public.startswith("-----BEGIN RSA PUBLIC KEY-----")
+    encoded = run(mesh, "generate", "signing-key").stdout
+    secret = f"{{type: GlobalSecret, name: user-token-signing-key-2, data: {encoded}}}"
+    assert run(mesh, "apply", "-f", "-", stdin=secret).returncode == 0
+    assert jwt.get_unverified_header(token_of(mesh, "--name", "x", "--valid-for", "1h"))["kid"] == "2"
+    refused(run(mesh, "generate", "public-key", "--signing-key-path", "nowhere"), "cannot read nowhere")

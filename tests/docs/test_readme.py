@@ -18,13 +18,14 @@ def test_the_tour(tmp_path: Path) -> None:
     bash = shutil.which("bash") or "bash"
     text = "\n".join(BLOCK.findall((ROOT / "README.md").read_text()))
     ports = dict(zip(("18080", "8081", "18090", "8090", "10001", "9901", "9902"), free_ports(7), strict=True))
-    control_plane = Ports(*free_ports(4))
+    control_plane = Ports(*free_ports(5))
     ports |= {"5678": control_plane.dp}
     text = re.sub(r"\b(\d{4,5})\b", lambda match: str(ports.get(match[1], match[1])), text)
     environment = {
         "HOME": str(tmp_path),
         "PATH": f"{BIN}:/usr/local/bin:/usr/bin:/bin",
         "KUMA_API_SERVER_HTTP_PORT": str(control_plane.api),
+        "KUMA_API_SERVER_HTTPS_PORT": str(control_plane.https),
         "KUMA_DIAGNOSTICS_SERVER_PORT": str(control_plane.diagnostics),
         "KUMA_DP_SERVER_PORT": str(control_plane.dp),
         "KUMA_XDS_SERVER_PORT": str(control_plane.xds),

@@ -87,14 +87,16 @@ class Running:
     async def delete(self, text: str) -> None:
         await self.parts.manager.delete(resource(text).key)
 
-    def token(self, name: str = "", mesh: str = "default", service: str = "") -> str:
+    def token(
+        self, name: str = "", mesh: str = "default", service: str = "", valid_for: timedelta = timedelta(days=3650)
+    ) -> str:
         """A dataplane token, restricted to a name or a service if they are given."""
         return tokens.issue_token(
             mesh,
             self.parts.views.view(mesh).secrets,
             name=name,
             tags={"kuma.io/service": [service]} if service else {},
-            valid_for=timedelta(days=3650),
+            valid_for=valid_for,
             now=self.clock.now(),
         )
 
@@ -119,7 +121,7 @@ async def running(directory: Path, clock: Clock | None = None, **sections: Any) 
     """A control plane over the store in `directory`, until the end of the block."""
     ports: dict[str, Any] = {
         "general": {"work_dir": directory},
-        "api_server": {"http": {"port": 0}},
+        "api_server": {"http": {"port": 0}, "https": {"port": 0}},
         "dp_server": {"port": 0},
         "xds_server": {"port": 0},
         "diagnostics": {"server_port": 0},
@@ -128,6 +130,7 @@ async def running(directory: Path, clock: Clock | None = None, **sections: Any) 
     chosen = clock or SystemClock()
     store = await open_sqlite(settings.database, chosen)
     parts = assembly.build(settings, store, chosen)
+    await parts.users.ensure(admin_token=True)
     await assembly.first_mesh(settings, parts.manager)
     task = aio.spawn(parts.run(), name="control plane")
     found = Running(parts, chosen, (directory / "ca.crt").read_bytes())

@@ -63,6 +63,11 @@ class FakeProxy:
         assert self._task is not None
         await aio.stop([self._task])
 
+    @property
+    def connected(self) -> bool:
+        """Whether the stream is open."""
+        return self._task is not None and not self._task.done()
+
     async def failure(self) -> StreamEnded:
         """The error that ends the stream."""
         assert self._task is not None

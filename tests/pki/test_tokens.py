@@ -81,7 +81,7 @@ CLAIMS = {"Name": "", "Mesh": "default", "Tags": {}, "exp": 4102444800, "nbf": 0
 
 
 def test_other_algorithms_are_not_accepted(secrets: Any) -> None:
-    public = tokens._load(secrets["dataplane-token-signing-key-default-1"]).public_key()
+    public = tokens.keyring("default", secrets)._key(1).public_key()
     from cryptography.hazmat.primitives import serialization
 
     pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -101,7 +101,7 @@ def test_nonsense_is_no_token(secrets: Any, token: str) -> None:
 
 @pytest.mark.parametrize("kid", [None, "", "0", "01", "../1", "99999999999", "3"])
 def test_a_key_is_looked_up_by_its_number_only(secrets: Any, kid: Any) -> None:
-    key = tokens._load(secrets["dataplane-token-signing-key-default-1"])
+    key = tokens.keyring("default", secrets)._key(1)
     token = jwt.encode(CLAIMS, key, algorithm="RS256", headers={"kid": kid} if kid is not None else None)
     with pytest.raises(Unauthenticated):
         tokens.verify_token(token, "default", secrets, NOW)
@@ -111,7 +111,7 @@ def test_a_key_is_looked_up_by_its_number_only(secrets: Any, kid: Any) -> None:
     "change", [{"exp": None}, {"exp": "soon"}, {"Tags": []}, {"Tags": {"a": "b"}}, {"Name": 7}, {"nbf": "x"}]
 )
 def test_malformed_claims_do_not_hold(secrets: Any, change: dict[str, Any]) -> None:
-    key = tokens._load(secrets["dataplane-token-signing-key-default-1"])
+    key = tokens.keyring("default", secrets)._key(1)
     claims = {name: value for name, value in {**CLAIMS, **change}.items() if value is not None}
     token = jwt.encode(claims, key, algorithm="RS256", headers={"kid": "1"})
     with pytest.raises(Unauthenticated):

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 
 import kuma
-from kuma.api import errors, overviews, resources, tokens
+from kuma.api import authentication, errors, overviews, resources, tokens
 from kuma.api.answers import json_answer
 from kuma.api.context import ApiContext
 from kuma.resources import kinds
@@ -21,6 +21,7 @@ COMPATIBLE_VERSION = "2.7"
 def create_app(context: ApiContext) -> FastAPI:
     """The application: everything it does goes through `context`."""
     app = FastAPI(title="Kuma control plane", version=kuma.__version__, description=_DESCRIPTION)
+    authentication.install(app, context)
     errors.install(app)
     _index(app, context)
     # Before the generic routes: `dataplanes+insights` and `_overview` are no names of resources.

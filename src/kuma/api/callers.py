@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from fastapi import Request
 
 from kuma.base.errors import AccessDenied, Unauthenticated
 from kuma.resources.kinds import Kind
+
+ADMIN_USER, ADMIN_GROUP = "mesh-system:admin", "mesh-system:admin"
+AUTHENTICATED, UNAUTHENTICATED = "mesh-system:authenticated", "mesh-system:unauthenticated"
+
+VerifyToken = Callable[[str], Awaitable[tuple[str, tuple[str, ...]]]]
+"""A user token -> the name and groups that it vouches for. Raises `Unauthenticated`."""
 
 _FORWARDING = ("x-forwarded-for", "forwarded", "x-real-ip")
 _SAFE = ("GET", "HEAD", "OPTIONS")
@@ -22,30 +29,84 @@ class Caller:
     name: str
     groups: tuple[str, ...]
 
-    @property
-    def is_admin(self) -> bool:
-        return "mesh-system:admin" in self.groups
-
     def __str__(self) -> str:
         return f"{self.name}/{','.join(self.groups)}"
 
 
-ADMIN = Caller("mesh-system:admin", ("mesh-system:admin", "mesh-system:authenticated"))
-ANONYMOUS = Caller("mesh-system:anonymous", ("mesh-system:unauthenticated",))
+ADMIN = Caller(ADMIN_USER, (ADMIN_GROUP, AUTHENTICATED))
+ANONYMOUS = Caller("mesh-system:anonymous", (UNAUTHENTICATED,))
 
 
-def identify(request: Request, *, localhost_is_admin: bool) -> Caller:
-    """Who sends this request.
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Who may do something: any of these users, and whoever is in any of these groups."""
 
-    A caller on this machine is the administrator, if that is configured. Not one that a proxy speaks for, and not a
-    web page: a browser on this machine runs anybody's scripts (DNS rebinding, cross-site requests).
+    users: frozenset[str] = frozenset({ADMIN_USER})
+    groups: frozenset[str] = frozenset({ADMIN_GROUP})
+
+    @classmethod
+    def of(cls, users: Iterable[str], groups: Iterable[str]) -> Grant:
+        return cls(frozenset(users), frozenset(groups))
+
+    def covers(self, caller: Caller) -> bool:
+        return caller.name in self.users or not self.groups.isdisjoint(caller.groups)
+
+
+_MEMBERS = Grant(groups=frozenset({ADMIN_GROUP, AUTHENTICATED}))
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may do what. Whatever is not named here is for everybody who is known, and for nobody who is not."""
+
+    admin_resources: Grant = field(default_factory=Grant)
+    generate_dp_token: Grant = field(default_factory=Grant)
+    generate_user_token: Grant = field(default_factory=Grant)
+    control_plane_metadata: Grant = field(default_factory=Grant)
+    get_config_dump: Grant = _MEMBERS
+    anonymous_reads: bool = False
+
+    def check(self, caller: Caller, kind: Kind, method: str) -> None:
+        """Whether `caller` may do `method` to resources of `kind`.
+
+        Raises:
+            AccessDenied: not.
+        """
+        if kind.admin_only:
+            allowed = self.admin_resources.covers(caller)
+        else:
+            allowed = AUTHENTICATED in caller.groups or (self.anonymous_reads and method in _SAFE)
+        if not allowed:
+            raise AccessDenied(f'user "{caller}" cannot access the resource of type "{kind.name}"')
+
+
+def check_grant(caller: Caller, grant: Grant, what: str) -> None:
+    """Whether `caller` has been granted something; `what` names it in the error.
+
+    Raises:
+        AccessDenied: not.
+    """
+    if not grant.covers(caller):
+        raise AccessDenied(f'user "{caller}" cannot access {what}')
+
+
+async def identify(request: Request, verify: VerifyToken, *, localhost_is_admin: bool) -> Caller:
+    """Who sends this request: whom its token names, or else, from this machine, the administrator, if configured.
+
+    Not one that a proxy speaks for, and not a web page: a browser on this machine runs anybody's scripts (DNS
+    rebinding, cross-site requests).
 
     Raises:
         Unauthenticated: a credential is given and does not hold.
         AccessDenied: a web page of another site is asking.
     """
-    if "authorization" in request.headers:
-        raise Unauthenticated("this control plane does not issue user tokens; call it from its own machine without one")
+    credential = request.headers.get("authorization")
+    if credential is not None:
+        scheme, _, token = credential.partition(" ")
+        if scheme.lower() != "bearer":
+            raise Unauthenticated("only bearer tokens are understood; make one with `kumactl generate user-token`")
+        name, groups = await verify(token.strip())
+        return Caller(name, (*groups, AUTHENTICATED))
     if not localhost_is_admin or not _from_this_machine(request):
         return ANONYMOUS
     origin = request.headers.get("origin")
@@ -69,24 +130,3 @@ def _is_loopback(host: str) -> bool:
         return False
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return (mapped or address).is_loopback
-
-
-def check_access(caller: Caller, kind: Kind, method: str, *, anonymous_reads: bool) -> None:
-    """Whether `caller` may do `method` to resources of `kind`.
-
-    Raises:
-        AccessDenied: not.
-    """
-    if caller.is_admin or (anonymous_reads and method in _SAFE and not kind.admin_only):
-        return
-    raise AccessDenied(f'user "{caller}" cannot access the resource of type "{kind.name}"')
-
-
-def check_admin(caller: Caller, what: str) -> None:
-    """Whether `caller` is an administrator.
-
-    Raises:
-        AccessDenied: not; `what` names what was asked for.
-    """
-    if not caller.is_admin:
-        raise AccessDenied(f'user "{caller}" cannot access {what}')

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from fastapi import Request
 
 from kuma.api import callers
 from kuma.api.answers import BodyTooLarge, parse_object, read_body
-from kuma.api.callers import Caller
+from kuma.api.callers import Access, Caller, Grant, VerifyToken
 from kuma.api.errors import Problem
 from kuma.base.errors import InvalidResource, NotFound
 from kuma.resources import kinds
 from kuma.resources.kinds import Kind
 from kuma.store.manager import ResourceManager
 
+IssueUserToken = Callable[[str, Sequence[str], timedelta], Awaitable[str]]
+"""Name, groups and lifetime of a user token -> the token."""
 IssueToken = Callable[[str, str, Mapping[str, Sequence[str]], str, timedelta], Awaitable[str]]
 """Mesh, name, tags, proxy type and lifetime of a dataplane token -> the token."""
 
@@ -26,7 +28,7 @@ class ApiSettings:
     """What can be configured of the API."""
 
     localhost_is_admin: bool = True
-    anonymous_reads: bool = False
+    access: Access = field(default_factory=Access)
     max_body: int = 1 << 20
 
 
@@ -38,14 +40,25 @@ class ApiContext:
     instance: str
     settings: ApiSettings
     issue_token: IssueToken
+    issue_user_token: IssueUserToken
+    verify_token: VerifyToken
 
     def caller(self, request: Request) -> Caller:
-        """Who sends this request; see `callers.identify`."""
-        return callers.identify(request, localhost_is_admin=self.settings.localhost_is_admin)
+        """Who sends this request, as `authentication` has found out."""
+        caller: Caller = request.state.caller
+        return caller
 
     def check(self, request: Request, kind: Kind) -> None:
-        """Whether the sender may do this to resources of `kind`."""
-        callers.check_access(self.caller(request), kind, request.method, anonymous_reads=self.settings.anonymous_reads)
+        """Whether the sender may do this to resources of `kind`.
+
+        Raises:
+            AccessDenied: not.
+        """
+        self.settings.access.check(self.caller(request), kind, request.method)
+
+    def check_grant(self, request: Request, grant: Grant, what: str) -> None:
+        """Whether the sender has been granted something; see `callers.check_grant`."""
+        callers.check_grant(self.caller(request), grant, what)
 
     async def body(self, request: Request) -> dict[str, object]:
         """The JSON object that was sent.

@@ -69,7 +69,7 @@ def install(app: FastAPI) -> None:
     """Have `app` answer all errors in the one shape."""
 
     async def known(request: Request, error: Exception) -> Response:
-        return _answer(problem(error, getattr(request.state, "title", "Request failed")))
+        return answer(error, getattr(request.state, "title", "Request failed"))
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -93,6 +93,11 @@ async def _unexpected(request: Request, proceed: Callable[[Request], Awaitable[R
         log.exception("request failed", method=request.method, path=request.url.path, reference=reference)
         detail = f"Internal Server Error; the control plane's log has the cause under {reference}"
         return _answer(Problem(500, getattr(request.state, "title", "Request failed"), detail))
+
+
+def answer(error: Exception, title: str) -> Response:
+    """The answer to a request that failed."""
+    return _answer(problem(error, title))
 
 
 def _answer(found: Problem, headers: Any = None) -> Response:

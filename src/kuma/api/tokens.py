@@ -1,15 +1,16 @@
-"""Issuing dataplane tokens over the API."""
+"""Issuing tokens over the API: for data plane proxies, and for users."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from kuma.api.callers import check_admin
 from kuma.api.context import ApiContext
 from kuma.api.errors import Problem
 from kuma.base.errors import Violation
@@ -17,57 +18,90 @@ from kuma.resources import durations, parsing
 
 LONGEST = timedelta(days=10 * 365)
 USUAL = timedelta(days=30)
-"""How long a token is valid if nobody says how long."""
+"""How long a dataplane token is valid if nobody says how long."""
 
 
-class TokenRequest(BaseModel):
-    """What a dataplane token should allow."""
-
+class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel)
 
-    mesh: str = ""
     name: str = ""
-    tags: dict[str, list[str]] | None = None
-    type: str = ""
     valid_for: str = ""
 
 
-def routes(context: ApiContext) -> APIRouter:
-    """`POST /tokens/dataplane`."""
-    router = APIRouter(tags=["Tokens"])
-    schema = TokenRequest.model_json_schema()
-    body = {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+class DataplaneTokenRequest(_Request):
+    """What a dataplane token should allow."""
 
-    @router.post("/tokens/dataplane", summary="Issue a token for data plane proxies", openapi_extra=body)
+    mesh: str = ""
+    tags: dict[str, list[str]] | None = None
+    type: str = ""
+
+
+class UserTokenRequest(_Request):
+    """Whom a user token should name."""
+
+    groups: list[str] | None = None
+
+
+_Asked = TypeVar("_Asked", bound=_Request)
+
+
+def routes(context: ApiContext) -> APIRouter:
+    """`POST /tokens/dataplane` and `POST /tokens/user`."""
+    router = APIRouter(tags=["Tokens"])
+    access = context.settings.access
+
+    @router.post("/tokens/dataplane", summary="Issue a token for data plane proxies", **_body(DataplaneTokenRequest))
     async def dataplane(request: Request) -> PlainTextResponse:
-        check_admin(context.caller(request), "generate dataplane token")
-        asked, valid_for = _parse(await context.body(request))
+        context.check_grant(request, access.generate_dp_token, "generate dataplane token")
+        asked, valid_for = _parse(DataplaneTokenRequest, await context.body(request))
         await context.check_mesh(asked.mesh)
         token = await context.issue_token(asked.mesh, asked.name, asked.tags or {}, asked.type, valid_for)
         return PlainTextResponse(token)
 
+    @router.post("/tokens/user", summary="Issue a token for a user of this API", **_body(UserTokenRequest))
+    async def user(request: Request) -> PlainTextResponse:
+        context.check_grant(request, access.generate_user_token, "generate user token")
+        asked, valid_for = _parse(UserTokenRequest, await context.body(request))
+        return PlainTextResponse(await context.issue_user_token(asked.name, asked.groups or (), valid_for))
+
     return router
 
 
-def _parse(document: dict[str, object]) -> tuple[TokenRequest, timedelta]:
-    violations: list[Violation] = []
-    asked, valid_for = TokenRequest(), USUAL
+def _body(model: type[_Request]) -> dict[str, Any]:
+    content = {"application/json": {"schema": model.model_json_schema()}}
+    return {"openapi_extra": {"requestBody": {"required": True, "content": content}}}
+
+
+def _parse(model: type[_Asked], document: dict[str, object]) -> tuple[_Asked, timedelta]:
     try:
-        asked = TokenRequest.model_validate(document)
+        asked = model.model_validate(document)
     except ValidationError as error:
-        violations += [Violation(parsing.path_of(e["loc"]), e["msg"].lower()) for e in error.errors()]
-    else:
-        if not asked.mesh:
-            violations.append(Violation("mesh", "cannot be empty"))
-        if asked.type not in ("", "dataplane"):
-            violations.append(Violation("type", f"{asked.type} is not a valid proxy type; only dataplane is"))
-        if asked.valid_for:
-            try:
-                valid_for = durations.parse_go_duration(asked.valid_for)
-            except ValueError as error:
-                violations.append(Violation("validFor", f"is invalid: {error}"))
-            if valid_for > LONGEST:
-                violations.append(Violation("validFor", "cannot be longer than 10 years (87600h)"))
+        raise _invalid([Violation(parsing.path_of(e["loc"]), e["msg"].lower()) for e in error.errors()]) from None
+    violations = list(_violations(asked))
+    valid_for = USUAL
+    if asked.valid_for:
+        try:
+            valid_for = durations.parse_go_duration(asked.valid_for)
+        except ValueError as error:
+            violations.append(Violation("validFor", f"is invalid: {error}"))
+        if valid_for > LONGEST:
+            violations.append(Violation("validFor", "cannot be longer than 10 years (87600h)"))
     if violations:
-        raise Problem(400, "Invalid request", "Resource is not valid", violations)
+        raise _invalid(violations)
     return asked, valid_for
+
+
+def _violations(asked: _Request) -> Iterator[Violation]:
+    if isinstance(asked, DataplaneTokenRequest):
+        if not asked.mesh:
+            yield Violation("mesh", "cannot be empty")
+        if asked.type not in ("", "dataplane"):
+            yield Violation("type", f"{asked.type} is not a valid proxy type; only dataplane is")
+        return
+    for field, value in (("name", asked.name), ("validFor", asked.valid_for)):
+        if not value:
+            yield Violation(field, "cannot be empty")
+
+
+def _invalid(violations: list[Violation]) -> Problem:
+    return Problem(400, "Invalid request", "Resource is not valid", violations)

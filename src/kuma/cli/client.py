@@ -26,16 +26,19 @@ class Client:
     """One control plane."""
 
     def __init__(
-        self, address: str, timeout: float, ca_file: str = "", transport: httpx.BaseTransport | None = None
+        self, address: str, timeout: float, ca_file: str = "", headers: Mapping[str, str] | None = None
     ) -> None:
         self._address = address
-        verify = httpx.create_ssl_context(verify=ca_file) if ca_file else True
+        try:
+            verify = httpx.create_ssl_context(verify=ca_file) if ca_file else True
+        except OSError as error:
+            raise RequestFailed(f"cannot read the CA certificate {ca_file}: {error.strerror or error}") from None
         self._http = httpx.Client(
             base_url=address.rstrip("/"),
             timeout=timeout,
             verify=verify,
             trust_env=False,
-            headers={"user-agent": f"kumactl/{kuma.__version__}"},
+            headers={**(headers or {}), "user-agent": f"kumactl/{kuma.__version__}"},
         )
 
     def close(self) -> None:
@@ -45,6 +48,11 @@ class Client:
     def index(self) -> Mapping[str, Any]:
         """What the control plane says it is."""
         found: Mapping[str, Any] = self._request("GET", "/").json()
+        return found
+
+    def who_am_i(self) -> Mapping[str, Any]:
+        """Whom the control plane takes us for."""
+        found: Mapping[str, Any] = self._request("GET", "/who-am-i").json()
         return found
 
     def list(self, kind: Kind, mesh: str, size: int | None, offset: int | None) -> Mapping[str, Any]:
@@ -89,9 +97,9 @@ class Client:
                 raise RequestFailed(f'there is no {kind.name} with name "{name}"', error.status) from None
             raise
 
-    def dataplane_token(self, request: Mapping[str, Any]) -> str:
-        """A new dataplane token."""
-        return self._request("POST", "/tokens/dataplane", json=request).text
+    def token(self, kind: str, request: Mapping[str, Any]) -> str:
+        """A new token, for a `dataplane` or a `user`."""
+        return self._request("POST", f"/tokens/{kind}", json=request).text
 
     def _page(self, path: str, size: int | None, offset: int | None) -> Mapping[str, Any]:
         query = {name: value for name, value in (("size", size), ("offset", offset)) if value is not None}

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from kuma.base.errors import Misconfigured
 
+TOKENS = "tokens"
+"""The way to authenticate by a user token."""
 DEFAULT_ADDRESS = "http://localhost:5681"
 
 
@@ -19,11 +21,28 @@ class _Part(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, extra="allow")
 
 
+class Header(_Part):
+    """A header of the user's choice."""
+
+    key: str
+    value: str
+
+
 class ApiServer(_Part):
     """How one control plane is reached. Other fields of the original's file are kept as they are."""
 
     url: str
     ca_cert_file: str = ""
+    auth_type: str = ""
+    auth_conf: dict[str, str] = Field(default={}, repr=False)
+    headers: tuple[Header, ...] = Field(default=(), repr=False)
+
+    @property
+    def request_headers(self) -> dict[str, str]:
+        """What every request carries: the headers of the user's choice, and the token."""
+        found = {header.key: header.value for header in self.headers}
+        token = self.auth_conf.get("token") if self.auth_type == TOKENS else None
+        return {**found, "authorization": f"Bearer {token}"} if token else found
 
 
 class Coordinates(_Part):

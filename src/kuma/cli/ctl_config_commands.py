@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -11,7 +13,7 @@ import yaml
 from kuma.base.errors import Misconfigured
 from kuma.cli import ctl_config, tables
 from kuma.cli.client import Client
-from kuma.cli.ctl_config import ApiServer
+from kuma.cli.ctl_config import ApiServer, Header
 from kuma.cli.session import Session
 
 app = typer.Typer(help="Chooses the control plane.", no_args_is_help=True)
@@ -49,6 +51,13 @@ def add(
     name: Annotated[str, typer.Option(help="How it is to be called.")],
     address: Annotated[str, typer.Option(help="URL of its API, such as http://localhost:5681.")],
     ca_cert_file: Annotated[str, typer.Option(help="CA by which an https address is verified, PEM.")] = "",
+    auth_type: Annotated[str, typer.Option(help="How to say who you are: tokens.")] = "",
+    auth_conf: Annotated[
+        list[str] | None, typer.Option("--auth-conf", help="With --auth-type=tokens: token=YOUR_TOKEN.")
+    ] = None,
+    headers: Annotated[
+        list[str] | None, typer.Option("--headers", help="name=value of a header that every request carries.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace one of the same name.")] = False,
     skip_check: Annotated[bool, typer.Option("--skip-check", help="Do not ask it what it is.")] = False,
 ) -> None:
@@ -64,20 +73,48 @@ def add(
         )
     if urlsplit(address).scheme not in ("http", "https"):
         raise Misconfigured(f"--address {address}: has to be an http or https URL")
+    server = ApiServer(
+        url=address,
+        ca_cert_file=str(Path(ca_cert_file).absolute()) if ca_cert_file else "",
+        auth_type=auth_type,
+        auth_conf=_pairs("--auth-conf", auth_conf or ()),
+        headers=tuple(Header(key=k, value=v) for k, v in _pairs("--headers", headers or ()).items()),
+    )
+    _check_authentication(server)
     if not skip_check:
-        _check(address, ca_cert_file)
-    ctl_config.save(session.path, config.adding(name, ApiServer(url=address, ca_cert_file=ca_cert_file)))
+        _check(server)
+    ctl_config.save(session.path, config.adding(name, server))
     typer.echo(f'added Control Plane "{name}"\nswitched active Control Plane to "{name}"')
 
 
-def _check(address: str, ca_cert_file: str) -> None:
-    client = Client(address, _CHECK_TIMEOUT, ca_cert_file)
+def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts]
+    for name, equals, _ in pairs:
+        if not (name and equals):
+            raise Misconfigured(f"{option} is not valid: has to be name=value")
+    return {name: value for name, _, value in pairs}
+
+
+def _check_authentication(server: ApiServer) -> None:
+    if server.auth_type not in ("", ctl_config.TOKENS):
+        raise Misconfigured(f'--auth-type {server.auth_type}: only "tokens" is known')
+    if server.auth_type and not server.auth_conf.get("token"):
+        raise Misconfigured("--auth-conf is not valid: provide token=YOUR_TOKEN")
+    if server.auth_conf and not server.auth_type:
+        raise Misconfigured("--auth-conf needs --auth-type=tokens")
+
+
+def _check(server: ApiServer) -> None:
+    """Ask who it is, and, with a token, whether it holds."""
+    client = Client(server.url, _CHECK_TIMEOUT, server.ca_cert_file, server.request_headers)
     try:
         index = client.index()
+        if server.auth_type:
+            client.who_am_i()
     finally:
         client.close()
     if "Kuma" not in (index.get("product"), index.get("tagline")):
-        raise Misconfigured(f"what answers at {address} is no control plane of Kuma")
+        raise Misconfigured(f"what answers at {server.url} is no control plane of Kuma")
 
 
 @planes.command()

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import base64
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
 
 from kuma.base.errors import Misconfigured
 from kuma.cli.ctl_resources import MeshOption
 from kuma.cli.session import Session
+
+
+class KeyForm(StrEnum):
+    """How a signing key is printed."""
+
+    BASE64 = "pem-base64"
+    PEM = "pem"
+
 
 app = typer.Typer(help="Generates credentials.", no_args_is_help=True)
 
@@ -42,4 +61,56 @@ def dataplane_token(
     request = {"name": name, "mesh": mesh, "tags": tags, "type": proxy_type, "validFor": valid_for}
     session: Session = context.obj
     with session.client() as client:
-        typer.echo(client.dataplane_token(request), nl=False)
+        typer.echo(client.token("dataplane", request), nl=False)
+
+
+@app.command("user-token")
+def user_token(
+    context: typer.Context,
+    name: Annotated[str, typer.Option(help="Of the user.")],
+    valid_for: Annotated[str, typer.Option(help="How long it is valid, such as 24h.")],
+    group: Annotated[list[str] | None, typer.Option("--group", help="Group that the user is in.")] = None,
+) -> None:
+    """Print a token by which a user proves to the control plane who they are.
+
+    Example: kumactl generate user-token --name john --group team-a --valid-for 24h
+    """
+    session: Session = context.obj
+    with session.client() as client:
+        request = {"name": name, "groups": group or [], "validFor": valid_for}
+        typer.echo(client.token("user", request), nl=False)
+
+
+@app.command("signing-key")
+def signing_key(
+    form: Annotated[KeyForm, typer.Option("--format", help="pem, or its base64 as a Secret's data.")] = KeyForm.BASE64,
+) -> None:
+    """Print a new signing key for tokens: store it in a Secret whose number is one higher than the last.
+
+    Example: kumactl generate signing-key --format pem
+    """
+    pem = _new_key().private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    typer.echo(pem if form is KeyForm.PEM else base64.b64encode(pem), nl=False)
+
+
+@app.command("public-key")
+def public_key(
+    signing_key_path: Annotated[Path, typer.Option(help="File with a signing key, PEM.")],
+) -> None:
+    """Print the public half of a signing key.
+
+    Example: kumactl generate public-key --signing-key-path key.pem
+    """
+    try:
+        key = load_pem_private_key(signing_key_path.read_bytes(), None)
+    except OSError as error:
+        raise Misconfigured(f"cannot read {signing_key_path}: {error.strerror}") from None
+    except (ValueError, TypeError):
+        raise Misconfigured(f"{signing_key_path} does not hold a private key in PEM") from None
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise Misconfigured(f"{signing_key_path} does not hold an RSA key")
+    typer.echo(key.public_key().public_bytes(Encoding.PEM, PublicFormat.PKCS1), nl=False)
+
+
+def _new_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, 2048)

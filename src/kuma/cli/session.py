@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
+
+import typer
 
 from kuma.base.errors import Misconfigured
 from kuma.cli import ctl_config
 from kuma.cli.client import Client
 from kuma.cli.ctl_config import Config
 from kuma.resources import durations
+
+
+def _is_here(host: str) -> bool:
+    return host == "localhost" or host == "::1" or host.startswith("127.")
 
 
 class Session:
@@ -33,7 +40,10 @@ class Session:
             seconds = durations.parse_go_duration(self._timeout).total_seconds()
         except ValueError as error:
             raise Misconfigured(f"--api-timeout {error}") from None
-        client = Client(server.url, seconds, server.ca_cert_file)
+        url = urlsplit(server.url)
+        if url.scheme == "http" and "authorization" in server.request_headers and not _is_here(url.hostname or ""):
+            typer.echo(f"Warning: the token is sent to {url.hostname} in the clear; use an https address", err=True)
+        client = Client(server.url, seconds, server.ca_cert_file, server.request_headers)
         try:
             yield client
         finally:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 import structlog
 
 from kuma.base.clock import Clock
+from kuma.base.errors import KumaError
 from kuma.pki.tokens import DataplaneIdentity
 from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME
 from kuma.resources.mesh_transition import Level
@@ -28,6 +29,7 @@ class Proxy:
     def __init__(
         self,
         key: Key,
+        credential: str,
         token: DataplaneIdentity,
         meshes: Meshes,
         issuing: Issuing,
@@ -36,17 +38,30 @@ class Proxy:
         clock: Clock,
     ) -> None:
         self.key = key
+        self.credential = credential
         self.token = token
         self.session = Session()
         self.record = record
         self.keeper = IdentityKeeper(f"{key.mesh}.{key.name}", issuing, clock, self._wanted, self._identity_changed)
-        self.superseded = asyncio.Event()
         self.on_progress: Callable[[Proxy], None] = lambda _: None
         self._meshes = meshes
         self._insights = insights
         self._clock = clock
         self._outdated = True
         self._wake = asyncio.Event()
+        self._end: KumaError | None = None
+        self._ended = asyncio.Event()
+
+    def end(self, reason: KumaError) -> None:
+        """Have the stream ended: another one has taken its place, or its token no longer holds."""
+        self._end = self._end or reason
+        self._ended.set()
+
+    async def ended(self) -> KumaError:
+        """Return once the stream is to end, with the reason."""
+        await self._ended.wait()
+        assert self._end is not None
+        return self._end
 
     def touch(self) -> None:
         """What this proxy should run may be something else now."""

@@ -94,8 +94,9 @@ class Discovery:
             if first is None:
                 return
             # Before anything else of the request is looked at.
-            identity = self._arrivals.authenticate(arrivals.proxy_key(first.node).mesh, _token(context))
-            proxy = await self._connect(arrivals.presented(first.node), identity)
+            token = _token(context)
+            identity = self._arrivals.authenticate(arrivals.proxy_key(first.node).mesh, token)
+            proxy = await self._connect(arrivals.presented(first.node), token, identity)
         except KumaError as error:
             self._metrics.refused.inc()
             log.warning("proxy refused", peer=context.peer(), reason=str(error))
@@ -106,23 +107,23 @@ class Discovery:
         try:
             proxy.receive(_request(first))
             await self._serve(proxy, requests, context)
-        except (AccessDenied, InvalidResource, Superseded) as error:
+        except (Superseded, Unauthenticated, AccessDenied, InvalidResource) as error:
             log.warning("stream ended", mesh=proxy.key.mesh, dataplane=proxy.key.name, reason=str(error))
             await context.abort(_STATUS[type(error)], str(error))
         finally:
             self._disconnect(proxy)
 
-    async def _connect(self, who: Presented, identity: DataplaneIdentity) -> Proxy:
+    async def _connect(self, who: Presented, token: str, identity: DataplaneIdentity) -> Proxy:
         await self._departures.back(who.key)
         dataplane = await self._arrivals.admit(who, identity)
 
         # A proxy that reconnects still runs its configuration: it must not be sent less than what is stored.
         await self._meshes.until_seen(dataplane)
         record = await self._insights.open(who.key, who.version)
-        proxy = Proxy(who.key, identity, self._meshes, self._issuing, self._insights, record, self._clock)
+        proxy = Proxy(who.key, token, identity, self._meshes, self._issuing, self._insights, record, self._clock)
         older = self._proxies.get(who.key)
         if older is not None:
-            older.superseded.set()
+            older.end(Superseded(f"a newer stream of {who.key.mesh}.{who.key.name} has taken the place of this one"))
         self._proxies.add(proxy)
         self._metrics.streams.set(len(self._proxies))
         log.info("proxy connected", mesh=who.key.mesh, dataplane=who.key.name)
@@ -141,16 +142,17 @@ class Discovery:
             aio.spawn(proxy.keeper.run(), name=f"identity of {name}"),
             aio.spawn(self._read(proxy, requests), name=f"requests of {name}"),
             aio.spawn(self._write(proxy, context), name=f"responses to {name}"),
-            aio.spawn(proxy.superseded.wait(), name=f"successor of {name}"),
         )
+        end = aio.spawn(proxy.ended(), name=f"end of {name}")
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-            if proxy.superseded.is_set():
-                raise Superseded(f"a newer stream of {name} has taken the place of this one")
+            done, _ = await asyncio.wait((*tasks, end), return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task in done:
+                    task.result()
+            if end in done:
+                raise end.result()
         finally:
-            await aio.stop(tasks)
+            await aio.stop((*tasks, end))
 
     async def _read(self, proxy: Proxy, requests: AsyncIterator[Any]) -> None:
         async for message in requests:

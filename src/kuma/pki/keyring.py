@@ -1,0 +1,127 @@
+"""Signing keys of tokens, and the tokens that are revoked: Secrets, several keys at once, chosen by number."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from kuma.base.errors import InvalidResource, Unauthenticated
+from kuma.resources.resource import Resource
+from kuma.resources.secret import SecretSpec
+
+ALGORITHM = "RS256"
+"""The only one. The token's header is never asked which one to use (RFC 8725 §3.1)."""
+KEY_BITS = 2048
+_BACKDATED = timedelta(minutes=5)
+_SERIAL = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
+
+Secrets = Mapping[str, Resource[SecretSpec]]
+
+
+async def new_key() -> bytes:
+    """A new signing key, in the original's form (PEM of PKCS#1)."""
+    key = await asyncio.to_thread(rsa.generate_private_key, 65537, KEY_BITS)
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Keyring:
+    """The keys of one kind of token, in Secrets called `<prefix>-<number>`; the greatest number signs, all verify.
+
+    `revocations` names the Secret that lists revoked tokens by their `jti`, separated by commas. `owner` is whom the
+    keys belong to and `remedy` how a new token is made, for messages.
+    """
+
+    prefix: str
+    revocations: str
+    owner: str
+    remedy: str
+    secrets: Secrets = field(repr=False)
+
+    def sign(self, claims: Mapping[str, Any], valid_for: timedelta, now: datetime) -> str:
+        """A token with these claims.
+
+        Raises:
+            InvalidResource: there is no key.
+        """
+        serial = max(self._serials(), default=0)
+        if not serial:
+            raise InvalidResource.of(
+                "mesh", f'there is no signing key in {self.owner}: a Secret "{self.prefix}-1" is needed'
+            )
+        times = {
+            "exp": int((now + valid_for).timestamp()),
+            "nbf": int((now - _BACKDATED).timestamp()),
+            "iat": int(now.timestamp()),
+        }
+        whole = {**claims, **times, "jti": str(uuid.uuid4())}
+        return jwt.encode(whole, self._key(serial), algorithm=ALGORITHM, headers={"kid": str(serial)})
+
+    def verify(self, token: str, now: datetime) -> Mapping[str, Any]:
+        """The claims of a token.
+
+        Raises:
+            Unauthenticated: it is forged, malformed, revoked, signed by none of these keys, not valid yet or no longer.
+        """
+        try:
+            kid = jwt.get_unverified_header(token).get("kid")
+            serial = int(kid) if isinstance(kid, str) and _SERIAL.fullmatch(kid) else 0
+            if f"{self.prefix}-{serial}" not in self.secrets:
+                raise Unauthenticated(f"the token is signed by a key that {self.owner} does not have")
+            # Times are checked below, against the clock that everything else goes by.
+            options: Any = {"verify_exp": False, "verify_nbf": False, "verify_iat": False, "verify_aud": False}
+            public = self._key(serial).public_key()
+            claims: Mapping[str, Any] = jwt.decode(token, public, algorithms=[ALGORITHM], options=options)
+        except jwt.InvalidTokenError as error:
+            raise Unauthenticated(f"the token does not hold: {error}") from None
+        self._check_times(claims, now)
+        if str(claims.get("jti")) in self._revoked():
+            raise Unauthenticated(f"the token has been revoked; make a new one with `{self.remedy}`")
+        return claims
+
+    def _check_times(self, claims: Mapping[str, Any], now: datetime) -> None:
+        exp, nbf = claims.get("exp"), claims.get("nbf", 0)
+        if not isinstance(exp, int) or not isinstance(nbf, int):
+            raise Unauthenticated("the token does not say until when it is valid")
+        if now.timestamp() >= exp:
+            raise Unauthenticated(f"the token has expired; make a new one with `{self.remedy}`")
+        if now.timestamp() < nbf:
+            raise Unauthenticated("the token is not valid yet")
+
+    def _revoked(self) -> frozenset[str]:
+        found = self.secrets.get(self.revocations)
+        text = found.spec.data.decode(errors="replace") if found else ""
+        return frozenset(jti.strip() for jti in text.split(","))
+
+    def _serials(self) -> list[int]:
+        found = (name.removeprefix(f"{self.prefix}-") for name in self.secrets if name.startswith(f"{self.prefix}-"))
+        return [int(serial) for serial in found if _SERIAL.fullmatch(serial)]
+
+    def _key(self, serial: int) -> rsa.RSAPrivateKey:
+        name = f"{self.prefix}-{serial}"
+        key = _parsed(self.secrets[name].spec.data)
+        if key is None:
+            raise Unauthenticated(f'Secret "{name}" of {self.owner} does not hold an RSA key in PEM')
+        return key
+
+
+@lru_cache(maxsize=64)
+def _parsed(pem: bytes) -> rsa.RSAPrivateKey | None:
+    """The key in `pem`. Kept, because checking an RSA key takes as long as verifying hundreds of tokens."""
+    try:
+        key = serialization.load_pem_private_key(pem, None)
+    except (ValueError, TypeError):
+        return None
+    return key if isinstance(key, rsa.RSAPrivateKey) else None

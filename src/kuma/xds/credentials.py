@@ -1,0 +1,77 @@
+"""Ends streams whose token no longer holds: it has expired, was revoked, or its signing key is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from kuma.base import aio
+from kuma.base.clock import Clock
+from kuma.base.errors import Unauthenticated
+from kuma.resources.resource import Key
+from kuma.store.views import Views
+from kuma.xds.proxy import Proxies, Proxy
+
+_LONGEST_PAUSE = 600.0
+"""Seconds; a machine that slept notices within this time."""
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+Verify = Callable[[str, str], Any]
+"""Mesh and token; raises `Unauthenticated` if the token does not hold."""
+
+
+class Credentials:
+    """Looks at the tokens of a mesh's proxies when its Secrets have changed, and at each when it expires."""
+
+    def __init__(self, views: Views, proxies: Proxies, clock: Clock, verify: Verify) -> None:
+        self._views = views
+        self._proxies = proxies
+        self._clock = clock
+        self._verify = verify
+        self._seen: dict[str, Mapping[str, Any]] = {}
+        self._known: set[Key] = set()
+        self._wake = asyncio.Event()
+        views.on_change(self._changed)
+        proxies.on_progress(self._progressed)
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            self._wake.clear()
+            now = self._clock.now()
+            self._check(proxy for proxy in self._proxies if proxy.token.expires <= now)
+            following = min((p.token.expires for p in self._proxies if p.token.expires > now), default=_NEVER)
+            pause = min((following - now).total_seconds(), _LONGEST_PAUSE)
+            alarm = aio.spawn(self._alarm(pause), name="expiry of tokens")
+            try:
+                await self._wake.wait()
+            finally:
+                await aio.stop([alarm])
+
+    async def _alarm(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+        self._wake.set()
+
+    def _progressed(self, proxy: Proxy) -> None:
+        """A stream that has just begun may be the next one to expire."""
+        if proxy.key in self._proxies and proxy.key not in self._known:
+            self._known.add(proxy.key)
+            self._wake.set()
+        elif proxy.key not in self._proxies:
+            self._known.discard(proxy.key)
+
+    def _changed(self, meshes: frozenset[str]) -> None:
+        for mesh in meshes:
+            secrets = self._views.view(mesh).secrets
+            if self._seen.get(mesh) is not secrets:
+                self._seen[mesh] = secrets
+                self._check(proxy for proxy in self._proxies if proxy.key.mesh == mesh)
+
+    def _check(self, proxies: Iterable[Proxy]) -> None:
+        for proxy in proxies:
+            try:
+                self._verify(proxy.key.mesh, proxy.credential)
+            except Unauthenticated as error:
+                proxy.end(error)
