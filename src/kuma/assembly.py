@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import secrets
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -18,9 +19,10 @@ from kuma.api import diagnostics
 from kuma.api.app import create_app
 from kuma.api.bootstrap import create_bootstrap_app
 from kuma.api.callers import Access, Grant
-from kuma.api.context import ApiContext, ApiSettings
+from kuma.api.context import ApiContext, ApiSettings, Certificate
 from kuma.api.server import HttpServer
 from kuma.base import aio
+from kuma.base.audit import Audit, AuditFile
 from kuma.base.clock import Clock
 from kuma.config import AccessSection, ApiServer, Settings
 from kuma.pki import serving, tokens
@@ -32,12 +34,15 @@ from kuma.pki.secret_rules import SecretRules
 from kuma.pki.user_tokens import UserTokens
 from kuma.policy.rules import PermissionRules
 from kuma.resources import kinds
+from kuma.resources.config import ConfigSpec
 from kuma.resources.mesh import MeshSpec
 from kuma.resources.resource import Resource
+from kuma.store.audited import AuditedStore
 from kuma.store.manager import ResourceManager
 from kuma.store.protocol import Store
 from kuma.store.sqlite import open_sqlite
 from kuma.store.views import Views
+from kuma.xds import dump
 from kuma.xds.arrivals import Arrivals
 from kuma.xds.credentials import Credentials
 from kuma.xds.departures import Departures
@@ -46,7 +51,7 @@ from kuma.xds.insights import Insights
 from kuma.xds.issuing import Issuing
 from kuma.xds.meshes import Meshes
 from kuma.xds.metrics import Metrics
-from kuma.xds.proxy import Proxies
+from kuma.xds.proxy import Proxies, Proxy
 from kuma.xds.server import Discovery, DiscoveryServer
 from kuma.xds.transitions import Transitions
 
@@ -83,14 +88,17 @@ async def run(settings: Settings, clock: Clock) -> None:
     async with AsyncExitStack() as stack:
         store = await open_sqlite(settings.database, clock, _expanded(settings.store.encryption_key_file))
         stack.push_async_callback(store.close)
-        control_plane = build(settings, store, clock)
+        audit = AuditFile(settings.audit_file, clock)
+        stack.callback(audit.close)
+        control_plane = build(settings, store, clock, audit)
         await control_plane.users.ensure(admin_token=settings.api_server.authn.tokens.bootstrap_admin_token)
         await first_mesh(settings, control_plane.manager)
         await control_plane.run()
 
 
-def build(settings: Settings, store: Store, clock: Clock) -> ControlPlane:
+def build(settings: Settings, unaudited: Store, clock: Clock, audit: Audit) -> ControlPlane:
     """All parts of a control plane over an open store."""
+    store = AuditedStore(unaudited, audit)
     registry = CollectorRegistry()
     instance = f"{platform.node()}-{secrets.token_hex(2)}"
     certificate = _certificate(settings, clock)
@@ -128,7 +136,7 @@ def build(settings: Settings, store: Store, clock: Clock) -> ControlPlane:
         grace=_TRANSITION_GRACE,
     )
     credentials = Credentials(views, proxies, clock, arrivals.authenticate)
-    issuing = Issuing(Issuer(clock), clock, metrics)
+    issuing = Issuing(Issuer(clock), clock, metrics, audit)
     discovery = Discovery(arrivals, departures, proxies, meshes, issuing, insights, clock, metrics)
     host = settings.dp_server.interface
     xds = DiscoveryServer(discovery, host, settings.xds_server.port, certificate.chain, certificate.key)
@@ -136,6 +144,7 @@ def build(settings: Settings, store: Store, clock: Clock) -> ControlPlane:
     async def issue_token(
         mesh: str, name: str, tags: Mapping[str, Sequence[str]], proxy_type: str, valid_for: timedelta
     ) -> str:
+        audit.record("token issued", kind="dataplane", mesh=mesh, name=name, tags=tags, validFor=valid_for)
         return tokens.issue_token(
             mesh,
             views.view(mesh).secrets,
@@ -148,12 +157,35 @@ def build(settings: Settings, store: Store, clock: Clock) -> ControlPlane:
 
     users = UserTokens(store, clock)
 
+    async def issue_user_token(name: str, groups: Sequence[str], valid_for: timedelta) -> str:
+        audit.record("token issued", kind="user", name=name, groups=groups, validFor=valid_for)
+        return await users.issue(name, groups, valid_for)
+
     async def verify_user(token: str) -> tuple[str, tuple[str, ...]]:
         user = await users.verify(token)
         return user.name, user.groups
 
     api_settings = ApiSettings(settings.api_server.authn.localhost_is_admin, _access(settings.access))
-    context = ApiContext(manager, instance, api_settings, issue_token, users.issue, verify_user)
+
+    def certificates() -> list[Certificate]:
+        return [_certificate_of(proxy) for proxy in proxies if proxy.keeper.identity is not None]
+
+    def config_dump(mesh: str, name: str, include_eds: bool) -> Mapping[str, object]:
+        state = meshes.state(mesh)
+        bundle = [state.trust.bundle] if state.trust.bundle else []
+        return dump.config_dump(state.config.snapshot(name, {e.name: e for e in bundle}), include_eds=include_eds)
+
+    context = ApiContext(
+        manager,
+        instance,
+        api_settings,
+        issue_token,
+        issue_user_token,
+        verify_user,
+        settings.model_dump(by_alias=True, mode="json"),
+        certificates,
+        config_dump,
+    )
     api = _api_servers(settings.api_server, create_app(context), certificate)
     handout = Handout(manager, views, xds.port, certificate.ca.read_bytes())
     dp = HttpServer(
@@ -205,6 +237,21 @@ def _access(settings: AccessSection) -> Access:
     return Access(**grants, anonymous_reads=settings.anonymous_reads)
 
 
+def _certificate_of(proxy: Proxy) -> Certificate:
+    identity = proxy.keeper.identity
+    assert identity is not None
+    return Certificate(
+        mesh=proxy.key.mesh,
+        dataplane=proxy.key.name,
+        serial=f"{identity.serial:x}",
+        spiffe_ids=identity.uris,
+        authority=identity.backend,
+        not_before=identity.not_before,
+        not_after=identity.not_after,
+        reason=proxy.keeper.reason,
+    )
+
+
 def _certificate(settings: Settings, clock: Clock) -> serving.ServerCertificate:
     general = settings.general
     if general.tls_cert_file and general.tls_key_file and general.tls_ca_file:
@@ -214,7 +261,9 @@ def _certificate(settings: Settings, clock: Clock) -> serving.ServerCertificate:
 
 
 async def first_mesh(settings: Settings, manager: ResourceManager) -> None:
-    """Create the Mesh `default` in a new store, unless that is not wanted or there are meshes already."""
+    """Name a new store, and create the Mesh `default` in it, unless that is not wanted or there are meshes already."""
+    if await manager.find(kinds.CLUSTER_ID) is None:
+        await manager.put(Resource(kinds.CLUSTER_ID, ConfigSpec(config=str(uuid.uuid4()))))
     if settings.defaults.skip_mesh_creation or (await manager.list(kinds.MESH.name, limit=1)).total:
         return
     await manager.put(Resource(kinds.MESH.key("default"), MeshSpec()))

@@ -39,6 +39,9 @@ class General(Section):
     hostnames: tuple[str, ...] = Field(
         (), description="Further names and addresses for the certificate that is made; separated by commas."
     )
+    audit_file: Path | None = Field(
+        None, description="Where changes and issued certificates are recorded. `audit.jsonl` in the work directory."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["console", "json"] = Field("console", description="How log lines are written.")
 
@@ -182,6 +185,10 @@ class Settings(Section):
     @property
     def work_dir(self) -> Path:
         return self.general.work_dir.expanduser()
+
+    @property
+    def audit_file(self) -> Path:
+        return (self.general.audit_file or self.work_dir / "audit.jsonl").expanduser()
 
     @property
     def database(self) -> Path:

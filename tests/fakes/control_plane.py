@@ -14,6 +14,7 @@ import grpc.aio
 from kuma import assembly, config
 from kuma.assembly import ControlPlane
 from kuma.base import aio
+from kuma.base.audit import AuditFile
 from kuma.base.clock import Clock, SystemClock
 from kuma.pki import tokens
 from kuma.resources import codec, kinds
@@ -129,7 +130,8 @@ async def running(directory: Path, clock: Clock | None = None, **sections: Any) 
     settings = config.Settings.model_validate({**ports, **sections}, by_name=True)
     chosen = clock or SystemClock()
     store = await open_sqlite(settings.database, chosen)
-    parts = assembly.build(settings, store, chosen)
+    audit = AuditFile(settings.audit_file, chosen)
+    parts = assembly.build(settings, store, chosen, audit)
     await parts.users.ensure(admin_token=True)
     await assembly.first_mesh(settings, parts.manager)
     task = aio.spawn(parts.run(), name="control plane")
@@ -141,3 +143,4 @@ async def running(directory: Path, clock: Clock | None = None, **sections: Any) 
         await found.close()
         await aio.stop([task])
         await store.close()
+        audit.close()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 import kuma
-from kuma.api import authentication, errors, overviews, resources, tokens
-from kuma.api.answers import json_answer
+from kuma.api import absent, authentication, control_plane, errors, insights, overviews, proxies, resources, tokens
 from kuma.api.context import ApiContext
 from kuma.resources import kinds
 
@@ -23,36 +21,19 @@ def create_app(context: ApiContext) -> FastAPI:
     app = FastAPI(title="Kuma control plane", version=kuma.__version__, description=_DESCRIPTION)
     authentication.install(app, context)
     errors.install(app)
-    _index(app, context)
     # Before the generic routes: `dataplanes+insights` and `_overview` are no names of resources.
     app.include_router(overviews.routes(context))
+    app.include_router(insights.routes(context))
+    app.include_router(control_plane.routes(context))
+    app.include_router(proxies.routes(context))
     app.include_router(tokens.routes(context))
     app.include_router(resources.routes(context))
+    app.include_router(absent.routes(context))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
 
 _DESCRIPTION = "Resources of the mesh. Bodies are in the Universal form: `type`, `mesh`, `name`, then what it says."
-
-
-def _index(app: FastAPI, context: ApiContext) -> None:
-    @app.get("/", tags=["Control plane"], summary="What this is, and in which version")
-    async def index() -> Response:
-        return json_answer(
-            {
-                "hostname": platform.node(),
-                "tagline": "Kuma",
-                "product": "Kuma",
-                "version": kuma.__version__,
-                "instanceId": context.instance,
-                "clusterId": "",
-            }
-        )
-
-    @app.get("/who-am-i", tags=["Control plane"], summary="Who the caller is taken for")
-    async def who_am_i(request: Request) -> Response:
-        caller = context.caller(request)
-        return json_answer({"name": caller.name, "groups": caller.groups})
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from kuma.api import callers, errors
 from kuma.api.callers import ANONYMOUS
 from kuma.api.context import ApiContext
+from kuma.base.audit import ACTOR
 from kuma.base.errors import KumaError
 
 _FOR_EVERYBODY = ("/",)
@@ -29,6 +30,7 @@ def install(app: FastAPI, context: ApiContext) -> None:
             )
         except KumaError as error:
             return errors.answer(error, "Request failed")
+        ACTOR.set(str(request.state.caller))
         return await proceed(request)
 
     app.middleware("http")(authenticate)

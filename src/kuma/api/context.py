@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from fastapi import Request
 
@@ -21,6 +21,24 @@ IssueUserToken = Callable[[str, Sequence[str], timedelta], Awaitable[str]]
 """Name, groups and lifetime of a user token -> the token."""
 IssueToken = Callable[[str, str, Mapping[str, Sequence[str]], str, timedelta], Awaitable[str]]
 """Mesh, name, tags, proxy type and lifetime of a dataplane token -> the token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate that a connected proxy uses now."""
+
+    mesh: str
+    dataplane: str
+    serial: str
+    spiffe_ids: tuple[str, ...]
+    authority: str
+    not_before: datetime
+    not_after: datetime
+    reason: str
+
+
+def _no_dump(mesh: str, name: str, include_eds: bool) -> Mapping[str, object]:
+    raise NotFound(f"no proxy is connected for {mesh}.{name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +60,9 @@ class ApiContext:
     issue_token: IssueToken
     issue_user_token: IssueUserToken
     verify_token: VerifyToken
+    configuration: Mapping[str, object] = field(default_factory=dict)
+    certificates: Callable[[], Sequence[Certificate]] = tuple
+    config_dump: Callable[[str, str, bool], Mapping[str, object]] = _no_dump
 
     def caller(self, request: Request) -> Caller:
         """Who sends this request, as `authentication` has found out."""

@@ -12,8 +12,11 @@ from kuma.api.context import ApiContext
 from kuma.api.errors import Problem
 from kuma.base.errors import InvalidResource, Violation
 from kuma.resources import codec, kinds
-from kuma.resources.kinds import Kind
+from kuma.resources.dataplane import DataplaneSpec
+from kuma.resources.kinds import DATAPLANE, Kind
 from kuma.resources.resource import Key, Resource
+from kuma.resources.tags import ANY
+from kuma.store.protocol import Page
 
 DEFAULT_PAGE = 100
 LARGEST_PAGE = 1000
@@ -115,18 +118,52 @@ async def page(
     request: Request, context: ApiContext, kind: Kind, mesh: str | None, show: Show | None = None
 ) -> Response:
     """One page of a list, as the query asks for it."""
-    size = _number(request, "size", DEFAULT_PAGE, "Invalid page size")
-    if not 1 <= size <= LARGEST_PAGE:
-        raise _bad("size", f"invalid page size of {size}. Maximum page size is {LARGEST_PAGE}", "Invalid page size")
-    offset = _number(request, "offset", 0, "Invalid offset")
+    offset, size = _window(request)
     name = request.query_params.get("name", "")
-    found = await context.manager.list(kind.name, mesh, name_contains=name, offset=offset, limit=size)
+    if kind is DATAPLANE and _filters(request):
+        whole = await context.manager.list(kind.name, mesh, name_contains=name)
+        wanted = [resource for resource in whole.items if _is_wanted(resource.spec, request)]
+        found = Page(tuple(wanted[offset : offset + size]), len(wanted))
+    else:
+        found = await context.manager.list(kind.name, mesh, name_contains=name, offset=offset, limit=size)
     items: Sequence[Any] = (
         await show(found.items) if show else [codec.to_universal(r.with_spec(kind.shown(r.spec))) for r in found.items]
     )
-    following = offset + size
-    next_url = str(request.url.include_query_params(offset=following)) if following < found.total else None
-    return json_answer({"total": found.total, "items": items, "next": next_url})
+    return _page(request, items, found.total, offset + size)
+
+
+def answer_page(request: Request, items: Sequence[Any]) -> Response:
+    """One page of a list that is known as a whole, as the query asks for it."""
+    offset, size = _window(request)
+    return _page(request, items[offset : offset + size], len(items), offset + size)
+
+
+def _page(request: Request, items: Sequence[Any], total: int, following: int) -> Response:
+    next_url = str(request.url.include_query_params(offset=following)) if following < total else None
+    return json_answer({"total": total, "items": items, "next": next_url})
+
+
+def _window(request: Request) -> tuple[int, int]:
+    """Offset and size."""
+    size = _number(request, "size", DEFAULT_PAGE, "Invalid page size")
+    if not 1 <= size <= LARGEST_PAGE:
+        raise _bad("size", f"invalid page size of {size}. Maximum page size is {LARGEST_PAGE}", "Invalid page size")
+    return _number(request, "offset", 0, "Invalid offset"), size
+
+
+def _filters(request: Request) -> bool:
+    return "tag" in request.query_params or "gateway" in request.query_params
+
+
+def _is_wanted(dataplane: DataplaneSpec, request: Request) -> bool:
+    """Whether one inbound has all the tags of `tag=name:value`; the value is part of the tag's, or `*` for any."""
+    if request.query_params.get("gateway", "false") != "false":
+        return False  # there are no gateways
+    wanted = [text.partition(":") for text in request.query_params.getlist("tag")]
+    return any(
+        all(name in inbound.tags and (value == ANY or value in inbound.tags[name]) for name, _, value in wanted)
+        for inbound in dataplane.net.inbound
+    )
 
 
 def _number(request: Request, name: str, default: int, detail: str) -> int:

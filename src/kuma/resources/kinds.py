@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from kuma.base.errors import InvalidResource, Violation
 from kuma.resources import dataplane, mesh, mesh_traffic_permission, traffic_permission
+from kuma.resources.config import ConfigSpec
 from kuma.resources.dataplane_insight import DataplaneInsightSpec
 from kuma.resources.mesh_transition import MeshTransitionSpec
 from kuma.resources.resource import Key, Model
@@ -92,11 +93,15 @@ GLOBAL_SECRET = Kind(
     admin_only=True, sealed=True, path_aliases=("globalsecrets",),
 )  # fmt: skip
 
+CONFIG = Kind("Config", "Global", "", "", "", ConfigSpec, read_only=True)
+"""What the control plane keeps for itself; it has no path."""
+CLUSTER_ID = CONFIG.key("kuma-cluster-id")
+
 ALL = (
     MESH, MESH_TRANSITION, DATAPLANE, DATAPLANE_INSIGHT, TRAFFIC_PERMISSION, MESH_TRAFFIC_PERMISSION, SECRET,
     GLOBAL_SECRET,
 )  # fmt: skip
-_BY_NAME = {kind.name: kind for kind in ALL}
+_BY_NAME = {kind.name: kind for kind in (*ALL, CONFIG)}
 
 
 def by_name(name: str) -> Kind:
@@ -108,5 +113,5 @@ def by_name(name: str) -> Kind:
     try:
         return _BY_NAME[name]
     except KeyError:
-        known = ", ".join(sorted(_BY_NAME))
+        known = ", ".join(sorted(kind.name for kind in ALL))
         raise InvalidResource.of("type", f'unknown resource type "{name}". Known types: {known}') from None

@@ -56,6 +56,7 @@ class IdentityKeeper:
         self.identity: Identity | None = None
         self.entry: Entry | None = None
         self.last_error = ""
+        self.reason = ""
 
     def check(self) -> None:
         """Look again at what is wanted."""
@@ -93,9 +94,13 @@ class IdentityKeeper:
                 return None
             if wanted == self._have and self._rotate_at is not None and self._clock.now() < self._rotate_at:
                 return self._until(self._rotate_at)
-            identity = await self._issuing.issue(wanted.mesh, wanted.authority, wanted.uris, wanted.lifetime)
+            reason = _reason(wanted, self._have)
+            identity = await self._issuing.issue(
+                self._proxy, wanted.mesh, wanted.authority, wanted.uris, wanted.lifetime, reason=reason
+            )
         except KumaError as error:
             return self._failed(error)
+        self.reason = reason
         self._keep(wanted, identity)
         return self._until(self._rotate_at) if self._rotate_at else None
 
@@ -137,6 +142,17 @@ class IdentityKeeper:
     async def _alarm(self, seconds: float) -> None:
         await self._clock.sleep(seconds)
         self._wake.set()
+
+
+def _reason(wanted: Wanted, have: Wanted | None) -> str:
+    """Why a certificate is issued."""
+    if have is None:
+        return "connected"
+    if wanted.authority.fingerprint != have.authority.fingerprint:
+        return "authority changed"
+    if wanted.uris != have.uris:
+        return "names changed"
+    return "rotation" if wanted.lifetime == have.lifetime else "lifetime changed"
 
 
 _LONGEST_PAUSE = 600.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from kuma.base.audit import Audit
 from kuma.base.clock import Clock
 from kuma.pki.authority import Authority
 from kuma.pki.failures import Breaker
@@ -14,14 +15,17 @@ from kuma.xds.metrics import Metrics
 class Issuing:
     """The issuer as proxies use it. One mesh's failing authority holds up no other."""
 
-    def __init__(self, issuer: Issuer, clock: Clock, metrics: Metrics) -> None:
+    def __init__(self, issuer: Issuer, clock: Clock, metrics: Metrics, audit: Audit) -> None:
         self._issuer = issuer
         self._clock = clock
         self._metrics = metrics
+        self._audit = audit
         self._breakers: dict[tuple[str, str], Breaker] = {}
 
-    async def issue(self, mesh: str, authority: Authority, uris: tuple[str, ...], lifetime: timedelta) -> Identity:
-        """A new identity.
+    async def issue(
+        self, proxy: str, mesh: str, authority: Authority, uris: tuple[str, ...], lifetime: timedelta, *, reason: str
+    ) -> Identity:
+        """A new identity for a proxy; `reason` is why, for the audit record.
 
         Raises:
             IssueFailed: the authority did not sign, what it signed is not what was asked for, or it is being spared.
@@ -37,4 +41,13 @@ class Issuing:
             raise
         breaker.succeeded()
         self._metrics.issued.labels(mesh, authority.name).inc()
+        self._audit.record(
+            "certificate issued",
+            proxy=proxy,
+            serial=f"{identity.serial:x}",
+            spiffeIds=uris,
+            authority=authority.name,
+            notAfter=identity.not_after.isoformat(),
+            reason=reason,
+        )
         return identity

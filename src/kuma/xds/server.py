@@ -16,6 +16,7 @@ import structlog
 from envoy.service.discovery.v3 import discovery_pb2
 
 from kuma.base import aio
+from kuma.base.audit import ACTOR
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Misconfigured, Unauthenticated
 from kuma.pki.tokens import DataplaneIdentity
@@ -114,6 +115,7 @@ class Discovery:
             self._disconnect(proxy)
 
     async def _connect(self, who: Presented, token: str, identity: DataplaneIdentity) -> Proxy:
+        ACTOR.set(f"proxy {who.key.mesh}.{who.key.name}")
         await self._departures.back(who.key)
         dataplane = await self._arrivals.admit(who, identity)
 

@@ -1,0 +1,54 @@
+"""Kinds of the original that are not here: their lists are empty, so that its clients print an empty table.
+
+Writing one is refused, with a word on why: nothing is silently ignored.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from kuma.api import resources
+from kuma.api.context import ApiContext
+from kuma.api.errors import Problem
+from kuma.base.errors import NotFound
+from kuma.resources.kinds import DATAPLANE
+
+GLOBAL = (
+    "zones", "zones+insights", "zoneinsights", "zone-insights", "zone-ingresses", "zoneingresses",
+    "zone-ingresses+insights", "zoneingresses+insights", "zoneegresses", "zoneegresses+insights", "zoneegressoverviews",
+    "zoneingressoverviews", "zone-ingress-insights", "zoneegressinsights",
+)  # fmt: skip
+IN_MESH = (
+    "circuit-breakers", "external-services", "fault-injections", "health-checks", "meshaccesslogs",
+    "meshcircuitbreakers", "meshfaultinjections", "meshgatewayroutes", "meshgateways", "meshhealthchecks",
+    "meshhttproutes", "meshloadbalancingstrategies", "meshmetrics", "meshproxypatches", "meshratelimits", "meshretries",
+    "meshservices", "meshtcproutes", "meshtimeouts", "meshtraces", "proxytemplates", "rate-limits", "retries",
+    "timeouts", "traffic-logs", "traffic-routes", "traffic-traces", "virtual-outbounds",
+)  # fmt: skip
+
+
+def routes(context: ApiContext) -> APIRouter:
+    """Empty lists, and refusals."""
+    router = APIRouter(include_in_schema=False)
+
+    async def empty(request: Request, mesh: str = "") -> Response:
+        request.state.title = "Could not retrieve resources"
+        context.check(request, DATAPLANE)
+        if mesh:
+            await context.check_mesh(mesh)
+        return resources.answer_page(request, [])
+
+    async def missing(request: Request) -> Response:
+        request.state.title = "Could not retrieve a resource"
+        context.check(request, DATAPLANE)
+        raise NotFound("there are none of this kind")
+
+    async def refused(request: Request) -> Response:
+        context.check(request, DATAPLANE)
+        raise Problem(405, "Method not allowed", "resources of this kind are not implemented by this control plane")
+
+    for path in (*(f"/{path}" for path in (*GLOBAL, *IN_MESH)), *(f"/meshes/{{mesh}}/{path}" for path in IN_MESH)):
+        router.add_api_route(path, empty, methods=["GET"])
+        router.add_api_route(f"{path}/{{name}}", missing, methods=["GET"])
+        router.add_api_route(f"{path}/{{name}}", refused, methods=["PUT", "DELETE"])
+    return router

@@ -1,0 +1,92 @@
+"""What the control plane says of itself: version, caller, kinds, policies and configuration."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+import kuma
+from kuma.api.answers import json_answer
+from kuma.api.context import ApiContext
+from kuma.api.summaries import POLICIES
+from kuma.resources import kinds
+from kuma.resources.kinds import DATAPLANE, Kind
+
+
+def routes(context: ApiContext) -> APIRouter:
+    """The routes."""
+    router = APIRouter(tags=["Control plane"])
+
+    @router.get("/", summary="What this is, and in which version")
+    async def index() -> Response:
+        return json_answer(
+            {
+                "hostname": platform.node(),
+                "tagline": "Kuma",
+                "product": "Kuma",
+                "version": kuma.__version__,
+                "instanceId": context.instance,
+                "clusterId": await _cluster_id(context),
+            }
+        )
+
+    @router.get("/who-am-i", summary="Who the caller is taken for")
+    async def who_am_i(request: Request) -> Response:
+        caller = context.caller(request)
+        return json_answer({"name": caller.name, "groups": caller.groups})
+
+    @router.get("/_resources", summary="The kinds of resources")
+    async def all_kinds(request: Request) -> Response:
+        context.check(request, DATAPLANE)
+        known = sorted(kinds.ALL, key=lambda kind: kind.name)
+        return json_answer({"resources": [_kind(kind) for kind in known if kind is not kinds.MESH_TRANSITION]})
+
+    @router.get("/policies", summary="The kinds that are policies")
+    async def policies(request: Request) -> Response:
+        context.check(request, DATAPLANE)
+        return json_answer({"policies": [_policy(kind) for kind in sorted(POLICIES, key=lambda kind: kind.name)]})
+
+    @router.get("/config", summary="The settings in effect")
+    async def config(request: Request) -> Response:
+        context.check_grant(request, context.settings.access.control_plane_metadata, "control-plane metadata")
+        return json_answer(context.configuration)
+
+    return router
+
+
+async def _cluster_id(context: ApiContext) -> str:
+    found = await context.manager.find(kinds.CLUSTER_ID)
+    return found.spec.config if found else ""
+
+
+def _kind(kind: Kind) -> dict[str, Any]:
+    """As the original's client needs it; it knows no kind of ours that the original has not."""
+    found: dict[str, Any] = {
+        "includeInFederation": kind not in (DATAPLANE, kinds.DATAPLANE_INSIGHT),
+        "name": kind.name,
+        "path": kind.path,
+        "pluralDisplayName": _spaced(f"{kind.name}{'' if kind.name.endswith('s') else 's'}"),
+        "readOnly": kind.read_only,
+        "scope": kind.scope,
+        "singularDisplayName": _spaced(kind.name),
+    }
+    if kind in POLICIES:
+        found["policy"] = {"hasFromTargetRef": kind.nested, "hasToTargetRef": False, "isTargetRef": kind.nested}
+    return found
+
+
+def _policy(kind: Kind) -> dict[str, Any]:
+    return {
+        "name": kind.name,
+        "path": kind.path,
+        "pluralDisplayName": _spaced(f"{kind.name}s"),
+        "readOnly": kind.read_only,
+        "singularDisplayName": _spaced(kind.name),
+        "isExperimental": False,
+    }
+
+
+def _spaced(name: str) -> str:
+    return "".join(f" {letter}" if letter.isupper() and index else letter for index, letter in enumerate(name))

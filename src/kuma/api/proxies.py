@@ -1,0 +1,55 @@
+"""What connected proxies have: their certificates, and the configuration that they should run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from kuma.api import resources
+from kuma.api.answers import json_answer
+from kuma.api.context import ApiContext, Certificate
+from kuma.resources import codec
+from kuma.resources.kinds import DATAPLANE
+
+
+def routes(context: ApiContext) -> APIRouter:
+    """The routes."""
+    router = APIRouter(tags=["Proxies"])
+
+    async def certificates(request: Request, mesh: str = "") -> Response:
+        request.state.title = "Could not retrieve resources"
+        context.check(request, DATAPLANE)
+        if mesh:
+            await context.check_mesh(mesh)
+        found = sorted(context.certificates(), key=lambda c: (c.mesh, c.dataplane))
+        return resources.answer_page(request, [_shown(c) for c in found if mesh in ("", c.mesh)])
+
+    async def config_dump(request: Request, mesh: str, name: str) -> Response:
+        request.state.title = "Could not retrieve a resource"
+        context.check_grant(request, context.settings.access.get_config_dump, "config dump")
+        await context.check_mesh(mesh)
+        await context.manager.get(DATAPLANE.key(name, mesh))
+        include_eds = request.query_params.get("include_eds") == "true"
+        return json_answer(context.config_dump(mesh, name, include_eds))
+
+    for path in ("/certificates", "/meshes/{mesh}/certificates"):
+        router.add_api_route(path, certificates, methods=["GET"], summary="The certificates that proxies use now")
+    for last in ("xds", "_config"):
+        path = f"/meshes/{{mesh}}/dataplanes/{{name}}/{last}"
+        router.add_api_route(path, config_dump, methods=["GET"], summary="What a proxy should be running now")
+    return router
+
+
+def _shown(certificate: Certificate) -> dict[str, Any]:
+    return {
+        "type": "Certificate",
+        "mesh": certificate.mesh,
+        "name": certificate.dataplane,
+        "serial": certificate.serial,
+        "spiffeIds": certificate.spiffe_ids,
+        "backend": certificate.authority,
+        "notBefore": codec.rfc3339(certificate.not_before),
+        "notAfter": codec.rfc3339(certificate.not_after),
+        "reason": certificate.reason,
+    }

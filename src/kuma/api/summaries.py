@@ -1,0 +1,155 @@
+"""What follows from the resources of a mesh, counted and put together. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from kuma.policy.matching import match
+from kuma.policy.permissions import MeshPermission, Permission, admission
+from kuma.resources import codec, kinds
+from kuma.resources.dataplane import DataplaneSpec, Inbound, Networking, listen_address, workload
+from kuma.resources.dataplane_insight import DataplaneInsightSpec
+from kuma.resources.resource import Resource
+
+Dataplanes = Sequence[tuple[Resource[DataplaneSpec], DataplaneInsightSpec | None]]
+POLICIES = (kinds.TRAFFIC_PERMISSION, kinds.MESH_TRAFFIC_PERMISSION)
+"""The kinds that the original calls policies."""
+
+
+def status(dataplane: DataplaneSpec, insight: DataplaneInsightSpec | None) -> str:
+    """`online`, `offline` or `partially_degraded`, as the original's clients count."""
+    ready = [inbound.is_ready for inbound in dataplane.net.inbound]
+    if insight is None or not insight.online or not any(ready):
+        return "offline"
+    return "online" if all(ready) else "partially_degraded"
+
+
+def _counts(statuses: Iterable[str]) -> dict[str, int]:
+    """The original leaves out what is zero."""
+    found = Counter(statuses)
+    names = (("online", "online"), ("offline", "offline"), ("partiallyDegraded", "partially_degraded"))
+    counts = {name: found[key] for name, key in names if found[key]}
+    return {"total": found.total(), **counts} if found else {}
+
+
+def mesh_insight(mesh: Resource[Any], dataplanes: Dataplanes, policies: Mapping[str, int]) -> dict[str, Any]:
+    """The MeshInsight of a mesh: how many proxies and policies, and which certificates they have."""
+    with_status = [(insight, status(dataplane.spec, insight)) for dataplane, insight in dataplanes]
+    issued: dict[str, list[str]] = {}
+    supported: dict[str, list[str]] = {}
+    versions: dict[str, dict[str, list[str]]] = {"kumaDp": {}, "envoy": {}}
+    for insight, found in with_status:
+        if insight is None:
+            continue
+        if insight.mtls is not None:
+            issued.setdefault(insight.mtls.issued_backend, []).append(found)
+            for backend in insight.mtls.supported_backends:
+                supported.setdefault(backend, []).append(found)
+        if insight.subscriptions:
+            version = insight.subscriptions[-1].version
+            versions["kumaDp"].setdefault(version.kuma_dp.version, []).append(found)
+            versions["envoy"].setdefault(version.envoy.version, []).append(found)
+    services = {name for dataplane, _ in dataplanes for name in dataplane.spec.services}
+    statuses = _counts(found for _, found in with_status)
+    return {
+        **codec.meta(mesh),
+        "type": "MeshInsight",
+        "dataplanes": statuses,
+        "policies": {name: {"total": total} for name, total in policies.items() if total},
+        "dpVersions": {part: _each(found) for part, found in versions.items()},
+        "mTLS": {"issuedBackends": _each(issued), "supportedBackends": _each(supported)},
+        "services": {"total": len(services), "internal": len(services)} if services else {},
+        "dataplanesByType": {"standard": statuses, "gateway": {}, "gatewayBuiltin": {}, "gatewayDelegated": {}},
+    }
+
+
+def _each(statuses: Mapping[str, Iterable[str]]) -> dict[str, Any]:
+    return {name: _counts(found) for name, found in sorted(statuses.items())}
+
+
+def service_insights(mesh: Resource[Any], dataplanes: Dataplanes) -> list[dict[str, Any]]:
+    """One ServiceInsight for every service of a mesh, by name."""
+    found: dict[str, list[str]] = {}
+    issued: dict[str, Counter[str]] = {}
+    for dataplane, insight in dataplanes:
+        for service in dataplane.spec.services:
+            found.setdefault(service, []).append(status(dataplane.spec, insight))
+            backends = issued.setdefault(service, Counter())
+            if insight is not None and insight.mtls is not None:
+                backends[insight.mtls.issued_backend] += 1
+    meta = codec.meta(mesh)
+    return [
+        {
+            **meta,
+            "type": "ServiceInsight",
+            "mesh": mesh.name,
+            "name": service,
+            "status": _service_status(statuses),
+            "dataplanes": _counts(statuses),
+            "issuedBackends": dict(issued[service]),
+        }
+        for service, statuses in sorted(found.items())
+    ]
+
+
+def _service_status(statuses: Sequence[str]) -> str:
+    if all(found == "online" for found in statuses):
+        return "online"
+    return "offline" if all(found == "offline" for found in statuses) else "partially_degraded"
+
+
+def attachment_name(networking: Networking, inbound: Inbound) -> str:
+    """An inbound as the original names it: `address:port:workload port`."""
+    return f"{listen_address(networking, inbound)}:{inbound.port}:{workload(networking, inbound)[1]}"
+
+
+def matched_policies(
+    dataplane: DataplaneSpec, permissions: Sequence[Permission], mesh_permissions: Sequence[MeshPermission]
+) -> list[dict[str, Any]]:
+    """The permissions that act on a Dataplane, by what they are attached to."""
+    items: list[dict[str, Any]] = []
+    of_mesh = [p for p in mesh_permissions if any(_targets(p, i) for i in dataplane.net.inbound)]
+    if of_mesh:
+        matched = {kinds.MESH_TRAFFIC_PERMISSION.name: [codec.meta(p) for p in of_mesh]}
+        items.append({"type": "dataplane", "matchedPolicies": matched})
+    for inbound in dataplane.net.inbound:
+        winner = _winner(permissions, mesh_permissions, inbound)
+        if winner is not None:
+            matched = {kinds.TRAFFIC_PERMISSION.name: [codec.meta(winner)]}
+            items.append({**_attachment(dataplane, inbound), "matchedPolicies": matched})
+    return items
+
+
+def affected(
+    policy: Resource[Any], dataplane: DataplaneSpec, permissions: Sequence[Permission],
+    mesh_permissions: Sequence[MeshPermission],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """What of a Dataplane a permission acts on."""
+    if policy.key.kind == kinds.MESH_TRAFFIC_PERMISSION.name:
+        targeted = any(_targets(policy, inbound) for inbound in dataplane.net.inbound)
+        return [{"type": "dataplane"}] if targeted else []
+    return [
+        _attachment(dataplane, inbound)
+        for inbound in dataplane.net.inbound
+        if (winner := _winner(permissions, mesh_permissions, inbound)) is not None and winner.key == policy.key
+    ]
+
+
+def _attachment(dataplane: DataplaneSpec, inbound: Inbound) -> dict[str, Any]:
+    return {"type": "inbound", "name": attachment_name(dataplane.net, inbound), "service": inbound.service}
+
+
+def _targets(permission: MeshPermission, inbound: Inbound) -> bool:
+    return match(permission.spec.target_ref.selected, inbound.tags) is not None
+
+
+def _winner(
+    permissions: Sequence[Permission], mesh_permissions: Sequence[MeshPermission], inbound: Inbound
+) -> Permission | None:
+    """The TrafficPermission that decides who may call an inbound, if one does."""
+    if any(_targets(permission, inbound) for permission in mesh_permissions):
+        return None
+    name = admission(permissions, (), inbound.tags).permission
+    return next((permission for permission in permissions if permission.name == name), None)
