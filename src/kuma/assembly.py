@@ -39,7 +39,7 @@ from kuma.resources.mesh import MeshSpec
 from kuma.resources.resource import Resource
 from kuma.store.audited import AuditedStore
 from kuma.store.manager import ResourceManager
-from kuma.store.protocol import Store
+from kuma.store.sql import SqlStore
 from kuma.store.sqlite import open_sqlite
 from kuma.store.views import Views
 from kuma.xds import dump
@@ -96,7 +96,13 @@ async def run(settings: Settings, clock: Clock) -> None:
         await control_plane.run()
 
 
-def build(settings: Settings, unaudited: Store, clock: Clock, audit: Audit) -> ControlPlane:
+async def migrate(settings: Settings, clock: Clock) -> None:
+    """Bring the store to this version's schema."""
+    store = await open_sqlite(settings.database, clock, _expanded(settings.store.encryption_key_file))
+    await store.close()
+
+
+def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -> ControlPlane:
     """All parts of a control plane over an open store."""
     store = AuditedStore(unaudited, audit)
     registry = CollectorRegistry()
@@ -170,6 +176,11 @@ def build(settings: Settings, unaudited: Store, clock: Clock, audit: Audit) -> C
     def certificates() -> list[Certificate]:
         return [_certificate_of(proxy) for proxy in proxies if proxy.keeper.identity is not None]
 
+    async def rekey() -> None:
+        await unaudited.rekey()
+        audit.record("secrets sealed anew")
+        log.info("secrets sealed anew under a new key-encryption key")
+
     def config_dump(mesh: str, name: str, include_eds: bool) -> Mapping[str, object]:
         state = meshes.state(mesh)
         bundle = [state.trust.bundle] if state.trust.bundle else []
@@ -184,6 +195,7 @@ def build(settings: Settings, unaudited: Store, clock: Clock, audit: Audit) -> C
         verify_user,
         settings.model_dump(by_alias=True, mode="json"),
         certificates,
+        rekey,
         config_dump,
     )
     api = _api_servers(settings.api_server, create_app(context), certificate)

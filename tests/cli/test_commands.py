@@ -329,3 +329,67 @@ def test_signing_keys(mesh: DemoMesh) -> None:
     assert run(mesh, "apply", "-f", "-", stdin=secret).returncode == 0
     assert jwt.get_unverified_header(token_of(mesh, "--name", "x", "--valid-for", "1h"))["kid"] == "2"
     refused(run(mesh, "generate", "public-key", "--signing-key-path", "nowhere"), "cannot read nowhere")
+
+
+def test_everything_can_be_exported_and_applied_to_another_control_plane(mesh: DemoMesh, tmp_path: Path) -> None:
+    run(mesh, "apply", "-f", "-", stdin=MESH_AND_PERMISSION)
+    done = run(mesh, "export", "--profile", "all")
+    assert done.returncode == 0, done.stderr
+    (mesh.home / "export.yaml").write_text(done.stdout)
+    with Processes(tmp_path) as processes:
+        other = DemoMesh(tmp_path, processes)
+        other.start_control_plane()
+        address = f"http://localhost:{other.ports.api}"
+        other.kumactl("config", "control-planes", "add", "--name", "other", "--address", address, "--overwrite")
+        applied = run(other, "apply", "-f", str(mesh.home / "export.yaml"))
+        assert applied.returncode == 0, applied.stderr
+        for arguments in (("meshes",), ("secrets",), ("traffic-permissions",), ("global-secrets",)):
+            assert _content(other, *arguments) == _content(mesh, *arguments)
+
+
+def _content(mesh: DemoMesh, *arguments: str) -> list[dict[str, object]]:
+    items = json.loads(run(mesh, "get", *arguments, "-o", "json").stdout)["items"]
+    return [{k: v for k, v in item.items() if not k.endswith("Time")} for item in items]
+
+
+def test_inspection_of_what_has_no_proxy(mesh: DemoMesh) -> None:
+    run(mesh, "apply", "-f", "-", stdin=MESH_AND_PERMISSION)
+    dataplane = (
+        "{type: Dataplane, mesh: default, name: web-09, networking: {address: 10.0.0.1, "
+        "inbound: [{port: 80, servicePort: 8080, tags: {kuma.io/service: web}}]}}"
+    )
+    run(mesh, "apply", "-f", "-", stdin=dataplane)
+    shown = run(mesh, "inspect", "dataplane", "web-09").stdout
+    assert shown.splitlines() == ["INBOUND 10.0.0.1:80:8080(web):", "  TrafficPermission", "    allow-all"]
+    assert "ListenersConfigDump" in run(mesh, "inspect", "dataplane", "web-09", "--type", "config-dump").stdout
+    affected = run(mesh, "inspect", "traffic-permission", "allow-all").stdout
+    assert affected.splitlines() == [
+        "Affected data plane proxies:", "", "  web-09:", "    inbound 10.0.0.1:80:8080(web)",
+    ]  # fmt: skip
+    services = [line.split() for line in run(mesh, "inspect", "services").stdout.splitlines()]
+    assert services == [["SERVICE", "STATUS", "DATAPLANES"], ["web", "Offline", "0/1"]]
+    assert run(mesh, "get", "certificates").stdout.startswith("MESH   NAME   SPIFFE IDS")
+    refused(run(mesh, "inspect", "traffic-permission", "nobody"), "Not found")
+
+
+def test_secrets_are_sealed_anew_by_command(mesh: DemoMesh) -> None:
+    key = mesh.home / "cp" / "kuma.db.key"
+    before = key.read_text()
+    assert "new key-encryption key" in run(mesh, "rekey").stdout
+    assert key.read_text() != before
+    assert "default" in run(mesh, "get", "secrets").stdout
+
+
+def test_the_settings_in_effect(mesh: DemoMesh) -> None:
+    done = run(mesh, "config", program="kuma-cp")
+    assert yaml.safe_load(done.stdout)["apiServer"]["http"]["port"] == mesh.ports.api
+
+
+def test_the_schema_is_brought_up_to_date_by_command(mesh: DemoMesh, tmp_path: Path) -> None:
+    environment = {**os.environ, **mesh.environment, "KUMA_GENERAL_WORK_DIR": str(tmp_path)}
+    for _ in range(2):
+        done = subprocess.run(
+            [BIN / "kuma-cp", "migrate", "up"], env=environment, capture_output=True, text=True, timeout=30
+        )
+        assert (done.returncode, done.stdout.strip()) == (0, f"{tmp_path / 'kuma.db'} is up to date")
+    refused(run(mesh, "migrate", "up", program="kuma-cp"), "another control plane uses")

@@ -1,5 +1,6 @@
 """What is special about the embedded store: its files, its key, its one process."""
 
+import asyncio
 import os
 import sqlite3
 import stat
@@ -7,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from kuma.base import aio
 from kuma.base.clock import SystemClock
 from kuma.base.errors import Misconfigured, StoreCorrupt
 from kuma.resources import kinds
+from kuma.resources.mesh import MeshSpec
 from kuma.resources.resource import Resource
 from kuma.resources.secret import SecretSpec
 from kuma.store.protocol import Create
@@ -17,6 +20,7 @@ from kuma.store.schema import metadata
 from kuma.store.sqlite import open_sqlite
 
 PRIVATE = b"-----BEGIN PRIVATE KEY-----"
+MESH = Resource(kinds.MESH.key("default"), MeshSpec())
 SECRET = Resource(kinds.SECRET.key("ca", "default"), SecretSpec(data=PRIVATE))
 
 
@@ -109,3 +113,71 @@ async def test_the_migrations_make_the_schema(tmp_path: Path) -> None:
         columns = [row[1] for row in database.execute(f"pragma table_info({table.name})")]
         assert columns == [column.name for column in table.columns]
     database.close()
+
+
+async def test_secrets_are_sealed_anew_under_traffic(tmp_path: Path) -> None:
+    path, key = tmp_path / "kuma.db", tmp_path / "kuma.db.key"
+    store = await open_sqlite(path, SystemClock())
+    await store.transact([Create(MESH), Create(SECRET, MESH.key)])
+    old = key.read_text()
+    sealed = await _stored(path)
+    stop = asyncio.Event()
+    counts = [0, 0]
+
+    async def read() -> None:
+        while not stop.is_set():
+            assert (await store.get(SECRET.key)).spec.data == PRIVATE
+            counts[0] += 1
+
+    async def write() -> None:
+        while not stop.is_set():
+            other = Resource(kinds.SECRET.key(f"s{counts[1]}", "default"), SecretSpec(data=PRIVATE))
+            await store.transact([Create(other, MESH.key)])
+            counts[1] += 1
+
+    tasks = [aio.spawn(read(), name="reader"), aio.spawn(write(), name="writer")]
+    for _ in range(3):
+        await asyncio.sleep(0.05)
+        await store.rekey()
+    stop.set()
+    await asyncio.gather(*tasks)
+    assert min(counts) > 10
+    await store.close()
+    assert key.read_text() != old
+    assert (await _stored(path)) != sealed
+    assert len(key.read_text().split()) == 1
+    assert oct(key.stat().st_mode)[-3:] == "600"
+    again = await open_sqlite(path, SystemClock())
+    assert {s.spec.data for s in (await again.list("Secret")).items} == {PRIVATE}
+    await again.close()
+    key.write_text(old)
+    with pytest.raises(StoreCorrupt, match="is not the one"):
+        await open_sqlite(path, SystemClock())
+
+
+async def _stored(path: Path) -> bytes:
+    with sqlite3.connect(path) as database:
+        found: bytes = database.execute("select spec from resources where kind = 'Secret' and name = 'ca'").fetchone()[
+            0
+        ]
+    return found
+
+
+async def test_a_crash_while_sealing_anew_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key file is written first, so that it opens what is stored, whichever of the two steps was the last."""
+    store = await open_sqlite(tmp_path / "kuma.db", SystemClock())
+    await store.transact([Create(MESH), Create(SECRET, MESH.key)])
+
+    async def crash(_: object) -> None:
+        raise RuntimeError("crash")
+
+    monkeypatch.setattr(store, "_seal_anew", crash)
+    with pytest.raises(RuntimeError):
+        await store.rekey()
+    later = Resource(kinds.SECRET.key("later", "default"), SecretSpec(data=PRIVATE))
+    await store.transact([Create(later, MESH.key)])  # sealed with the new key
+    await store.close()
+    again = await open_sqlite(tmp_path / "kuma.db", SystemClock())
+    assert [s.spec.data for s in (await again.list("Secret")).items] == [PRIVATE, PRIVATE]
+    await again.rekey()
+    await again.close()

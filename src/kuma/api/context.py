@@ -37,6 +37,10 @@ class Certificate:
     reason: str
 
 
+async def _no_rekey() -> None:
+    raise Problem(501, "Could not seal Secrets anew", "this store is not sealed by the control plane")
+
+
 def _no_dump(mesh: str, name: str, include_eds: bool) -> Mapping[str, object]:
     raise NotFound(f"no proxy is connected for {mesh}.{name}")
 
@@ -62,6 +66,7 @@ class ApiContext:
     verify_token: VerifyToken
     configuration: Mapping[str, object] = field(default_factory=dict)
     certificates: Callable[[], Sequence[Certificate]] = tuple
+    rekey: Callable[[], Awaitable[None]] = _no_rekey
     config_dump: Callable[[str, str, bool], Mapping[str, object]] = _no_dump
 
     def caller(self, request: Request) -> Caller:

@@ -53,6 +53,13 @@ def routes(context: ApiContext) -> APIRouter:
         context.check_grant(request, context.settings.access.control_plane_metadata, "control-plane metadata")
         return json_answer(context.configuration)
 
+    @router.post("/rekey", summary="Seal all Secrets anew under a new key-encryption key")
+    async def rekey(request: Request) -> Response:
+        request.state.title = "Could not seal Secrets anew"
+        context.check_grant(request, context.settings.access.admin_resources, "the key-encryption key")
+        await context.rekey()
+        return json_answer({})
+
     return router
 
 

@@ -82,6 +82,19 @@ class Client:
             raise
         return found
 
+    def rekey(self) -> None:
+        """Have all Secrets sealed under a new key."""
+        self._request("POST", "/rekey")
+
+    def text(self, path: str) -> str:
+        """What the control plane answers, as it stands."""
+        return self._request("GET", path).text
+
+    def items(self, path: str) -> Sequence[Mapping[str, Any]]:
+        """The items of a list that is not paged."""
+        found: Sequence[Mapping[str, Any]] = self._request("GET", path).json()["items"]
+        return found
+
     def put(self, resource: Resource[Any]) -> tuple[bool, Sequence[str]]:
         """Create or replace: whether it was created, and the control plane's warnings."""
         answer = self._request("PUT", _item(resource.key), json=codec.to_universal(resource))

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import structlog
 import typer
+import yaml
 
 import kuma
 from kuma import assembly, config
@@ -24,6 +25,12 @@ app = typer.Typer(
 )
 
 
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config-file", "-c", help="YAML file with settings; environment variables win over it."),
+]
+
+
 @app.callback()
 def _root() -> None:
     """Commands come as sub-commands even if there are few."""
@@ -31,10 +38,7 @@ def _root() -> None:
 
 @app.command()
 def run(
-    config_file: Annotated[
-        Path | None,
-        typer.Option("--config-file", "-c", help="YAML file with settings; environment variables win over it."),
-    ] = None,
+    config_file: ConfigFile = None,
 ) -> None:
     """Run the control plane until it is stopped.
 
@@ -44,6 +48,36 @@ def run(
     settings = config.load(config_file)
     output.log_as(settings.general.log_level, settings.general.log_format)
     asyncio.run(_until_stopped(settings))
+
+
+@app.command("config")
+def config_(config_file: ConfigFile = None) -> None:
+    """Print the settings in effect: defaults, the file, the environment.
+
+    Example: kuma-cp config --config-file kuma-cp.yaml
+    """
+    settings = config.load(config_file)
+    typer.echo(yaml.safe_dump(settings.model_dump(by_alias=True, mode="json"), sort_keys=False), nl=False)
+
+
+migrate = typer.Typer(help="Brings the database to this version's schema.", no_args_is_help=True)
+app.add_typer(migrate, name="migrate")
+
+
+@migrate.callback()
+def _migrate() -> None:
+    """Commands come as sub-commands even if there are few."""
+
+
+@migrate.command()
+def up(config_file: ConfigFile = None) -> None:
+    """Create the database, or bring an older one up to date. `kuma-cp run` does the same when it starts.
+
+    Example: kuma-cp migrate up
+    """
+    settings = config.load(config_file)
+    asyncio.run(assembly.migrate(settings, SystemClock()))
+    typer.echo(f"{settings.database} is up to date")
 
 
 @app.command()

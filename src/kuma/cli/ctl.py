@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import kuma
-from kuma.cli import ctl_apply, ctl_config_commands, ctl_generate, ctl_inspect, ctl_resources, output
+from kuma.cli import ctl_apply, ctl_config_commands, ctl_export, ctl_generate, ctl_inspect, ctl_resources, output
 from kuma.cli.client import RequestFailed
 from kuma.cli.session import Session
 
@@ -46,8 +46,23 @@ def version(context: typer.Context) -> None:
         typer.echo(f"Unable to connect to control plane: {error}", err=True)
 
 
+@app.command()
+def rekey(context: typer.Context) -> None:
+    """Seal all Secrets of the control plane anew, under a new key-encryption key; the old one opens nothing any more.
+
+    The control plane goes on working meanwhile. Make a new backup afterwards: old backups need the old key file.
+
+    Example: kumactl rekey
+    """
+    session: Session = context.obj
+    with session.client() as client:
+        client.rekey()
+    typer.echo("all Secrets are sealed under a new key-encryption key; back up the new key file")
+
+
 app.command("apply")(ctl_apply.apply)
 app.command("get")(ctl_resources.get)
+app.command("export")(ctl_export.export)
 app.command("delete")(ctl_resources.delete)
 app.add_typer(ctl_inspect.app, name="inspect")
 app.add_typer(ctl_generate.app, name="generate")

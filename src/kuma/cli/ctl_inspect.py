@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +16,7 @@ from kuma.cli.client import Client
 from kuma.cli.ctl_resources import Form, FormOption, MeshOption, as_text
 from kuma.cli.session import Session
 from kuma.resources import durations, kinds
+from kuma.resources.kinds import Kind
 
 app = typer.Typer(help="Shows what the control plane has found out.", no_args_is_help=True)
 
@@ -70,6 +72,70 @@ def meshes(
     else:
         found = [{**item, "transition": transitions.get(item["name"])} for item in items]
         typer.echo(as_text(output, {"total": len(found), "items": found, "next": None}))
+
+
+class View(StrEnum):
+    """What of a proxy is shown."""
+
+    POLICIES = "policies"
+    CONFIG_DUMP = "config-dump"
+    CONFIG = "config"
+    STATS = "stats"
+    CLUSTERS = "clusters"
+
+
+_PATHS = {View.CONFIG_DUMP: "xds", View.CONFIG: "_config", View.STATS: "stats", View.CLUSTERS: "clusters"}
+
+
+@app.command()
+def dataplane(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Of the dataplane.")],
+    mesh: MeshOption = "default",
+    view: Annotated[View, typer.Option("--type", help="What is wanted of it.")] = View.POLICIES,
+) -> None:
+    """Show which permissions act on a proxy, or what it should be running.
+
+    Example: kumactl inspect dataplane web-01 --type config-dump
+    """
+    base = f"/meshes/{mesh}/dataplanes/{name}"
+    session: Session = context.obj
+    with session.client() as client:
+        if view is View.POLICIES:
+            typer.echo(tables.policies(client.items(f"{base}/policies")))
+        else:
+            typer.echo(client.text(f"{base}/{_PATHS[view]}"), nl=False)
+
+
+@app.command()
+def services(context: typer.Context, mesh: MeshOption = "default", output: FormOption = Form.TABLE) -> None:
+    """Show the services of a mesh: how many of their proxies are online?
+
+    Example: kumactl inspect services --mesh default
+    """
+    session: Session = context.obj
+    with session.client() as client:
+        items = client.list_whole(f"/meshes/{mesh}/service-insights")
+    if output is Form.TABLE:
+        typer.echo(tables.services(items))
+    else:
+        typer.echo(as_text(output, {"total": len(items), "items": items, "next": None}))
+
+
+def _policy(kind: Kind) -> None:
+    @app.command(kind.singular, help=f"Show on which proxies a {kind.name} acts.")
+    def policy(
+        context: typer.Context,
+        name: Annotated[str, typer.Argument(help="Of the permission.")],
+        mesh: MeshOption = "default",
+    ) -> None:
+        session: Session = context.obj
+        with session.client() as client:
+            typer.echo(tables.affected(client.items(f"/meshes/{mesh}/{kind.path}/{name}/dataplanes")))
+
+
+for _kind in (kinds.TRAFFIC_PERMISSION, kinds.MESH_TRAFFIC_PERMISSION):
+    _policy(_kind)
 
 
 def _duration(text: str) -> float:

@@ -35,8 +35,12 @@ _SINGLE = {kind.singular: kind for kind in _SHOWN}
 _LISTS = {kind.plural: kind for kind in _SHOWN}
 
 
+CERTIFICATES = "certificates"
+"""What proxies use now; no resource, but looked at like one."""
+
+
 def _complete(incomplete: str) -> list[str]:
-    return [name for name in sorted({*_SINGLE, *_LISTS}) if name.startswith(incomplete)]
+    return [name for name in sorted({*_SINGLE, *_LISTS, CERTIFICATES}) if name.startswith(incomplete)]
 
 
 def get(
@@ -50,8 +54,11 @@ def get(
 ) -> None:
     """Show resources.
 
-    Example: kumactl get meshes    or: kumactl get dataplane web-01 --mesh default -o yaml
+    Example: kumactl get meshes    or: kumactl get dataplane web-01 -o yaml    or: kumactl get certificates
     """
+    if kind == CERTIFICATES:
+        _certificates(context.obj, mesh, output)
+        return
     found = _kind(kind)
     if kind in _SINGLE and kind not in _LISTS and not name:
         raise Misconfigured(f"which {kind}? Give its name, or list all with: kumactl get {found.plural}")
@@ -68,6 +75,15 @@ def get(
     if page.get("next") and output is Form.TABLE:
         following = (offset or 0) + len(page["items"])
         typer.echo(f"\nRerun command with --offset={following} argument to retrieve more resources")
+
+
+def _certificates(session: Session, mesh: str, output: Form) -> None:
+    with session.client() as client:
+        items = client.list_whole(f"/meshes/{mesh}/certificates")
+    if output is Form.TABLE:
+        typer.echo(tables.certificates(items))
+    else:
+        typer.echo(as_text(output, {"total": len(items), "items": items, "next": None}))
 
 
 def delete(

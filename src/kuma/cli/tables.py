@@ -152,6 +152,65 @@ def _not_ready(inbounds: Iterable[Mapping[str, Any]]) -> Iterator[str]:
             yield f"inbound[port={inbound.get('port')},svc={service}] is not ready"
 
 
+CERTIFICATES = ("MESH", "NAME", "SPIFFE IDS", "SERIAL", "BACKEND", "ISSUED", "EXPIRATION", "REASON")
+
+
+def certificates(items: Iterable[Mapping[str, Any]]) -> str:
+    """`kumactl get certificates`."""
+    return table(
+        CERTIFICATES,
+        [
+            (i["mesh"], i["name"], ",".join(i["spiffeIds"]), i["serial"], i["backend"], date(i["notBefore"]),
+             date(i["notAfter"]), i["reason"])
+            for i in items
+        ],
+    )  # fmt: skip
+
+
+def services(items: Iterable[Mapping[str, Any]]) -> str:
+    """`kumactl inspect services`."""
+    names = {"online": "Online", "partially_degraded": "Partially degraded"}
+    return table(
+        ("SERVICE", "STATUS", "DATAPLANES"),
+        [
+            (
+                i["name"],
+                names.get(i["status"], "Offline"),
+                f"{i['dataplanes'].get('online', 0)}/{i['dataplanes'].get('total', 0)}",
+            )
+            for i in items
+        ],
+    )
+
+
+def policies(items: Iterable[Mapping[str, Any]]) -> str:
+    """`kumactl inspect dataplane`: what acts on it, by what it is attached to."""
+    blocks = []
+    for item in items:
+        head = (
+            "DATAPLANE:"
+            if item["type"] == "dataplane"
+            else f"{item['type'].upper()} {item['name']}({item['service']}):"
+        )
+        lines = [
+            line
+            for kind, found in sorted(item["matchedPolicies"].items())
+            for line in (f"  {kind}", *(f"    {policy['name']}" for policy in found))
+        ]
+        blocks.append("\n".join([head, *lines]))
+    return "\n\n".join(blocks)
+
+
+def affected(items: Iterable[Mapping[str, Any]]) -> str:
+    """`kumactl inspect traffic-permission`: on whom it acts."""
+    lines = ["Affected data plane proxies:", ""]
+    for item in items:
+        attachments = [a for a in item["attachments"] if a["type"] != "dataplane"]
+        lines.append(f"  {item['dataplane']['name']}{':' if attachments else ''}")
+        lines += [f"    {a['type']} {a['name']}({a['service']})" for a in attachments]
+    return "\n".join(lines)
+
+
 MESHES = ("MESH", "mTLS", "STATE", "SINCE", "WAITING FOR", "UNRESPONSIVE", "CA EXPIRATION", "PROBLEMS")
 
 

@@ -7,6 +7,8 @@ import binascii
 import os
 import secrets
 import stat
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -38,63 +40,95 @@ class Sealer(Protocol):
 
 
 class AesGcmSealer:
-    """AES-256-GCM with random nonces (NIST SP 800-38D §8.2.2); the resource's key is the associated data."""
+    """AES-256-GCM with random nonces (NIST SP 800-38D §8.2.2); the resource's key is the associated data.
 
-    def __init__(self, key: bytes) -> None:
-        self._cipher = AESGCM(key)
+    Seals with the first of `keys`, and opens what was sealed with any of them.
+    """
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        self._ciphers = [AESGCM(key) for key in keys]
 
     def seal(self, key: Key, content: bytes) -> bytes:
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        return _FORMAT + nonce + self._cipher.encrypt(nonce, content, _associated(key))
+        return _FORMAT + nonce + self._ciphers[0].encrypt(nonce, content, _associated(key))
 
     def open(self, key: Key, sealed: bytes) -> bytes:
         nonce, body = sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :]
-        try:
-            if sealed[:1] != _FORMAT:
-                raise InvalidTag
-            return self._cipher.decrypt(nonce, body, _associated(key))
-        except (InvalidTag, ValueError):
-            raise StoreCorrupt(
-                f"{key} cannot be opened: it was sealed with another key-encryption key, or is damaged"
-            ) from None
+        for cipher in self._ciphers if sealed[:1] == _FORMAT else ():
+            with suppress(InvalidTag, ValueError):
+                return cipher.decrypt(nonce, body, _associated(key))
+        raise StoreCorrupt(
+            f"{key} cannot be opened: it was sealed with another key-encryption key, or is damaged"
+        ) from None
 
 
 def _associated(key: Key) -> bytes:
     return "\0".join((key.kind, key.mesh, key.name)).encode()
 
 
-def load_key(path: Path, *, may_create: bool) -> bytes:
-    """The key-encryption key in `path`; made if it is not there and `may_create`, that is, if nothing is sealed yet.
+class KeyFile:
+    """The file with the key-encryption keys, one a line in base64, the one that seals first."""
 
-    Raises:
-        Misconfigured: it is missing, readable by others, or no key.
-    """
-    if may_create and not path.exists():
-        _create(path)
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def load(self, *, may_create: bool) -> tuple[bytes, ...]:
+        """The keys; one is made if there is no file and `may_create`, that is, if nothing is sealed yet.
+
+        Raises:
+            Misconfigured: the file is missing, readable by others, or holds something else.
+        """
+        path = self._path
+        if may_create and not path.exists():
+            self.save([new_key()])
+        try:
+            status = path.stat()
+            lines = path.read_text().split()
+        except FileNotFoundError:
+            raise Misconfigured(
+                f"the key-encryption key {path} is missing, and the store holds Secrets sealed with it. "
+                "Put the file back from a backup; no new key can open them"
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise Misconfigured(f"cannot read the key-encryption key {path}: {error}") from None
+        if stat.S_IMODE(status.st_mode) & 0o077:
+            raise Misconfigured(f"the key-encryption key {path} can be read by others; run: chmod 600 {path}")
+        keys = tuple(_decoded(line) for line in lines)
+        if not keys or any(len(key) != KEY_BYTES for key in keys):
+            raise Misconfigured(f"{path} does not hold a key-encryption key: {KEY_BYTES} bytes in base64 are needed")
+        return keys
+
+    def save(self, keys: Sequence[bytes]) -> None:
+        """Replace the file at once; it has the new content, or the old one, whatever happens meanwhile.
+
+        Raises:
+            Misconfigured: it cannot be written.
+        """
+        fresh = self._path.with_name(f".{self._path.name}.new")
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fresh.unlink(missing_ok=True)
+            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.writelines(base64.b64encode(key) + b"\n" for key in keys)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.rename(self._path)
+            directory = os.open(self._path.parent, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        except OSError as error:
+            raise Misconfigured(f"cannot write the key-encryption key {self._path}: {error.strerror}") from None
+
+
+def new_key() -> bytes:
+    """A new key-encryption key."""
+    return secrets.token_bytes(KEY_BYTES)
+
+
+def _decoded(line: str) -> bytes:
     try:
-        status = path.stat()
-        text = path.read_text()
-    except FileNotFoundError:
-        raise Misconfigured(
-            f"the key-encryption key {path} is missing, and the store holds Secrets sealed with it. "
-            "Put the file back from a backup; no new key can open them"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise Misconfigured(f"cannot read the key-encryption key {path}: {error}") from None
-    if stat.S_IMODE(status.st_mode) & 0o077:
-        raise Misconfigured(f"the key-encryption key {path} can be read by others; run: chmod 600 {path}")
-    try:
-        key = base64.b64decode(text.strip(), validate=True)
+        return base64.b64decode(line, validate=True)
     except binascii.Error:
-        key = b""
-    if len(key) != KEY_BYTES:
-        raise Misconfigured(f"{path} does not hold a key-encryption key: {KEY_BYTES} bytes in base64 are needed")
-    return key
-
-
-def _create(path: Path) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(base64.b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+        return b""

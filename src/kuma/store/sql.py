@@ -22,7 +22,7 @@ from kuma.base.errors import AlreadyExists, Conflict, InvalidResource, NotFound,
 from kuma.resources import codec, kinds
 from kuma.resources.resource import Key, Resource
 from kuma.store import schema
-from kuma.store.encryption import Sealer
+from kuma.store.encryption import AesGcmSealer, KeyFile, Sealer, new_key
 from kuma.store.protocol import (
     AnyResource,
     Commit,
@@ -48,17 +48,21 @@ _KEYS_PER_QUERY = 200
 WRITES = "kuma_writes"
 """Execution option of connections that write: a dialect may have to begin their transactions in another way."""
 
+SEAL, SEALED = Key("", "", "seal"), b"kuma"
+"""What is kept sealed to know the key-encryption key again."""
+
 _resources, _changes, _meta = schema.resources, schema.changes, schema.meta
 
 
 class SqlStore:
     """See `Store`. All writes of a process go through one lock; watchers are fed by the commits of this process."""
 
-    def __init__(self, engine: AsyncEngine, clock: Clock, sealer: Sealer) -> None:
+    def __init__(self, engine: AsyncEngine, clock: Clock, sealer: Sealer, keys: KeyFile) -> None:
         self._engine = engine
         self._writer = engine.execution_options(**{WRITES: True})
         self._clock = clock
         self._sealer = sealer
+        self._keys = keys
         self._lock = asyncio.Lock()
         self._watchers: set[_Watcher] = set()
         self._writing: set[asyncio.Task[Any]] = set()
@@ -105,6 +109,40 @@ class SqlStore:
         self._writing.add(task)
         task.add_done_callback(self._written)
         return await asyncio.shield(task)
+
+    async def rekey(self) -> None:
+        """Seal everything anew, under a new key-encryption key. Others go on reading meanwhile; writers wait.
+
+        At every moment the key file holds what the rows are sealed with, so that a crash loses nothing.
+
+        Raises:
+            Misconfigured: the key file cannot be written.
+            StoreCorrupt: a row cannot be opened; nothing was changed.
+        """
+        task = aio.spawn(self._rekey(), name="sealing anew")
+        self._writing.add(task)
+        task.add_done_callback(self._written)
+        await asyncio.shield(task)
+
+    async def _rekey(self) -> None:
+        async with self._lock:
+            old, new = self._keys.load(may_create=False), new_key()
+            self._keys.save([new, *old])
+            self._sealer = AesGcmSealer([new, *old])
+            async with self._writer.begin() as connection:
+                await self._seal_anew(connection)
+            self._keys.save([new])  # in memory the old one stays: a reader may hold a row from before
+
+    async def _seal_anew(self, connection: AsyncConnection) -> None:
+        columns = _resources.c
+        sealed = [kind.name for kind in kinds.ALL if kind.sealed]
+        query = sa.select(columns.kind, columns.mesh, columns.name, columns.spec).where(columns.kind.in_(sealed))
+        for row in (await connection.execute(query)).all():
+            key = Key(row.kind, row.mesh, row.name)
+            spec = self._sealer.seal(key, self._sealer.open(key, row.spec))
+            await connection.execute(sa.update(_resources).where(_is(key)).values(spec=spec))
+        seal = self._sealer.seal(SEAL, SEALED)
+        await connection.execute(sa.update(_meta).where(_meta.c.name == "seal").values(value=seal))
 
     def _written(self, task: asyncio.Task[Any]) -> None:
         self._writing.discard(task)

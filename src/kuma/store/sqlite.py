@@ -14,13 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured, StoreCorrupt
-from kuma.resources.resource import Key
 from kuma.store import migrations, schema
-from kuma.store.encryption import AesGcmSealer, Sealer, load_key
-from kuma.store.sql import WRITES, SqlStore
-
-_SEAL = Key("", "", "seal")
-_SEALED = b"kuma"
+from kuma.store.encryption import AesGcmSealer, KeyFile, Sealer
+from kuma.store.sql import SEAL, SEALED, WRITES, SqlStore
 
 
 async def open_sqlite(path: Path, clock: Clock, key_file: Path | None = None) -> SqlStore:
@@ -32,7 +28,8 @@ async def open_sqlite(path: Path, clock: Clock, key_file: Path | None = None) ->
     """
     lock = _lock(path)
     try:
-        sealer = _sealer(path, key_file)
+        keys = KeyFile(key_file or path.with_name(path.name + ".key"))
+        sealer = _sealer(path, keys)
         engine = _engine(path)
         try:
             await _prepare(engine, sealer)
@@ -45,7 +42,7 @@ async def open_sqlite(path: Path, clock: Clock, key_file: Path | None = None) ->
     except BaseException:
         os.close(lock)
         raise
-    store = SqlStore(engine, clock, sealer)
+    store = SqlStore(engine, clock, sealer, keys)
     store.close_with(lambda: os.close(lock))
     return store
 
@@ -66,12 +63,12 @@ def _lock(path: Path) -> int:
     return descriptor
 
 
-def _sealer(path: Path, key_file: Path | None) -> Sealer:
+def _sealer(path: Path, key_file: KeyFile) -> Sealer:
     """The sealer of the store in `path`; makes both if there is no store yet."""
     is_new = not path.exists() or path.stat().st_size == 0
-    key = load_key(key_file or path.with_name(path.name + ".key"), may_create=is_new)
+    keys = key_file.load(may_create=is_new)
     path.touch(mode=0o600)
-    return AesGcmSealer(key)
+    return AesGcmSealer(keys)
 
 
 def _engine(path: Path) -> AsyncEngine:
@@ -103,11 +100,11 @@ async def _prepare(engine: AsyncEngine, sealer: Sealer) -> None:
         rows = (await connection.execute(sa.select(meta.c.name, meta.c.value))).all()
         known = {row.name: row.value for row in rows}
         if "seal" not in known:
-            values = {"revision": b"0", "seal": sealer.seal(_SEAL, _SEALED)}
+            values = {"revision": b"0", "seal": sealer.seal(SEAL, SEALED)}
             await connection.execute(sa.insert(meta), [{"name": n, "value": v} for n, v in values.items()])
             return
     try:
-        sealer.open(_SEAL, known["seal"])
+        sealer.open(SEAL, known["seal"])
     except StoreCorrupt:
         raise StoreCorrupt(
             "the key-encryption key is not the one that this store's Secrets are sealed with. Put the right key file "
