@@ -20,11 +20,13 @@ from kuma.api.app import create_app
 from kuma.api.bootstrap import create_bootstrap_app
 from kuma.api.callers import Access, Grant
 from kuma.api.context import ApiContext, ApiSettings, Certificate
+from kuma.api.limits import Limits
 from kuma.api.server import HttpServer
 from kuma.base import aio
 from kuma.base.audit import Audit, AuditFile
 from kuma.base.clock import Clock
-from kuma.config import AccessSection, ApiServer, Settings
+from kuma.base.limits import Rate
+from kuma.config import AccessSection, ApiServer, LimitsSection, Settings
 from kuma.pki import serving, tokens
 from kuma.pki.issuer import Issuer
 from kuma.pki.leftovers import Leftovers
@@ -46,6 +48,7 @@ from kuma.xds import dump
 from kuma.xds.arrivals import Arrivals
 from kuma.xds.credentials import Credentials
 from kuma.xds.departures import Departures
+from kuma.xds.gate import Gate, StreamLimits
 from kuma.xds.handout import Handout
 from kuma.xds.insights import Insights
 from kuma.xds.issuing import Issuing
@@ -143,7 +146,13 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
     )
     credentials = Credentials(views, proxies, clock, arrivals.authenticate)
     issuing = Issuing(Issuer(clock), clock, metrics, audit)
-    discovery = Discovery(arrivals, departures, proxies, meshes, issuing, insights, clock, metrics)
+    stream_limits = StreamLimits(
+        Rate(settings.xds_server.streams_per_second, settings.xds_server.stream_burst),
+        Rate(settings.xds_server.requests_per_second, settings.xds_server.request_burst),
+    )
+    discovery = Discovery(
+        arrivals, departures, proxies, meshes, issuing, insights, clock, metrics, Gate(stream_limits, clock)
+    )
     host = settings.dp_server.interface
     xds = DiscoveryServer(discovery, host, settings.xds_server.port, certificate.chain, certificate.key)
 
@@ -193,6 +202,8 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         issue_token,
         issue_user_token,
         verify_user,
+        clock,
+        _limits(settings.api_server.limits),
         settings.model_dump(by_alias=True, mode="json"),
         certificates,
         rekey,
@@ -201,7 +212,7 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
     api = _api_servers(settings.api_server, create_app(context), certificate)
     handout = Handout(manager, views, xds.port, certificate.ca.read_bytes())
     dp = HttpServer(
-        create_bootstrap_app(handout.answer),
+        create_bootstrap_app(handout.answer, _limits(settings.dp_server.limits), clock),
         host,
         settings.dp_server.port,
         tls=(certificate.chain, certificate.key),
@@ -239,6 +250,10 @@ def _api_servers(settings: ApiServer, app: Any, certificate: serving.ServerCerti
         tls = (certificate.chain, certificate.key)
         found[HTTPS] = HttpServer(app, https.interface, https.port, setting="KUMA_API_SERVER_HTTPS_PORT", tls=tls)
     return found
+
+
+def _limits(settings: LimitsSection) -> Limits:
+    return Limits(Rate(settings.requests_per_second, settings.burst), settings.concurrent)
 
 
 def _access(settings: AccessSection) -> Access:

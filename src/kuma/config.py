@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 from pydantic.alias_generators import to_camel
 
 from kuma.base.errors import InvalidResource, Misconfigured
@@ -56,6 +56,14 @@ class Store(Section):
     )
 
 
+class LimitsSection(Section):
+    """What one client address may do."""
+
+    requests_per_second: PositiveFloat = Field(200, description="Requests a second in the long run; more are 429.")
+    burst: PositiveInt = Field(400, description="Requests at once that count as one burst.")
+    concurrent: PositiveInt = Field(64, description="Requests that are being answered at the same time.")
+
+
 class Http(Section):
     """The REST API over plain HTTP."""
 
@@ -93,6 +101,7 @@ class ApiServer(Section):
     http: Http = Http()
     https: Https = Https()
     authn: Authn = Authn()
+    limits: LimitsSection = LimitsSection()
 
 
 class GrantSection(Section):
@@ -134,6 +143,7 @@ class DpServer(Section):
 
     interface: str = Field("127.0.0.1", description="Address to listen on; also that of the discovery server.")
     port: Port = Field(5678, description="Port to listen on.")
+    limits: LimitsSection = LimitsSection()
 
 
 class XdsServer(Section):
@@ -147,6 +157,11 @@ class XdsServer(Section):
     transition_patience: str = Field(
         "30s", description="How long a staged change of mutual TLS waits for a proxy that does not acknowledge a step."
     )
+
+    streams_per_second: PositiveFloat = Field(1, description="Streams a second that one proxy may open.")
+    stream_burst: PositiveInt = Field(20, description="Streams that one proxy may open at once.")
+    requests_per_second: PositiveFloat = Field(100, description="Requests a second on one stream; more end it.")
+    request_burst: PositiveInt = Field(5000, description="Requests on one stream that count as one burst.")
 
     @property
     def patience_seconds(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -53,6 +54,7 @@ class FakeProxy:
         self._subscribed: dict[TypeUrl, set[str]] = {type_url: set() for type_url in TypeUrl}
         self._changed: aio.Latest[None] = aio.Latest(None)
         self._task: asyncio.Task[None] | None = None
+        self._call: Any = None
 
     def connect(self, to: grpc.aio.Channel) -> None:
         """Open the stream."""
@@ -90,6 +92,12 @@ class FakeProxy:
                     await aio.stop([newer])
                     self._task.result()
 
+    async def ask(self, *names: str) -> None:
+        """Ask for clusters by name, unless the stream has ended meanwhile."""
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
+            request = discovery_pb2.DeltaDiscoveryRequest(type_url=TypeUrl.CLUSTER, resource_names_subscribe=names)
+            await self._call.write(request)
+
     def names(self, type_url: TypeUrl) -> set[str]:
         """What it holds of one type."""
         return set(self.held[type_url])
@@ -111,6 +119,7 @@ class FakeProxy:
             response_deserializer=discovery_pb2.DeltaDiscoveryResponse.FromString,
         )(metadata=(("authorization", self.token),))
         try:
+            self._call = call
             await call.write(discovery_pb2.DeltaDiscoveryRequest(node=self.node, type_url=TypeUrl.CLUSTER))
             await call.write(discovery_pb2.DeltaDiscoveryRequest(type_url=TypeUrl.LISTENER))
             while (response := await call.read()) is not EOF:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -21,20 +22,33 @@ class BodyTooLarge(Exception):
     """The body is longer than allowed; the rest of it was not read."""
 
 
+class BodyTooSlow(Exception):
+    """The body does not come."""
+
+
+SLOWEST_BODY = 30.0
+"""Seconds that a body may take."""
+
+
 async def read_body(request: Request, limit: int) -> bytes:
     """The request's body.
 
     Raises:
         BodyTooLarge: it has more than `limit` bytes, by its own account or in fact.
+        BodyTooSlow: it has not come within `SLOWEST_BODY`.
     """
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise BodyTooLarge
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > limit:
-            raise BodyTooLarge
+    try:
+        async with asyncio.timeout(SLOWEST_BODY):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > limit:
+                    raise BodyTooLarge
+    except TimeoutError:
+        raise BodyTooSlow from None
     return bytes(body)
 
 

@@ -8,7 +8,18 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 import kuma
-from kuma.api import absent, authentication, control_plane, errors, insights, overviews, proxies, resources, tokens
+from kuma.api import (
+    absent,
+    authentication,
+    control_plane,
+    errors,
+    insights,
+    limits,
+    overviews,
+    proxies,
+    resources,
+    tokens,
+)
 from kuma.api.context import ApiContext
 from kuma.resources import kinds
 
@@ -21,6 +32,7 @@ def create_app(context: ApiContext) -> FastAPI:
     app = FastAPI(title="Kuma control plane", version=kuma.__version__, description=_DESCRIPTION)
     authentication.install(app, context)
     errors.install(app)
+    limits.install(app, context.limits, context.clock)
     # Before the generic routes: `dataplanes+insights` and `_overview` are no names of resources.
     app.include_router(overviews.routes(context))
     app.include_router(insights.routes(context))

@@ -11,7 +11,10 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from kuma.api.answers import BodyTooLarge, json_answer, parse_object, read_body
+from kuma.api import limits
+from kuma.api.answers import BodyTooLarge, BodyTooSlow, json_answer, parse_object, read_body
+from kuma.api.limits import Limits
+from kuma.base.clock import Clock
 from kuma.base.errors import InvalidResource, NotFound
 from kuma.resources import codec, kinds, parsing
 from kuma.resources.dataplane import DataplaneSpec
@@ -58,9 +61,10 @@ class Refused(Exception):
     """The request cannot be answered; the client prints the text and does not try again."""
 
 
-def create_bootstrap_app(answer: Answer) -> FastAPI:
+def create_bootstrap_app(answer: Answer, limit: Limits, clock: Clock) -> FastAPI:
     """The application of the data plane server."""
     app = FastAPI(title="Kuma data plane server", docs_url=None, redoc_url=None, openapi_url=None)
+    limits.install(app, limit, clock)
 
     @app.post("/bootstrap")
     async def bootstrap(request: Request) -> Response:
@@ -78,6 +82,8 @@ def create_bootstrap_app(answer: Answer) -> FastAPI:
             )
         except BodyTooLarge:
             return Response(f"the request is longer than {LARGEST_BODY} bytes", 413, media_type="text/plain")
+        except BodyTooSlow:
+            return Response("the request did not come in time", 408, media_type="text/plain")
         except NotFound as error:
             return Response(str(error), 404, media_type="text/plain")
         except (Refused, InvalidResource) as error:

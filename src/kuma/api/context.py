@@ -9,9 +9,11 @@ from datetime import datetime, timedelta
 from fastapi import Request
 
 from kuma.api import callers
-from kuma.api.answers import BodyTooLarge, parse_object, read_body
+from kuma.api.answers import BodyTooLarge, BodyTooSlow, parse_object, read_body
 from kuma.api.callers import Access, Caller, Grant, VerifyToken
 from kuma.api.errors import Problem
+from kuma.api.limits import Limits
+from kuma.base.clock import Clock, SystemClock
 from kuma.base.errors import InvalidResource, NotFound
 from kuma.resources import kinds
 from kuma.resources.kinds import Kind
@@ -64,6 +66,8 @@ class ApiContext:
     issue_token: IssueToken
     issue_user_token: IssueUserToken
     verify_token: VerifyToken
+    clock: Clock = field(default_factory=SystemClock)
+    limits: Limits = field(default_factory=Limits)
     configuration: Mapping[str, object] = field(default_factory=dict)
     certificates: Callable[[], Sequence[Certificate]] = tuple
     rekey: Callable[[], Awaitable[None]] = _no_rekey
@@ -100,6 +104,8 @@ class ApiContext:
         except BodyTooLarge:
             detail = f"the body is longer than {self.settings.max_body} bytes"
             raise Problem(413, "Request Entity Too Large", detail) from None
+        except BodyTooSlow:
+            raise Problem(408, "Request Timeout", "the body did not come in time") from None
         except InvalidResource as error:
             raise Problem(400, "Bad Request", str(error)) from None
 

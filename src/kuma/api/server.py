@@ -14,6 +14,11 @@ import uvicorn
 from kuma.base import aio
 from kuma.base.errors import Misconfigured
 
+_LARGEST_HEAD = 16 * 1024
+"""Bytes of a request's line and headers together."""
+_CONNECTIONS = 1000
+"""Connections at once, of all clients; more are answered with 503."""
+
 
 class HttpServer:
     """Serves one application on one port, in the clear or (with `tls`: chain and key) over TLS 1.2 or later."""
@@ -46,6 +51,9 @@ class HttpServer:
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=1,
+            http="h11",
+            h11_max_incomplete_event_size=_LARGEST_HEAD,
+            limit_concurrency=_CONNECTIONS,
             **self._tls_options(),
         )
         server = _Server(config)

@@ -20,10 +20,12 @@ from kuma.base.audit import ACTOR
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Misconfigured, Unauthenticated
 from kuma.pki.tokens import DataplaneIdentity
+from kuma.resources.resource import Key
 from kuma.xds import arrivals
 from kuma.xds.arrivals import Arrivals, Presented
 from kuma.xds.departures import Departures
 from kuma.xds.entry import TypeUrl, encode_response
+from kuma.xds.gate import Gate, TooMany
 from kuma.xds.insights import Insights
 from kuma.xds.issuing import Issuing
 from kuma.xds.meshes import Meshes
@@ -41,7 +43,13 @@ _KEEPALIVE = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.so_reuseport", 0),
+    ("grpc.max_concurrent_streams", 100),  # on one connection; Envoy opens one
+    ("grpc.max_metadata_size", 16 * 1024),
 )
+
+
+_FIRST_REQUEST = 15.0
+"""Seconds in which a stream has to say whose it is."""
 
 
 class Superseded(KumaError):
@@ -53,6 +61,7 @@ _STATUS = {
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     AccessDenied: grpc.StatusCode.PERMISSION_DENIED,
     InvalidResource: grpc.StatusCode.INVALID_ARGUMENT,
+    TooMany: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 
 
@@ -69,6 +78,7 @@ class Discovery:
         insights: Insights,
         clock: Clock,
         metrics: Metrics,
+        gate: Gate,
     ) -> None:
         self._arrivals = arrivals
         self._departures = departures
@@ -78,6 +88,7 @@ class Discovery:
         self._insights = insights
         self._clock = clock
         self._metrics = metrics
+        self._gate = gate
 
     async def delta(self, requests: AsyncIterator[Any], context: Any) -> None:
         """Serve one `DeltaAggregatedResources` stream to its end."""
@@ -91,13 +102,17 @@ class Discovery:
 
     async def _stream(self, requests: AsyncIterator[Any], context: Any) -> None:
         try:
-            first = await anext(requests, None)
+            async with asyncio.timeout(_FIRST_REQUEST):
+                first = await anext(requests, None)
             if first is None:
                 return
             # Before anything else of the request is looked at.
             token = _token(context)
-            identity = self._arrivals.authenticate(arrivals.proxy_key(first.node).mesh, token)
+            identity = self._authenticate(arrivals.proxy_key(first.node), token, context.peer())
             proxy = await self._connect(arrivals.presented(first.node), token, identity)
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the first request did not come in time")
+            return
         except KumaError as error:
             self._metrics.refused.inc()
             log.warning("proxy refused", peer=context.peer(), reason=str(error))
@@ -108,11 +123,20 @@ class Discovery:
         try:
             proxy.receive(_request(first))
             await self._serve(proxy, requests, context)
-        except (Superseded, Unauthenticated, AccessDenied, InvalidResource) as error:
+        except (Superseded, Unauthenticated, AccessDenied, InvalidResource, TooMany) as error:
             log.warning("stream ended", mesh=proxy.key.mesh, dataplane=proxy.key.name, reason=str(error))
             await context.abort(_STATUS[type(error)], str(error))
         finally:
             self._disconnect(proxy)
+
+    def _authenticate(self, key: Key, token: str, peer: str) -> DataplaneIdentity:
+        try:
+            identity = self._arrivals.authenticate(key.mesh, token)
+        except Unauthenticated:
+            self._gate.failed(peer)
+            raise
+        self._gate.stream(key)
+        return identity
 
     async def _connect(self, who: Presented, token: str, identity: DataplaneIdentity) -> Proxy:
         ACTOR.set(f"proxy {who.key.mesh}.{who.key.name}")
@@ -157,9 +181,11 @@ class Discovery:
             await aio.stop((*tasks, end))
 
     async def _read(self, proxy: Proxy, requests: AsyncIterator[Any]) -> None:
+        count = self._gate.counter()
         async for message in requests:
             if message.HasField("node") and message.node.id and message.node.id != f"{proxy.key.mesh}.{proxy.key.name}":
                 raise InvalidResource.of("node.id", "must not change within a stream")
+            count()
             request = _request(message)
             if message.response_nonce:
                 confirmation = "ACK" if request.error is None else "NACK"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from kuma.base.errors import InvalidResource
 from kuma.xds.entry import Entry, TypeUrl
 
 Snapshot = Mapping[TypeUrl, Mapping[str, Entry]]
@@ -47,6 +48,10 @@ class Verdict:
 
     type_url: TypeUrl
     error: str | None
+
+
+_MOST_NAMES = 20_000
+"""Names of one type that one proxy may ask for; each is remembered."""
 
 
 @dataclass(slots=True)
@@ -99,6 +104,8 @@ class Session:
         state.wildcard = (state.wildcard or "*" in names) and "*" not in request.unsubscribe
         names.discard("*")
         state.subscribed |= names
+        if len(state.subscribed) > _MOST_NAMES:
+            raise InvalidResource.of("resource_names_subscribe", f"more than {_MOST_NAMES} names of one type")
         for name in names:
             # The client may subscribe again to what it has lost: it has to be sent even if it was before.
             if name not in request.initial_versions:

@@ -1,0 +1,72 @@
+"""Limits of the discovery server: no proxy, and nobody without a token, keeps it from serving the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kuma.base.clock import Clock
+from kuma.base.errors import KumaError
+from kuma.base.limits import Buckets, Rate
+from kuma.resources.resource import Key
+
+_FAILURES = Rate(20, 200)
+"""Streams without a valid token that one address may open."""
+
+
+class TooMany(KumaError):
+    """A limit is exceeded; the text names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """What one proxy may do: open streams, and send requests on one."""
+
+    streams: Rate
+    requests: Rate
+
+
+class Gate:
+    """Counts. Addresses are counted by failures only: many proxies may share one."""
+
+    def __init__(self, limits: StreamLimits, clock: Clock) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._streams = Buckets(limits.streams)
+        self._failures = Buckets(_FAILURES)
+
+    def failed(self, peer: str) -> None:
+        """A stream of this peer had no valid token.
+
+        Raises:
+            TooMany: it is one of many.
+        """
+        if self._failures.take(_address(peer), self._clock.now()):
+            raise TooMany("too many streams without a valid token from this address; try again later")
+
+    def stream(self, key: Key) -> None:
+        """A proxy opens a stream.
+
+        Raises:
+            TooMany: it has opened too many.
+        """
+        if self._streams.take(key, self._clock.now()):
+            raise TooMany(
+                f"more than {self._limits.streams.per_second:g} streams a second for {key.mesh}.{key.name}; "
+                "is kuma-dp started twice for this Dataplane?"
+            )
+
+    def counter(self) -> Callable[[], None]:
+        """Counts the requests of one stream; raises `TooMany` when they come too fast."""
+        buckets = Buckets(self._limits.requests)
+
+        def count() -> None:
+            if buckets.take(None, self._clock.now()):
+                raise TooMany(f"more than {self._limits.requests.per_second:g} requests a second on one stream")
+
+        return count
+
+
+def _address(peer: str) -> str:
+    """`ipv4:10.0.0.1:4711` without its port."""
+    return peer.rpartition(":")[0]

@@ -1,0 +1,63 @@
+"""Limits of the discovery server."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from tests.fakes.control_plane import MTLS, dataplane, running
+from tests.fakes.proxy import METHOD
+
+WEB, DB = dataplane("web-01", "web"), dataplane("db-01", "db")
+
+
+async def test_a_proxy_that_reconnects_all_the_time_is_held_off_and_others_are_not(tmp_path: Path) -> None:
+    async with running(tmp_path, xds_server={"port": 0, "stream_burst": 3, "streams_per_second": 0.001}) as cp:
+        await cp.apply(MTLS)
+        for _ in range(3):
+            web = await cp.proxy(WEB)
+            await web.until(lambda: web.certificate)  # noqa: B023 - awaited at once
+            await web.disconnect()
+        error = await (await cp.proxy(WEB)).failure()
+        assert error.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "streams a second for default.web-01" in error.details
+        db = await cp.proxy(DB)
+        await db.until(lambda: db.certificate)
+
+
+async def test_a_flood_of_requests_ends_its_stream_and_no_other(tmp_path: Path) -> None:
+    async with running(tmp_path, xds_server={"port": 0, "request_burst": 50, "requests_per_second": 1}) as cp:
+        await cp.apply(MTLS)
+        db = await cp.proxy(DB)
+        await db.until(lambda: db.certificate)
+        web = await cp.proxy(WEB)
+        await web.until(lambda: web.certificate)
+        while web.connected:
+            await web.ask("x")
+            await asyncio.sleep(0.005)
+        assert (await web.failure()).code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert db.connected
+
+
+async def test_guessing_tokens_is_slowed_down(tmp_path: Path) -> None:
+    async with running(tmp_path) as cp:
+        found = set()
+        for _ in range(5):
+            proxies = [await cp.proxy(WEB, "wrong") for _ in range(60)]
+            found |= {(await proxy.failure()).code for proxy in proxies}
+        assert found == {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert len(cp.parts.proxies) == 0
+
+
+async def test_a_stream_that_says_nothing_holds_nothing_up(tmp_path: Path) -> None:
+    async with running(tmp_path) as cp:
+        await cp.apply(MTLS)
+        channel = await cp.channel()
+        open_stream: Any = channel.stream_stream
+        silent = [open_stream(METHOD)() for _ in range(50)]
+        await asyncio.sleep(0.05)
+        web = await cp.proxy(WEB)
+        await web.until(lambda: web.certificate)
+        for call in silent:
+            call.cancel()
