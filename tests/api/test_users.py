@@ -65,6 +65,8 @@ async def test_a_user_may_do_everything_but_what_is_secret(api: Api) -> None:
         ("GET", "/global-secrets/admin-user-token"),
         ("POST", "/tokens/dataplane"),
         ("POST", "/tokens/user"),
+        ("PUT", "/meshes/default"),
+        ("DELETE", "/meshes/default"),
     ):
         answer = await api(method, forbidden, peer=REMOTE, headers=john, json={})
         assert answer.status_code == 403, forbidden

@@ -72,7 +72,7 @@ class Access:
         Raises:
             AccessDenied: not.
         """
-        if kind.admin_only:
+        if kind.admin_only or (kind.admin_writes and method not in _SAFE):
             allowed = self.admin_resources.covers(caller)
         else:
             allowed = AUTHENTICATED in caller.groups or (self.anonymous_reads and method in _SAFE)

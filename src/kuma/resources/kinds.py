@@ -32,6 +32,7 @@ class Kind:
     """One kind of resource: its names in files, paths and commands, and its rules.
 
     `nested`: in the Universal form, too, what it says stands under `spec`.
+    `admin_only`: read and written by administrators; `admin_writes`: written by them, read by users.
     `shown` makes of a spec what readers see; `meant` makes of what a user sends, and of what is stored, what is to be.
     """
 
@@ -45,6 +46,7 @@ class Kind:
     warnings: Callable[[Any], Iterable[str]] = _nothing
     not_implemented: frozenset[str] = frozenset()
     admin_only: bool = False
+    admin_writes: bool = False
     read_only: bool = False
     sealed: bool = False
     nested: bool = False
@@ -65,6 +67,7 @@ MESH = Kind(
     "Mesh", "Global", "meshes", "mesh", "meshes", mesh.MeshSpec,
     validate=mesh.validate, warnings=mesh.warnings, not_implemented=mesh.NOT_IMPLEMENTED,
     sealed=True, shown=mesh.masked, meant=mesh.unmasked,  # it may hold a CA's key inline
+    admin_writes=True,  # whoever chooses the CA has every identity
 )  # fmt: skip
 DATAPLANE = Kind(
     "Dataplane", "Mesh", "dataplanes", "dataplane", "dataplanes", dataplane.DataplaneSpec,
