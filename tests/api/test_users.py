@@ -82,7 +82,9 @@ async def test_the_token_of_the_administrator_is_there_from_the_start(api: Api, 
 
 
 async def test_a_group_can_be_given_secrets_or_tokens(manager: ResourceManager) -> None:
-    access = Access(admin_resources=Grant.of((), ("vault", "mesh-system:admin")), generate_dp_token=Grant.of(("ci",), ()))
+    access = Access(
+        admin_resources=Grant.of((), ("vault", "mesh-system:admin")), generate_dp_token=Grant.of(("ci",), ())
+    )
     api = application(manager, access=access)
     await api.put(MESH)
     vault, ci = await user(api, "v", "vault"), await user(api, "ci")

@@ -25,6 +25,14 @@ Show = Callable[[Sequence[Resource[Any]]], Awaitable[Sequence[Any]]]
 """Makes the items of a page of the resources in it."""
 
 
+_MESH = {"name": "mesh", "in": "path", "required": True, "schema": {"type": "string"}}
+PAGING = [
+    {"name": "size", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": LARGEST_PAGE}},
+    {"name": "offset", "in": "query", "schema": {"type": "integer", "minimum": 0}},
+    {"name": "name", "in": "query", "description": "part of the name", "schema": {"type": "string"}},
+]
+
+
 def routes(context: ApiContext) -> APIRouter:
     """The routes of all kinds."""
     router = APIRouter()
@@ -45,17 +53,22 @@ class _KindRoutes:
         """Serve the kind under one path."""
         kind, base = self._kind, f"/meshes/{{mesh}}/{path}" if self._kind.in_mesh else f"/{path}"
         item = f"{base}/{{name}}"
-        more: Any = {"tags": [kind.name]}
+        mesh = {"parameters": [_MESH]} if kind.in_mesh else {}
+        pages = {"parameters": [*([_MESH] if kind.in_mesh else ()), *PAGING]}
         body = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": ref(kind)}}}}}
-        add = router.add_api_route
-        add(base, self.list, methods=["GET"], summary=f"List {kind.plural}", **more)
+
+        def add(path: str, do: Any, method: str, summary: str, extra: dict[str, Any]) -> None:
+            router.add_api_route(
+                path, do, methods=[method], summary=summary, tags=[kind.name], openapi_extra=extra
+            )  # fmt: skip
+
+        add(base, self.list, "GET", f"List {kind.plural}", pages)
         if kind.in_mesh:
-            add(f"/{path}", self.list_all, methods=["GET"], summary=f"List {kind.plural} of all meshes", **more)
-        add(item, self.read, methods=["GET"], summary=f"Read a {kind.singular}", **more)
+            add(f"/{path}", self.list_all, "GET", f"List {kind.plural} of all meshes", {"parameters": PAGING})
+        add(item, self.read, "GET", f"Read a {kind.singular}", mesh)
         if not kind.read_only:
-            summary = f"Create or replace a {kind.singular}"
-            add(item, self.write, methods=["PUT"], summary=summary, openapi_extra=body, **more)
-            add(item, self.delete, methods=["DELETE"], summary=f"Delete a {kind.singular}", **more)
+            add(item, self.write, "PUT", f"Create or replace a {kind.singular}", {**mesh, **body})
+            add(item, self.delete, "DELETE", f"Delete a {kind.singular}", mesh)
 
     async def list(self, request: Request) -> Response:
         mesh = await self._begin(request, "Could not retrieve resources")

@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 import structlog
 from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf.message import DecodeError
 
 from kuma.base import aio
 from kuma.base.audit import ACTOR
@@ -50,6 +51,8 @@ _KEEPALIVE = (
 
 _FIRST_REQUEST = 15.0
 """Seconds in which a stream has to say whose it is."""
+_LAST_WRITE = 5.0
+"""Seconds that a write under way has to end in, once its stream is to end: gRPC takes no status before."""
 
 
 class Superseded(KumaError):
@@ -90,10 +93,10 @@ class Discovery:
         self._metrics = metrics
         self._gate = gate
 
-    async def delta(self, requests: AsyncIterator[Any], context: Any) -> None:
+    async def delta(self, requests: AsyncIterator[bytes], context: Any) -> None:
         """Serve one `DeltaAggregatedResources` stream to its end."""
         try:
-            await self._stream(requests, context)
+            await self._stream(_decoded(requests), context)
         except (grpc.aio.AbortError, grpc.aio.UsageError):
             raise
         except Exception:
@@ -164,10 +167,11 @@ class Discovery:
 
     async def _serve(self, proxy: Proxy, requests: AsyncIterator[Any], context: Any) -> None:
         name = f"{proxy.key.mesh}.{proxy.key.name}"
+        writing = asyncio.Lock()
         tasks = (
             aio.spawn(proxy.keeper.run(), name=f"identity of {name}"),
             aio.spawn(self._read(proxy, requests), name=f"requests of {name}"),
-            aio.spawn(self._write(proxy, context), name=f"responses to {name}"),
+            aio.spawn(self._write(proxy, context, writing), name=f"responses to {name}"),
         )
         end = aio.spawn(proxy.ended(), name=f"end of {name}")
         try:
@@ -177,8 +181,13 @@ class Discovery:
                     task.result()
             if end in done:
                 raise end.result()
+            log.info("proxy has closed its side of the stream", mesh=proxy.key.mesh, dataplane=proxy.key.name)
         finally:
+            idle = await _acquired(writing, _LAST_WRITE)
             await aio.stop((*tasks, end))
+            if not idle:
+                log.warning("stream reset, its proxy does not read", mesh=proxy.key.mesh, dataplane=proxy.key.name)
+                raise asyncio.CancelledError  # leave without a status: gRPC takes none, and resets the stream
 
     async def _read(self, proxy: Proxy, requests: AsyncIterator[Any]) -> None:
         count = self._gate.counter()
@@ -192,15 +201,15 @@ class Discovery:
                 self._metrics.verdicts.labels(request.type_url.bucket, confirmation).inc()
             proxy.receive(request)
 
-    async def _write(self, proxy: Proxy, context: Any) -> None:
+    async def _write(self, proxy: Proxy, context: Any, writing: asyncio.Lock) -> None:
         await proxy.keeper.settled()  # so that the identity goes out with what needs it
         while True:
             self._still_authorized(proxy)
             for response in proxy.responses():
                 self._metrics.responses.labels(response.type_url.bucket).inc()
-                await context.write(
-                    encode_response(response.type_url, response.nonce, response.entries, response.removed)
-                )
+                frame = encode_response(response.type_url, response.nonce, response.entries, response.removed)
+                async with writing:
+                    await context.write(frame)
             await proxy.something_to_do()
 
     def _still_authorized(self, proxy: Proxy) -> None:
@@ -208,6 +217,23 @@ class Discovery:
         dataplane = self._meshes.state(proxy.key.mesh).config.view.dataplanes.get(proxy.key.name)
         if dataplane is not None:
             self._arrivals.authorize(proxy.token, dataplane)
+
+
+async def _acquired(lock: asyncio.Lock, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await lock.acquire()
+    except TimeoutError:
+        return False
+    return True
+
+
+async def _decoded(frames: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async for frame in frames:
+        try:
+            yield discovery_pb2.DeltaDiscoveryRequest.FromString(frame)
+        except DecodeError:
+            raise InvalidResource.of("", "the message is not a DeltaDiscoveryRequest") from None
 
 
 def _token(context: Any) -> str:
@@ -258,7 +284,7 @@ class DiscoveryServer:
         server = grpc.aio.server(options=_KEEPALIVE)
         handler = grpc.stream_stream_rpc_method_handler(
             self._discovery.delta,
-            request_deserializer=discovery_pb2.DeltaDiscoveryRequest.FromString,
+            request_deserializer=None,
             response_serializer=None,
         )
         server.add_generic_rpc_handlers(
