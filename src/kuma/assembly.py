@@ -151,7 +151,16 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         Rate(settings.xds_server.requests_per_second, settings.xds_server.request_burst),
     )
     discovery = Discovery(
-        arrivals, departures, proxies, meshes, issuing, insights, clock, metrics, Gate(stream_limits, clock)
+        arrivals,
+        departures,
+        proxies,
+        meshes,
+        issuing,
+        insights,
+        clock,
+        metrics,
+        Gate(stream_limits, clock),
+        send_seconds=settings.xds_server.send_seconds,
     )
     host = settings.dp_server.interface
     xds = DiscoveryServer(discovery, host, settings.xds_server.port, certificate.chain, certificate.key)

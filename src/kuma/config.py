@@ -162,6 +162,11 @@ class XdsServer(Section):
     stream_burst: PositiveInt = Field(20, description="Streams that one proxy may open at once.")
     requests_per_second: PositiveFloat = Field(100, description="Requests a second on one stream; more end it.")
     request_burst: PositiveInt = Field(5000, description="Requests on one stream that count as one burst.")
+    send_timeout: str = Field("30s", description="How long a proxy may take to read a response; more ends its stream.")
+
+    @property
+    def send_seconds(self) -> float:
+        return durations.parse_duration(self.send_timeout).total_seconds()
 
     @property
     def patience_seconds(self) -> float:
@@ -263,6 +268,7 @@ def _check(settings: Settings) -> None:
     for name, text in (
         ("dataplaneDeregistrationDelay", server.dataplane_deregistration_delay),
         ("transitionPatience", server.transition_patience),
+        ("sendTimeout", server.send_timeout),
     ):
         try:
             durations.parse_duration(text)

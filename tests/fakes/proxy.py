@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -25,9 +25,9 @@ EOF: Any = getattr(grpc.aio, "EOF")  # noqa: B009 - missing in the type stubs
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 
 
-def channel(port: int, ca_pem: bytes) -> grpc.aio.Channel:
+def channel(port: int, ca_pem: bytes, more: Sequence[tuple[str, int]] = ()) -> grpc.aio.Channel:
     """A connection of its own to the discovery server on this machine."""
-    options = (("grpc.use_local_subchannel_pool", 1),)
+    options = (("grpc.use_local_subchannel_pool", 1), *more)
     return grpc.aio.secure_channel(f"localhost:{port}", grpc.ssl_channel_credentials(ca_pem), options=options)
 
 

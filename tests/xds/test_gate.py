@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from envoy.service.discovery.v3 import discovery_pb2
 
+from kuma.xds.entry import TypeUrl
 from tests.fakes.control_plane import MTLS, dataplane, running
-from tests.fakes.proxy import METHOD
+from tests.fakes.proxy import METHOD, FakeProxy, channel
 
 WEB, DB = dataplane("web-01", "web"), dataplane("db-01", "db")
 
@@ -61,3 +63,27 @@ async def test_a_stream_that_says_nothing_holds_nothing_up(tmp_path: Path) -> No
         await web.until(lambda: web.certificate)
         for call in silent:
             call.cancel()
+
+
+async def test_a_proxy_that_does_not_read_is_reset_and_holds_nobody_up(tmp_path: Path) -> None:
+    async with running(tmp_path, xds_server={"port": 0, "send_timeout": "1s"}) as cp:
+        await cp.apply(MTLS)
+        services = [dataplane(f"d-{i}", f"service-{i}") for i in range(300)]
+        for described in services:
+            await cp.parts.manager.put(described)
+        caller = dataplane("web-01", "web", calls=tuple(f"service-{i}" for i in range(300)))
+        narrow = [("grpc.http2.lookahead_bytes", 0), ("grpc.http2.bdp_probe", 0)]
+        async with channel(await cp.parts.xds.port(), cp.ca_pem, narrow) as connection:
+            open_stream: Any = connection.stream_stream
+            call = open_stream(METHOD)(metadata=(("authorization", cp.token()),))
+            node = FakeProxy("default.web-01", "", caller).node
+            first = discovery_pb2.DeltaDiscoveryRequest(node=node, type_url=TypeUrl.CLUSTER)
+            await call.write(first.SerializeToString())
+            async with asyncio.timeout(10):
+                while caller.key not in cp.parts.proxies:
+                    await asyncio.sleep(0.01)
+            db = await cp.proxy(DB)
+            await db.until(lambda: db.certificate)
+            await cp.disconnected(caller)
+        web = await cp.proxy(caller)
+        await web.until(lambda: web.certificate)

@@ -32,6 +32,7 @@ from kuma.xds.issuing import Issuing
 from kuma.xds.meshes import Meshes
 from kuma.xds.metrics import Metrics
 from kuma.xds.proxy import Proxies, Proxy
+from kuma.xds.sending import Sender
 from kuma.xds.session import Request
 
 log = structlog.get_logger(__name__)
@@ -51,8 +52,6 @@ _KEEPALIVE = (
 
 _FIRST_REQUEST = 15.0
 """Seconds in which a stream has to say whose it is."""
-_LAST_WRITE = 5.0
-"""Seconds that a write under way has to end in, once its stream is to end: gRPC takes no status before."""
 
 
 class Superseded(KumaError):
@@ -82,6 +81,8 @@ class Discovery:
         clock: Clock,
         metrics: Metrics,
         gate: Gate,
+        *,
+        send_seconds: float,
     ) -> None:
         self._arrivals = arrivals
         self._departures = departures
@@ -92,6 +93,7 @@ class Discovery:
         self._clock = clock
         self._metrics = metrics
         self._gate = gate
+        self._send_seconds = send_seconds
 
     async def delta(self, requests: AsyncIterator[bytes], context: Any) -> None:
         """Serve one `DeltaAggregatedResources` stream to its end."""
@@ -167,11 +169,11 @@ class Discovery:
 
     async def _serve(self, proxy: Proxy, requests: AsyncIterator[Any], context: Any) -> None:
         name = f"{proxy.key.mesh}.{proxy.key.name}"
-        writing = asyncio.Lock()
+        sender = Sender(context.write, self._send_seconds)
         tasks = (
             aio.spawn(proxy.keeper.run(), name=f"identity of {name}"),
             aio.spawn(self._read(proxy, requests), name=f"requests of {name}"),
-            aio.spawn(self._write(proxy, context, writing), name=f"responses to {name}"),
+            aio.spawn(self._write(proxy, sender), name=f"responses to {name}"),
         )
         end = aio.spawn(proxy.ended(), name=f"end of {name}")
         try:
@@ -183,11 +185,11 @@ class Discovery:
                 raise end.result()
             log.info("proxy has closed its side of the stream", mesh=proxy.key.mesh, dataplane=proxy.key.name)
         finally:
-            idle = await _acquired(writing, _LAST_WRITE)
+            takes_status = await sender.close()
             await aio.stop((*tasks, end))
-            if not idle:
-                log.warning("stream reset, its proxy does not read", mesh=proxy.key.mesh, dataplane=proxy.key.name)
-                raise asyncio.CancelledError  # leave without a status: gRPC takes none, and resets the stream
+            if not takes_status:
+                log.warning("stream reset: its proxy does not read", mesh=proxy.key.mesh, dataplane=proxy.key.name)
+                raise asyncio.CancelledError  # leaves without a status: gRPC resets the stream
 
     async def _read(self, proxy: Proxy, requests: AsyncIterator[Any]) -> None:
         count = self._gate.counter()
@@ -201,15 +203,15 @@ class Discovery:
                 self._metrics.verdicts.labels(request.type_url.bucket, confirmation).inc()
             proxy.receive(request)
 
-    async def _write(self, proxy: Proxy, context: Any, writing: asyncio.Lock) -> None:
+    async def _write(self, proxy: Proxy, sender: Sender) -> None:
         await proxy.keeper.settled()  # so that the identity goes out with what needs it
         while True:
             self._still_authorized(proxy)
             for response in proxy.responses():
                 self._metrics.responses.labels(response.type_url.bucket).inc()
-                frame = encode_response(response.type_url, response.nonce, response.entries, response.removed)
-                async with writing:
-                    await context.write(frame)
+                await sender.send(
+                    encode_response(response.type_url, response.nonce, response.entries, response.removed)
+                )
             await proxy.something_to_do()
 
     def _still_authorized(self, proxy: Proxy) -> None:
@@ -217,15 +219,6 @@ class Discovery:
         dataplane = self._meshes.state(proxy.key.mesh).config.view.dataplanes.get(proxy.key.name)
         if dataplane is not None:
             self._arrivals.authorize(proxy.token, dataplane)
-
-
-async def _acquired(lock: asyncio.Lock, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            await lock.acquire()
-    except TimeoutError:
-        return False
-    return True
 
 
 async def _decoded(frames: AsyncIterator[bytes]) -> AsyncIterator[Any]:
