@@ -28,6 +28,7 @@ from kuma.base.clock import Clock
 from kuma.base.limits import Rate
 from kuma.config import AccessSection, ApiServer, LimitsSection, Settings
 from kuma.pki import serving, tokens
+from kuma.pki.envoy_admin import EnvoyAdminCa
 from kuma.pki.issuer import Issuer
 from kuma.pki.leftovers import Leftovers
 from kuma.pki.mesh_rules import MeshRules
@@ -44,10 +45,12 @@ from kuma.store.manager import ResourceManager
 from kuma.store.sql import SqlStore
 from kuma.store.sqlite import open_sqlite
 from kuma.store.views import Views
-from kuma.xds import dump
+from kuma.xds import administration, dump
+from kuma.xds.admin_client import AdminClient
 from kuma.xds.arrivals import Arrivals
 from kuma.xds.credentials import Credentials
 from kuma.xds.departures import Departures
+from kuma.xds.entry import Entry
 from kuma.xds.gate import Gate, StreamLimits
 from kuma.xds.handout import Handout
 from kuma.xds.insights import Insights
@@ -76,6 +79,7 @@ class ControlPlane:
     views: Views
     proxies: Proxies
     users: UserTokens
+    envoy_admin_ca: EnvoyAdminCa
     api: Mapping[str, HttpServer]
     dp: HttpServer
     diagnostics: HttpServer
@@ -94,8 +98,7 @@ async def run(settings: Settings, clock: Clock) -> None:
         audit = AuditFile(settings.audit_file, clock)
         stack.callback(audit.close)
         control_plane = build(settings, store, clock, audit)
-        await control_plane.users.ensure(admin_token=settings.api_server.authn.tokens.bootstrap_admin_token)
-        await first_mesh(settings, control_plane.manager)
+        await prepare(settings, control_plane)
         await control_plane.run()
 
 
@@ -150,6 +153,12 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         Rate(settings.xds_server.streams_per_second, settings.xds_server.stream_burst),
         Rate(settings.xds_server.requests_per_second, settings.xds_server.request_burst),
     )
+    envoy_admin_ca = EnvoyAdminCa(store, clock)
+
+    def admin_secrets(address: str) -> Mapping[str, Entry]:
+        credential = envoy_admin_ca.proxy(address)
+        return administration.secrets(credential.certificate, credential.key, credential.ca)
+
     discovery = Discovery(
         arrivals,
         departures,
@@ -160,6 +169,7 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         clock,
         metrics,
         Gate(stream_limits, clock),
+        admin_secrets,
         send_seconds=settings.xds_server.send_seconds,
     )
     host = settings.dp_server.interface
@@ -199,10 +209,10 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         audit.record("secrets sealed anew")
         log.info("secrets sealed anew under a new key-encryption key")
 
-    def config_dump(mesh: str, name: str, include_eds: bool) -> Mapping[str, object]:
+    def wanted_configuration(mesh: str, name: str) -> Mapping[str, object]:
         state = meshes.state(mesh)
         bundle = [state.trust.bundle] if state.trust.bundle else []
-        return dump.config_dump(state.config.snapshot(name, {e.name: e for e in bundle}), include_eds=include_eds)
+        return dump.config_dump(state.config.snapshot(name, {e.name: e for e in bundle}))
 
     context = ApiContext(
         manager,
@@ -216,7 +226,8 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         settings.model_dump(by_alias=True, mode="json"),
         certificates,
         rekey,
-        config_dump,
+        wanted_configuration,
+        AdminClient(meshes, proxies, envoy_admin_ca.control_plane),
     )
     api = _api_servers(settings.api_server, create_app(context), certificate)
     handout = Handout(manager, views, xds.port, certificate.ca.read_bytes())
@@ -246,7 +257,7 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         *api.items(),
         ("diagnostics server", health),
     )
-    return ControlPlane(parts, manager, views, proxies, users, api, dp, health, xds)
+    return ControlPlane(parts, manager, views, proxies, users, envoy_admin_ca, api, dp, health, xds)
 
 
 def _api_servers(settings: ApiServer, app: Any, certificate: serving.ServerCertificate) -> dict[str, HttpServer]:
@@ -296,7 +307,14 @@ def _certificate(settings: Settings, clock: Clock) -> serving.ServerCertificate:
     return serving.ensure(settings.work_dir, hosts, clock.now())
 
 
-async def first_mesh(settings: Settings, manager: ResourceManager) -> None:
+async def prepare(settings: Settings, control_plane: ControlPlane) -> None:
+    """Make what has to be in the store before anything serves."""
+    await control_plane.users.ensure(admin_token=settings.api_server.authn.tokens.bootstrap_admin_token)
+    await control_plane.envoy_admin_ca.ensure()
+    await _first_mesh(settings, control_plane.manager)
+
+
+async def _first_mesh(settings: Settings, manager: ResourceManager) -> None:
     """Name a new store, and create the Mesh `default` in it, unless that is not wanted or there are meshes already."""
     if await manager.find(kinds.CLUSTER_ID) is None:
         await manager.put(Resource(kinds.CLUSTER_ID, ConfigSpec(config=str(uuid.uuid4()))))

@@ -100,7 +100,7 @@ async def test_a_mesh_permission_is_attached_to_the_dataplane(cp: Running, get: 
 
 
 async def test_the_configuration_of_a_proxy_holds_no_key(cp: Running, get: Client) -> None:
-    found = await get.http.get("/meshes/default/dataplanes/web-01/xds?include_eds=true")
+    found = await get.http.get("/meshes/default/dataplanes/web-01/_config")
     kinds = [config["@type"].rpartition(".")[2] for config in found.json()["configs"]]
     assert kinds == [
         "ClustersConfigDump", "ListenersConfigDump", "EndpointsConfigDump", "RoutesConfigDump", "SecretsConfigDump",
@@ -108,7 +108,7 @@ async def test_the_configuration_of_a_proxy_holds_no_key(cp: Running, get: Clien
     assert "outbound:127.0.0.1:20000" in found.text
     assert "PRIVATE KEY" not in found.text
     assert "private_key" not in found.text
-    assert (await get.http.get("/meshes/default/dataplanes/nobody/xds")).status_code == 404
+    assert (await get.http.get("/meshes/default/dataplanes/nobody/_config")).status_code == 404
 
 
 async def test_the_certificates_in_use(cp: Running, get: Client) -> None:

@@ -55,6 +55,7 @@ class FakeProxy:
         self._changed: aio.Latest[None] = aio.Latest(None)
         self._task: asyncio.Task[None] | None = None
         self._call: Any = None
+        self._turn = asyncio.Lock()  # gRPC takes one message at a time
 
     def connect(self, to: grpc.aio.Channel) -> None:
         """Open the stream."""
@@ -96,7 +97,8 @@ class FakeProxy:
         """Ask for clusters by name, unless the stream has ended meanwhile."""
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
             request = discovery_pb2.DeltaDiscoveryRequest(type_url=TypeUrl.CLUSTER, resource_names_subscribe=names)
-            await self._call.write(request)
+            async with self._turn:
+                await self._call.write(request)
 
     def names(self, type_url: TypeUrl) -> set[str]:
         """What it holds of one type."""
@@ -125,7 +127,8 @@ class FakeProxy:
             while (response := await call.read()) is not EOF:
                 for request in self._answers(response):
                     if not self.silent:
-                        await call.write(request)
+                        async with self._turn:
+                            await call.write(request)
             raise StreamEnded(await call.code(), await call.details())
         except grpc.aio.AioRpcError as error:  # of a write, say; the call itself knows why it ended
             raise StreamEnded(await call.code(), await call.details()) from error
@@ -158,6 +161,7 @@ class FakeProxy:
             if (response.type_url == TypeUrl.LISTENER and b"route_config_name" in body) or b"\x1a" in body:
                 mesh = self.node.id.partition(".")[0]
                 secrets = {naming.identity_secret(mesh), naming.trust_bundle_secret(mesh)}
+                secrets |= {naming.ADMIN_IDENTITY, naming.ADMIN_CA}
                 wanted.setdefault(TypeUrl.SECRET, set()).update(s for s in secrets if s.encode() in body)
                 if b"http_connection_manager" in body:
                     wanted.setdefault(TypeUrl.ROUTES, set()).add(resource.name)

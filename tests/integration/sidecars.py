@@ -117,7 +117,14 @@ class Sidecars:
         self._stack.callback(secured.close)
 
     async def start(
-        self, name: str, *, calls: tuple[str, ...] = (), protocol: str = "http", tags: str = "", wait: bool = True
+        self,
+        name: str,
+        *,
+        calls: tuple[str, ...] = (),
+        protocol: str = "http",
+        tags: str = "",
+        wait: bool = True,
+        address: str = "127.0.0.1",
     ) -> Sidecar:
         """A workload called `name` with its proxy; returns once the proxy has its configuration."""
         ports = free_ports(3 + len(calls))
@@ -138,8 +145,9 @@ class Sidecars:
             f"{{port: {port}, tags: {{kuma.io/service: {s}}}}}" for s, port in sidecar.outbounds.items()
         )
         (self._directory / f"{name}.yaml").write_text(
-            f"{{type: Dataplane, mesh: default, name: {name}-01, networking: {{address: 127.0.0.1, "
-            f"admin: {{port: {sidecar.admin}}}, inbound: [{{port: {sidecar.port}, servicePort: {ports[1]}, "
+            f"{{type: Dataplane, mesh: default, name: {name}-01, networking: {{address: {address}, "
+            f"admin: {{port: {sidecar.admin}}}, inbound: [{{port: {sidecar.port}, "
+            f"serviceAddress: 127.0.0.1, servicePort: {ports[1]}, "
             f"tags: {{kuma.io/service: {name}, kuma.io/protocol: {protocol}{tags}}}}}], outbound: [{outbound}]}}}}"
         )
         await self.run(sidecar, wait=wait)

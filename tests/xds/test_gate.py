@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 from envoy.service.discovery.v3 import discovery_pb2
+from structlog.testing import capture_logs
 
 from kuma.xds.entry import TypeUrl
 from tests.fakes.control_plane import MTLS, dataplane, running
@@ -35,10 +36,11 @@ async def test_a_flood_of_requests_ends_its_stream_and_no_other(tmp_path: Path) 
         await db.until(lambda: db.certificate)
         web = await cp.proxy(WEB)
         await web.until(lambda: web.certificate)
-        while web.connected:
-            await web.ask("x")
-            await asyncio.sleep(0.005)
-        assert (await web.failure()).code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        with capture_logs() as logs:  # a client that writes on and on may overlook the status (grpc#36066)
+            while WEB.key in cp.parts.proxies:
+                await web.ask("x")
+                await asyncio.sleep(0.005)
+        assert any("requests a second on one stream" in line.get("reason", "") for line in logs)
         assert db.connected
 
 

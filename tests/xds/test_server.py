@@ -12,6 +12,7 @@ from cryptography import x509
 from envoy.service.discovery.v3 import discovery_pb2
 
 from kuma.resources import kinds
+from kuma.xds import naming
 from kuma.xds.entry import TypeUrl
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, running
@@ -31,9 +32,10 @@ async def test_a_proxy_gets_everything_that_it_needs(cp: Running) -> None:
     await cp.apply(MTLS, ALLOW_ALL)
     await cp.proxy(BACKEND)
     web = await cp.proxy(WEB)
-    await web.until(lambda: web.names(TypeUrl.SECRET) == SECRETS and web.names(TypeUrl.ROUTES))
-    assert web.names(TypeUrl.CLUSTER) == {"localhost:10.0.0.1:980", "backend"}
-    assert web.names(TypeUrl.LISTENER) == {"inbound:10.0.0.1:80", "outbound:127.0.0.1:20000"}
+    await web.until(lambda: len(web.names(TypeUrl.SECRET)) == 4 and web.names(TypeUrl.ROUTES))
+    assert web.names(TypeUrl.CLUSTER) == {"localhost:10.0.0.1:980", "backend", naming.ADMIN}
+    assert web.names(TypeUrl.LISTENER) == {"inbound:10.0.0.1:80", "outbound:127.0.0.1:20000", naming.ADMIN}
+    assert web.names(TypeUrl.SECRET) == SECRETS | {naming.ADMIN_IDENTITY, naming.ADMIN_CA}
     await web.until(lambda: b"10.0.0.1" in web.held[TypeUrl.ENDPOINTS]["backend"].value)
     leaf = x509.load_pem_x509_certificate(web.certificate)
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

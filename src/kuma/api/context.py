@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from fastapi import Request
 
@@ -43,8 +44,24 @@ async def _no_rekey() -> None:
     raise Problem(501, "Could not seal Secrets anew", "this store is not sealed by the control plane")
 
 
-def _no_dump(mesh: str, name: str, include_eds: bool) -> Mapping[str, object]:
+def _no_configuration(mesh: str, name: str) -> Mapping[str, object]:
     raise NotFound(f"no proxy is connected for {mesh}.{name}")
+
+
+class Envoys(Protocol):
+    """The Envoys that are connected. Raises `NotFound` for one that is not, another error if it does not answer."""
+
+    async def config_dump(self, mesh: str, name: str, query: Mapping[str, str]) -> bytes: ...
+
+    async def read(self, mesh: str, name: str, path: str, query: Mapping[str, str]) -> bytes: ...
+
+
+class _NoEnvoys:
+    async def config_dump(self, mesh: str, name: str, query: Mapping[str, str]) -> bytes:
+        raise NotFound(f"no proxy is connected for {mesh}.{name}")
+
+    async def read(self, mesh: str, name: str, path: str, query: Mapping[str, str]) -> bytes:
+        raise NotFound(f"no proxy is connected for {mesh}.{name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +88,8 @@ class ApiContext:
     configuration: Mapping[str, object] = field(default_factory=dict)
     certificates: Callable[[], Sequence[Certificate]] = tuple
     rekey: Callable[[], Awaitable[None]] = _no_rekey
-    config_dump: Callable[[str, str, bool], Mapping[str, object]] = _no_dump
+    wanted_configuration: Callable[[str, str], Mapping[str, object]] = _no_configuration
+    envoys: Envoys = field(default_factory=_NoEnvoys)
 
     def caller(self, request: Request) -> Caller:
         """Who sends this request, as `authentication` has found out."""

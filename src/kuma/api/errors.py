@@ -19,6 +19,7 @@ from kuma.base.errors import (
     KumaError,
     NotFound,
     Unauthenticated,
+    Unavailable,
     Violation,
 )
 
@@ -59,6 +60,8 @@ def problem(error: Exception, title: str) -> Problem:
             return Problem(401, "Invalid authentication data", str(error))
         case AccessDenied():
             return Problem(403, "Access Denied", str(error))
+        case Unavailable():
+            return Problem(503, "Service unavailable", str(error))
         case KumaError():
             return Problem(500, title, str(error))
         case _:

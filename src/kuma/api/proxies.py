@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -25,19 +26,40 @@ def routes(context: ApiContext) -> APIRouter:
         found = sorted(context.certificates(), key=lambda c: (c.mesh, c.dataplane))
         return resources.answer_page(request, [_shown(c) for c in found if mesh in ("", c.mesh)])
 
-    async def config_dump(request: Request, mesh: str, name: str) -> Response:
+    async def check(request: Request, mesh: str, name: str) -> None:
         request.state.title = "Could not retrieve a resource"
         context.check_grant(request, context.settings.access.get_config_dump, "config dump")
         await context.check_mesh(mesh)
         await context.manager.get(DATAPLANE.key(name, mesh))
-        include_eds = request.query_params.get("include_eds") == "true"
-        return json_answer(context.config_dump(mesh, name, include_eds))
+
+    async def wanted(request: Request, mesh: str, name: str) -> Response:
+        await check(request, mesh, name)
+        return json_answer(context.wanted_configuration(mesh, name))
+
+    async def config_dump(request: Request, mesh: str, name: str) -> Response:
+        await check(request, mesh, name)
+        query = {"include_eds": ""} if request.query_params.get("include_eds") == "true" else {}
+        return Response(await context.envoys.config_dump(mesh, name, query), media_type="application/json")
+
+    def counted(path: str) -> Callable[[Request, str, str], Awaitable[Response]]:
+        async def read(request: Request, mesh: str, name: str) -> Response:
+            await check(request, mesh, name)
+            as_json = request.query_params.get("format") == "json"
+            found = await context.envoys.read(mesh, name, path, {"format": "json"} if as_json else {})
+            return Response(found, media_type="application/json" if as_json else "text/plain")
+
+        return read
 
     for path in ("/certificates", "/meshes/{mesh}/certificates"):
         router.add_api_route(path, certificates, methods=["GET"], summary="The certificates that proxies use now")
-    for last in ("xds", "_config"):
+    for last, answer, summary in (
+        ("_config", wanted, "What a proxy should be running now"),
+        ("xds", config_dump, "What a proxy is running, as its Envoy says"),
+        ("stats", counted("/stats"), "What a proxy's Envoy counts"),
+        ("clusters", counted("/clusters"), "The clusters of a proxy and their endpoints, as its Envoy sees them"),
+    ):
         path = f"/meshes/{{mesh}}/dataplanes/{{name}}/{last}"
-        router.add_api_route(path, config_dump, methods=["GET"], summary="What a proxy should be running now")
+        router.add_api_route(path, answer, methods=["GET"], summary=summary)
     return router
 
 

@@ -9,6 +9,7 @@
     ├── Conflict             the stored version is not the one the caller has read
     ├── Unauthenticated      a credential is missing or does not hold
     ├── AccessDenied         a known caller may not do this
+    ├── Unavailable          what is needed for an answer does not answer itself; later it may
     ├── StoreCorrupt         stored bytes cannot be opened or understood
     └── Misconfigured        the program cannot start with these settings
 """
@@ -65,6 +66,10 @@ class Unauthenticated(KumaError):
 
 class AccessDenied(KumaError):
     """The caller is known and may not do this."""
+
+
+class Unavailable(KumaError):
+    """Something that is asked does not answer; the text says what was tried."""
 
 
 class StoreCorrupt(KumaError):

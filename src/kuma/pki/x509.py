@@ -36,7 +36,7 @@ def build_root(mesh: str, key: PrivateKey, now: datetime, lifetime: timedelta) -
     return (
         x509.CertificateBuilder(name, name, public, x509.random_serial_number(), now - BACKDATED, now + lifetime)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage("key_cert_sign", "crl_sign"), critical=True)
+        .add_extension(usage("key_cert_sign", "crl_sign"), critical=True)
         .add_extension(
             x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"spiffe://{mesh}")]), critical=False
         )
@@ -75,7 +75,8 @@ def _digest(key: PrivateKey) -> hashes.SHA256 | None:
     return None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
 
 
-def _usage(*allowed: str) -> x509.KeyUsage:
+def usage(*allowed: str) -> x509.KeyUsage:
+    """Key usage with just what is named."""
     names = (
         "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
         "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
@@ -85,8 +86,8 @@ def _usage(*allowed: str) -> x509.KeyUsage:
 
 _NO_SUBJECT = x509.Name([])
 _NO_CA = x509.BasicConstraints(ca=False, path_length=None)
-_EC_USAGE = _usage("digital_signature")
-_RSA_USAGE = _usage("digital_signature", "key_encipherment")
+_EC_USAGE = usage("digital_signature")
+_RSA_USAGE = usage("digital_signature", "key_encipherment")
 _EXTENDED_USAGE = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
 
 

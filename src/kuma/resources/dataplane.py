@@ -115,6 +115,11 @@ def listen_address(networking: Networking, inbound: Inbound) -> str:
     return inbound.address or networking.address
 
 
+def admin_port(networking: Networking) -> int:
+    """The port of Envoy's own administration interface."""
+    return (networking.admin.port if networking.admin else 0) or DEFAULT_ADMIN_PORT
+
+
 def workload(networking: Networking, inbound: Inbound) -> tuple[str, int]:
     """Where the workload itself listens."""
     return (

@@ -22,7 +22,6 @@ from kuma.resources.resource import Resource
 from kuma.xds import clusters, security
 
 ADS_CLUSTER = "ads_cluster"
-DEFAULT_ADMIN_PORT = 9901
 _RECONNECT = (timedelta(milliseconds=500), timedelta(seconds=5))
 
 

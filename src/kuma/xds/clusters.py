@@ -27,9 +27,9 @@ def socket(address: str, port: int) -> address_pb2.Address:
     return address_pb2.Address(socket_address=address_pb2.SocketAddress(address=address, port_value=port))
 
 
-def local(address: str, port: int, protocol: str) -> Entry:
+def local(address: str, port: int, protocol: str, name: str = "") -> Entry:
     """The workload of an inbound: in the clear, because it is on the proxy's own machine."""
-    cluster = _cluster(naming.local_cluster(address, port), cluster_pb2.Cluster.STATIC)
+    cluster = _cluster(name or naming.local_cluster(address, port), cluster_pb2.Cluster.STATIC)
     cluster.load_assignment.CopyFrom(assignment(cluster.name, [(address, port)]))
     if protocol in HTTP_PROTOCOLS:
         _speak(cluster, http2=protocol != "http")

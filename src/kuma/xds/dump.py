@@ -23,11 +23,11 @@ _FORMS: dict[TypeUrl, tuple[type[message.Message], str]] = {
 }
 
 
-def config_dump(snapshot: Snapshot, *, include_eds: bool = False) -> dict[str, Any]:
+def config_dump(snapshot: Snapshot) -> dict[str, Any]:
     """The snapshot in the shape of Envoy's `/config_dump`. Of secrets there is only the name and the version."""
     parts = [
         ("ClustersConfigDump", "dynamic_active_clusters", TypeUrl.CLUSTER),
-        *([("EndpointsConfigDump", "dynamic_endpoint_configs", TypeUrl.ENDPOINTS)] if include_eds else ()),
+        ("EndpointsConfigDump", "dynamic_endpoint_configs", TypeUrl.ENDPOINTS),
         ("RoutesConfigDump", "dynamic_route_configs", TypeUrl.ROUTES),
     ]
     configs = [_part(kind, field, type_url, snapshot) for kind, field, type_url in parts]
@@ -55,3 +55,17 @@ def _item(type_url: TypeUrl, entry: Entry) -> dict[str, Any]:
     content = form.FromString(resource.resource.value)
     body = json_format.MessageToDict(content, preserving_proto_field_name=True)
     return {"version_info": entry.version, field: {"@type": type_url.value, **body}}
+
+
+REDACTED = "[redacted]"
+
+
+def redacted(content: Any) -> Any:
+    """What Envoy dumps, without what it does not hide itself: the proxy's token, and any key."""
+    if isinstance(content, list):
+        return [redacted(item) for item in content]
+    if not isinstance(content, dict):
+        return content
+    if str(content.get("key", "")).lower() == "authorization" and "value" in content:
+        return {**content, "value": REDACTED}
+    return {k: REDACTED if k == "private_key" else redacted(v) for k, v in content.items()}

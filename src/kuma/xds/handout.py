@@ -6,12 +6,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from kuma.base.errors import InvalidResource, NotFound
+from kuma.resources import dataplane as dataplanes
 from kuma.resources import kinds
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 from kuma.store.manager import ResourceManager
 from kuma.store.views import Views
-from kuma.xds.bootstrap import DEFAULT_ADMIN_PORT, Bootstrap
+from kuma.xds.bootstrap import Bootstrap
 
 
 class Handout:
@@ -50,7 +51,7 @@ class Handout:
             mesh=mesh,
             name=name,
             services=dataplane.spec.services,
-            admin_port=networking.admin.port if networking.admin and networking.admin.port else DEFAULT_ADMIN_PORT,
+            admin_port=dataplanes.admin_port(networking),
             host=host,
             port=await self._ads_port(),
             ca_pem=ca_pem.encode() or self._ca_pem,

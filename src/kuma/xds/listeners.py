@@ -29,6 +29,8 @@ from kuma.xds.entry import Entry
 
 _INSPECTION = timedelta(seconds=1)
 _HTTP_RBAC = "envoy.filters.http.rbac"
+ROUTER = hcm_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=security.packed(router_pb2.Router()))
+"""The last link of every HTTP filter chain."""
 
 
 def inbound(
@@ -42,17 +44,17 @@ def inbound(
     """
     name = naming.inbound_listener(address, port)
     if admission is None:
-        return _listener(name, address, port, base_pb2.INBOUND, [_plaintext(name, cluster, protocol, "")])
+        return listener(name, address, port, base_pb2.INBOUND, [_plaintext(name, cluster, protocol, "")])
     mutual = _mutual(mesh, name, cluster, protocol, admission)
     if strict:
-        return _listener(name, address, port, base_pb2.INBOUND, [mutual])
+        return listener(name, address, port, base_pb2.INBOUND, [mutual])
     mutual.filter_chain_match.transport_protocol = "tls"
     mutual.filter_chain_match.application_protocols.append(security.ALPN)
     foreign = listener_components_pb2.FilterChain(name="foreign_tls", filters=[_tcp(cluster, "_foreign_tls")])
     foreign.filter_chain_match.transport_protocol = "tls"
     plaintext = _plaintext(name, cluster, protocol, "_plaintext")
     plaintext.filter_chain_match.transport_protocol = "raw_buffer"
-    return _listener(name, address, port, base_pb2.INBOUND, [mutual, foreign, plaintext])
+    return listener(name, address, port, base_pb2.INBOUND, [mutual, foreign, plaintext])
 
 
 def _plaintext(name: str, cluster: str, protocol: str, statistics: str) -> listener_components_pb2.FilterChain:
@@ -73,7 +75,7 @@ def _mutual(
         rules = security.access(mesh, admission)
         shadow = security.shadow_access(mesh, admission)
         access = network_rbac_pb2.RBAC(rules=rules, shadow_rules=shadow, stat_prefix=f"{naming.stat_name(name)}.")
-        chain.filters.extend([_filter("envoy.filters.network.rbac", access), _tcp(cluster)])
+        chain.filters.extend([network_filter("envoy.filters.network.rbac", access), _tcp(cluster)])
     return chain
 
 
@@ -102,7 +104,7 @@ def outbound(address: str, port: int, tags: Mapping[str, str], protocol: str) ->
         chain.filters.append(_http(name, cluster, hcm_pb2.HttpConnectionManager.SANITIZE))
     else:
         chain.filters.append(_tcp(cluster))
-    return _listener(name, address, port, base_pb2.OUTBOUND, [chain])
+    return listener(name, address, port, base_pb2.OUTBOUND, [chain])
 
 
 def outbound_routes(address: str, port: int, service: str, tags: Mapping[str, str]) -> Entry:
@@ -142,42 +144,43 @@ def _http(
     manager.http2_protocol_options.allow_connect = True
     if client_certificate == hcm_pb2.HttpConnectionManager.SANITIZE_SET:
         manager.set_current_client_cert_details.uri = True
-    router = hcm_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=security.packed(router_pb2.Router()))
-    manager.http_filters.extend([*filters, router])
-    return _filter("envoy.filters.network.http_connection_manager", manager)
+    manager.http_filters.extend([*filters, ROUTER])
+    return network_filter("envoy.filters.network.http_connection_manager", manager)
 
 
 def _tcp(cluster: str, statistics: str = "") -> listener_components_pb2.Filter:
     proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=naming.stat_name(cluster) + statistics, cluster=cluster)
-    return _filter("envoy.filters.network.tcp_proxy", proxy)
+    return network_filter("envoy.filters.network.tcp_proxy", proxy)
 
 
-def _filter(name: str, config: message.Message) -> listener_components_pb2.Filter:
+def network_filter(name: str, config: message.Message) -> listener_components_pb2.Filter:
+    """One link of a filter chain."""
     return listener_components_pb2.Filter(name=name, typed_config=security.packed(config))
 
 
-def _listener(
+def listener(
     name: str,
     address: str,
     port: int,
     direction: base_pb2.TrafficDirection,
     chains: Sequence[listener_components_pb2.FilterChain],
 ) -> Entry:
-    listener = listener_pb2.Listener(
+    """A listener; with several chains it looks at what a caller begins with to tell which one is meant."""
+    made = listener_pb2.Listener(
         name=name,
         address=socket(address, port),
         stat_prefix=naming.stat_name(name),
         traffic_direction=direction,
         filter_chains=chains,
     )
-    listener.enable_reuse_port.value = False
+    made.enable_reuse_port.value = False
     if len(chains) > 1:
         inspector = security.packed(tls_inspector_pb2.TlsInspector())
-        listener.listener_filters.add(name="envoy.filters.listener.tls_inspector", typed_config=inspector)
+        made.listener_filters.add(name="envoy.filters.listener.tls_inspector", typed_config=inspector)
         # Where the server speaks first, a plaintext caller sends nothing to inspect: it is not kept waiting for long.
-        listener.listener_filters_timeout.FromTimedelta(_INSPECTION)
-        listener.continue_on_listener_filters_timeout = True
-    return Entry.of(name, listener)
+        made.listener_filters_timeout.FromTimedelta(_INSPECTION)
+        made.continue_on_listener_filters_timeout = True
+    return Entry.of(name, made)
 
 
 def _routes(name: str, service: str, route: route_components_pb2.Route) -> Entry:

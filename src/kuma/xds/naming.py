@@ -9,6 +9,11 @@ from collections.abc import Mapping
 
 from kuma.resources import tags as tag_rules
 
+ADMIN = "kuma:envoy:admin"
+"""The listener in front of Envoy's administration, and the cluster behind it."""
+ADMIN_IDENTITY, ADMIN_CA = f"{ADMIN}:identity", f"{ADMIN}:ca"
+"""The secrets of that listener."""
+
 
 def identity_secret(mesh: str) -> str:
     """The secret with the proxy's own certificate and key."""

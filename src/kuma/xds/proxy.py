@@ -10,9 +10,11 @@ import structlog
 from kuma.base.clock import Clock
 from kuma.base.errors import KumaError
 from kuma.pki.tokens import DataplaneIdentity
+from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME
 from kuma.resources.mesh_transition import Level
-from kuma.resources.resource import Key
+from kuma.resources.resource import Key, Resource
+from kuma.xds import administration
 from kuma.xds.entry import Entry
 from kuma.xds.identity import IdentityKeeper, Wanted
 from kuma.xds.insights import Insights, Record
@@ -21,6 +23,9 @@ from kuma.xds.meshes import Meshes
 from kuma.xds.session import Request, Response, Session
 
 log = structlog.get_logger(__name__)
+
+AdminSecrets = Callable[[str], Mapping[str, Entry]]
+"""An address -> the secrets of the listener there that leads to Envoy's administration."""
 
 
 class Proxy:
@@ -36,6 +41,7 @@ class Proxy:
         insights: Insights,
         record: Record,
         clock: Clock,
+        admin_secrets: AdminSecrets,
     ) -> None:
         self.key = key
         self.credential = credential
@@ -47,6 +53,8 @@ class Proxy:
         self._meshes = meshes
         self._insights = insights
         self._clock = clock
+        self._admin_secrets = admin_secrets
+        self._admin: tuple[str, Mapping[str, Entry]] = ("", {})
         self._outdated = True
         self._wake = asyncio.Event()
         self._end: KumaError | None = None
@@ -116,8 +124,19 @@ class Proxy:
             yield response
 
     def _secrets(self) -> Mapping[str, Entry]:
-        bundle = self._meshes.state(self.key.mesh).trust.bundle
-        return {entry.name: entry for entry in (self.keeper.entry, bundle) if entry is not None}
+        state = self._meshes.state(self.key.mesh)
+        found = dict(self._administration(state.config.view.dataplanes.get(self.key.name)))
+        if state.config.level is not Level.PLAIN:
+            found |= {entry.name: entry for entry in (self.keeper.entry, state.trust.bundle) if entry is not None}
+        return found
+
+    def _administration(self, dataplane: Resource[DataplaneSpec] | None) -> Mapping[str, Entry]:
+        """The secrets of the listener before Envoy's administration: made once, again for another address."""
+        if dataplane is None or not administration.is_remote(dataplane.spec.net):
+            return {}
+        if self._admin[0] != dataplane.spec.net.address:
+            self._admin = dataplane.spec.net.address, self._admin_secrets(dataplane.spec.net.address)
+        return self._admin[1]
 
     def _wanted(self) -> Wanted | None:
         state = self._meshes.state(self.key.mesh)

@@ -42,12 +42,17 @@ def tag_uri(name: str, value: str) -> str:
 
 
 def downstream(mesh: str) -> base_pb2.TransportSocket:
-    """The server's side: a client certificate of this mesh is required.
+    """The server's side: a client certificate of this mesh is required."""
+    return requiring(_common(mesh, string_pb2.StringMatcher(prefix=f"spiffe://{mesh}/")))
+
+
+def requiring(common: tls_pb2.CommonTlsContext) -> base_pb2.TransportSocket:
+    """A server that requires a client certificate.
 
     Session resumption is off, because a resumed session is not verified against the bundle of today.
     """
     context = tls_pb2.DownstreamTlsContext(
-        common_tls_context=_common(mesh, string_pb2.StringMatcher(prefix=f"spiffe://{mesh}/")),
+        common_tls_context=common,
         disable_stateless_session_resumption=True,
         disable_stateful_session_resumption=True,
     )
@@ -65,22 +70,30 @@ def upstream(mesh: str, tags: Mapping[str, str]) -> base_pb2.TransportSocket:
 
 
 def _common(mesh: str, peer: string_pb2.StringMatcher) -> tls_pb2.CommonTlsContext:
+    matcher = common_pb2.SubjectAltNameMatcher(san_type=common_pb2.SubjectAltNameMatcher.URI, matcher=peer)
+    return verified(naming.identity_secret(mesh), naming.trust_bundle_secret(mesh), matcher)
+
+
+def verified(own: str, trusted: str, peer: common_pb2.SubjectAltNameMatcher) -> tls_pb2.CommonTlsContext:
     """Own identity and trust bundle by reference, so that each is replaced alone; the peer's name is always checked."""
     context = tls_pb2.CommonTlsContext(tls_params=_PARAMETERS)
-    context.tls_certificate_sds_secret_configs.add(name=naming.identity_secret(mesh), sds_config=ADS)
+    context.tls_certificate_sds_secret_configs.add(name=own, sds_config=ADS)
     combined = context.combined_validation_context
-    combined.default_validation_context.match_typed_subject_alt_names.add(
-        san_type=common_pb2.SubjectAltNameMatcher.URI, matcher=peer
-    )
-    combined.validation_context_sds_secret_config.name = naming.trust_bundle_secret(mesh)
+    combined.default_validation_context.match_typed_subject_alt_names.append(peer)
+    combined.validation_context_sds_secret_config.name = trusted
     combined.validation_context_sds_secret_config.sds_config.CopyFrom(ADS)
     return context
 
 
 def identity(mesh: str, chain_pem: bytes, key_pem: bytes) -> secret_pb2.Secret:
-    """The certificate chain, leaf first, and its key: one secret, so that they never mismatch."""
+    """The certificate of a proxy of this mesh, and its key."""
+    return certificate(naming.identity_secret(mesh), chain_pem, key_pem)
+
+
+def certificate(name: str, chain_pem: bytes, key_pem: bytes) -> secret_pb2.Secret:
+    """A certificate chain, leaf first, and its key: one secret, so that they never mismatch."""
     return secret_pb2.Secret(
-        name=naming.identity_secret(mesh),
+        name=name,
         tls_certificate=common_pb2.TlsCertificate(
             certificate_chain=base_pb2.DataSource(inline_bytes=chain_pem),
             private_key=base_pb2.DataSource(inline_bytes=key_pem),
@@ -90,8 +103,13 @@ def identity(mesh: str, chain_pem: bytes, key_pem: bytes) -> secret_pb2.Secret:
 
 def trust_bundle(mesh: str, roots_pem: bytes) -> secret_pb2.Secret:
     """The roots that a proxy of this mesh trusts."""
+    return trusted(naming.trust_bundle_secret(mesh), roots_pem)
+
+
+def trusted(name: str, roots_pem: bytes) -> secret_pb2.Secret:
+    """Roots that peers are verified by."""
     return secret_pb2.Secret(
-        name=naming.trust_bundle_secret(mesh),
+        name=name,
         validation_context=common_pb2.CertificateValidationContext(
             trusted_ca=base_pb2.DataSource(inline_bytes=roots_pem)
         ),

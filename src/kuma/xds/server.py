@@ -31,7 +31,7 @@ from kuma.xds.insights import Insights
 from kuma.xds.issuing import Issuing
 from kuma.xds.meshes import Meshes
 from kuma.xds.metrics import Metrics
-from kuma.xds.proxy import Proxies, Proxy
+from kuma.xds.proxy import AdminSecrets, Proxies, Proxy
 from kuma.xds.sending import Sender
 from kuma.xds.session import Request
 
@@ -81,6 +81,7 @@ class Discovery:
         clock: Clock,
         metrics: Metrics,
         gate: Gate,
+        admin_secrets: AdminSecrets,
         *,
         send_seconds: float,
     ) -> None:
@@ -93,6 +94,7 @@ class Discovery:
         self._clock = clock
         self._metrics = metrics
         self._gate = gate
+        self._admin_secrets = admin_secrets
         self._send_seconds = send_seconds
 
     async def delta(self, requests: AsyncIterator[bytes], context: Any) -> None:
@@ -151,7 +153,17 @@ class Discovery:
         # A proxy that reconnects still runs its configuration: it must not be sent less than what is stored.
         await self._meshes.until_seen(dataplane)
         record = await self._insights.open(who.key, who.version)
-        proxy = Proxy(who.key, token, identity, self._meshes, self._issuing, self._insights, record, self._clock)
+        proxy = Proxy(
+            who.key,
+            token,
+            identity,
+            self._meshes,
+            self._issuing,
+            self._insights,
+            record,
+            self._clock,
+            self._admin_secrets,
+        )
         older = self._proxies.get(who.key)
         if older is not None:
             older.end(Superseded(f"a newer stream of {who.key.mesh}.{who.key.name} has taken the place of this one"))

@@ -17,7 +17,7 @@ from kuma.resources.dataplane import DataplaneSpec, Inbound, Networking
 from kuma.resources.mesh_transition import Level
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
-from kuma.xds import clusters, listeners, security
+from kuma.xds import administration, clusters, listeners, security
 from kuma.xds.entry import Entry, TypeUrl
 from kuma.xds.session import Snapshot
 
@@ -65,8 +65,7 @@ class MeshConfig:
         found: dict[TypeUrl, dict[str, Entry]] = {type_url: {} for type_url in TypeUrl}
         for type_url, entry in self._entries(resource.spec.net):
             found[type_url][entry.name] = entry
-        if self.level is not Level.PLAIN:
-            found[TypeUrl.SECRET].update(secrets)
+        found[TypeUrl.SECRET].update(secrets)
         return found
 
     def uris(self, name: str) -> tuple[str, ...]:
@@ -83,6 +82,7 @@ class MeshConfig:
         return (*(security.spiffe_id(self.view.name, service) for service in resource.spec.services), *carried)
 
     def _entries(self, networking: Networking) -> Iterator[tuple[TypeUrl, Entry]]:
+        yield from administration.entries(networking)
         for inbound in networking.inbound:
             yield from self._inbound(networking, inbound)
         for outbound in networking.outbound:

@@ -1,0 +1,79 @@
+"""Asks proxies what they run and count, over their Envoys' administration (see `administration`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+from collections.abc import Callable, Mapping
+
+import httpx
+
+from kuma.base.errors import NotFound, Unavailable
+from kuma.pki.envoy_admin import Credential
+from kuma.resources import kinds
+from kuma.resources.dataplane import admin_port
+from kuma.xds import administration, dump, naming
+from kuma.xds.meshes import Meshes
+from kuma.xds.proxy import Proxies
+
+_TIMEOUT = 10.0
+_LARGEST = 64 << 20
+"""Bytes of an answer that are read; an Envoy of a large mesh has some millions."""
+
+
+class AdminClient:
+    """Reads from the Envoys that are connected to this control plane, and from nothing else."""
+
+    def __init__(self, meshes: Meshes, proxies: Proxies, credential: Callable[[], Credential]) -> None:
+        self._meshes = meshes
+        self._proxies = proxies
+        self._credential = credential
+
+    async def config_dump(self, mesh: str, name: str, query: Mapping[str, str]) -> bytes:
+        """What a proxy runs, in JSON, without keys and tokens; see `read`."""
+        found = json.loads(await self.read(mesh, name, "/config_dump", query))
+        return json.dumps(dump.redacted(found), indent=1).encode()
+
+    async def read(self, mesh: str, name: str, path: str, query: Mapping[str, str]) -> bytes:
+        """What Envoy answers at one of the paths of `administration.READABLE`.
+
+        Raises:
+            NotFound: no proxy is connected for that Dataplane.
+            Unavailable: it does not answer.
+        """
+        dataplane = self._meshes.state(mesh).config.view.dataplanes.get(name)
+        if dataplane is None or kinds.DATAPLANE.key(name, mesh) not in self._proxies:
+            raise NotFound(f"no proxy is connected for {mesh}.{name}")
+        networking = dataplane.spec.net
+        remote = administration.is_remote(networking)
+        where = naming.host_port(networking.address if remote else administration.ADDRESS, admin_port(networking))
+        verify = _verification(self._credential()) if remote else True
+        async with httpx.AsyncClient(verify=verify, timeout=_TIMEOUT, trust_env=False) as client:
+            try:
+                return await _read(client, f"http{'s' if remote else ''}://{where}{path}", query)
+            except (httpx.HTTPError, ssl.SSLError) as error:
+                reason = str(error) or type(error).__name__
+                raise Unavailable(f"Envoy's administration at {where} cannot be read: {reason}") from None
+
+
+async def _read(client: httpx.AsyncClient, url: str, query: Mapping[str, str]) -> bytes:
+    found = bytearray()
+    async with client.stream("GET", url, params=dict(query)) as answer:
+        answer.raise_for_status()
+        async for part in answer.aiter_bytes():
+            found += part
+            if len(found) > _LARGEST:
+                raise httpx.ReadError(f"the answer is longer than {_LARGEST} bytes")
+    return bytes(found)
+
+
+def _verification(credential: Credential) -> ssl.SSLContext:
+    context = ssl.create_default_context(cadata=credential.ca.decode())
+    descriptor = os.memfd_create("envoy-admin")  # the ssl module takes files only; this one is on no disk
+    try:
+        os.write(descriptor, credential.certificate + credential.key)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+    return context

@@ -1,0 +1,78 @@
+"""The way to an Envoy's administration from another machine: mutual TLS, for control planes only, and reading only.
+
+Envoy's own interface stays on 127.0.0.1; a listener in front of it lets through what the API shows. A proxy that
+listens on that address itself has none: a control plane on its machine asks Envoy directly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+
+from envoy.config.core.v3 import base_pb2
+from envoy.config.listener.v3 import listener_components_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.extensions.transport_sockets.tls.v3 import common_pb2
+from envoy.type.matcher.v3 import string_pb2
+
+from kuma.resources.dataplane import Networking, admin_port
+from kuma.xds import clusters, listeners, naming, security
+from kuma.xds.entry import Entry, TypeUrl
+
+ADDRESS = "127.0.0.1"
+READABLE = ("/config_dump", "/stats", "/clusters")
+"""What is let through."""
+CLIENT = "kuma-cp"
+"""The name in the certificate of those who are let in."""
+
+
+def is_remote(networking: Networking) -> bool:
+    """Whether a proxy's administration is reached through a listener of its own."""
+    return networking.address != ADDRESS
+
+
+def entries(networking: Networking) -> Iterator[tuple[TypeUrl, Entry]]:
+    """The listener and what it leads to; nothing for a proxy that needs none."""
+    if is_remote(networking):
+        port = admin_port(networking)
+        yield TypeUrl.CLUSTER, _cluster(port)
+        yield TypeUrl.LISTENER, _listener(networking.address, port)
+
+
+def secrets(certificate: bytes, key: bytes, ca: bytes) -> Mapping[str, Entry]:
+    """The listener's certificate, and the CA of those whom it lets in."""
+    made = security.certificate(naming.ADMIN_IDENTITY, certificate, key), security.trusted(naming.ADMIN_CA, ca)
+    return {secret.name: Entry.of(secret.name, secret) for secret in made}
+
+
+@lru_cache(maxsize=1024)
+def _cluster(port: int) -> Entry:
+    return clusters.local(ADDRESS, port, "http", naming.ADMIN)
+
+
+@lru_cache(maxsize=16384)
+def _listener(address: str, port: int) -> Entry:
+    host = route_components_pb2.VirtualHost(name=naming.ADMIN, domains=["*"], routes=map(_route, READABLE))
+    manager = hcm_pb2.HttpConnectionManager(
+        stat_prefix=naming.stat_name(naming.ADMIN),
+        route_config=route_pb2.RouteConfiguration(name=naming.ADMIN, virtual_hosts=[host]),
+        http_filters=[listeners.ROUTER],
+    )
+    peer = common_pb2.SubjectAltNameMatcher(
+        san_type=common_pb2.SubjectAltNameMatcher.DNS, matcher=string_pb2.StringMatcher(exact=CLIENT)
+    )
+    chain = listener_components_pb2.FilterChain(
+        transport_socket=security.requiring(security.verified(naming.ADMIN_IDENTITY, naming.ADMIN_CA, peer)),
+        filters=[listeners.network_filter("envoy.filters.network.http_connection_manager", manager)],
+    )
+    return listeners.listener(naming.ADMIN, address, port, base_pb2.INBOUND, [chain])
+
+
+def _route(path: str) -> route_components_pb2.Route:
+    get = string_pb2.StringMatcher(exact="GET")
+    method = route_components_pb2.HeaderMatcher(name=":method", string_match=get)
+    return route_components_pb2.Route(
+        match=route_components_pb2.RouteMatch(path=path, headers=[method]),
+        route=route_components_pb2.RouteAction(cluster=naming.ADMIN),
+    )

@@ -1,0 +1,105 @@
+"""What the API tells of real Envoys, and who else can ask them."""
+
+import json
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from kuma.pki.envoy_admin import Credential
+from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
+from tests.integration.sidecars import Sidecar, Sidecars, sidecars, until
+
+
+@pytest.fixture
+async def cp(tmp_path: Path) -> AsyncIterator[Running]:
+    async with running(tmp_path) as found:
+        await found.apply(MTLS, ALLOW_ALL)
+        yield found
+
+
+@pytest.fixture
+async def mesh(cp: Running, tmp_path: Path) -> AsyncIterator[Sidecars]:
+    async with sidecars(cp, tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+async def api(cp: Running) -> AsyncIterator[httpx.AsyncClient]:
+    port = await cp.parts.api["API server"].port()
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/meshes/default/dataplanes") as client:
+        yield client
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
+async def test_what_an_envoy_runs_and_counts(cp: Running, mesh: Sidecars, api: httpx.AsyncClient, address: str) -> None:
+    web = await mesh.start("web", address=address)
+    found = await api.get("/web-01/xds")
+    assert found.status_code == 200, found.text
+    kinds = {config["@type"].rpartition(".")[2] for config in found.json()["configs"]}
+    assert {"BootstrapConfigDump", "ClustersConfigDump", "ListenersConfigDump", "SecretsConfigDump"} <= kinds
+    assert "EndpointsConfigDump" not in kinds
+    assert f"inbound:{address}:{web.port}" in found.text
+    whole = (await api.get("/web-01/xds?include_eds=true")).json()
+    assert any(config["@type"].endswith("EndpointsConfigDump") for config in whole["configs"])
+    stats = await api.get("/web-01/stats")
+    assert stats.headers["content-type"].startswith("text/plain")
+    assert "cluster.ads_cluster.upstream_cx_total: " in stats.text
+    assert json.loads((await api.get("/web-01/stats?format=json")).text)["stats"]
+    assert "ads_cluster::" in (await api.get("/web-01/clusters")).text
+
+
+async def test_a_dump_holds_neither_keys_nor_tokens(cp: Running, mesh: Sidecars, api: httpx.AsyncClient) -> None:
+    await mesh.start("web", address="127.0.0.2")
+    dump = (await api.get("/web-01/xds")).text
+    token = cp.token(name="web-01").split(".")
+    assert token[1] not in dump
+    assert "PRIVATE KEY" not in dump
+    assert "LS0tLS1CRUdJTiBQUklWQVRF" not in dump  # the same in base64
+    assert '"[redacted]"' in dump
+
+
+async def get(web: Sidecar, path: str, tls: ssl.SSLContext, method: str = "GET") -> int:
+    async with httpx.AsyncClient(verify=tls, trust_env=False) as client:
+        return (await client.request(method, f"https://127.0.0.2:{web.admin}{path}")).status_code
+
+
+def context(credential: Credential, directory: Path, *, show: bool = True) -> ssl.SSLContext:
+    found = ssl.create_default_context(cadata=credential.ca.decode())
+    pair = directory / "pair.pem"
+    pair.write_bytes(credential.certificate + credential.key)
+    if show:
+        found.load_cert_chain(pair)
+    return found
+
+
+async def test_only_a_control_plane_reads_and_nobody_writes(cp: Running, mesh: Sidecars, tmp_path: Path) -> None:
+    web = await mesh.start("web", address="127.0.0.2")
+    ours = cp.parts.envoy_admin_ca.control_plane()
+    assert await get(web, "/stats", context(ours, tmp_path)) == 200
+    assert await get(web, "/quitquitquit", context(ours, tmp_path), "POST") == 404
+    assert await get(web, "/stats", context(ours, tmp_path), "POST") == 404
+    assert await get(web, "/certs", context(ours, tmp_path)) == 404
+    for stranger in (
+        context(ours, tmp_path, show=False),
+        context(cp.parts.envoy_admin_ca.proxy("127.0.0.2"), tmp_path),
+    ):
+        with pytest.raises((httpx.ConnectError, httpx.ReadError, httpx.RemoteProtocolError)):
+            await get(web, "/stats", stranger)
+
+
+async def test_an_envoy_that_does_not_answer(cp: Running, mesh: Sidecars, api: httpx.AsyncClient) -> None:
+    web = await mesh.start("web")
+    missing = await api.get("/nobody/stats")
+    assert missing.status_code == 404
+    pid = web.running.pid
+    envoy = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=True).stdout.split()[0]
+    subprocess.run(["kill", "-9", envoy], check=True)
+
+    async def gone() -> bool:
+        return (await api.get("/web-01/stats")).status_code in (404, 503)
+
+    await until("the answer says that it is gone", gone)
