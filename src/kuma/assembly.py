@@ -29,6 +29,7 @@ from kuma.base.limits import Rate
 from kuma.config import AccessSection, ApiServer, LimitsSection, Settings
 from kuma.pki import serving, tokens
 from kuma.pki.envoy_admin import EnvoyAdminCa
+from kuma.pki.followers import Patience
 from kuma.pki.issuer import Issuer
 from kuma.pki.leftovers import Leftovers
 from kuma.pki.mesh_rules import MeshRules
@@ -64,8 +65,6 @@ from kuma.xds.transitions import Transitions
 log = structlog.get_logger(__name__)
 
 HTTP, HTTPS = "API server", "API server, HTTPS"
-_TRANSITION_GRACE = 15.0
-"""Seconds that a change of a mesh's mutual TLS waits for proxies after a restart; they reconnect within five."""
 _GRACE_AT_START = 60.0
 """Seconds that proxies have to come back after a restart of the control plane."""
 
@@ -144,8 +143,10 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         proxies,
         clock,
         metrics,
-        patience=settings.xds_server.patience_seconds,
-        grace=_TRANSITION_GRACE,
+        Patience(
+            timedelta(seconds=settings.xds_server.patience_seconds),
+            timedelta(seconds=settings.xds_server.absence_seconds),
+        ),
     )
     credentials = Credentials(views, proxies, clock, arrivals.authenticate)
     issuing = Issuing(Issuer(clock), clock, metrics, audit)

@@ -158,6 +158,10 @@ class XdsServer(Section):
         "30s", description="How long a staged change of mutual TLS waits for a proxy that does not acknowledge a step."
     )
 
+    transition_absence: str = Field(
+        "15s", description="How long it waits for a proxy that has lost its connection; they reconnect within seconds."
+    )
+
     streams_per_second: PositiveFloat = Field(1, description="Streams a second that one proxy may open.")
     stream_burst: PositiveInt = Field(20, description="Streams that one proxy may open at once.")
     requests_per_second: PositiveFloat = Field(100, description="Requests a second on one stream; more end it.")
@@ -171,6 +175,10 @@ class XdsServer(Section):
     @property
     def patience_seconds(self) -> float:
         return durations.parse_duration(self.transition_patience).total_seconds()
+
+    @property
+    def absence_seconds(self) -> float:
+        return durations.parse_duration(self.transition_absence).total_seconds()
 
     @property
     def deregistration_seconds(self) -> float:
@@ -268,6 +276,7 @@ def _check(settings: Settings) -> None:
     for name, text in (
         ("dataplaneDeregistrationDelay", server.dataplane_deregistration_delay),
         ("transitionPatience", server.transition_patience),
+        ("transitionAbsence", server.transition_absence),
         ("sendTimeout", server.send_timeout),
     ):
         try:

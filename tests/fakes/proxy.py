@@ -123,9 +123,10 @@ class FakeProxy:
         try:
             self._call = call
             await call.write(discovery_pb2.DeltaDiscoveryRequest(node=self.node, type_url=TypeUrl.CLUSTER))
-            await call.write(discovery_pb2.DeltaDiscoveryRequest(type_url=TypeUrl.LISTENER))
             while (response := await call.read()) is not EOF:
-                for request in self._answers(response):
+                # As Envoy does: listeners once the first clusters are there.
+                first = [] if self.received else [discovery_pb2.DeltaDiscoveryRequest(type_url=TypeUrl.LISTENER)]
+                for request in (*self._answers(response), *first):
                     if not self.silent:
                         async with self._turn:
                             await call.write(request)

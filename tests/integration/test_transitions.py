@@ -168,7 +168,7 @@ async def test_a_hung_proxy_holds_nothing_up_for_long_and_is_named(cp: Running, 
             await cp.apply(mtls(CA_1, CA_2, enabled="ca-2"))
 
             async def named() -> Any:
-                return (await transition(cp)).unresponsive == ("other-01",)
+                return [awaited.name for awaited in (await transition(cp)).unresponsive] == ["other-01"]
 
             await until("the hung proxy is named", named)
             assert not (await transition(cp)).complete

@@ -1,104 +1,245 @@
-"""The staged change of a mesh's mutual TLS, model-checked: random edits, acknowledgements, joins, leaves, restarts.
+"""The staged change of a mesh's mutual TLS, model-checked.
 
-Two invariants: no two connected proxies are ever in TLS states that cannot talk; and what is called complete is what
-was declared, at every connected proxy.
+Random edits, partial and whole acknowledgements, rejections, failed issues, joins, leaves, hangs, lost connections that
+come back with an older state, delays and restarts of the control plane, against two invariants: no two proxies that may
+talk are ever in TLS states that cannot talk, unless one of them has not answered for longer than it is waited for; and
+what is called complete is what was declared, at every proxy.
 """
 
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from kuma.pki.followers import Follower, Patience, judge
 from kuma.pki.transition import Declared, next_position
 from kuma.resources.mesh_transition import Level, Position
 
 AUTHORITIES = ("a", "b", "c")
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+PATIENCE = Patience(timedelta(seconds=30), timedelta(seconds=15))
 
 
-@dataclass(frozen=True)
-class Runs:
-    """What one proxy has acknowledged."""
+@dataclass
+class Proxy:
+    """What an Envoy really runs: as a client and as a server. `fresh` until it has its first whole configuration."""
 
-    level: Level
-    leaf: str
-    roots: frozenset[str]
+    sends: Level = Level.PLAIN
+    accepts: Level = Level.PLAIN
+    leaf: str = ""
+    roots: frozenset[str] = frozenset()
+    fresh: bool = True
+    connected: bool = True
+    hangs: bool = False
+    rejects: bool = False
+    given_up: bool = False
 
-    @classmethod
-    def of(cls, position: Position) -> "Runs":
-        return cls(position.level, position.authority, frozenset(position.roots))
+    @property
+    def answers(self) -> bool:
+        return self.connected and not self.hangs and not self.rejects
+
+    def take(self, position: Position, parts: int = 3) -> None:
+        """Clusters come first, then the secrets, then the listeners."""
+        self.sends = position.level
+        if parts > 1:
+            self.leaf, self.roots = position.authority, frozenset(position.roots)
+        if parts > 2:
+            self.accepts, self.fresh = position.level, False
+
+    def runs(self, position: Position) -> bool:
+        whole = (position.level, position.level, position.authority, frozenset(position.roots))
+        return (self.sends, self.accepts, self.leaf, self.roots) == whole
 
 
-def can_talk(client: Runs, server: Runs) -> bool:
-    if client.level < Level.ENCRYPTING:
-        return server.level < Level.STRICT
-    return server.level > Level.PLAIN and client.leaf in server.roots and server.leaf in client.roots
+def can_talk(client: Proxy, server: Proxy) -> bool:
+    if client.sends < Level.ENCRYPTING:
+        return server.accepts < Level.STRICT
+    return server.accepts > Level.PLAIN and client.leaf in server.roots and server.leaf in client.roots
+
+
+@dataclass
+class World:
+    """The control plane's side is `position`, `complete`, `late` (stored) and `followers` (in memory)."""
+
+    now: datetime
+    declared: Declared
+    position: Position
+    complete: bool
+    proxies: dict[str, Proxy]
+    followers: dict[str, Follower]
+    late: dict[str, datetime | None]
+
+    def advance(self) -> None:
+        verdict = judge(self.followers, self.position, self.now, PATIENCE)
+        self.late = {name: self.followers[name].since for name in verdict.late}
+        for name, proxy in self.proxies.items():
+            gone = not proxy.connected and self.followers[name].left + PATIENCE.absence <= self.now
+            proxy.given_up |= gone or name in verdict.late
+        before = self.position
+        self.position = next_position(before, self.declared, settled=verdict.settled, alone=verdict.alone)
+        self.complete = self.position == before == self.declared.as_position() and verdict.everybody
+        self.take_stock()
+
+    def take_stock(self) -> None:
+        for follower in self.followers.values():
+            if follower.runs != self.position:
+                follower.has_something_to_do(self.now)
+
+    def acknowledge(self, name: str) -> None:
+        self.proxies[name].take(self.position)
+        self.proxies[name].given_up = False
+        self.followers[name].ran(self.position)
 
 
 LISTED = st.sets(st.sampled_from(AUTHORITIES), min_size=1)
 
 
 class Mesh(RuleBasedStateMachine):
-    """The control plane's side is `position`; `proxies` is what each connected proxy runs."""
+    """What may happen to a `World`, in any order."""
 
     @initialize()
     def start(self) -> None:
-        self.declared = Declared()
-        self.position = Position()
-        self.proxies: dict[int, Runs] = {}
+        self.w = World(NOW, Declared(), Position(), True, {}, {}, {})
         self.joined = 0
+
+    def pick(self, data: st.DataObject) -> str:
+        return data.draw(st.sampled_from(sorted(self.w.proxies)))
 
     @rule(level=st.sampled_from([Level.ENCRYPTING, Level.STRICT]), listed=LISTED, data=st.data())
     def edit(self, level: Level, listed: set[str], data: st.DataObject) -> None:
-        self.declared = Declared(level, data.draw(st.sampled_from(sorted(listed))), tuple(sorted(listed)))
+        self.w.declared = Declared(level, data.draw(st.sampled_from(sorted(listed))), tuple(sorted(listed)))
+        self.w.complete = False  # in the same transaction
 
     @rule()
     def turn_off(self) -> None:
-        self.declared = Declared()
+        self.w.declared, self.w.complete = Declared(), False
 
     @rule()
     def join(self) -> None:
         self.joined += 1
-        self.proxies[self.joined] = Runs.of(self.position)
+        name = f"p{self.joined}"
+        self.w.proxies[name], self.w.followers[name] = Proxy(), Follower(left=self.w.now)
+        self.w.followers[name].joined(self.w.now)
+        self.advance()
 
-    @precondition(lambda self: self.proxies)
+    @precondition(lambda self: self.w.proxies)
     @rule(data=st.data())
-    def leave(self, data: st.DataObject) -> None:
-        del self.proxies[data.draw(st.sampled_from(sorted(self.proxies)))]
+    def leave_for_good(self, data: st.DataObject) -> None:
+        name = self.pick(data)
+        del self.w.proxies[name], self.w.followers[name]
 
-    @precondition(lambda self: self.proxies)
+    @precondition(lambda self: self.w.proxies)
+    @rule(data=st.data())
+    def lose_or_find_the_connection(self, data: st.DataObject) -> None:
+        name = self.pick(data)
+        proxy = self.w.proxies[name]
+        proxy.connected = not proxy.connected
+        if proxy.connected:
+            self.w.followers[name].joined(self.w.now)
+        else:
+            self.w.followers[name].gone(self.w.now)
+        self.advance()
+
+    @precondition(lambda self: self.w.proxies)
+    @rule(data=st.data())
+    def hang_or_go_on(self, data: st.DataObject) -> None:
+        proxy = self.w.proxies[self.pick(data)]
+        proxy.hangs = not proxy.hangs
+
+    @precondition(lambda self: self.w.proxies)
+    @rule(data=st.data())
+    def reject_or_repent(self, data: st.DataObject) -> None:
+        proxy = self.w.proxies[self.pick(data)]
+        proxy.rejects = not proxy.rejects
+
+    @precondition(lambda self: self.w.proxies)
+    @rule(data=st.data())
+    def fail_to_serve(self, data: st.DataObject) -> None:
+        follower = self.w.followers[self.pick(data)]
+        follower.unserved = follower.connected and follower.runs != self.w.position
+
+    @precondition(lambda self: self.w.proxies)
+    @rule(data=st.data(), parts=st.integers(1, 2))
+    def take_a_part(self, data: st.DataObject, parts: int) -> None:
+        proxy = self.w.proxies[self.pick(data)]
+        if proxy.answers and not proxy.fresh:
+            proxy.take(self.w.position, parts)
+
+    @precondition(lambda self: self.w.proxies)
     @rule(data=st.data())
     def acknowledge(self, data: st.DataObject) -> None:
-        self.proxies[data.draw(st.sampled_from(sorted(self.proxies)))] = Runs.of(self.position)
+        name = self.pick(data)
+        if self.w.proxies[name].answers and not self.w.followers[name].unserved:
+            self.w.acknowledge(name)
+
+    @rule(steps=st.integers(1, 4))
+    def go_on(self, steps: int) -> None:
+        for _ in range(steps):
+            for name, proxy in self.w.proxies.items():
+                if proxy.answers and not self.w.followers[name].unserved:
+                    self.w.acknowledge(name)
+            self.w.advance()
+
+    @rule(seconds=st.sampled_from([1, 10, 16, 31, 120]))
+    def time_passes(self, seconds: int) -> None:
+        self.w.now += timedelta(seconds=seconds)
+        self.advance()
+
+    @rule()
+    def restart(self) -> None:
+        """What is stored is all that the next control plane knows: also who has ever run something."""
+        known = self.w.position if self.w.complete else None
+        self.w.followers = {
+            name: Follower(left=self.w.now, runs=None if name in self.w.late else known, since=self.w.late.get(name))
+            for name in self.w.proxies
+        }
+        for proxy in self.w.proxies.values():
+            proxy.connected = False
+        self.w.take_stock()
 
     @rule()
     def advance(self) -> None:
-        """Also what a control plane does that has been restarted: the position is all that it knows."""
-        self.position = next_position(self.position, self.declared, settled=self.is_settled(), alone=not self.proxies)
-
-    def is_settled(self) -> bool:
-        return all(runs == Runs.of(self.position) for runs in self.proxies.values())
+        self.w.advance()
 
     @invariant()
     def everybody_can_talk_to_everybody(self) -> None:
-        for client in self.proxies.values():
-            for server in self.proxies.values():
+        counted = [proxy for proxy in self.w.proxies.values() if not proxy.fresh and not proxy.given_up]
+        for client in counted:
+            for server in counted:
                 assert can_talk(client, server), (client, server)
+
+    @invariant()
+    def complete_is_what_was_declared(self) -> None:
+        if self.w.complete:
+            assert self.w.position == self.w.declared.as_position()
+            for name, proxy in self.w.proxies.items():
+                assert proxy.runs(self.w.position), f"{name} accepts or trusts something else"
 
     @rule()
     def it_ends(self) -> None:
-        """If nothing more happens, the declared state is reached in a few steps, and every proxy runs it."""
-        position, proxies = self.position, dict(self.proxies)
+        """If nothing more happens, the declared state is reached, and within bounded time whoever hangs or is away."""
+        mesh = deepcopy(self.w)
+        answering = [name for name, proxy in mesh.proxies.items() if proxy.answers]
+        for follower in mesh.followers.values():
+            follower.unserved = False
+        if mesh.proxies and not answering and any(p.connected for p in mesh.proxies.values()):
+            return  # nobody shows that a step can be taken
         for _ in range(12):
-            proxies = dict.fromkeys(proxies, Runs.of(position))
-            position = next_position(position, self.declared, settled=True, alone=not proxies)
-        assert set(position.roots) == set(self.declared.roots)
-        assert (position.level, position.authority) == (self.declared.level, self.declared.authority)
-        assert next_position(position, self.declared, settled=True) == position
+            for name in answering:
+                mesh.acknowledge(name)
+            mesh.now += timedelta(seconds=6)
+            mesh.advance()
+        assert set(mesh.position.roots) == set(mesh.declared.roots)
+        assert (mesh.position.level, mesh.position.authority) == (mesh.declared.level, mesh.declared.authority)
+        if len(answering) == len(mesh.proxies):
+            assert mesh.complete
 
 
 TestMesh = Mesh.TestCase
-TestMesh.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+TestMesh.settings = settings(max_examples=600, stateful_step_count=60, deadline=None)
 
 
 def test_without_an_authority_nothing_moves() -> None:
@@ -110,3 +251,49 @@ def test_a_hung_proxy_holds_up_only_its_step() -> None:
     first = next_position(Position(), declared, settled=False)
     assert first.level is Level.ACCEPTING
     assert next_position(first, declared, settled=False) == first
+
+
+OLD, NEW = Position(level=Level.STRICT, authority="a", roots=("a",)), Position(
+    level=Level.STRICT, authority="a", roots=("a", "b")
+)  # fmt: skip
+
+
+def follower(*, connected: bool = True, runs: Position | None = OLD, behind: float | None = 0) -> Follower:
+    since = None if behind is None else NOW - timedelta(seconds=behind)
+    return Follower(left=NOW - timedelta(days=1), connected=connected, runs=runs, since=since)
+
+
+def test_a_proxy_that_reconnects_all_the_time_is_given_up_like_one_that_hangs() -> None:
+    restless, good = follower(), follower(runs=NEW, behind=None)
+    for second in range(0, 30, 5):
+        restless.gone(NOW + timedelta(seconds=second))
+        restless.joined(NOW + timedelta(seconds=second + 1))
+        assert not judge({"r": restless, "g": good}, NEW, NOW + timedelta(seconds=second), PATIENCE).settled
+    verdict = judge({"r": restless, "g": good}, NEW, NOW + timedelta(seconds=31), PATIENCE)
+    assert verdict.settled
+    assert verdict.late == ("r",)
+    assert not verdict.everybody
+
+
+def test_a_step_that_nobody_takes_up_is_not_followed_by_another() -> None:
+    rejecting = {name: follower(behind=1000) for name in "xyz"}
+    verdict = judge(rejecting, NEW, NOW, PATIENCE)
+    assert verdict.late == ("x", "y", "z")
+    assert not verdict.settled
+
+
+def test_a_proxy_that_gets_no_certificate_from_us_is_waited_for_for_ever() -> None:
+    unserved = replace(follower(behind=1000), unserved=True)
+    verdict = judge({"u": unserved, "g": follower(runs=NEW, behind=None)}, NEW, NOW, PATIENCE)
+    assert not verdict.settled
+    assert verdict.waiting == ("u",)
+
+
+def test_a_lost_connection_is_no_acknowledgement() -> None:
+    away = follower(behind=5)
+    away.gone(NOW - timedelta(seconds=1))
+    good = follower(runs=NEW, behind=None)
+    assert not judge({"a": away, "g": good}, NEW, NOW, PATIENCE).settled
+    verdict = judge({"a": away, "g": good}, NEW, NOW + timedelta(seconds=15), PATIENCE)
+    assert verdict.settled
+    assert not verdict.everybody

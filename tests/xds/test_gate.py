@@ -41,6 +41,7 @@ async def test_a_flood_of_requests_ends_its_stream_and_no_other(tmp_path: Path) 
                 await web.ask("x")
                 await asyncio.sleep(0.005)
         assert any("requests a second on one stream" in line.get("reason", "") for line in logs)
+        await web.failure()
         assert db.connected
 
 

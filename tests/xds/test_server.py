@@ -12,6 +12,7 @@ from cryptography import x509
 from envoy.service.discovery.v3 import discovery_pb2
 
 from kuma.resources import kinds
+from kuma.resources.mesh_transition import MeshTransitionSpec
 from kuma.xds import naming
 from kuma.xds.entry import TypeUrl
 from tests.fakes.clock import ManualClock
@@ -293,7 +294,8 @@ async def test_a_proxy_that_never_acknowledges_is_named_and_its_mesh_is_not_comp
             async with asyncio.timeout(10):
                 while True:
                     found = await cp.parts.manager.find(key)
-                    if found and (found.spec.unresponsive, found.spec.complete) == (unresponsive, complete):
+                    names = tuple(awaited.name for awaited in found.spec.unresponsive) if found else None
+                    if found and (names, found.spec.complete) == (unresponsive, complete):
                         return
                     await asyncio.sleep(0.01)
 
@@ -304,7 +306,57 @@ async def test_a_proxy_that_never_acknowledges_is_named_and_its_mesh_is_not_comp
         clock.advance(31)
         await until(("web-01",), False)
         await web.disconnect()
+        await cp.disconnected(WEB)
+        clock.advance(5)  # a lost connection is no acknowledgement
+        await until(("web-01",), False)
+        clock.advance(10)  # its Dataplane goes, which it had brought along
         await until((), True)
+
+
+async def test_a_proxy_that_comes_back_with_less_is_not_complete(tmp_path: Path) -> None:
+    async with running(tmp_path) as cp:
+        await cp.apply(MTLS)
+        web = await cp.proxy(WEB)
+        await cp.settled(1)
+        key = kinds.MESH_TRANSITION.key("default", "default")
+
+        async def until(complete: bool) -> MeshTransitionSpec:
+            async with asyncio.timeout(10):
+                while True:
+                    found: MeshTransitionSpec = (await cp.parts.manager.get(key)).spec
+                    if found.complete is complete:
+                        return found
+                    await asyncio.sleep(0.01)
+
+        assert (await until(True)).acknowledged == 1
+        await web.disconnect()
+        again = await cp.proxy(WEB)
+        again.silent = True
+        found = await until(False)
+        assert (found.followers, found.acknowledged) == (1, 0)
+        assert [awaited.name for awaited in found.waiting_for] == ["web-01"]
+
+
+async def test_an_authority_that_nobody_takes_up_is_not_activated(tmp_path: Path) -> None:
+    """All proxies reject the new trust bundle: nothing they could not verify is issued, however long it takes."""
+    clock = ManualClock()
+    async with running(tmp_path, clock) as cp:
+        await cp.apply(MTLS)
+        proxies = [await cp.proxy(WEB), await cp.proxy(BACKEND)]
+        await cp.settled(2)
+        before = cp.parts.views.view("default").position.authority
+        for proxy in proxies:
+            proxy.reject = lambda type_url: "no" if type_url is TypeUrl.SECRET else ""
+        two = MTLS.replace("enabledBackend: ca-1", "enabledBackend: ca-2").replace(
+            "backends: [", "backends: [{name: ca-2, type: builtin}, "
+        )
+        await cp.apply(two)
+        for _ in range(5):
+            await asyncio.sleep(0.1)
+            clock.advance(31)
+        position = cp.parts.views.view("default").position
+        assert position.authority == before
+        assert len(position.roots) == 2
 
 
 async def test_a_proxy_that_has_lost_its_connection_inside_a_change_is_waited_for_a_while(tmp_path: Path) -> None:

@@ -91,8 +91,10 @@ class _KindRoutes:
         mesh = await self._begin(request, "Could not process a resource")
         resource = _parse(await self._context.body(request), self._kind.key(name, mesh))
         outcome = await self._context.manager.put(resource)
-        warnings = {"warnings": outcome.warnings} if outcome.warnings else {}
-        return json_answer(warnings, 201 if outcome.created else 200)
+        said: dict[str, Any] = {"warnings": outcome.warnings} if outcome.warnings else {}
+        if outcome.staged:
+            said["stagedChange"] = True
+        return json_answer(said, 201 if outcome.created else 200)
 
     async def delete(self, request: Request, name: str) -> Response:
         mesh = await self._begin(request, "Could not delete a resource")

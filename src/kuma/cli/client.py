@@ -95,11 +95,10 @@ class Client:
         found: Sequence[Mapping[str, Any]] = self._request("GET", path).json()["items"]
         return found
 
-    def put(self, resource: Resource[Any]) -> tuple[bool, Sequence[str]]:
-        """Create or replace: whether it was created, and the control plane's warnings."""
+    def put(self, resource: Resource[Any]) -> tuple[bool, Mapping[str, Any]]:
+        """Create or replace: whether it was created, and what the control plane says about it."""
         answer = self._request("PUT", _item(resource.key), json=codec.to_universal(resource))
-        body = answer.json() if answer.content else {}
-        return answer.status_code == httpx.codes.CREATED, body.get("warnings", ())
+        return answer.status_code == httpx.codes.CREATED, answer.json() if answer.content else {}
 
     def delete(self, kind: Kind, name: str, mesh: str) -> None:
         """Delete one resource."""

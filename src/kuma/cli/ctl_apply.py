@@ -14,7 +14,7 @@ import yaml
 
 from kuma.base.errors import InvalidResource, KumaError, Misconfigured, Violation
 from kuma.cli.session import Session
-from kuma.resources import codec, kinds
+from kuma.resources import codec
 from kuma.resources.resource import Resource
 
 _VARIABLE = re.compile(r"\{\{\s*([\w.]+)\s*}}")
@@ -46,21 +46,13 @@ def apply(
     session: Session = context.obj
     with session.client() as client:
         for resource in resources:
-            is_mesh = resource.key.kind == kinds.MESH.name
-            before = client.get(kinds.MESH, resource.name, "") if is_mesh else None
-            created, warnings = client.put(resource)
-            for warning in warnings:
+            created, said = client.put(resource)
+            for warning in said.get("warnings", ()):
                 typer.echo(f"Warning: {warning}", err=True)
             typer.echo(f"{resource.key} {'created' if created else 'configured'}")
-            if is_mesh and _staged(before or {}) != _staged(codec.to_universal(resource)):
-                typer.echo(f"A staged change has begun; follow it with: kumactl inspect meshes --watch {resource.name}")
-
-
-def _staged(mesh: Mapping[str, Any]) -> Any:
-    """What of a Mesh is changed step by step: all of its mutual TLS but how long certificates live."""
-    mtls = mesh.get("mtls", {})
-    backends = [{k: v for k, v in b.items() if k not in ("dpCert", "rootChain")} for b in mtls.get("backends", ())]
-    return mtls.get("enabledBackend", ""), backends if mtls.get("enabledBackend") else []
+            if said.get("stagedChange"):
+                mesh = resource.mesh or resource.name
+                typer.echo(f"A staged change has begun; follow it with: kumactl inspect meshes --watch {mesh}")
 
 
 def _text(name: str) -> Iterator[str]:

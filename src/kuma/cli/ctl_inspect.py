@@ -12,7 +12,7 @@ import typer
 
 from kuma.base.errors import Misconfigured
 from kuma.cli import tables
-from kuma.cli.client import Client
+from kuma.cli.client import Client, RequestFailed
 from kuma.cli.ctl_resources import Form, FormOption, MeshOption, as_text
 from kuma.cli.session import Session
 from kuma.resources import durations, kinds
@@ -146,14 +146,10 @@ def _duration(text: str) -> float:
 
 
 def _follow(client: Client, mesh: str, seconds: float) -> None:
-    """Print each step as it comes; ends when the change is complete."""
-    if client.get(kinds.MESH, mesh, "") is None:
-        raise Misconfigured(f'there is no Mesh "{mesh}"')
+    """Print each step as it comes; ends when the change is complete. A control plane that restarts is waited for."""
     end, printed = time.monotonic() + seconds, ""
     while True:
-        found = client.get(kinds.MESH_TRANSITION, mesh, mesh) or {"step": "complete", "complete": True}
-        waiting = ", ".join(found.get("waitingFor", ()))
-        line = found.get("step", "") + (f" (waiting for {waiting})" if waiting else "")
+        found, line = _progress(client, mesh)
         if line != printed:
             typer.echo(line)
             printed = line
@@ -162,6 +158,21 @@ def _follow(client: Client, mesh: str, seconds: float) -> None:
         if time.monotonic() > end:
             raise Misconfigured(f"the change was not complete within {seconds:.0f} seconds")
         time.sleep(_FOLLOW_INTERVAL)
+
+
+def _progress(client: Client, mesh: str) -> tuple[Mapping[str, Any], str]:
+    """Where a change is, and the line that says so."""
+    try:
+        found = client.get(kinds.MESH_TRANSITION, mesh, mesh)
+        if found is None and client.get(kinds.MESH, mesh, "") is None:
+            raise Misconfigured(f'there is no Mesh "{mesh}"')
+    except RequestFailed as error:
+        if error.status:  # an answer, and not one that time would change
+            raise
+        return {}, "the control plane does not answer; waiting for it"
+    if found is None:
+        return {"complete": True}, "complete"
+    return found, tables.progress(found)
 
 
 _FOLLOW_INTERVAL = 0.2

@@ -211,7 +211,9 @@ def affected(items: Iterable[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-MESHES = ("MESH", "mTLS", "STATE", "SINCE", "WAITING FOR", "UNRESPONSIVE", "CA EXPIRATION", "PROBLEMS")
+MESHES = (
+    "MESH", "mTLS", "STATE", "SINCE", "ACKNOWLEDGED", "WAITING FOR", "UNRESPONSIVE", "CA EXPIRATION", "PROBLEMS",
+)  # fmt: skip
 
 
 def meshes(items: Iterable[Mapping[str, Any]], transitions: Mapping[str, Mapping[str, Any]], now: datetime) -> str:
@@ -221,13 +223,46 @@ def meshes(items: Iterable[Mapping[str, Any]], transitions: Mapping[str, Mapping
 
 def _mesh(item: Mapping[str, Any], transition: Mapping[str, Any], now: datetime) -> Row:
     backends = transition.get("backends", ())
+    problems = [f"{b['name']}: {b['problem']}" for b in backends if b.get("problem")]
     return (
         item["name"],
         mtls(item),
         transition.get("step", "off"),
         ago(transition.get("since"), now) if transition.get("since") else "-",
-        ",".join(transition.get("waitingFor", ())) or "-",
-        ",".join(transition.get("unresponsive", ())) or "-",
+        f"{transition.get('acknowledged', 0)}/{transition.get('followers', 0)}",
+        _awaited(transition, "waitingFor", now),
+        _awaited(transition, "unresponsive", now),
         ",".join(f"{b['name']}={date(b.get('notAfter'))}" for b in backends) or "-",
-        "; ".join(f"{b['name']}: {b['problem']}" for b in backends if b.get("problem")) or "-",
+        "; ".join(filter(None, [transition.get("problem", ""), *problems])) or "-",
     )
+
+
+def _awaited(transition: Mapping[str, Any], field: str, now: datetime) -> str:
+    """`web-01 (5s)`, and how many more there are than are named."""
+    found = transition.get(field, ())
+    names = [
+        f"{a['name']} ({ago(a.get('since'), now)}{', not connected' if a.get('absent') else ''})"
+        for a in found[:_NAMED]
+    ]
+    more = len(found) - len(names)
+    if field == "waitingFor":
+        behind = transition.get("followers", 0) - transition.get("acknowledged", 0)
+        more = max(0, behind - len(transition.get("unresponsive", ())) - len(names))
+    return ", ".join([*names, *([f"and {more} more"] if more else ())]) or "-"
+
+
+_NAMED = 5
+
+
+def progress(transition: Mapping[str, Any]) -> str:
+    """One line of `kumactl inspect meshes --watch`."""
+    parts = [transition.get("step", "")]
+    if not transition.get("complete"):
+        parts.append(f"{transition.get('acknowledged', 0)} of {transition.get('followers', 0)} proxies")
+    for field, text in (("waitingFor", "waiting for"), ("unresponsive", "no longer waited for")):
+        names = [awaited["name"] for awaited in transition.get(field, ())]
+        if names:
+            parts.append(f"{text} {', '.join(names[:_NAMED])}{' and more' if len(names) > _NAMED else ''}")
+    if transition.get("problem"):
+        parts.append(transition["problem"])
+    return "; ".join(parts)

@@ -6,7 +6,7 @@ import asyncio
 
 import structlog
 
-from kuma.base.errors import Conflict, NotFound
+from kuma.base.errors import Conflict, NotFound, Unavailable
 from kuma.pki import builtin
 from kuma.pki.authority import AuthorityUnusable
 from kuma.resources import kinds
@@ -47,6 +47,9 @@ class Leftovers:
         guards = [Expect(found.key, found.version) for found in (view.mesh, view.transition)]
         try:
             await self._store.transact([*guards, *(Delete(kinds.SECRET.key(name, view.name)) for name in names)])
+        except Unavailable as error:
+            log.error("secrets of removed authorities not deleted", mesh=view.name, reason=str(error))
+            return
         except (Conflict, NotFound):
             return  # what has changed meanwhile makes us look again
         log.info("secrets of removed authorities deleted", mesh=view.name, secrets=names)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from kuma.base.clock import Clock
-from kuma.base.errors import InvalidResource, NotFound
+from kuma.base.errors import Conflict, InvalidResource, NotFound
 from kuma.pki import builtin, provided, tokens
+from kuma.pki.announcement import announced, staged_part
 from kuma.pki.authority import AuthorityUnusable
 from kuma.resources import kinds
 from kuma.resources.mesh import Backend, MeshSpec
 from kuma.resources.resource import Key, Resource
 from kuma.store.manager import Decision
-from kuma.store.protocol import AnyResource, Create, Store
+from kuma.store.protocol import AnyResource, Create, Expect, Store
 
 
 class MeshRules:
@@ -24,6 +25,7 @@ class MeshRules:
     async def on_put(self, old: Resource[MeshSpec] | None, new: Resource[MeshSpec], store: Store) -> Decision:
         """Roots for builtin backends that have none yet, and the first token signing key."""
         created: list[AnyResource] = []
+        expected: list[Expect] = []
         warnings: list[str] = []
         if old is None and await _find(store, kinds.SECRET.key(tokens.signing_key_name(new.name), new.name)) is None:
             created.append(await tokens.new_signing_key(new.name))
@@ -31,7 +33,9 @@ class MeshRules:
             if backend.type == "provided":
                 warnings += await self._provided(new.name, backend, index, store)
                 continue
-            created += await self._root(new.name, backend, index, store)
+            existing, made = await self._root(new.name, backend, index, store)
+            expected += [Expect(secret.key, secret.version) for secret in existing]
+            created += made
             before = _backend(old, backend.name)
             if before is not None and before.type == "builtin" and before.settings != backend.settings:
                 warnings.append(
@@ -43,25 +47,38 @@ class MeshRules:
                 f'mutual TLS is on and mesh "{new.name}" has no permission: every call between its services '
                 "is denied. Apply a TrafficPermission or MeshTrafficPermission that admits the callers you want"
             )
-        owner = new.key
-        return Decision(tuple(Create(resource, owner) for resource in created), tuple(warnings))
+        staged = staged_part(old) != staged_part(new)
+        operations = [
+            *expected,
+            *(Create(resource, new.key) for resource in created),
+            *(await announced(new.name, store) if staged else ()),
+        ]
+        return Decision(tuple(operations), tuple(warnings), staged=staged)
 
     async def on_delete(self, old: AnyResource, store: Store) -> Decision:
         """Nothing of its own: the store takes away what belongs to the Mesh."""
         return Decision()
 
-    async def _root(self, mesh: str, backend: Backend, index: int, store: Store) -> tuple[Resource[Any], ...]:
+    async def _root(
+        self, mesh: str, backend: Backend, index: int, store: Store
+    ) -> tuple[Sequence[AnyResource], Sequence[AnyResource]]:
+        """The Secrets of the root: the ones that are there, which must stay until the Mesh is stored, or new ones."""
         names = builtin.secret_names(mesh, backend.name)
-        missing = [name for name in names if await _find(store, kinds.SECRET.key(name, mesh)) is None]
-        if not missing:
-            return ()
-        if len(missing) == 1:  # never half of an old pair and half of a new one
+        found = {name: await _find(store, kinds.SECRET.key(name, mesh)) for name in names}
+        existing = [secret for secret in found.values() if secret is not None]
+        if len(existing) == len(names):
+            return existing, ()
+        if any([await _find(store, secret.key) is None for secret in existing]):
+            raise Conflict("the pair was being removed")
+        if existing:  # never half of an old pair and half of a new one
+            missing = next(name for name, secret in found.items() if secret is None)
             raise InvalidResource.of(
                 f"mtls.backends[{index}]",
-                f'Secret "{missing[0]}" is missing while the other half of the pair exists. '
+                f'Secret "{missing}" is missing while the other half of the pair exists. '
                 "Put it back from a backup, or list a backend with another name",
             )
-        return builtin.to_secrets(mesh, backend.name, await builtin.create_root(mesh, backend.settings, self._clock))
+        pair = await builtin.create_root(mesh, backend.settings, self._clock)
+        return (), builtin.to_secrets(mesh, backend.name, pair)
 
     async def _provided(self, mesh: str, backend: Backend, index: int, store: Store) -> tuple[str, ...]:
         """Warnings about a CA that the user provides; refuses one that cannot issue."""

@@ -11,7 +11,7 @@ from cryptography import x509
 
 from kuma.base import aio
 from kuma.base.clock import Clock
-from kuma.base.errors import Conflict
+from kuma.base.errors import Conflict, Unavailable
 from kuma.pki import builtin
 from kuma.pki.rotation import rotation_time
 from kuma.resources.mesh import Backend
@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 
 _LONGEST_PAUSE = 3600.0
 """Seconds; a machine that slept notices within this time."""
+_RETRY = 60.0
 
 
 class Renewals:
@@ -43,10 +44,7 @@ class Renewals:
             for view in [self._views.view(mesh) for mesh in self._views.meshes]:
                 for backend, due in _due(view):
                     left = (due - self._clock.now()).total_seconds()
-                    if left <= 0:
-                        await self._renew(view, backend)
-                    else:
-                        pause = min(pause, left)
+                    pause = min(pause, left if left > 0 else await self._renew(view, backend))
             alarm = aio.spawn(self._alarm(pause), name="renewal of roots")
             try:
                 await self._wake.wait()
@@ -57,17 +55,24 @@ class Renewals:
         await self._clock.sleep(seconds)
         self._wake.set()
 
-    async def _renew(self, view: MeshView, backend: Backend) -> None:
-        """Replace certificate and key in one transaction, if nobody has touched them or the Mesh meanwhile."""
+    async def _renew(self, view: MeshView, backend: Backend) -> float:
+        """Replace certificate and key in one transaction, if nobody has touched them or the Mesh meanwhile.
+
+        Returns the seconds after which to look again, unless a change has been there before.
+        """
         assert view.mesh is not None
         pair = await builtin.create_root(view.name, backend.settings, self._clock)
         secrets = builtin.to_secrets(view.name, backend.name, pair)
         writes = [Update(view.secrets[secret.name].with_spec(secret.spec)) for secret in secrets]
         try:
             await self._store.transact([Expect(view.mesh.key, view.mesh.version), *writes])
+        except Unavailable as error:
+            log.error("root not renewed", mesh=view.name, backend=backend.name, reason=str(error))
+            return _RETRY
         except Conflict:
-            return  # the change that was in the way wakes us again
+            return _LONGEST_PAUSE  # the change that was in the way wakes us again
         log.info("root renewed", mesh=view.name, backend=backend.name)
+        return _LONGEST_PAUSE
 
 
 def _due(view: MeshView) -> Iterator[tuple[Backend, datetime]]:

@@ -8,6 +8,7 @@ from datetime import datetime
 from kuma.base.clock import Clock
 from kuma.base.errors import InvalidResource, NotFound, Violation
 from kuma.pki import backends, provided
+from kuma.pki.announcement import announced
 from kuma.pki.authority import AuthorityUnusable
 from kuma.resources import kinds
 from kuma.resources.mesh import Backend, MeshSpec
@@ -47,7 +48,9 @@ class SecretRules:
                 "data",
                 f'would break mTLS backend "{backend.name}" of Mesh "{mesh.name}", which uses this Secret: {reasons}',
             )
-        return Decision((Expect(mesh.key, mesh.version),))
+        staged = old is None or old.spec != new.spec
+        announcement = await announced(mesh.name, store) if staged else ()
+        return Decision((Expect(mesh.key, mesh.version), *announcement), staged=staged)
 
     async def on_delete(self, old: Resource[SecretSpec], store: Store) -> Decision:
         """Refuse the deletion of what a listed backend is made of."""

@@ -40,14 +40,30 @@ class BackendStatus(Model):
     problem: str = ""
 
 
+class Awaited(Model):
+    """A proxy that does not run what it should: since when, and whether it is connected at all."""
+
+    name: str
+    since: datetime | None = None
+    absent: bool = False
+
+
 class MeshTransitionSpec(Model):
-    """A position, what is being waited for, and how the authorities are."""
+    """A position, the way from and to, who is being waited for, and how the authorities are.
+
+    `followers` counts the proxies that count, `acknowledged` those of them that run the position. `waiting_for` names
+    some of those that hold the next step up; `unresponsive` names all that are no longer waited for.
+    """
 
     position: Position = Position()
+    origin: str = ""
     goal: str = ""
     step: str = ""
     since: datetime | None = None
-    waiting_for: tuple[str, ...] = ()
-    unresponsive: tuple[str, ...] = ()
+    followers: int = 0
+    acknowledged: int = 0
+    waiting_for: tuple[Awaited, ...] = ()
+    unresponsive: tuple[Awaited, ...] = ()
     complete: bool = False
+    problem: str = ""
     backends: tuple[BackendStatus, ...] = ()

@@ -21,6 +21,8 @@ class Decision:
 
     operations: tuple[Operation, ...] = ()
     warnings: tuple[str, ...] = ()
+    staged: bool = False
+    """Whether a staged change of mutual TLS follows."""
 
 
 class Rules(Protocol):
@@ -42,6 +44,7 @@ class Outcome:
     resource: AnyResource
     created: bool
     warnings: tuple[str, ...] = ()
+    staged: bool = False
 
 
 class ResourceManager:
@@ -98,7 +101,7 @@ class ResourceManager:
             stored, *_ = await self.store.transact([write, *decision.operations])
         except NotFound:
             raise missing_mesh(resource.mesh) from None
-        return Outcome(stored, created=old is None, warnings=warnings)
+        return Outcome(stored, created=old is None, warnings=warnings, staged=decision.staged)
 
     async def _decide(self, old: AnyResource | None, new: AnyResource) -> Decision:
         rules = self._rules.get(new.key.kind)

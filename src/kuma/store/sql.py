@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kuma.base import aio
 from kuma.base.clock import Clock
-from kuma.base.errors import AlreadyExists, Conflict, InvalidResource, NotFound, StoreCorrupt
+from kuma.base.errors import AlreadyExists, Conflict, InvalidResource, NotFound, StoreCorrupt, Unavailable
 from kuma.resources import codec, kinds
 from kuma.resources.resource import Key, Resource
 from kuma.store import schema
@@ -81,8 +81,9 @@ class SqlStore:
 
     async def get(self, key: Key) -> AnyResource:
         """See `Store.get`."""
-        async with self._engine.connect() as connection:
-            row = (await connection.execute(sa.select(_resources).where(_is(key)))).mappings().first()
+        with _reached():
+            async with self._engine.connect() as connection:
+                row = (await connection.execute(sa.select(_resources).where(_is(key)))).mappings().first()
         if row is None:
             raise NotFound(f"{key} not found")
         return self._resource(row)
@@ -98,9 +99,10 @@ class SqlStore:
             conditions.append(_resources.c.name.contains(name_contains, autoescape=True))
         query = sa.select(_resources).where(*conditions).order_by(_resources.c.mesh, _resources.c.name)
         count = sa.select(sa.func.count()).select_from(_resources).where(*conditions)
-        async with self._engine.connect() as connection:
-            rows = (await connection.execute(query.offset(offset).limit(limit))).mappings().all()
-            total = (await connection.execute(count)).scalar_one()
+        with _reached():
+            async with self._engine.connect() as connection:
+                rows = (await connection.execute(query.offset(offset).limit(limit))).mappings().all()
+                total = (await connection.execute(count)).scalar_one()
         return Page(tuple(self._resource(row) for row in rows), total)
 
     async def transact(self, operations: Sequence[Operation]) -> tuple[AnyResource, ...]:
@@ -146,14 +148,16 @@ class SqlStore:
 
     def _written(self, task: asyncio.Task[Any]) -> None:
         self._writing.discard(task)
-        task.exception()  # seen, even if the caller has gone away
+        if not task.cancelled():
+            task.exception()  # seen, even if the caller has gone away
 
     async def _transact(self, operations: Sequence[Operation]) -> tuple[AnyResource, ...]:
         async with self._lock:
-            async with self._writer.begin() as connection:
-                transaction = _Transaction(connection, self._clock.now(), self._sealer)
-                await transaction.do_all(operations)
-                revision = await transaction.finish()
+            with _reached():
+                async with self._writer.begin() as connection:
+                    transaction = _Transaction(connection, self._clock.now(), self._sealer)
+                    await transaction.do_all(operations)
+                    revision = await transaction.finish()
             if transaction.changed:
                 commit = Commit(revision, tuple(transaction.changed))
                 for watcher in self._watchers:
@@ -209,6 +213,15 @@ class SqlStore:
 
     def _resource(self, row: sa.RowMapping) -> AnyResource:
         return decode(row, self._sealer)
+
+
+@contextmanager
+def _reached() -> Iterator[None]:
+    """A database that is locked, full or gone is no fault of the request: it may be tried again."""
+    try:
+        yield
+    except OperationalError as error:
+        raise Unavailable(f"the store cannot be used: {error.orig}") from None
 
 
 class _Transaction:

@@ -123,6 +123,7 @@ class IdentityKeeper:
         pause = _RETRY.delay(self._failures)
         self.last_error = str(error)
         log.error("certificate not issued", proxy=self._proxy, reason=str(error), retry_in_seconds=pause)
+        self._on_change()
         return pause
 
     def _until(self, time: datetime) -> float:

@@ -11,7 +11,7 @@ from datetime import datetime
 import structlog
 
 from kuma.base.clock import Clock
-from kuma.base.errors import AlreadyExists, Conflict, KumaError, NotFound
+from kuma.base.errors import AlreadyExists, Conflict, KumaError, NotFound, Unavailable
 from kuma.pki.issuer import Identity
 from kuma.resources import kinds
 from kuma.resources.dataplane_insight import DataplaneInsightSpec, MtlsInsight, Responses, Status, Subscription, Version
@@ -175,6 +175,8 @@ class Insights:
                 continue
             except NotFound:
                 return  # the Dataplane is gone, and its insight with it
+            except Unavailable:
+                break
         log.warning("insight not written", dataplane=str(record.owner))
         self._changed.setdefault(record.key, record)
         self._wake.set()

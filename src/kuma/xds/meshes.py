@@ -53,6 +53,10 @@ class Meshes:
         """Return once a stored resource is part of its mesh's state."""
         await self._views.until(lambda: self._views.holds(resource))
 
+    async def until_listed(self) -> None:
+        """Return once what is stored has been seen."""
+        await self._views.until(lambda: True)
+
     def _changed(self, meshes: frozenset[str]) -> None:
         for mesh in meshes:
             before = self.state(mesh)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 
@@ -39,3 +41,11 @@ class Metrics:
             ["mesh", "backend"],
             registry=registry,
         )
+
+    def forget(self, mesh: str) -> None:
+        """Show nothing more of a mesh that is gone."""
+        for metric in (self.waiting, self.authority_ends, self.issued, self.issue_failures):
+            for values in [sample.labels for family in metric.collect() for sample in family.samples]:
+                if values.get("mesh") == mesh:
+                    with contextlib.suppress(KeyError):
+                        metric.remove(*(values[name] for name in values if name in ("mesh", "backend")))

@@ -83,6 +83,11 @@ class Proxy:
         """Whether the proxy has acknowledged all that it should run now, with an identity as it should be."""
         return not self._outdated and self.keeper.is_current and self.session.converged
 
+    @property
+    def is_unserved(self) -> bool:
+        """Whether this control plane fails to issue the identity that the proxy should have."""
+        return bool(self.keeper.last_error) and not self.keeper.is_current
+
     async def something_to_do(self) -> None:
         """Return once `responses` may have something to say."""
         await self._wake.wait()

@@ -44,6 +44,7 @@ _KEEPALIVE = (
     ("grpc.keepalive_timeout_ms", 15_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),  # or gRPC would stop asking after two
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 100),  # on one connection; Envoy opens one
     ("grpc.max_metadata_size", 16 * 1024),
@@ -115,6 +116,7 @@ class Discovery:
                 return
             # Before anything else of the request is looked at.
             token = _token(context)
+            await self._meshes.until_listed()  # the keys of tokens are known by then
             identity = self._authenticate(arrivals.proxy_key(first.node), token, context.peer())
             proxy = await self._connect(arrivals.presented(first.node), token, identity)
         except TimeoutError:

@@ -68,6 +68,10 @@ class _TypeState:
     def wants(self, name: str) -> bool:
         return self.wildcard or name in self.subscribed
 
+    def is_awaited(self, name: str) -> bool:
+        """Whether an answer about this resource is still to come."""
+        return any(name in content for content in self.pending.values())
+
 
 class Session:
     """The state of one stream. Not shared, not locked: one coroutine owns it."""
@@ -87,6 +91,8 @@ class Session:
         if content is None:  # a nonce of another stream, or one answered before: says nothing about us
             return None
         for name, version in content.items():
+            if state.is_awaited(name) or not state.wants(name):
+                continue  # a later response or request has overtaken this answer: it says nothing of what runs now
             if request.error is None:
                 _acknowledge(state, name, version)
             elif version is not None:
@@ -110,6 +116,7 @@ class Session:
             # The client may subscribe again to what it has lost: it has to be sent even if it was before.
             if name not in request.initial_versions:
                 state.sent.pop(name, None)
+                state.acked.pop(name, None)
             state.missing.discard(name)
         for name in request.unsubscribe:
             state.subscribed.discard(name)
@@ -201,7 +208,16 @@ class Session:
     def converged(self) -> bool:
         """Whether the proxy has acknowledged everything that it should run, in the versions of now."""
         return bool(self._snapshot) and all(
-            self._types[type_url].acked.get(name) == entry.version
+            self._types[type_url].acked.get(name) == entry.version and not self._types[type_url].is_awaited(name)
+            for type_url, entries in self._snapshot.items()
+            for name, entry in entries.items()
+        )
+
+    @property
+    def answered(self) -> bool:
+        """Whether the proxy has answered to everything that it should run, be it by a rejection."""
+        return bool(self._snapshot) and all(
+            entry.version in (self._types[type_url].acked.get(name), self._types[type_url].rejected.get(name))
             for type_url, entries in self._snapshot.items()
             for name, entry in entries.items()
         )

@@ -7,20 +7,23 @@ The position of a mesh is a stored resource, so any control plane goes on from i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from weakref import WeakSet
 
 import structlog
 
 from kuma.base import aio
 from kuma.base.clock import Clock
-from kuma.base.errors import AlreadyExists, Conflict, NotFound
+from kuma.base.errors import AlreadyExists, Conflict, NotFound, Unavailable
+from kuma.pki.followers import Follower, Patience, judge
 from kuma.pki.transition import Declared, next_position, step
 from kuma.resources import kinds
 from kuma.resources.mesh import Backend
-from kuma.resources.mesh_transition import BackendStatus, Level, MeshTransitionSpec, Position
+from kuma.resources.mesh_transition import Awaited, BackendStatus, Level, MeshTransitionSpec, Position
 from kuma.resources.resource import Key, Resource
+from kuma.resources.view import MeshView
 from kuma.store.protocol import Create, Store, Update
 from kuma.store.views import Views
 from kuma.xds.meshes import Meshes, MeshState
@@ -29,11 +32,13 @@ from kuma.xds.proxy import Proxies, Proxy
 
 log = structlog.get_logger(__name__)
 
-_NEVER = datetime.max.replace(tzinfo=UTC)
 _NOTICE = timedelta(days=30)
 """Operators hear of the end of a CA that they provide at least this long before."""
 _NAMED = 20
 """How many proxies that are waited for are named."""
+_PROGRESS = timedelta(seconds=0.5)
+"""How often the progress of a step is written while proxies acknowledge it."""
+_RETRY = timedelta(seconds=1)
 
 
 @dataclass(slots=True)
@@ -42,15 +47,22 @@ class _Run:
 
     since: datetime
     position: Position
+    followers: dict[str, Follower] = field(default_factory=dict)
+    behind: set[str] = field(default_factory=set)
+    """The followers that do not run the position."""
+    late: int = 0
+    """How many of them are no longer waited for."""
+    origin: str = ""
     written: int = 0
-    waiting: dict[Key, datetime] = field(default_factory=dict)
-    """Since when each proxy has something to acknowledge."""
     decisive: tuple[object, object, object] = (None, None, None)
     """What the next step depends on besides the proxies, as it was looked at last."""
 
+    def follower(self, name: str, now: datetime) -> Follower:
+        return self.followers.setdefault(name, Follower(left=now))
+
 
 class Transitions:
-    """Drives all meshes. A proxy that does not acknowledge a step within `patience` is waited for no longer."""
+    """Drives all meshes. Who is waited for, and for how long, `kuma.pki.followers` says."""
 
     def __init__(
         self,
@@ -60,9 +72,7 @@ class Transitions:
         proxies: Proxies,
         clock: Clock,
         metrics: Metrics,
-        *,
-        patience: float,
-        grace: float,
+        patience: Patience,
     ) -> None:
         self._store = store
         self._views = views
@@ -70,11 +80,11 @@ class Transitions:
         self._proxies = proxies
         self._clock = clock
         self._metrics = metrics
-        self._patience = timedelta(seconds=patience)
-        self._grace = timedelta(seconds=grace)
-        self._started = clock.now()
+        self._patience = patience
         self._runs: dict[str, _Run] = {}
-        self._left: dict[Key, datetime] = {}
+        self._have_run: set[Key] = set()
+        self._streams: WeakSet[Proxy] = WeakSet()
+        """The streams that have been noted."""
         self._due: set[str] = set()
         self._look_again: dict[str, datetime] = {}
         self._wake = asyncio.Event()
@@ -83,15 +93,27 @@ class Transitions:
 
     async def run(self) -> None:
         """Drive until cancelled."""
+        await self._remember()
         while True:
             await self._something_to_do()
             due, self._due, now = self._due, set(), self._clock.now()
             due |= {mesh for mesh, time in self._look_again.items() if time <= now}
             for mesh in sorted(due):
                 self._look_again.pop(mesh, None)
-                pause = await self._drive(mesh)
-                if pause is not None:
-                    self._look_again[mesh] = self._clock.now() + timedelta(seconds=pause)
+                try:
+                    again = await self._drive(mesh)
+                except Unavailable as error:
+                    log.error("mutual TLS not taken further", mesh=mesh, reason=str(error))
+                    again = self._clock.now() + _RETRY
+                if again is not None:
+                    self._look_again_at(mesh, again)
+
+    async def _remember(self) -> None:
+        """Whose proxies have run something before this process began: they may be running it still."""
+        page = await self._store.list(kinds.DATAPLANE_INSIGHT.name)
+        self._have_run = {kinds.DATAPLANE.key(insight.name, insight.mesh) for insight in page.items}
+        await self._views.until(lambda: True)
+        self._changed(self._views.meshes)
 
     async def _something_to_do(self) -> None:
         """Return when a mesh is due, because something happened or because it is time to look again."""
@@ -113,98 +135,145 @@ class Transitions:
         await self._clock.sleep(seconds)
         self._wake.set()
 
-    def _changed(self, meshes: frozenset[str]) -> None:
+    def _changed(self, meshes: Iterable[str]) -> None:
         for mesh in meshes:
-            view, run = self._views.view(mesh), self._runs.get(mesh)
+            view = self._views.view(mesh)
             if view.mesh is None:
-                self._runs.pop(mesh, None)
+                self._forget(mesh)
                 continue
-            if run is None or run.position != view.position:
-                now = self._clock.now()
-                waiting = {p.key: now for p in self._proxies if p.key.mesh == mesh and not p.converged}
-                run = self._runs[mesh] = _Run(now, view.position, waiting=waiting)
+            run = self._runs.get(mesh) or self._begin(view)
+            if run.position != view.position:
+                run.position, run.since = view.position, self._clock.now()
+            before = len(run.followers), run.behind
+            self._take_stock(view, run)
+            if before != (len(run.followers), run.behind):
+                self._look_at(mesh)
             run.written = view.transition.version if view.transition else 0
             decisive = (view.mesh, view.secrets, view.transition)
             if any(now is not before for now, before in zip(decisive, run.decisive, strict=True)):
                 run.decisive = decisive
                 self._look_at(mesh)
 
+    def _begin(self, view: MeshView) -> _Run:
+        """Go on from what is stored: where the mesh stands, since when, and who was given up."""
+        now, stored = self._clock.now(), view.transition.spec if view.transition else MeshTransitionSpec()
+        run = self._runs[view.name] = _Run(stored.since or now, view.position, origin=stored.origin)
+        for awaited in stored.unresponsive:
+            run.followers[awaited.name] = Follower(left=awaited.since or now, since=awaited.since or now)
+        return run
+
+    def _take_stock(self, view: MeshView, run: _Run) -> None:
+        """Followers are the Dataplanes whose proxies run something: not the ones that nobody has started yet."""
+        now = self._clock.now()
+        complete = view.transition is not None and view.transition.spec.complete
+        for name in view.dataplanes.keys() - run.followers.keys():
+            key = kinds.DATAPLANE.key(name, view.name)
+            if key in self._have_run:
+                # What was complete is run by all; of anything else nothing is known until they are back.
+                run.followers[name] = Follower(left=now, runs=view.position if complete else None)
+            if (proxy := self._proxies.get(key)) is not None:
+                self._note(run, proxy)
+        for name in run.followers.keys() - view.dataplanes.keys():
+            del run.followers[name]
+            self._have_run.discard(kinds.DATAPLANE.key(name, view.name))
+        run.behind = {name for name, follower in run.followers.items() if follower.runs != run.position}
+        for name in run.behind:
+            run.followers[name].has_something_to_do(now)
+
+    def _forget(self, mesh: str) -> None:
+        if self._runs.pop(mesh, None) is not None:
+            self._metrics.forget(mesh)
+
     def _progressed(self, proxy: Proxy) -> None:
-        mesh, now = proxy.key.mesh, self._clock.now()
-        run = self._runs.get(mesh)
-        if run is None:
+        mesh, run = proxy.key.mesh, self._runs.get(proxy.key.mesh)
+        if run is None or proxy.key.name not in self._meshes.state(mesh).config.view.dataplanes:
             return
-        if proxy.key in self._proxies:
-            self._left.pop(proxy.key, None)
+        was_behind = proxy.key.name in run.behind
+        follower = self._note(run, proxy)
+        is_behind = follower.runs != run.position
+        (run.behind.add if is_behind else run.behind.discard)(proxy.key.name)
+        if is_behind and not was_behind:
+            self._look_at(mesh)  # whoever comes back with less than what is said to be complete
+        elif was_behind and len(run.behind) <= run.late:
+            self._look_at(mesh)
+        elif was_behind or follower.since is not None:
+            now = self._clock.now()
+            soon = now + _PROGRESS if was_behind else follower.given_up_at(self._patience) or now
+            self._look_again_at(mesh, soon)
+
+    def _note(self, run: _Run, proxy: Proxy) -> Follower:
+        """Take in how a proxy is."""
+        now, key = self._clock.now(), proxy.key
+        follower = run.follower(key.name, now)
+        speaking = self._proxies.get(key)
+        if speaking is not proxy:
+            if speaking is None:
+                follower.gone(now)
+            return follower
+        if not follower.connected or proxy not in self._streams:
+            self._streams.add(proxy)
+            self._have_run.add(key)
+            follower.joined(now)
+        follower.unserved = proxy.is_unserved
+        if proxy.converged:
+            follower.ran(self._meshes.state(key.mesh).config.view.position)
         else:
-            self._left[proxy.key] = now
-        if proxy.key not in self._proxies or proxy.converged:
-            run.waiting.pop(proxy.key, None)
-            if not run.waiting:
-                self._look_at(mesh)
-        elif proxy.key not in run.waiting:
-            run.waiting[proxy.key] = now
-            self._look_again[mesh] = min(self._look_again.get(mesh, _NEVER), now + self._patience)
-            self._wake.set()
+            follower.has_something_to_do(now)
+        return follower
 
     def _look_at(self, mesh: str) -> None:
         self._due.add(mesh)
         self._wake.set()
 
-    async def _drive(self, mesh: str) -> float | None:
-        """Take a step if one is due; returns the seconds to look again after, None if only an event can matter."""
+    def _look_again_at(self, mesh: str, time: datetime) -> None:
+        earliest = self._look_again.get(mesh)
+        if earliest is None or time < earliest:
+            self._look_again[mesh] = time
+            self._wake.set()
+
+    async def _drive(self, mesh: str) -> datetime | None:
+        """Take a step if one is due; returns when to look again, None if only an event can matter."""
         run, state = self._runs.get(mesh), self._meshes.state(mesh)
-        view = state.config.view
+        view, now = state.config.view, self._clock.now()
         if run is None or view.mesh is None:
             return None
-        self._left = {k: time for k, time in self._left.items() if k.mesh != mesh or k.name in view.dataplanes}
-        declared, now = _declared(state), self._clock.now()
-        wait = self._wait(mesh, run, now)
-        following = next_position(view.position, declared, settled=wait is None, alone=self._is_alone(mesh, now))
-        late = self._late(run, now)
-        complete = following == declared.as_position() == view.position and not run.waiting
+        declared, verdict = _declared(state), judge(run.followers, view.position, now, self._patience)
+        run.late = len(verdict.late)
+        following = next_position(view.position, declared, settled=verdict.settled, alone=verdict.alone)
+        complete = following == declared.as_position() == view.position and verdict.everybody
+        goal = _goal(declared, state)
+        if complete:
+            run.origin = goal
         spec = MeshTransitionSpec(
             position=following,
-            goal=_goal(declared, state),
+            origin=run.origin or _PLAINTEXT,
+            goal=goal,
             step="complete" if complete else step(following, declared),
             since=run.since if following == view.position else now,
-            waiting_for=tuple(sorted({key.name for key in run.waiting} - set(late))[:_NAMED]),
-            unresponsive=late[:_NAMED],
+            followers=len(run.followers),
+            acknowledged=len(run.followers) - len(run.behind) if following == view.position else 0,
+            waiting_for=_awaited(run, verdict.waiting[:_NAMED]),
+            unresponsive=_awaited(run, verdict.late),
             complete=complete,
+            problem=self._problem(mesh, run),
             backends=_backends(state, now),
         )
-        self._metrics.waiting.labels(mesh).set(len(run.waiting))
+        self._metrics.waiting.labels(mesh).set(len(verdict.waiting) + len(verdict.late))
         for backend in spec.backends:
             if backend.not_after is not None:
                 self._metrics.authority_ends.labels(mesh, backend.name).set(backend.not_after.timestamp())
         await self._write(mesh, run, view.transition, spec)
-        pauses = (wait, *((soon - now).total_seconds() for soon in _ends_of_ease(state) if soon > now))
-        return min((pause for pause in pauses if pause is not None), default=None)
+        alarms = (verdict.look_again, *(soon for soon in _ends_of_ease(state) if soon > now))
+        return min((alarm for alarm in alarms if alarm is not None), default=None)
 
-    def _wait(self, mesh: str, run: _Run, now: datetime) -> float | None:
-        """Seconds for which proxies are still waited for; None if all have acknowledged or their time is up."""
-        ends = max((since + self._patience for since in run.waiting.values()), default=now)
-        ends = max((ends, *self._absences(mesh)))
-        return (ends - now).total_seconds() if ends > now else None
-
-    def _absences(self, mesh: str) -> Iterator[datetime]:
-        """Until when to wait for proxies that have lost their connection, to this process or to the one before.
-
-        They go on running what they have acknowledged last, and are back within seconds; if not, they are given up.
-        """
-        keys = (kinds.DATAPLANE.key(name, mesh) for name in self._views.view(mesh).dataplanes)
-        for key in keys:
-            if key not in self._proxies:
-                yield self._left.get(key, self._started) + self._grace
-
-    def _late(self, run: _Run, now: datetime) -> tuple[str, ...]:
-        """The proxies whose time is up."""
-        return tuple(sorted(key.name for key, since in run.waiting.items() if since + self._patience <= now))
-
-    def _is_alone(self, mesh: str, now: datetime) -> bool:
-        """Whether no proxy of the mesh can be running anything."""
-        connected = any(proxy.key.mesh == mesh for proxy in self._proxies)
-        return not connected and all(end <= now for end in self._absences(mesh))
+    def _problem(self, mesh: str, run: _Run) -> str:
+        """Why the control plane itself holds a step up."""
+        unserved = sorted(name for name, follower in run.followers.items() if follower.unserved)
+        if not unserved:
+            return ""
+        proxy = self._proxies.get(kinds.DATAPLANE.key(unserved[0], mesh))
+        reason = proxy.keeper.last_error if proxy else ""
+        return f"{len(unserved)} proxies get no certificate, such as {unserved[0]}: {reason}"
 
     async def _write(
         self, mesh: str, run: _Run, old: Resource[MeshTransitionSpec] | None, spec: MeshTransitionSpec
@@ -215,16 +284,31 @@ class Transitions:
             return  # a mesh without mutual TLS has nothing to tell
         key = kinds.MESH_TRANSITION.key(mesh, mesh)
         operation = Update(replace(old, spec=spec)) if old else Create(Resource(key, spec), kinds.MESH.key(mesh))
-        if old is None or old.spec.position != spec.position or spec.unresponsive != old.spec.unresponsive:
-            log.info("mutual TLS", mesh=mesh, step=spec.step, unresponsive=spec.unresponsive)
-        for backend in spec.backends:
-            if backend.problem and (old is None or backend not in old.spec.backends):
-                log.warning("authority has a problem", mesh=mesh, backend=backend.name, problem=backend.problem)
+        self._log(mesh, old.spec if old else MeshTransitionSpec(), spec)
         try:
             (stored,) = await self._store.transact([operation])
         except (Conflict, AlreadyExists, NotFound):
             return  # another control plane was faster, or the mesh has gone: the view will say
         run.written = max(run.written, stored.version)  # nothing more is decided until the view has it
+
+    @staticmethod
+    def _log(mesh: str, old: MeshTransitionSpec, new: MeshTransitionSpec) -> None:
+        late = [awaited.name for awaited in new.unresponsive]
+        if (old.position, old.complete) != (new.position, new.complete) or late != [a.name for a in old.unresponsive]:
+            log.info("mutual TLS", mesh=mesh, step=new.step, unresponsive=late[:_NAMED])
+        if new.problem and new.problem != old.problem:
+            log.error("mutual TLS is held up", mesh=mesh, problem=new.problem)
+        for backend in new.backends:
+            if backend.problem and backend not in old.backends:
+                log.warning("authority has a problem", mesh=mesh, backend=backend.name, problem=backend.problem)
+
+
+def _awaited(run: _Run, names: Iterable[str]) -> tuple[Awaited, ...]:
+    found = ((name, run.followers[name]) for name in names)
+    return tuple(Awaited(name=name, since=f.since, absent=not f.connected) for name, f in found)
+
+
+_PLAINTEXT = "mutual TLS off"
 
 
 def _declared(state: MeshState) -> Declared:
@@ -269,4 +353,4 @@ def _ends_of_ease(state: MeshState) -> Iterator[datetime]:
 
 def _goal(declared: Declared, state: MeshState) -> str:
     backend = state.config.view.enabled_backend
-    return f"{backend.mode} with {backend.type}/{backend.name}" if backend else "mutual TLS off"
+    return f"{backend.mode} with {backend.type}/{backend.name}" if backend else _PLAINTEXT

@@ -1,0 +1,35 @@
+"""A staged change is announced in the transaction that brings it about: nobody is told "complete" in between."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kuma.base.errors import NotFound
+from kuma.resources import kinds
+from kuma.resources.mesh import MeshSpec
+from kuma.resources.mesh_transition import MeshTransitionSpec
+from kuma.resources.resource import Resource
+from kuma.store.protocol import Create, Expect, Operation, Store, Update
+
+BEGUN = "beginning"
+
+
+async def announced(mesh: str, store: Store) -> tuple[Operation, ...]:
+    """What marks the transition of a mesh as begun. What drives it says more within an instant."""
+    key = kinds.MESH_TRANSITION.key(mesh, mesh)
+    try:
+        stored = await store.get(key)
+    except NotFound:
+        return (Create(Resource(key, MeshTransitionSpec(step=BEGUN)), kinds.MESH.key(mesh)),)
+    if not stored.spec.complete:
+        return (Expect(key, stored.version),)
+    spec = stored.spec.model_copy(update={"complete": False, "step": BEGUN})
+    return (Update(stored.with_spec(spec)),)
+
+
+def staged_part(mesh: Resource[MeshSpec] | None) -> Any:
+    """What of a Mesh is changed step by step: all of its mutual TLS but how long certificates live, and timeouts."""
+    mtls = mesh.spec.mtls if mesh else None
+    if mtls is None or mtls.enabled is None:
+        return None
+    return mtls.enabled_backend, [b.model_copy(update={"dp_cert": None, "root_chain": None}) for b in mtls.backends]

@@ -1,0 +1,95 @@
+"""Who follows a mesh's position, who is waited for, and who is given up. Pure, but for the notes it keeps.
+
+A step needs everybody to run the present position; but a proxy that does not answer may hold a change up for a bounded
+time only, however often it reconnects, and once in the whole change. Two things are never overruled by time: a proxy
+that the control plane itself fails to serve, and a position that nobody at all has taken up; both are the step's fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from kuma.resources.mesh_transition import Position
+
+
+class Patience(NamedTuple):
+    """How long to wait for a proxy that does not answer, and for one that has lost its connection."""
+
+    answer: timedelta
+    absence: timedelta
+
+
+@dataclass(slots=True)
+class Follower:
+    """What is known of the proxy of one Dataplane. `left` is since when it is not connected, if it is not."""
+
+    left: datetime
+    connected: bool = False
+    runs: Position | None = None
+    """The last position that it is known to run whole; None if that is not known."""
+    since: datetime | None = None
+    """Since when it does not run what it should. Reconnecting does not begin this anew, nor does the next step."""
+    unserved: bool = False
+    """The control plane fails to issue its identity."""
+
+    def joined(self, now: datetime) -> None:
+        """A stream has begun: the proxy runs what it ran before, whatever that is."""
+        self.connected, self.runs, self.unserved, self.since = True, None, False, self.since or now
+
+    def ran(self, position: Position) -> None:
+        """It has acknowledged all of a position."""
+        self.runs, self.since, self.unserved = position, None, False
+
+    def has_something_to_do(self, now: datetime) -> None:
+        """What it should run has changed, or it has not acknowledged that yet."""
+        self.since = self.since or now
+
+    def gone(self, now: datetime) -> None:
+        """Its stream has ended. It goes on running what it has."""
+        self.connected, self.left, self.unserved = False, now, False
+
+    def given_up_at(self, patience: Patience) -> datetime | None:
+        """When to wait for it no longer; None if it runs what it should."""
+        if self.since is None or self.unserved:
+            return None
+        answer = self.since + patience.answer
+        return answer if self.connected else min(answer, self.left + patience.absence)
+
+
+class Verdict(NamedTuple):
+    """How a position is followed. `look_again` is when the answer may be another without anything having happened."""
+
+    settled: bool
+    alone: bool
+    everybody: bool
+    waiting: tuple[str, ...]
+    late: tuple[str, ...]
+    look_again: datetime | None
+
+
+def judge(followers: Mapping[str, Follower], position: Position, now: datetime, patience: Patience) -> Verdict:
+    """Whether a position is followed well enough to go on from it.
+
+    `settled`: nobody is waited for, and somebody has taken it up. `alone`: there is nobody to be careful of.
+    `everybody`: all run it, the ones that are not connected too, as far as is known.
+    """
+    behind = {name: follower for name, follower in followers.items() if follower.runs != position}
+    ends = {name: follower.given_up_at(patience) for name, follower in followers.items()}
+    late = tuple(sorted(name for name, end in ends.items() if end is not None and end <= now))
+    waiting = tuple(sorted(behind.keys() - set(late)))
+    # Somebody has to show that the position can be taken up at all, or be away for so long that nobody is harmed.
+    forgotten = [follower.left + patience.answer for follower in followers.values() if not follower.connected]
+    alone = len(forgotten) == len(followers) and all(time <= now for time in forgotten)
+    shown = any(follower.connected and follower.runs == position for follower in followers.values())
+    alarms = [time for time in (*ends.values(), *forgotten) if time is not None and time > now]
+    return Verdict(
+        settled=not waiting and (shown or alone),
+        alone=alone,
+        everybody=not behind and not late,
+        waiting=waiting,
+        late=late,
+        look_again=min(alarms, default=None),
+    )
