@@ -59,6 +59,7 @@ from kuma.xds.issuing import Issuing
 from kuma.xds.meshes import Meshes
 from kuma.xds.metrics import Metrics
 from kuma.xds.proxy import Proxies, Proxy
+from kuma.xds.publisher import Publisher
 from kuma.xds.server import Discovery, DiscoveryServer
 from kuma.xds.transitions import Transitions
 
@@ -148,6 +149,7 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
             timedelta(seconds=settings.xds_server.absence_seconds),
         ),
     )
+    publisher = Publisher(store, views, proxies, arrivals, clock)
     credentials = Credentials(views, proxies, clock, arrivals.authenticate)
     issuing = Issuing(Issuer(clock), clock, metrics, audit)
     stream_limits = StreamLimits(
@@ -233,7 +235,7 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
     api = _api_servers(settings.api_server, create_app(context), certificate)
     handout = Handout(manager, views, xds.port, certificate.ca.read_bytes())
     dp = HttpServer(
-        create_bootstrap_app(handout.answer, _limits(settings.dp_server.limits), clock),
+        create_bootstrap_app(handout.answer, publisher.withdraw, _limits(settings.dp_server.limits), clock),
         host,
         settings.dp_server.port,
         tls=(certificate.chain, certificate.key),
@@ -249,6 +251,7 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         ("insights", insights),
         ("mesh views", views),
         ("departures", departures),
+        ("publisher", publisher),
         ("transitions", transitions),
         ("credentials", credentials),
         ("renewals", Renewals(store, views, clock)),

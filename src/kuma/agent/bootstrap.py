@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 
 _RETRY = Backoff(first=1.0, last=10.0)
 _TIMEOUT = 10.0
+_FAREWELL = 2.0
+"""Seconds that the end of a proxy waits for the control plane."""
 
 
 class BootstrapRefused(KumaError):
@@ -106,6 +108,19 @@ async def fetch(control_plane: ControlPlane, workload: Workload, envoy_version: 
                 pause = _RETRY.delay(failures)
                 log.warning("no bootstrap yet", reason=str(error), retry_in_seconds=pause)
                 await clock.sleep(pause)
+
+
+async def withdraw(control_plane: ControlPlane, workload: Workload) -> None:
+    """Say that the proxy is about to end; returns when its callers have been told, or nobody could be asked to."""
+    body = {"mesh": workload.mesh, "name": workload.name, "dataplaneToken": workload.token}
+    try:
+        async with httpx.AsyncClient(verify=control_plane.verification(), timeout=_FAREWELL, trust_env=False) as client:
+            answer = await client.post(f"{control_plane.address.rstrip('/')}/withdraw", json=body)
+    except httpx.HTTPError as error:
+        log.warning("callers not told that the proxy ends", reason=str(error) or type(error).__name__)
+        return
+    if not answer.is_success:  # an older control plane, or a Dataplane that is gone already
+        log.warning("callers not told that the proxy ends", reason=answer.text.strip()[:300])
 
 
 async def _ask(client: httpx.AsyncClient, address: str, body: Mapping[str, Any]) -> bytes:

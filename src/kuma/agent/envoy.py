@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ _PR_SET_PDEATHSIG = 1
 _PATIENCE = 5.0
 """Seconds between asking Envoy to end and making it end."""
 _POLL = 0.2
+_TOLD = 0.5
+"""Seconds until callers that were told to go elsewhere do so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,11 @@ def version(binary: Path) -> str:
 class Envoy:
     """Runs until Envoy ends by itself or is told to."""
 
-    def __init__(self, options: EnvoyOptions, bootstrap: bytes, clock: Clock) -> None:
+    def __init__(
+        self, options: EnvoyOptions, bootstrap: bytes, clock: Clock, withdraw: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
         self._options = options
+        self._withdraw = withdraw
         self._bootstrap = bootstrap
         self._clock = clock
         self._drain = asyncio.Event()
@@ -124,8 +129,10 @@ class Envoy:
         )
 
     async def _drain_connections(self, exited: asyncio.Task[int]) -> None:
-        """Let what is under way end: accept nothing new, wait until all connections are closed."""
+        """Let what is under way end: have callers sent elsewhere, accept nothing new, wait for connections to close."""
         log.info("draining", at_most_seconds=self._options.drain)
+        await _first(exited, self._end.wait(), self._withdraw())
+        await _first(exited, self._end.wait(), self._clock.sleep(_TOLD))
         deadline = self._clock.now().timestamp() + self._options.drain
         async with httpx.AsyncClient(base_url=self._admin(), timeout=2.0, trust_env=False) as admin:
             with contextlib.suppress(httpx.HTTPError):

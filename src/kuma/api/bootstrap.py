@@ -11,9 +11,10 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from kuma.api import limits
+from kuma.api import limits, withdrawal
 from kuma.api.answers import BodyTooLarge, BodyTooSlow, json_answer, parse_object, read_body
 from kuma.api.limits import Limits
+from kuma.api.withdrawal import Withdraw
 from kuma.base.clock import Clock
 from kuma.base.errors import InvalidResource, NotFound
 from kuma.resources import codec, kinds, parsing
@@ -61,10 +62,11 @@ class Refused(Exception):
     """The request cannot be answered; the client prints the text and does not try again."""
 
 
-def create_bootstrap_app(answer: Answer, limit: Limits, clock: Clock) -> FastAPI:
+def create_bootstrap_app(answer: Answer, withdraw: Withdraw, limit: Limits, clock: Clock) -> FastAPI:
     """The application of the data plane server."""
     app = FastAPI(title="Kuma data plane server", docs_url=None, redoc_url=None, openapi_url=None)
     limits.install(app, limit, clock)
+    withdrawal.install(app, withdraw)
 
     @app.post("/bootstrap")
     async def bootstrap(request: Request) -> Response:

@@ -19,15 +19,21 @@ def spawn(coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
 
 
 async def stop(tasks: Iterable[asyncio.Task[Any]], *, patience: float = 5.0) -> None:
-    """Cancel `tasks`, wait up to `patience` seconds, and log by name the ones that do not end."""
-    pending = {task for task in tasks if not task.done()}
+    """Cancel `tasks`, wait up to `patience` seconds, and log by name the ones that do not end.
+
+    How they ended is for whoever has looked before: errors of tasks that are stopped count as seen.
+    """
+    everything = tuple(tasks)
+    pending = {task for task in everything if not task.done()}
     for task in pending:
         task.cancel()
-    if not pending:
-        return
-    _, stuck = await asyncio.wait(pending, timeout=patience)
-    for task in stuck:
-        log.error("task does not stop", task=task.get_name(), after_seconds=patience)
+    if pending:
+        _, stuck = await asyncio.wait(pending, timeout=patience)
+        for task in stuck:
+            log.error("task does not stop", task=task.get_name(), after_seconds=patience)
+    for task in everything:
+        if task.done() and not task.cancelled():
+            task.exception()
 
 
 class Component(Protocol):

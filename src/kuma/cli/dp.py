@@ -147,7 +147,7 @@ async def _run(control_plane: bootstrap.ControlPlane, described: Workload, optio
         fetched = await fetching
     except asyncio.CancelledError:
         return 0  # stopped before there was anything to end
-    proxy = envoy.Envoy(options, fetched, clock)
+    proxy = envoy.Envoy(options, fetched, clock, lambda: bootstrap.withdraw(control_plane, described))
     for number in _SIGNALS:
         loop.add_signal_handler(number, proxy.stop)
     return await proxy.run()

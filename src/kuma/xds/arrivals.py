@@ -19,6 +19,7 @@ from kuma.resources.dataplane_insight import EnvoyVersion, KumaDpVersion, Versio
 from kuma.resources.resource import Key, Resource
 from kuma.store.manager import ResourceManager
 from kuma.store.views import Views
+from kuma.xds import publication
 
 REGISTERED = "kuma.io/registered-by"
 """Label of a Dataplane that its proxy has brought along: it is removed when the proxy leaves."""
@@ -141,8 +142,11 @@ class Arrivals:
         self, dataplane: Resource[DataplaneSpec], stored: Resource[DataplaneSpec] | None
     ) -> Resource[DataplaneSpec]:
         # One that was created through the API stays what it is: not removed when the proxy leaves.
-        labels = dict(stored.labels) if stored else {**dataplane.labels, REGISTERED: BY_PROXY}
-        outcome = await self._manager.put(replace(dataplane, labels=labels))
+        if stored is not None:
+            arrived = replace(dataplane, labels=dict(stored.labels))
+        else:
+            arrived = publication.withdrawn(replace(dataplane, labels={**dataplane.labels, REGISTERED: BY_PROXY}))
+        outcome = await self._manager.put(arrived)
         return outcome.resource
 
 

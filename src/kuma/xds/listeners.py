@@ -20,7 +20,8 @@ from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
-from google.protobuf import message
+from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
+from google.protobuf import message, wrappers_pb2
 
 from kuma.policy.permissions import Admission
 from kuma.xds import naming, security
@@ -29,18 +30,27 @@ from kuma.xds.entry import Entry
 
 _INSPECTION = timedelta(seconds=1)
 _HTTP_RBAC = "envoy.filters.http.rbac"
+_NOBODY = rbac_pb2.RBAC(action=rbac_pb2.RBAC.ALLOW)
 ROUTER = hcm_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=security.packed(router_pb2.Router()))
 """The last link of every HTTP filter chain."""
 
 
 def inbound(
-    mesh: str, address: str, port: int, cluster: str, protocol: str, admission: Admission | None, strict: bool
+    mesh: str,
+    address: str,
+    port: int,
+    cluster: str,
+    protocol: str,
+    admission: Admission | None,
+    strict: bool,
+    sealed: bool = False,
 ) -> Entry:
     """The listener of one inbound.
 
     Without `admission` it is plaintext. With it, and `strict`, it is mutual TLS and admits only these. With it and not
     strict it tells three kinds of callers apart: mesh TLS (by the ALPN that our callers offer), which the same rules
-    admit; a workload's own TLS, which is passed on as it is; and plaintext. Each has its own statistics.
+    admit; a workload's own TLS, which is passed on as it is; and plaintext. Each has its own statistics. `sealed`
+    refuses the latter two: nobody is admitted, and callers of the mesh do not encrypt yet.
     """
     name = naming.inbound_listener(address, port)
     if admission is None:
@@ -54,6 +64,10 @@ def inbound(
     foreign.filter_chain_match.transport_protocol = "tls"
     plaintext = _plaintext(name, cluster, protocol, "_plaintext")
     plaintext.filter_chain_match.transport_protocol = "raw_buffer"
+    if sealed:
+        for chain in (foreign, plaintext):
+            refusal = network_rbac_pb2.RBAC(rules=_NOBODY, stat_prefix=f"{naming.stat_name(name)}.{chain.name}.")
+            chain.filters.insert(0, network_filter("envoy.filters.network.rbac", refusal))
     return listener(name, address, port, base_pb2.INBOUND, [mutual, foreign, plaintext])
 
 
@@ -103,19 +117,31 @@ def outbound(address: str, port: int, tags: Mapping[str, str], protocol: str) ->
         # What the workload itself claims of its callers is dropped: identity is the server's to establish.
         chain.filters.append(_http(name, cluster, hcm_pb2.HttpConnectionManager.SANITIZE))
     else:
-        chain.filters.append(_tcp(cluster))
+        chain.filters.append(_tcp(cluster, attempts=_ATTEMPTS))
     return listener(name, address, port, base_pb2.OUTBOUND, [chain])
 
 
 def outbound_routes(address: str, port: int, service: str, tags: Mapping[str, str]) -> Entry:
-    """The routes of an HTTP outbound."""
-    action = route_components_pb2.RouteAction(cluster=naming.service_cluster(tags))
+    """The routes of an HTTP outbound. A request that has reached nobody is sent to another endpoint: it did nothing."""
+    action = route_components_pb2.RouteAction(cluster=naming.service_cluster(tags), retry_policy=_RETRY_ELSEWHERE)
     action.timeout.SetInParent()
     route = route_components_pb2.Route(match=_EVERYTHING, route=action)
     return _routes(naming.outbound_listener(address, port), service, route)
 
 
 _EVERYTHING = route_components_pb2.RouteMatch(prefix="/")
+_ATTEMPTS = 4
+_RETRY_ELSEWHERE = route_components_pb2.RetryPolicy(
+    retry_on="connect-failure,refused-stream,reset-before-request",
+    num_retries=wrappers_pb2.UInt32Value(value=_ATTEMPTS - 1),
+    host_selection_retry_max_attempts=5,
+    retry_host_predicate=[
+        route_components_pb2.RetryPolicy.RetryHostPredicate(
+            name="envoy.retry_host_predicates.previous_hosts",
+            typed_config=security.packed(previous_hosts_pb2.PreviousHostsPredicate()),
+        )
+    ],
+)
 
 
 def _inbound_http(name: str, cluster: str) -> listener_components_pb2.Filter:
@@ -123,7 +149,7 @@ def _inbound_http(name: str, cluster: str) -> listener_components_pb2.Filter:
 
     Values that the caller sent are replaced (SANITIZE_SET), so the header can be trusted.
     """
-    deny_all = http_rbac_pb2.RBAC(rules=rbac_pb2.RBAC(action=rbac_pb2.RBAC.ALLOW))
+    deny_all = http_rbac_pb2.RBAC(rules=_NOBODY)
     access = hcm_pb2.HttpFilter(name=_HTTP_RBAC, typed_config=security.packed(deny_all))
     return _http(name, cluster, hcm_pb2.HttpConnectionManager.SANITIZE_SET, access)
 
@@ -148,8 +174,9 @@ def _http(
     return network_filter("envoy.filters.network.http_connection_manager", manager)
 
 
-def _tcp(cluster: str, statistics: str = "") -> listener_components_pb2.Filter:
+def _tcp(cluster: str, statistics: str = "", attempts: int = 1) -> listener_components_pb2.Filter:
     proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=naming.stat_name(cluster) + statistics, cluster=cluster)
+    proxy.max_connect_attempts.value = attempts
     return network_filter("envoy.filters.network.tcp_proxy", proxy)
 
 

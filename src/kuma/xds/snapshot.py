@@ -17,7 +17,7 @@ from kuma.resources.dataplane import DataplaneSpec, Inbound, Networking
 from kuma.resources.mesh_transition import Level
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
-from kuma.xds import administration, clusters, listeners, security
+from kuma.xds import administration, clusters, listeners, publication, security
 from kuma.xds.entry import Entry, TypeUrl
 from kuma.xds.session import Snapshot
 
@@ -107,9 +107,11 @@ class MeshConfig:
         listed = permissions.NOBODY if http and admission is not None else admission
         yield TypeUrl.CLUSTER, cluster
         strict = self.level is Level.STRICT
+        # On the way between plaintext and mutual TLS callers cannot be told apart; where nobody is admitted, nobody is.
+        sealed = self.level is Level.ACCEPTING and admission is not None and not admission.principals
         yield (
             TypeUrl.LISTENER,
-            _inbound(self.view.name, address, inbound.port, cluster.name, inbound.protocol, listed, strict),
+            _inbound(self.view.name, address, inbound.port, cluster.name, inbound.protocol, listed, strict, sealed),
         )
         if http:
             service = inbound.service
@@ -162,18 +164,19 @@ def _members(view: MeshView, previous: MeshConfig | None) -> tuple[_Inbounds, Ma
     inbounds, found = {}, dict[str, list[Member]]()
     for name, resource in view.dataplanes.items():
         made = known.get(name)
-        inbounds[name] = made if made and made[0] is resource else (resource, tuple(_inbounds(resource.spec.net)))
+        inbounds[name] = made if made and made[0] is resource else (resource, tuple(_inbounds(resource)))
         for service, member in inbounds[name][1]:
             found.setdefault(service, []).append(member)
     return inbounds, {service: tuple(members) for service, members in found.items()}
 
 
-def _inbounds(networking: Networking) -> Iterator[tuple[str, Member]]:
+def _inbounds(resource: Resource[DataplaneSpec]) -> Iterator[tuple[str, Member]]:
+    networking, published = resource.spec.net, publication.is_published(resource)
     for inbound in networking.inbound:
         address = networking.advertised_address or dataplanes.listen_address(networking, inbound)
         yield (
             inbound.service,
-            Member(_sorted(inbound.tags), inbound.protocol, (address, inbound.port), inbound.is_ready),
+            Member(_sorted(inbound.tags), inbound.protocol, (address, inbound.port), published and inbound.is_ready),
         )
 
 
