@@ -62,6 +62,7 @@ from kuma.xds.proxy import Proxies, Proxy
 from kuma.xds.publisher import Publisher
 from kuma.xds.server import Discovery, DiscoveryServer
 from kuma.xds.transitions import Transitions
+from kuma.xds.turnover import Turnover
 
 log = structlog.get_logger(__name__)
 
@@ -150,6 +151,7 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         ),
     )
     publisher = Publisher(store, views, proxies, arrivals, clock)
+    turnover = Turnover(views, meshes, proxies, clock, patience=settings.xds_server.patience_seconds)
     credentials = Credentials(views, proxies, clock, arrivals.authenticate)
     issuing = Issuing(Issuer(clock), clock, metrics, audit)
     stream_limits = StreamLimits(
@@ -252,6 +254,7 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         ("mesh views", views),
         ("departures", departures),
         ("publisher", publisher),
+        ("turnover", turnover),
         ("transitions", transitions),
         ("credentials", credentials),
         ("renewals", Renewals(store, views, clock)),

@@ -44,18 +44,22 @@ def inbound(
     admission: Admission | None,
     strict: bool,
     sealed: bool = False,
+    callers: str = "",
 ) -> Entry:
     """The listener of one inbound.
 
     Without `admission` it is plaintext. With it, and `strict`, it is mutual TLS and admits only these. With it and not
     strict it tells three kinds of callers apart: mesh TLS (by the ALPN that our callers offer), which the same rules
     admit; a workload's own TLS, which is passed on as it is; and plaintext. Each has its own statistics. `sealed`
-    refuses the latter two: nobody is admitted, and callers of the mesh do not encrypt yet.
+    refuses the latter two: nobody is admitted, and callers of the mesh do not encrypt yet. `callers` stands for what
+    the callers' leaves say: connections from before are drained when it is another.
     """
     name = naming.inbound_listener(address, port)
     if admission is None:
         return listener(name, address, port, base_pb2.INBOUND, [_plaintext(name, cluster, protocol, "")])
     mutual = _mutual(mesh, name, cluster, protocol, admission)
+    if callers:
+        mutual.metadata.filter_metadata["io.kuma"].update({"callers": callers})
     if strict:
         return listener(name, address, port, base_pb2.INBOUND, [mutual])
     mutual.filter_chain_match.transport_protocol = "tls"
