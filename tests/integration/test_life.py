@@ -18,7 +18,7 @@ from demo.processes import Processes
 from demo.processes import until as until_sync
 from demo.resources import BACKEND, WEB
 from kuma.resources import kinds
-from soak.__main__ import Traffic
+from soak.traffic import Traffic
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
 from tests.integration.sidecars import Sidecar, Sidecars, sidecars, traffic, until
 
