@@ -171,9 +171,9 @@ class Soak:
         if self._current is not None and not is_let_in(port, self._current, caller):
             self.wrong.append(f"the CA in use was refused after: {change.what}")
         listed = json.loads(self.mesh.kumactl("get", "mesh", "default", "-o", "json"))["mtls"]["backends"]
-        trusted = [self._authority(backend["name"]) for backend in listed]
+        trusted = {found.root for backend in listed if (found := self._authority(backend["name"]))}
         for old in self.retired[-3:]:
-            if old not in trusted and is_let_in(port, old, caller):
+            if old.root not in trusted and is_let_in(port, old, caller):
                 self.wrong.append(f"a retired CA was let in after: {change.what}")
         self.counts["looked at"] += 1
 

@@ -27,6 +27,11 @@ class Provided:
     chain: bytes
     key: bytes
 
+    @property
+    def root(self) -> bytes:
+        """The topmost certificate: whoever trusts it trusts every intermediate under it."""
+        return certificate_pem(x509.load_pem_x509_certificates(self.chain)[-1])
+
 
 class Root:
     """A root of a user's own, and intermediates under it."""

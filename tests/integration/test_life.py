@@ -197,7 +197,7 @@ def mesh_with(authority: str, mode: str = "STRICT") -> str:
     return f"{{type: Mesh, name: default, mtls: {{enabledBackend: {authority}, backends: [{backend}]}}}}"
 
 
-def test_a_control_plane_killed_inside_a_change_and_again_while_it_resumes(tmp_path: Path) -> None:
+def test_a_control_plane_killed_inside_a_change_and_stopped_while_it_resumes(tmp_path: Path) -> None:
     """Whoever takes over goes on from the stored position; no request fails, each being a new TLS handshake."""
     changes = [
         mesh_with("ca-1"), mesh_with("ca-2"), mesh_with("ca-2", "PERMISSIVE"), "{type: Mesh, name: default}",
@@ -220,10 +220,10 @@ def test_a_control_plane_killed_inside_a_change_and_again_while_it_resumes(tmp_p
             for text, delay in zip(changes, random.Random(5).choices(range(0, 60, 5), k=len(changes)), strict=True):
                 mesh.write("mesh.yaml", text)
                 mesh.kumactl("apply", "-f", "mesh.yaml")
-                for pause in (delay / 1000, delay / 100):
+                for pause, how in ((delay / 1000, signal.SIGKILL), (delay / 100, signal.SIGTERM)):
                     time.sleep(pause)
                     processes.forget(control_plane)
-                    control_plane.kill()
+                    control_plane.send_signal(how)
                     control_plane.wait()
                     control_plane = mesh.start_control_plane()
                 mesh.kumactl("inspect", "meshes", "--watch", "default", "--timeout", "60s")

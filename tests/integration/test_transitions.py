@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from kuma.base import aio
 from kuma.resources import kinds
+from soak.authorities import Provided, Root, is_let_in
 from tests.fakes import cas
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
 from tests.integration.sidecars import Sidecar, Sidecars, exchange, sidecars, traffic, until
@@ -119,6 +121,81 @@ async def test_another_authority_with_the_old_one_kept_or_removed(cp: Running, m
     (root,) = (await transition(cp)).position.roots
     stored = await cp.parts.manager.get(kinds.SECRET.key("default.ca-builtin-cert-ca-2", "default"))
     assert root.encode() == stored.spec.data, "nothing retired is trusted any more"
+
+
+async def builtin_pair(cp: Running, name: str) -> Provided:
+    parts = [f"default.ca-builtin-{part}-{name}" for part in ("cert", "key")]
+    return Provided(*[(await cp.parts.manager.get(kinds.SECRET.key(part, "default"))).spec.data for part in parts])
+
+
+async def lets_in(sidecar: Sidecar, authority: Provided) -> bool:
+    return await asyncio.to_thread(is_let_in, sidecar.port, authority, "spiffe://default/web")
+
+
+@pytest.mark.parametrize("others", ["kept", "removed"])
+async def test_a_retired_authority_is_let_in_nowhere_once_the_change_is_complete(
+    cp: Running, mesh: Sidecars, others: str
+) -> None:
+    await cp.apply(mtls(CA_1, CA_2, enabled="ca-1"))
+    web, backend = await pair(mesh)
+    first = await builtin_pair(cp, "ca-1")
+    assert await lets_in(backend, first), "the attempt itself is right"
+    await changed_under_traffic(cp, web, mtls(*([CA_1] if others == "kept" else []), CA_2, enabled="ca-2"))
+    assert await lets_in(backend, await builtin_pair(cp, "ca-2"))
+    assert await lets_in(backend, first) is (others == "kept"), "what is listed is trusted, and nothing else"
+
+
+async def test_every_request_is_a_handshake_and_http_survives_changes_too(
+    cp: Running, mesh: Sidecars, tmp_path: Path
+) -> None:
+    await cp.apply(MTLS)
+    web, _ = await pair(mesh)
+    await mesh.start("shop")
+    client = await mesh.start("client", calls=("shop",))
+    assert await until("client reaches shop", lambda: client.call("shop")) == 200
+
+    async def handshakes() -> int:
+        async with httpx.AsyncClient(trust_env=False) as admin:
+            found = await admin.get(f"http://127.0.0.1:{web.admin}/stats?filter=cluster.backend.ssl.handshake")
+        return int(found.text.rpartition(": ")[2])
+
+    before = await handshakes()
+    async with traffic(lambda: web.talk("backend")) as plain, traffic(lambda: client.call("shop")) as http:
+        await asyncio.sleep(0.5)
+        assert await handshakes() - before >= len(plain) - 1
+        for declared in (PERMISSIVE, mtls(CA_2, enabled="ca-2"), OFF, mtls(RSA, enabled="ca-rsa"), MTLS):
+            await change(cp, declared)
+            await asyncio.sleep(0.2)
+    assert set(plain) == {b"backend:hello"}
+    assert set(http) == {200}
+
+
+async def test_another_intermediate_under_the_same_root_and_again_before_the_first_has_come(
+    cp: Running, mesh: Sidecars
+) -> None:
+    root = Root("a root of their own")
+    authorities = [root.intermediate(name) for name in ("one", "two", "three")]
+
+    async def provide(authority: Provided) -> None:
+        await secret(cp, "cert", authority.chain.decode())
+        await secret(cp, "key", authority.key.decode())
+
+    await provide(authorities[0])
+    await cp.apply(mtls(PROVIDED, enabled="own"))
+    web, backend = await pair(mesh)
+    async with traffic(lambda: web.talk("backend")) as answers:
+        await provide(authorities[1])
+        await provide(authorities[2])
+
+        async def complete() -> Any:
+            issued = {proxy.keeper.identity.chain_pem for proxy in cp.parts.proxies if proxy.keeper.identity}
+            middle = authorities[2].chain.split(b"-----END CERTIFICATE-----")[0]
+            return (await transition(cp)).complete and all(middle in chain for chain in issued)
+
+        await until("all leaves are of the third intermediate", complete)
+        await asyncio.sleep(0.3)
+    assert set(answers) == {b"backend:hello"}
+    assert await lets_in(backend, authorities[2])
 
 
 async def test_other_content_in_the_secrets_of_a_provided_authority(
