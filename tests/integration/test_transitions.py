@@ -14,6 +14,7 @@ import pytest
 
 from kuma.base import aio
 from kuma.resources import kinds
+from kuma.resources.mesh_transition import Level
 from soak.authorities import Provided, Root, is_let_in
 from tests.fakes import cas
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
@@ -264,6 +265,32 @@ async def test_a_hung_proxy_holds_nothing_up_for_long_and_is_named(cp: Running, 
         return (await transition(cp)).complete
 
     await until("it is brought up to date when it returns", complete)
+
+
+async def test_a_permission_taken_away_acts_while_callers_still_send_plaintext(cp: Running, mesh: Sidecars) -> None:
+    """A hung proxy holds the mesh up where inbounds accept both; nobody is admitted any more, so nobody is let in."""
+    await cp.apply(OFF)
+    web, _ = await pair(mesh)
+    other = await mesh.start("other", protocol="tcp")
+    envoy = int(Path(f"/proc/{other.running.pid}/task/{other.running.pid}/children").read_text().split()[0])
+    os.kill(envoy, signal.SIGSTOP)
+    try:
+        await cp.apply(MTLS)
+
+        async def accepting() -> bool:
+            return cp.parts.views.view("default").position.level == Level.ACCEPTING
+
+        await until("inbounds accept both", accepting)
+        assert await web.talk("backend") == b"backend:hello"
+        await cp.delete(ALLOW_ALL)
+
+        async def refused() -> bool:
+            return b"backend" not in await web.talk("backend")
+
+        await until("nobody is let in", refused, seconds=3)
+        assert await accepting(), "the hung proxy still holds the mesh up"
+    finally:
+        os.kill(envoy, signal.SIGCONT)
 
 
 async def test_permissive_admits_all_three_kinds_of_callers(cp: Running, mesh: Sidecars, tmp_path: Path) -> None:
