@@ -115,7 +115,7 @@ class DemoMesh:
         paths = [a.replace("=", f"={self.home}/", 1) if "-file=" in a else a for a in arguments]
         return self.processes.start(f"kuma-dp-{service}", [BIN / program, *paths], self.environment)
 
-    def kumactl(self, *arguments: str, stdin: str | None = None) -> str:
+    def kumactl(self, *arguments: str, stdin: str | None = None, timeout: float = 60) -> str:
         """What a `kumactl` command prints.
 
         Raises:
@@ -128,7 +128,7 @@ class DemoMesh:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=timeout,
             check=False,
         )
         if done.returncode:

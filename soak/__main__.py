@@ -75,12 +75,15 @@ class Soak:
             self._disturb(change)
         if random.random() < 0.2 and not change.dwell:
             return  # the next change comes on top of this one
-        self.mesh.kumactl("inspect", "meshes", "--watch", "default", "--timeout", "150s")
+        self._follow()
         self.counts["transitions complete"] += 1
-        time.sleep(change.dwell)
         if change.dwell:
-            self.mesh.kumactl("inspect", "meshes", "--watch", "default", "--timeout", "150s")
+            time.sleep(change.dwell)
+            self._follow()
         self._look(change)
+
+    def _follow(self) -> None:
+        self.mesh.kumactl("inspect", "meshes", "--watch", "default", "--timeout", "150s", timeout=170)
 
     def _apply(self, change: Change) -> None:
         self.mesh.write("change.yaml", change.text())

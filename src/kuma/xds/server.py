@@ -42,6 +42,7 @@ _KEEPALIVE = (
     # A proxy whose machine has vanished is noticed within half a minute.
     ("grpc.keepalive_time_ms", 15_000),
     ("grpc.keepalive_timeout_ms", 15_000),
+    ("grpc.http2.ping_timeout_ms", 15_000),  # what counts if the machine goes on and only the proxy hangs
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),  # or gRPC would stop asking after two
