@@ -188,6 +188,18 @@ def test_a_port_in_use(mesh: DemoMesh, tmp_path: Path) -> None:
         assert f"set {variable}" in done.stderr.splitlines()[-1]
 
 
+def test_every_port_in_use_is_told_in_one_sentence(mesh: DemoMesh, tmp_path: Path) -> None:
+    mine = {**mesh.environment, "KUMA_GENERAL_WORK_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [BIN / "kuma-cp", "run"], env={**os.environ, **mine}, capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("20")]  # but the log's
+    assert len(errors) == 5, done.stderr
+    assert all(line.startswith("Error: cannot listen on 127.0.0.1:") for line in errors)
+    assert all(": Address already in use. Stop the other program, or set KUMA_" in line for line in errors)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "complaint"),
     [
