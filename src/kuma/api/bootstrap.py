@@ -15,7 +15,7 @@ from kuma.api import limits
 from kuma.api.answers import BodyTooLarge, BodyTooSlow, json_answer, parse_object, read_body
 from kuma.api.limits import Limits
 from kuma.base.clock import Clock
-from kuma.base.errors import InvalidResource, NotFound
+from kuma.base.errors import AccessDenied, InvalidResource, NotFound, Unauthenticated
 from kuma.resources import codec, kinds, parsing
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
@@ -86,7 +86,7 @@ def create_bootstrap_app(answer: Answer, limit: Limits, clock: Clock) -> FastAPI
             return Response("the request did not come in time", 408, media_type="text/plain")
         except NotFound as error:
             return Response(str(error), 404, media_type="text/plain")
-        except (Refused, InvalidResource) as error:
+        except (Refused, InvalidResource, Unauthenticated, AccessDenied) as error:
             return Response(str(error), 422, media_type="text/plain")
         return _answer(request, made, brought)
 
