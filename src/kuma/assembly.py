@@ -235,7 +235,7 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         AdminClient(meshes, proxies, envoy_admin_ca.control_plane),
     )
     api = _api_servers(settings.api_server, create_app(context), certificate)
-    handout = Handout(manager, views, xds.port, certificate.ca.read_bytes())
+    handout = Handout(manager, views, arrivals, xds.port, certificate.ca.read_bytes())
     dp = HttpServer(
         create_bootstrap_app(handout.answer, publisher.withdraw, _limits(settings.dp_server.limits), clock),
         host,

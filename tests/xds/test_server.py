@@ -90,7 +90,7 @@ async def test_turning_mtls_off_and_on(cp: Running) -> None:
     ("token", "reason"),
     [
         ("", "a dataplane token is required"),
-        ("nonsense", "the token does not hold"),
+        ("nonsense", "the token is damaged, or no token at all; make a new one with `kumactl generate"),
     ],
 )
 async def test_without_a_valid_token_there_is_nothing(cp: Running, token: str, reason: str) -> None:

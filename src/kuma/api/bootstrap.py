@@ -16,7 +16,7 @@ from kuma.api.answers import BodyTooLarge, BodyTooSlow, json_answer, parse_objec
 from kuma.api.limits import Limits
 from kuma.api.withdrawal import Withdraw
 from kuma.base.clock import Clock
-from kuma.base.errors import InvalidResource, NotFound
+from kuma.base.errors import AccessDenied, InvalidResource, NotFound, Unauthenticated
 from kuma.resources import codec, kinds, parsing
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
@@ -88,7 +88,7 @@ def create_bootstrap_app(answer: Answer, withdraw: Withdraw, limit: Limits, cloc
             return Response("the request did not come in time", 408, media_type="text/plain")
         except NotFound as error:
             return Response(str(error), 404, media_type="text/plain")
-        except (Refused, InvalidResource) as error:
+        except (Refused, InvalidResource, Unauthenticated, AccessDenied) as error:
             return Response(str(error), 422, media_type="text/plain")
         return _answer(request, made, brought)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 import yaml
 
+from kuma.base import urls
 from kuma.base.errors import Misconfigured
 from kuma.cli import ctl_config, tables
 from kuma.cli.client import Client
@@ -66,13 +66,15 @@ def add(
     Example: kumactl config control-planes add --name prod --address http://localhost:5681
     """
     session: Session = context.obj
-    config = session.config()
+    config = session.config(may_begin=True)
     if not overwrite and any(plane.name == name for plane in config.control_planes):
         raise Misconfigured(
             f'Control Plane with name "{name}" already exists. Use --overwrite to replace an existing one.'
         )
-    if urlsplit(address).scheme not in ("http", "https"):
-        raise Misconfigured(f"--address {address}: has to be an http or https URL")
+    try:
+        urls.split(address, "http", "https")
+    except ValueError as error:
+        raise Misconfigured(f"--address {address}: {error}") from None
     server = ApiServer(
         url=address,
         ca_cert_file=str(Path(ca_cert_file).absolute()) if ca_cert_file else "",
@@ -106,7 +108,8 @@ def _check_authentication(server: ApiServer) -> None:
 
 def _check(server: ApiServer) -> None:
     """Ask who it is, and, with a token, whether it holds."""
-    client = Client(server.url, _CHECK_TIMEOUT, server.ca_cert_file, server.request_headers)
+    remedy = "Correct --address, or add it without asking it: --skip-check"
+    client = Client(server.url, _CHECK_TIMEOUT, server.ca_cert_file, server.request_headers, remedy)
     try:
         index = client.index()
         if server.auth_type:

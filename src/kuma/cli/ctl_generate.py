@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from kuma.base.errors import Misconfigured
 from kuma.cli.ctl_resources import MeshOption
 from kuma.cli.session import Session
+from kuma.resources import kinds, parsing
 
 
 class KeyForm(StrEnum):
@@ -58,10 +59,13 @@ def dataplane_token(
         if not equals:
             raise Misconfigured(f"--tag {text}: has to be name=value")
         tags.setdefault(key, []).extend(values.split(","))
+    parsing.check_key(kinds.DATAPLANE.key(name or "any", mesh))
     request = {"name": name, "mesh": mesh, "tags": tags, "type": proxy_type, "validFor": valid_for}
     session: Session = context.obj
     with session.client() as client:
         typer.echo(client.token("dataplane", request), nl=False)
+    if not (name or tags):
+        typer.echo(f'Warning: without --name and --tag the token holds for every Dataplane of mesh "{mesh}"', err=True)
 
 
 @app.command("user-token")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from kuma.base.errors import Misconfigured
-from kuma.cli import tables
+from kuma.cli import paths, tables
 from kuma.cli.client import Client, RequestFailed
 from kuma.cli.ctl_resources import Form, FormOption, MeshOption, as_text
 from kuma.cli.session import Session
@@ -98,13 +98,13 @@ def dataplane(
 
     Example: kumactl inspect dataplane web-01 --type config-dump
     """
-    base = f"/meshes/{mesh}/dataplanes/{name}"
+    key = kinds.DATAPLANE.key(name, mesh)
     session: Session = context.obj
     with session.client() as client:
         if view is View.POLICIES:
-            typer.echo(tables.policies(client.items(f"{base}/policies")))
+            typer.echo(tables.policies(client.items_of(key, "policies")))
         else:
-            typer.echo(client.text(f"{base}/{_PATHS[view]}"), nl=False)
+            typer.echo(client.text_of(key, _PATHS[view]), nl=False)
 
 
 @app.command()
@@ -115,7 +115,7 @@ def services(context: typer.Context, mesh: MeshOption = "default", output: FormO
     """
     session: Session = context.obj
     with session.client() as client:
-        items = client.list_whole(f"/meshes/{mesh}/service-insights")
+        items = client.list_whole(paths.within(mesh, "service-insights"))
     if output is Form.TABLE:
         typer.echo(tables.services(items))
     else:
@@ -131,7 +131,7 @@ def _policy(kind: Kind) -> None:
     ) -> None:
         session: Session = context.obj
         with session.client() as client:
-            typer.echo(tables.affected(client.items(f"/meshes/{mesh}/{kind.path}/{name}/dataplanes")))
+            typer.echo(tables.affected(client.items_of(kind.key(name, mesh), "dataplanes")))
 
 
 for _kind in (kinds.TRAFFIC_PERMISSION, kinds.MESH_TRAFFIC_PERMISSION):

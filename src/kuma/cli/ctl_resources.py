@@ -12,7 +12,7 @@ import typer
 import yaml
 
 from kuma.base.errors import Misconfigured
-from kuma.cli import tables
+from kuma.cli import paths, tables
 from kuma.cli.client import RequestFailed
 from kuma.cli.session import Session
 from kuma.resources import kinds
@@ -79,7 +79,7 @@ def get(
 
 def _certificates(session: Session, mesh: str, output: Form) -> None:
     with session.client() as client:
-        items = client.list_whole(f"/meshes/{mesh}/certificates")
+        items = client.list_whole(paths.within(mesh, "certificates"))
     if output is Form.TABLE:
         typer.echo(tables.certificates(items))
     else:

@@ -36,7 +36,7 @@ def run(app: Callable[[], object]) -> NoReturn:
     try:
         app()
     except aio.ComponentFailed as error:
-        fail(error.__cause__ if isinstance(error.__cause__, KumaError) else error)
+        fail(*(cause for cause in error.causes if isinstance(cause, KumaError)), otherwise=error)
     except KumaError as error:
         fail(error)
     except KeyboardInterrupt:
@@ -44,7 +44,8 @@ def run(app: Callable[[], object]) -> NoReturn:
     sys.exit(0)
 
 
-def fail(error: Exception) -> NoReturn:
-    """Say what is wrong and end."""
-    typer.echo(f"Error: {error}", err=True)
+def fail(*errors: Exception, otherwise: Exception | None = None) -> NoReturn:
+    """Say what is wrong and end; `otherwise` is told if there is nothing else to tell."""
+    for error in errors or (otherwise,):
+        typer.echo(f"Error: {error}", err=True)
     sys.exit(1)

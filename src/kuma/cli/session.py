@@ -25,12 +25,24 @@ class Session:
 
     def __init__(self, config_file: Path | None, *, no_config: bool, timeout: str) -> None:
         self.path = ctl_config.location(config_file)
+        self._chosen = config_file is not None
         self._no_config = no_config
         self._timeout = timeout
 
-    def config(self) -> Config:
-        """The configuration in effect."""
-        return ctl_config.default() if self._no_config else ctl_config.load(self.path)
+    def config(self, *, may_begin: bool = False) -> Config:
+        """The configuration in effect; a file that was asked for has to exist, unless it `may_begin` here.
+
+        Raises:
+            Misconfigured: it does not, or cannot be read or understood.
+        """
+        if self._no_config:
+            return ctl_config.default()
+        if self._chosen and not may_begin and not self.path.exists():
+            raise Misconfigured(
+                f"--config-file {self.path}: No such file or directory. "
+                "It is begun with: kumactl --config-file FILE config control-planes add"
+            )
+        return ctl_config.load(self.path)
 
     @contextmanager
     def client(self) -> Iterator[Client]:
@@ -40,10 +52,10 @@ class Session:
             seconds = durations.parse_go_duration(self._timeout).total_seconds()
         except ValueError as error:
             raise Misconfigured(f"--api-timeout {error}") from None
+        client = Client(server.url, seconds, server.ca_cert_file, server.request_headers)
         url = urlsplit(server.url)
         if url.scheme == "http" and "authorization" in server.request_headers and not _is_here(url.hostname or ""):
             typer.echo(f"Warning: the token is sent to {url.hostname} in the clear; use an https address", err=True)
-        client = Client(server.url, seconds, server.ca_cert_file, server.request_headers)
         try:
             yield client
         finally:

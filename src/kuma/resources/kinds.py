@@ -19,6 +19,10 @@ def _nothing(_: Any) -> Iterable[Any]:
     return ()
 
 
+def _nothing_in_mesh(_: Any, mesh: str) -> Iterable[Any]:
+    return ()
+
+
 def _as_it_is(spec: Any) -> Any:
     return spec
 
@@ -32,6 +36,7 @@ class Kind:
     """One kind of resource: its names in files, paths and commands, and its rules.
 
     `nested`: in the Universal form, too, what it says stands under `spec`.
+    `validate_in_mesh` has the rules that depend on the name of the mesh.
     `admin_only`: read and written by administrators; `admin_writes`: written by them, read by users.
     `shown` makes of a spec what readers see; `meant` makes of what a user sends, and of what is stored, what is to be.
     """
@@ -43,6 +48,7 @@ class Kind:
     plural: str
     spec: type[Model]
     validate: Callable[[Any], Iterable[Violation]] = _nothing
+    validate_in_mesh: Callable[[Any, str], Iterable[Violation]] = _nothing_in_mesh
     warnings: Callable[[Any], Iterable[str]] = _nothing
     not_implemented: frozenset[str] = frozenset()
     admin_only: bool = False
@@ -71,7 +77,8 @@ MESH = Kind(
 )  # fmt: skip
 DATAPLANE = Kind(
     "Dataplane", "Mesh", "dataplanes", "dataplane", "dataplanes", dataplane.DataplaneSpec,
-    validate=dataplane.validate, not_implemented=dataplane.NOT_IMPLEMENTED,
+    validate=dataplane.validate, validate_in_mesh=dataplane.validate_names,
+    not_implemented=dataplane.NOT_IMPLEMENTED,
 )  # fmt: skip
 DATAPLANE_INSIGHT = Kind(
     "DataplaneInsight", "Mesh", "dataplane-insights", "dataplane-insight", "dataplane-insights",
@@ -111,10 +118,28 @@ def by_name(name: str) -> Kind:
     """The kind called `name`, as in a resource's `type`.
 
     Raises:
-        InvalidResource: there is none; names the ones that exist.
+        InvalidResource: there is none; names the ones that users may write.
     """
     try:
         return _BY_NAME[name]
     except KeyError:
-        known = ", ".join(sorted(kind.name for kind in ALL))
-        raise InvalidResource.of("type", f'unknown resource type "{name}". Known types: {known}') from None
+        raise _unknown(name) from None
+
+
+def declarable(name: str) -> Kind:
+    """The kind called `name`, if users may declare resources of it.
+
+    Raises:
+        InvalidResource: there is none, or the control plane alone writes it.
+    """
+    kind = by_name(name)
+    if kind is CONFIG:
+        raise _unknown(name)
+    if kind.read_only:
+        raise InvalidResource.of("type", f"{name} is written by the control plane only")
+    return kind
+
+
+def _unknown(name: str) -> InvalidResource:
+    known = ", ".join(sorted(kind.name for kind in ALL if not kind.read_only))
+    return InvalidResource.of("type", f'unknown resource type "{name[:100]}". Known types: {known}')

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, StrictInt
+from pydantic import BeforeValidator, Field, StrictInt
+from pydantic_core import PydanticCustomError
 
 from kuma.base.errors import Violation
 from kuma.resources import durations
-from kuma.resources.resource import Model
+from kuma.resources.resource import Model, plain
 from kuma.resources.secret import Base64
 
 DEFAULT_LEAF_LIFETIME = timedelta(days=30)
@@ -23,30 +24,47 @@ RSA_BITS = range(2048, 8193)
 _BACKEND_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
 
 
+def _written(example: str) -> BeforeValidator:
+    """Whoever writes `expiration: 5` is told the form of a duration, not to put the number in quotes."""
+
+    def check(value: object) -> object:
+        if not isinstance(value, str):
+            raise PydanticCustomError(
+                "duration", "has to be {example}; got {got}", {"example": example, "got": plain(value)}
+            )
+        return value
+
+    return BeforeValidator(check)
+
+
+Lifetime = Annotated[str, _written(durations.EXAMPLE)]
+Timeout = Annotated[str, _written('a number of seconds that ends in "s", such as "5s"')]
+
+
 class Rotation(Model):
     """How long a leaf lives; it is replaced at 4/5 of that."""
 
-    expiration: str = ""
+    expiration: Lifetime = ""
 
 
 class DpCert(Model):
     """How the certificates of data plane proxies are issued."""
 
     rotation: Rotation | None = None
-    request_timeout: str = ""
+    request_timeout: Timeout = ""
 
 
 class RootChain(Model):
     """How the authority's own certificates are read."""
 
-    request_timeout: str = ""
+    request_timeout: Timeout = ""
 
 
 class CaCert(Model):
     """Properties of a root that the control plane makes. Without `RSAbits` its key is ECDSA P-256."""
 
     rsa_bits: StrictInt | None = Field(default=None, alias="RSAbits")
-    expiration: str = ""
+    expiration: Lifetime = ""
 
     @property
     def lifetime(self) -> timedelta:
@@ -217,8 +235,11 @@ def _lifetime(field: str, text: str, shortest: timedelta) -> Iterator[Violation]
     try:
         if durations.parse_duration(text) < shortest:
             yield Violation(field, f'has to be at least "{int(shortest.total_seconds())}s"')
+    except durations.Malformed as error:
+        # What the original says of it leads; the rest says what the format is.
+        yield Violation(field, f"has to be a valid format: {str(error).removeprefix('has to be ')}")
     except ValueError as error:
-        yield Violation(field, f"has to be a valid format: {error}")
+        yield Violation(field, str(error))
 
 
 def _timeout(field: str, text: str) -> Iterator[Violation]:

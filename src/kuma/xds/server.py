@@ -16,7 +16,7 @@ import structlog
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 
-from kuma.base import aio
+from kuma.base import aio, sockets
 from kuma.base.audit import ACTOR
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Misconfigured, Unauthenticated
@@ -301,17 +301,17 @@ class DiscoveryServer:
         pair = (self._key.read_bytes(), self._certificate.read_bytes())
         address = f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
         try:
+            # gRPC writes to standard error, and in words of its own, when it cannot listen: see whether it can first.
+            sockets.bound(self._host, self._port).close()
             self._bound.set(server.add_secure_port(address, grpc.ssl_server_credentials([pair])))
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
             raise Misconfigured(
-                f"cannot listen on {address}: {_first_line(error)}. Stop the other program or set KUMA_XDS_SERVER_PORT"
+                f"cannot listen on {address}: {reason}. "
+                "Stop the other program, or set KUMA_XDS_SERVER_PORT to another port"
             ) from None
         await server.start()
         try:
             await server.wait_for_termination()
         finally:
             await server.stop(grace=None)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
