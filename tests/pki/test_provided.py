@@ -17,7 +17,8 @@ from kuma.pki.issuer import Issuer
 from kuma.pki.mesh_rules import MeshRules
 from kuma.pki.secret_rules import SecretRules
 from kuma.resources import codec, kinds
-from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME, masked
+from kuma.resources.masks import masked
+from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME
 from kuma.resources.resource import Resource
 from kuma.resources.secret import SecretSpec
 from kuma.store.manager import ResourceManager
