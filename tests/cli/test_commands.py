@@ -12,6 +12,7 @@ import yaml
 
 from demo.mesh import DemoMesh
 from demo.processes import BIN, Processes, free_ports
+from tests.fakes import cas
 from tests.fakes.control_plane import ALLOW_ALL, MTLS
 
 MESH_AND_PERMISSION = f"---\n{MTLS}\n---\n{ALLOW_ALL}\n"
@@ -422,6 +423,11 @@ def test_signing_keys(mesh: DemoMesh) -> None:
 
 def test_everything_can_be_exported_and_applied_to_another_control_plane(mesh: DemoMesh, tmp_path: Path) -> None:
     run(mesh, "apply", "-f", "-", stdin=MESH_AND_PERMISSION)
+    ca = cas.root(tmp_path, "inline")
+    conf = {"cert": {"inlineString": ca.cert}, "key": {"inlineString": ca.key}}  # masked wherever it is only shown
+    mtls = {"backends": [{"name": "own", "type": "provided", "conf": conf}]}
+    run(mesh, "apply", "-f", "-", stdin=json.dumps({"type": "Mesh", "name": "inline", "mtls": mtls}))
+    assert "PRIVATE KEY" not in run(mesh, "get", "mesh", "inline", "-o", "yaml").stdout
     done = run(mesh, "export", "--profile", "all")
     assert done.returncode == 0, done.stderr
     (mesh.home / "export.yaml").write_text(done.stdout)

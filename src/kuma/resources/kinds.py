@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kuma.base.errors import InvalidResource, Violation
-from kuma.resources import dataplane, mesh, mesh_traffic_permission, traffic_permission
+from kuma.resources import dataplane, masks, mesh, mesh_traffic_permission, traffic_permission
 from kuma.resources.config import ConfigSpec
 from kuma.resources.dataplane_insight import DataplaneInsightSpec
 from kuma.resources.mesh_transition import MeshTransitionSpec
@@ -61,6 +61,11 @@ class Kind:
     path_aliases: tuple[str, ...] = ()
 
     @property
+    def masks(self) -> bool:
+        """Whether readers do not see all that is stored."""
+        return self.shown is not _as_it_is
+
+    @property
     def in_mesh(self) -> bool:
         return self.scope == "Mesh"
 
@@ -72,7 +77,7 @@ class Kind:
 MESH = Kind(
     "Mesh", "Global", "meshes", "mesh", "meshes", mesh.MeshSpec,
     validate=mesh.validate, warnings=mesh.warnings, not_implemented=mesh.NOT_IMPLEMENTED,
-    sealed=True, shown=mesh.masked, meant=mesh.unmasked,  # it may hold a CA's key inline
+    sealed=True, shown=masks.masked, meant=masks.unmasked,  # it may hold a CA's key inline
     admin_writes=True,  # whoever chooses the CA has every identity
 )  # fmt: skip
 DATAPLANE = Kind(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -265,46 +265,3 @@ def warnings(spec: MeshSpec) -> Iterator[str]:
         key = backend.settings.key
         if key is not None and (key.inline is not None or key.inline_string is not None):
             yield f"{path}: the CA's private key is given inline; anybody who may edit the Mesh has it. Use a Secret"
-
-
-MASKED = b"*****"
-"""Stands for an inline private key wherever a Mesh is shown. Applied again, it means the key that is stored."""
-
-
-def masked(spec: MeshSpec) -> MeshSpec:
-    """The Mesh as it is shown: without inline private keys."""
-    return _with_keys(spec, lambda _, key: _hidden(key))
-
-
-def unmasked(spec: MeshSpec, old: MeshSpec | None) -> MeshSpec:
-    """The Mesh as it is meant: masked keys are the ones of the backend of that name in `old`."""
-    listed = old.mtls.backends if old and old.mtls else ()
-    known = {backend.name: backend.settings.key for backend in listed}
-
-    def restored(name: str, key: DataSource) -> DataSource:
-        before = known.get(name)
-        return before if before is not None and _hidden(before) == key else key
-
-    return _with_keys(spec, restored)
-
-
-def _hidden(key: DataSource) -> DataSource:
-    changes: dict[str, object] = {}
-    if key.inline is not None:
-        changes["inline"] = MASKED
-    if key.inline_string is not None:
-        changes["inline_string"] = MASKED.decode()
-    return key.model_copy(update=changes) if changes else key
-
-
-def _with_keys(spec: MeshSpec, change: Callable[[str, DataSource], DataSource]) -> MeshSpec:
-    if spec.mtls is None or not any(backend.settings.key for backend in spec.mtls.backends):
-        return spec
-    backends = []
-    for backend in spec.mtls.backends:
-        key = backend.settings.key
-        if key is not None:
-            conf = backend.settings.model_copy(update={"key": change(backend.name, key)})
-            backend = backend.model_copy(update={"config" if backend.config else "conf": conf})
-        backends.append(backend)
-    return spec.model_copy(update={"mtls": spec.mtls.model_copy(update={"backends": tuple(backends)})})
