@@ -214,7 +214,7 @@ async def test_certificates_are_counted_one_by_one_over_reconnects(cp: Running, 
     assert len(insight.subscriptions) == 2, "more than the streams that are kept"
 
 
-async def test_certificates_and_failures_are_counted_and_the_authoritys_end_is_shown(cp: Running) -> None:
+async def test_metrics_count_certificates_and_show_when_an_authority_ends(cp: Running) -> None:
     async def samples() -> dict[str, float]:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{await cp.parts.diagnostics.port()}") as client:
             lines = (await client.get("/metrics")).text.splitlines()

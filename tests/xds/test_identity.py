@@ -53,8 +53,9 @@ class Moody:
 class World:
     """A clock, an authority, and keepers that run."""
 
-    def __init__(self, clock: ManualClock, authority: Moody, issuing: Issuing) -> None:
-        self.clock, self.authority, self.issuing = clock, authority, issuing
+    def __init__(self, clock: ManualClock, authority: Moody, audit: AuditFile) -> None:
+        self.clock, self.authority, self.registry = clock, authority, CollectorRegistry()
+        self.issuing = Issuing(Issuer(clock), clock, Metrics(self.registry), audit)
         self.wanted: Wanted | None = Wanted("default", authority, ("spiffe://default/web",), LIFE)
         self._stack = contextlib.AsyncExitStack()
 
@@ -74,6 +75,10 @@ class World:
             self.clock.advance(min(left, 600))
             await everybody_has_acted()
 
+    def counted(self, metric: str) -> float:
+        """The value of a counter of the authority."""
+        return self.registry.get_sample_value(metric, {"mesh": "default", "backend": "ca-1"}) or 0
+
     async def close(self) -> None:
         await self._stack.aclose()
 
@@ -89,7 +94,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     clock = ManualClock(START)
     authority = Moody(LocalAuthority("ca-1", await builtin.create_root("default", Conf(), clock)))
     audit = AuditFile(tmp_path / "audit.jsonl", clock)
-    found = World(clock, authority, Issuing(Issuer(clock), clock, Metrics(CollectorRegistry()), audit))
+    found = World(clock, authority, audit)
     yield found
     await found.close()
     audit.close()
@@ -198,12 +203,16 @@ async def test_only_what_concerns_the_certificate_replaces_it(world: World) -> N
         assert keeper.reason == reason
 
 
-async def test_every_issue_is_on_record_with_the_reason(world: World, tmp_path: Path) -> None:
+async def test_every_issue_is_counted_and_on_record_with_the_reason(world: World, tmp_path: Path) -> None:
     keeper = await world.keeper()
     world.authority.down = True
     await world.advance(0.81 * LIFE)
+    failures = world.authority.asked - 1
+    assert failures > 2
+    assert world.counted("cert_generation_failures_total") == failures
     world.authority.down = False
     await world.advance(timedelta(minutes=10))
+    assert world.counted("cert_generation_total") == 2
     lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
     assert [(line["event"], line["reason"]) for line in lines] == [
         ("certificate issued", "connected"),
