@@ -109,11 +109,12 @@ class Sidecars:
         self.started: list[Sidecar] = []
 
     async def serve_tls(self, sidecar: Sidecar, context: ssl.SSLContext) -> None:
-        """Have a TCP workload serve its own TLS from now on."""
+        """Have a workload serve its own TLS from now on."""
         server, port = self._workloads[sidecar.name]
         server.close()
         await server.wait_closed()
-        secured = await asyncio.start_server(sidecar.serve_tcp, "127.0.0.1", port, ssl=context)
+        serve = sidecar.serve_http if sidecar.protocol == "http" else sidecar.serve_tcp
+        secured = await asyncio.start_server(serve, "127.0.0.1", port, ssl=context)
         self._stack.callback(secured.close)
 
     async def start(

@@ -50,9 +50,10 @@ def inbound(
 
     Without `admission` it is plaintext. With it, and `strict`, it is mutual TLS and admits only these. With it and not
     strict it tells three kinds of callers apart: mesh TLS (by the ALPN that our callers offer), which the same rules
-    admit; a workload's own TLS, which is passed on as it is; and plaintext. Each has its own statistics. `sealed`
-    refuses the latter two: nobody is admitted, and callers of the mesh do not encrypt yet. `callers` stands for what
-    the callers' leaves say: connections from before are drained when it is another.
+    admit; a workload's own TLS, which is passed on as it is; and plaintext. Each has its own statistics, called after
+    the listener: two inbounds may lead to one port of a workload. `sealed` refuses the latter two kinds: nobody is
+    admitted, and callers of the mesh do not encrypt yet. `callers` stands for what the callers' leaves say: connections
+    from before are drained when it is another.
     """
     name = naming.inbound_listener(address, port)
     if admission is None:
@@ -64,7 +65,7 @@ def inbound(
         return listener(name, address, port, base_pb2.INBOUND, [mutual])
     mutual.filter_chain_match.transport_protocol = "tls"
     mutual.filter_chain_match.application_protocols.append(security.ALPN)
-    foreign = listener_components_pb2.FilterChain(name="foreign_tls", filters=[_tcp(cluster, "_foreign_tls")])
+    foreign = listener_components_pb2.FilterChain(name="foreign_tls", filters=[_tcp(name, cluster, "_foreign_tls")])
     foreign.filter_chain_match.transport_protocol = "tls"
     plaintext = _plaintext(name, cluster, protocol, "_plaintext")
     plaintext.filter_chain_match.transport_protocol = "raw_buffer"
@@ -77,9 +78,9 @@ def inbound(
 
 def _plaintext(name: str, cluster: str, protocol: str, statistics: str) -> listener_components_pb2.FilterChain:
     if protocol in HTTP_PROTOCOLS:
-        inner = _http(name, cluster, hcm_pb2.HttpConnectionManager.SANITIZE, statistics=statistics)
+        inner = _http(name, name, hcm_pb2.HttpConnectionManager.SANITIZE, statistics=statistics)
     else:
-        inner = _tcp(cluster, statistics)
+        inner = _tcp(name, cluster, statistics)
     return listener_components_pb2.FilterChain(name="plaintext", filters=[inner])
 
 
@@ -88,12 +89,12 @@ def _mutual(
 ) -> listener_components_pb2.FilterChain:
     chain = listener_components_pb2.FilterChain(name="mesh_tls", transport_socket=security.downstream(mesh))
     if protocol in HTTP_PROTOCOLS:
-        chain.filters.append(_inbound_http(name, cluster))
+        chain.filters.append(_inbound_http(name))
     else:
         rules = security.access(mesh, admission)
         shadow = security.shadow_access(mesh, admission)
         access = network_rbac_pb2.RBAC(rules=rules, shadow_rules=shadow, stat_prefix=f"{naming.stat_name(name)}.")
-        chain.filters.extend([network_filter("envoy.filters.network.rbac", access), _tcp(cluster)])
+        chain.filters.extend([network_filter("envoy.filters.network.rbac", access), _tcp(name, cluster)])
     return chain
 
 
@@ -121,7 +122,7 @@ def outbound(address: str, port: int, tags: Mapping[str, str], protocol: str) ->
         # What the workload itself claims of its callers is dropped: identity is the server's to establish.
         chain.filters.append(_http(name, cluster, hcm_pb2.HttpConnectionManager.SANITIZE))
     else:
-        chain.filters.append(_tcp(cluster, attempts=_ATTEMPTS))
+        chain.filters.append(_tcp(cluster, cluster, attempts=_ATTEMPTS))
     return listener(name, address, port, base_pb2.OUTBOUND, [chain])
 
 
@@ -148,27 +149,27 @@ _RETRY_ELSEWHERE = route_components_pb2.RetryPolicy(
 )
 
 
-def _inbound_http(name: str, cluster: str) -> listener_components_pb2.Filter:
+def _inbound_http(name: str) -> listener_components_pb2.Filter:
     """An HTTP connection manager that tells the workload who calls, in `x-forwarded-client-cert`.
 
     Values that the caller sent are replaced (SANITIZE_SET), so the header can be trusted.
     """
     deny_all = http_rbac_pb2.RBAC(rules=_NOBODY)
     access = hcm_pb2.HttpFilter(name=_HTTP_RBAC, typed_config=security.packed(deny_all))
-    return _http(name, cluster, hcm_pb2.HttpConnectionManager.SANITIZE_SET, access)
+    return _http(name, name, hcm_pb2.HttpConnectionManager.SANITIZE_SET, access)
 
 
 def _http(
-    name: str,
-    cluster: str,
+    routes: str,
+    counted_as: str,
     client_certificate: hcm_pb2.HttpConnectionManager.ForwardClientCertDetails,
     *filters: hcm_pb2.HttpFilter,
     statistics: str = "",
 ) -> listener_components_pb2.Filter:
     manager = hcm_pb2.HttpConnectionManager(
-        stat_prefix=naming.stat_name(cluster) + statistics,
+        stat_prefix=naming.stat_name(counted_as) + statistics,
         forward_client_cert_details=client_certificate,
-        rds=hcm_pb2.Rds(route_config_name=name, config_source=security.ADS),
+        rds=hcm_pb2.Rds(route_config_name=routes, config_source=security.ADS),
         upgrade_configs=[hcm_pb2.HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
     )
     manager.http2_protocol_options.allow_connect = True
@@ -178,8 +179,8 @@ def _http(
     return network_filter("envoy.filters.network.http_connection_manager", manager)
 
 
-def _tcp(cluster: str, statistics: str = "", attempts: int = 1) -> listener_components_pb2.Filter:
-    proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=naming.stat_name(cluster) + statistics, cluster=cluster)
+def _tcp(counted_as: str, cluster: str, statistics: str = "", attempts: int = 1) -> listener_components_pb2.Filter:
+    proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=naming.stat_name(counted_as) + statistics, cluster=cluster)
     proxy.max_connect_attempts.value = attempts
     return network_filter("envoy.filters.network.tcp_proxy", proxy)
 
