@@ -58,6 +58,7 @@ from kuma.xds.insights import Insights
 from kuma.xds.issuing import Issuing
 from kuma.xds.meshes import Meshes
 from kuma.xds.metrics import Metrics
+from kuma.xds.names import ServerNames
 from kuma.xds.proxy import Proxies, Proxy
 from kuma.xds.publisher import Publisher
 from kuma.xds.server import Discovery, DiscoveryServer
@@ -235,7 +236,8 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         AdminClient(meshes, proxies, envoy_admin_ca.control_plane),
     )
     api = _api_servers(settings.api_server, create_app(context), certificate)
-    handout = Handout(manager, views, arrivals, xds.port, certificate.ca.read_bytes())
+    names = ServerNames.of(certificate.chain.read_bytes(), certificate.ca.read_bytes())
+    handout = Handout(manager, views, arrivals, xds.port, names)
     dp = HttpServer(
         create_bootstrap_app(handout.answer, publisher.withdraw, _limits(settings.dp_server.limits), clock),
         host,

@@ -125,8 +125,11 @@ class StaticAccess(Section):
     admin_resources: GrantSection = Field(GrantSection(), description="Secrets and GlobalSecrets.")
     generate_dp_token: GrantSection = GrantSection()
     generate_user_token: GrantSection = GrantSection()
+    generate_zone_token: GrantSection = GrantSection()
     control_plane_metadata: GrantSection = GrantSection()
     get_config_dump: MembersSection = MembersSection()
+    view_stats: MembersSection = MembersSection()
+    view_clusters: MembersSection = MembersSection()
 
 
 class AccessSection(Section):

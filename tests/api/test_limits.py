@@ -67,7 +67,7 @@ async def test_every_error_has_the_one_shape(tmp_path: Path) -> None:
         base = f"http://localhost:{await cp.parts.api[assembly.HTTP].port()}"
         async with httpx.AsyncClient(base_url=base) as client:
             found = {
-                404: await client.get("/nowhere"),
+                404: await client.get("/meshes/nowhere"),
                 405: await client.patch("/meshes/default"),
                 415: await client.put("/meshes/default", content=b"x", headers={"content-type": "text/plain"}),
                 413: await client.put("/meshes/default", content=b" " * (2 << 20)),

@@ -142,7 +142,6 @@ async def test_a_token_ends(manager: ResourceManager) -> None:
         ({}, {"name", "validFor"}),
         ({"name": "x", "validFor": "1x"}, {"validFor"}),
         ({"name": "x", "validFor": "1h0m0s", "groups": "g"}, {"groups"}),
-        ({"name": "x", "validFor": "1h0m0s", "mesh": "m"}, {"mesh"}),
     ],
 )
 async def test_user_token_requests_that_make_no_sense(api: Api, body: dict[str, str], fields: set[str]) -> None:

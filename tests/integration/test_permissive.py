@@ -22,7 +22,17 @@ from kuma.resources.resource import Resource
 from kuma.xds import naming
 from tests.fakes import cas
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
-from tests.integration.sidecars import Reader, Sidecar, Sidecars, Writer, exchange, http_status, sidecars, traffic, until
+from tests.integration.sidecars import (
+    Reader,
+    Sidecar,
+    Sidecars,
+    Writer,
+    exchange,
+    http_status,
+    sidecars,
+    traffic,
+    until,
+)
 
 PERMISSIVE = MTLS.replace("type: builtin", "type: builtin, mode: PERMISSIVE")
 WEB_ONLY = (
@@ -150,9 +160,7 @@ async def either() -> AsyncIterator[EitherServer]:
 
 async def with_inbounds(cp: Running, sidecar: Sidecar, port: int, **more: int) -> None:
     """Give a Dataplane the service port `port`, and `more` inbounds that lead to the same one: service and port."""
-    stored: Resource[DataplaneSpec] = await cp.parts.manager.get(
-        kinds.DATAPLANE.key(f"{sidecar.name}-01", "default")
-    )
+    stored: Resource[DataplaneSpec] = await cp.parts.manager.get(kinds.DATAPLANE.key(f"{sidecar.name}-01", "default"))
     first = stored.spec.net.inbound[0].model_copy(update={"service_port": port})
     others = [
         first.model_copy(update={"port": number, "tags": {**first.tags, "kuma.io/service": service}})

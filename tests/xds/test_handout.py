@@ -22,6 +22,7 @@ from kuma.store.sqlite import open_sqlite
 from kuma.store.views import Views
 from kuma.xds.arrivals import Arrivals
 from kuma.xds.handout import Handout
+from kuma.xds.names import ServerNames
 from tests.fakes.control_plane import Running, dataplane, running
 
 WEB = dataplane("web-01", "web")
@@ -94,17 +95,25 @@ async def test_nobody_is_refused_because_the_meshes_have_not_been_listed_yet(tmp
         async def port() -> int:
             return 5677
 
-        handout = Handout(manager, views, Arrivals(manager, views, SystemClock()), port, b"")
+        names = ServerNames(("localhost",), (tmp_path / "ca.crt").read_bytes())
+        handout = Handout(manager, views, Arrivals(manager, views, SystemClock()), port, names)
         asked = aio.spawn(
             handout.answer(
-                mesh="default", name="web-01", brought=None, token=token, host="localhost", version={}, ca_pem=""
+                mesh="default",
+                name="web-01",
+                brought=None,
+                token=token,
+                host="localhost",
+                version={},
+                said={},
+                ca_pem="",
             ),
             name="bootstrap",
         )
         await asyncio.sleep(0.05)
         assert not asked.done()
         following = aio.spawn(views.run(), name="views")
-        assert json.loads(await asked)["node"]["id"] == "default.web-01"
+        assert json.loads((await asked).bootstrap)["node"]["id"] == "default.web-01"
         await aio.stop([following])
     finally:
         await store.close()

@@ -194,7 +194,7 @@ async def test_only_what_concerns_the_certificate_replaces_it(world: World) -> N
     ):
         before = keeper.identity
         assert world.wanted is not None
-        world.wanted = world.wanted._replace(**change)  # type: ignore[arg-type]
+        world.wanted = world.wanted._replace(**change)
         keeper.check()
         await everybody_has_acted()
         assert keeper.identity is not None

@@ -14,15 +14,17 @@ from kuma.base.errors import NotFound
 from kuma.resources.kinds import DATAPLANE
 
 GLOBAL = (
-    "zones", "zones+insights", "zoneinsights", "zone-insights", "zone-ingresses", "zoneingresses",
+    "hostnamegenerators", "zones", "zones+insights", "zoneinsights", "zone-insights", "zone-ingresses", "zoneingresses",
     "zone-ingresses+insights", "zoneingresses+insights", "zoneegresses", "zoneegresses+insights", "zoneegressoverviews",
     "zoneingressoverviews", "zone-ingress-insights", "zoneegressinsights",
 )  # fmt: skip
 IN_MESH = (
     "circuit-breakers", "external-services", "fault-injections", "health-checks", "meshaccesslogs",
-    "meshcircuitbreakers", "meshfaultinjections", "meshgatewayroutes", "meshgateways", "meshhealthchecks",
-    "meshhttproutes", "meshloadbalancingstrategies", "meshmetrics", "meshproxypatches", "meshratelimits", "meshretries",
-    "meshservices", "meshtcproutes", "meshtimeouts", "meshtraces", "proxytemplates", "rate-limits", "retries",
+    "meshcircuitbreakers", "meshexternalservices", "meshfaultinjections", "meshgatewayroutes", "meshgateways",
+    "meshhealthchecks",
+    "meshhttproutes", "meshidentities", "meshloadbalancingstrategies", "meshmetrics", "meshmultizoneservices",
+    "meshpassthroughs", "meshproxypatches", "meshratelimits", "meshretries", "meshservices", "meshtcproutes",
+    "meshtimeouts", "meshtlses", "meshtraces", "meshtrusts", "proxytemplates", "rate-limits", "retries",
     "timeouts", "traffic-logs", "traffic-routes", "traffic-traces", "virtual-outbounds",
 )  # fmt: skip
 
@@ -47,6 +49,12 @@ def routes(context: ApiContext) -> APIRouter:
         context.check(request, DATAPLANE)
         raise Problem(405, "Method not allowed", "resources of this kind are not implemented by this control plane")
 
+    for path in IN_MESH:
+        for last in ("dataplanes", "_resources/dataplanes", "-resources/dataplanes"):
+            router.add_api_route(f"/meshes/{{mesh}}/{path}/{{name}}/{last}", missing, methods=["GET"])
+    for path in ("zone-ingresses", "zoneingresses", "zoneegresses"):
+        for last in ("xds", "stats", "clusters"):
+            router.add_api_route(f"/{path}/{{name}}/{last}", missing, methods=["GET"])
     for path in (*(f"/{path}" for path in (*GLOBAL, *IN_MESH)), *(f"/meshes/{{mesh}}/{path}" for path in IN_MESH)):
         router.add_api_route(path, empty, methods=["GET"])
         router.add_api_route(f"{path}/{{name}}", missing, methods=["GET"])

@@ -31,7 +31,7 @@ def create_app(context: ApiContext) -> FastAPI:
     """The application: everything it does goes through `context`."""
     app = FastAPI(title="Kuma control plane", version=kuma.__version__, description=_DESCRIPTION)
     authentication.install(app, context)
-    errors.install(app)
+    errors.install(app, unknown_path=errors.PAGE_NOT_FOUND)
     limits.install(app, context.limits, context.clock)
     # Before the generic routes: `dataplanes+insights` and `_overview` are no names of resources.
     app.include_router(overviews.routes(context))

@@ -1,4 +1,4 @@
-"""Bootstraps for proxies: `POST /bootstrap`, as the original's `kuma-dp` asks for it."""
+"""Bootstraps for proxies: `/bootstrap`, as the original's `kuma-dp` asks for it, with whatever method."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from kuma.api import limits, withdrawal
+from kuma.api import errors, limits, withdrawal
 from kuma.api.answers import BodyTooLarge, BodyTooSlow, json_answer, parse_object, read_body
 from kuma.api.limits import Limits
 from kuma.api.withdrawal import Withdraw
@@ -20,6 +20,8 @@ from kuma.base.errors import AccessDenied, InvalidResource, NotFound, Unauthenti
 from kuma.resources import codec, kinds, parsing
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
+from kuma.xds.handout import Handed
+from kuma.xds.names import Unverifiable
 
 LARGEST_BODY = 1 << 20
 TOKEN_REQUIRED = (
@@ -40,6 +42,15 @@ class BootstrapRequest(BaseModel):
     dataplane_resource: str = ""
     version: dict[str, Any] = {}
     ca_cert: str = ""
+    dynamic_metadata: dict[str, str] = {}
+    features: list[str] = []
+    workdir: str = ""
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What becomes part of Envoy's node as it is."""
+        found = {"dynamicMetadata": self.dynamic_metadata, "features": self.features, "workdir": self.workdir}
+        return {name: value for name, value in found.items() if value}
 
 
 class Answer(Protocol):
@@ -54,21 +65,27 @@ class Answer(Protocol):
         token: str,
         host: str,
         version: dict[str, Any],
+        said: dict[str, Any],
         ca_pem: str,
-    ) -> str: ...
+    ) -> Handed: ...
 
 
 class Refused(Exception):
     """The request cannot be answered; the client prints the text and does not try again."""
 
 
+class Malformed(Exception):
+    """The request is not what it should be; the client prints the text and does not try again."""
+
+
 def create_bootstrap_app(answer: Answer, withdraw: Withdraw, limit: Limits, clock: Clock) -> FastAPI:
     """The application of the data plane server."""
     app = FastAPI(title="Kuma data plane server", docs_url=None, redoc_url=None, openapi_url=None)
+    errors.install(app)
     limits.install(app, limit, clock)
     withdrawal.install(app, withdraw)
 
-    @app.post("/bootstrap")
+    @app.api_route("/bootstrap", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])  # the original looks at none
     async def bootstrap(request: Request) -> Response:
         try:
             asked, brought = _parse(await read_body(request, LARGEST_BODY))
@@ -80,27 +97,33 @@ def create_bootstrap_app(answer: Answer, withdraw: Withdraw, limit: Limits, cloc
                 token=asked.dataplane_token.strip(),
                 host=urlsplit(f"//{request.headers.get('host', '')}").hostname or "localhost",
                 version=asked.version,
+                said=asked.said,
                 ca_pem=asked.ca_cert,
             )
         except BodyTooLarge:
             return Response(f"the request is longer than {LARGEST_BODY} bytes", 413, media_type="text/plain")
         except BodyTooSlow:
             return Response("the request did not come in time", 408, media_type="text/plain")
+        except (Malformed, Unverifiable) as error:
+            return Response(str(error), 400, media_type="text/plain")
         except NotFound as error:
             return Response(str(error), 404, media_type="text/plain")
         except (Refused, InvalidResource, Unauthenticated, AccessDenied) as error:
             return Response(str(error), 422, media_type="text/plain")
-        return _answer(request, made, brought)
+        return _answer(request, made)
 
     return app
 
 
 def _parse(body: bytes) -> tuple[BootstrapRequest, Resource[DataplaneSpec] | None]:
     try:
-        asked = BootstrapRequest.model_validate(parse_object(body))
+        given = {name: value for name, value in parse_object(body).items() if value is not None}
+        asked = BootstrapRequest.model_validate(given)
+    except InvalidResource as error:
+        raise Malformed(f"the request {error}") from None
     except ValidationError as error:
         fields = ", ".join(parsing.path_of(details["loc"]) for details in error.errors(include_input=False))
-        raise Refused(f"Invalid request: {fields} of the wrong type") from None
+        raise Malformed(f"{fields} of the wrong type") from None
     if asked.proxy_type not in ("", "dataplane"):
         raise Refused(f'proxyType: "{asked.proxy_type}" is not supported; only dataplane is')
     if not asked.dataplane_token.strip():
@@ -117,15 +140,15 @@ def _parse(body: bytes) -> tuple[BootstrapRequest, Resource[DataplaneSpec] | Non
     return asked, brought
 
 
-def _answer(request: Request, made: str, brought: Resource[DataplaneSpec] | None) -> Response:
+def _answer(request: Request, made: Handed) -> Response:
     """JSON for the original's client; the bare bootstrap for everybody else."""
     if "application/json" not in request.headers.get("accept", ""):
-        return Response(made, media_type="text/x-yaml")
+        return Response(made.bootstrap, media_type="text/x-yaml")
     networking = {
         "isUsingTransparentProxy": False,
         "corefileTemplate": None,
-        "address": brought.spec.net.address if brought else "",
+        "address": made.address,
     }
     sidecar = {"networking": networking, "metrics": {"aggregate": []}}
-    encoded = base64.b64encode(made.encode()).decode()
+    encoded = base64.b64encode(made.bootstrap.encode()).decode()
     return json_answer({"bootstrap": encoded, "kumaSidecarConfiguration": sidecar})

@@ -62,8 +62,11 @@ class Access:
     admin_resources: Grant = field(default_factory=Grant)
     generate_dp_token: Grant = field(default_factory=Grant)
     generate_user_token: Grant = field(default_factory=Grant)
+    generate_zone_token: Grant = field(default_factory=Grant)
     control_plane_metadata: Grant = field(default_factory=Grant)
     get_config_dump: Grant = _MEMBERS
+    view_stats: Grant = _MEMBERS
+    view_clusters: Grant = _MEMBERS
     anonymous_reads: bool = False
 
     def check(self, caller: Caller, kind: Kind, method: str) -> None:

@@ -8,11 +8,15 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 import kuma
+from kuma.api import totals
 from kuma.api.answers import json_answer
 from kuma.api.context import ApiContext
 from kuma.api.summaries import POLICIES
 from kuma.resources import kinds
 from kuma.resources.kinds import DATAPLANE, Kind
+
+VERSION = f"{kuma.__version__}-preview"
+"""What clients are told. Those of the original warn of every version but their own, and of none that says `preview`."""
 
 
 def routes(context: ApiContext) -> APIRouter:
@@ -26,7 +30,7 @@ def routes(context: ApiContext) -> APIRouter:
                 "hostname": platform.node(),
                 "tagline": "Kuma",
                 "product": "Kuma",
-                "version": kuma.__version__,
+                "version": VERSION,
                 "instanceId": context.instance,
                 "clusterId": await _cluster_id(context),
             }
@@ -47,6 +51,21 @@ def routes(context: ApiContext) -> APIRouter:
     async def policies(request: Request) -> Response:
         context.check(request, DATAPLANE)
         return json_answer({"policies": [_policy(kind) for kind in sorted(POLICIES, key=lambda kind: kind.name)]})
+
+    @router.get("/status/zones", summary="The zones that are connected: none, there is one control plane")
+    async def zones(request: Request) -> Response:
+        context.check(request, DATAPLANE)
+        return json_answer([])
+
+    @router.get("/global-insight", summary="How much of everything there is, in all meshes")
+    async def global_insight(request: Request) -> Response:
+        context.check(request, DATAPLANE)
+        return json_answer(await totals.global_insight(context.manager, context.clock.now()))
+
+    @router.get("/global-insights", summary="How many resources there are of the kinds that belong to no mesh")
+    async def global_insights(request: Request) -> Response:
+        context.check(request, DATAPLANE)
+        return json_answer(await totals.global_insights(context.manager))
 
     @router.get("/config", summary="The settings in effect")
     async def config(request: Request) -> Response:
@@ -74,7 +93,7 @@ def _kind(kind: Kind) -> dict[str, Any]:
         "includeInFederation": kind not in (DATAPLANE, kinds.DATAPLANE_INSIGHT),
         "name": kind.name,
         "path": kind.path,
-        "pluralDisplayName": _spaced(f"{kind.name}{'' if kind.name.endswith('s') else 's'}"),
+        "pluralDisplayName": _plural(kind),
         "readOnly": kind.read_only,
         "scope": kind.scope,
         "singularDisplayName": _spaced(kind.name),
@@ -88,11 +107,18 @@ def _policy(kind: Kind) -> dict[str, Any]:
     return {
         "name": kind.name,
         "path": kind.path,
-        "pluralDisplayName": _spaced(f"{kind.name}s"),
+        "pluralDisplayName": _plural(kind),
         "readOnly": kind.read_only,
         "singularDisplayName": _spaced(kind.name),
         "isExperimental": False,
+        "isTargetRefBased": kind.nested,
+        "isInbound": kind.nested,
+        "isOutbound": False,
     }
+
+
+def _plural(kind: Kind) -> str:
+    return _spaced("Meshes" if kind is kinds.MESH else f"{kind.name}s")
 
 
 def _spaced(name: str) -> str:

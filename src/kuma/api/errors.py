@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 
 from kuma.api.answers import json_answer
@@ -68,14 +69,20 @@ def problem(error: Exception, title: str) -> Problem:
             return Problem(500, title, "Internal Server Error")
 
 
-def install(app: FastAPI) -> None:
-    """Have `app` answer all errors in the one shape."""
+PAGE_NOT_FOUND = "404: Page Not Found"
+"""What the original says to a path that it does not have. Its kuma-dp takes it for the sign of a wrong port."""
+
+
+def install(app: FastAPI, *, unknown_path: str = "") -> None:
+    """Have `app` answer all errors in the one shape; paths that it does not have with `unknown_path`, if given."""
 
     async def known(request: Request, error: Exception) -> Response:
         return answer(error, getattr(request.state, "title", "Request failed"))
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        if error.status_code == 404 and unknown_path:
+            return PlainTextResponse(unknown_path, 404)
         titles = {404: "Not Found", 405: "Method not Allowed"}
         title = titles.get(error.status_code, "Request failed")
         detail = "Method not allowed" if error.status_code == 405 else str(error.detail)

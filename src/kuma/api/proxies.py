@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from kuma.api import resources
 from kuma.api.answers import json_answer
+from kuma.api.callers import Grant
 from kuma.api.context import ApiContext, Certificate
 from kuma.resources import codec
 from kuma.resources.kinds import DATAPLANE
@@ -26,9 +27,13 @@ def routes(context: ApiContext) -> APIRouter:
         found = sorted(context.certificates(), key=lambda c: (c.mesh, c.dataplane))
         return resources.answer_page(request, [_shown(c) for c in found if mesh in ("", c.mesh)])
 
-    async def check(request: Request, mesh: str, name: str) -> None:
+    access = context.settings.access
+
+    async def check(
+        request: Request, mesh: str, name: str, grant: Grant = access.get_config_dump, what: str = "config dump"
+    ) -> None:
         request.state.title = "Could not retrieve a resource"
-        context.check_grant(request, context.settings.access.get_config_dump, "config dump")
+        context.check_grant(request, grant, what)
         await context.check_mesh(mesh)
         await context.manager.get(DATAPLANE.key(name, mesh))
 
@@ -41,22 +46,23 @@ def routes(context: ApiContext) -> APIRouter:
         query = {"include_eds": ""} if request.query_params.get("include_eds") == "true" else {}
         return Response(await context.envoys.config_dump(mesh, name, query), media_type="application/json")
 
-    def counted(path: str) -> Callable[[Request, str, str], Awaitable[Response]]:
+    def counted(path: str, grant: Grant) -> Callable[[Request, str, str], Awaitable[Response]]:
         async def read(request: Request, mesh: str, name: str) -> Response:
-            await check(request, mesh, name)
+            await check(request, mesh, name, grant, path.strip("/"))
             as_json = request.query_params.get("format") == "json"
             found = await context.envoys.read(mesh, name, path, {"format": "json"} if as_json else {})
             return Response(found, media_type="application/json" if as_json else "text/plain")
 
         return read
 
+    stats, clusters = counted("/stats", access.view_stats), counted("/clusters", access.view_clusters)
     for path in ("/certificates", "/meshes/{mesh}/certificates"):
         router.add_api_route(path, certificates, methods=["GET"], summary="The certificates that proxies use now")
     for last, answer, summary in (
         ("_config", wanted, "What a proxy should be running now"),
         ("xds", config_dump, "What a proxy is running, as its Envoy says"),
-        ("stats", counted("/stats"), "What a proxy's Envoy counts"),
-        ("clusters", counted("/clusters"), "The clusters of a proxy and their endpoints, as its Envoy sees them"),
+        ("stats", stats, "What a proxy's Envoy counts"),
+        ("clusters", clusters, "The clusters of a proxy and their endpoints, as its Envoy sees them"),
     ):
         path = f"/meshes/{{mesh}}/dataplanes/{{name}}/{last}"
         router.add_api_route(path, answer, methods=["GET"], summary=summary)

@@ -1,4 +1,4 @@
-"""Issuing tokens over the API: for data plane proxies, and for users."""
+"""Issuing tokens over the API: for data plane proxies, and for users. For zones there are none."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ USUAL = timedelta(days=30)
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", alias_generator=to_camel)
+    model_config = ConfigDict(extra="ignore", alias_generator=to_camel)  # as in the original, whose clients send more
 
     name: str = ""
     valid_for: str = ""
@@ -46,7 +46,7 @@ _Asked = TypeVar("_Asked", bound=_Request)
 
 
 def routes(context: ApiContext) -> APIRouter:
-    """`POST /tokens/dataplane` and `POST /tokens/user`."""
+    """`POST /tokens/dataplane`, `/tokens/user` and `/tokens/zone`."""
     router = APIRouter(tags=["Tokens"])
     access = context.settings.access
 
@@ -63,6 +63,11 @@ def routes(context: ApiContext) -> APIRouter:
         context.check_grant(request, access.generate_user_token, "generate user token")
         asked, valid_for = _parse(UserTokenRequest, await context.body(request))
         return PlainTextResponse(await context.issue_user_token(asked.name, asked.groups or (), valid_for))
+
+    @router.post("/tokens/zone", summary="Refused: there are no zones")
+    async def zone(request: Request) -> PlainTextResponse:
+        context.check_grant(request, access.generate_zone_token, "generate zone token")
+        raise _invalid([Violation("zone", "zones are not implemented by this control plane, nor tokens for them")])
 
     return router
 

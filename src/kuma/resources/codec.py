@@ -15,6 +15,7 @@ from kuma.resources.resource import NEVER, Key, Resource
 
 GROUP_VERSION = "kuma.io/v1alpha1"
 MESH_LABEL = "kuma.io/mesh"
+SYSTEM_NAMESPACE = "kuma-system"
 SECRET_TYPES = {"Secret": "system.kuma.io/secret", "GlobalSecret": "system.kuma.io/global-secret"}
 _META = ("type", "mesh", "name", "creationTime", "modificationTime", "labels")
 
@@ -214,7 +215,7 @@ def to_kubernetes(resource: Resource[Any]) -> dict[str, Any]:
     labels = dict(resource.labels)
     if key.kind in SECRET_TYPES:
         labels |= {MESH_LABEL: key.mesh} if key.mesh else {}
-        metadata |= {"namespace": "kuma-system"} | ({"labels": labels} if labels else {})
+        metadata |= {"namespace": SYSTEM_NAMESPACE} | ({"labels": labels} if labels else {})
         data = {"value": spec.get("data", "")}
         return {
             "apiVersion": "v1",
@@ -223,8 +224,11 @@ def to_kubernetes(resource: Resource[Any]) -> dict[str, Any]:
             "metadata": metadata,
             "data": data,
         }
-    metadata |= {"labels": labels} if labels else {}
     mesh = {"mesh": key.mesh} if key.mesh else {}
+    if kinds.by_name(key.kind).nested:  # the kinds of today live in a namespace, and say by a label to which mesh
+        metadata |= {"namespace": SYSTEM_NAMESPACE}
+        labels, mesh = {**labels, MESH_LABEL: key.mesh}, {}
+    metadata |= {"labels": labels} if labels else {}
     return {"apiVersion": GROUP_VERSION, "kind": key.kind, **mesh, "metadata": metadata, "spec": spec}
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from envoy.config.core.v3 import base_pb2
 from google.protobuf import json_format
@@ -15,11 +13,11 @@ from kuma.base.errors import AccessDenied, InvalidResource, Unauthenticated
 from kuma.pki import tokens
 from kuma.resources import codec, kinds
 from kuma.resources.dataplane import DataplaneSpec
-from kuma.resources.dataplane_insight import EnvoyVersion, KumaDpVersion, Version
+from kuma.resources.dataplane_insight import Version
 from kuma.resources.resource import Key, Resource
 from kuma.store.manager import ResourceManager
 from kuma.store.views import Views
-from kuma.xds import publication
+from kuma.xds import node_metadata, publication
 
 REGISTERED = "kuma.io/registered-by"
 """Label of a Dataplane that its proxy has brought along: it is removed when the proxy leaves."""
@@ -59,7 +57,7 @@ def presented(node: base_pb2.Node) -> Presented:
     dataplane = _dataplane(text, key.mesh) if isinstance(text, str) and text else None
     if dataplane is not None and dataplane.key != key:
         raise InvalidResource.of("node.id", f"says {key}, but the resource that came along is {dataplane.key}")
-    return Presented(key, dataplane, _version(metadata.get("version")))
+    return Presented(key, dataplane, node_metadata.versions(metadata))
 
 
 def _dataplane(text: str, mesh: str) -> Resource[DataplaneSpec]:
@@ -70,23 +68,6 @@ def _dataplane(text: str, mesh: str) -> Resource[DataplaneSpec]:
     if not isinstance(document, dict) or document.get("type") != kinds.DATAPLANE.name:
         raise InvalidResource.of("dataplane.resource", "has to be a Dataplane in the Universal form")
     return codec.parse(document, default_mesh=mesh)
-
-
-def _version(data: Any) -> Version:
-    def text(part: str, field: str) -> str:
-        found = data.get(part, {}) if isinstance(data, Mapping) else {}
-        value = found.get(field, "") if isinstance(found, Mapping) else ""
-        return value[:200] if isinstance(value, str) else ""
-
-    return Version(
-        kuma_dp=KumaDpVersion(
-            version=text("kumaDp", "version"),
-            git_tag=text("kumaDp", "gitTag"),
-            git_commit=text("kumaDp", "gitCommit"),
-            build_date=text("kumaDp", "buildDate"),
-        ),
-        envoy=EnvoyVersion(version=text("envoy", "version"), build=text("envoy", "build")),
-    )
 
 
 class Arrivals:

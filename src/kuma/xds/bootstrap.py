@@ -39,6 +39,8 @@ class Bootstrap:
     token: str = field(repr=False)
     version: Mapping[str, Any]
     brought: Resource[DataplaneSpec] | None = None
+    said: Mapping[str, Any] = field(default_factory=dict)
+    """What else kuma-dp says of itself; it becomes part of the node's metadata as it is."""
 
     def to_json(self) -> str:
         """The bootstrap in protobuf's JSON form, which Envoy reads as YAML too."""
@@ -58,6 +60,7 @@ class Bootstrap:
     def _node(self) -> base_pb2.Node:
         node = base_pb2.Node(id=f"{self.mesh}.{self.name}", cluster=self.services[0] if self.services else "unknown")
         metadata: dict[str, Any] = {
+            **self.said,
             "dataplane.proxyType": "dataplane",
             "dataplane.admin.port": str(self.admin_port),
             "version": dict(self.version),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from kuma.base.errors import InvalidResource, NotFound
@@ -14,6 +15,15 @@ from kuma.store.manager import ResourceManager
 from kuma.store.views import Views
 from kuma.xds.arrivals import Arrivals
 from kuma.xds.bootstrap import Bootstrap
+from kuma.xds.names import ServerNames
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """A bootstrap in JSON, and the address of the Dataplane that it is for."""
+
+    bootstrap: str = field(repr=False)
+    address: str
 
 
 class Handout:
@@ -28,13 +38,13 @@ class Handout:
         views: Views,
         arrivals: Arrivals,
         ads_port: Callable[[], Awaitable[int]],
-        ca_pem: bytes,
+        names: ServerNames,
     ) -> None:
         self._manager = manager
         self._views = views
         self._arrivals = arrivals
         self._ads_port = ads_port
-        self._ca_pem = ca_pem
+        self._names = names
 
     async def answer(
         self,
@@ -45,16 +55,19 @@ class Handout:
         token: str,
         host: str,
         version: Mapping[str, Any],
+        said: Mapping[str, Any],
         ca_pem: str,
-    ) -> str:
+    ) -> Handed:
         """The bootstrap of the proxy of a Dataplane, in JSON. `host` is the name that it reached us by.
 
         Raises:
+            Unverifiable: a proxy that calls us `host` and trusts `ca_pem` would not trust us.
             InvalidResource: the mesh does not exist.
             Unauthenticated: the token does not hold.
             AccessDenied: it is not for this Dataplane, or not for the one that is stored under its name.
             NotFound: there is no such Dataplane, and none came along.
         """
+        ca = self._names.ca_for(host, ca_pem.encode())
         await self._views.until(lambda: True)  # the mesh and the keys of its tokens are known by then
         if self._views.view(mesh).mesh is None:
             raise InvalidResource.of("mesh", f'mesh "{mesh}" does not exist')
@@ -69,15 +82,17 @@ class Handout:
                 f'resource "{mesh}.{name}" not found; create a Dataplane in Kuma CP first or pass it to kuma-dp'
             )
         networking = dataplane.spec.net
-        return Bootstrap(
+        bootstrap = Bootstrap(
             mesh=mesh,
             name=name,
             services=dataplane.spec.services,
             admin_port=dataplanes.admin_port(networking),
             host=host,
             port=await self._ads_port(),
-            ca_pem=ca_pem.encode() or self._ca_pem,
+            ca_pem=ca,
             token=token,
             version=version,
             brought=brought,
-        ).to_json()
+            said=said,
+        )
+        return Handed(bootstrap.to_json(), networking.address)

@@ -1,0 +1,45 @@
+"""What kuma-dp says of itself, on its way through the bootstrap into Envoy's node and back to us."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kuma.resources.dataplane_insight import EnvoyVersion, KumaDpVersion, Version
+
+DYNAMIC = "dynamicMetadata"
+"""The key of the node's metadata under which kuma-dp's own pairs stand."""
+_DEPENDENCY = "version.dependencies."
+_LONGEST = 200
+_MOST_DEPENDENCIES = 50
+
+
+def versions(metadata: Mapping[str, Any]) -> Version:
+    """The versions in a node's metadata: of kuma-dp, of Envoy, and of what else kuma-dp runs (such as CoreDNS)."""
+    found = metadata.get("version")
+    return Version(
+        kuma_dp=KumaDpVersion(
+            version=_text(found, "kumaDp", "version"),
+            git_tag=_text(found, "kumaDp", "gitTag"),
+            git_commit=_text(found, "kumaDp", "gitCommit"),
+            build_date=_text(found, "kumaDp", "buildDate"),
+        ),
+        envoy=EnvoyVersion(version=_text(found, "envoy", "version"), build=_text(found, "envoy", "build")),
+        dependencies=_dependencies(metadata.get(DYNAMIC)),
+    )
+
+
+def _text(data: Any, part: str, field: str) -> str:
+    found = data.get(part, {}) if isinstance(data, Mapping) else {}
+    value = found.get(field, "") if isinstance(found, Mapping) else ""
+    return value[:_LONGEST] if isinstance(value, str) else ""
+
+
+def _dependencies(dynamic: Any) -> dict[str, str]:
+    pairs = dynamic.items() if isinstance(dynamic, Mapping) else ()
+    found = {
+        name.removeprefix(_DEPENDENCY)[:_LONGEST]: value[:_LONGEST]
+        for name, value in sorted(pairs)
+        if name.startswith(_DEPENDENCY) and isinstance(value, str)
+    }
+    return dict(list(found.items())[:_MOST_DEPENDENCIES])

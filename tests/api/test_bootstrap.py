@@ -1,0 +1,175 @@
+"""`/bootstrap` as the original's kuma-dp asks for it, over TLS, of a control plane that runs."""
+
+import base64
+import json
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from kuma.pki import serving
+from kuma.resources import codec
+from kuma.xds.names import ServerNames, Unverifiable
+from tests.fakes.control_plane import Running, dataplane, running
+
+WEB = dataplane("web-01", "web")
+
+
+class Asking:
+    """What kuma-dp 2.7 sends: HTTP/1.1, JSON, the token in the body, null for what it has not."""
+
+    def __init__(self, cp: Running, http: httpx.AsyncClient) -> None:
+        self.cp, self.http = cp, http
+
+    def body(self, **changes: Any) -> dict[str, Any]:
+        version = {"version": "2.7.19", "gitTag": "2.7.19", "gitCommit": "abc", "buildDate": "today"}
+        whole = {
+            "mesh": "default",
+            "name": "web-01",
+            "proxyType": "dataplane",
+            "dataplaneToken": self.cp.token(),
+            "dataplaneTokenPath": "/run/token",
+            "dataplaneResource": json.dumps(codec.to_universal(WEB)),
+            "version": {"kumaDp": version, "envoy": {"version": "1.29.9", "build": "", "kumaDpCompatible": True}},
+            "caCert": self.cp.ca_pem.decode(),
+            "dynamicMetadata": {"version.dependencies.coredns": "1.11.1", "other": "x"},
+            "dnsPort": 15054,
+            "readinessPort": 9902,
+            "emptyDnsPort": 15055,
+            "operatingSystem": "linux",
+            "features": ["feature-tcp-accesslog-via-named-pipe"],
+            "resources": {"maxHeapSizeBytes": 0},
+            "workdir": "/tmp/kuma-dp-1",
+            "accessLogSocketPath": "/tmp/a.sock",
+            "metricsResources": {"socketPath": "", "certPath": "", "keyPath": ""},
+            "ipv6Enabled": True,
+        }
+        return {**whole, **changes}
+
+    async def __call__(self, method: str = "POST", *, host: str = "localhost", **changes: Any) -> httpx.Response:
+        headers = {"accept": "application/json", "content-type": "application/json", "host": host}
+        return await self.http.request(method, "/bootstrap", json=self.body(**changes), headers=headers)
+
+
+@pytest.fixture
+async def ask(tmp_path: Path) -> AsyncIterator[Asking]:
+    async with running(tmp_path) as cp:
+        url = f"https://localhost:{await cp.parts.dp.port()}"
+        trust = ssl.create_default_context(cafile=tmp_path / "ca.crt")
+        async with httpx.AsyncClient(base_url=url, verify=trust) as http:
+            yield Asking(cp, http)
+
+
+def bootstrap(answer: httpx.Response) -> Mapping[str, Any]:
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    found: Mapping[str, Any] = json.loads(base64.b64decode(answer.json()["bootstrap"]))
+    return found
+
+
+async def test_what_kuma_dp_says_of_itself_becomes_part_of_the_node(ask: Asking) -> None:
+    found = bootstrap(await ask())
+    metadata = found["node"]["metadata"]
+    assert (found["node"]["id"], found["node"]["cluster"]) == ("default.web-01", "web")
+    assert metadata["dynamicMetadata"] == {"version.dependencies.coredns": "1.11.1", "other": "x"}
+    assert metadata["features"] == ["feature-tcp-accesslog-via-named-pipe"]
+    assert metadata["workdir"] == "/tmp/kuma-dp-1"
+    assert metadata["version"]["kumaDp"]["version"] == "2.7.19"
+    assert found["admin"]["address"]["socketAddress"]["portValue"] == 9901
+
+
+async def test_dependencies_of_kuma_dp_are_shown_in_the_insight(ask: Asking) -> None:
+    node = bootstrap(await ask())["node"]
+    proxy = await ask.cp.proxy(WEB)
+    await proxy.disconnect()
+    proxy.node.metadata.update(node["metadata"])
+    proxy.connect(await ask.cp.channel())
+    found = await ask.cp.insight(WEB, lambda i: i.subscriptions[-1].version.dependencies)
+    assert found.to_wire()["subscriptions"][-1]["version"]["dependencies"] == {"coredns": "1.11.1"}
+    await proxy.disconnect()
+
+
+async def test_the_address_of_a_dataplane_that_is_stored(ask: Asking) -> None:
+    await ask.cp.apply_resource(WEB)
+    for brought in (None, "", json.dumps(codec.to_universal(WEB))):
+        networking = (await ask(dataplaneResource=brought)).json()["kumaSidecarConfiguration"]["networking"]
+        assert networking == {"isUsingTransparentProxy": False, "corefileTemplate": None, "address": "10.0.0.1"}
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "GET"])
+async def test_any_method_will_do(ask: Asking, method: str) -> None:
+    assert bootstrap(await ask(method))["node"]["id"] == "default.web-01"
+
+
+async def test_what_is_null_is_not_there(ask: Asking) -> None:
+    answer = await ask(dynamicMetadata=None, features=None, resources=None, metricsResources=None, workdir=None)
+    assert "dynamicMetadata" not in bootstrap(answer)["node"]["metadata"]
+
+
+async def test_without_asking_for_json_there_is_the_bootstrap_alone(ask: Asking) -> None:
+    answer = await ask.http.post("/bootstrap", json=ask.body())
+    assert answer.headers["content-type"].startswith("text/x-yaml")
+    assert json.loads(answer.text)["node"]["id"] == "default.web-01"
+
+
+async def test_a_name_that_the_certificate_does_not_have(ask: Asking) -> None:
+    answer = await ask(host="cp.example:5678")
+    assert (answer.status_code, answer.headers["content-type"].split(";")[0]) == (400, "text/plain")
+    assert answer.text.startswith('this control plane was reached as "cp.example", but its certificate is for local')
+    for host in ("127.0.0.1:5678", "[::1]:5678", "LOCALHOST"):
+        assert (await ask(host=host)).status_code == 200
+
+
+async def test_what_is_no_certificate_of_a_ca(ask: Asking, tmp_path: Path) -> None:
+    for wrong in ((tmp_path / "tls.crt").read_text(), "nonsense"):
+        answer = await ask(caCert=wrong)
+        assert answer.status_code == 400
+        assert "caCert (--ca-cert-file) holds no certificate of a CA" in answer.text
+    validation = bootstrap(await ask(caCert=None))["staticResources"]["clusters"][0]["transportSocket"]["typedConfig"]
+    own = validation["commonTlsContext"]["validationContext"]["trustedCa"]["inlineBytes"]
+    assert base64.b64decode(own) == ask.cp.ca_pem
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [(b"{", "is not valid JSON"), (b"", "is not valid JSON"), (b"[]", "JSON object"), (b'{"mesh": 1}', "mesh of the")],
+)
+async def test_what_is_malformed_is_400(ask: Asking, content: bytes, text: str) -> None:
+    answer = await ask.http.post("/bootstrap", content=content)
+    assert (answer.status_code, answer.headers["content-type"].split(";")[0]) == (400, "text/plain")
+    assert text in answer.text
+
+
+async def test_what_cannot_be_answered_is_422_or_404(ask: Asking) -> None:
+    assert "Dataplane Token is required" in (await ask(dataplaneToken=" ")).text
+    answer = await ask(mesh="nowhere", dataplaneResource="")
+    assert (answer.status_code, answer.text) == (422, 'mesh: mesh "nowhere" does not exist')
+    assert (await ask(name="nobody", dataplaneResource="")).status_code == 404  # kuma-dp tries again
+
+
+async def test_other_errors_of_the_server_have_the_one_shape(ask: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    for answer, status in ((await ask.http.get("/nowhere"), 404), (await ask.http.request("TRACE", "/bootstrap"), 405)):
+        assert (answer.status_code, answer.json()["status"], answer.json()["type"]) == (status, status, "/std-errors")
+
+    async def broken(*_: Any) -> Any:
+        raise RuntimeError("the secret is hunter2")
+
+    monkeypatch.setattr(ask.cp.parts.manager, "find", broken)
+    answer = await ask(dataplaneResource="")
+    assert (answer.status_code, answer.json()["status"]) == (500, 500)
+    assert "hunter2" not in answer.text
+
+
+def test_names_of_certificates(tmp_path: Path) -> None:
+    files = serving.ensure(tmp_path, ("*.example.com", "10.0.0.1"), datetime.now(UTC))
+    names = ServerNames.of(files.chain.read_bytes(), files.ca.read_bytes())
+    for host in ("cp.example.com", "10.0.0.1"):
+        assert names.ca_for(host, b"") == files.ca.read_bytes()
+    for host in ("example.com", "a.b.example.com", "10.0.0.2", "cp.example.org"):
+        with pytest.raises(Unverifiable, match="is for"):
+            names.ca_for(host, b"")
+    with pytest.raises(Unverifiable, match="KUMA_GENERAL_TLS_CA_FILE"):
+        ServerNames(names.names, files.chain.read_bytes()).ca_for("10.0.0.1", b"")
