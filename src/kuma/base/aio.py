@@ -19,10 +19,7 @@ def spawn(coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
 
 
 async def stop(tasks: Iterable[asyncio.Task[Any]], *, patience: float = 5.0) -> None:
-    """Cancel `tasks`, wait up to `patience` seconds, and log by name the ones that do not end.
-
-    How they ended is for whoever has looked before: errors of tasks that are stopped count as seen.
-    """
+    """Cancel `tasks`, wait up to `patience` seconds, and log by name the ones that do not end, or have failed."""
     everything = tuple(tasks)
     pending = {task for task in everything if not task.done()}
     for task in pending:
@@ -32,7 +29,9 @@ async def stop(tasks: Iterable[asyncio.Task[Any]], *, patience: float = 5.0) -> 
         for task in stuck:
             log.error("task does not stop", task=task.get_name(), after_seconds=patience)
     for task in everything:
-        failure(task)
+        error = failure(task)
+        if error is not None:
+            log.error("task failed", task=task.get_name(), reason=str(error) or type(error).__name__)
 
 
 def failure(task: asyncio.Task[Any]) -> BaseException | None:
@@ -74,8 +73,6 @@ async def supervise(components: Iterable[tuple[str, Component]]) -> None:
         # In reverse, so that what serves is ended before what it stands on.
         for task in reversed([task for task in tasks if task not in ended]):
             await stop([task])
-            if (error := failure(task)) is not None:
-                log.error("task failed", task=task.get_name(), reason=str(error) or type(error).__name__)
 
 
 class Latest(Generic[T]):

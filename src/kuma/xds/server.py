@@ -201,7 +201,9 @@ class Discovery:
             log.info("proxy has closed its side of the stream", mesh=proxy.key.mesh, dataplane=proxy.key.name)
         finally:
             takes_status = await sender.close()
-            await aio.stop((*tasks, end))
+            await aio.stop(task for task in (*tasks, end) if not task.done())
+            for task in tasks:
+                aio.failure(task)  # seen: the first is what ended the stream, another follows from that
             if not takes_status:
                 log.warning("stream reset: its proxy does not read", mesh=proxy.key.mesh, dataplane=proxy.key.name)
                 raise asyncio.CancelledError  # leaves without a status: gRPC resets the stream
