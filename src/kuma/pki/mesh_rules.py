@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from kuma.base.clock import Clock
 from kuma.base.errors import Conflict, InvalidResource, NotFound
-from kuma.pki import builtin, provided, tokens
+from kuma.pki import builtin, kept, provided, tokens
 from kuma.pki.announcement import announced, staged_part
 from kuma.pki.examination import examine, path_of
 from kuma.resources import kinds
@@ -51,6 +51,7 @@ class MeshRules:
         operations = [
             *expected,
             *(Create(resource, new.key) for resource in created),
+            *(await kept.keep(new.name, store) if staged else ()),
             *(await announced(new.name, store) if staged else ()),
         ]
         return Decision(tuple(operations), tuple(warnings), staged=staged)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from kuma.base.clock import Clock
 from kuma.base.errors import InvalidResource, NotFound, Violation
-from kuma.pki import backends, chain_rules, pem
+from kuma.pki import backends, chain_rules, kept, pem
 from kuma.pki.announcement import announced
 from kuma.pki.authority import AuthorityUnusable
 from kuma.pki.examination import examine, path_of
@@ -63,7 +63,8 @@ class SecretRules:
         mesh = uses[0].mesh
         staged = whole and (old is None or old.spec != new.spec)
         announcement = await announced(mesh.name, store) if staged else ()
-        return Decision((Expect(mesh.key, mesh.version), *announcement), tuple(warnings), staged=staged)
+        operations = (Expect(mesh.key, mesh.version), *await kept.keep(mesh.name, store), *announcement)
+        return Decision(operations, tuple(warnings), staged=staged)
 
     async def on_delete(self, old: Resource[SecretSpec], store: Store) -> Decision:
         """Refuse the deletion of what listed backends are made of."""
@@ -108,7 +109,7 @@ def _is_half(use: _Use, new: Resource[SecretSpec]) -> bool:
 
 _HALF = (
     'Secret "{name}" and the other Secret of mTLS backend "{backend}" do not belong together now: the backend goes on '
-    "as it was until the other one is replaced, too. Do that before the control plane is restarted"
+    "as it was until the other one is replaced, too"
 )
 
 

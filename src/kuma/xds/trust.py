@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import structlog
 
-from kuma.pki import builtin
+from kuma.pki import builtin, kept
 from kuma.pki.authority import Authority, AuthorityUnusable
 from kuma.pki.backends import fingerprint, open_authority
 from kuma.resources.mesh import Backend
@@ -96,9 +96,11 @@ def _open(view: MeshView, backend: Backend, previous: Trust) -> tuple[_Content, 
 
 
 def _unlisted(view: MeshView, listed: Mapping[str, object]) -> Iterator[Authority]:
-    """The builtin authorities whose Secrets outlive their place in the Mesh, until the mesh has left them."""
+    """Authorities that outlive their place in the Mesh, until the mesh has left them."""
     if view.position.level is Level.PLAIN:
         return
+    if (authority := kept.open_kept(view)) is not None:
+        yield authority
     for name in builtin.stored(view.name, view.secrets) - frozenset(listed):
         with contextlib.suppress(Exception):  # as above; nobody has listed it, so nobody is told
             yield builtin.open_authority(view.name, name, view.secrets)
