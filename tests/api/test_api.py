@@ -282,6 +282,7 @@ async def test_tokens(api: Api) -> None:
         ({"mesh": "default", "type": "ingress"}, "type"),
         ({"mesh": "default", "nam": "x"}, "nam"),
         ({"mesh": "default", "tags": ["x"]}, "tags"),
+        ({"mesh": "default", "name": "A_b"}, "name"),
     ],
 )
 async def test_token_requests_that_make_no_sense(api: Api, body: Mapping[str, Any], field: str) -> None:
