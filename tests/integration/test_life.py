@@ -50,6 +50,10 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+async def says(sidecar: Sidecar, text: str) -> bool:
+    return text in sidecar.log.read_text()
+
+
 async def gone(pid: int) -> bool:
     return not is_alive(pid)
 
@@ -63,6 +67,8 @@ async def test_sigterm_lets_requests_end_and_exits_with_envoys_status(cp: Runnin
     backend = await mesh.start("backend")
     web = await mesh.start("web", calls=("backend",))
     await until("web reaches backend", lambda: web.call("backend"))
+    await until("kuma-dp says that the proxy runs", lambda: says(backend, "the proxy runs"))
+    assert "[warning]" not in backend.log.read_text(), "Envoy complains of its configuration"
     backend.delay = 1.0
     under_way = asyncio.gather(*(web.call("backend") for _ in range(3)))
     await asyncio.sleep(0.3)
