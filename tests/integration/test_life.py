@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -17,8 +18,8 @@ from demo.mesh import DemoMesh
 from demo.processes import Processes
 from demo.processes import until as until_sync
 from demo.resources import BACKEND, WEB
+from demo.traffic import Traffic
 from kuma.resources import kinds
-from soak.__main__ import Traffic
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
 from tests.integration.sidecars import Sidecar, Sidecars, sidecars, traffic, until
 
@@ -172,6 +173,8 @@ def test_the_demo_does_what_it_claims() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Every step had the outcome it claims" in done.stdout
+    loads = re.findall(r"✔ ([\d,]+) requests, ([\d,]+) new TLS handshakes, none failed", done.stdout)
+    assert len(loads) == 2, done.stdout
 
 
 @pytest.mark.parametrize("seconds", [0.5, 4.0])
