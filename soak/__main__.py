@@ -18,18 +18,18 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from demo.mesh import DemoMesh
-from demo.processes import BIN, Failed, Processes, free_ports, until
+from demo.processes import BIN, Failed, Processes, free_ports, temporary_home, until
 from demo.resources import ALLOW_ALL, BACKEND, WEB
+from demo.traffic import Traffic
 from soak.authorities import Provided, is_let_in, takes_plaintext
 from soak.changes import Change, Changes
-from soak.traffic import Handshakes, Traffic
+from soak.handshakes import Handshakes
 
 _HANG = 60.0
 """Seconds that a proxy hangs."""
@@ -201,8 +201,8 @@ class Soak:
 
 def main(seconds: float) -> int:
     """Soak for some seconds."""
-    with tempfile.TemporaryDirectory(prefix="kuma-soak-") as home, Processes(Path(home)) as processes:
-        soak = Soak(Path(home), processes)
+    with temporary_home("kuma-soak-") as home, Processes(home) as processes:
+        soak = Soak(home, processes)
         soak.start()
         traffic = Traffic(soak.mesh.web_out)
         handshakes = Handshakes(lambda: soak.mesh.handshakes("web"))

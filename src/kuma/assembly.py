@@ -21,6 +21,7 @@ from kuma.api.bootstrap import create_bootstrap_app
 from kuma.api.callers import Access, Grant
 from kuma.api.context import ApiContext, ApiSettings, Certificate
 from kuma.api.limits import Limits
+from kuma.api.ready import Announcement
 from kuma.api.server import HttpServer
 from kuma.base import aio
 from kuma.base.audit import Audit, AuditFile
@@ -265,8 +266,31 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         ("bootstrap server", dp),
         *api.items(),
         ("diagnostics server", health),
+        ("announcement", _announcement(settings, api, dp, health, xds, views, certificate)),
     )
     return ControlPlane(parts, manager, views, proxies, users, envoy_admin_ca, api, dp, health, xds)
+
+
+def _announcement(
+    settings: Settings,
+    api: Mapping[str, HttpServer],
+    dp: HttpServer,
+    health: HttpServer,
+    xds: DiscoveryServer,
+    views: Views,
+    certificate: serving.ServerCertificate,
+) -> Announcement:
+    """What is said once everything listens."""
+    named = {"api": api.get(HTTP) or api.get(HTTPS), "bootstrap": dp}
+
+    async def listed() -> None:
+        await views.until(lambda: True)
+
+    return Announcement(
+        {name: server for name, server in named.items() if server is not None},
+        (listed, xds.port, health.port, *(server.port for server in api.values())),
+        {"work_dir": str(settings.work_dir), "ca": str(certificate.ca)},
+    )
 
 
 def _api_servers(settings: ApiServer, app: Any, certificate: serving.ServerCertificate) -> dict[str, HttpServer]:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import jwt
@@ -12,6 +14,7 @@ import yaml
 
 from demo.mesh import DemoMesh
 from demo.processes import BIN, Processes, free_ports
+from kuma.pki import serving
 from tests.fakes import cas
 from tests.fakes.control_plane import ALLOW_ALL, MTLS
 
@@ -311,7 +314,21 @@ DATAPLANE = (
         ({"--dataplane-token-file": "empty"}, "--dataplane-token-file empty is empty"),
         ({"--ca-cert-file": "missing"}, "--ca-cert-file missing: No such file or directory. It is the file ca.crt"),
         ({"--ca-cert-file": "token"}, "--ca-cert-file token does not hold a certificate"),
-        ({"--ca-cert-file": ""}, "is not the one that --ca-cert-file stands for"),
+        (
+            {"--ca-cert-file": ""},
+            "is not trusted: unable to get local issuer certificate. Give its CA with --ca-cert-f",
+        ),
+        ({"--ca-cert-file": "other/ca.crt"}, "is not the one that --ca-cert-file stands for"),
+        ({}, "refuses this proxy: the token is damaged, or no token at all; make a new one with `kumactl generate"),
+        ({"--dataplane-token-file": "foreign"}, "x is different than in token: other"),
+        ({"--cp-address": "https://localhost:{https}"}, "this is no data plane server; its port is 5678"),
+        ({"--cp-address": "https://localhost:{api}"}, "this is no data plane server; its port is 5678"),
+        ({"--cp-address": "https://localhost:99999"}, "with a port from 1 to 65535"),
+        ({"--cp-address": "https://[::1"}, "--cp-address https://[::1: has to be an https URL"),
+        ({"--binary-path": "/"}, "--binary-path /: is not a program that can be run"),
+        ({"--binary-path": "hangs"}, "hangs: is no Envoy, or a broken one: it does not say its version within 10"),
+        ({"--binary-path": "/bin/echo"}, "/bin/echo: is no Envoy: it does not answer --version as one does"),
+        ({"--binary-path": "garbage"}, "garbage: cannot be run: Exec format error"),
         ({"--dataplane-file": "missing.yaml"}, "--dataplane-file missing.yaml: No such file or directory"),
         ({"--dataplane-file": "typo.yaml"}, "networkign: unknown field; did you mean networking?"),
         ({"--dataplane-file": ""}, "say which Dataplane to run for"),
@@ -325,10 +342,14 @@ DATAPLANE = (
 def test_what_kuma_dp_cannot_work_with(mesh: DemoMesh, change: dict[str, str], complaint: str) -> None:
     files = {
         "x.yaml": DATAPLANE, "typo.yaml": DATAPLANE.replace("networking", "networkign"), "token": "not a real one",
-        "empty": "", "nowhere.yaml": DATAPLANE.replace("default", "nowhere"),
+        "empty": "", "hangs": "#!/bin/sh\nexec sleep 60\n", "garbage": "\0\1\2",
+        "foreign": run(mesh, "generate", "dataplane-token", "--name", "other").stdout,
+        "nowhere.yaml": DATAPLANE.replace("default", "nowhere"),
     }  # fmt: skip
     for name, text in files.items():
-        mesh.write(name, text)
+        mesh.write(name, text).chmod(0o700 if name in ("hangs", "garbage") else 0o600)
+    serving.ensure(mesh.home / "other", ("localhost",), datetime.now(UTC))
+    change = {name: value.format(api=mesh.ports.api, https=mesh.ports.https) for name, value in change.items()}
     arguments = {
         "--cp-address": f"https://localhost:{mesh.ports.dp}",
         "--dataplane-file": "x.yaml",
@@ -339,6 +360,33 @@ def test_what_kuma_dp_cannot_work_with(mesh: DemoMesh, change: dict[str, str], c
     assert done.returncode == 1, done.stderr
     assert complaint in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("field", "remedy"),
+    [
+        ("networking.inbound[0].port", "is in use; stop the other program, or choose another port"),
+        ("networking.outbound[0].port", "is in use; stop the other program, or choose another port"),
+        ("networking.admin.port (9901 unless given)", "is in use; stop the other program, or choose another port"),
+        ("networking.inbound[0].port", "cannot be listened on, because this machine does not have the address"),
+    ],
+)
+def test_kuma_dp_names_the_field_whose_port_is_taken(mesh: DemoMesh, field: str, remedy: str) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    taken, *others = listener.getsockname()[1], *free_ports(2)
+    inbound, outbound, admin = (taken if name in field else others.pop() for name in ("inbound", "outbound", "admin"))
+    address = "192.0.2.1" if "address" in remedy else "127.0.0.1"
+    mesh.write(
+        "taken.yaml",
+        f"{{type: Dataplane, mesh: default, name: x, networking: {{address: {address}, admin: {{port: {admin}}}, "
+        f"inbound: [{{port: {inbound}, servicePort: 2, tags: {{kuma.io/service: x}}}}], "
+        f"outbound: [{{port: {outbound}, tags: {{kuma.io/service: y}}}}]}}}}",
+    )
+    mesh.write("good", run(mesh, "generate", "dataplane-token", "--name", "x").stdout)
+    where = ("--dataplane-file=taken.yaml", "--dataplane-token-file=good", "--ca-cert-file=cp/ca.crt")
+    done = run(mesh, "run", f"--cp-address=https://localhost:{mesh.ports.dp}", *where, program="kuma-dp")
+    listener.close()
+    assert (done.returncode, done.stderr) == (1, f"Error: {field}: {address}:{taken} {remedy}\n")
 
 
 def test_kuma_dp_waits_for_a_control_plane_that_is_down(mesh: DemoMesh) -> None:

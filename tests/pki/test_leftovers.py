@@ -62,7 +62,9 @@ async def test_until_they_go_a_restarted_control_plane_issues_from_them(tmp_path
         assert issuer(newcomer.certificate) == before
 
 
-async def test_an_authority_that_is_lost_with_what_is_kept_of_it_does_not_hold_up_the_change_away_from_it(tmp_path: Path) -> None:
+async def test_an_authority_that_is_lost_does_not_hold_up_the_change_away_from_it(
+    tmp_path: Path,
+) -> None:
     ca = root(tmp_path, "given")
     inline = {"cert": {"inlineString": ca.cert}, "key": {"inlineString": ca.key}}
     provided = {"name": "given", "type": "provided", "conf": inline}

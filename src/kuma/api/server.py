@@ -37,6 +37,12 @@ class HttpServer:
             await self._bound.newer_than(0)
         return self._bound.value
 
+    async def url(self) -> str:
+        """Where clients on this machine, or of the address that is listened on, find it, once they do."""
+        host = {"0.0.0.0": "localhost", "::": "localhost", "127.0.0.1": "localhost"}.get(self._host, self._host)  # noqa: S104
+        shown = f"[{host}]" if ":" in host else host
+        return f"{'https' if self._tls else 'http'}://{shown}:{await self.port()}"
+
     async def run(self) -> None:
         """Serve until cancelled.
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 import structlog
@@ -34,6 +37,7 @@ def log_as(level: str, form: str) -> None:
 def run(app: Callable[[], object]) -> NoReturn:
     """Run a command: every failure is one sentence on standard error and exit status 1, never a traceback."""
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         app()
     except aio.ComponentFailed as error:
         fail(*(cause for cause in error.causes if isinstance(cause, KumaError)), otherwise=error)
@@ -41,7 +45,18 @@ def run(app: Callable[[], object]) -> NoReturn:
         fail(error)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        fail(Defect(error))
     sys.exit(0)
+
+
+class Defect(Exception):
+    """An error that nobody expected. Its text is not told: it may quote anything, such as a token."""
+
+    def __init__(self, error: Exception) -> None:
+        *_, last = traceback.extract_tb(error.__traceback__)
+        where = f"{Path(last.filename).name}, line {last.lineno}"
+        super().__init__(f"this is a defect of the program: {type(error).__name__} in {where}; please report it")
 
 
 def fail(*errors: Exception, otherwise: Exception | None = None) -> NoReturn:
