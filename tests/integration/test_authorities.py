@@ -127,10 +127,8 @@ async def as_two_services(cp: Running, sidecar: Sidecar, other: str, port: int) 
 
 @pytest.mark.parametrize("protocol", ["http", "tcp"])
 async def test_a_caller_of_two_services_is_refused_when_either_is(cp: Running, mesh: Sidecars, protocol: str) -> None:
-    await cp.apply(
-        mesh_permission("all", "Allow", "kind: Mesh"),
-        mesh_permission("not-api", "Deny", "kind: MeshService, name: api"),
-    )
+    not_api = mesh_permission("not-api", "Deny", "kind: MeshService, name: api")
+    await cp.apply(mesh_permission("all", "Allow", "kind: Mesh"), not_api)
     await mesh.start("backend", protocol=protocol)
     web, other = [await mesh.start(name, protocol=protocol, calls=("backend",)) for name in ("web", "other")]
 
