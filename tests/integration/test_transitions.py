@@ -4,7 +4,6 @@ import asyncio
 import base64
 import os
 import signal
-import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -291,34 +290,6 @@ async def test_a_permission_taken_away_acts_while_callers_still_send_plaintext(c
         assert await accepting(), "the hung proxy still holds the mesh up"
     finally:
         os.kill(envoy, signal.SIGCONT)
-
-
-async def test_permissive_admits_all_three_kinds_of_callers(cp: Running, mesh: Sidecars, tmp_path: Path) -> None:
-    """Mesh TLS by permission; plaintext; and a client with its own TLS to a workload that serves its own TLS."""
-    await cp.apply(PERMISSIVE)
-    backend = await mesh.start("backend", protocol="tcp")
-    web = await mesh.start("web", protocol="tcp", calls=("backend",))
-    assert await until("web reaches backend", lambda: web.talk("backend")) == b"backend:hello"
-    assert await exchange(backend.port, b"hello") == b"backend:hello"
-    cas.openssl(
-        tmp_path, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=app", "-keyout", "app.key",
-        "-out", "app.crt", "-days", "1",
-    )  # fmt: skip
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(tmp_path / "app.crt", tmp_path / "app.key")
-    await mesh.serve_tls(backend, server)
-    client = ssl.create_default_context(cafile=tmp_path / "app.crt")
-    client.check_hostname = False
-    assert await exchange(backend.port, b"hello", client) == b"backend:hello"
-    await cp.delete(ALLOW_ALL)
-    await cp.parts.views.until(lambda: not cp.parts.views.view("default").permissions)
-    await mesh.converged()
-    assert b"backend" not in await web.talk("backend")
-    assert await exchange(backend.port, b"hello", client) == b"backend:hello"
-    request = b"GET /stats?filter=downstream_cx_total HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
-    statistics = (await exchange(backend.admin, request)).decode()
-    assert "_plaintext.downstream_cx_total" in statistics
-    assert "_foreign_tls.downstream_cx_total" in statistics
 
 
 async def test_a_new_proxy_of_a_strict_mesh_never_accepts_plaintext(cp: Running, mesh: Sidecars) -> None:
