@@ -241,6 +241,12 @@ def warnings(spec: MeshSpec) -> Iterator[str]:
             yield f"{path}.config: is taken for conf; write conf"
         if backend.mode == "PERMISSIVE" and backend.name == spec.mtls.enabled_backend:
             yield f"{path}.mode: PERMISSIVE admits plaintext callers, which no permission can refuse. Set STRICT soon"
+        root = backend.settings.ca_cert.lifetime
+        if backend.type == "builtin" and root < backend.leaf_lifetime:
+            yield (
+                f"{path}.conf.caCert.expiration: the root ends before the certificates that it issues would: they are "
+                "cut short. Let it live longer, or shorten dpCert.rotation.expiration"
+            )
         key = backend.settings.key
         if key is not None and (key.inline is not None or key.inline_string is not None):
             yield f"{path}: the CA's private key is given inline; anybody who may edit the Mesh has it. Use a Secret"
