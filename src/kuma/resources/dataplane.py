@@ -135,7 +135,7 @@ def validate(spec: DataplaneSpec) -> Iterator[Violation]:
         yield Violation("networking", "must be defined")
         return
     if not networking.inbound:
-        yield Violation("networking", "has to contain at least one inbound interface")
+        yield Violation("networking", "has to contain at least one inbound interface or gateway")
     yield from _address("networking.address", networking.address)
     if networking.advertised_address:
         yield from _address("networking.advertisedAddress", networking.advertised_address)
@@ -169,20 +169,16 @@ def _inbound(networking: Networking, inbound: Inbound, path: str) -> Iterator[Vi
         if value and not _is_ip(value):
             yield Violation(f"{path}.{name}", f"{name} has to be valid IP address")
     if workload(networking, inbound) == (listen_address(networking, inbound), inbound.port):
-        yield Violation(
-            f"{path}.servicePort",
-            "serviceAddress and servicePort has to differ from address and port, or Envoy would call itself; "
-            "set servicePort to the port of the workload",
-        )
+        if inbound.service_address:
+            yield Violation(f"{path}.serviceAddress", _CALLS_ITSELF)
+        else:
+            remedy = "or Envoy would call itself; set servicePort to the port of the workload"
+            yield Violation(f"{path}.servicePort", f"{_CALLS_ITSELF}, {remedy}")
     yield from tag_rules.validate(f"{path}.tags", inbound.tags)
     service, protocol = inbound.tags.get(tag_rules.SERVICE), inbound.tags.get(tag_rules.PROTOCOL)
     if service is None:
         yield Violation(f'{path}.tags["{tag_rules.SERVICE}"]', "tag has to exist")
-    elif service and (not _SERVICE_NAME.fullmatch(service) or service in (".", "..")):
-        yield Violation(
-            f'{path}.tags["{tag_rules.SERVICE}"]',
-            f'"{service}" cannot be part of a SPIFFE ID; use letters, digits, dots, dashes and underscores only',
-        )
+    yield from _service(f"{path}.tags", service or "")
     if protocol is not None and protocol.lower() not in PROTOCOLS:
         yield Violation(
             f'{path}.tags["{tag_rules.PROTOCOL}"]',
@@ -196,7 +192,20 @@ def _outbound(outbound: Outbound, path: str) -> Iterator[Violation]:
         yield Violation(f"{path}.address", "address has to be valid IP address")
     if not outbound.tags.get(tag_rules.SERVICE):
         yield Violation(f"{path}.tags", f'mandatory tag "{tag_rules.SERVICE}" is missing')
+    yield from _service(f"{path}.tags", outbound.tags.get(tag_rules.SERVICE, ""))
     yield from tag_rules.validate(f"{path}.tags", outbound.tags)
+
+
+_CALLS_ITSELF = "serviceAddress and servicePort has to differ from address and port"
+
+
+def _service(path: str, service: str) -> Iterator[Violation]:
+    """A service is the path of a SPIFFE ID: of the proxies that are it, and of those that callers expect."""
+    if service and (not _SERVICE_NAME.fullmatch(service) or service in (".", "..")):
+        yield Violation(
+            f'{path}["{tag_rules.SERVICE}"]',
+            f'"{service}" cannot be part of a SPIFFE ID; use letters, digits, dots, dashes and underscores only',
+        )
 
 
 def _port(field: str, port: int) -> Iterator[Violation]:
@@ -214,8 +223,9 @@ def _address(field: str, address: str) -> Iterator[Violation]:
 
 
 def _is_ip(text: str) -> bool:
+    """Without a zone: `fe80::1%eth0` means something on one machine only."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
         return False
-    return True
+    return "%" not in text

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, StrictInt
+from pydantic import BeforeValidator, Field, StrictInt
 
 from kuma.base.errors import Violation
 from kuma.resources import durations
@@ -20,7 +20,10 @@ SHORTEST_LEAF_LIFETIME = timedelta(seconds=1)
 SHORTEST_ROOT_LIFETIME = timedelta(minutes=1)
 RSA_BITS = range(2048, 8193)
 """Below, a root can be broken; above, making one key takes minutes."""
-_BACKEND_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+_SECRET_PREFIX = "ca-builtin-cert-"  # noqa: S105 - the beginning of a name
+_MODES = ("STRICT", "PERMISSIVE")
+"""In the order of their numbers in the original's protobuf enumeration."""
 
 
 class Rotation(Model):
@@ -77,12 +80,17 @@ class Conf(Model):
     key: DataSource | None = None
 
 
+def _mode(value: object) -> object:
+    """An enumeration may be written as its number (protobuf's JSON mapping)."""
+    return _MODES[value] if type(value) is int and 0 <= value < len(_MODES) else value
+
+
 class Backend(Model):
     """One authority of a mesh. `config` is another spelling of `conf`, as the reference's own example has it."""
 
     name: str
     type: str
-    mode: Literal["STRICT", "PERMISSIVE"] = "STRICT"
+    mode: Annotated[Literal["STRICT", "PERMISSIVE"], BeforeValidator(_mode)] = "STRICT"
     dp_cert: DpCert | None = None
     root_chain: RootChain | None = None
     conf: Conf = Conf()
@@ -147,19 +155,22 @@ def validate(spec: MeshSpec) -> Iterator[Violation]:
         seen.add(backend.name)
         yield from _backend(backend, path)
     if spec.mtls.enabled_backend and spec.mtls.enabled_backend not in seen:
-        listed = ", ".join(sorted(seen)) or "none is listed"
-        yield Violation(
-            "mtls.enabledBackend", f"has to be set to one of the backends in the mesh (mtls.backends: {listed})"
-        )
+        yield Violation("mtls.enabledBackend", "has to be set to one of the backends in the mesh")
+
+
+def _is_backend_name(name: str) -> bool:
+    """The name becomes part of the names of Secrets, which have to be DNS subdomains even so."""
+    return all(_LABEL.fullmatch(label) for whole in (name, _SECRET_PREFIX + name) for label in whole.split("."))
 
 
 def _backend(backend: Backend, path: str) -> Iterator[Violation]:
     if not backend.name:
         yield Violation(f"{path}.name", "cannot be empty")
-    elif len(backend.name) > 63 or not _BACKEND_NAME.fullmatch(backend.name):
-        # The name becomes part of a Secret's name, which has to be a DNS subdomain.
+    elif len(backend.name) > 63 or not _is_backend_name(backend.name):
         yield Violation(
-            f"{path}.name", "must be at most 63 lower case letters, digits, '-' or '.', and begin and end alphanumeric"
+            f"{path}.name",
+            "must be at most 63 lower case letters, digits, '-' or '.'; what is between dots must begin and end "
+            "alphanumeric, and have at most 47 characters before the first dot",
         )
     if backend.type not in TYPES:
         known = ", ".join(TYPES)
