@@ -5,10 +5,10 @@ from __future__ import annotations
 import platform
 import secrets
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ from kuma.xds.handout import Handout
 from kuma.xds.insights import Insights
 from kuma.xds.issuing import Issuing
 from kuma.xds.meshes import Meshes
-from kuma.xds.metrics import Metrics
+from kuma.xds.metrics import LeafExpiry, Metrics
 from kuma.xds.names import ServerNames
 from kuma.xds.proxy import Proxies, Proxy
 from kuma.xds.publisher import Publisher
@@ -130,6 +130,7 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
 
     metrics = Metrics(registry)
     proxies = Proxies()
+    registry.register(LeafExpiry(lambda: _ends_of_leaves(proxies)))
     meshes = Meshes(views, proxies.touch)
     arrivals = Arrivals(manager, views, clock)
     insights = Insights(store, clock, instance)
@@ -315,6 +316,12 @@ def _access(settings: AccessSection) -> Access:
         for name, section in ((name, getattr(settings.static, name)) for name in type(settings.static).model_fields)
     }
     return Access(**grants, anonymous_reads=settings.anonymous_reads)
+
+
+def _ends_of_leaves(proxies: Proxies) -> Iterator[tuple[str, datetime]]:
+    for proxy in proxies:
+        if proxy.keeper.identity is not None:
+            yield proxy.key.mesh, proxy.keeper.identity.not_after
 
 
 def _certificate_of(proxy: Proxy) -> Certificate:

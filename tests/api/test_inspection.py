@@ -99,6 +99,21 @@ async def test_a_mesh_permission_is_attached_to_the_dataplane(cp: Running, get: 
     assert (await get("/meshes/default/traffic-permissions/allow-all/dataplanes"))["total"] == 1  # db alone
 
 
+async def test_a_mesh_permission_in_shadow_is_shown_and_changes_nothing(cp: Running, get: Client) -> None:
+    wanted = "/meshes/default/dataplanes/web-01/_config"
+    before = await get(wanted)
+    await cp.apply(
+        "{type: MeshTrafficPermission, mesh: default, name: m, labels: {kuma.io/effect: shadow}, "
+        "spec: {targetRef: {kind: Mesh}, from: [{targetRef: {kind: Mesh}, default: {action: Deny}}]}}"
+    )
+    assert (await get("/meshes/default/meshtrafficpermissions/m/dataplanes"))["total"] == 2
+    whole, inbound = (await get("/meshes/default/dataplanes/web-01/policies"))["items"]
+    (shown,) = whole["matchedPolicies"]["MeshTrafficPermission"]
+    assert shown["labels"] == {"kuma.io/effect": "shadow"}
+    assert "TrafficPermission" in inbound["matchedPolicies"]
+    assert await get(wanted) == before
+
+
 async def test_the_configuration_of_a_proxy_holds_no_key(cp: Running, get: Client) -> None:
     found = await get.http.get("/meshes/default/dataplanes/web-01/_config")
     kinds = [config["@type"].rpartition(".")[2] for config in found.json()["configs"]]

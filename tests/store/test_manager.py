@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from kuma.base.clock import SystemClock
 from kuma.base.errors import InvalidResource, NotFound
@@ -111,3 +112,10 @@ async def test_a_writer_that_was_overtaken_looks_again(
     monkeypatch.setattr(manager, "find", slow)
     outcome = await manager.put(replace(MESH, labels={"by": "me"}))
     assert (outcome.resource.version, dict(outcome.resource.labels)) == (3, {"by": "me"})
+
+
+async def test_the_log_has_every_warning(manager: ResourceManager) -> None:
+    with capture_logs() as logs:
+        assert (await manager.put(MESH)).warnings == ("careful",)
+    expected = {"kind": "Mesh", "mesh": "", "name": "default", "warning": "careful", "log_level": "warning"}
+    assert logs == [{**expected, "event": "taken with a warning"}]

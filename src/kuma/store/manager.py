@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import structlog
+
 from kuma.base.errors import AlreadyExists, Conflict, InvalidResource, NotFound
 from kuma.resources import kinds, parsing
 from kuma.resources.kinds import MESH
 from kuma.resources.resource import Key
 from kuma.store.protocol import AnyResource, Create, Delete, Operation, Page, StillOwns, Store, Update
+
+log = structlog.get_logger(__name__)
 
 _ATTEMPTS = 10
 
@@ -80,9 +84,13 @@ class ResourceManager:
         """
         for _ in range(_ATTEMPTS):
             try:
-                return await self._put(resource)
+                outcome = await self._put(resource)
             except (Conflict, AlreadyExists):
                 continue  # somebody was faster: look again, judge again
+            for warning in outcome.warnings:
+                key = resource.key
+                log.warning("taken with a warning", kind=key.kind, mesh=key.mesh, name=key.name, warning=warning)
+            return outcome
         raise Conflict(f"{resource.key} is being changed by others all the time; try again")
 
     async def _put(self, resource: AnyResource) -> Outcome:
