@@ -99,10 +99,11 @@ def _unlisted(view: MeshView, listed: Mapping[str, object]) -> Iterator[Authorit
     """Authorities that outlive their place in the Mesh, until the mesh has left them."""
     if view.position.level is Level.PLAIN:
         return
-    if (authority := kept.open_kept(view)) is not None:
-        yield authority
+    with contextlib.suppress(Exception):  # as above; nobody has listed it, so nobody is told
+        if (authority := kept.open_kept(view)) is not None:
+            yield authority
     for name in builtin.stored(view.name, view.secrets) - frozenset(listed):
-        with contextlib.suppress(Exception):  # as above; nobody has listed it, so nobody is told
+        with contextlib.suppress(Exception):
             yield builtin.open_authority(view.name, name, view.secrets)
 
 
