@@ -50,6 +50,7 @@ from kuma.xds import administration, dump
 from kuma.xds.admin_client import AdminClient
 from kuma.xds.arrivals import Arrivals
 from kuma.xds.credentials import Credentials
+from kuma.xds.dataplane_rules import DataplaneRules
 from kuma.xds.departures import Departures
 from kuma.xds.entry import Entry
 from kuma.xds.gate import Gate, StreamLimits
@@ -113,19 +114,19 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
     registry = CollectorRegistry()
     instance = f"{platform.node()}-{secrets.token_hex(2)}"
     certificate = _certificate(settings, clock)
+    views, proxies = Views(store), Proxies()
     manager = ResourceManager(
         store,
         {
             kinds.MESH.name: MeshRules(clock),
+            kinds.DATAPLANE.name: DataplaneRules(views, proxies, lambda: own_ports()),
             kinds.SECRET.name: SecretRules(clock),
             kinds.TRAFFIC_PERMISSION.name: PermissionRules(),
             kinds.MESH_TRAFFIC_PERMISSION.name: PermissionRules(),
         },
     )
-    views = Views(store)
 
     metrics = Metrics(registry)
-    proxies = Proxies()
     meshes = Meshes(views, proxies.touch)
     arrivals = Arrivals(manager, views, clock)
     insights = Insights(store, clock, instance)
@@ -228,7 +229,7 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         certificates,
         rekey,
         wanted_configuration,
-        AdminClient(meshes, proxies, envoy_admin_ca.control_plane),
+        AdminClient(meshes, proxies, envoy_admin_ca.control_plane, lambda: own_ports()),
     )
     api = _api_servers(settings.api_server, create_app(context), certificate)
     handout = Handout(manager, views, xds.port, certificate.ca.read_bytes())
@@ -245,6 +246,12 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         settings.diagnostics.server_port,
         setting="KUMA_DIAGNOSTICS_SERVER_PORT",
     )
+
+    def own_ports() -> Mapping[int, str]:
+        found = {server.bound: name for name, server in api.items()}
+        found |= {dp.bound: "data plane server", health.bound: "diagnostics server", xds.bound: "discovery server"}
+        return {port: name for port, name in found.items() if port}
+
     parts: tuple[tuple[str, Any], ...] = (
         ("insights", insights),
         ("mesh views", views),

@@ -13,6 +13,7 @@ from kuma.api import (
     authentication,
     control_plane,
     errors,
+    hosts,
     insights,
     limits,
     overviews,
@@ -33,6 +34,7 @@ def create_app(context: ApiContext) -> FastAPI:
     authentication.install(app, context)
     errors.install(app)
     limits.install(app, context.limits, context.clock)
+    hosts.install(app)
     # Before the generic routes: `dataplanes+insights` and `_overview` are no names of resources.
     app.include_router(overviews.routes(context))
     app.include_router(insights.routes(context))

@@ -23,7 +23,7 @@ def install(app: FastAPI, context: ApiContext) -> None:
         try:
             request.state.caller = (
                 ANONYMOUS
-                if request.url.path in _FOR_EVERYBODY
+                if request.scope["path"] in _FOR_EVERYBODY
                 else await callers.identify(
                     request, context.verify_token, localhost_is_admin=context.settings.localhost_is_admin
                 )

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import base64
-import json
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from kuma.api import limits
+from kuma.api import hosts, limits
 from kuma.api.answers import BodyTooLarge, BodyTooSlow, json_answer, parse_object, read_body
 from kuma.api.limits import Limits
+from kuma.base import strict_json
 from kuma.base.clock import Clock
 from kuma.base.errors import InvalidResource, NotFound
 from kuma.resources import codec, kinds, parsing
@@ -65,6 +64,7 @@ def create_bootstrap_app(answer: Answer, limit: Limits, clock: Clock) -> FastAPI
     """The application of the data plane server."""
     app = FastAPI(title="Kuma data plane server", docs_url=None, redoc_url=None, openapi_url=None)
     limits.install(app, limit, clock)
+    hosts.install(app)
 
     @app.post("/bootstrap")
     async def bootstrap(request: Request) -> Response:
@@ -76,8 +76,8 @@ def create_bootstrap_app(answer: Answer, limit: Limits, clock: Clock) -> FastAPI
                 name=name,
                 brought=brought,
                 token=asked.dataplane_token.strip(),
-                host=urlsplit(f"//{request.headers.get('host', '')}").hostname or "localhost",
-                version=asked.version,
+                host=hosts.host_of(request) or "localhost",
+                version=_bounded(asked.version),
                 ca_pem=asked.ca_cert,
             )
         except BodyTooLarge:
@@ -107,12 +107,25 @@ def _parse(body: bytes) -> tuple[BootstrapRequest, Resource[DataplaneSpec] | Non
         parsing.check_key(kinds.DATAPLANE.key(asked.name, asked.mesh))
         return asked, None
     try:
-        brought = codec.parse(json.loads(asked.dataplane_resource))
-    except (ValueError, AttributeError, TypeError, RecursionError):
+        brought = codec.parse(strict_json.loads(asked.dataplane_resource))
+    except (ValueError, AttributeError, TypeError):
         raise Refused("dataplaneResource: is not a Dataplane in JSON") from None
     if brought.key.kind != kinds.DATAPLANE.name:
         raise Refused(f"dataplaneResource: is a {brought.key.kind}, not a Dataplane")
     return asked, brought
+
+
+_LONGEST_WORD, _MOST_WORDS, _DEEPEST = 200, 50, 4
+
+
+def _bounded(version: Any, depth: int = 0) -> Any:
+    """What a client says of its versions: words in maps. It is shown to people, so there is not to be much of it."""
+    if isinstance(version, str):
+        return version[:_LONGEST_WORD]
+    if isinstance(version, dict) and depth < _DEEPEST:
+        known = {name[:_LONGEST_WORD]: _bounded(value, depth + 1) for name, value in version.items()}
+        return {name: known[name] for name in list(known)[:_MOST_WORDS] if known[name] is not None}
+    return version if isinstance(version, bool) else None
 
 
 def _answer(request: Request, made: str, brought: Resource[DataplaneSpec] | None) -> Response:

@@ -93,7 +93,7 @@ async def _unexpected(request: Request, proceed: Callable[[Request], Awaitable[R
         return await proceed(request)
     except Exception:
         reference = str(uuid.uuid4())
-        log.exception("request failed", method=request.method, path=request.url.path, reference=reference)
+        log.exception("request failed", method=request.method, path=request.scope["path"], reference=reference)
         detail = f"Internal Server Error; the control plane's log has the cause under {reference}"
         return _answer(Problem(500, getattr(request.state, "title", "Request failed"), detail))
 

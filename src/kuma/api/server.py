@@ -31,6 +31,11 @@ class HttpServer:
         self._tls = tls
         self._bound: aio.Latest[int] = aio.Latest(0)
 
+    @property
+    def bound(self) -> int:
+        """The port that is listened on, or will be; 0 if that is not known yet."""
+        return self._bound.value or self._port
+
     async def port(self) -> int:
         """The port that is listened on, once it is."""
         if not self._bound.value:

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import StrictBool, StrictInt
 
 from kuma.base.errors import Violation
+from kuma.resources import addresses
 from kuma.resources import tags as tag_rules
 from kuma.resources.resource import Model
 
@@ -174,6 +175,7 @@ def _inbound(networking: Networking, inbound: Inbound, path: str) -> Iterator[Vi
             "serviceAddress and servicePort has to differ from address and port, or Envoy would call itself; "
             "set servicePort to the port of the workload",
         )
+    yield from _administration(networking, inbound, f"{path}.servicePort")
     yield from tag_rules.validate(f"{path}.tags", inbound.tags)
     service, protocol = inbound.tags.get(tag_rules.SERVICE), inbound.tags.get(tag_rules.PROTOCOL)
     if service is None:
@@ -188,6 +190,13 @@ def _inbound(networking: Networking, inbound: Inbound, path: str) -> Iterator[Vi
             f'{path}.tags["{tag_rules.PROTOCOL}"]',
             f'tag "{tag_rules.PROTOCOL}" has an invalid value "{protocol}". Allowed values: {", ".join(PROTOCOLS)}',
         )
+
+
+def _administration(networking: Networking, inbound: Inbound, field: str) -> Iterator[Violation]:
+    """Whoever is admitted to a service must not find Envoy's own interface there: it can stop and rewrite the proxy."""
+    address, port = workload(networking, inbound)
+    if port == admin_port(networking) and (addresses.leads_here(address) or address == networking.address):
+        yield Violation(field, f"{address}:{port} is the administration of this proxy's Envoy, and no workload")
 
 
 def _outbound(outbound: Outbound, path: str) -> Iterator[Violation]:

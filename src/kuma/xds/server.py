@@ -165,6 +165,7 @@ class Discovery:
             record,
             self._clock,
             self._admin_secrets,
+            who.admin_port,
         )
         older = self._proxies.get(who.key)
         if older is not None:
@@ -275,6 +276,11 @@ class DiscoveryServer:
         self._certificate = certificate
         self._key = key
         self._bound: aio.Latest[int] = aio.Latest(0)
+
+    @property
+    def bound(self) -> int:
+        """The port that is listened on, or will be; 0 if that is not known yet."""
+        return self._bound.value or self._port
 
     async def port(self) -> int:
         """The port that is listened on, once it is."""
