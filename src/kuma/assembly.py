@@ -19,6 +19,7 @@ from kuma.api import diagnostics
 from kuma.api.app import create_app
 from kuma.api.bootstrap import create_bootstrap_app
 from kuma.api.callers import Access, Grant
+from kuma.api.connections import ConnectionLimits
 from kuma.api.context import ApiContext, ApiSettings, Certificate
 from kuma.api.limits import Limits
 from kuma.api.server import HttpServer
@@ -35,9 +36,10 @@ from kuma.pki.leftovers import Leftovers
 from kuma.pki.mesh_rules import MeshRules
 from kuma.pki.renewal import Renewals
 from kuma.pki.secret_rules import SecretRules
+from kuma.pki.token_rules import TokenRules
 from kuma.pki.user_tokens import UserTokens
 from kuma.policy.rules import PermissionRules
-from kuma.resources import kinds
+from kuma.resources import durations, kinds
 from kuma.resources.config import ConfigSpec
 from kuma.resources.mesh import MeshSpec
 from kuma.resources.resource import Resource
@@ -120,7 +122,8 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         {
             kinds.MESH.name: MeshRules(clock),
             kinds.DATAPLANE.name: DataplaneRules(views, proxies, lambda: own_ports()),
-            kinds.SECRET.name: SecretRules(clock),
+            kinds.SECRET.name: TokenRules(SecretRules(clock)),
+            kinds.GLOBAL_SECRET.name: TokenRules(),
             kinds.TRAFFIC_PERMISSION.name: PermissionRules(),
             kinds.MESH_TRAFFIC_PERMISSION.name: PermissionRules(),
         },
@@ -154,6 +157,7 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
     stream_limits = StreamLimits(
         Rate(settings.xds_server.streams_per_second, settings.xds_server.stream_burst),
         Rate(settings.xds_server.requests_per_second, settings.xds_server.request_burst),
+        settings.xds_server.pending_streams,
     )
     envoy_admin_ca = EnvoyAdminCa(store, clock)
 
@@ -175,7 +179,14 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         send_seconds=settings.xds_server.send_seconds,
     )
     host = settings.dp_server.interface
-    xds = DiscoveryServer(discovery, host, settings.xds_server.port, certificate.chain, certificate.key)
+    xds = DiscoveryServer(
+        discovery,
+        host,
+        settings.xds_server.port,
+        certificate.chain,
+        certificate.key,
+        streams=settings.xds_server.concurrent_streams,
+    )
 
     async def issue_token(
         mesh: str, name: str, tags: Mapping[str, Sequence[str]], proxy_type: str, valid_for: timedelta
@@ -239,6 +250,7 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         settings.dp_server.port,
         tls=(certificate.chain, certificate.key),
         setting="KUMA_DP_SERVER_PORT",
+        limits=_connections(settings.dp_server.limits),
     )
     health = HttpServer(
         diagnostics.create_app(registry, lambda: views.listed),
@@ -273,15 +285,40 @@ def _api_servers(settings: ApiServer, app: Any, certificate: serving.ServerCerti
     found = {}
     http, https = settings.http, settings.https
     if http.enabled:
-        found[HTTP] = HttpServer(app, http.interface, http.port, setting="KUMA_API_SERVER_HTTP_PORT")
+        found[HTTP] = HttpServer(
+            app, http.interface, http.port, setting="KUMA_API_SERVER_HTTP_PORT", limits=_connections(settings.limits)
+        )
     if https.enabled:
         tls = (certificate.chain, certificate.key)
-        found[HTTPS] = HttpServer(app, https.interface, https.port, setting="KUMA_API_SERVER_HTTPS_PORT", tls=tls)
+        found[HTTPS] = HttpServer(
+            app,
+            https.interface,
+            https.port,
+            setting="KUMA_API_SERVER_HTTPS_PORT",
+            tls=tls,
+            limits=_connections(settings.limits),
+        )
     return found
 
 
 def _limits(settings: LimitsSection) -> Limits:
     return Limits(Rate(settings.requests_per_second, settings.burst), settings.concurrent)
+
+
+def _connections(settings: LimitsSection) -> ConnectionLimits:
+    def seconds(text: str) -> float:
+        return durations.parse_duration(text).total_seconds()
+
+    return ConnectionLimits(
+        per_address=settings.connections,
+        total=settings.total_connections,
+        handshake=seconds(settings.handshake_timeout),
+        head=seconds(settings.head_timeout),
+        idle=seconds(settings.idle_timeout),
+        send=seconds(settings.send_timeout),
+        head_bytes=settings.head_bytes,
+        url_bytes=settings.url_bytes,
+    )
 
 
 def _access(settings: AccessSection) -> Access:

@@ -17,6 +17,7 @@ from kuma.base.errors import (
     Conflict,
     InvalidResource,
     KumaError,
+    NoSigningKey,
     NotFound,
     Unauthenticated,
     Unavailable,
@@ -52,6 +53,8 @@ def problem(error: Exception, title: str) -> Problem:
             return error
         case InvalidResource():
             return Problem(400, title, "Resource is not valid", error.violations)
+        case NoSigningKey():
+            return Problem(404, "Signing Key not found", str(error))
         case NotFound():
             return Problem(404, title, "Not found")
         case AlreadyExists() | Conflict():

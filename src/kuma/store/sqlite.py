@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import fcntl
 import os
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from kuma.base.clock import Clock
-from kuma.base.errors import Misconfigured, StoreCorrupt
+from kuma.base.errors import Misconfigured, StoreCorrupt, Unavailable
 from kuma.store import migrations, schema
 from kuma.store.encryption import AesGcmSealer, KeyFile, Sealer
 from kuma.store.sql import SEAL, SEALED, WRITES, SqlStore
+
+log = structlog.get_logger(__name__)
+
+_PATIENCE = 10.0
+"""Seconds that a lock of the database is waited for."""
+_SCRUBS = 3
+"""Attempts to cut off the write-ahead log; each waits for readers by itself."""
 
 
 async def open_sqlite(path: Path, clock: Clock, key_file: Path | None = None) -> SqlStore:
@@ -42,9 +53,38 @@ async def open_sqlite(path: Path, clock: Clock, key_file: Path | None = None) ->
     except BaseException:
         os.close(lock)
         raise
-    store = SqlStore(engine, clock, sealer, keys)
+    store = SqlStore(engine, clock, sealer, keys, lambda: asyncio.to_thread(_scrub, path))
     store.close_with(lambda: os.close(lock))
+    try:
+        if await store.finish_rekey():
+            log.warning(
+                "sealing anew had been interrupted; it is complete now, and the old key dropped", path=str(path)
+            )
+    except BaseException:
+        await store.close()
+        raise
     return store
+
+
+def _scrub(path: Path) -> None:
+    """Leave no earlier content in the files.
+
+    An overwritten row lives on in the write-ahead log until that is cut off, and in the pages of the database in what
+    SQLite calls free space. Readers are waited for: they hold the log.
+
+    Raises:
+        Unavailable: there was no moment without a reader.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE)) as connection:
+            connection.execute("PRAGMA secure_delete=ON")
+            connection.execute("VACUUM")
+            for _ in range(_SCRUBS):
+                if not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                    return
+    except sqlite3.OperationalError as error:
+        raise Unavailable(f"earlier content cannot be removed from {path} now: {error}") from None
+    raise Unavailable(f"earlier content is still in the write-ahead log of {path}: it is being read all the time")
 
 
 def _lock(path: Path) -> int:

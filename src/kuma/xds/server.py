@@ -48,6 +48,8 @@ _KEEPALIVE = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 100),  # on one connection; Envoy opens one
     ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_connection_idle_ms", 60_000),  # without a stream
 )
 
 
@@ -110,8 +112,9 @@ class Discovery:
 
     async def _stream(self, requests: AsyncIterator[Any], context: Any) -> None:
         try:
-            async with asyncio.timeout(_FIRST_REQUEST):
-                first = await anext(requests, None)
+            with self._gate.pending(context.peer()):
+                async with asyncio.timeout(_FIRST_REQUEST):
+                    first = await anext(requests, None)
             if first is None:
                 return
             # Before anything else of the request is looked at.
@@ -125,7 +128,7 @@ class Discovery:
         except KumaError as error:
             self._metrics.refused.inc()
             log.warning("proxy refused", peer=context.peer(), reason=str(error))
-            prefix = "" if isinstance(error, InvalidResource) else "authentication failed: "
+            prefix = "" if isinstance(error, InvalidResource | TooMany) else "authentication failed: "
             status = _STATUS.get(type(error), grpc.StatusCode.UNAVAILABLE)
             await context.abort(status, f"{prefix}{error}")
             return
@@ -269,7 +272,10 @@ def _request(message: Any) -> Request:
 class DiscoveryServer:
     """The gRPC server, over TLS only: a token must not travel in the clear."""
 
-    def __init__(self, discovery: Discovery, host: str, port: int, certificate: Path, key: Path) -> None:
+    def __init__(
+        self, discovery: Discovery, host: str, port: int, certificate: Path, key: Path, *, streams: int
+    ) -> None:
+        self._streams = streams
         self._discovery = discovery
         self._host = host
         self._port = port
@@ -294,7 +300,7 @@ class DiscoveryServer:
         Raises:
             Misconfigured: the port is in use.
         """
-        server = grpc.aio.server(options=_KEEPALIVE)
+        server = grpc.aio.server(options=_KEEPALIVE, maximum_concurrent_rpcs=self._streams)
         handler = grpc.stream_stream_rpc_method_handler(
             self._discovery.delta,
             request_deserializer=None,
