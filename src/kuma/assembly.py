@@ -28,7 +28,7 @@ from kuma.base.audit import Audit, AuditFile
 from kuma.base.clock import Clock
 from kuma.base.limits import Rate
 from kuma.config import AccessSection, ApiServer, LimitsSection, Settings
-from kuma.pki import serving, tokens
+from kuma.pki import keyring, serving, tokens
 from kuma.pki.envoy_admin import EnvoyAdminCa
 from kuma.pki.followers import Patience
 from kuma.pki.issuer import Issuer
@@ -43,7 +43,7 @@ from kuma.resources import durations, kinds
 from kuma.resources.config import ConfigSpec
 from kuma.resources.mesh import MeshSpec
 from kuma.resources.resource import Resource
-from kuma.store.audited import AuditedStore
+from kuma.store import audited
 from kuma.store.manager import ResourceManager
 from kuma.store.sql import SqlStore
 from kuma.store.sqlite import open_sqlite
@@ -110,9 +110,9 @@ async def migrate(settings: Settings, clock: Clock) -> None:
     await store.close()
 
 
-def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -> ControlPlane:
+def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> ControlPlane:
     """All parts of a control plane over an open store."""
-    store = AuditedStore(unaudited, audit)
+    store.on_commit(audited.recorder(audit))
     registry = CollectorRegistry()
     instance = f"{platform.node()}-{secrets.token_hex(2)}"
     certificate = _certificate(settings, clock)
@@ -175,6 +175,7 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         clock,
         metrics,
         Gate(stream_limits, clock),
+        audit,
         admin_secrets,
         send_seconds=settings.xds_server.send_seconds,
     )
@@ -191,8 +192,7 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
     async def issue_token(
         mesh: str, name: str, tags: Mapping[str, Sequence[str]], proxy_type: str, valid_for: timedelta
     ) -> str:
-        audit.record("token issued", kind="dataplane", mesh=mesh, name=name, tags=tags, validFor=valid_for)
-        return tokens.issue_token(
+        token = tokens.issue_token(
             mesh,
             views.view(mesh).secrets,
             name=name,
@@ -201,12 +201,15 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
             valid_for=valid_for,
             now=clock.now(),
         )
+        audit.record("token issued", kind="dataplane", mesh=mesh, name=name, tags=tags, **keyring.described(token))
+        return token
 
     users = UserTokens(store, clock)
 
     async def issue_user_token(name: str, groups: Sequence[str], valid_for: timedelta) -> str:
-        audit.record("token issued", kind="user", name=name, groups=groups, validFor=valid_for)
-        return await users.issue(name, groups, valid_for)
+        token = await users.issue(name, groups, valid_for)
+        audit.record("token issued", kind="user", name=name, groups=groups, **keyring.described(token))
+        return token
 
     async def verify_user(token: str) -> tuple[str, tuple[str, ...]]:
         user = await users.verify(token)
@@ -218,7 +221,7 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         return [_certificate_of(proxy) for proxy in proxies if proxy.keeper.identity is not None]
 
     async def rekey() -> None:
-        await unaudited.rekey()
+        await store.rekey()
         audit.record("secrets sealed anew")
         log.info("secrets sealed anew under a new key-encryption key")
 
@@ -240,6 +243,7 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         certificates,
         rekey,
         wanted_configuration,
+        audit,
         AdminClient(meshes, proxies, envoy_admin_ca.control_plane, lambda: own_ports()),
     )
     api = _api_servers(settings.api_server, create_app(context), certificate)

@@ -1,5 +1,6 @@
 """The door through which everything is changed."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -111,3 +112,12 @@ async def test_a_writer_that_was_overtaken_looks_again(
     monkeypatch.setattr(manager, "find", slow)
     outcome = await manager.put(replace(MESH, labels={"by": "me"}))
     assert (outcome.resource.version, dict(outcome.resource.labels)) == (3, {"by": "me"})
+
+
+async def test_many_writers_of_one_mesh_all_come_to_their_turn(manager: ResourceManager) -> None:
+    async def write(writer: int) -> None:
+        for number in range(5):
+            text = f"{{type: Mesh, name: default, labels: {{writer: w{writer}, number: n{number}}}}}"
+            await manager.put(codec.parse(next(codec.documents(text))))
+
+    await asyncio.gather(*(write(writer) for writer in range(16)))

@@ -7,7 +7,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -133,6 +133,13 @@ class Keyring:
 
     def _unusable(self, serial: int) -> str:
         return f'Secret "{self.prefix}-{serial}" of {self.owner} does not hold an RSA key in PEM'
+
+
+def described(token: str) -> Mapping[str, object]:
+    """What the audit record says of a token that was issued: enough to revoke it, and nothing to use it."""
+    claims = jwt.decode(token, options={"verify_signature": False})
+    expires = datetime.fromtimestamp(claims["exp"], UTC).isoformat()
+    return {"jti": claims["jti"], "kid": jwt.get_unverified_header(token)["kid"], "expires": expires}
 
 
 @lru_cache(maxsize=64)

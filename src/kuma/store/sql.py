@@ -68,12 +68,20 @@ class SqlStore:
         self._keys = keys
         self._lock = asyncio.Lock()
         self._watchers: set[_Watcher] = set()
+        self._recorders: list[Callable[[Commit], None]] = []
         self._writing: set[asyncio.Task[Any]] = set()
         self._closing = AsyncExitStack()
 
     def close_with(self, release: Callable[[], object]) -> None:
         """Call `release` when the store is closed."""
         self._closing.callback(release)
+
+    def on_commit(self, record: Callable[[Commit], None]) -> None:
+        """Call `record` with every commit at once, on behalf of whoever has made it, before anybody is told of it.
+
+        Only the end of the process between the commit and the call can keep it from being made.
+        """
+        self._recorders.append(record)
 
     async def close(self) -> None:
         """Finish what is being written, then release the database."""
@@ -181,6 +189,8 @@ class SqlStore:
                 commit = Commit(revision, tuple(transaction.changed))
                 for watcher in self._watchers:
                     watcher.push(commit)
+                for record in self._recorders:
+                    record(commit)
         return tuple(transaction.stored)
 
     async def watch(self, since: int | None = None) -> AsyncIterator[Listing | Commit]:

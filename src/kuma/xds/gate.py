@@ -46,7 +46,7 @@ class Gate:
         Raises:
             TooMany: as many others of its address have said nothing either.
         """
-        address = _address(peer)
+        address = address_of(peer)
         if self._pending[address] >= self._limits.pending:
             raise TooMany(f"more than {self._limits.pending} streams from this address have sent no request yet")
         self._pending[address] += 1
@@ -63,7 +63,7 @@ class Gate:
         Raises:
             TooMany: it is one of many.
         """
-        if self._failures.take(_address(peer), self._clock.now()):
+        if self._failures.take(address_of(peer), self._clock.now()):
             raise TooMany("too many streams without a valid token from this address; try again later")
 
     def stream(self, key: Key) -> None:
@@ -89,6 +89,6 @@ class Gate:
         return count
 
 
-def _address(peer: str) -> str:
+def address_of(peer: str) -> str:
     """`ipv4:10.0.0.1:4711` without its port."""
     return peer.rpartition(":")[0]

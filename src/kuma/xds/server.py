@@ -17,12 +17,12 @@ from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 
 from kuma.base import aio
-from kuma.base.audit import ACTOR
+from kuma.base.audit import ACTOR, Audit, Refusals
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Misconfigured, Unauthenticated
 from kuma.pki.tokens import DataplaneIdentity
 from kuma.resources.resource import Key
-from kuma.xds import arrivals
+from kuma.xds import arrivals, gate
 from kuma.xds.arrivals import Arrivals, Presented
 from kuma.xds.departures import Departures
 from kuma.xds.entry import TypeUrl, encode_response
@@ -84,6 +84,7 @@ class Discovery:
         clock: Clock,
         metrics: Metrics,
         gate: Gate,
+        audit: Audit,
         admin_secrets: AdminSecrets,
         *,
         send_seconds: float,
@@ -97,6 +98,7 @@ class Discovery:
         self._clock = clock
         self._metrics = metrics
         self._gate = gate
+        self._refusals = Refusals(audit, clock)
         self._admin_secrets = admin_secrets
         self._send_seconds = send_seconds
 
@@ -128,6 +130,8 @@ class Discovery:
         except KumaError as error:
             self._metrics.refused.inc()
             log.warning("proxy refused", peer=context.peer(), reason=str(error))
+            if isinstance(error, Unauthenticated | AccessDenied):
+                self._refusals.record(gate.address_of(context.peer()), server="discovery", reason=str(error))
             prefix = "" if isinstance(error, InvalidResource | TooMany) else "authentication failed: "
             status = _STATUS.get(type(error), grpc.StatusCode.UNAVAILABLE)
             await context.abort(status, f"{prefix}{error}")
