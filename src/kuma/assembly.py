@@ -23,7 +23,7 @@ from kuma.api.connections import ConnectionLimits
 from kuma.api.context import ApiContext, ApiSettings, Certificate
 from kuma.api.limits import Limits
 from kuma.api.server import HttpServer
-from kuma.base import aio
+from kuma.base import aio, files
 from kuma.base.audit import Audit, AuditFile
 from kuma.base.clock import Clock
 from kuma.base.limits import Rate
@@ -43,7 +43,7 @@ from kuma.resources import durations, kinds
 from kuma.resources.config import ConfigSpec
 from kuma.resources.mesh import MeshSpec
 from kuma.resources.resource import Resource
-from kuma.store import audited
+from kuma.store import audited, backup
 from kuma.store.manager import ResourceManager
 from kuma.store.sql import SqlStore
 from kuma.store.sqlite import open_sqlite
@@ -94,6 +94,7 @@ class ControlPlane:
 
 async def run(settings: Settings, clock: Clock) -> None:
     """Open the store, build the control plane and run it until cancelled."""
+    files.tighten(settings.work_dir)
     async with AsyncExitStack() as stack:
         store = await open_sqlite(settings.database, clock, _expanded(settings.store.encryption_key_file))
         stack.push_async_callback(store.close)
@@ -108,6 +109,17 @@ async def migrate(settings: Settings, clock: Clock) -> None:
     """Bring the store to this version's schema."""
     store = await open_sqlite(settings.database, clock, _expanded(settings.store.encryption_key_file))
     await store.close()
+
+
+def backup_store(settings: Settings, target: Path) -> None:
+    """Copy the store to a file; see `backup.backup`."""
+    backup.backup(settings.database, target)
+
+
+def restore_store(settings: Settings, source: Path) -> None:
+    """Put a backup in the place of the store; see `backup.restore`."""
+    key = _expanded(settings.store.encryption_key_file)
+    backup.restore(source, settings.database, key or settings.database.with_name(settings.database.name + ".key"))
 
 
 def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> ControlPlane:

@@ -237,6 +237,27 @@ class Settings(Section):
 
 
 _SHORTER = {"KUMA_XDS_SERVER_DATAPLANE_DEREGISTRATION_DELAY": "KUMA_XDS_DATAPLANE_DEREGISTRATION_DELAY"}
+_ALIASES = {
+    "KUMA_API_SERVER_HTTPS_TLS_CERT_FILE": "KUMA_GENERAL_TLS_CERT_FILE",
+    "KUMA_API_SERVER_HTTPS_TLS_KEY_FILE": "KUMA_GENERAL_TLS_KEY_FILE",
+    "KUMA_DP_SERVER_TLS_CERT_FILE": "KUMA_GENERAL_TLS_CERT_FILE",
+    "KUMA_DP_SERVER_TLS_KEY_FILE": "KUMA_GENERAL_TLS_KEY_FILE",
+}
+"""Names of the original for what is one setting here: all servers have the same certificate."""
+FIXED = {
+    "KUMA_MODE": ("zone", "standalone"),
+    "KUMA_ENVIRONMENT": ("universal",),
+    "KUMA_API_SERVER_BASE_PATH": ("/", ""),
+    "KUMA_API_SERVER_READ_ONLY": ("false",),
+    "KUMA_API_SERVER_AUTHN_TYPE": ("tokens",),
+    "KUMA_ACCESS_TYPE": ("static",),
+    "KUMA_DP_SERVER_AUTHN_DP_PROXY_TYPE": ("dpToken",),
+    "KUMA_DP_SERVER_AUTH_TYPE": ("dpToken",),
+    "KUMA_GENERAL_TLS_MIN_VERSION": ("TLSv1_2",),
+    "KUMA_API_SERVER_HTTPS_TLS_MIN_VERSION": ("TLSv1_2",),
+    "KUMA_DP_SERVER_TLS_MIN_VERSION": ("TLSv1_2",),
+}
+"""Variables of the original with the values that this control plane always has: they may be given, no others."""
 _OTHERS = ("KUMA_CONTROL_PLANE_", "KUMA_DATAPLANE_", "KUMA_DP_ENVOY_")
 """Variables of kuma-dp, which may stand in the same environment."""
 
@@ -268,7 +289,7 @@ def load(file: Path | None = None, environment: Mapping[str, str] = os.environ) 
     data = _read(file) if file else {}
     names: dict[tuple[str, ...], str] = {}
     known = dict(variables())
-    for variable, value in environment.items():
+    for variable, value in _meant(environment).items():
         if variable in known:
             _set(data, known[variable], _listed(value) if known[variable][-1] in _LISTS else value)
             names[known[variable]] = variable
@@ -286,6 +307,22 @@ def load(file: Path | None = None, environment: Mapping[str, str] = os.environ) 
 
 _DURATIONS = ("delay", "patience", "absence", "timeout")
 """Last words of the settings that are durations."""
+
+
+def _meant(environment: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment with the original's names replaced by ours, and without what goes without saying."""
+    found: dict[str, str] = {}
+    for variable, value in environment.items():
+        if variable in FIXED:
+            if value not in FIXED[variable]:
+                only = " or ".join(f'"{possible}"' for possible in FIXED[variable])
+                raise Misconfigured(f'{variable} cannot be "{value}" here, only {only}')
+            continue
+        name = _ALIASES.get(variable, variable)
+        if found.get(name, value) != value or (name != variable and environment.get(name, value) != value):
+            raise Misconfigured(f"{variable} and {name} differ, but all servers have one certificate")
+        found[name] = value
+    return found
 
 
 def _check(settings: Settings) -> None:

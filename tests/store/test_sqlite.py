@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import stat
@@ -246,4 +247,21 @@ async def test_a_crash_while_sealing_anew_loses_nothing(tmp_path: Path, monkeypa
     again = await open_sqlite(tmp_path / "kuma.db", SystemClock())
     assert [s.spec.data for s in (await again.list("Secret")).items] == [PRIVATE, PRIVATE]
     await again.rekey()
+    await again.close()
+
+
+async def test_files_that_others_could_read_are_theirs_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "kuma.db"
+    store = await open_sqlite(path, SystemClock())
+    await store.transact([Create(MESH)])
+    for end in ("", "-wal", "-shm"):
+        shutil.copy(path.with_name(path.name + end), tmp_path / f"copy.db{end}")
+    await store.close()
+    shutil.copy(tmp_path / "kuma.db.key", tmp_path / "copy.db.key")
+    (tmp_path / "copy.db.key").chmod(0o600)
+    for file in tmp_path.glob("copy.db*"):
+        file.chmod(0o666 if file.suffix != ".key" else 0o600)
+    again = await open_sqlite(tmp_path / "copy.db", SystemClock())
+    assert (await again.get(MESH.key)).name == "default"
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.glob("copy.db*")} == {0o600}
     await again.close()

@@ -16,6 +16,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from kuma.base import files
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured, StoreCorrupt, Unavailable
 from kuma.store import migrations, schema
@@ -37,8 +38,9 @@ async def open_sqlite(path: Path, clock: Clock, key_file: Path | None = None) ->
         Misconfigured: the file cannot be used, another process uses it, or its key is missing.
         StoreCorrupt: the key is not the one that its Secrets are sealed with.
     """
-    lock = _lock(path)
+    descriptor = lock(path)
     try:
+        _tighten(path)
         keys = KeyFile(key_file or path.with_name(path.name + ".key"))
         sealer = _sealer(path, keys)
         engine = _engine(path)
@@ -48,13 +50,13 @@ async def open_sqlite(path: Path, clock: Clock, key_file: Path | None = None) ->
             await engine.dispose()
             raise
     except DBAPIError as error:
-        os.close(lock)
+        os.close(descriptor)
         raise Misconfigured(f"{path} cannot be used as the store: {error.orig}") from None
     except BaseException:
-        os.close(lock)
+        os.close(descriptor)
         raise
     store = SqlStore(engine, clock, sealer, keys, lambda: asyncio.to_thread(_scrub, path))
-    store.close_with(lambda: os.close(lock))
+    store.close_with(lambda: os.close(descriptor))
     try:
         if await store.finish_rekey():
             log.warning(
@@ -87,7 +89,12 @@ def _scrub(path: Path) -> None:
     raise Unavailable(f"earlier content is still in the write-ahead log of {path}: it is being read all the time")
 
 
-def _lock(path: Path) -> int:
+def lock(path: Path) -> int:
+    """Keep other processes from using the store, until the descriptor is closed.
+
+    Raises:
+        Misconfigured: one uses it already, or its directory cannot be used.
+    """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -143,10 +150,30 @@ async def _prepare(engine: AsyncEngine, sealer: Sealer) -> None:
             values = {"revision": b"0", "seal": sealer.seal(SEAL, SEALED)}
             await connection.execute(sa.insert(meta), [{"name": n, "value": v} for n, v in values.items()])
             return
+    _check_seal(sealer, known["seal"])
+
+
+def check_seal(key_file: Path, seal: bytes) -> None:
+    """Whether a store with this seal can be opened with the key in `key_file`.
+
+    Raises:
+        Misconfigured: there is no usable key.
+        StoreCorrupt: it is another one.
+    """
+    _check_seal(AesGcmSealer(KeyFile(key_file).load(may_create=False)), seal)
+
+
+def _check_seal(sealer: Sealer, seal: bytes) -> None:
     try:
-        sealer.open(SEAL, known["seal"])
+        sealer.open(SEAL, seal)
     except StoreCorrupt:
         raise StoreCorrupt(
             "the key-encryption key is not the one that this store's Secrets are sealed with. Put the right key file "
             "back, or point KUMA_STORE_ENCRYPTION_KEY_FILE at it"
         ) from None
+
+
+def _tighten(path: Path) -> None:
+    """Files from before, or copied here, may be readable by others."""
+    for end in ("", "-wal", "-shm", ".lock"):
+        files.tighten(path.with_name(path.name + end))
