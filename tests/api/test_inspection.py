@@ -2,10 +2,13 @@
 
 import json
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
+import jwt
 import pytest
 
 from kuma import assembly
@@ -139,7 +142,12 @@ async def test_every_certificate_and_change_is_on_record(cp: Running, get: Clien
     await get.http.put(
         "/meshes/default/secrets/s", json={"type": "Secret", "mesh": "default", "name": "s", "data": "eA=="}
     )
-    await get.http.post("/tokens/user", json={"name": "john", "validFor": "1h"})
+    token = (await get.http.post("/tokens/user", json={"name": "john", "validFor": "1h"})).text
+    await get.http.get("/meshes/default/secrets/s")
+    await get.http.get("/secrets")
+    assert (await get.http.get("/meshes", headers={"authorization": "Bearer x"})).status_code == 401
+    assert (await get.http.get("/secrets", headers={"authorization": f"Bearer {token}"})).status_code == 403
+    assert (await (await cp.proxy(WEB, "x")).failure()).code == grpc.StatusCode.UNAUTHENTICATED
     text = (tmp_path / "audit.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]
     (issued,) = [line for line in lines if line.get("serial") == used["serial"]]
@@ -148,7 +156,15 @@ async def test_every_certificate_and_change_is_on_record(cp: Running, get: Clien
     created = {(line["actor"], line["type"], line["name"]) for line in lines if line["event"] == "resource created"}
     assert ("mesh-system:admin/mesh-system:admin,mesh-system:authenticated", "Secret", "s") in created
     assert ("proxy default.web-01", "Dataplane", "web-01") in created
-    assert [line["name"] for line in lines if line["event"] == "token issued"] == ["john"]
+    (of_john,) = [line for line in lines if line["event"] == "token issued"]
+    claims = jwt.decode(token, options={"verify_signature": False})
+    assert (of_john["name"], of_john["jti"], of_john["kid"]) == ("john", claims["jti"], "1")
+    assert datetime.fromisoformat(of_john["expires"]).timestamp() == claims["exp"]
+    assert [line["name"] for line in lines if line["event"] == "secret read"] == ["s", ""]
+    refused = [(line["server"], line.get("status"), line["address"]) for line in lines if line["event"] == "refused"]
+    assert refused[:2] == [("API", 401, "127.0.0.1"), ("API", 403, "127.0.0.1")]
+    assert refused[2][0] == "discovery"
+    assert token not in text
     assert "PRIVATE KEY" not in text
     assert "eA==" not in text
     assert oct((tmp_path / "audit.jsonl").stat().st_mode)[-3:] == "600"

@@ -1,5 +1,6 @@
 """The door through which everything is changed."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -119,3 +120,12 @@ async def test_the_log_has_every_warning(manager: ResourceManager) -> None:
         assert (await manager.put(MESH)).warnings == ("careful",)
     expected = {"kind": "Mesh", "mesh": "", "name": "default", "warning": "careful", "log_level": "warning"}
     assert logs == [{**expected, "event": "taken with a warning"}]
+
+
+async def test_many_writers_of_one_mesh_all_come_to_their_turn(manager: ResourceManager) -> None:
+    async def write(writer: int) -> None:
+        for number in range(5):
+            text = f"{{type: Mesh, name: default, labels: {{writer: w{writer}, number: n{number}}}}}"
+            await manager.put(codec.parse(next(codec.documents(text))))
+
+    await asyncio.gather(*(write(writer) for writer in range(16)))

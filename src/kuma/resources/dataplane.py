@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import StrictBool, StrictInt
 
 from kuma.base.errors import Violation
+from kuma.resources import addresses
 from kuma.resources import tags as tag_rules
 from kuma.resources.resource import Model, plain
 
@@ -174,6 +175,7 @@ def _inbound(networking: Networking, inbound: Inbound, path: str) -> Iterator[Vi
         else:
             remedy = "or Envoy would call itself; set servicePort to the port of the workload"
             yield Violation(f"{path}.servicePort", f"{_CALLS_ITSELF}, {remedy}")
+    yield from _administration(networking, inbound, f"{path}.servicePort")
     yield from _tags(f"{path}.tags", inbound.tags)
     protocol = inbound.tags.get(tag_rules.PROTOCOL)
     if tag_rules.SERVICE not in inbound.tags:
@@ -183,6 +185,13 @@ def _inbound(networking: Networking, inbound: Inbound, path: str) -> Iterator[Vi
             f'{path}.tags["{tag_rules.PROTOCOL}"]',
             f'tag "{tag_rules.PROTOCOL}" has an invalid value "{protocol}". Allowed values: {", ".join(PROTOCOLS)}',
         )
+
+
+def _administration(networking: Networking, inbound: Inbound, field: str) -> Iterator[Violation]:
+    """Whoever is admitted to a service must not find Envoy's own interface there: it can stop and rewrite the proxy."""
+    address, port = workload(networking, inbound)
+    if port == admin_port(networking) and (addresses.leads_here(address) or address == networking.address):
+        yield Violation(field, f"{address}:{port} is the administration of this proxy's Envoy, and no workload")
 
 
 def _outbound(outbound: Outbound, path: str) -> Iterator[Violation]:
