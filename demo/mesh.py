@@ -8,7 +8,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -17,6 +17,8 @@ from typing import Any, ClassVar
 from demo import resources
 from demo.processes import BIN, Failed, Processes, free_ports, inherited, is_free, until
 
+_PATIENCE = 120.0
+"""Seconds that a command may take; longer than what commands are told with `--timeout`."""
 _STANDARD = {"api": 5681, "https": 5682, "diagnostics": 5680, "dp": 5678, "xds": 5677}
 
 
@@ -135,19 +137,25 @@ class DemoMesh:
         Raises:
             Failed: it did not end well.
         """
-        done = subprocess.run(
+        try:
+            done = self._run(arguments, stdin)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"{shlex.join(['kumactl', *arguments])}: not done within {_PATIENCE:.0f} seconds") from None
+        if done.returncode:
+            raise Failed(f"{shlex.join(['kumactl', *arguments])}: {done.stderr.strip()}")
+        return done.stdout + (f"\n{done.stderr.strip()}" if done.stderr.strip() else "")
+
+    def _run(self, arguments: Sequence[str], stdin: str | None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [BIN / "kumactl", *arguments],
             cwd=self.home,
             env={**inherited(), **self.environment},
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=_PATIENCE,
             check=False,
         )
-        if done.returncode:
-            raise Failed(f"{shlex.join(['kumactl', *arguments])}: {done.stderr.strip()}")
-        return done.stdout + (f"\n{done.stderr.strip()}" if done.stderr.strip() else "")
 
     def call(self) -> tuple[int, Mapping[str, Any]]:
         """Have `web` call `backend` once: the status and what came back."""
