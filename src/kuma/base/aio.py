@@ -19,7 +19,10 @@ def spawn(coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
 
 
 async def stop(tasks: Iterable[asyncio.Task[Any]], *, patience: float = 5.0) -> None:
-    """Cancel `tasks`, wait up to `patience` seconds, and log by name the ones that do not end, or have failed."""
+    """Cancel `tasks`, wait up to `patience` seconds, and log by name the ones that do not end, or have failed.
+
+    A failure that their owner has looked at already is not told again.
+    """
     all_of_them = list(tasks)
     pending = {task for task in all_of_them if not task.done()}
     for task in pending:
@@ -29,8 +32,9 @@ async def stop(tasks: Iterable[asyncio.Task[Any]], *, patience: float = 5.0) -> 
         for task in stuck:
             log.error("task does not stop", task=task.get_name(), after_seconds=patience)
     for task in all_of_them:
+        unseen = getattr(task, "_log_traceback", True)  # asyncio's own mark, by which it would complain
         error = failure(task)
-        if error is not None:
+        if error is not None and unseen:
             log.error("task failed", task=task.get_name(), reason=str(error) or type(error).__name__)
 
 
