@@ -118,9 +118,7 @@ async def test_without_asking_for_json_there_is_the_bootstrap_alone(ask: Asking)
 async def test_a_name_that_the_certificate_does_not_have(ask: Asking) -> None:
     answer = await ask(host="cp.example:5678")
     assert (answer.status_code, answer.headers["content-type"].split(";")[0]) == (400, "text/plain")
-    assert answer.text.startswith(
-        'this control plane was reached as "cp.example", but its certificate is for local'
-    )
+    assert answer.text.startswith('this control plane was reached as "cp.example", but its certificate is for local')
     for host in ("127.0.0.1:5678", "[::1]:5678", "LOCALHOST"):
         assert (await ask(host=host)).status_code == 200
 

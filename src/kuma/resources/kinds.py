@@ -65,7 +65,7 @@ class Kind:
 
 MESH = Kind(
     "Mesh", "Global", "meshes", "mesh", "meshes", mesh.MeshSpec,
-    validate=mesh.validate, warnings=mesh.warnings, not_implemented=mesh.NOT_IMPLEMENTED,
+    validate=mesh.validate, warnings=mesh.warnings,
     sealed=True, shown=mesh.masked, meant=mesh.unmasked,  # it may hold a CA's key inline
     admin_writes=True,  # whoever chooses the CA has every identity
 )  # fmt: skip
