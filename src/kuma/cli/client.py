@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -26,13 +28,9 @@ class Client:
     """One control plane."""
 
     def __init__(
-        self, address: str, timeout: float, ca_file: str = "", headers: Mapping[str, str] | None = None
+        self, address: str, timeout: float, verify: ssl.SSLContext, headers: Mapping[str, str] | None = None
     ) -> None:
         self._address = address
-        try:
-            verify = httpx.create_ssl_context(verify=ca_file) if ca_file else True
-        except OSError as error:
-            raise RequestFailed(f"cannot read the CA certificate {ca_file}: {error.strerror or error}") from None
         self._http = httpx.Client(
             base_url=address.rstrip("/"),
             timeout=timeout,
@@ -59,18 +57,14 @@ class Client:
         """One page of a list."""
         return self._page(_path(kind, mesh), size, offset)
 
-    def list_whole(self, path: str) -> Sequence[Mapping[str, Any]]:
-        """All items of a list, page by page."""
+    def list_whole(self, path: str, **filters: str) -> Sequence[Mapping[str, Any]]:
+        """All items of a list, or those that the filters let through, page by page."""
         items: list[Mapping[str, Any]] = []
         while True:
-            page = self._page(path, 1000, len(items))
+            page = self._page(path, 1000, len(items), filters)
             items += page["items"]
             if not page["items"] or len(items) >= page["total"]:
                 return items
-
-    def overviews(self, mesh: str) -> Sequence[Mapping[str, Any]]:
-        """All Dataplanes of a mesh with their insights."""
-        return self.list_whole(f"/meshes/{mesh}/dataplanes+insights")
 
     def get(self, kind: Kind, name: str, mesh: str) -> Mapping[str, Any] | None:
         """One resource, or None if there is none."""
@@ -113,8 +107,11 @@ class Client:
         """A new token, for a `dataplane` or a `user`."""
         return self._request("POST", f"/tokens/{kind}", json=request).text
 
-    def _page(self, path: str, size: int | None, offset: int | None) -> Mapping[str, Any]:
-        query = {name: value for name, value in (("size", size), ("offset", offset)) if value is not None}
+    def _page(
+        self, path: str, size: int | None, offset: int | None, filters: Mapping[str, str] = MappingProxyType({})
+    ) -> Mapping[str, Any]:
+        paging = {name: value for name, value in (("size", size), ("offset", offset)) if value is not None}
+        query = {**filters, **paging}
         page: Mapping[str, Any] = self._request("GET", path, params=query).json()
         return page
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from kuma.base.errors import Misconfigured
+from kuma.resources import codec
 
 TOKENS = "tokens"
 """The way to authenticate by a user token."""
@@ -33,6 +34,9 @@ class ApiServer(_Part):
 
     url: str
     ca_cert_file: str = ""
+    client_cert_file: str = ""
+    client_key_file: str = ""
+    skip_verify: bool = False
     auth_type: str = ""
     auth_conf: dict[str, str] = Field(default={}, repr=False)
     headers: tuple[Header, ...] = Field(default=(), repr=False)
@@ -40,7 +44,7 @@ class ApiServer(_Part):
     @property
     def request_headers(self) -> dict[str, str]:
         """What every request carries: the headers of the user's choice, and the token."""
-        found = {header.key: header.value for header in self.headers}
+        found = {header.key.lower(): header.value for header in self.headers}
         token = self.auth_conf.get("token") if self.auth_type == TOKENS else None
         return {**found, "authorization": f"Bearer {token}"} if token else found
 
@@ -137,7 +141,7 @@ def load(path: Path) -> Config:
         data: Any = yaml.safe_load(text) or {}
         return Config.model_validate(data)
     except yaml.YAMLError as error:
-        raise Misconfigured(f"{path} is not valid YAML: {error}") from None
+        raise Misconfigured(f"{path} is not valid YAML: {codec.yaml_problem(error)}") from None
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors(include_input=False)[0]["loc"])
         raise Misconfigured(f"{path}: {where} is missing or of the wrong type") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -33,6 +34,7 @@ def log_as(level: str, form: str) -> None:
 
 def run(app: Callable[[], object]) -> NoReturn:
     """Run a command: every failure is one sentence on standard error and exit status 1, never a traceback."""
+    _colour_on_terminals_only()
     try:
         app()
     except aio.ComponentFailed as error:
@@ -42,6 +44,26 @@ def run(app: Callable[[], object]) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
+
+
+def _colour_on_terminals_only() -> None:
+    """Whatever the environment says: what reads a pipe or a file does not expect escape sequences."""
+    for variable in ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE"):
+        os.environ.pop(variable, None)
+    helper = sys.modules.get("typer.rich_utils")
+    if helper is not None:  # it has looked at them already
+        helper.FORCE_TERMINAL = None  # type: ignore[attr-defined]
+
+
+def log_requests(level: str) -> None:
+    """Tell each request of the HTTP client, and its status, on standard error; never what it carries."""
+    if level == "off":
+        return
+    logger = logging.getLogger("httpx")
+    logger.setLevel(level.upper())
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
 
 
 def fail(error: Exception) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -50,11 +51,20 @@ def documents(text: str) -> Iterator[Mapping[str, Any]]:
                 raise InvalidResource.of("", "a resource has to be a map that begins with `type:` or `apiVersion:`")
             yield document
     except yaml.YAMLError as error:
-        raise InvalidResource.of("", f"is not valid YAML: {error}") from error
+        raise InvalidResource.of("", f"is not valid YAML: {yaml_problem(error)}") from None
     except RecursionError:
         raise InvalidResource.of("", "is nested too deeply") from None
-    except ValueError as error:
-        raise InvalidResource.of("", f"is not valid YAML: {error}") from error
+    except ValueError:
+        raise InvalidResource.of("", "is not valid YAML: it holds a number or a date that there cannot be") from None
+
+
+def yaml_problem(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without a word of the text itself: it may be a Secret's."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return "it holds characters that text cannot have"
+    problem = re.sub(r"'[^']{3,}'", "...", error.problem or error.context or "it cannot be understood")
+    mark = error.problem_mark or error.context_mark
+    return f"{problem}, line {mark.line + 1}, column {mark.column + 1}" if mark else problem
 
 
 def parse(document: Mapping[str, Any], *, default_mesh: str = "default") -> Resource[Any]:
