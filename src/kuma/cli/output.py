@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -35,15 +36,19 @@ def log_as(level: str, form: str) -> None:
 def run(app: Callable[[], object]) -> NoReturn:
     """Run a command: every failure is one sentence on standard error and exit status 1, never a traceback."""
     _colour_on_terminals_only()
+    signal.signal(signal.SIGINT, _interrupted)
     try:
         app()
     except aio.ComponentFailed as error:
         fail(error.__cause__ if isinstance(error.__cause__, KumaError) else error)
     except KumaError as error:
         fail(error)
-    except KeyboardInterrupt:
-        sys.exit(130)
     sys.exit(0)
+
+
+def _interrupted(*_: object) -> NoReturn:
+    """Ctrl-C ends a command as it ends any program of Unix."""
+    sys.exit(128 + signal.SIGINT)
 
 
 def _colour_on_terminals_only() -> None:
