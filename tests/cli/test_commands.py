@@ -239,6 +239,7 @@ DATAPLANE = (
         ({"--dataplane-file": ""}, "say which Dataplane to run for"),
         ({"--dataplane-file": "nowhere.yaml"}, 'mesh: mesh "nowhere" does not exist'),
         ({"--cp-address": "http://localhost:1"}, "has to be an https URL"),
+        ({"--cp-address": "https://localhost:API"}, "hands out no bootstraps; is that the port of the API?"),
         ({"--binary-path": "token"}, "--binary-path token: is not a program that can be run"),
         ({"--drain-time": "soon"}, "--drain-time has to be"),
     ],
@@ -256,7 +257,7 @@ def test_what_kuma_dp_cannot_work_with(mesh: DemoMesh, change: dict[str, str], c
         "--dataplane-file": "x.yaml",
         "--dataplane-token-file": "token",
         "--ca-cert-file": "cp/ca.crt",
-    } | change
+    } | {name: value.replace("API", str(mesh.ports.https)) for name, value in change.items()}
     done = run(mesh, "run", *(f"{name}={value}" for name, value in arguments.items() if value), program="kuma-dp")
     assert done.returncode == 1, done.stderr
     assert complaint in done.stderr.splitlines()[-1]

@@ -185,6 +185,12 @@ def test_requests_are_told_if_wanted_without_what_they_carry(tmp_path: Path) -> 
         assert kumactl(tmp_path, "get", "meshes").stderr == ""
 
 
+def test_a_configuration_that_cannot_be_read_is_not_quoted(tmp_path: Path) -> None:
+    (tmp_path / "config").write_text("controlPlanes: [{authConf: {token: hunter2\ncurrentContext: x")
+    done = kumactl(tmp_path, "--config-file", "config", "get", "meshes")
+    assert (done.returncode, "is not valid YAML" in done.stderr, "hunter2" in done.stderr) == (1, True, False)
+
+
 def test_a_control_plane_that_is_down_is_told_of_once(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     add(tmp_path, f"http://localhost:{port}", "--skip-check")

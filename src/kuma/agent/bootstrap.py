@@ -28,6 +28,10 @@ _RETRY = Backoff(first=1.0, last=10.0)
 _TIMEOUT = 10.0
 
 
+_NO_SUCH_PAGE = "404: Page Not Found"
+"""What the API of a control plane, the original's too, says to a path that it does not have."""
+
+
 class BootstrapRefused(KumaError):
     """The control plane does not hand out a bootstrap; asking again would not help."""
 
@@ -124,6 +128,11 @@ async def _ask(client: httpx.AsyncClient, address: str, body: Mapping[str, Any])
         ) from None
     if answer.status_code == httpx.codes.OK:
         return _bootstrap(answer)
+    if answer.text.strip() == _NO_SUCH_PAGE:
+        raise BootstrapRefused(
+            f"what answers at {address} hands out no bootstraps; is that the port of the API? "
+            "--cp-address has to name the data plane server, by default port 5678"
+        )
     text = answer.text.strip()[:1000] or f"HTTP status {answer.status_code}"
     if answer.status_code == httpx.codes.NOT_FOUND or answer.is_server_error:
         raise Unreachable(f"the control plane at {address} has no bootstrap for this proxy: {text}")
