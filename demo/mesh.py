@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -11,11 +10,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from demo import resources
-from demo.processes import BIN, Failed, Processes, free_ports, is_free, until
+from demo.processes import BIN, Failed, Processes, free_ports, inherited, is_free, until
 
 _STANDARD = {"api": 5681, "https": 5682, "diagnostics": 5680, "dp": 5678, "xds": 5677}
 
@@ -41,14 +41,22 @@ class Ports:
         return self.api == _STANDARD["api"]
 
 
+class Unanswered(Failed):
+    """A request was not answered at all."""
+
+
 class DemoMesh:
     """What the steps of the demo use. All state is in `home`; the commands are the ones that users type."""
+
+    TCP_HANDSHAKES: ClassVar[str] = "^cluster.backend_tcp.ssl.handshake$"
+    """The statistic of web's proxy that counts its handshakes with backend's TCP inbound."""
 
     def __init__(self, home: Path, processes: Processes) -> None:
         self.home = home
         self.processes = processes
         self.ports = Ports.choose()
         self.backend_in, self.backend_app, self.web_in, self.web_app, self.web_out, admin_1, admin_2 = free_ports(7)
+        self.backend_tcp_in, self.web_tcp_out = free_ports(2)
         self._admin = {"backend": admin_1, "web": admin_2}
         self.environment = {
             "HOME": str(home),
@@ -86,8 +94,14 @@ class DemoMesh:
 
     def write_dataplanes(self, backend: str = resources.BACKEND, web: str = resources.WEB) -> None:
         """`backend.yaml` and `web.yaml`."""
-        backend = backend.format(admin=self._admin["backend"], inbound=self.backend_in, workload=self.backend_app)
-        web = web.format(admin=self._admin["web"], inbound=self.web_in, workload=self.web_app, outbound=self.web_out)
+        backend = backend.format(
+            admin=self._admin["backend"], inbound=self.backend_in, inbound_tcp=self.backend_tcp_in,
+            workload=self.backend_app,
+        )  # fmt: skip
+        web = web.format(
+            admin=self._admin["web"], inbound=self.web_in, workload=self.web_app, outbound=self.web_out,
+            outbound_tcp=self.web_tcp_out,
+        )  # fmt: skip
         self.write("backend.yaml", backend)
         self.write("web.yaml", web)
 
@@ -115,7 +129,7 @@ class DemoMesh:
         paths = [a.replace("=", f"={self.home}/", 1) if "-file=" in a else a for a in arguments]
         return self.processes.start(f"kuma-dp-{service}", [BIN / program, *paths], self.environment)
 
-    def kumactl(self, *arguments: str, stdin: str | None = None) -> str:
+    def kumactl(self, *arguments: str, stdin: str | None = None, timeout: float = 60) -> str:
         """What a `kumactl` command prints.
 
         Raises:
@@ -124,11 +138,11 @@ class DemoMesh:
         done = subprocess.run(
             [BIN / "kumactl", *arguments],
             cwd=self.home,
-            env={**os.environ, **self.environment},
+            env={**inherited(), **self.environment},
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=timeout,
             check=False,
         )
         if done.returncode:
@@ -146,16 +160,15 @@ class DemoMesh:
         found: Mapping[str, Any] = overview.get("dataplaneInsight", {}).get("mTLS", {})
         return found
 
-    def handshakes(self, service: str) -> int:
+    def handshakes(self, service: str, stats: str = "ssl.handshake$") -> int:
         """How many TLS handshakes the proxy of a service has completed, by its own count."""
-        url = f"http://127.0.0.1:{self._admin[service]}/stats?filter=ssl.handshake$"
-        with urllib.request.urlopen(url, timeout=10) as response:
-            return sum(int(line.rpartition(b": ")[2]) for line in response.read().splitlines())
+        _, body = read(f"http://127.0.0.1:{self._admin[service]}/stats?filter={stats}")
+        return sum(int(line.rpartition(b": ")[2]) for line in body.splitlines())
 
     def _is_ready(self) -> bool:
         try:
             return get(f"http://127.0.0.1:{self.ports.diagnostics}/ready")[0] == 200
-        except OSError:
+        except Unanswered:
             return False
 
 
@@ -164,11 +177,27 @@ _DAY = ("--valid-for", "24h")
 
 def get(url: str) -> tuple[int, Mapping[str, Any]]:
     """GET over a new connection: the status and the JSON that came back."""
+    status, body = read(url)
+    return status, _json(body)
+
+
+def read(url: str) -> tuple[int, bytes]:
+    """GET over a new connection, and no proxy of the user's: the status and the body.
+
+    Raises:
+        Unanswered: there is no answer.
+    """
     try:
-        with urllib.request.urlopen(url, timeout=10) as response:
-            return response.status, _json(response.read())
-    except urllib.error.HTTPError as error:
-        return error.code, _json(error.read())
+        try:
+            with _DIRECT.open(url, timeout=10) as response:
+                return response.status, response.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+    except (OSError, HTTPException) as error:
+        raise Unanswered(f"{url}: {str(error) or type(error).__name__}") from None
+
+
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def _json(body: bytes) -> Mapping[str, Any]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,7 +41,7 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **environment},
+                env={**inherited(), **environment},
                 start_new_session=True,  # a Ctrl-C on the terminal is ours to pass on, in order
                 preexec_fn=_end_with_parent,
             )
@@ -82,7 +84,7 @@ class Processes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with _uninterrupted():
+        with uninterrupted():
             for _, process in reversed(self._running):
                 process.send_signal(signal.SIGTERM)
             for _, process in list(reversed(self._running)):
@@ -90,13 +92,33 @@ class Processes:
 
 
 @contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """A second Ctrl-C must not leave behind what the first one was to end."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def uninterrupted() -> Iterator[None]:
+    """A second Ctrl-C, or a terminal that is closed meanwhile, must not leave behind what is being ended."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _ENDING}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def temporary_home(prefix: str) -> Iterator[Path]:
+    """A directory that is gone at the end of the block, however that comes."""
+    home = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        yield home
+    finally:
+        with uninterrupted():
+            shutil.rmtree(home, ignore_errors=True)
+
+
+def inherited() -> Mapping[str, str]:
+    """The environment that processes start from: the user's, without settings for another control plane."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("KUMA_")}
 
 
 def _end_with_parent() -> None:

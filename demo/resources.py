@@ -61,6 +61,11 @@ networking:
       tags:
         kuma.io/service: backend
         kuma.io/protocol: http
+    - port: {inbound_tcp}
+      servicePort: {workload}
+      tags:
+        kuma.io/service: backend-tcp
+        kuma.io/protocol: tcp
 """
 
 WEB = """\
@@ -81,4 +86,7 @@ networking:
     - port: {outbound}
       tags:
         kuma.io/service: backend
+    - port: {outbound_tcp}
+      tags:
+        kuma.io/service: backend-tcp
 """

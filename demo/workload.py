@@ -37,9 +37,13 @@ def handler(name: str, upstream: str | None) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Asks the sidecar, not a proxy that the user's environment names."""
+
+
 def _call(upstream: str) -> tuple[int, dict[str, str]]:
     try:
-        with urllib.request.urlopen(upstream, timeout=5) as response:
+        with _DIRECT.open(upstream, timeout=5) as response:
             found: dict[str, str] = json.load(response)
             return 200, found
     except urllib.error.HTTPError as error:

@@ -1,83 +1,63 @@
-"""Changes mutual TLS on live traffic, again and again, and kills the control plane now and then.
+"""Changes mutual TLS on live traffic, again and again, and disturbs every change.
 
     python -m soak [SECONDS]
 
-Every request is a new TCP connection through both proxies, and so a new TLS handshake while mutual TLS is on. Prints
-the count of requests, failures, handshakes, changes and kills; the exit status is 0 only if no request failed.
+Every request is a new TCP connection through both proxies, and so a new TLS handshake while mutual TLS is on. Control
+planes are killed and stopped inside changes and while they resume; proxies join, leave, hang for a minute and are
+killed; changes are made on top of each other. After each one it is tried whether plaintext and retired CAs are refused,
+if the mesh is to be STRICT. The exit status is 0 only if no request failed and nothing was let in that should not be.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
+import os
 import random
-import socket
+import signal
+import subprocess
 import sys
-import tempfile
-import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from demo.mesh import DemoMesh
-from demo.processes import Failed, Processes, until
+from demo.processes import BIN, Failed, Processes, free_ports, temporary_home, until
 from demo.resources import ALLOW_ALL, BACKEND, WEB
+from demo.traffic import Traffic
+from soak.authorities import Provided, is_let_in, takes_plaintext
+from soak.changes import Change, Changes
+from soak.handshakes import Handshakes
 
-REQUEST = b"GET / HTTP/1.1\r\nhost: backend\r\nconnection: close\r\n\r\n"
-BUILTIN = "{{name: ca-{0}, type: builtin, mode: {1}, dpCert: {{rotation: {{expiration: {2}s}}}}}}"
-RSA = "{{name: rsa-{0}, type: builtin, mode: {1}, conf: {{caCert: {{RSAbits: 2048}}}}}}"
-SHORT_ROOT = "{{name: short-{0}, type: builtin, mode: {1}, conf: {{caCert: {{expiration: 1m}}}}}}"
-
-
-class Traffic:
-    """Calls backend through web's proxy, without a pause, from a few threads."""
-
-    def __init__(self, port: int, threads: int = 4) -> None:
-        self.answers: Counter[str] = Counter()
-        self._port = port
-        self._done = threading.Event()
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> None:
-        self._done.set()
-        for thread in self._threads:
-            thread.join(timeout=20)
-
-    def _run(self) -> None:
-        while not self._done.is_set():
-            self.answers[self._call()] += 1
-
-    def _call(self) -> str:
-        try:
-            with socket.create_connection(("127.0.0.1", self._port), timeout=10) as sock:
-                sock.sendall(REQUEST)
-                answer = b""
-                while piece := sock.recv(4096):
-                    answer += piece
-        except OSError as error:
-            return type(error).__name__
-        return "200" if answer.startswith(b"HTTP/1.1 200") else f"no answer ({answer[:20]!r})"
+_HANG = 60.0
+"""Seconds that a proxy hangs."""
+_BYSTANDER = """\
+{{type: Dataplane, mesh: default, name: {name}, networking: {{address: 127.0.0.1, admin: {{port: {admin}}},
+inbound: [{{port: {port}, servicePort: {port_of_nobody}, tags: {{kuma.io/service: bystander, kuma.io/protocol: tcp}}}}],
+outbound: [{{port: {out}, tags: {{kuma.io/service: backend}}}}]}}}}
+"""
 
 
-def some_mesh(number: int) -> str:
-    """A Mesh that differs from the ones before in one of the ways that the product promises to survive."""
-    if random.random() < 0.2:
-        return "{type: Mesh, name: default}"
-    mode = random.choice(("STRICT", "STRICT", "PERMISSIVE"))
-    kind = random.choice((BUILTIN, BUILTIN, RSA, SHORT_ROOT))
-    enabled = kind.format(number, mode, random.choice((3, 10, 3600)))
-    name = enabled.removeprefix("{name: ").partition(",")[0]
-    kept = BUILTIN.format("kept", "STRICT", 3600)
-    listed = [enabled, kept] if random.random() < 0.5 else [enabled]
-    return f"{{type: Mesh, name: default, mtls: {{enabledBackend: {name}, backends: [{', '.join(listed)}]}}}}"
+class Soak:
+    """A mesh under load, and what is done to it."""
 
+    def __init__(self, home: Path, processes: Processes) -> None:
+        self.mesh = DemoMesh(home, processes)
+        self.processes = processes
+        self.changes = Changes()
+        self.counts: Counter[str] = Counter()
+        self.wrong: list[str] = []
+        self.retired: list[Provided] = []
+        self._current: Provided | None = None
+        self._bystanders: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self._hanging: list[tuple[float, int]] = []
 
-def main(seconds: float) -> int:
-    """Soak for some seconds."""
-    with tempfile.TemporaryDirectory(prefix="kuma-soak-") as home, Processes(Path(home)) as processes:
-        mesh = DemoMesh(Path(home), processes)
-        control_plane = mesh.start_control_plane()
+    def start(self) -> None:
+        """The demo's two services, over TCP."""
+        mesh = self.mesh
+        self.control_plane = mesh.start_control_plane()
         mesh.start_workloads()
         mesh.write_dataplanes(BACKEND.replace("kuma.io/protocol: http", "kuma.io/protocol: tcp"), WEB)
         mesh.write("allow-all.yaml", ALLOW_ALL)
@@ -85,32 +65,167 @@ def main(seconds: float) -> int:
         for service in ("backend", "web"):
             mesh.token(service)
             mesh.start_proxy(service)
-        until("web reaches backend", lambda: mesh.call()[0] == 200, processes)
-        traffic, changes, kills = Traffic(mesh.web_out), 0, 0
-        end = time.monotonic() + seconds
+        until("web reaches backend", lambda: mesh.call()[0] == 200, self.processes)
+
+    def round(self, change: Change) -> None:
+        """One change, disturbed, followed to its end, and looked at."""
+        self.counts["changes"] += 1
+        self._apply(change)
+        if random.random() < 0.5:
+            self._disturb(change)
+        if random.random() < 0.2 and not change.dwell:
+            return  # the next change comes on top of this one
+        self._follow()
+        self.counts["transitions complete"] += 1
+        if change.dwell:
+            time.sleep(change.dwell)
+            self._follow()
+        self._look(change)
+
+    def _follow(self) -> None:
+        self.mesh.kumactl("inspect", "meshes", "--watch", "default", "--timeout", "150s", timeout=170)
+
+    def _apply(self, change: Change) -> None:
+        self.mesh.write("change.yaml", change.text())
+        self.mesh.kumactl("apply", "-f", "change.yaml")
+
+    def _disturb(self, change: Change) -> None:
+        choices: list[Callable[[], None]] = [self._join, self._join, self._leave, self._kill_proxy, self._hang]
+        if change.survives_outages:
+            choices += [self._kill, self._kill, self._stop]
+        random.choice(choices)()
+
+    def _kill(self) -> None:
+        """kill -9, inside the change, and again while the next control plane resumes it."""
+        for _ in range(random.choice((1, 2))):
+            time.sleep(random.random() / 10)
+            self.counts["control planes killed"] += 1
+            self.processes.forget(self.control_plane)
+            self.control_plane.kill()
+            self.control_plane.wait()
+            self.control_plane = self.mesh.start_control_plane()
+
+    def _stop(self) -> None:
+        time.sleep(random.random() / 10)
+        self.counts["control planes stopped"] += 1
+        self.processes.stop(self.control_plane)
+        self.control_plane = self.mesh.start_control_plane()
+
+    def _join(self) -> None:
+        self.counts["proxies joined"] += 1
+        name = f"bystander-{self.counts['proxies joined']}"
+        port, admin, out, nobody = free_ports(4)
+        text = _BYSTANDER.format(name=name, port=port, admin=admin, out=out, port_of_nobody=nobody)
+        self.mesh.write(f"{name}.yaml", text)
+        token = self.mesh.home / f"{name}-token"
+        token.write_text(self.mesh.kumactl("generate", "dataplane-token", "--name", name, "--valid-for", "24h"))
+        command = self.mesh.proxy_command(name)[1:]
+        paths = [a.replace("=", f"={self.mesh.home}/", 1) if "-file=" in a else a for a in command]
+        started = self.processes.start(name, [BIN / "kuma-dp", *paths], self.mesh.environment)
+        self.processes.forget(started)
+        self._bystanders.append((name, started))
+
+    def _some_bystander(self) -> subprocess.Popen[bytes] | None:
+        if not self._bystanders:
+            self._join()
+            return None
+        return self._bystanders.pop(random.randrange(len(self._bystanders)))[1]
+
+    def _leave(self) -> None:
+        if found := self._some_bystander():
+            self.counts["proxies left"] += 1
+            found.send_signal(signal.SIGTERM)
+
+    def _kill_proxy(self) -> None:
+        if found := self._some_bystander():
+            self.counts["proxies killed"] += 1
+            found.kill()
+
+    def _hang(self) -> None:
+        """A bystander's Envoy stands still for a minute, whatever comes meanwhile."""
+        if not self._bystanders:
+            return self._join()
+        self.counts["proxies hung"] += 1
+        agent = random.choice(self._bystanders)[1]
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+            os.kill(int(children[0]), signal.SIGSTOP)
+            self._hanging.append((time.monotonic() + _HANG, int(children[0])))
+        return None
+
+    def wake(self, *, everybody: bool = False) -> None:
+        """Let those go on that have hung for long enough."""
+        for end, pid in list(self._hanging):
+            if everybody or end <= time.monotonic():
+                self._hanging.remove((end, pid))
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+    def _look(self, change: Change) -> None:
+        """What a STRICT mesh that is complete lets in."""
+        before, self._current = self._current, self._authority(change.enabled)
+        if before is not None and before != self._current:
+            self.retired.append(before)
+        if not change.strict:
+            return
+        port, caller = self.mesh.backend_in, "spiffe://default/web"
+        if takes_plaintext(port):
+            self.wrong.append(f"plaintext was let in after: {change.what}")
+        if self._current is not None and not is_let_in(port, self._current, caller):
+            self.wrong.append(f"the CA in use was refused after: {change.what}")
+        listed = json.loads(self.mesh.kumactl("get", "mesh", "default", "-o", "json"))["mtls"]["backends"]
+        trusted = {found.root for backend in listed if (found := self._authority(backend["name"]))}
+        for old in self.retired[-3:]:
+            if old.root not in trusted and is_let_in(port, old, caller):
+                self.wrong.append(f"a retired CA was let in after: {change.what}")
+        self.counts["looked at"] += 1
+
+    def _authority(self, backend: str) -> Provided | None:
+        if not backend:
+            return None
+        if backend == "own":
+            return self.changes.provided
+        parts = [self._secret(f"default.ca-builtin-{part}-{backend}") for part in ("cert", "key")]
+        return Provided(*parts)
+
+    def _secret(self, name: str) -> bytes:
+        return base64.b64decode(json.loads(self.mesh.kumactl("get", "secret", name, "-o", "json"))["data"])
+
+    def end(self) -> None:
+        """End what is not ended with the other processes."""
+        self.wake(everybody=True)
+        for _, process in self._bystanders:
+            process.kill()
+            process.wait()
+
+
+def main(seconds: float) -> int:
+    """Soak for some seconds."""
+    with temporary_home("kuma-soak-") as home, Processes(home) as processes:
+        soak = Soak(home, processes)
+        soak.start()
+        traffic = Traffic(soak.mesh.web_out)
+        handshakes = Handshakes(lambda: soak.mesh.handshakes("web"))
+        end, renewed = time.monotonic() + seconds, time.monotonic()
         try:
             while time.monotonic() < end:
-                changes += 1
-                mesh.write("mesh.yaml", some_mesh(changes))
-                mesh.kumactl("apply", "-f", "mesh.yaml")
-                if random.random() < 0.15:
-                    kills += 1
-                    time.sleep(random.random() / 10)
-                    processes.forget(control_plane)
-                    control_plane.kill()
-                    control_plane.wait()
-                    control_plane = mesh.start_control_plane()
-                if random.random() < 0.7:  # or the next change comes while this one is under way
-                    mesh.kumactl("inspect", "meshes", "--watch", "default", "--timeout", "90s")
-                    time.sleep(random.random())
-                failed = traffic.answers.total() - traffic.answers["200"]
-                print(
-                    f"{changes} changes, {kills} kills, {traffic.answers.total()} requests, {failed} failed", flush=True
+                soak.wake()
+                due = time.monotonic() - renewed > 300
+                change = soak.changes.renewal() if due else soak.changes.draw()
+                renewed = time.monotonic() if due else renewed
+                soak.round(change)
+                numbers = (
+                    f"{traffic.answers.total()} requests, {handshakes.total} handshakes, {traffic.failed} failures"
                 )
+                print(f"{soak.counts['changes']} changes, {numbers}; {change.what}", *soak.wrong, sep="; ", flush=True)
         finally:
             traffic.stop()
-        print(f"answers: {dict(traffic.answers)}; TLS handshakes counted by web's proxy: {mesh.handshakes('web')}")
-        return 0 if set(traffic.answers) == {"200"} else 1
+            handshakes.stop()
+            soak.end()
+        print(f"{dict(soak.counts)}; answers: {dict(traffic.answers)}; {handshakes.total} TLS handshakes")
+        for text in soak.wrong:
+            print(text)
+        return 0 if set(traffic.answers) == {"200"} and not soak.wrong else 1
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from kuma.api.bootstrap import create_bootstrap_app
 from kuma.api.callers import Access, Grant
 from kuma.api.context import ApiContext, ApiSettings, Certificate
 from kuma.api.limits import Limits
+from kuma.api.ready import Announcement
 from kuma.api.server import HttpServer
 from kuma.base import aio
 from kuma.base.audit import Audit, AuditFile
@@ -60,8 +61,10 @@ from kuma.xds.meshes import Meshes
 from kuma.xds.metrics import Metrics
 from kuma.xds.names import ServerNames
 from kuma.xds.proxy import Proxies, Proxy
+from kuma.xds.publisher import Publisher
 from kuma.xds.server import Discovery, DiscoveryServer
 from kuma.xds.transitions import Transitions
+from kuma.xds.turnover import Turnover
 
 log = structlog.get_logger(__name__)
 
@@ -149,6 +152,8 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
             timedelta(seconds=settings.xds_server.absence_seconds),
         ),
     )
+    publisher = Publisher(store, views, proxies, arrivals, clock)
+    turnover = Turnover(views, meshes, proxies, clock, patience=settings.xds_server.patience_seconds)
     credentials = Credentials(views, proxies, clock, arrivals.authenticate)
     issuing = Issuing(Issuer(clock), clock, metrics, audit)
     stream_limits = StreamLimits(
@@ -233,9 +238,9 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
     )
     api = _api_servers(settings.api_server, create_app(context), certificate)
     names = ServerNames.of(certificate.chain.read_bytes(), certificate.ca.read_bytes())
-    handout = Handout(manager, views, xds.port, names)
+    handout = Handout(manager, views, arrivals, xds.port, names)
     dp = HttpServer(
-        create_bootstrap_app(handout.answer, _limits(settings.dp_server.limits), clock),
+        create_bootstrap_app(handout.answer, publisher.withdraw, _limits(settings.dp_server.limits), clock),
         host,
         settings.dp_server.port,
         tls=(certificate.chain, certificate.key),
@@ -251,6 +256,8 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         ("insights", insights),
         ("mesh views", views),
         ("departures", departures),
+        ("publisher", publisher),
+        ("turnover", turnover),
         ("transitions", transitions),
         ("credentials", credentials),
         ("renewals", Renewals(store, views, clock)),
@@ -259,8 +266,31 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         ("bootstrap server", dp),
         *api.items(),
         ("diagnostics server", health),
+        ("announcement", _announcement(settings, api, dp, health, xds, views, certificate)),
     )
     return ControlPlane(parts, manager, views, proxies, users, envoy_admin_ca, api, dp, health, xds)
+
+
+def _announcement(
+    settings: Settings,
+    api: Mapping[str, HttpServer],
+    dp: HttpServer,
+    health: HttpServer,
+    xds: DiscoveryServer,
+    views: Views,
+    certificate: serving.ServerCertificate,
+) -> Announcement:
+    """What is said once everything listens."""
+    named = {"api": api.get(HTTP) or api.get(HTTPS), "bootstrap": dp}
+
+    async def listed() -> None:
+        await views.until(lambda: True)
+
+    return Announcement(
+        {name: server for name, server in named.items() if server is not None},
+        (listed, xds.port, health.port, *(server.port for server in api.values())),
+        {"work_dir": str(settings.work_dir), "ca": str(certificate.ca)},
+    )
 
 
 def _api_servers(settings: ApiServer, app: Any, certificate: serving.ServerCertificate) -> dict[str, HttpServer]:

@@ -1,5 +1,6 @@
 """The REST API as its clients use it, over a real store."""
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -285,6 +286,7 @@ async def test_tokens(api: Api) -> None:
         ({"mesh": "default", "validFor": "999999h"}, "validFor"),
         ({"mesh": "default", "type": "ingress"}, "type"),
         ({"mesh": "default", "tags": ["x"]}, "tags"),
+        ({"mesh": "default", "name": "A_b"}, "name"),
     ],
 )
 async def test_token_requests_that_make_no_sense(api: Api, body: Mapping[str, Any], field: str) -> None:
@@ -354,7 +356,16 @@ async def test_every_kind_is_described(api: Api) -> None:
         assert kind.name in document["components"]["schemas"]
         path = f"/meshes/{{mesh}}/{kind.path}/{{name}}" if kind.in_mesh else f"/{kind.path}/{{name}}"
         assert ("put" in document["paths"][path]) == (not kind.read_only)
-    assert "swagger" in (await api("GET", "/docs")).text.lower()
+
+
+async def test_the_documentation_loads_nothing_from_elsewhere(api: Api) -> None:
+    page = await api("GET", "/docs")
+    loaded = re.findall(r"""(?:src|href)=["']([^"']+)["']""", page.text)
+    assert loaded == ["/docs/swagger-ui.css", "data:,", "/docs/swagger-ui.js"]
+    assert "http" not in page.text.replace("http-equiv", "")
+    assert page.headers["content-security-policy"].startswith("default-src 'self'")
+    assert "SwaggerUIBundle" in (await api("GET", "/docs/swagger-ui.js")).text
+    assert (await api("GET", "/docs/swagger-ui.css")).headers["content-type"].startswith("text/css")
 
 
 async def test_what_is_not_there(api: Api) -> None:

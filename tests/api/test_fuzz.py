@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kuma.base.errors import InvalidResource, Unauthenticated
-from kuma.pki import provided, tokens
+from kuma.pki import pem, tokens
 from kuma.pki.authority import AuthorityUnusable
 from kuma.resources import codec, durations, kinds
 from tests.api.test_api import Api, api, manager  # noqa: F401 - fixtures
@@ -50,10 +50,10 @@ def test_any_document_is_a_resource_or_is_refused(kind: str, document: dict[str,
 @settings(max_examples=500)
 @given(st.binary(max_size=200), st.integers(0, len(CERTIFICATE)), st.integers(0, 50))
 def test_damaged_certificates_and_keys_are_refused(noise: bytes, at: int, length: int) -> None:
-    for pem in (noise, CERTIFICATE[:at] + noise + CERTIFICATE[at + length :]):
-        for parse in (provided.parse_chain, provided.parse_key):
+    for text in (noise, CERTIFICATE[:at] + noise + CERTIFICATE[at + length :]):
+        for parse in (pem.read_chain, pem.read_key):
             try:
-                parse(pem)
+                parse(text)
             except AuthorityUnusable as error:
                 assert "certificate" in str(error) or "key" in str(error)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
+import structlog
 
 from kuma.base import aio
 
@@ -29,6 +31,25 @@ async def test_the_first_failure_stops_the_rest_and_is_named() -> None:
     with pytest.raises(aio.ComponentFailed, match="api stopped: disk full"):
         await aio.supervise([("store", other), ("api", Failing())])
     assert other.stopped
+
+
+async def test_whatever_fails_at_once_is_told_and_nothing_of_it_is_left_to_asyncio() -> None:
+    complaints: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    with pytest.raises(aio.ComponentFailed) as caught:
+        await aio.supervise([("store", Eternal()), ("api", Failing()), ("xds", Failing())])
+    assert [str(cause) for cause in caught.value.causes] == ["disk full", "disk full"]
+    del caught
+    gc.collect()
+    assert not complaints
+
+
+async def test_a_task_that_had_failed_before_it_was_stopped_is_logged_by_name() -> None:
+    task = aio.spawn(Failing().run(), name="writer")
+    await asyncio.sleep(0)
+    with structlog.testing.capture_logs() as logs:
+        await aio.stop([task])
+    assert [(line["task"], line["reason"]) for line in logs] == [("writer", "disk full")]
 
 
 async def test_latest_wakes_who_waits_for_a_newer_value() -> None:

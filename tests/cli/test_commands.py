@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import jwt
@@ -12,6 +14,8 @@ import yaml
 
 from demo.mesh import DemoMesh
 from demo.processes import BIN, Processes, free_ports
+from kuma.pki import serving
+from tests.fakes import cas
 from tests.fakes.control_plane import ALLOW_ALL, MTLS
 
 MESH_AND_PERMISSION = f"---\n{MTLS}\n---\n{ALLOW_ALL}\n"
@@ -105,7 +109,17 @@ def test_files_directories_variables_and_dry_runs(mesh: DemoMesh) -> None:
         ("", ["there is no resource in -"]),
         ("just text", ["a resource has to be a map"]),
         ("{type: Dataplane, mesh: nowhere, name: x, networking: {address: 10.0.0.1, inbound: [{port: 1, "
-         "servicePort: 2, tags: {kuma.io/service: x}}]}}", ["Failed to retrieve Mesh (Not found)"]),
+         "servicePort: 2, tags: {kuma.io/service: x}}]}}", ["Error: nothing was applied, because meshes are missing\n"
+         '* standard input: Dataplane "x" in mesh "nowhere": mesh "nowhere" does not exist; create it first']),
+        ("{type: TrafficPermission, mesh: m, name: x, sources: &a [{match: {a: b}}], destinations: *a}\n---\n"
+         "{type: Mesh, name: m}", ['TrafficPermission "x" in mesh "m": mesh "m" comes later in the files; put it']),
+        ("{type: DataplaneInsight, name: x}", ["type: DataplaneInsight is written by the control plane only"]),
+        ("{type: Config, name: x}", ['type: unknown resource type "Config"']),
+        ("{type: Mesh, name: x}\n---\n{type: Mesh, name: second, mtsl: {}}\n---\nno\n---\n{type: Mehs, name: z}",
+         ['standard input is not valid\n* document 2 (Mesh "second"): mtsl: unknown field; did you mean mtls?\n'
+          "* document 3: a resource has to be a map", '* document 4 (Mehs "z"): type: unknown resource type']),
+        (f"{{type: Secret, name: s, data: {'A' * (10 << 20)}}}",
+         ["standard input: document 1 has 10,485,791 bytes; a resource has at most 1 MiB"]),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_with_the_field(mesh: DemoMesh, text: str, complaints: list[str]) -> None:
@@ -118,9 +132,61 @@ def test_one_wrong_document_keeps_all_from_being_sent(mesh: DemoMesh) -> None:
     refused(run(mesh, "get", "mesh", "first"), "No resources found")
 
 
+def test_what_the_server_refuses_is_said_with_what_was_applied_and_what_was_not(mesh: DemoMesh) -> None:
+    secret = f"{{type: Secret, name: large, data: {'A' * (1 << 20)}}}"
+    (mesh.home / "several.yaml").write_text(f"{{type: Mesh, name: one}}\n---\n{secret}\n---\n{{type: Mesh, name: two}}")
+    done = run(mesh, "apply", "-f", "several.yaml")
+    assert done.stdout == 'Mesh "one" created\n'
+    refused(
+        done, 'several.yaml: Secret "large" in mesh "default": Request Entity Too Large (the body is longer than',
+        '\nApplied before: Mesh "one"\nNot applied: Secret "large" in mesh "default", Mesh "two"\n',
+    )  # fmt: skip
+    run(mesh, "delete", "mesh", "one")
+
+
+def test_a_directory_names_the_file_and_every_file_is_looked_at(mesh: DemoMesh) -> None:
+    directory = mesh.home / "wrong"
+    directory.mkdir()
+    (directory / "a.yaml").write_text("{type: Mesh, name: a, x: 1}")
+    (directory / "b.yaml").write_text("{type: Mesh, name: b}")
+    (directory / "c.yaml").write_text("type: [")
+    refused(run(mesh, "apply", "-f", "wrong"), "wrong/a.yaml is not valid\n* x: unknown", "wrong/c.yaml is not valid\n")
+    assert "unicode string" not in run(mesh, "apply", "-f", "wrong").stderr
+
+
+def test_a_name_leads_nowhere_else(mesh: DemoMesh) -> None:
+    run(mesh, "apply", "-f", "-", stdin=MESH_AND_PERMISSION)
+    for arguments in (
+        ["delete", "mesh", "default/traffic-permissions/allow-all"],
+        ["get", "mesh", "default/traffic-permissions/allow-all"],
+        ["delete", "traffic-permission", "../traffic-permissions/allow-all"],
+        ["get", "dataplane", "x?y"],
+        ["inspect", "dataplane", "x#y"],
+        ["inspect", "traffic-permission", "a/b"],
+    ):
+        refused(run(mesh, *arguments), "name: invalid characters")
+    refused(run(mesh, "get", "dataplanes", "-m", "a/b"), "name: invalid characters")
+    refused(run(mesh, "inspect", "dataplanes", "-m", "a/../b"), "name: ")
+    assert run(mesh, "get", "traffic-permission", "allow-all").returncode == 0
+
+
+def test_errors_of_the_server_name_the_resource(mesh: DemoMesh) -> None:
+    run(mesh, "apply", "-f", "-", stdin=MESH_AND_PERMISSION)
+    refused(run(mesh, "inspect", "traffic-permission", "nobody"), 'TrafficPermission "nobody" in mesh "default": Could')
+    refused(
+        run(mesh, "inspect", "dataplane", "x", "-m", "nowhere"),
+        'Failed to retrieve Mesh (mesh "nowhere" does not exist; create it first: {type: Mesh, name: nowhere})',
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
+        (["generate", "dataplane-token", "--name", "A_b"], "name: invalid characters"),
+        (["--config-file", "nowhere", "get", "meshes"], "--config-file nowhere: No such file or directory"),
+        (["--config-file", "strange", "get", "meshes"], "strange is no configuration of kumactl: apiServer is an unk"),
+        (["config", "control-planes", "add", "--name", "x", "--address", "http://[::1"], "--address http://[::1: has"),
+        (["config", "control-planes", "add", "--name", "x", "--address", "http://h:99999"], "from 1 to 65535"),
         (["get", "thing"], "unknown TYPE: thing. Allowed values: "),
         (["get", "mesh"], "which mesh? Give its name"),
         (["delete", "mesh", "nothing"], 'there is no Mesh with name "nothing"'),
@@ -132,6 +198,7 @@ def test_one_wrong_document_keeps_all_from_being_sent(mesh: DemoMesh) -> None:
     ],
 )
 def test_mistakes_on_the_command_line(mesh: DemoMesh, arguments: list[str], complaint: str) -> None:
+    (mesh.home / "strange").write_text("apiServer: {http: {port: 1}}")
     refused(run(mesh, *arguments), complaint)
 
 
@@ -139,7 +206,9 @@ def test_a_control_plane_that_is_down(mesh: DemoMesh, tmp_path: Path) -> None:
     (port,) = free_ports(1)
     config = tmp_path / "config"
     add = ["config", "control-planes", "add", "--name", "down", "--address", f"http://localhost:{port}"]
-    refused(run(mesh, "--config-file", str(config), *add), f"cannot reach the control plane at http://localhost:{port}")
+    done = run(mesh, "--config-file", str(config), *add)
+    refused(done, f"cannot reach the control plane at http://localhost:{port}", "without asking it: --skip-check")
+    assert "control-planes add" not in done.stderr, "it does not tell to run itself"
     assert run(mesh, "--config-file", str(config), *add, "--skip-check").returncode == 0
     assert config.stat().st_mode & 0o077 == 0
     refused(run(mesh, "--config-file", str(config), "get", "meshes"), "Is kuma-cp running?")
@@ -188,6 +257,18 @@ def test_a_port_in_use(mesh: DemoMesh, tmp_path: Path) -> None:
         assert f"set {variable}" in done.stderr.splitlines()[-1]
 
 
+def test_every_port_in_use_is_told_in_one_sentence(mesh: DemoMesh, tmp_path: Path) -> None:
+    mine = {**mesh.environment, "KUMA_GENERAL_WORK_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [BIN / "kuma-cp", "run"], env={**os.environ, **mine}, capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("20")]  # but the log's
+    assert len(errors) == 5, done.stderr
+    assert all(line.startswith("Error: cannot listen on 127.0.0.1:") for line in errors)
+    assert all(": Address already in use. Stop the other program, or set KUMA_" in line for line in errors)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "complaint"),
     [
@@ -233,13 +314,26 @@ DATAPLANE = (
         ({"--dataplane-token-file": "empty"}, "--dataplane-token-file empty is empty"),
         ({"--ca-cert-file": "missing"}, "--ca-cert-file missing: No such file or directory. It is the file ca.crt"),
         ({"--ca-cert-file": "token"}, "--ca-cert-file token does not hold a certificate"),
-        ({"--ca-cert-file": ""}, "is not the one that --ca-cert-file stands for"),
+        (
+            {"--ca-cert-file": ""},
+            "is not trusted: unable to get local issuer certificate. Give its CA with --ca-cert-f",
+        ),
+        ({"--ca-cert-file": "other/ca.crt"}, "is not the one that --ca-cert-file stands for"),
+        ({}, "refuses this proxy: the token is damaged, or no token at all; make a new one with `kumactl generate"),
+        ({"--dataplane-token-file": "foreign"}, "x is different than in token: other"),
+        ({"--cp-address": "https://localhost:{https}"}, "this is no data plane server; its port is 5678"),
+        ({"--cp-address": "https://localhost:{api}"}, "this is no data plane server; its port is 5678"),
+        ({"--cp-address": "https://localhost:99999"}, "with a port from 1 to 65535"),
+        ({"--cp-address": "https://[::1"}, "--cp-address https://[::1: has to be an https URL"),
+        ({"--binary-path": "/"}, "--binary-path /: is not a program that can be run"),
+        ({"--binary-path": "hangs"}, "hangs: is no Envoy, or a broken one: it does not say its version within 10"),
+        ({"--binary-path": "/bin/echo"}, "/bin/echo: is no Envoy: it does not answer --version as one does"),
+        ({"--binary-path": "garbage"}, "garbage: cannot be run: Exec format error"),
         ({"--dataplane-file": "missing.yaml"}, "--dataplane-file missing.yaml: No such file or directory"),
         ({"--dataplane-file": "typo.yaml"}, "networkign: unknown field; did you mean networking?"),
         ({"--dataplane-file": ""}, "say which Dataplane to run for"),
         ({"--dataplane-file": "nowhere.yaml"}, 'mesh: mesh "nowhere" does not exist'),
         ({"--cp-address": "http://localhost:1"}, "has to be an https URL"),
-        ({"--cp-address": "https://localhost:API"}, "hands out no bootstraps; is that the port of the API?"),
         ({"--binary-path": "token"}, "--binary-path token: is not a program that can be run"),
         ({"--drain-time": "soon"}, "--drain-time has to be"),
     ],
@@ -248,20 +342,51 @@ DATAPLANE = (
 def test_what_kuma_dp_cannot_work_with(mesh: DemoMesh, change: dict[str, str], complaint: str) -> None:
     files = {
         "x.yaml": DATAPLANE, "typo.yaml": DATAPLANE.replace("networking", "networkign"), "token": "not a real one",
-        "empty": "", "nowhere.yaml": DATAPLANE.replace("default", "nowhere"),
+        "empty": "", "hangs": "#!/bin/sh\nexec sleep 60\n", "garbage": "\0\1\2",
+        "foreign": run(mesh, "generate", "dataplane-token", "--name", "other").stdout,
+        "nowhere.yaml": DATAPLANE.replace("default", "nowhere"),
     }  # fmt: skip
     for name, text in files.items():
-        mesh.write(name, text)
+        mesh.write(name, text).chmod(0o700 if name in ("hangs", "garbage") else 0o600)
+    serving.ensure(mesh.home / "other", ("localhost",), datetime.now(UTC))
+    change = {name: value.format(api=mesh.ports.api, https=mesh.ports.https) for name, value in change.items()}
     arguments = {
         "--cp-address": f"https://localhost:{mesh.ports.dp}",
         "--dataplane-file": "x.yaml",
         "--dataplane-token-file": "token",
         "--ca-cert-file": "cp/ca.crt",
-    } | {name: value.replace("API", str(mesh.ports.https)) for name, value in change.items()}
+    } | change
     done = run(mesh, "run", *(f"{name}={value}" for name, value in arguments.items() if value), program="kuma-dp")
     assert done.returncode == 1, done.stderr
     assert complaint in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("field", "remedy"),
+    [
+        ("networking.inbound[0].port", "is in use; stop the other program, or choose another port"),
+        ("networking.outbound[0].port", "is in use; stop the other program, or choose another port"),
+        ("networking.admin.port (9901 unless given)", "is in use; stop the other program, or choose another port"),
+        ("networking.inbound[0].port", "cannot be listened on, because this machine does not have the address"),
+    ],
+)
+def test_kuma_dp_names_the_field_whose_port_is_taken(mesh: DemoMesh, field: str, remedy: str) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    taken, *others = listener.getsockname()[1], *free_ports(2)
+    inbound, outbound, admin = (taken if name in field else others.pop() for name in ("inbound", "outbound", "admin"))
+    address = "192.0.2.1" if "address" in remedy else "127.0.0.1"
+    mesh.write(
+        "taken.yaml",
+        f"{{type: Dataplane, mesh: default, name: x, networking: {{address: {address}, admin: {{port: {admin}}}, "
+        f"inbound: [{{port: {inbound}, servicePort: 2, tags: {{kuma.io/service: x}}}}], "
+        f"outbound: [{{port: {outbound}, tags: {{kuma.io/service: y}}}}]}}}}",
+    )
+    mesh.write("good", run(mesh, "generate", "dataplane-token", "--name", "x").stdout)
+    where = ("--dataplane-file=taken.yaml", "--dataplane-token-file=good", "--ca-cert-file=cp/ca.crt")
+    done = run(mesh, "run", f"--cp-address=https://localhost:{mesh.ports.dp}", *where, program="kuma-dp")
+    listener.close()
+    assert (done.returncode, done.stderr) == (1, f"Error: {field}: {address}:{taken} {remedy}\n")
 
 
 def test_kuma_dp_waits_for_a_control_plane_that_is_down(mesh: DemoMesh) -> None:
@@ -296,7 +421,12 @@ def test_a_user_works_over_https_with_a_token(mesh: DemoMesh) -> None:
     token = token_of(mesh, "--name", "john", "--group", "team-a", "--valid-for", "1h")
     secure = ("--address", f"https://localhost:{mesh.ports.https}", "--auth-type", "tokens")
     ca = ("--ca-cert-file", str(mesh.home / "cp" / "ca.crt"))
-    refused(planes(mesh, "john", *secure, "--auth-conf", f"token={token}"), "certificate")
+    refused(planes(mesh, "john", *secure, "--auth-conf", f"token={token}"), "is not trusted", "--ca-cert-file")
+    clear = ("--address", f"http://localhost:{mesh.ports.https}")
+    refused(planes(mesh, "john", *clear), "does not speak HTTP in the clear", "an https address is needed")
+    refused(
+        planes(mesh, "john", "--address", f"https://localhost:{mesh.ports.api}"), "does not speak TLS; an http address"
+    )
     assert planes(mesh, "john", *secure, *ca, "--auth-conf", f"token={token}").returncode == 0
     as_john = ("--config-file", "john")
     assert "default" in run(mesh, *as_john, "get", "meshes").stdout
@@ -306,6 +436,13 @@ def test_a_user_works_over_https_with_a_token(mesh: DemoMesh) -> None:
     )
     assert token not in run(mesh, *as_john, "config", "view").stdout
     assert oct((mesh.home / "john").stat().st_mode)[-3:] == "600"
+
+
+def test_whoever_makes_a_token_for_everything_is_told(mesh: DemoMesh) -> None:
+    done = run(mesh, "generate", "dataplane-token")
+    assert done.stdout.count(".") == 2
+    assert done.stderr == ('Warning: without --name and --tag the token holds for every Dataplane of mesh "default"\n')
+    assert run(mesh, "generate", "dataplane-token", "--name", "x").stderr == ""
 
 
 def test_credentials_that_make_no_sense(mesh: DemoMesh) -> None:
@@ -334,6 +471,11 @@ def test_signing_keys(mesh: DemoMesh) -> None:
 
 def test_everything_can_be_exported_and_applied_to_another_control_plane(mesh: DemoMesh, tmp_path: Path) -> None:
     run(mesh, "apply", "-f", "-", stdin=MESH_AND_PERMISSION)
+    ca = cas.root(tmp_path, "inline")
+    conf = {"cert": {"inlineString": ca.cert}, "key": {"inlineString": ca.key}}  # masked wherever it is only shown
+    mtls = {"backends": [{"name": "own", "type": "provided", "conf": conf}]}
+    run(mesh, "apply", "-f", "-", stdin=json.dumps({"type": "Mesh", "name": "inline", "mtls": mtls}))
+    assert "PRIVATE KEY" not in run(mesh, "get", "mesh", "inline", "-o", "yaml").stdout
     done = run(mesh, "export", "--profile", "all")
     assert done.returncode == 0, done.stderr
     (mesh.home / "export.yaml").write_text(done.stdout)

@@ -26,7 +26,7 @@ from tests.api.test_api import DATAPLANE, MESH, PERMISSION, SECRET, Api, issue
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "security.md"
 BEGIN, END = "<!-- endpoints -->\n", "<!-- end of endpoints -->\n"
-PUBLIC = {"/", "/who-am-i", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
+PUBLIC = {"/", "/who-am-i", "/docs", "/docs/swagger-ui.js", "/docs/swagger-ui.css", "/openapi.json"}
 """What somebody unknown may read: what this is, whom they are taken for, and what could be asked."""
 VALUES = {"mesh": "default", "name": "nobody"}
 

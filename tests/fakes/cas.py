@@ -41,7 +41,7 @@ def root(
     return Ca((directory / f"{name}.crt").read_text(), (directory / f"{name}.key").read_text())
 
 
-def intermediate(directory: Path, name: str, issuer: str, extensions: str = SAMPLE) -> Ca:
+def intermediate(directory: Path, name: str, issuer: str, extensions: str = SAMPLE, digest: str = "sha256") -> Ca:
     """A CA that another one, made before, has signed; its chain has its own certificate only."""
     (directory / f"{name}.cnf").write_text(extensions)
     openssl(
@@ -50,7 +50,7 @@ def intermediate(directory: Path, name: str, issuer: str, extensions: str = SAMP
     )  # fmt: skip
     openssl(
         directory, "x509", "-req", "-in", f"{name}.csr", "-CA", f"{issuer}.crt", "-CAkey", f"{issuer}.key",
-        "-days", "30", "-extfile", f"{name}.cnf", "-extensions", "ext", "-out", f"{name}.crt",
+        f"-{digest}", "-days", "30", "-extfile", f"{name}.cnf", "-extensions", "ext", "-out", f"{name}.crt",
     )  # fmt: skip
     return Ca((directory / f"{name}.crt").read_text(), (directory / f"{name}.key").read_text())
 
@@ -58,3 +58,8 @@ def intermediate(directory: Path, name: str, issuer: str, extensions: str = SAMP
 def with_extensions(*lines: str) -> str:
     """A configuration of openssl with these extensions."""
     return "\n".join(["[req]", "distinguished_name=dn", "[ dn ]", "[ ext ]", *lines, ""])
+
+
+def on_curve(curve: str) -> tuple[str, ...]:
+    """The algorithm of a CA on an elliptic curve, as openssl calls it."""
+    return ("ec", "-pkeyopt", f"ec_paramgen_curve:{curve}")

@@ -109,11 +109,12 @@ class Sidecars:
         self.started: list[Sidecar] = []
 
     async def serve_tls(self, sidecar: Sidecar, context: ssl.SSLContext) -> None:
-        """Have a TCP workload serve its own TLS from now on."""
+        """Have a workload serve its own TLS from now on."""
         server, port = self._workloads[sidecar.name]
         server.close()
         await server.wait_closed()
-        secured = await asyncio.start_server(sidecar.serve_tcp, "127.0.0.1", port, ssl=context)
+        serve = sidecar.serve_http if sidecar.protocol == "http" else sidecar.serve_tcp
+        secured = await asyncio.start_server(serve, "127.0.0.1", port, ssl=context)
         self._stack.callback(secured.close)
 
     async def start(
@@ -125,6 +126,7 @@ class Sidecars:
         tags: str = "",
         wait: bool = True,
         address: str = "127.0.0.1",
+        service: str = "",
     ) -> Sidecar:
         """A workload called `name` with its proxy; returns once the proxy has its configuration."""
         ports = free_ports(3 + len(calls))
@@ -141,6 +143,7 @@ class Sidecars:
         self._stack.callback(server.close)
         self._workloads[name] = server, ports[1]
         self.started.append(sidecar)
+        shown = f"kuma.io/service: {service or name}, kuma.io/protocol: {protocol}{tags}"
         outbound = ", ".join(
             f"{{port: {port}, tags: {{kuma.io/service: {s}}}}}" for s, port in sidecar.outbounds.items()
         )
@@ -148,7 +151,7 @@ class Sidecars:
             f"{{type: Dataplane, mesh: default, name: {name}-01, networking: {{address: {address}, "
             f"admin: {{port: {sidecar.admin}}}, inbound: [{{port: {sidecar.port}, "
             f"serviceAddress: 127.0.0.1, servicePort: {ports[1]}, "
-            f"tags: {{kuma.io/service: {name}, kuma.io/protocol: {protocol}{tags}}}}}], outbound: [{outbound}]}}}}"
+            f"tags: {{{shown}}}}}], outbound: [{outbound}]}}}}"
         )
         await self.run(sidecar, wait=wait)
         return sidecar

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -17,8 +18,8 @@ from demo.mesh import DemoMesh
 from demo.processes import Processes
 from demo.processes import until as until_sync
 from demo.resources import BACKEND, WEB
+from demo.traffic import Traffic
 from kuma.resources import kinds
-from soak.__main__ import Traffic
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
 from tests.integration.sidecars import Sidecar, Sidecars, sidecars, traffic, until
 
@@ -50,6 +51,10 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+async def says(sidecar: Sidecar, text: str) -> bool:
+    return text in sidecar.log.read_text()
+
+
 async def gone(pid: int) -> bool:
     return not is_alive(pid)
 
@@ -63,6 +68,8 @@ async def test_sigterm_lets_requests_end_and_exits_with_envoys_status(cp: Runnin
     backend = await mesh.start("backend")
     web = await mesh.start("web", calls=("backend",))
     await until("web reaches backend", lambda: web.call("backend"))
+    await until("kuma-dp says that the proxy runs", lambda: says(backend, "the proxy runs"))
+    assert "[warning]" not in backend.log.read_text(), "Envoy complains of its configuration"
     backend.delay = 1.0
     under_way = asyncio.gather(*(web.call("backend") for _ in range(3)))
     await asyncio.sleep(0.3)
@@ -166,6 +173,8 @@ def test_the_demo_does_what_it_claims() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Every step had the outcome it claims" in done.stdout
+    loads = re.findall(r"✔ ([\d,]+) requests, ([\d,]+) new TLS handshakes, none failed", done.stdout)
+    assert len(loads) == 2, done.stdout
 
 
 @pytest.mark.parametrize("seconds", [0.5, 4.0])
@@ -197,7 +206,7 @@ def mesh_with(authority: str, mode: str = "STRICT") -> str:
     return f"{{type: Mesh, name: default, mtls: {{enabledBackend: {authority}, backends: [{backend}]}}}}"
 
 
-def test_a_control_plane_killed_inside_a_change_and_again_while_it_resumes(tmp_path: Path) -> None:
+def test_a_control_plane_killed_inside_a_change_and_stopped_while_it_resumes(tmp_path: Path) -> None:
     """Whoever takes over goes on from the stored position; no request fails, each being a new TLS handshake."""
     changes = [
         mesh_with("ca-1"), mesh_with("ca-2"), mesh_with("ca-2", "PERMISSIVE"), "{type: Mesh, name: default}",
@@ -220,10 +229,10 @@ def test_a_control_plane_killed_inside_a_change_and_again_while_it_resumes(tmp_p
             for text, delay in zip(changes, random.Random(5).choices(range(0, 60, 5), k=len(changes)), strict=True):
                 mesh.write("mesh.yaml", text)
                 mesh.kumactl("apply", "-f", "mesh.yaml")
-                for pause in (delay / 1000, delay / 100):
+                for pause, how in ((delay / 1000, signal.SIGKILL), (delay / 100, signal.SIGTERM)):
                     time.sleep(pause)
                     processes.forget(control_plane)
-                    control_plane.kill()
+                    control_plane.send_signal(how)
                     control_plane.wait()
                     control_plane = mesh.start_control_plane()
                 mesh.kumactl("inspect", "meshes", "--watch", "default", "--timeout", "60s")

@@ -4,15 +4,17 @@ import asyncio
 import base64
 import os
 import signal
-import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from kuma.base import aio
 from kuma.resources import kinds
+from kuma.resources.mesh_transition import Level
+from soak.authorities import Provided, Root, is_let_in
 from tests.fakes import cas
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
 from tests.integration.sidecars import Sidecar, Sidecars, exchange, sidecars, traffic, until
@@ -121,6 +123,81 @@ async def test_another_authority_with_the_old_one_kept_or_removed(cp: Running, m
     assert root.encode() == stored.spec.data, "nothing retired is trusted any more"
 
 
+async def builtin_pair(cp: Running, name: str) -> Provided:
+    parts = [f"default.ca-builtin-{part}-{name}" for part in ("cert", "key")]
+    return Provided(*[(await cp.parts.manager.get(kinds.SECRET.key(part, "default"))).spec.data for part in parts])
+
+
+async def lets_in(sidecar: Sidecar, authority: Provided) -> bool:
+    return await asyncio.to_thread(is_let_in, sidecar.port, authority, "spiffe://default/web")
+
+
+@pytest.mark.parametrize("others", ["kept", "removed"])
+async def test_a_retired_authority_is_let_in_nowhere_once_the_change_is_complete(
+    cp: Running, mesh: Sidecars, others: str
+) -> None:
+    await cp.apply(mtls(CA_1, CA_2, enabled="ca-1"))
+    web, backend = await pair(mesh)
+    first = await builtin_pair(cp, "ca-1")
+    assert await lets_in(backend, first), "the attempt itself is right"
+    await changed_under_traffic(cp, web, mtls(*([CA_1] if others == "kept" else []), CA_2, enabled="ca-2"))
+    assert await lets_in(backend, await builtin_pair(cp, "ca-2"))
+    assert await lets_in(backend, first) is (others == "kept"), "what is listed is trusted, and nothing else"
+
+
+async def test_every_request_is_a_handshake_and_http_survives_changes_too(
+    cp: Running, mesh: Sidecars, tmp_path: Path
+) -> None:
+    await cp.apply(MTLS)
+    web, _ = await pair(mesh)
+    await mesh.start("shop")
+    client = await mesh.start("client", calls=("shop",))
+    assert await until("client reaches shop", lambda: client.call("shop")) == 200
+
+    async def handshakes() -> int:
+        async with httpx.AsyncClient(trust_env=False) as admin:
+            found = await admin.get(f"http://127.0.0.1:{web.admin}/stats?filter=cluster.backend.ssl.handshake")
+        return int(found.text.rpartition(": ")[2])
+
+    before = await handshakes()
+    async with traffic(lambda: web.talk("backend")) as plain, traffic(lambda: client.call("shop")) as http:
+        await asyncio.sleep(0.5)
+        assert await handshakes() - before >= len(plain) - 1
+        for declared in (PERMISSIVE, mtls(CA_2, enabled="ca-2"), OFF, mtls(RSA, enabled="ca-rsa"), MTLS):
+            await change(cp, declared)
+            await asyncio.sleep(0.2)
+    assert set(plain) == {b"backend:hello"}
+    assert set(http) == {200}
+
+
+async def test_another_intermediate_under_the_same_root_and_again_before_the_first_has_come(
+    cp: Running, mesh: Sidecars
+) -> None:
+    root = Root("a root of their own")
+    authorities = [root.intermediate(name) for name in ("one", "two", "three")]
+
+    async def provide(authority: Provided) -> None:
+        await secret(cp, "cert", authority.chain.decode())
+        await secret(cp, "key", authority.key.decode())
+
+    await provide(authorities[0])
+    await cp.apply(mtls(PROVIDED, enabled="own"))
+    web, backend = await pair(mesh)
+    async with traffic(lambda: web.talk("backend")) as answers:
+        await provide(authorities[1])
+        await provide(authorities[2])
+
+        async def complete() -> Any:
+            issued = {proxy.keeper.identity.chain_pem for proxy in cp.parts.proxies if proxy.keeper.identity}
+            middle = authorities[2].chain.split(b"-----END CERTIFICATE-----")[0]
+            return (await transition(cp)).complete and all(middle in chain for chain in issued)
+
+        await until("all leaves are of the third intermediate", complete)
+        await asyncio.sleep(0.3)
+    assert set(answers) == {b"backend:hello"}
+    assert await lets_in(backend, authorities[2])
+
+
 async def test_other_content_in_the_secrets_of_a_provided_authority(
     cp: Running, mesh: Sidecars, tmp_path: Path
 ) -> None:
@@ -189,32 +266,30 @@ async def test_a_hung_proxy_holds_nothing_up_for_long_and_is_named(cp: Running, 
     await until("it is brought up to date when it returns", complete)
 
 
-async def test_permissive_admits_all_three_kinds_of_callers(cp: Running, mesh: Sidecars, tmp_path: Path) -> None:
-    """Mesh TLS by permission; plaintext; and a client with its own TLS to a workload that serves its own TLS."""
-    await cp.apply(PERMISSIVE)
-    backend = await mesh.start("backend", protocol="tcp")
-    web = await mesh.start("web", protocol="tcp", calls=("backend",))
-    assert await until("web reaches backend", lambda: web.talk("backend")) == b"backend:hello"
-    assert await exchange(backend.port, b"hello") == b"backend:hello"
-    cas.openssl(
-        tmp_path, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=app", "-keyout", "app.key",
-        "-out", "app.crt", "-days", "1",
-    )  # fmt: skip
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(tmp_path / "app.crt", tmp_path / "app.key")
-    await mesh.serve_tls(backend, server)
-    client = ssl.create_default_context(cafile=tmp_path / "app.crt")
-    client.check_hostname = False
-    assert await exchange(backend.port, b"hello", client) == b"backend:hello"
-    await cp.delete(ALLOW_ALL)
-    await cp.parts.views.until(lambda: not cp.parts.views.view("default").permissions)
-    await mesh.converged()
-    assert b"backend" not in await web.talk("backend")
-    assert await exchange(backend.port, b"hello", client) == b"backend:hello"
-    request = b"GET /stats?filter=downstream_cx_total HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
-    statistics = (await exchange(backend.admin, request)).decode()
-    assert "_plaintext.downstream_cx_total" in statistics
-    assert "_foreign_tls.downstream_cx_total" in statistics
+async def test_a_permission_taken_away_acts_while_callers_still_send_plaintext(cp: Running, mesh: Sidecars) -> None:
+    """A hung proxy holds the mesh up where inbounds accept both; nobody is admitted any more, so nobody is let in."""
+    await cp.apply(OFF)
+    web, _ = await pair(mesh)
+    other = await mesh.start("other", protocol="tcp")
+    envoy = int(Path(f"/proc/{other.running.pid}/task/{other.running.pid}/children").read_text().split()[0])
+    os.kill(envoy, signal.SIGSTOP)
+    try:
+        await cp.apply(MTLS)
+
+        async def accepting() -> bool:
+            return cp.parts.views.view("default").position.level == Level.ACCEPTING
+
+        await until("inbounds accept both", accepting)
+        assert await web.talk("backend") == b"backend:hello"
+        await cp.delete(ALLOW_ALL)
+
+        async def refused() -> bool:
+            return b"backend" not in await web.talk("backend")
+
+        await until("nobody is let in", refused, seconds=3)
+        assert await accepting(), "the hung proxy still holds the mesh up"
+    finally:
+        os.kill(envoy, signal.SIGCONT)
 
 
 async def test_a_new_proxy_of_a_strict_mesh_never_accepts_plaintext(cp: Running, mesh: Sidecars) -> None:

@@ -62,7 +62,9 @@ async def test_until_they_go_a_restarted_control_plane_issues_from_them(tmp_path
         assert issuer(newcomer.certificate) == before
 
 
-async def test_an_authority_that_is_lost_in_a_restart_does_not_hold_up_the_change_away_from_it(tmp_path: Path) -> None:
+async def test_an_authority_that_is_lost_does_not_hold_up_the_change_away_from_it(
+    tmp_path: Path,
+) -> None:
     ca = root(tmp_path, "given")
     inline = {"cert": {"inlineString": ca.cert}, "key": {"inlineString": ca.key}}
     provided = {"name": "given", "type": "provided", "conf": inline}
@@ -73,6 +75,7 @@ async def test_an_authority_that_is_lost_in_a_restart_does_not_hold_up_the_chang
         await hung_proxy(cp)
         await cp.apply(MTLS)
         await cp.parts.views.until(lambda: len(cp.parts.views.view("default").position.roots) == 2)
+        await cp.delete("{type: Secret, mesh: default, name: default.ca-kept, data: ''}")
     async with running(tmp_path) as cp:
         web = await cp.proxy(dataplane("web-01", "web"))
         await web.until(lambda: web.certificate)

@@ -20,6 +20,7 @@ from kuma.resources.secret import SecretSpec
 from kuma.store.manager import ResourceManager
 from kuma.store.protocol import Delete
 from kuma.store.sqlite import open_sqlite
+from tests.fakes import cas
 
 CERT, KEY = (
     kinds.SECRET.key("default.ca-builtin-cert-ca-1", "default"),
@@ -138,3 +139,22 @@ async def test_what_is_wrong_with_an_authority_is_said_without_its_key(manager: 
         with pytest.raises(AuthorityUnusable, match=reason) as caught:
             builtin.open_authority("default", "ca-1", found)
         assert "BEGIN" not in str(caught.value)
+
+
+async def test_a_roots_certificate_is_replaced_by_a_ca_only(manager: ResourceManager, tmp_path: Path) -> None:
+    """Made with the root's own key, so that the two still belong together."""
+    await manager.put(mesh("ca-1"))
+    (tmp_path / "root.key").write_bytes((await manager.get(KEY)).spec.data)
+
+    def made(*extensions: str) -> Resource[Any]:
+        (tmp_path / "root.cnf").write_text(cas.with_extensions(*extensions))
+        cas.openssl(
+            tmp_path, "req", "-config", "root.cnf", "-new", "-x509", "-key", "root.key", "-subj", "/CN=root",
+            "-extensions", "ext", "-out", "root.crt",
+        )  # fmt: skip
+        return Resource(CERT, SecretSpec(data=(tmp_path / "root.crt").read_bytes()))
+
+    for extensions in (("basicConstraints=CA:FALSE",), ("basicConstraints=CA:TRUE", "keyUsage=cRLSign")):
+        with pytest.raises(InvalidResource, match='would break mTLS backend "ca-1"'):
+            await manager.put(made(*extensions))
+    await manager.put(made("basicConstraints=CA:TRUE", "keyUsage=keyCertSign"))

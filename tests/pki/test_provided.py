@@ -12,22 +12,25 @@ from spiffe import X509Svid
 
 from kuma.base.clock import SystemClock
 from kuma.base.errors import InvalidResource
-from kuma.pki import backends, provided
+from kuma.pki import backends, chain_rules, pem
 from kuma.pki.issuer import Issuer
 from kuma.pki.mesh_rules import MeshRules
 from kuma.pki.secret_rules import SecretRules
 from kuma.resources import codec, kinds
-from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME, masked
+from kuma.resources.masks import masked
+from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME
 from kuma.resources.resource import Resource
 from kuma.resources.secret import SecretSpec
 from kuma.store.manager import ResourceManager
 from kuma.store.sqlite import open_sqlite
 from tests.fakes import cas
-from tests.fakes.cas import Ca, with_extensions
+from tests.fakes.cas import Ca, on_curve, with_extensions
 
 REFERENCE = Path(__file__).with_name("reference-chain.pem")
 CA, SIGN = "basicConstraints=CA:TRUE", "keyUsage=keyCertSign,cRLSign"
 ANY_LENGTH = with_extensions(CA, SIGN)
+UNKNOWN_CURVES = ("secp112r1", "prime239v1", "brainpoolP320t1", "SM2")
+"""To the library that reads certificates."""
 
 
 @pytest.fixture
@@ -71,15 +74,17 @@ async def test_the_references_own_example_is_taken_as_it_stands(manager: Resourc
 
 
 def test_the_references_own_chain_is_one() -> None:
-    chain = provided.parse_chain(REFERENCE.read_bytes())
+    chain = pem.read_chain(REFERENCE.read_bytes())
     assert [certificate.subject.rfc4514_string().split(",")[0] for certificate in chain] == [
         "CN=KumaIntermediateCA", "CN=KumaCA",
     ]  # fmt: skip
-    assert not list(provided.violations("cert", chain, datetime(2022, 1, 1, tzinfo=UTC)))
+    assert not list(chain_rules.violations("cert", chain, datetime(2022, 1, 1, tzinfo=UTC)))
 
 
 async def test_secrets_have_to_exist_first(manager: ResourceManager) -> None:
-    with pytest.raises(InvalidResource, match=r'conf.cert: could not load data: there is no Secret "cert" in mesh'):
+    with pytest.raises(
+        InvalidResource, match=r'conf.cert: could not load data: Resource not found: type="Secret" name="key"'
+    ):
         await manager.put(mesh())
 
 
@@ -114,8 +119,12 @@ async def test_an_inline_key_is_masked_and_applying_what_is_shown_keeps_it(
 async def test_files_on_the_control_planes_machine(manager: ResourceManager, tmp_path: Path) -> None:
     cas.root(tmp_path, "root")
     await manager.put(mesh({"cert": {"file": f"{tmp_path}/root.crt"}, "key": {"file": f"{tmp_path}/root.key"}}))
-    with pytest.raises(InvalidResource, match="none on the control plane's machine: No such file"):
-        await manager.put(mesh({"cert": {"file": f"{tmp_path}/none"}, "key": {"file": f"{tmp_path}/root.key"}}))
+    for file, reason in (
+        (f"{tmp_path}/none", "No such file"), ("/dev/zero", "is not a file"), ("\0", "null"),
+        (f"{tmp_path}", "is not a file"),
+    ):  # fmt: skip
+        with pytest.raises(InvalidResource, match=f"on the control plane's machine: .*{reason}"):
+            await manager.put(mesh({"cert": {"file": file}, "key": {"file": f"{tmp_path}/root.key"}}))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +158,7 @@ async def test_a_ca_that_ends_too_soon_is_warned_of(manager: ResourceManager, tm
 
 @pytest.mark.parametrize(("year", "reason"), [(2042, "ended at 2031-05-10T13:35:51Z"), (2020, "is not valid before")])
 def test_a_ca_has_its_time(year: int, reason: str) -> None:
-    found = provided.violations("cert", provided.parse_chain(REFERENCE.read_bytes()), datetime(year, 1, 1, tzinfo=UTC))
+    found = chain_rules.violations("cert", pem.read_chain(REFERENCE.read_bytes()), datetime(year, 1, 1, tzinfo=UTC))
     assert any(reason in violation.reason for violation in found)
 
 
@@ -157,7 +166,10 @@ def test_a_ca_has_its_time(year: int, reason: str) -> None:
     ("algorithm", "reason"),
     [
         (("rsa:1024",), "its RSA key of 1024 bits is too weak; at least 2048 are needed"),
-        (("ec", "-pkeyopt", "ec_paramgen_curve:P-224"), "its curve secp224r1 is too weak; P-256 is the least"),
+        (on_curve("P-224"), "its curve secp224r1 is not one that Envoy takes; use P-256, P-384 or P-521"),
+        (on_curve("secp256k1"), "its curve secp256k1 is not one that Envoy takes"),
+        (on_curve("brainpoolP256r1"), "its curve brainpoolP256r1 is not one that Envoy takes"),
+        *((on_curve(name), "cert[0]: not a valid x509 certificate") for name in UNKNOWN_CURVES),
         (("ed448",), "has to be RSA, ECDSA or Ed25519"),
     ],
 )
@@ -170,8 +182,10 @@ async def test_keys_that_are_not_taken(
 async def test_a_key_that_is_not_the_certificates(manager: ResourceManager, tmp_path: Path) -> None:
     one, two = cas.root(tmp_path, "one"), cas.root(tmp_path, "two")
     assert "cert: not a valid TLS key pair" in await refusal(manager, Ca(one.cert, two.key))
-    assert "cert: not a valid x509 certificate" in await refusal(manager, Ca(one.key, one.key))
-    assert "key: not a valid private key" in await refusal(manager, Ca(one.cert, one.cert))
+    switched = "cert: not a valid TLS key pair: tls: failed to find certificate PEM data in certificate input, but did"
+    assert switched in await refusal(manager, Ca(one.key, one.key))
+    no_key = "cert: not a valid TLS key pair: tls: found a certificate rather than a key in the PEM"
+    assert no_key in await refusal(manager, Ca(one.cert, one.cert))
 
 
 def chain(directory: Path, extensions: str = ANY_LENGTH) -> tuple[Ca, Ca]:
@@ -241,19 +255,68 @@ def test_what_the_mesh_says_of_a_provided_ca(conf: dict[str, Any], field: str, r
     assert any(v.field == f"mtls.backends[0].{field}" and reason in v.reason for v in caught.value.violations)
 
 
-async def test_secrets_in_use_are_kept_and_replaced_one_after_the_other(
-    manager: ResourceManager, tmp_path: Path
+ODD_EXTENSIONS = {
+    "x400Address": "2.5.29.17=DER:30:04:A3:02:30:00",
+    "ediPartyName": "2.5.29.17=DER:30:06:A5:04:A1:02:0C:00",
+    "a broken SAN": "2.5.29.17=DER:05:00",
+}
+"""That a certificate cannot be read with."""
+
+
+@pytest.mark.parametrize("extension", ODD_EXTENSIONS.values(), ids=list(ODD_EXTENSIONS))
+async def test_extensions_that_cannot_be_read(manager: ResourceManager, tmp_path: Path, extension: str) -> None:
+    odd = cas.root(tmp_path, "root", with_extensions(CA, SIGN, extension))
+    assert "cert[0]: not a valid x509 certificate: " in await refusal(manager, odd)
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+async def test_the_place_of_a_damaged_certificate_is_told(manager: ResourceManager, tmp_path: Path, at: int) -> None:
+    ca, _ = chain(tmp_path)
+    parts = ca.cert.split("-----BEGIN CERTIFICATE-----\n")[1:]
+    parts[at] = parts[at][5:]
+    damaged = "".join(f"-----BEGIN CERTIFICATE-----\n{part}" for part in parts)
+    assert f"conf.cert[{at}]: not a valid x509 certificate" in await refusal(manager, Ca(damaged, ca.key))
+
+
+async def test_half_a_certificate_is_not_passed_over(manager: ResourceManager, tmp_path: Path) -> None:
+    ca, root = chain(tmp_path)
+    cut = ca.cert.removesuffix(root.cert) + root.cert[:500]
+    assert "conf.cert[2]: not a valid x509 certificate" in await refusal(manager, Ca(cut, ca.key))
+
+
+@pytest.mark.parametrize("digest", ["sha1", "md5"])
+async def test_an_intermediate_with_a_weak_signature(manager: ResourceManager, tmp_path: Path, digest: str) -> None:
+    root = cas.root(tmp_path, "root", ANY_LENGTH)
+    lower = cas.intermediate(tmp_path, "lower", "root", digest=digest)
+    found = await refusal(manager, Ca(lower.cert + root.cert, lower.key))
+    expected = f"its signature is made with {digest.upper()}, which verifiers refuse; have it signed with SHA-256"
+    assert found == f"mtls.backends[0].conf.cert[0]: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("extension", "reason"),
+    [
+        ("nameConstraints=permitted;URI:.example.com", "permitted subtree violation"),
+        ("nameConstraints=excluded;URI:default", "excluded subtree violation"),
+        ("extendedKeyUsage=codeSigning", "unsuitable certificate purpose"),
+        ("extendedKeyUsage=serverAuth", "unsuitable certificate purpose"),
+        ("1.2.3.4=critical,DER:05:00", "unhandled critical extension"),
+    ],
+)
+async def test_a_ca_whose_certificates_would_not_verify(
+    manager: ResourceManager, tmp_path: Path, extension: str, reason: str
 ) -> None:
-    await provide(manager, cas.root(tmp_path, "one"))
-    two = cas.root(tmp_path, "two")
-    for name in ("cert", "key"):
-        with pytest.raises(InvalidResource, match="currently in use"):
-            await manager.delete(secret(name, "").key)
-        with pytest.raises(InvalidResource, match="would break mTLS backend"):
-            await manager.put(secret(name, "nonsense"))
-    leaf = cas.root(tmp_path, "leaf", with_extensions("basicConstraints=CA:FALSE"))
-    with pytest.raises(InvalidResource, match="basic constraint 'CA'"):
-        await manager.put(secret("cert", leaf.cert))
-    half = await manager.put(secret("cert", two.cert))
-    assert "the backend goes on as it was until the other one is replaced, too" in half.warnings[0]
-    assert (await manager.put(secret("key", two.key))).warnings == ()
+    found = await refusal(manager, cas.root(tmp_path, "root", with_extensions(CA, SIGN, extension)))
+    assert f"the certificates that it issues, such as for spiffe://default/x, do not verify: {reason}" in found
+
+
+@pytest.mark.parametrize(
+    "extension", ["nameConstraints=permitted;URI:default", "extendedKeyUsage=serverAuth,clientAuth"]
+)
+async def test_constraints_that_fit_are_taken(manager: ResourceManager, tmp_path: Path, extension: str) -> None:
+    assert await provide(manager, cas.root(tmp_path, "root", with_extensions(CA, SIGN, extension))) == ()
+
+
+@pytest.mark.parametrize("algorithm", [*map(on_curve, ("P-256", "P-384", "P-521")), ("rsa:3072",), ("ed25519",)])
+async def test_keys_that_are_taken(manager: ResourceManager, tmp_path: Path, algorithm: tuple[str, ...]) -> None:
+    assert await provide(manager, cas.root(tmp_path, "root", ANY_LENGTH, algorithm)) == ()

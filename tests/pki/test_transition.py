@@ -275,6 +275,17 @@ def test_a_proxy_that_reconnects_all_the_time_is_given_up_like_one_that_hangs() 
     assert not verdict.everybody
 
 
+def test_a_proxy_that_was_given_up_holds_no_later_step_up() -> None:
+    hung, good = follower(behind=31), follower(runs=OLD, behind=None)
+    good.ran(NEW)
+    assert judge({"h": hung, "g": good}, NEW, NOW, PATIENCE).settled
+    third = NEW.model_copy(update={"authority": "b"})
+    hung.has_something_to_do(NOW)
+    good.has_something_to_do(NOW)
+    good.ran(third)
+    assert judge({"h": hung, "g": good}, third, NOW, PATIENCE).settled
+
+
 def test_a_step_that_nobody_takes_up_is_not_followed_by_another() -> None:
     rejecting = {name: follower(behind=1000) for name in "xyz"}
     verdict = judge(rejecting, NEW, NOW, PATIENCE)

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from spiffe import SpiffeId
 
 from kuma.base.errors import InvalidResource
 from kuma.resources import codec, kinds, parsing
+from kuma.xds import naming
 
 
 def mesh(backend: dict[str, Any] | None = None, **mtls: Any) -> dict[str, Any]:
@@ -26,7 +28,7 @@ def dataplane(*inbounds: dict[str, Any], **networking: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def rotation(expiration: str) -> dict[str, Any]:
+def rotation(expiration: object) -> dict[str, Any]:
     return {"dpCert": {"rotation": {"expiration": expiration}}}
 
 
@@ -34,11 +36,37 @@ def ca_cert(**values: Any) -> dict[str, Any]:
     return {"conf": {"caCert": values}}
 
 
+EXPIRATION = "mtls.backends[0].dpCert.rotation.expiration"
+SERVICE_TAG = 'networking.inbound[0].tags["kuma.io/service"]'
+FORM = 'one whole number and one unit of y, w, d, h, m, s, ms, such as "30d"'
 REFUSED = [
     ("typo", mesh(backend=None, backend_typo=1), "mtls.backend_typo", "unknown field"),
     ("suggestion", {"type": "Mesh", "name": "m", "mtls": {"backend": []}}, "mtls.backend", "did you mean backends?"),
     ("compound", mesh(rotation("1h30m")), "mtls.backends[0].dpCert.rotation.expiration", "one whole number"),
-    ("zero", mesh(rotation("0")), "mtls.backends[0].dpCert.rotation.expiration", "valid format"),
+    ("zero", mesh(rotation("0")), EXPIRATION, f'has to be a valid format: {FORM}; got "0"'),
+    ("number 0", mesh(rotation(0)), EXPIRATION, 'has to be a number and a unit, such as "30d"; got 0'),
+    ("number 5", mesh(rotation(5)), EXPIRATION, 'has to be a number and a unit, such as "30d"; got 5'),
+    ("null", mesh(rotation(None)), EXPIRATION, 'has to be a number and a unit, such as "30d"; got null'),
+    ("root number", mesh(ca_cert(expiration=1)), "mtls.backends[0].conf.caCert.expiration", "unit, such as"),
+    ("seconds", mesh({"dpCert": {"requestTimeout": 5}}), "mtls.backends[0].dpCert.requestTimeout",
+     'has to be a number of seconds that ends in "s", such as "5s"; got 5'),
+    ("mode", mesh({"mode": "strict"}), "mtls.backends[0].mode", "has to be STRICT or PERMISSIVE; got strict"),
+    ("state", dataplane({"state": "Up"}), "networking.inbound[0].state",
+     "has to be Ready, NotReady or Ignored; got Up"),
+    ("long service", dataplane({"tags": {"kuma.io/service": "s" * 242}}), SERVICE_TAG, "too long by 1 characters"),
+    ("long outbound", dataplane(outbound=[{"port": 1, "tags": {"kuma.io/service": "s" * 242}}]),
+     'networking.outbound[0].tags["kuma.io/service"]', "too long by 1 characters"),
+    ("long outbound tags", dataplane(outbound=[{"port": 1, "tags": {"kuma.io/service": "s", "v": "x" * 240}}]),
+     "networking.outbound[0].tags", "too long by 3 characters"),
+    ("outbound", dataplane(outbound=[{"port": 1, "tags": {"kuma.io/service": "a/b"}}]),
+     'networking.outbound[0].tags["kuma.io/service"]', "SPIFFE ID"),
+    ("insight", {"type": "DataplaneInsight", "name": "x"}, "type",
+     "DataplaneInsight is written by the control plane only"),
+    ("transition", {"apiVersion": "kuma.io/v1alpha1", "kind": "MeshTransition", "metadata": {"name": "x"}}, "type",
+     "MeshTransition is written by the control plane only"),
+    ("config", {"type": "Config", "name": "x"}, "type",
+     'unknown resource type "Config". Known types: Dataplane, GlobalSecret, Mesh, MeshTrafficPermission, Secret, '
+     "TrafficPermission"),
     ("0d", mesh(rotation("0d")), "mtls.backends[0].dpCert.rotation.expiration", "longer than 0"),
     ("ages", mesh(rotation("101y")), "mtls.backends[0].dpCert.rotation.expiration", "100y"),
     ("small RSA", mesh(ca_cert(RSAbits=100)), "mtls.backends[0].conf.caCert.RSAbits", "between 2048 and 8192"),
@@ -83,6 +111,40 @@ def test_refused_with_field_and_remedy(document: dict[str, Any], field: str, rea
     found = {violation.field: violation.reason for violation in caught.value.violations}
     assert field in found
     assert reason in found[field]
+
+
+def test_a_service_that_is_no_part_of_a_spiffe_id_is_told_once() -> None:
+    with pytest.raises(InvalidResource) as caught:
+        codec.parse(dataplane({"tags": {"kuma.io/service": "a/b"}}))
+    (violation,) = caught.value.violations
+    assert "cannot be part of a SPIFFE ID" in violation.reason
+
+
+def test_the_longest_service_makes_a_server_name_and_an_identity_that_are_valid() -> None:
+    service = "s" * 241
+    found = codec.parse(dataplane({"tags": {"kuma.io/service": service}})).spec
+    assert found.services == (service,)
+    assert len(naming.sni("default", {"kuma.io/service": service})) == 255
+    assert str(SpiffeId(f"spiffe://default/{service}")) == f"spiffe://default/{service}"
+
+
+def test_every_document_of_a_text_is_read_whatever_is_wrong_with_the_others() -> None:
+    text = "{type: Mesh, name: a}\n---\njust text\n---\n---\n{a: 1, a: 2}\n---\n{? [[x]] : 1}\n---\n{name: b}\n---\n]"
+    found = list(codec.numbered(text))
+    assert [number for number, _ in found] == [1, 2, 4, 5, 6, 7]
+    assert [str(f) for _, f in found if isinstance(f, InvalidResource)] == [
+        "a resource has to be a map that begins with `type:` or `apiVersion:`",
+        "a: is written twice in the map that begins at line 6",
+        "is not valid YAML: while constructing a mapping, found unhashable key (line 8, column 4)",
+        "is not valid YAML: while parsing a block node, expected the node content, but found ']' (line 12, column 1)",
+    ]
+
+
+def test_what_the_yaml_library_calls_its_input_is_not_shown() -> None:
+    for text in ("type: [", "a: b: c", "\x07"):
+        with pytest.raises(InvalidResource) as caught:
+            list(codec.documents(text))
+        assert "unicode string" not in str(caught.value)
 
 
 @given(st.text())

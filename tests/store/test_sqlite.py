@@ -86,8 +86,11 @@ async def test_one_process_at_a_time(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
-    (tmp_path / "kuma.db").write_text("something else entirely, and long enough to be looked at" * 100)
+    (tmp_path / "kuma.db").write_text("something else")
+    with pytest.raises(Misconfigured, match="is no SQLite database"):
+        await open_sqlite(tmp_path / "kuma.db", SystemClock())
     await (await open_sqlite(tmp_path / "other.db", SystemClock())).close()
+    (tmp_path / "kuma.db").write_bytes(b"SQLite format 3\0" + b"and then something else" * 100)
     with pytest.raises(Misconfigured, match="cannot be used as the store"):
         await open_sqlite(tmp_path / "kuma.db", SystemClock(), tmp_path / "other.db.key")
 

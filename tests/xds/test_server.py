@@ -1,12 +1,14 @@
 """The discovery server as proxies see it: real gRPC over TLS, a real store, simulated proxies."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from cryptography import x509
 from envoy.service.discovery.v3 import discovery_pb2
@@ -17,7 +19,7 @@ from kuma.xds import naming
 from kuma.xds.entry import TypeUrl
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, running
-from tests.fakes.proxy import METHOD
+from tests.fakes.proxy import METHOD, FakeProxy
 
 WEB, BACKEND = dataplane("web-01", "web", calls=("backend",)), dataplane("backend-01", "backend")
 SECRETS = {"identity_cert:secret:default", "mesh_ca:secret:default"}
@@ -88,7 +90,7 @@ async def test_turning_mtls_off_and_on(cp: Running) -> None:
     ("token", "reason"),
     [
         ("", "a dataplane token is required"),
-        ("nonsense", "the token does not hold"),
+        ("nonsense", "the token is damaged, or no token at all; make a new one with `kumactl generate"),
     ],
 )
 async def test_without_a_valid_token_there_is_nothing(cp: Running, token: str, reason: str) -> None:
@@ -320,20 +322,19 @@ async def test_a_proxy_that_comes_back_with_less_is_not_complete(tmp_path: Path)
         await cp.settled(1)
         key = kinds.MESH_TRANSITION.key("default", "default")
 
-        async def until(complete: bool) -> MeshTransitionSpec:
+        async def until(complete: bool, acknowledged: int) -> MeshTransitionSpec:
             async with asyncio.timeout(10):
                 while True:
                     found: MeshTransitionSpec = (await cp.parts.manager.get(key)).spec
-                    if found.complete is complete:
+                    if (found.complete, found.followers, found.acknowledged) == (complete, 1, acknowledged):
                         return found
                     await asyncio.sleep(0.01)
 
-        assert (await until(True)).acknowledged == 1
+        await until(True, 1)
         await web.disconnect()
         again = await cp.proxy(WEB)
         again.silent = True
-        found = await until(False)
-        assert (found.followers, found.acknowledged) == (1, 0)
+        found = await until(False, 0)
         assert [awaited.name for awaited in found.waiting_for] == ["web-01"]
 
 
@@ -376,3 +377,30 @@ async def test_a_proxy_that_has_lost_its_connection_inside_a_change_is_waited_fo
         assert level == 1, "callers do not encrypt yet: web may still be plaintext only"
         clock.advance(16)
         await cp.parts.views.until(lambda: cp.parts.views.view("default").position.level == 3)
+
+
+async def test_callers_are_sent_to_a_proxy_once_it_serves_and_until_it_says_that_it_ends(cp: Running) -> None:
+    await cp.apply(MTLS, ALLOW_ALL)
+    web = await cp.proxy(WEB)
+    await web.until(lambda: "backend" in web.names(TypeUrl.ENDPOINTS))
+
+    def sees_backend() -> bool:
+        return b"10.0.0.1" in web.held[TypeUrl.ENDPOINTS]["backend"].value
+
+    slow = FakeProxy("default.backend-01", cp.token(), BACKEND)
+    slow.silent = True
+    slow.connect(await cp.channel())
+    await slow.until(lambda: slow.received)
+    await asyncio.sleep(0.2)
+    assert not sees_backend(), "it has acknowledged nothing yet"
+    await slow.disconnect()
+    await cp.proxy(BACKEND)
+    await web.until(sees_backend)
+    port = await cp.parts.dp.port()
+    async with httpx.AsyncClient(verify=ssl.create_default_context(cadata=cp.ca_pem.decode())) as client:
+        url, farewell = f"https://localhost:{port}/withdraw", {"mesh": "default", "name": "backend-01"}
+        refused = await client.post(url, json={**farewell, "dataplaneToken": cp.token("web-01")})
+        assert refused.status_code == 403
+        assert sees_backend()
+        assert (await client.post(url, json={**farewell, "dataplaneToken": cp.token("backend-01")})).is_success
+    await web.until(lambda: not sees_backend())

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import structlog
 
 import kuma
 from kuma.agent.workload import Workload
+from kuma.base import handshakes, urls
 from kuma.base.aio import Backoff
 from kuma.base.clock import Clock
 from kuma.base.errors import KumaError, Misconfigured
@@ -26,10 +26,8 @@ log = structlog.get_logger(__name__)
 
 _RETRY = Backoff(first=1.0, last=10.0)
 _TIMEOUT = 10.0
-
-
-_NO_SUCH_PAGE = "404: Page Not Found"
-"""What the API of a control plane, the original's too, says to a path that it does not have."""
+_FAREWELL = 2.0
+"""Seconds that the end of a proxy waits for the control plane."""
 
 
 class BootstrapRefused(KumaError):
@@ -53,12 +51,12 @@ class ControlPlane:
         Raises:
             Misconfigured: the CA file cannot be used, or the address is no https URL.
         """
-        url = urlsplit(self.address)
-        if url.scheme != "https" or not url.hostname:
+        try:
+            urls.split(self.address, "https")
+        except ValueError as error:
             raise Misconfigured(
-                f"--cp-address {self.address}: has to be an https URL such as https://localhost:5678, "
-                "because a token is sent there"
-            )
+                f"--cp-address {self.address}: {error}; such as https://localhost:5678. A token is sent there"
+            ) from None
         if self.ca_file is None:
             return True
         try:
@@ -104,7 +102,7 @@ async def fetch(control_plane: ControlPlane, workload: Workload, envoy_version: 
     async with httpx.AsyncClient(verify=verification, timeout=_TIMEOUT, trust_env=False) as client:
         while True:
             try:
-                return await _ask(client, control_plane.address, body)
+                return await _ask(client, control_plane, body)
             except Unreachable as error:
                 failures += 1
                 pause = _RETRY.delay(failures)
@@ -112,31 +110,66 @@ async def fetch(control_plane: ControlPlane, workload: Workload, envoy_version: 
                 await clock.sleep(pause)
 
 
-async def _ask(client: httpx.AsyncClient, address: str, body: Mapping[str, Any]) -> bytes:
+async def withdraw(control_plane: ControlPlane, workload: Workload) -> None:
+    """Say that the proxy is about to end; returns when its callers have been told, or nobody could be asked to."""
+    body = {"mesh": workload.mesh, "name": workload.name, "dataplaneToken": workload.token}
+    try:
+        async with httpx.AsyncClient(verify=control_plane.verification(), timeout=_FAREWELL, trust_env=False) as client:
+            answer = await client.post(f"{control_plane.address.rstrip('/')}/withdraw", json=body)
+    except httpx.HTTPError as error:
+        log.warning("callers not told that the proxy ends", reason=str(error) or type(error).__name__)
+        return
+    if not answer.is_success:  # an older control plane, or a Dataplane that is gone already
+        log.warning("callers not told that the proxy ends", reason=answer.text.strip()[:300])
+
+
+async def _ask(client: httpx.AsyncClient, control_plane: ControlPlane, body: Mapping[str, Any]) -> bytes:
+    address = control_plane.address
     try:
         answer = await client.post(
             f"{address.rstrip('/')}/bootstrap", json=body, headers={"accept": "application/json"}
         )
+    except httpx.TimeoutException:
+        raise Unreachable(f"the control plane at {address} does not answer within {_TIMEOUT:.0f} seconds") from None
     except httpx.HTTPError as error:
-        if _is_untrusted(error):
-            raise BootstrapRefused(
-                f"the control plane at {address} is not the one that --ca-cert-file stands for, "
-                f"or has another name than it is called by: {error}"
-            ) from None
-        raise Unreachable(
-            f"the control plane at {address} cannot be reached: {error or type(error).__name__}. Is kuma-cp running?"
-        ) from None
+        refusal = _refusal(control_plane, error)
+        if refusal:
+            raise BootstrapRefused(refusal) from None
+        reason = handshakes.words(error)
+        raise Unreachable(f"the control plane at {address} cannot be reached: {reason}. Is kuma-cp running?") from None
     if answer.status_code == httpx.codes.OK:
         return _bootstrap(answer)
-    if answer.text.strip() == _NO_SUCH_PAGE:
-        raise BootstrapRefused(
-            f"what answers at {address} hands out no bootstraps; is that the port of the API? "
-            "--cp-address has to name the data plane server, by default port 5678"
-        )
     text = answer.text.strip()[:1000] or f"HTTP status {answer.status_code}"
+    if answer.status_code == httpx.codes.NOT_FOUND and _is_of_another_server(answer):
+        raise BootstrapRefused(f"there is no /bootstrap at {address}: {_ANOTHER_SERVER}")
     if answer.status_code == httpx.codes.NOT_FOUND or answer.is_server_error:
         raise Unreachable(f"the control plane at {address} has no bootstrap for this proxy: {text}")
     raise BootstrapRefused(f"the control plane at {address} refuses this proxy: {text}")
+
+
+_ANOTHER_SERVER = "this is no data plane server; its port is 5678"
+
+
+def _is_of_another_server(answer: httpx.Response) -> bool:
+    """Whether a 404 is about the path; one about the Dataplane is in plain words, or in none."""
+    is_page = answer.headers.get("content-type", "").startswith(("application/", "text/html"))
+    return is_page or answer.text.startswith(("404 page not found", "404: Page Not Found"))
+
+
+def _refusal(control_plane: ControlPlane, error: httpx.HTTPError) -> str:
+    """Why asking again would not help, if so."""
+    address, untrusted = control_plane.address, handshakes.untrusted(error)
+    if untrusted and control_plane.ca_file is None:
+        return (
+            f"the certificate of the control plane at {address} is not trusted: {untrusted}. "
+            "Give its CA with --ca-cert-file: the file ca.crt in the control plane's work directory"
+        )
+    if untrusted:
+        return (
+            f"the control plane at {address} is not the one that --ca-cert-file stands for, "
+            f"or has another name than it is called by: {untrusted}"
+        )
+    return f"what answers at {address} does not speak TLS: {_ANOTHER_SERVER}" if handshakes.no_tls(error) else ""
 
 
 def _bootstrap(answer: httpx.Response) -> bytes:
@@ -144,11 +177,3 @@ def _bootstrap(answer: httpx.Response) -> bytes:
         return base64.b64decode(answer.json()["bootstrap"], validate=True)
     except (ValueError, KeyError, TypeError):
         raise Unreachable("the control plane's answer is no bootstrap") from None
-
-
-def _is_untrusted(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

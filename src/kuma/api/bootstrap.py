@@ -11,11 +11,12 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from kuma.api import errors, limits
+from kuma.api import errors, limits, withdrawal
 from kuma.api.answers import BodyTooLarge, BodyTooSlow, json_answer, parse_object, read_body
 from kuma.api.limits import Limits
+from kuma.api.withdrawal import Withdraw
 from kuma.base.clock import Clock
-from kuma.base.errors import InvalidResource, NotFound
+from kuma.base.errors import AccessDenied, InvalidResource, NotFound, Unauthenticated
 from kuma.resources import codec, kinds, parsing
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
@@ -77,11 +78,12 @@ class Malformed(Exception):
     """The request is not what it should be; the client prints the text and does not try again."""
 
 
-def create_bootstrap_app(answer: Answer, limit: Limits, clock: Clock) -> FastAPI:
+def create_bootstrap_app(answer: Answer, withdraw: Withdraw, limit: Limits, clock: Clock) -> FastAPI:
     """The application of the data plane server."""
     app = FastAPI(title="Kuma data plane server", docs_url=None, redoc_url=None, openapi_url=None)
     errors.install(app)
     limits.install(app, limit, clock)
+    withdrawal.install(app, withdraw)
 
     @app.api_route("/bootstrap", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])  # the original looks at none
     async def bootstrap(request: Request) -> Response:
@@ -106,7 +108,7 @@ def create_bootstrap_app(answer: Answer, limit: Limits, clock: Clock) -> FastAPI
             return Response(str(error), 400, media_type="text/plain")
         except NotFound as error:
             return Response(str(error), 404, media_type="text/plain")
-        except (Refused, InvalidResource) as error:
+        except (Refused, InvalidResource, Unauthenticated, AccessDenied) as error:
             return Response(str(error), 422, media_type="text/plain")
         return _answer(request, made)
 

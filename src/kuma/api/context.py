@@ -136,4 +136,5 @@ class ApiContext:
         try:
             await self.manager.get(kinds.MESH.key(mesh))
         except NotFound:
-            raise Problem(404, "Failed to retrieve Mesh", "Not found") from None
+            detail = f'mesh "{mesh[:100]}" does not exist; create it first: {{type: Mesh, name: {mesh[:100]}}}'
+            raise Problem(404, "Failed to retrieve Mesh", detail) from None

@@ -25,6 +25,10 @@ Show = Callable[[Sequence[Resource[Any]]], Awaitable[Sequence[Any]]]
 """Makes the items of a page of the resources in it."""
 
 
+_REVEAL = {
+    "name": "reveal", "in": "query", "description": "true: without masks, for administrators",
+    "schema": {"type": "boolean"},
+}  # fmt: skip
 _MESH = {"name": "mesh", "in": "path", "required": True, "schema": {"type": "string"}}
 PAGING = [
     {"name": "size", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": LARGEST_PAGE}},
@@ -53,8 +57,9 @@ class _KindRoutes:
         """Serve the kind under one path."""
         kind, base = self._kind, f"/meshes/{{mesh}}/{path}" if self._kind.in_mesh else f"/{path}"
         item = f"{base}/{{name}}"
-        mesh = {"parameters": [_MESH]} if kind.in_mesh else {}
-        pages = {"parameters": [*([_MESH] if kind.in_mesh else ()), *PAGING]}
+        in_path, reveal = [_MESH] if kind.in_mesh else [], [_REVEAL] if kind.masks else []
+        mesh, one = {"parameters": in_path} if in_path else {}, {"parameters": [*in_path, *reveal]}
+        pages = {"parameters": [*in_path, *PAGING, *reveal]}
         body = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": ref(kind)}}}}}
 
         def add(path: str, do: Any, method: str, summary: str, extra: dict[str, Any]) -> None:
@@ -65,7 +70,7 @@ class _KindRoutes:
         add(base, self.list, "GET", f"List {kind.plural}", pages)
         if kind.in_mesh:
             add(f"/{path}", self.list_all, "GET", f"List {kind.plural} of all meshes", {"parameters": PAGING})
-        add(item, self.read, "GET", f"Read a {kind.singular}", mesh)
+        add(item, self.read, "GET", f"Read a {kind.singular}", one)
         if not kind.read_only:
             add(item, self.write, "PUT", f"Create or replace a {kind.singular}", {**mesh, **body})
             add(item, self.delete, "DELETE", f"Delete a {kind.singular}", mesh)
@@ -80,12 +85,11 @@ class _KindRoutes:
 
     async def read(self, request: Request, name: str) -> Response:
         mesh = await self._begin(request, "Could not retrieve a resource")
-        resource = self._shown(await self._context.manager.get(self._kind.key(name, mesh)))
+        show = shown(request, self._context, self._kind)
+        found = await self._context.manager.get(self._kind.key(name, mesh))
+        resource = found.with_spec(show(found.spec))
         kubernetes = request.query_params.get("format") in ("k8s", "kubernetes")
         return json_answer(codec.to_kubernetes(resource) if kubernetes else codec.to_universal(resource))
-
-    def _shown(self, resource: Resource[Any]) -> Resource[Any]:
-        return resource.with_spec(self._kind.shown(resource.spec))
 
     async def write(self, request: Request, name: str) -> Response:
         mesh = await self._begin(request, "Could not process a resource")
@@ -111,6 +115,18 @@ class _KindRoutes:
         return mesh
 
 
+def shown(request: Request, context: ApiContext, kind: Kind) -> Callable[[Any], Any]:
+    """Makes of a spec what the sender sees: without what is masked, unless an administrator asks for it.
+
+    Raises:
+        AccessDenied: somebody else asks for it.
+    """
+    if not kind.masks or request.query_params.get("reveal", "false") != "true":
+        return kind.shown
+    context.check_grant(request, context.settings.access.admin_resources, "what is masked")
+    return lambda spec: spec
+
+
 def ref(kind: Kind) -> str:
     """Where the OpenAPI document describes `kind`."""
     return f"#/components/schemas/{kind.name}"
@@ -134,6 +150,7 @@ async def page(
 ) -> Response:
     """One page of a list, as the query asks for it."""
     offset, size = _window(request)
+    seen = shown(request, context, kind)
     name = request.query_params.get("name", "")
     if kind is DATAPLANE and _filters(request):
         whole = await context.manager.list(kind.name, mesh, name_contains=name)
@@ -142,7 +159,7 @@ async def page(
     else:
         found = await context.manager.list(kind.name, mesh, name_contains=name, offset=offset, limit=size)
     items: Sequence[Any] = (
-        await show(found.items) if show else [codec.to_universal(r.with_spec(kind.shown(r.spec))) for r in found.items]
+        await show(found.items) if show else [codec.to_universal(r.with_spec(seen(r.spec))) for r in found.items]
     )
     return _page(request, items, found.total, offset + size)
 

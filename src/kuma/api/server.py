@@ -11,7 +11,7 @@ from typing import Any
 
 import uvicorn
 
-from kuma.base import aio
+from kuma.base import aio, sockets
 from kuma.base.errors import Misconfigured
 
 _LARGEST_HEAD = 16 * 1024
@@ -36,6 +36,12 @@ class HttpServer:
         if not self._bound.value:
             await self._bound.newer_than(0)
         return self._bound.value
+
+    async def url(self) -> str:
+        """Where clients on this machine, or of the address that is listened on, find it, once they do."""
+        host = {"0.0.0.0": "localhost", "::": "localhost", "127.0.0.1": "localhost"}.get(self._host, self._host)  # noqa: S104
+        shown = f"[{host}]" if ":" in host else host
+        return f"{'https' if self._tls else 'http'}://{shown}:{await self.port()}"
 
     async def run(self) -> None:
         """Serve until cancelled.
@@ -68,14 +74,10 @@ class HttpServer:
                     await serving
 
     def _listen(self) -> socket.socket:
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        listener = socket.socket(family)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((self._host, self._port))
+            listener = sockets.bound(self._host, self._port)
             listener.listen(1024)
         except OSError as error:
-            listener.close()
             raise Misconfigured(
                 f"cannot listen on {self._host}:{self._port}: {error.strerror}. "
                 f"Stop the other program, or set {self._setting} to another port"

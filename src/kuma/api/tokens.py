@@ -13,8 +13,8 @@ from pydantic.alias_generators import to_camel
 
 from kuma.api.context import ApiContext
 from kuma.api.errors import Problem
-from kuma.base.errors import Violation
-from kuma.resources import durations, parsing
+from kuma.base.errors import InvalidResource, Violation
+from kuma.resources import durations, kinds, parsing
 
 LONGEST = timedelta(days=10 * 365)
 USUAL = timedelta(days=30)
@@ -100,12 +100,21 @@ def _violations(asked: _Request) -> Iterator[Violation]:
     if isinstance(asked, DataplaneTokenRequest):
         if not asked.mesh:
             yield Violation("mesh", "cannot be empty")
+        yield from _names(asked)
         if asked.type not in ("", "dataplane"):
             yield Violation("type", f"{asked.type} is not a valid proxy type; only dataplane is")
         return
     for field, value in (("name", asked.name), ("validFor", asked.valid_for)):
         if not value:
             yield Violation(field, "cannot be empty")
+
+
+def _names(asked: DataplaneTokenRequest) -> Iterator[Violation]:
+    """A token for a Dataplane that can never exist is a mistake."""
+    try:
+        parsing.check_key(kinds.DATAPLANE.key(asked.name or "any", asked.mesh or "any"))
+    except InvalidResource as error:
+        yield from error.violations
 
 
 def _invalid(violations: list[Violation]) -> Problem:

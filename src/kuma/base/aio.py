@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -19,15 +19,24 @@ def spawn(coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
 
 
 async def stop(tasks: Iterable[asyncio.Task[Any]], *, patience: float = 5.0) -> None:
-    """Cancel `tasks`, wait up to `patience` seconds, and log by name the ones that do not end."""
-    pending = {task for task in tasks if not task.done()}
+    """Cancel `tasks`, wait up to `patience` seconds, and log by name the ones that do not end, or have failed."""
+    everything = tuple(tasks)
+    pending = {task for task in everything if not task.done()}
     for task in pending:
         task.cancel()
-    if not pending:
-        return
-    _, stuck = await asyncio.wait(pending, timeout=patience)
-    for task in stuck:
-        log.error("task does not stop", task=task.get_name(), after_seconds=patience)
+    if pending:
+        _, stuck = await asyncio.wait(pending, timeout=patience)
+        for task in stuck:
+            log.error("task does not stop", task=task.get_name(), after_seconds=patience)
+    for task in everything:
+        error = failure(task)
+        if error is not None:
+            log.error("task failed", task=task.get_name(), reason=str(error) or type(error).__name__)
+
+
+def failure(task: asyncio.Task[Any]) -> BaseException | None:
+    """What a task has failed with, if it has. Once asked, asyncio does not complain that nobody did."""
+    return task.exception() if task.done() and not task.cancelled() else None
 
 
 class Component(Protocol):
@@ -39,7 +48,11 @@ class Component(Protocol):
 
 
 class ComponentFailed(Exception):
-    """An eternal component ended."""
+    """An eternal component ended. `causes` has what each of those failed with that failed at the same instant."""
+
+    def __init__(self, text: str, causes: Sequence[BaseException] = ()) -> None:
+        super().__init__(text)
+        self.causes = tuple(causes)
 
 
 async def supervise(components: Iterable[tuple[str, Component]]) -> None:
@@ -49,14 +62,16 @@ async def supervise(components: Iterable[tuple[str, Component]]) -> None:
         ComponentFailed: a component returned although nobody asked it to, or raised (chained).
     """
     tasks = [spawn(component.run(), name=name) for name, component in components]
+    ended: list[asyncio.Task[None]] = []
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        first = next(task for task in tasks if task in done)
-        cause = None if first.cancelled() else first.exception()
-        raise ComponentFailed(f"{first.get_name()} stopped: {cause or 'it returned'}") from cause
+        ended = [task for task in tasks if task in done]
+        cause = failure(ended[0])
+        causes = [error for task in ended if (error := failure(task)) is not None]
+        raise ComponentFailed(f"{ended[0].get_name()} stopped: {cause or 'it returned'}", causes) from cause
     finally:
         # In reverse, so that what serves is ended before what it stands on.
-        for task in reversed(tasks):
+        for task in reversed([task for task in tasks if task not in ended]):
             await stop([task])
 
 

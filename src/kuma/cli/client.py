@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import httpx
 
 import kuma
+from kuma.base import handshakes, urls
 from kuma.base.errors import KumaError
-from kuma.resources import codec, kinds
+from kuma.cli import paths
+from kuma.resources import codec
 from kuma.resources.kinds import Kind
 from kuma.resources.resource import Key, Resource
 
@@ -24,13 +25,29 @@ class RequestFailed(KumaError):
         self.status = status
 
 
+CHOOSE_ANOTHER = "Another address is chosen with: kumactl config control-planes add"
+
+
 class Client:
-    """One control plane."""
+    """One control plane. `remedy` is what somebody does who finds it at its address no more."""
 
     def __init__(
-        self, address: str, timeout: float, verify: ssl.SSLContext, headers: Mapping[str, str] | None = None
+        self,
+        address: str,
+        timeout: float,
+        verify: ssl.SSLContext,
+        headers: Mapping[str, str] | None = None,
+        *,
+        remedy: str = CHOOSE_ANOTHER,
+        ca_file: str = "",
     ) -> None:
         self._address = address
+        self._ca_file = ca_file
+        self._remedy = remedy
+        try:
+            urls.split(address, "http", "https")
+        except ValueError as error:
+            raise RequestFailed(f"the address of the control plane, {address}, {error}") from None
         self._http = httpx.Client(
             base_url=address.rstrip("/"),
             timeout=timeout,
@@ -45,77 +62,91 @@ class Client:
 
     def index(self) -> Mapping[str, Any]:
         """What the control plane says it is."""
-        found: Mapping[str, Any] = self._request("GET", "/").json()
-        return found
+        return self._object("/")
 
     def who_am_i(self) -> Mapping[str, Any]:
         """Whom the control plane takes us for."""
-        found: Mapping[str, Any] = self._request("GET", "/who-am-i").json()
-        return found
+        return self._object("/who-am-i")
 
     def list(self, kind: Kind, mesh: str, size: int | None, offset: int | None) -> Mapping[str, Any]:
         """One page of a list."""
-        return self._page(_path(kind, mesh), size, offset)
+        return self._page(paths.collection(kind, mesh), size, offset)
 
-    def list_whole(self, path: str, **filters: str) -> Sequence[Mapping[str, Any]]:
-        """All items of a list, or those that the filters let through, page by page."""
+    def list_whole(
+        self, path: str, *, reveal: bool = False, filters: Mapping[str, str] | None = None
+    ) -> Sequence[Mapping[str, Any]]:
+        """All items of a list, or those that the filters let through, page by page.
+
+        `reveal`: without masks, which administrators may ask for.
+        """
         items: list[Mapping[str, Any]] = []
         while True:
-            page = self._page(path, 1000, len(items), filters)
+            page = self._page(path, 1000, len(items), **(filters or {}), **({"reveal": "true"} if reveal else {}))
             items += page["items"]
             if not page["items"] or len(items) >= page["total"]:
                 return items
 
     def get(self, kind: Kind, name: str, mesh: str) -> Mapping[str, Any] | None:
         """One resource, or None if there is none."""
+        key = kind.key(name, mesh)
         try:
-            found: Mapping[str, Any] = self._request("GET", f"{_path(kind, mesh)}/{name}").json()
+            return self._object(paths.item(key, kind), about=str(key))
         except RequestFailed as error:
             if error.status == httpx.codes.NOT_FOUND:
                 return None
             raise
-        return found
 
     def rekey(self) -> None:
         """Have all Secrets sealed under a new key."""
         self._request("POST", "/rekey")
 
-    def text(self, path: str) -> str:
-        """What the control plane answers, as it stands."""
-        return self._request("GET", path).text
+    def text_of(self, key: Key, *parts: str) -> str:
+        """What the control plane answers about a resource, as it stands."""
+        return self._request("GET", "/".join((paths.item(key), *parts)), about=str(key)).text
 
-    def items(self, path: str) -> Sequence[Mapping[str, Any]]:
-        """The items of a list that is not paged."""
-        found: Sequence[Mapping[str, Any]] = self._request("GET", path).json()["items"]
+    def items_of(self, key: Key, *parts: str) -> Sequence[Mapping[str, Any]]:
+        """The items of a list about a resource; it is not paged."""
+        found: Sequence[Mapping[str, Any]] = self._object("/".join((paths.item(key), *parts)), about=str(key))["items"]
         return found
 
     def put(self, resource: Resource[Any]) -> tuple[bool, Mapping[str, Any]]:
         """Create or replace: whether it was created, and what the control plane says about it."""
-        answer = self._request("PUT", _item(resource.key), json=codec.to_universal(resource))
+        key = resource.key
+        answer = self._request("PUT", paths.item(key), about=str(key), json=codec.to_universal(resource))
         return answer.status_code == httpx.codes.CREATED, answer.json() if answer.content else {}
 
     def delete(self, kind: Kind, name: str, mesh: str) -> None:
         """Delete one resource."""
+        key = kind.key(name, mesh)
         try:
-            self._request("DELETE", f"{_path(kind, mesh)}/{name}")
+            self._request("DELETE", paths.item(key, kind), about=str(key))
         except RequestFailed as error:
             if error.status == httpx.codes.NOT_FOUND:
-                raise RequestFailed(f'there is no {kind.name} with name "{name}"', error.status) from None
+                where = f' in mesh "{mesh}"' if kind.in_mesh else ""
+                raise RequestFailed(f'there is no {kind.name} with name "{name}"{where}', error.status) from None
             raise
 
     def token(self, kind: str, request: Mapping[str, Any]) -> str:
         """A new token, for a `dataplane` or a `user`."""
         return self._request("POST", f"/tokens/{kind}", json=request).text
 
-    def _page(
-        self, path: str, size: int | None, offset: int | None, filters: Mapping[str, str] = MappingProxyType({})
-    ) -> Mapping[str, Any]:
-        paging = {name: value for name, value in (("size", size), ("offset", offset)) if value is not None}
-        query = {**filters, **paging}
-        page: Mapping[str, Any] = self._request("GET", path, params=query).json()
-        return page
+    def _page(self, path: str, size: int | None, offset: int | None, **more: str) -> Mapping[str, Any]:
+        query = {name: value for name, value in (("size", size), ("offset", offset)) if value is not None} | more
+        return self._object(path, params=query)
 
-    def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+    def _object(self, path: str, **arguments: Any) -> Mapping[str, Any]:
+        """The JSON object that a GET is answered with."""
+        try:
+            found = self._request("GET", path, **arguments).json()
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            text = f"what answers at {self._address} is no control plane of Kuma. {self._remedy}"
+            raise RequestFailed(text, httpx.codes.OK)
+        return found
+
+    def _request(self, method: str, path: str, *, about: str = "", **arguments: Any) -> httpx.Response:
+        """The answer, if it is a good one; `about` names the resource that it concerns, for errors."""
         try:
             answer = self._http.request(method, path, **arguments)
         except httpx.TimeoutException:
@@ -123,21 +154,30 @@ class Client:
                 f"the control plane at {self._address} does not answer; give it longer with --api-timeout"
             ) from None
         except httpx.HTTPError as error:
-            raise RequestFailed(
-                f"cannot reach the control plane at {self._address}: {error}. Is kuma-cp running? "
-                "Another address is chosen with: kumactl config control-planes add"
-            ) from None
+            raise RequestFailed(self._unreached(error)) from None
         if answer.is_success:
             return answer
-        raise RequestFailed(_text(answer), answer.status_code)
+        raise RequestFailed(f"{about}: {_text(answer)}" if about else _text(answer), answer.status_code)
 
-
-def _path(kind: Kind, mesh: str) -> str:
-    return f"/meshes/{mesh}/{kind.path}" if kind.in_mesh else f"/{kind.path}"
-
-
-def _item(key: Key) -> str:
-    return f"{_path(kinds.by_name(key.kind), key.mesh)}/{key.name}"
+    def _unreached(self, error: httpx.HTTPError) -> str:
+        """Why there is no answer, and what to do about it."""
+        untrusted = handshakes.untrusted(error)
+        if untrusted and self._ca_file:
+            return f"the certificate of {self._address} does not hold by the CA in {self._ca_file}: {untrusted}"
+        if untrusted:
+            return (
+                f"the certificate of {self._address} is not trusted: {untrusted}. Say by which CA to verify it: "
+                "kumactl config control-planes add --ca-cert-file, with ca.crt of the control plane's work directory"
+            )
+        if handshakes.no_tls(error):
+            return f"what answers at {self._address} does not speak TLS; an http address is needed there"
+        if isinstance(error, httpx.RemoteProtocolError) and self._address.startswith("http:"):
+            return (
+                f"what answers at {self._address} does not speak HTTP in the clear; if it is the HTTPS port of a "
+                "control plane, an https address is needed there"
+            )
+        reason = handshakes.words(error)
+        return f"cannot reach the control plane at {self._address}: {reason}. Is kuma-cp running? {self._remedy}"
 
 
 def _text(answer: httpx.Response) -> str:

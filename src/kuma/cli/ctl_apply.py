@@ -1,24 +1,23 @@
-"""`kumactl apply`: everything is checked here before anything is sent."""
+"""`kumactl apply`: everything is checked before anything is sent."""
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated
 
-import httpx
 import typer
 import yaml
 
-from kuma.base.errors import InvalidResource, KumaError, Misconfigured, Violation
+from kuma.base.errors import KumaError, Misconfigured
+from kuma.cli import ctl_files
+from kuma.cli.client import Client, RequestFailed
+from kuma.cli.ctl_files import Declared
 from kuma.cli.session import Session
-from kuma.resources import codec
-from kuma.resources.resource import Resource
+from kuma.resources import codec, kinds
 
-_VARIABLE = re.compile(r"\{\{\s*([\w.]+)\s*}}")
-_FETCH_TIMEOUT = 30.0
+
+class NotApplied(KumaError):
+    """Some or all of the resources could not be applied; the text says which were and which were not."""
 
 
 def apply(
@@ -35,71 +34,62 @@ def apply(
 
     Example: kumactl apply -f mesh.yaml    or: cat mesh.yaml | kumactl apply -f -
     """
-    variables = _pairs(var or ())
-    resources = [resource for name in file for resource in _parse(name, _filled(_text, name, variables))]
-    if not resources:
+    declared = ctl_files.read(file, _pairs(var or ()))
+    if not declared:
         raise Misconfigured(f"there is no resource in {', '.join(file)}")
     if dry_run:
-        documents = [codec.to_universal(resource) for resource in resources]
+        documents = [codec.to_universal(one.resource) for one in declared]
         typer.echo(yaml.safe_dump_all(documents, sort_keys=False), nl=False)
         return
     session: Session = context.obj
     with session.client() as client:
-        for resource in resources:
-            created, said = client.put(resource)
-            for warning in said.get("warnings", ()):
-                typer.echo(f"Warning: {warning}", err=True)
-            typer.echo(f"{resource.key} {'created' if created else 'configured'}")
-            if said.get("stagedChange"):
-                mesh = resource.mesh or resource.name
-                typer.echo(f"A staged change has begun; follow it with: kumactl inspect meshes --watch {mesh}")
+        _check_meshes(client, declared)
+        _send(client, declared)
 
 
-def _text(name: str) -> Iterator[str]:
-    """The texts behind a name: of a file, of all YAML files of a directory, of a URL, or of standard input."""
-    try:
-        if name == "-":
-            yield sys.stdin.read()
-        elif name.startswith(("http://", "https://")):
-            yield httpx.get(name, timeout=_FETCH_TIMEOUT, follow_redirects=True).raise_for_status().text
-        elif Path(name).is_dir():
-            for path in sorted(p for p in Path(name).iterdir() if p.suffix in (".yaml", ".yml", ".json")):
-                yield path.read_text()
-        else:
-            yield Path(name).read_text()
-    except OSError as error:
-        raise Misconfigured(f"cannot read {error.filename or name}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise Misconfigured(f"{name} is no text") from None
-    except httpx.HTTPError as error:
-        raise Misconfigured(f"cannot fetch {name}: {error}") from None
+def _check_meshes(client: Client, declared: Sequence[Declared]) -> None:
+    """See that every mesh is there when its resources are sent.
+
+    Raises:
+        NotApplied: one is not; nothing has been sent.
+    """
+    begun: set[str] = set()
+    waiting: dict[str, list[Declared]] = {}
+    for one in declared:
+        if one.resource.key.kind == kinds.MESH.name:
+            begun.add(one.resource.name)
+        elif one.resource.mesh and one.resource.mesh not in begun:
+            waiting.setdefault(one.resource.mesh, []).append(one)
+    lines = []
+    for mesh, homeless in waiting.items():
+        if client.get(kinds.MESH, mesh, "") is None:
+            remedy = "comes later in the files; put it first" if mesh in begun else "does not exist; create it first"
+            lines += [f'* {one.source}: {one.resource.key}: mesh "{mesh}" {remedy}' for one in homeless]
+    if lines:
+        raise NotApplied("\n".join(["nothing was applied, because meshes are missing", *lines]))
 
 
-def _filled(read: Any, name: str, variables: Mapping[str, str]) -> Iterator[str]:
-    for text in read(name):
-        if variables:
-            missing = sorted(set(_VARIABLE.findall(text)) - set(variables))
-            if missing:
-                raise Misconfigured(f"{name} has no value for {', '.join(missing)}; give --var name=value")
-        yield _VARIABLE.sub(lambda match: variables[match[1]], text) if variables else text
-
-
-def _parse(name: str, texts: Iterator[str]) -> Sequence[Resource[Any]]:
-    found: list[Resource[Any]] = []
-    for text in texts:
+def _send(client: Client, declared: Sequence[Declared]) -> None:
+    for index, one in enumerate(declared):
         try:
-            found += [codec.parse(document) for document in codec.documents(text)]
-        except InvalidResource as error:
-            raise _Invalid(name, error.violations) from None
-    return found
+            created, said = client.put(one.resource)
+        except RequestFailed as error:
+            lines = [f"{one.source}: {error}"]
+            lines += _listed("Applied before", declared[:index])
+            lines += _listed("Not applied", declared[index:]) if len(declared) > 1 else []
+            raise NotApplied("\n".join(lines)) from None
+        for warning in said.get("warnings", ()):
+            typer.echo(f"Warning: {warning}", err=True)
+        typer.echo(f"{one.resource.key} {'created' if created else 'configured'}")
+        if said.get("stagedChange"):
+            mesh = one.resource.mesh or one.resource.name
+            typer.echo(f"A staged change has begun; follow it with: kumactl inspect meshes --watch {mesh}")
 
 
-class _Invalid(KumaError):
-    """A file holds something that is no valid resource."""
-
-    def __init__(self, name: str, violations: Sequence[Violation]) -> None:
-        source = "standard input" if name == "-" else name
-        super().__init__("\n".join([f"{source} is not valid", *(f"* {violation}" for violation in violations)]))
+def _listed(title: str, declared: Iterable[Declared]) -> list[str]:
+    """A line that names resources, if there are any."""
+    names = ", ".join(str(one.resource.key) for one in declared)
+    return [f"{title}: {names}"] if names else []
 
 
 def _pairs(variables: Sequence[str]) -> Mapping[str, str]:

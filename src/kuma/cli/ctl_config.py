@@ -11,15 +11,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from kuma.base.errors import Misconfigured
-from kuma.resources import codec
+from kuma.resources import codec, parsing
 
 TOKENS = "tokens"
 """The way to authenticate by a user token."""
 DEFAULT_ADDRESS = "http://localhost:5681"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, extra="allow")
+class _Frame(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, extra="forbid")
+
+
+class _Part(_Frame):
+    """Other fields of the original's file are kept as they are."""
+
+    model_config = ConfigDict(extra="allow")
 
 
 class Header(_Part):
@@ -30,7 +36,7 @@ class Header(_Part):
 
 
 class ApiServer(_Part):
-    """How one control plane is reached. Other fields of the original's file are kept as they are."""
+    """How one control plane is reached."""
 
     url: str
     ca_cert_file: str = ""
@@ -49,13 +55,13 @@ class ApiServer(_Part):
         return {**found, "authorization": f"Bearer {token}"} if token else found
 
 
-class Coordinates(_Part):
+class Coordinates(_Frame):
     """Where one control plane is."""
 
     api_server: ApiServer
 
 
-class ControlPlane(_Part):
+class ControlPlane(_Frame):
     """A control plane with a name."""
 
     name: str
@@ -69,7 +75,7 @@ class Context(_Part):
     control_plane: str
 
 
-class Config(_Part):
+class Config(_Frame):
     """The whole file."""
 
     control_planes: tuple[ControlPlane, ...] = ()
@@ -143,8 +149,16 @@ def load(path: Path) -> Config:
     except yaml.YAMLError as error:
         raise Misconfigured(f"{path} is not valid YAML: {codec.yaml_problem(error)}") from None
     except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors(include_input=False)[0]["loc"])
-        raise Misconfigured(f"{path}: {where} is missing or of the wrong type") from None
+        raise Misconfigured(f"{path} is no configuration of kumactl: {_complaint(error)}") from None
+
+
+def _complaint(error: ValidationError) -> str:
+    """The first thing that is wrong; a field that nobody knows before one that is missing because of it."""
+    found = sorted(error.errors(include_input=False), key=lambda details: details["type"] != "extra_forbidden")[0]
+    where = parsing.path_of(found["loc"]) or "it"
+    if found["type"] == "extra_forbidden":
+        return f"{where} is an unknown field"
+    return f"{where} is missing or of the wrong type"
 
 
 def save(path: Path, config: Config) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 import yaml
 
+from kuma.base import urls
 from kuma.base.errors import Misconfigured
 from kuma.cli import ctl_config, handshake, tables, transport
 from kuma.cli.client import Client
@@ -21,6 +21,7 @@ app = typer.Typer(help="Chooses the control plane.", no_args_is_help=True)
 planes = typer.Typer(help="Adds, lists, removes and switches control planes.", no_args_is_help=True)
 app.add_typer(planes, name="control-planes")
 _CHECK_TIMEOUT = 10.0
+_REMEDY = "Correct --address, or add it without asking it: --skip-check"
 
 
 @app.command()
@@ -78,13 +79,15 @@ def add(
     Example: kumactl config control-planes add --name prod --address http://localhost:5681
     """
     session: Session = context.obj
-    config = session.config()
+    config = session.config(may_begin=True)
     if not overwrite and any(plane.name == name for plane in config.control_planes):
         raise Misconfigured(
             f'Control Plane with name "{name}" already exists. Use --overwrite to replace an existing one.'
         )
-    if urlsplit(address).scheme not in ("http", "https"):
-        raise Misconfigured(f"--address {address}: has to be an http or https URL")
+    try:
+        urls.split(address, "http", "https")
+    except ValueError as error:
+        raise Misconfigured(f"--address {address}: {error}") from None
     server = ApiServer(
         url=address,
         ca_cert_file=_absolute(ca_cert_file),
@@ -129,12 +132,9 @@ def _check(server: ApiServer) -> None:
     """Ask who it is, before it is shown a token, and then whether the token holds."""
     stranger = server.model_copy(update={"auth_type": ""})
     with _client(stranger) as client:
-        try:
-            index = client.index()
-        except ValueError:
-            index = {}
+        index = client.index()
     if handshake.product_of(index) != handshake.PRODUCT:
-        raise Misconfigured(f"what answers at {server.url} is no control plane of Kuma")
+        raise Misconfigured(f"what answers at {server.url} is no control plane of Kuma. {_REMEDY}")
     if server.auth_type:
         with _client(server) as client:
             client.who_am_i()
@@ -142,7 +142,7 @@ def _check(server: ApiServer) -> None:
 
 @contextmanager
 def _client(server: ApiServer) -> Iterator[Client]:
-    client = Client(server.url, _CHECK_TIMEOUT, transport.verification(server), server.request_headers)
+    client = transport.client(server, _CHECK_TIMEOUT, remedy=_REMEDY)
     try:
         yield client
     finally:

@@ -63,7 +63,7 @@ def _chosen(profile: Profile) -> Sequence[Kind]:
 
 def _items(client: Client, chosen: Sequence[Kind]) -> Iterator[Mapping[str, Any]]:
     for kind in chosen:
-        yield from client.list_whole(f"/{kind.path}")
+        yield from client.list_whole(f"/{kind.path}", reveal=kind.masks)
 
 
 def _ordered(items: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -20,6 +20,7 @@ from kuma.base.errors import Misconfigured
 from kuma.cli import ctl_certificate, signing
 from kuma.cli.ctl_resources import MeshOption
 from kuma.cli.session import Session
+from kuma.resources import kinds, parsing
 
 
 class KeyForm(StrEnum):
@@ -63,6 +64,7 @@ def dataplane_token(
         if not equals:
             raise Misconfigured(f"--tag {text}: has to be name=value")
         tags.setdefault(key, []).extend(values.split(","))
+    parsing.check_key(kinds.DATAPLANE.key(name or "any", mesh))
     claims = {"Name": name, "Mesh": mesh, "Tags": tags, "Type": proxy_type}
     signed = signing.sign(claims, valid_for, signing_key_path, kid)
     if signed is not None:
@@ -72,6 +74,8 @@ def dataplane_token(
     session: Session = context.obj
     with session.client() as client:
         typer.echo(client.token("dataplane", request), nl=False)
+    if not (name or tags):
+        typer.echo(f'Warning: without --name and --tag the token holds for every Dataplane of mesh "{mesh}"', err=True)
 
 
 @app.command("user-token")

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import typer
 
 from kuma.base.errors import Misconfigured
-from kuma.cli import ctl_inspect_zones, tables, watching
+from kuma.cli import ctl_inspect_zones, paths, tables, watching
 from kuma.cli.client import Client, RequestFailed
 from kuma.cli.ctl_resources import Form, FormOption, MeshOption, WatchOption, as_text
 from kuma.cli.session import Session
@@ -47,7 +47,7 @@ def dataplanes(
     with session.client() as client:
 
         def look() -> Sequence[Mapping[str, Any]]:
-            items = client.list_whole(f"/meshes/{mesh}/dataplanes+insights", **filters)
+            items = client.list_whole(paths.within(mesh, "dataplanes+insights"), filters=filters)
             return [item for item in items if _carries(item, wanted)]
 
         watching.show(watch, look, lambda items: _show_dataplanes(items, output))
@@ -117,14 +117,14 @@ def dataplane(
     view = View.CONFIG_DUMP if config_dump else view
     if (shadow or include) and view is not View.CONFIG:
         raise Misconfigured("--shadow and --include need --type=config")
-    base = f"/meshes/{mesh}/dataplanes/{name}"
+    key = kinds.DATAPLANE.key(name, mesh)
     query = urlencode([("shadow", str(shadow).lower()), *(("include", part) for part in include or ())])
     session: Session = context.obj
     with session.client() as client:
         if view is View.POLICIES:
-            typer.echo(tables.policies(client.items(f"{base}/policies")))
+            typer.echo(tables.policies(client.items_of(key, "policies")))
         else:
-            typer.echo(client.text(f"{base}/{_PATHS[view]}{f'?{query}' if view is View.CONFIG else ''}"), nl=False)
+            typer.echo(client.text_of(key, _PATHS[view] + (f"?{query}" if view is View.CONFIG else "")), nl=False)
 
 
 @app.command()
@@ -135,7 +135,7 @@ def services(context: typer.Context, mesh: MeshOption = "default", output: FormO
     """
     session: Session = context.obj
     with session.client() as client:
-        items = client.list_whole(f"/meshes/{mesh}/service-insights")
+        items = client.list_whole(paths.within(mesh, "service-insights"))
     if output is Form.TABLE:
         typer.echo(tables.services(items))
     else:
@@ -155,11 +155,11 @@ def _policy(kind: Kind) -> None:
         session: Session = context.obj
         with session.client() as client:
             if new_api:
-                found = client.list_whole(f"/meshes/{mesh}/{kind.path}/{name}/_resources/dataplanes")
+                found = client.list_whole(f"{paths.item(kind.key(name, mesh))}/_resources/dataplanes")
                 rows = [(item["type"], item["mesh"], item["name"]) for item in found]
                 typer.echo(f"{tables.table(('Type', 'Mesh', 'Name'), rows)}\nTotal: {len(rows)}")
                 return
-            typer.echo(tables.affected(client.items(f"/meshes/{mesh}/{kind.path}/{name}/dataplanes")))
+            typer.echo(tables.affected(client.items_of(kind.key(name, mesh), "dataplanes")))
 
 
 for _name, _command in (

@@ -12,7 +12,7 @@ import typer
 import yaml
 
 from kuma.base.errors import Misconfigured
-from kuma.cli import foreign_kinds, tables, watching
+from kuma.cli import foreign_kinds, paths, tables, watching
 from kuma.cli.client import Client, RequestFailed
 from kuma.cli.session import Session
 from kuma.resources import kinds
@@ -60,7 +60,7 @@ def get(
     session: Session = context.obj
     if kind == CERTIFICATES:
         with session.client() as client:
-            path = f"/meshes/{mesh}/certificates"
+            path = paths.within(mesh, "certificates")
             watching.show(watch, lambda: client.list_whole(path), lambda items: _certificates(items, output))
         return
     found = _kind(kind)

@@ -14,7 +14,7 @@ import structlog
 import typer
 
 import kuma
-from kuma.agent import bootstrap, envoy, token_argument
+from kuma.agent import bootstrap, envoy, ports, token_argument
 from kuma.agent.workload import Workload, read_dataplane, read_token, workload
 from kuma.base import aio
 from kuma.base.clock import SystemClock
@@ -139,7 +139,7 @@ def run(
     options = envoy.EnvoyOptions(
         envoy.find_binary(binary_path), envoy_log_level, concurrency, drain=_seconds(drain_time)
     )
-    sys.exit(asyncio.run(_run(control_plane, described, options)))
+    sys.exit(asyncio.run(_run(control_plane, described, options, envoy.version(options.binary))))
 
 
 @app.command()
@@ -151,19 +151,20 @@ def version() -> None:
     typer.echo(f"Kuma: {kuma.__version__}")
 
 
-async def _run(control_plane: bootstrap.ControlPlane, described: Workload, options: envoy.EnvoyOptions) -> int:
+async def _run(
+    control_plane: bootstrap.ControlPlane, described: Workload, options: envoy.EnvoyOptions, version: str
+) -> int:
     """Fetch the bootstrap and run Envoy. SIGTERM and SIGINT drain; a second one ends at once."""
     clock, loop = SystemClock(), asyncio.get_running_loop()
-    fetching = aio.spawn(
-        bootstrap.fetch(control_plane, described, envoy.version(options.binary), clock), name="bootstrap"
-    )
+    fetching = aio.spawn(bootstrap.fetch(control_plane, described, version, clock), name="bootstrap")
     for number in _SIGNALS:
         loop.add_signal_handler(number, fetching.cancel)
     try:
         fetched = await fetching
     except asyncio.CancelledError:
         return 0  # stopped before there was anything to end
-    proxy = envoy.Envoy(options, fetched, clock)
+    ports.check(fetched, described.dataplane.spec if described.dataplane else None)
+    proxy = envoy.Envoy(options, fetched, clock, lambda: bootstrap.withdraw(control_plane, described))
     for number in _SIGNALS:
         loop.add_signal_handler(number, proxy.stop)
     return await proxy.run()

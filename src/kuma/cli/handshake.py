@@ -21,8 +21,6 @@ def warn(client: Client) -> None:
         text = warning(client.index())
     except RequestFailed as error:
         text = _UNCONFIRMED if error.status else ""
-    except ValueError:  # it is no JSON
-        text = _UNCONFIRMED
     if text:
         typer.echo(text, err=True)
 

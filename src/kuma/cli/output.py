@@ -6,7 +6,9 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 import structlog
@@ -36,13 +38,17 @@ def log_as(level: str, form: str) -> None:
 def run(app: Callable[[], object]) -> NoReturn:
     """Run a command: every failure is one sentence on standard error and exit status 1, never a traceback."""
     _colour_on_terminals_only()
-    signal.signal(signal.SIGINT, _interrupted)
     try:
+        signal.signal(signal.SIGINT, _interrupted)
         app()
     except aio.ComponentFailed as error:
-        fail(error.__cause__ if isinstance(error.__cause__, KumaError) else error)
+        fail(*(cause for cause in error.causes if isinstance(cause, KumaError)), otherwise=error)
     except KumaError as error:
         fail(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        fail(Defect(error))
     sys.exit(0)
 
 
@@ -71,7 +77,17 @@ def log_requests(level: str) -> None:
     logger.addHandler(handler)
 
 
-def fail(error: Exception) -> NoReturn:
-    """Say what is wrong and end."""
-    typer.echo(f"Error: {error}", err=True)
+class Defect(Exception):
+    """An error that nobody expected. Its text is not told: it may quote anything, such as a token."""
+
+    def __init__(self, error: Exception) -> None:
+        *_, last = traceback.extract_tb(error.__traceback__)
+        where = f"{Path(last.filename).name}, line {last.lineno}"
+        super().__init__(f"this is a defect of the program: {type(error).__name__} in {where}; please report it")
+
+
+def fail(*errors: Exception, otherwise: Exception | None = None) -> NoReturn:
+    """Say what is wrong and end; `otherwise` is told if there is nothing else to tell."""
+    for error in errors or (otherwise,):
+        typer.echo(f"Error: {error}", err=True)
     sys.exit(1)

@@ -18,12 +18,24 @@ class Session:
 
     def __init__(self, config_file: Path | None, *, no_config: bool, timeout: str) -> None:
         self.path = ctl_config.location(config_file)
+        self._chosen = config_file is not None
         self._no_config = no_config
         self._timeout = timeout
 
-    def config(self) -> Config:
-        """The configuration in effect."""
-        return ctl_config.default() if self._no_config else ctl_config.load(self.path)
+    def config(self, *, may_begin: bool = False) -> Config:
+        """The configuration in effect; a file that was asked for has to exist, unless it `may_begin` here.
+
+        Raises:
+            Misconfigured: it does not, or cannot be read or understood.
+        """
+        if self._no_config:
+            return ctl_config.default()
+        if self._chosen and not may_begin and not self.path.exists():
+            raise Misconfigured(
+                f"--config-file {self.path}: No such file or directory. "
+                "It is begun with: kumactl --config-file FILE config control-planes add"
+            )
+        return ctl_config.load(self.path)
 
     @contextmanager
     def client(self, *, greet: bool = True) -> Iterator[Client]:
@@ -33,7 +45,7 @@ class Session:
             seconds = durations.parse_go_duration(self._timeout).total_seconds()
         except ValueError as error:
             raise Misconfigured(f"--api-timeout {error}") from None
-        client = Client(server.url, seconds, transport.verification(server), server.request_headers)
+        client = transport.client(server, seconds)
         transport.warn(server)
         try:
             if greet:

@@ -9,7 +9,14 @@ import httpx
 import typer
 
 from kuma.base.errors import Misconfigured
+from kuma.cli.client import CHOOSE_ANOTHER, Client
 from kuma.cli.ctl_config import ApiServer
+
+
+def client(server: ApiServer, seconds: float, remedy: str = CHOOSE_ANOTHER) -> Client:
+    """A client of a control plane; see `Client`."""
+    verify = verification(server)
+    return Client(server.url, seconds, verify, server.request_headers, remedy=remedy, ca_file=server.ca_cert_file)
 
 
 def verification(server: ApiServer) -> ssl.SSLContext:

@@ -20,6 +20,25 @@ def used_secrets(mesh: str, backend: Backend) -> tuple[str, ...]:
     return builtin.secret_names(mesh, backend.name)
 
 
+def halves(mesh: str, backend: Backend) -> tuple[str, str]:
+    """The Secrets that hold the certificate and the key; empty for one that is not in a Secret."""
+    if backend.type != "provided":
+        return builtin.secret_names(mesh, backend.name)
+    cert, key = backend.settings.cert, backend.settings.key
+    return (cert.secret if cert else None) or "", (key.secret if key else None) or ""
+
+
+def content(mesh: str, backend: Backend, secrets: Secrets) -> tuple[bytes, bytes]:
+    """Certificates and key as they are given.
+
+    Raises:
+        AuthorityUnusable: one cannot be loaded.
+    """
+    if backend.type == "provided":
+        return provided.content(mesh, backend, secrets)
+    return builtin.content(mesh, backend.name, secrets)
+
+
 def fingerprint(mesh: str, backend: Backend, secrets: Secrets) -> tuple[bytes | None, ...]:
     """What an authority is made of: while it is equal, the authority is the same.
 

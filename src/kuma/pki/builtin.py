@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from kuma.base.clock import Clock
+from kuma.pki import pem
 from kuma.pki.authority import Authority, AuthorityUnusable, LocalAuthority
 from kuma.pki.x509 import CaPair, PrivateKey, build_root, certificate_pem, key_pem
 from kuma.resources import kinds
@@ -52,6 +51,16 @@ def to_secrets(mesh: str, backend: str, pair: CaPair) -> tuple[Resource[Any], Re
     )
 
 
+def content(mesh: str, backend: str, secrets: Secrets) -> tuple[bytes, bytes]:
+    """Certificate and key as they are stored.
+
+    Raises:
+        AuthorityUnusable: one is missing.
+    """
+    cert_name, key_name = secret_names(mesh, backend)
+    return _data(secrets, cert_name, mesh), _data(secrets, key_name, mesh)
+
+
 def open_authority(mesh: str, backend: str, secrets: Secrets) -> Authority:
     """The authority whose root the mesh's Secrets hold.
 
@@ -59,25 +68,24 @@ def open_authority(mesh: str, backend: str, secrets: Secrets) -> Authority:
         AuthorityUnusable: a Secret is missing or broken, or the two do not belong together.
     """
     cert_name, key_name = secret_names(mesh, backend)
-    cert_secret, key_secret = _data(secrets, cert_name, mesh), _data(secrets, key_name, mesh)
+    cert, key_in_pem = content(mesh, backend, secrets)
     try:
-        certificate = x509.load_pem_x509_certificate(cert_secret)
-    except ValueError:
+        certificate = pem.read_chain(cert)[0]
+    except AuthorityUnusable:
         raise AuthorityUnusable(_BROKEN.format(name=cert_name, mesh=mesh, what="a PEM certificate")) from None
     try:
-        key = serialization.load_pem_private_key(key_secret, None)
-    except (ValueError, TypeError):
-        key = None
-    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-        raise AuthorityUnusable(
-            _BROKEN.format(name=key_name, mesh=mesh, what="a PEM private key (EC or RSA)")
-        ) from None
-    if certificate.public_key() != key.public_key():
+        key = pem.read_key(key_in_pem)
+    except AuthorityUnusable:
+        raise AuthorityUnusable(_BROKEN.format(name=key_name, mesh=mesh, what="a PEM private key")) from None
+    try:
+        pem.check_pair(certificate, key)
+    except AuthorityUnusable:
         raise AuthorityUnusable(
             f'Secrets "{cert_name}" and "{key_name}" in mesh "{mesh}" do not belong together: '
             "the private key does not match the certificate. Put back the pair from a backup"
-        )
-    return LocalAuthority(backend, CaPair(certificate, key))
+        ) from None
+    with pem.readable(f'Secret "{cert_name}" in mesh "{mesh}" does not hold a CA'):
+        return LocalAuthority(backend, CaPair(certificate, key))
 
 
 _BROKEN = 'Secret "{name}" in mesh "{mesh}" does not hold {what}. Put it back from a backup'

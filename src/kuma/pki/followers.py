@@ -76,14 +76,14 @@ def judge(followers: Mapping[str, Follower], position: Position, now: datetime, 
     `settled`: nobody is waited for, and somebody has taken it up. `alone`: there is nobody to be careful of.
     `everybody`: all run it, the ones that are not connected too, as far as is known.
     """
-    behind = {name: follower for name, follower in followers.items() if follower.runs != position}
+    behind = {name for name, f in followers.items() if f.runs is not position and f.runs != position}
     ends = {name: follower.given_up_at(patience) for name, follower in followers.items()}
     late = tuple(sorted(name for name, end in ends.items() if end is not None and end <= now))
-    waiting = tuple(sorted(behind.keys() - set(late)))
+    waiting = tuple(sorted(behind - set(late)))
     # Somebody has to show that the position can be taken up at all, or be away for so long that nobody is harmed.
     forgotten = [follower.left + patience.answer for follower in followers.values() if not follower.connected]
     alone = len(forgotten) == len(followers) and all(time <= now for time in forgotten)
-    shown = any(follower.connected and follower.runs == position for follower in followers.values())
+    shown = any(follower.connected and name not in behind for name, follower in followers.items())
     alarms = [time for time in (*ends.values(), *forgotten) if time is not None and time > now]
     return Verdict(
         settled=not waiting and (shown or alone),

@@ -85,7 +85,7 @@ class Keyring:
             public = self._key(serial).public_key()
             claims: Mapping[str, Any] = jwt.decode(token, public, algorithms=[ALGORITHM], options=options)
         except jwt.InvalidTokenError as error:
-            raise Unauthenticated(f"the token does not hold: {error}") from None
+            raise Unauthenticated(f"{_words(error)}; make a new one with `{self.remedy}`") from None
         self._check_times(claims, now)
         if str(claims.get("jti")) in self._revoked():
             raise Unauthenticated(f"the token has been revoked; make a new one with `{self.remedy}`")
@@ -115,6 +115,15 @@ class Keyring:
         if key is None:
             raise Unauthenticated(f'Secret "{name}" of {self.owner} does not hold an RSA key in PEM')
         return key
+
+
+def _words(error: jwt.InvalidTokenError) -> str:
+    """What is wrong with a token, in our own words: the library's speak of its parts."""
+    if isinstance(error, jwt.InvalidSignatureError):
+        return "the token does not hold: its signature is not by the key that it names"
+    if isinstance(error, jwt.InvalidAlgorithmError):
+        return f"the token does not hold: it is not signed with {ALGORITHM}"
+    return "the token is damaged, or no token at all"
 
 
 @lru_cache(maxsize=64)

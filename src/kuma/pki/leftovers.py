@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import structlog
 
 from kuma.base.errors import Conflict, NotFound, Unavailable
-from kuma.pki import builtin
+from kuma.pki import builtin, kept
 from kuma.pki.authority import AuthorityUnusable
+from kuma.pki.backends import open_authority
 from kuma.resources import kinds
 from kuma.resources.view import MeshView
 from kuma.store.protocol import Delete, Expect, Store
@@ -65,7 +67,21 @@ def leftovers(view: MeshView) -> tuple[str, ...]:
     mtls = view.mesh.spec.mtls
     listed = {backend.name for backend in (mtls.backends if mtls else ()) if backend.type == "builtin"}
     gone = (name for name in sorted(builtin.stored(view.name, view.secrets) - listed) if not _is_trusted(view, name))
-    return tuple(secret for name in gone for secret in builtin.secret_names(view.name, name) if secret in view.secrets)
+    found = [secret for name in gone for secret in builtin.secret_names(view.name, name) if secret in view.secrets]
+    return (*found, *([kept.secret_name(view.name)] if _is_kept_in_vain(view) else ()))
+
+
+def _is_kept_in_vain(view: MeshView) -> bool:
+    """Whether an authority is kept that does not issue any more, or is listed as it was: nobody needs the copy."""
+    if kept.secret_name(view.name) not in view.secrets:
+        return False
+    authority, issuing = kept.open_kept(view), view.position.authority
+    if authority is None or authority.fingerprint != issuing:
+        return True
+    backend = view.enabled_backend
+    with suppress(AuthorityUnusable):
+        return backend is None or open_authority(view.name, backend, view.secrets).fingerprint == issuing
+    return False  # half of it has been replaced
 
 
 def _is_trusted(view: MeshView, backend: str) -> bool:

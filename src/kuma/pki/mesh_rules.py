@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from kuma.base.clock import Clock
 from kuma.base.errors import Conflict, InvalidResource, NotFound
-from kuma.pki import builtin, provided, tokens
+from kuma.pki import builtin, kept, provided, tokens
 from kuma.pki.announcement import announced, staged_part
-from kuma.pki.authority import AuthorityUnusable
+from kuma.pki.examination import examine, path_of
 from kuma.resources import kinds
 from kuma.resources.mesh import Backend, MeshSpec
 from kuma.resources.resource import Key, Resource
@@ -51,6 +51,7 @@ class MeshRules:
         operations = [
             *expected,
             *(Create(resource, new.key) for resource in created),
+            *(await kept.keep(new.name, store) if staged else ()),
             *(await announced(new.name, store) if staged else ()),
         ]
         return Decision(tuple(operations), tuple(warnings), staged=staged)
@@ -82,24 +83,12 @@ class MeshRules:
 
     async def _provided(self, mesh: str, backend: Backend, index: int, store: Store) -> tuple[str, ...]:
         """Warnings about a CA that the user provides; refuses one that cannot issue."""
-        path = f"mtls.backends[{index}].{'config' if backend.config else 'conf'}"
         secrets = {}
         for name in provided.used_secrets(backend):
             found = await _find(store, kinds.SECRET.key(name, mesh))
             if found is not None:
                 secrets[name] = found
-        now = self._clock.now()
-        try:
-            cert, _ = provided.content(mesh, backend, secrets)
-            chain = provided.parse_chain(cert)
-            wrong = tuple(provided.violations(f"{path}.cert", chain, now))
-            if wrong:
-                raise InvalidResource(wrong)
-            provided.open_authority(mesh, backend, secrets)
-        except AuthorityUnusable as error:
-            part = "key" if "private key:" in str(error) else "cert"
-            raise InvalidResource.of(f"{path}.{part}", str(error)) from None
-        return tuple(provided.warnings(f"{path}.cert", chain, backend, now))
+        return await examine(mesh, backend, path_of(backend, index), secrets, self._clock.now())
 
 
 def _backend(mesh: Resource[MeshSpec] | None, name: str) -> Backend | None:

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from datetime import datetime
 
 import structlog
-from cryptography import x509
 
 from kuma.base import aio
 from kuma.base.clock import Clock
 from kuma.base.errors import Conflict, Unavailable
-from kuma.pki import builtin
+from kuma.pki import builtin, pem
+from kuma.pki.authority import AuthorityUnusable
 from kuma.pki.rotation import rotation_time
 from kuma.resources.mesh import Backend
 from kuma.resources.view import MeshView
@@ -82,7 +82,7 @@ def _due(view: MeshView) -> Iterator[tuple[Backend, datetime]]:
         if backend.type != "builtin" or any(name not in view.secrets for name in names):
             continue
         try:
-            root = x509.load_pem_x509_certificate(view.secrets[names[0]].spec.data)
-        except ValueError:
+            (root, *_) = pem.read_chain(view.secrets[names[0]].spec.data)
+        except AuthorityUnusable:
             continue  # the mesh's transition tells of it as a problem
         yield backend, rotation_time(root.not_valid_before_utc, root.not_valid_after_utc, luck=0)

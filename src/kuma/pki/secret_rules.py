@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from datetime import datetime
+from dataclasses import dataclass, field
 
 from kuma.base.clock import Clock
 from kuma.base.errors import InvalidResource, NotFound, Violation
-from kuma.pki import backends, provided
+from kuma.pki import backends, chain_rules, kept, pem
 from kuma.pki.announcement import announced
 from kuma.pki.authority import AuthorityUnusable
+from kuma.pki.examination import examine, path_of
 from kuma.resources import kinds
 from kuma.resources.mesh import Backend, MeshSpec
 from kuma.resources.resource import Resource
 from kuma.resources.secret import SecretSpec
 from kuma.store.manager import Decision
 from kuma.store.protocol import Expect, Store
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """A listed backend that a Secret is part of; `secrets` are the ones it is made of, as they are stored."""
+
+    mesh: Resource[MeshSpec]
+    index: int
+    backend: Backend
+    secrets: backends.Secrets = field(repr=False)
 
 
 class SecretRules:
@@ -25,62 +37,109 @@ class SecretRules:
         self._clock = clock
 
     async def on_put(self, old: Resource[SecretSpec] | None, new: Resource[SecretSpec], store: Store) -> Decision:
-        """Refuse content by which an authority that works could no longer be opened. Repairs are let through.
+        """Refuse content that any of the authorities which use it could not issue with.
 
-        Certificate and key of a provided authority may be in two Secrets, which are replaced one after the other: the
-        first one is let through with a warning, and the authority goes on as it was until the second has come.
+        Certificate and key may be in two Secrets, which are replaced, or put back, one after the other: what is right
+        in itself is let through with a warning, and the authority goes on as it was until the other one has come.
         """
-        found = await _used_by(new, store)
-        if found is None:
+        uses = await _uses(new, store)
+        if not uses:
             return Decision()
-        mesh, backend = found
-        before = await _secrets(mesh, backend, store)
-        if _problem(mesh, backend, before):
-            return Decision()
-        after = {**before, new.name: new}
-        wrong = _violations(mesh, backend, after, self._clock.now())
-        problem = _problem(mesh, backend, after)
-        if not wrong and problem and _is_half(problem, backend):
-            return Decision((Expect(mesh.key, mesh.version),), (_HALF.format(name=new.name, backend=backend.name),))
-        if wrong or problem:
-            reasons = "; ".join(str(violation) for violation in wrong) or problem
-            raise InvalidResource.of(
-                "data",
-                f'would break mTLS backend "{backend.name}" of Mesh "{mesh.name}", which uses this Secret: {reasons}',
-            )
-        staged = old is None or old.spec != new.spec
+        warnings: list[str] = []
+        refused: list[Violation] = []
+        whole = False
+        for use in uses:
+            try:
+                warnings += await self._examined(use, new)
+                whole = True
+            except InvalidResource as error:
+                own = self._own_faults(use, new)
+                if not own and _is_half(use, new):
+                    warnings.append(_HALF.format(name=new.name, backend=use.backend.name))
+                else:
+                    refused.append(_refusal(use, own or error.violations))
+        if refused:
+            raise InvalidResource(refused)
+        mesh = uses[0].mesh
+        staged = whole and (old is None or old.spec != new.spec)
         announcement = await announced(mesh.name, store) if staged else ()
-        return Decision((Expect(mesh.key, mesh.version), *announcement), staged=staged)
+        operations = (Expect(mesh.key, mesh.version), *await kept.keep(mesh.name, store), *announcement)
+        return Decision(operations, tuple(warnings), staged=staged)
 
     async def on_delete(self, old: Resource[SecretSpec], store: Store) -> Decision:
-        """Refuse the deletion of what a listed backend is made of."""
-        found = await _used_by(old, store)
-        if found is not None:
-            mesh, backend = found
-            raise InvalidResource.of(
+        """Refuse the deletion of what listed backends are made of."""
+        violations = [
+            Violation(
                 "name",
-                f'The secret "{old.name}" that you are trying to remove is currently in use in Mesh "{mesh.name}" in '
-                f'mTLS backend "{backend.name}". Please remove the reference from the "{backend.name}" backend before '
-                "removing the secret.",
+                f'The secret "{old.name}" that you are trying to remove is currently in use in Mesh "{use.mesh.name}" '
+                f'in mTLS backend "{use.backend.name}". Please remove the reference from the "{use.backend.name}" '
+                "backend before removing the secret.",
             )
+            for use in await _uses(old, store)
+        ]
+        if violations:
+            raise InvalidResource(violations)
         return Decision()
+
+    async def _examined(self, use: _Use, new: Resource[SecretSpec]) -> Sequence[str]:
+        """What should be known of an authority after the change; see `examine`."""
+        path, secrets = path_of(use.backend, use.index), {**use.secrets, new.name: new}
+        return await examine(use.mesh.name, use.backend, path, secrets, self._clock.now())
+
+    def _own_faults(self, use: _Use, new: Resource[SecretSpec]) -> tuple[Violation, ...]:
+        """What is wrong with the new Secret itself, whatever the other one of the pair is."""
+        cert, key = backends.halves(use.mesh.name, use.backend)
+        try:
+            if new.name == key:
+                pem.read_key(new.spec.data)
+            chain = pem.read_chain(new.spec.data) if new.name == cert else ()
+        except AuthorityUnusable as error:
+            return (Violation("data", str(error)),)
+        return tuple(chain_rules.violations("data", chain, self._clock.now()))
+
+
+def _is_half(use: _Use, new: Resource[SecretSpec]) -> bool:
+    """Whether the only trouble with an authority is the other one of its two Secrets."""
+    cert, key = backends.halves(use.mesh.name, use.backend)
+    if not cert or not key or cert == key or _opens(use, {**use.secrets, new.name: new}):
+        return False  # nothing comes that could make it right
+    # A builtin root that works is never replaced by halves: nobody has another pair of it.
+    return use.backend.type == "provided" or not _opens(use, use.secrets)
 
 
 _HALF = (
     'Secret "{name}" and the other Secret of mTLS backend "{backend}" do not belong together now: the backend goes on '
-    "as it was until the other one is replaced, too. Do that before the control plane is restarted"
+    "as it was until the other one is replaced, too"
 )
 
 
-async def _used_by(secret: Resource[SecretSpec], store: Store) -> tuple[Resource[MeshSpec], Backend] | None:
+def _refusal(use: _Use, violations: Iterable[Violation]) -> Violation:
+    reasons = "; ".join(dict.fromkeys(violation.reason for violation in violations))
+    return Violation(
+        "data",
+        f'would break mTLS backend "{use.backend.name}" of Mesh "{use.mesh.name}", which uses this Secret: {reasons}',
+    )
+
+
+async def _uses(secret: Resource[SecretSpec], store: Store) -> list[_Use]:
     try:
         mesh = await store.get(kinds.MESH.key(secret.mesh))
     except NotFound:
-        return None
-    for backend in mesh.spec.mtls.backends if mesh.spec.mtls else ():
-        if secret.name in backends.used_secrets(mesh.name, backend):
-            return mesh, backend
-    return None
+        return []
+    listed = enumerate(mesh.spec.mtls.backends if mesh.spec.mtls else ())
+    return [
+        _Use(mesh, index, backend, await _secrets(mesh, backend, store))
+        for index, backend in listed
+        if secret.name in backends.used_secrets(mesh.name, backend)
+    ]
+
+
+def _opens(use: _Use, secrets: backends.Secrets) -> bool:
+    try:
+        backends.open_authority(use.mesh.name, use.backend, secrets)
+    except AuthorityUnusable:
+        return False
+    return True
 
 
 async def _secrets(mesh: Resource[MeshSpec], backend: Backend, store: Store) -> backends.Secrets:
@@ -89,32 +148,3 @@ async def _secrets(mesh: Resource[MeshSpec], backend: Backend, store: Store) -> 
         with suppress(NotFound):
             found[name] = await store.get(kinds.SECRET.key(name, mesh.name))
     return found
-
-
-def _problem(mesh: Resource[MeshSpec], backend: Backend, secrets: backends.Secrets) -> str:
-    try:
-        backends.open_authority(mesh.name, backend, secrets)
-    except AuthorityUnusable as error:
-        return str(error)
-    return ""
-
-
-def _violations(
-    mesh: Resource[MeshSpec], backend: Backend, secrets: backends.Secrets, now: datetime
-) -> tuple[Violation, ...]:
-    """The rules that a provided chain breaks."""
-    if backend.type != "provided":
-        return ()
-    with suppress(AuthorityUnusable):
-        cert, _ = provided.content(mesh.name, backend, secrets)
-        return tuple(provided.violations("cert", provided.parse_chain(cert), now))
-    return ()
-
-
-def _is_half(problem: str, backend: Backend) -> bool:
-    """Whether the only trouble is that the other Secret of the pair is still the old one."""
-    return (
-        backend.type == "provided"
-        and len(provided.used_secrets(backend)) == 2
-        and problem.startswith("not a valid TLS key pair")
-    )

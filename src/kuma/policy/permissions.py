@@ -36,6 +36,12 @@ class Admission:
     denied: tuple[Principal, ...] = ()
     shadowed: tuple[Principal, ...] = ()
 
+    @property
+    def looks_at_tags(self) -> bool:
+        """Whether it goes by more of a caller than its service."""
+        known = (*self.principals, *self.denied, *self.shadowed)
+        return any(name != tag_rules.SERVICE for principal in known for name, _ in principal.tags)
+
 
 NOBODY = Admission()
 

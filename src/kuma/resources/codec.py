@@ -24,6 +24,27 @@ _META = ("type", "mesh", "name", "creationTime", "modificationTime", "labels")
 class _StrictLoader(yaml.SafeLoader):
     """YAML without silent surprises: a key written twice is an error, not "the last one wins"."""
 
+    def document(self) -> Mapping[str, Any] | InvalidResource | None:
+        """The next document, or what is wrong with it; None if it is empty."""
+        node = self.get_node()
+        try:
+            found = self.construct_document(node)
+        except InvalidResource as error:
+            return self._failed(error)
+        except RecursionError:
+            return self._failed(InvalidResource.of("", "is nested too deeply"))
+        except (yaml.YAMLError, ValueError) as error:
+            return self._failed(InvalidResource.of("", f"is not valid YAML: {yaml_problem(error)}"))
+        if found is None or isinstance(found, dict):
+            return found
+        return InvalidResource.of("", "a resource has to be a map that begins with `type:` or `apiVersion:`")
+
+    def _failed(self, error: InvalidResource) -> InvalidResource:
+        """Forget the half that was made of a document, for the next one to begin afresh."""
+        self.constructed_objects, self.recursive_objects = {}, {}
+        self.state_generators, self.deep_construct = [], False
+        return error
+
 
 def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
@@ -43,28 +64,40 @@ def documents(text: str) -> Iterator[Mapping[str, Any]]:
     Raises:
         InvalidResource: the text is no YAML, or a document is no map.
     """
+    for _, found in numbered(text):
+        if isinstance(found, InvalidResource):
+            raise found
+        yield found
+
+
+def numbered(text: str) -> Iterator[tuple[int, Mapping[str, Any] | InvalidResource]]:
+    """The documents of a YAML (or JSON) text with their numbers from 1, each as it is or with what is wrong with it.
+
+    Empty ones are counted and passed over. After a text that is no YAML there is nothing more to be read.
+    """
+    number = 1
     try:
-        for document in yaml.load_all(text, _StrictLoader):
-            if document is None:
-                continue
-            if not isinstance(document, dict):
-                raise InvalidResource.of("", "a resource has to be a map that begins with `type:` or `apiVersion:`")
-            yield document
+        loader = _StrictLoader(text)
+        while loader.check_node():
+            found = loader.document()
+            if found is not None:
+                yield number, found
+            number += 1
     except yaml.YAMLError as error:
-        raise InvalidResource.of("", f"is not valid YAML: {yaml_problem(error)}") from None
+        yield number, InvalidResource.of("", f"is not valid YAML: {yaml_problem(error)}")
     except RecursionError:
-        raise InvalidResource.of("", "is nested too deeply") from None
-    except ValueError:
-        raise InvalidResource.of("", "is not valid YAML: it holds a number or a date that there cannot be") from None
+        yield number, InvalidResource.of("", "is nested too deeply")
 
 
-def yaml_problem(error: yaml.YAMLError) -> str:
-    """What is wrong and where, without a word of the text itself: it may be a Secret's."""
-    if not isinstance(error, yaml.MarkedYAMLError):
-        return "it holds characters that text cannot have"
-    problem = re.sub(r"'[^']{3,}'", "...", error.problem or error.context or "it cannot be understood")
-    mark = error.problem_mark or error.context_mark
-    return f"{problem}, line {mark.line + 1}, column {mark.column + 1}" if mark else problem
+def yaml_problem(error: Exception) -> str:
+    """What the YAML library complains of, and where; without a word of the text itself, which may be a Secret's."""
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"a character at position {error.position} is not allowed: {error.reason}"
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return "it holds a number or a date that there cannot be"
+    words = ", ".join(part for part in (error.context, error.problem) if part)
+    words = re.sub(r"'[^']{3,}'|\"[^\"]{3,}\"", "...", words)
+    return f"{words} (line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1})"
 
 
 def parse(document: Mapping[str, Any], *, default_mesh: str = "default") -> Resource[Any]:
@@ -79,18 +112,18 @@ def parse(document: Mapping[str, Any], *, default_mesh: str = "default") -> Reso
 
 
 def _parse_universal(document: Mapping[str, Any], default_mesh: str) -> Resource[Any]:
-    kind = kinds.by_name(_text(document, "type"))
+    kind = kinds.declarable(_text(document, "type"))
     if not kind.in_mesh and document.get("mesh"):
         raise InvalidResource.of("mesh", f"must not be set: a {kind.name} belongs to no mesh")
     mesh = (_text(document, "mesh") if document.get("mesh") else default_mesh) if kind.in_mesh else ""
     key = Key(kind.name, mesh, _text(document, "name"))
     parsing.check_key(key)
     content = {name: value for name, value in document.items() if name not in _META}
-    spec = _under_spec(kind, content) if kind.nested else parsing.parse_spec(kind, content)
+    spec = _under_spec(kind, content, mesh) if kind.nested else parsing.parse_spec(kind, content, mesh)
     return Resource(key, spec, labels=_labels(document.get("labels"), "labels"))
 
 
-def _under_spec(kind: Kind, content: Mapping[str, Any]) -> Any:
+def _under_spec(kind: Kind, content: Mapping[str, Any], mesh: str) -> Any:
     """What stands under `spec`, with complaints at their paths below it."""
     unknown = sorted(set(content) - {"spec"})
     if unknown:
@@ -101,7 +134,7 @@ def _under_spec(kind: Kind, content: Mapping[str, Any]) -> Any:
     if not isinstance(spec, Mapping):
         raise InvalidResource.of("spec", "has to be a map")
     try:
-        return parsing.parse_spec(kind, spec)
+        return parsing.parse_spec(kind, spec, mesh)
     except InvalidResource as error:
         raise InvalidResource(
             Violation(f"spec.{v.field}" if v.field else "spec", v.reason) for v in error.violations
@@ -117,7 +150,7 @@ def _parse_kubernetes(document: Mapping[str, Any], default_mesh: str) -> Resourc
         return _parse_kubernetes_secret(document, name, labels, default_mesh)
     if document.get("apiVersion") != GROUP_VERSION:
         raise InvalidResource.of("apiVersion", f'has to be "{GROUP_VERSION}" (or "v1" for a Secret)')
-    kind = kinds.by_name(_text(document, "kind"))
+    kind = kinds.declarable(_text(document, "kind"))
     if kind.name in SECRET_TYPES:
         raise InvalidResource.of(
             "apiVersion", f'has to be "v1" with `kind: Secret` and `type: {SECRET_TYPES[kind.name]}`'
@@ -125,7 +158,7 @@ def _parse_kubernetes(document: Mapping[str, Any], default_mesh: str) -> Resourc
     key = kind.key(name, str(document.get("mesh") or labels.get(MESH_LABEL) or default_mesh))
     parsing.check_key(key)
     content = {field: v for field, v in document.items() if field not in ("apiVersion", "kind", "metadata", "mesh")}
-    return Resource(key, _under_spec(kind, content), labels=labels)
+    return Resource(key, _under_spec(kind, content, key.mesh), labels=labels)
 
 
 def _parse_kubernetes_secret(

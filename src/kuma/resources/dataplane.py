@@ -11,7 +11,7 @@ from pydantic import StrictBool, StrictInt
 
 from kuma.base.errors import Violation
 from kuma.resources import tags as tag_rules
-from kuma.resources.resource import Model
+from kuma.resources.resource import Model, plain
 
 PROTOCOLS = ("grpc", "http", "http2", "kafka", "tcp")
 DEFAULT_ADMIN_PORT = 9901
@@ -174,15 +174,10 @@ def _inbound(networking: Networking, inbound: Inbound, path: str) -> Iterator[Vi
             "serviceAddress and servicePort has to differ from address and port, or Envoy would call itself; "
             "set servicePort to the port of the workload",
         )
-    yield from tag_rules.validate(f"{path}.tags", inbound.tags)
-    service, protocol = inbound.tags.get(tag_rules.SERVICE), inbound.tags.get(tag_rules.PROTOCOL)
-    if service is None:
+    yield from _tags(f"{path}.tags", inbound.tags)
+    protocol = inbound.tags.get(tag_rules.PROTOCOL)
+    if tag_rules.SERVICE not in inbound.tags:
         yield Violation(f'{path}.tags["{tag_rules.SERVICE}"]', "tag has to exist")
-    elif service and (not _SERVICE_NAME.fullmatch(service) or service in (".", "..")):
-        yield Violation(
-            f'{path}.tags["{tag_rules.SERVICE}"]',
-            f'"{service}" cannot be part of a SPIFFE ID; use letters, digits, dots, dashes and underscores only',
-        )
     if protocol is not None and protocol.lower() not in PROTOCOLS:
         yield Violation(
             f'{path}.tags["{tag_rules.PROTOCOL}"]',
@@ -196,7 +191,48 @@ def _outbound(outbound: Outbound, path: str) -> Iterator[Violation]:
         yield Violation(f"{path}.address", "address has to be valid IP address")
     if not outbound.tags.get(tag_rules.SERVICE):
         yield Violation(f"{path}.tags", f'mandatory tag "{tag_rules.SERVICE}" is missing')
-    yield from tag_rules.validate(f"{path}.tags", outbound.tags)
+    yield from _tags(f"{path}.tags", outbound.tags)
+
+
+def _tags(path: str, tags: Mapping[str, str]) -> Iterator[Violation]:
+    """The rules of tags; of a service that breaks the stricter ones of SPIFFE IDs, no more than that is said."""
+    service = tags.get(tag_rules.SERVICE)
+    if not service or (_SERVICE_NAME.fullmatch(service) and service not in (".", "..")):
+        yield from tag_rules.validate(path, tags)
+        return
+    yield from tag_rules.validate(path, {name: value for name, value in tags.items() if name != tag_rules.SERVICE})
+    yield Violation(
+        f'{path}["{tag_rules.SERVICE}"]',
+        f'"{plain(service)}" cannot be part of a SPIFFE ID; use letters, digits, dots, dashes and underscores only',
+    )
+
+
+def validate_names(spec: DataplaneSpec, mesh: str) -> Iterator[Violation]:
+    """The longest names: what callers ask for in a TLS handshake has to fit into it.
+
+    An inbound is asked for by its service; by further tags only if an outbound names them.
+    """
+    if spec.networking is None:
+        return
+    for index, inbound in enumerate(spec.networking.inbound):
+        service = {name: value for name, value in inbound.tags.items() if name == tag_rules.SERVICE}
+        yield from _server_name(f"networking.inbound[{index}].tags", mesh, service)
+    for index, outbound in enumerate(spec.networking.outbound):
+        yield from _server_name(f"networking.outbound[{index}].tags", mesh, outbound.tags)
+
+
+def _server_name(path: str, mesh: str, tags: Mapping[str, str]) -> Iterator[Violation]:
+    if not tags.get(tag_rules.SERVICE):
+        return
+    excess = len(tag_rules.server_name(mesh, tags).encode()) - tag_rules.LONGEST_SERVER_NAME
+    if excess > 0:
+        field = f'{path}["{tag_rules.SERVICE}"]' if len(tags) == 1 else path
+        what = "the service" if len(tags) == 1 else "the tags"
+        yield Violation(
+            field,
+            f"is too long by {excess} characters: {what} and the mesh together make the server name of a TLS "
+            f"handshake, which has at most {tag_rules.LONGEST_SERVER_NAME}",
+        )
 
 
 def _port(field: str, port: int) -> Iterator[Violation]:

@@ -81,10 +81,14 @@ class MtlsInsight(Model):
 
 
 class DataplaneInsightSpec(Model):
-    """The proxy's subscriptions, oldest first, and its certificate."""
+    """The proxy's subscriptions, oldest first, and its certificate.
+
+    `past_regenerations` keeps count of the certificates while the proxy has none, so `mTLS` is absent.
+    """
 
     subscriptions: tuple[Subscription, ...] = ()
     mtls: MtlsInsight | None = Field(default=None, alias="mTLS")
+    past_regenerations: int = 0
 
     @property
     def online(self) -> bool:

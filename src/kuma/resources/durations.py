@@ -17,21 +17,25 @@ _UNITS = {
 _PATTERN = re.compile(r"([0-9]{1,18})(y|w|d|h|m|s|ms)", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?s", re.ASCII)
 _GO_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|h|m|s)", re.ASCII)
+EXAMPLE = 'a number and a unit, such as "30d"'
 LONGEST = timedelta(days=100 * 365)
 """No certificate of ours is asked to live longer; also keeps dates within the calendar."""
+
+
+class Malformed(ValueError):
+    """A text that is no duration at all, rather than one out of range."""
 
 
 def parse_duration(text: str) -> timedelta:
     """The time that `text` stands for.
 
     Raises:
-        ValueError: not one number with one unit, not above zero, or above a hundred years; the text says which.
+        Malformed, ValueError: not one number with one unit, not above zero, or above a hundred years; the
+            text says which.
     """
     match = _PATTERN.fullmatch(text)
     if match is None:
-        raise ValueError(
-            f'has to be one whole number and one unit of y, w, d, h, m, s, ms, such as "30d"; got "{text}"'
-        )
+        raise Malformed(f'has to be one whole number and one unit of y, w, d, h, m, s, ms, such as "30d"; got "{text}"')
     number, unit = int(match[1]), _UNITS[match[2]]
     if number == 0:
         raise ValueError("has to be longer than 0")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kuma.base.errors import InvalidResource, Violation
-from kuma.resources import dataplane, mesh, mesh_traffic_permission, traffic_permission
+from kuma.resources import dataplane, masks, mesh, mesh_traffic_permission, traffic_permission
 from kuma.resources.config import ConfigSpec
 from kuma.resources.dataplane_insight import DataplaneInsightSpec
 from kuma.resources.mesh_transition import MeshTransitionSpec
@@ -16,6 +16,10 @@ from kuma.resources.secret import SecretSpec
 
 
 def _nothing(_: Any) -> Iterable[Any]:
+    return ()
+
+
+def _nothing_in_mesh(_: Any, mesh: str) -> Iterable[Any]:
     return ()
 
 
@@ -32,6 +36,7 @@ class Kind:
     """One kind of resource: its names in files, paths and commands, and its rules.
 
     `nested`: in the Universal form, too, what it says stands under `spec`.
+    `validate_in_mesh` has the rules that depend on the name of the mesh.
     `admin_only`: read and written by administrators; `admin_writes`: written by them, read by users.
     `shown` makes of a spec what readers see; `meant` makes of what a user sends, and of what is stored, what is to be.
     """
@@ -43,6 +48,7 @@ class Kind:
     plural: str
     spec: type[Model]
     validate: Callable[[Any], Iterable[Violation]] = _nothing
+    validate_in_mesh: Callable[[Any, str], Iterable[Violation]] = _nothing_in_mesh
     warnings: Callable[[Any], Iterable[str]] = _nothing
     not_implemented: frozenset[str] = frozenset()
     admin_only: bool = False
@@ -53,6 +59,11 @@ class Kind:
     shown: Callable[[Any], Any] = _as_it_is
     meant: Callable[[Any, Any], Any] = _as_given
     path_aliases: tuple[str, ...] = ()
+
+    @property
+    def masks(self) -> bool:
+        """Whether readers do not see all that is stored."""
+        return self.shown is not _as_it_is
 
     @property
     def in_mesh(self) -> bool:
@@ -66,12 +77,13 @@ class Kind:
 MESH = Kind(
     "Mesh", "Global", "meshes", "mesh", "meshes", mesh.MeshSpec,
     validate=mesh.validate, warnings=mesh.warnings,
-    sealed=True, shown=mesh.masked, meant=mesh.unmasked,  # it may hold a CA's key inline
+    sealed=True, shown=masks.masked, meant=masks.unmasked,  # it may hold a CA's key inline
     admin_writes=True,  # whoever chooses the CA has every identity
 )  # fmt: skip
 DATAPLANE = Kind(
     "Dataplane", "Mesh", "dataplanes", "dataplane", "dataplanes", dataplane.DataplaneSpec,
-    validate=dataplane.validate, not_implemented=dataplane.NOT_IMPLEMENTED,
+    validate=dataplane.validate, validate_in_mesh=dataplane.validate_names,
+    not_implemented=dataplane.NOT_IMPLEMENTED,
 )  # fmt: skip
 DATAPLANE_INSIGHT = Kind(
     "DataplaneInsight", "Mesh", "dataplane-insights", "dataplane-insight", "dataplane-insights",
@@ -111,10 +123,28 @@ def by_name(name: str) -> Kind:
     """The kind called `name`, as in a resource's `type`.
 
     Raises:
-        InvalidResource: there is none; names the ones that exist.
+        InvalidResource: there is none; names the ones that users may write.
     """
     try:
         return _BY_NAME[name]
     except KeyError:
-        known = ", ".join(sorted(kind.name for kind in ALL))
-        raise InvalidResource.of("type", f'unknown resource type "{name}". Known types: {known}') from None
+        raise _unknown(name) from None
+
+
+def declarable(name: str) -> Kind:
+    """The kind called `name`, if users may declare resources of it.
+
+    Raises:
+        InvalidResource: there is none, or the control plane alone writes it.
+    """
+    kind = by_name(name)
+    if kind is CONFIG:
+        raise _unknown(name)
+    if kind.read_only:
+        raise InvalidResource.of("type", f"{name} is written by the control plane only")
+    return kind
+
+
+def _unknown(name: str) -> InvalidResource:
+    known = ", ".join(sorted(kind.name for kind in ALL if not kind.read_only))
+    return InvalidResource.of("type", f'unknown resource type "{name[:100]}". Known types: {known}')

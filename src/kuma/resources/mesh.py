@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, StrictBool, StrictInt
+from pydantic import BeforeValidator, Field, StrictBool, StrictInt
+from pydantic_core import PydanticCustomError
 
 from kuma.base.errors import Violation
 from kuma.resources import durations, mesh_unused
-from kuma.resources.resource import Model
+from kuma.resources.resource import Model, plain
 from kuma.resources.secret import Base64
 
 DEFAULT_LEAF_LIFETIME = timedelta(days=30)
@@ -23,30 +24,47 @@ RSA_BITS = range(2048, 8193)
 _BACKEND_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
 
 
+def _written(example: str) -> BeforeValidator:
+    """Whoever writes `expiration: 5` is told the form of a duration, not to put the number in quotes."""
+
+    def check(value: object) -> object:
+        if not isinstance(value, str):
+            raise PydanticCustomError(
+                "duration", "has to be {example}; got {got}", {"example": example, "got": plain(value)}
+            )
+        return value
+
+    return BeforeValidator(check)
+
+
+Lifetime = Annotated[str, _written(durations.EXAMPLE)]
+Timeout = Annotated[str, _written('a number of seconds that ends in "s", such as "5s"')]
+
+
 class Rotation(Model):
     """How long a leaf lives; it is replaced at 4/5 of that."""
 
-    expiration: str = ""
+    expiration: Lifetime = ""
 
 
 class DpCert(Model):
     """How the certificates of data plane proxies are issued."""
 
     rotation: Rotation | None = None
-    request_timeout: str = ""
+    request_timeout: Timeout = ""
 
 
 class RootChain(Model):
     """How the authority's own certificates are read."""
 
-    request_timeout: str = ""
+    request_timeout: Timeout = ""
 
 
 class CaCert(Model):
     """Properties of a root that the control plane makes. Without `RSAbits` its key is ECDSA P-256."""
 
     rsa_bits: StrictInt | None = Field(default=None, alias="RSAbits")
-    expiration: str = ""
+    expiration: Lifetime = ""
 
     @property
     def lifetime(self) -> timedelta:
@@ -215,8 +233,11 @@ def _lifetime(field: str, text: str, shortest: timedelta) -> Iterator[Violation]
     try:
         if durations.parse_duration(text) < shortest:
             yield Violation(field, f'has to be at least "{int(shortest.total_seconds())}s"')
+    except durations.Malformed as error:
+        # What the original says of it leads; the rest says what the format is.
+        yield Violation(field, f"has to be a valid format: {str(error).removeprefix('has to be ')}")
     except ValueError as error:
-        yield Violation(field, f"has to be a valid format: {error}")
+        yield Violation(field, str(error))
 
 
 def _timeout(field: str, text: str) -> Iterator[Violation]:
@@ -242,46 +263,3 @@ def warnings(spec: MeshSpec) -> Iterator[str]:
         key = backend.settings.key
         if key is not None and (key.inline is not None or key.inline_string is not None):
             yield f"{path}: the CA's private key is given inline; anybody who may edit the Mesh has it. Use a Secret"
-
-
-MASKED = b"*****"
-"""Stands for an inline private key wherever a Mesh is shown. Applied again, it means the key that is stored."""
-
-
-def masked(spec: MeshSpec) -> MeshSpec:
-    """The Mesh as it is shown: without inline private keys."""
-    return _with_keys(spec, lambda _, key: _hidden(key))
-
-
-def unmasked(spec: MeshSpec, old: MeshSpec | None) -> MeshSpec:
-    """The Mesh as it is meant: masked keys are the ones of the backend of that name in `old`."""
-    listed = old.mtls.backends if old and old.mtls else ()
-    known = {backend.name: backend.settings.key for backend in listed}
-
-    def restored(name: str, key: DataSource) -> DataSource:
-        before = known.get(name)
-        return before if before is not None and _hidden(before) == key else key
-
-    return _with_keys(spec, restored)
-
-
-def _hidden(key: DataSource) -> DataSource:
-    changes: dict[str, object] = {}
-    if key.inline is not None:
-        changes["inline"] = MASKED
-    if key.inline_string is not None:
-        changes["inline_string"] = MASKED.decode()
-    return key.model_copy(update=changes) if changes else key
-
-
-def _with_keys(spec: MeshSpec, change: Callable[[str, DataSource], DataSource]) -> MeshSpec:
-    if spec.mtls is None or not any(backend.settings.key for backend in spec.mtls.backends):
-        return spec
-    backends = []
-    for backend in spec.mtls.backends:
-        key = backend.settings.key
-        if key is not None:
-            conf = backend.settings.model_copy(update={"key": change(backend.name, key)})
-            backend = backend.model_copy(update={"config" if backend.config else "conf": conf})
-        backends.append(backend)
-    return spec.model_copy(update={"mtls": spec.mtls.model_copy(update={"backends": tuple(backends)})})

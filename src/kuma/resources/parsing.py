@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from kuma.base.errors import InvalidResource, Violation
 from kuma.resources.kinds import Kind
-from kuma.resources.resource import Key, Model
+from kuma.resources.resource import Key, Model, plain
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", re.ASCII)
 _NAME_RULE = (
@@ -31,8 +31,8 @@ _PLAIN_WORDS = {
 }
 
 
-def parse_spec(kind: Kind, data: Mapping[str, Any]) -> Model:
-    """A validated spec of `kind`.
+def parse_spec(kind: Kind, data: Mapping[str, Any], mesh: str = "") -> Model:
+    """A validated spec of `kind`, of a resource in `mesh`.
 
     Raises:
         InvalidResource: with every violation found, structure first.
@@ -41,7 +41,7 @@ def parse_spec(kind: Kind, data: Mapping[str, Any]) -> Model:
         spec = kind.spec.model_validate(data)
     except ValidationError as error:
         raise InvalidResource(_violation(kind, details) for details in error.errors(include_url=False)) from None
-    violations = tuple(kind.validate(spec))
+    violations = (*kind.validate(spec), *kind.validate_in_mesh(spec, mesh))
     if violations:
         raise InvalidResource(violations)
     return spec
@@ -90,7 +90,14 @@ def _violation(kind: Kind, details: ErrorDetails) -> Violation:
         if re.sub(r"\[\d+]", "[]", path) in kind.not_implemented:
             return Violation(path, f"is part of the original's {kind.name} but not implemented here; remove it")
         return Violation(path, f"unknown field{_suggestion(kind.spec, location)}")
-    return Violation(path, _PLAIN_WORDS.get(details["type"], details["msg"]))
+    return Violation(path, reason(details))
+
+
+def reason(details: ErrorDetails) -> str:
+    """What is wrong with a value, in words that need no knowledge of the library that has found it."""
+    if details["type"] == "literal_error":
+        return f"has to be {details['ctx']['expected'].replace(chr(39), '')}; got {plain(details['input'])}"
+    return _PLAIN_WORDS.get(details["type"], details["msg"])
 
 
 def _suggestion(model: type[Model], location: Sequence[str | int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -28,6 +29,15 @@ class Model(BaseModel):
         The original omits them too, and its clients rely on it.
         """
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
+def plain(value: object) -> str:
+    """A value as its writer would recognise it, for a message: not a whole page of it."""
+    try:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    except (ValueError, RecursionError):
+        text = type(value).__name__
+    return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 SpecT = TypeVar("SpecT", bound=Model, covariant=True)

@@ -12,6 +12,16 @@ PROTOCOL = "kuma.io/protocol"
 ANY = "*"
 """A selector's value that every value of the tag matches."""
 
+LONGEST_SERVER_NAME = 255
+"""What TLS libraries take as the server name of a handshake, in bytes."""
+
+
+def server_name(mesh: str, tags: Mapping[str, str]) -> str:
+    """The server name that a caller asks for: `backend{mesh=default}`, further tags in order."""
+    named = {**{k: v for k, v in tags.items() if k != SERVICE}, "mesh": mesh}
+    return tags[SERVICE] + "{" + ",".join(f"{k}={v}" for k, v in sorted(named.items())) + "}"
+
+
 _NAME = re.compile(r"[A-Za-z0-9.\-_:/]+", re.ASCII)
 _VALUE = re.compile(r"[A-Za-z0-9.\-_:]+", re.ASCII)
 _SELECTED_VALUE = re.compile(r"[A-Za-z0-9.\-_:/]+|\*", re.ASCII)

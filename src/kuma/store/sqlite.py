@@ -28,6 +28,7 @@ async def open_sqlite(path: Path, clock: Clock, key_file: Path | None = None) ->
     """
     lock = _lock(path)
     try:
+        _check_form(path)
         keys = KeyFile(key_file or path.with_name(path.name + ".key"))
         sealer = _sealer(path, keys)
         engine = _engine(path)
@@ -61,6 +62,29 @@ def _lock(path: Path) -> int:
             f"another control plane uses {path}. Stop it, or set KUMA_STORE_SQLITE_PATH to another file"
         ) from None
     return descriptor
+
+
+def _check_form(path: Path) -> None:
+    """Before anything else of it is looked at: its key would be missed, in a file that never had one.
+
+    Raises:
+        Misconfigured: the file is something else than a SQLite database.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_MAGIC))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise Misconfigured(f"{path} cannot be used as the store: {error.strerror}") from None
+    if head and head != _MAGIC:
+        raise Misconfigured(
+            f"{path} is no SQLite database. Put the right file back, or set KUMA_STORE_SQLITE_PATH to another one"
+        )
+
+
+_MAGIC = b"SQLite format 3\0"
+"""How every SQLite database begins (its file format, section 1.3)."""
 
 
 def _sealer(path: Path, key_file: KeyFile) -> Sealer:

@@ -17,7 +17,7 @@ from kuma.resources.dataplane_insight import Version
 from kuma.resources.resource import Key, Resource
 from kuma.store.manager import ResourceManager
 from kuma.store.views import Views
-from kuma.xds import node_metadata
+from kuma.xds import node_metadata, publication
 
 REGISTERED = "kuma.io/registered-by"
 """Label of a Dataplane that its proxy has brought along: it is removed when the proxy leaves."""
@@ -123,8 +123,11 @@ class Arrivals:
         self, dataplane: Resource[DataplaneSpec], stored: Resource[DataplaneSpec] | None
     ) -> Resource[DataplaneSpec]:
         # One that was created through the API stays what it is: not removed when the proxy leaves.
-        labels = dict(stored.labels) if stored else {**dataplane.labels, REGISTERED: BY_PROXY}
-        outcome = await self._manager.put(replace(dataplane, labels=labels))
+        if stored is not None:
+            arrived = replace(dataplane, labels=dict(stored.labels))
+        else:
+            arrived = publication.withdrawn(replace(dataplane, labels={**dataplane.labels, REGISTERED: BY_PROXY}))
+        outcome = await self._manager.put(arrived)
         return outcome.resource
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from envoy.config.bootstrap.v3 import bootstrap_pb2
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import base_pb2, config_source_pb2, grpc_service_pb2, protocol_pb2
+from envoy.extensions.resource_monitors.downstream_connections.v3 import downstream_connections_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf import json_format
@@ -22,6 +23,8 @@ from kuma.resources.resource import Resource
 from kuma.xds import clusters, security
 
 ADS_CLUSTER = "ads_cluster"
+_DOWNSTREAM_CONNECTIONS = 50_000
+"""Connections that a proxy accepts at once; more are closed. Without a limit a flood takes its memory."""
 _RECONNECT = (timedelta(milliseconds=500), timedelta(seconds=5))
 
 
@@ -55,6 +58,14 @@ class Bootstrap:
             source.initial_fetch_timeout.FromTimedelta(timedelta())  # wait for ever: serve nothing before it is known
         dynamic.ads_config.CopyFrom(self._ads())
         found.static_resources.clusters.append(self._cluster())
+        found.overload_manager.resource_monitors.add(
+            name="envoy.resource_monitors.global_downstream_max_connections",
+            typed_config=security.packed(
+                downstream_connections_pb2.DownstreamConnectionsConfig(
+                    max_active_downstream_connections=_DOWNSTREAM_CONNECTIONS
+                )
+            ),
+        )
         return found
 
     def _node(self) -> base_pb2.Node:

@@ -13,6 +13,7 @@ from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 from kuma.store.manager import ResourceManager
 from kuma.store.views import Views
+from kuma.xds.arrivals import Arrivals
 from kuma.xds.bootstrap import Bootstrap
 from kuma.xds.names import ServerNames
 
@@ -26,13 +27,22 @@ class Handed:
 
 
 class Handout:
-    """Hands out bootstraps. A bootstrap holds nothing but what the caller sent, so it needs no permission by itself."""
+    """Hands out bootstraps, to whom the stream would be granted too: so kuma-dp ends with the reason at once.
+
+    A bootstrap holds nothing but what the caller sent; what is secret comes over the stream.
+    """
 
     def __init__(
-        self, manager: ResourceManager, views: Views, ads_port: Callable[[], Awaitable[int]], names: ServerNames
+        self,
+        manager: ResourceManager,
+        views: Views,
+        arrivals: Arrivals,
+        ads_port: Callable[[], Awaitable[int]],
+        names: ServerNames,
     ) -> None:
         self._manager = manager
         self._views = views
+        self._arrivals = arrivals
         self._ads_port = ads_port
         self._names = names
 
@@ -53,12 +63,24 @@ class Handout:
         Raises:
             Unverifiable: a proxy that calls us `host` and trusts `ca_pem` would not trust us.
             InvalidResource: the mesh does not exist.
+            Unauthenticated: the token does not hold.
+            AccessDenied: it is not for this Dataplane, or not for the one that is stored under its name.
             NotFound: there is no such Dataplane, and none came along.
         """
         ca = self._names.ca_for(host, ca_pem.encode())
+        await self._views.until(lambda: True)  # the mesh and the keys of its tokens are known by then
         if self._views.view(mesh).mesh is None:
             raise InvalidResource.of("mesh", f'mesh "{mesh}" does not exist')
-        dataplane = brought or await self._stored(mesh, name)
+        identity = self._arrivals.authenticate(mesh, token)
+        stored = await self._manager.find(kinds.DATAPLANE.key(name, mesh))
+        for known in (stored, brought):
+            if known is not None:
+                self._arrivals.authorize(identity, known)
+        dataplane = brought or stored
+        if dataplane is None:
+            raise NotFound(
+                f'resource "{mesh}.{name}" not found; create a Dataplane in Kuma CP first or pass it to kuma-dp'
+            )
         networking = dataplane.spec.net
         bootstrap = Bootstrap(
             mesh=mesh,
@@ -74,11 +96,3 @@ class Handout:
             said=said,
         )
         return Handed(bootstrap.to_json(), networking.address)
-
-    async def _stored(self, mesh: str, name: str) -> Resource[DataplaneSpec]:
-        found = await self._manager.find(kinds.DATAPLANE.key(name, mesh))
-        if found is None:
-            raise NotFound(
-                f'resource "{mesh}.{name}" not found; create a Dataplane in Kuma CP first or pass it to kuma-dp'
-            )
-        return found

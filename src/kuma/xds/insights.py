@@ -54,11 +54,21 @@ class Record:
         self._version = version
         self._history = _folded(tuple(_closed(s, now) for s in before.subscriptions))
         self._mtls = before.mtls
+        self._past = before.past_regenerations
+        self._serial: int | None = None
+        """Of the certificate that was noted last; each stream gets one of its own."""
 
     def certificate(self, identity: Identity | None, supported: tuple[str, ...], now: datetime) -> bool:
         """Note the identity that the proxy has now, and counts renewals; returns whether anything is new."""
         before = self._mtls
-        self._mtls = None if identity is None else _certified(before or MtlsInsight(), identity, supported, now)
+        if identity is None:
+            self._past = before.certificate_regenerations if before else self._past
+            self._mtls = None
+        else:
+            count = before.certificate_regenerations if before else self._past
+            known = before if before and identity.serial == self._serial else None
+            self._mtls = _certified(known, count, identity, supported, now)
+            self._past, self._serial = 0, identity.serial
         return self._mtls != before
 
     def close(self, now: datetime) -> None:
@@ -83,7 +93,9 @@ class Record:
             ),
             version=self._version,
         )
-        return DataplaneInsightSpec(subscriptions=(*self._history, subscription), mtls=self._mtls)
+        return DataplaneInsightSpec(
+            subscriptions=(*self._history, subscription), mtls=self._mtls, past_regenerations=self._past
+        )
 
 
 class Insights:
@@ -188,12 +200,14 @@ class Insights:
             return None
 
 
-def _certified(before: MtlsInsight, identity: Identity, supported: tuple[str, ...], now: datetime) -> MtlsInsight:
-    fresh = before.certificate_expiration_time != identity.not_after
+def _certified(
+    known: MtlsInsight | None, count: int, identity: Identity, supported: tuple[str, ...], now: datetime
+) -> MtlsInsight:
+    """What is told of a certificate; `known` is what was told of the same one before, `count` how many there were."""
     return MtlsInsight(
         certificate_expiration_time=identity.not_after,
-        last_certificate_regeneration=now if fresh else before.last_certificate_regeneration,
-        certificate_regenerations=before.certificate_regenerations + fresh,
+        last_certificate_regeneration=known.last_certificate_regeneration if known else now,
+        certificate_regenerations=count if known else count + 1,
         issued_backend=identity.backend,
         supported_backends=supported,
     )

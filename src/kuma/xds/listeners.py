@@ -20,7 +20,8 @@ from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
-from google.protobuf import message
+from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
+from google.protobuf import message, wrappers_pb2
 
 from kuma.policy.permissions import Admission
 from kuma.xds import naming, security
@@ -29,39 +30,57 @@ from kuma.xds.entry import Entry
 
 _INSPECTION = timedelta(seconds=1)
 _HTTP_RBAC = "envoy.filters.http.rbac"
+_NOBODY = rbac_pb2.RBAC(action=rbac_pb2.RBAC.ALLOW)
 ROUTER = hcm_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=security.packed(router_pb2.Router()))
 """The last link of every HTTP filter chain."""
 
 
 def inbound(
-    mesh: str, address: str, port: int, cluster: str, protocol: str, admission: Admission | None, strict: bool
+    mesh: str,
+    address: str,
+    port: int,
+    cluster: str,
+    protocol: str,
+    admission: Admission | None,
+    strict: bool,
+    sealed: bool = False,
+    callers: str = "",
 ) -> Entry:
     """The listener of one inbound.
 
     Without `admission` it is plaintext. With it, and `strict`, it is mutual TLS and admits only these. With it and not
     strict it tells three kinds of callers apart: mesh TLS (by the ALPN that our callers offer), which the same rules
-    admit; a workload's own TLS, which is passed on as it is; and plaintext. Each has its own statistics.
+    admit; a workload's own TLS, which is passed on as it is; and plaintext. Each has its own statistics, called after
+    the listener: two inbounds may lead to one port of a workload. `sealed` refuses the latter two kinds: nobody is
+    admitted, and callers of the mesh do not encrypt yet. `callers` stands for what the callers' leaves say: connections
+    from before are drained when it is another.
     """
     name = naming.inbound_listener(address, port)
     if admission is None:
         return listener(name, address, port, base_pb2.INBOUND, [_plaintext(name, cluster, protocol, "")])
     mutual = _mutual(mesh, name, cluster, protocol, admission)
+    if callers:
+        mutual.metadata.filter_metadata["io.kuma"].update({"callers": callers})
     if strict:
         return listener(name, address, port, base_pb2.INBOUND, [mutual])
     mutual.filter_chain_match.transport_protocol = "tls"
     mutual.filter_chain_match.application_protocols.append(security.ALPN)
-    foreign = listener_components_pb2.FilterChain(name="foreign_tls", filters=[_tcp(cluster, "_foreign_tls")])
+    foreign = listener_components_pb2.FilterChain(name="foreign_tls", filters=[_tcp(name, cluster, "_foreign_tls")])
     foreign.filter_chain_match.transport_protocol = "tls"
     plaintext = _plaintext(name, cluster, protocol, "_plaintext")
     plaintext.filter_chain_match.transport_protocol = "raw_buffer"
+    if sealed:
+        for chain in (foreign, plaintext):
+            refusal = network_rbac_pb2.RBAC(rules=_NOBODY, stat_prefix=f"{naming.stat_name(name)}.{chain.name}.")
+            chain.filters.insert(0, network_filter("envoy.filters.network.rbac", refusal))
     return listener(name, address, port, base_pb2.INBOUND, [mutual, foreign, plaintext])
 
 
 def _plaintext(name: str, cluster: str, protocol: str, statistics: str) -> listener_components_pb2.FilterChain:
     if protocol in HTTP_PROTOCOLS:
-        inner = _http(name, cluster, hcm_pb2.HttpConnectionManager.SANITIZE, statistics=statistics)
+        inner = _http(name, name, hcm_pb2.HttpConnectionManager.SANITIZE, statistics=statistics)
     else:
-        inner = _tcp(cluster, statistics)
+        inner = _tcp(name, cluster, statistics)
     return listener_components_pb2.FilterChain(name="plaintext", filters=[inner])
 
 
@@ -70,12 +89,12 @@ def _mutual(
 ) -> listener_components_pb2.FilterChain:
     chain = listener_components_pb2.FilterChain(name="mesh_tls", transport_socket=security.downstream(mesh))
     if protocol in HTTP_PROTOCOLS:
-        chain.filters.append(_inbound_http(name, cluster))
+        chain.filters.append(_inbound_http(name))
     else:
         rules = security.access(mesh, admission)
         shadow = security.shadow_access(mesh, admission)
         access = network_rbac_pb2.RBAC(rules=rules, shadow_rules=shadow, stat_prefix=f"{naming.stat_name(name)}.")
-        chain.filters.extend([network_filter("envoy.filters.network.rbac", access), _tcp(cluster)])
+        chain.filters.extend([network_filter("envoy.filters.network.rbac", access), _tcp(name, cluster)])
     return chain
 
 
@@ -103,42 +122,54 @@ def outbound(address: str, port: int, tags: Mapping[str, str], protocol: str) ->
         # What the workload itself claims of its callers is dropped: identity is the server's to establish.
         chain.filters.append(_http(name, cluster, hcm_pb2.HttpConnectionManager.SANITIZE))
     else:
-        chain.filters.append(_tcp(cluster))
+        chain.filters.append(_tcp(cluster, cluster, attempts=_ATTEMPTS))
     return listener(name, address, port, base_pb2.OUTBOUND, [chain])
 
 
 def outbound_routes(address: str, port: int, service: str, tags: Mapping[str, str]) -> Entry:
-    """The routes of an HTTP outbound."""
-    action = route_components_pb2.RouteAction(cluster=naming.service_cluster(tags))
+    """The routes of an HTTP outbound. A request that has reached nobody is sent to another endpoint: it did nothing."""
+    action = route_components_pb2.RouteAction(cluster=naming.service_cluster(tags), retry_policy=_RETRY_ELSEWHERE)
     action.timeout.SetInParent()
     route = route_components_pb2.Route(match=_EVERYTHING, route=action)
     return _routes(naming.outbound_listener(address, port), service, route)
 
 
 _EVERYTHING = route_components_pb2.RouteMatch(prefix="/")
+_ATTEMPTS = 4
+_RETRY_ELSEWHERE = route_components_pb2.RetryPolicy(
+    retry_on="connect-failure,refused-stream,reset-before-request",
+    num_retries=wrappers_pb2.UInt32Value(value=_ATTEMPTS - 1),
+    host_selection_retry_max_attempts=5,
+    retry_host_predicate=[
+        route_components_pb2.RetryPolicy.RetryHostPredicate(
+            name="envoy.retry_host_predicates.previous_hosts",
+            typed_config=security.packed(previous_hosts_pb2.PreviousHostsPredicate()),
+        )
+    ],
+)
 
 
-def _inbound_http(name: str, cluster: str) -> listener_components_pb2.Filter:
+def _inbound_http(name: str) -> listener_components_pb2.Filter:
     """An HTTP connection manager that tells the workload who calls, in `x-forwarded-client-cert`.
 
     Values that the caller sent are replaced (SANITIZE_SET), so the header can be trusted.
     """
-    deny_all = http_rbac_pb2.RBAC(rules=rbac_pb2.RBAC(action=rbac_pb2.RBAC.ALLOW))
+    deny_all = http_rbac_pb2.RBAC(rules=_NOBODY)
     access = hcm_pb2.HttpFilter(name=_HTTP_RBAC, typed_config=security.packed(deny_all))
-    return _http(name, cluster, hcm_pb2.HttpConnectionManager.SANITIZE_SET, access)
+    return _http(name, name, hcm_pb2.HttpConnectionManager.SANITIZE_SET, access)
 
 
 def _http(
-    name: str,
-    cluster: str,
+    routes: str,
+    counted_as: str,
     client_certificate: hcm_pb2.HttpConnectionManager.ForwardClientCertDetails,
     *filters: hcm_pb2.HttpFilter,
     statistics: str = "",
 ) -> listener_components_pb2.Filter:
     manager = hcm_pb2.HttpConnectionManager(
-        stat_prefix=naming.stat_name(cluster) + statistics,
+        stat_prefix=naming.stat_name(counted_as) + statistics,
         forward_client_cert_details=client_certificate,
-        rds=hcm_pb2.Rds(route_config_name=name, config_source=security.ADS),
+        rds=hcm_pb2.Rds(route_config_name=routes, config_source=security.ADS),
         upgrade_configs=[hcm_pb2.HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
     )
     manager.http2_protocol_options.allow_connect = True
@@ -148,8 +179,9 @@ def _http(
     return network_filter("envoy.filters.network.http_connection_manager", manager)
 
 
-def _tcp(cluster: str, statistics: str = "") -> listener_components_pb2.Filter:
-    proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=naming.stat_name(cluster) + statistics, cluster=cluster)
+def _tcp(counted_as: str, cluster: str, statistics: str = "", attempts: int = 1) -> listener_components_pb2.Filter:
+    proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=naming.stat_name(counted_as) + statistics, cluster=cluster)
+    proxy.max_connect_attempts.value = attempts
     return network_filter("envoy.filters.network.tcp_proxy", proxy)
 
 

@@ -22,9 +22,12 @@ class MeshState:
     trust: Trust = trust.NONE
 
     @classmethod
-    def of(cls, view: MeshView, previous: MeshState | None) -> MeshState:
-        """The state that follows from `view`; what has not changed is taken from `previous`."""
-        config = MeshConfig(view, previous.config if previous else None)
+    def of(cls, view: MeshView, previous: MeshState | None, taken_up: str = "") -> MeshState:
+        """The state that follows from `view`; what has not changed is taken from `previous`.
+
+        `taken_up` is `MeshConfig.callers` as all proxies have it in their leaves.
+        """
+        config = MeshConfig(view, previous.config if previous else None, taken_up)
         if previous is None:
             return cls(config, trust.trust(view))
         old = previous.config.view
@@ -42,6 +45,7 @@ class Meshes:
     def __init__(self, views: Views, on_affected: Affected) -> None:
         self._views = views
         self._states: dict[str, MeshState] = {}
+        self._taken_up: dict[str, str] = {}
         self._on_affected = on_affected
         views.on_change(self._changed)
 
@@ -57,11 +61,16 @@ class Meshes:
         """Return once what is stored has been seen."""
         await self._views.until(lambda: True)
 
+    def take_up(self, mesh: str, callers: str) -> None:
+        """Every proxy of a mesh has its leaf as `MeshConfig.callers` says: what older ones have opened is to end."""
+        self._taken_up[mesh] = callers
+        self._changed(frozenset({mesh}))
+
     def _changed(self, meshes: frozenset[str]) -> None:
         for mesh in meshes:
             before = self.state(mesh)
             view = self._views.view(mesh)
-            after = self._states[mesh] = MeshState.of(view, before)
+            after = self._states[mesh] = MeshState.of(view, before, self._taken_up.get(mesh, ""))
             affected = after.config.affected_since(before.config)
             if after.trust is not before.trust:
                 affected |= frozenset(view.dataplanes)
@@ -69,3 +78,4 @@ class Meshes:
                 self._on_affected(mesh, affected)
             if view == MeshView(mesh):
                 del self._states[mesh]
+                self._taken_up.pop(mesh, None)

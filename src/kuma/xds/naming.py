@@ -56,8 +56,7 @@ def service_cluster(tags: Mapping[str, str]) -> str:
 
 def sni(mesh: str, tags: Mapping[str, str]) -> str:
     """The server name that a client asks for: `backend{mesh=default}`, further tags in order."""
-    named = {**{k: v for k, v in tags.items() if k != tag_rules.SERVICE}, "mesh": mesh}
-    return tags[tag_rules.SERVICE] + "{" + ",".join(f"{k}={v}" for k, v in sorted(named.items())) + "}"
+    return tag_rules.server_name(mesh, tags)
 
 
 def stat_name(name: str) -> str:

@@ -49,6 +49,8 @@ class Proxy:
         self.session = Session()
         self.record = record
         self.keeper = IdentityKeeper(f"{key.mesh}.{key.name}", issuing, clock, self._wanted, self._identity_changed)
+        self.is_leaving = False
+        """It has said that it is about to end."""
         self.on_progress: Callable[[Proxy], None] = lambda _: None
         self._meshes = meshes
         self._insights = insights
@@ -82,6 +84,11 @@ class Proxy:
     def converged(self) -> bool:
         """Whether the proxy has acknowledged all that it should run now, with an identity as it should be."""
         return not self._outdated and self.keeper.is_current and self.session.converged
+
+    @property
+    def serves(self) -> bool:
+        """Whether callers may be sent here: it has answered to its whole configuration, and is not about to end."""
+        return not self._outdated and not self.is_leaving and self.session.answered
 
     @property
     def is_unserved(self) -> bool:

@@ -16,7 +16,7 @@ import structlog
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 
-from kuma.base import aio
+from kuma.base import aio, sockets
 from kuma.base.audit import ACTOR
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Misconfigured, Unauthenticated
@@ -42,6 +42,7 @@ _KEEPALIVE = (
     # A proxy whose machine has vanished is noticed within half a minute.
     ("grpc.keepalive_time_ms", 15_000),
     ("grpc.keepalive_timeout_ms", 15_000),
+    ("grpc.http2.ping_timeout_ms", 15_000),  # what counts if the machine goes on and only the proxy hangs
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),  # or gRPC would stop asking after two
@@ -200,7 +201,9 @@ class Discovery:
             log.info("proxy has closed its side of the stream", mesh=proxy.key.mesh, dataplane=proxy.key.name)
         finally:
             takes_status = await sender.close()
-            await aio.stop((*tasks, end))
+            await aio.stop(task for task in (*tasks, end) if not task.done())
+            for task in tasks:
+                aio.failure(task)  # seen: the first is what ended the stream, another follows from that
             if not takes_status:
                 log.warning("stream reset: its proxy does not read", mesh=proxy.key.mesh, dataplane=proxy.key.name)
                 raise asyncio.CancelledError  # leaves without a status: gRPC resets the stream
@@ -300,17 +303,17 @@ class DiscoveryServer:
         pair = (self._key.read_bytes(), self._certificate.read_bytes())
         address = f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
         try:
+            # gRPC writes to standard error, and in words of its own, when it cannot listen: see whether it can first.
+            sockets.bound(self._host, self._port).close()
             self._bound.set(server.add_secure_port(address, grpc.ssl_server_credentials([pair])))
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
             raise Misconfigured(
-                f"cannot listen on {address}: {_first_line(error)}. Stop the other program or set KUMA_XDS_SERVER_PORT"
+                f"cannot listen on {address}: {reason}. "
+                "Stop the other program, or set KUMA_XDS_SERVER_PORT to another port"
             ) from None
         await server.start()
         try:
             await server.wait_for_termination()
         finally:
             await server.stop(grace=None)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

@@ -6,8 +6,9 @@ depend on what changed.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from kuma.policy import permissions
@@ -17,7 +18,7 @@ from kuma.resources.dataplane import DataplaneSpec, Inbound, Networking
 from kuma.resources.mesh_transition import Level
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
-from kuma.xds import administration, clusters, listeners, security
+from kuma.xds import administration, clusters, listeners, publication, security
 from kuma.xds.entry import Entry, TypeUrl
 from kuma.xds.session import Snapshot
 
@@ -36,8 +37,9 @@ class Member(NamedTuple):
 class MeshConfig:
     """The Envoy resources of one mesh view. Immutable in effect: what it caches, it would compute again equally."""
 
-    def __init__(self, view: MeshView, previous: MeshConfig | None = None) -> None:
+    def __init__(self, view: MeshView, previous: MeshConfig | None = None, taken_up: str = "") -> None:
         self.view = view
+        self._taken_up = taken_up
         self.level = view.position.level
         self._inbounds, self._members = _members(view, previous)
         same_permissions = (
@@ -81,6 +83,14 @@ class MeshConfig:
         )
         return (*(security.spiffe_id(self.view.name, service) for service in resource.spec.services), *carried)
 
+    @cached_property
+    def callers(self) -> str:
+        """A digest of what all leaves say, as far as permissions look at more than the service; empty if none does."""
+        if not self._selected:
+            return ""
+        said = [(name, self.uris(name)) for name in sorted(self.view.dataplanes)]
+        return hashlib.blake2b(repr(said).encode(), digest_size=8).hexdigest()
+
     def _entries(self, networking: Networking) -> Iterator[tuple[TypeUrl, Entry]]:
         yield from administration.entries(networking)
         for inbound in networking.inbound:
@@ -107,9 +117,14 @@ class MeshConfig:
         listed = permissions.NOBODY if http and admission is not None else admission
         yield TypeUrl.CLUSTER, cluster
         strict = self.level is Level.STRICT
+        # On the way between plaintext and mutual TLS callers cannot be told apart; where nobody is admitted, nobody is.
+        sealed = self.level is Level.ACCEPTING and admission is not None and not admission.principals
+        # Another name for those who are told apart by tags: connections that were made with older leaves are drained.
+        callers = self._taken_up if admission is not None and admission.looks_at_tags else ""
+        where = (address, inbound.port)
         yield (
             TypeUrl.LISTENER,
-            _inbound(self.view.name, address, inbound.port, cluster.name, inbound.protocol, listed, strict),
+            _inbound(self.view.name, *where, cluster.name, inbound.protocol, listed, strict, sealed, callers),
         )
         if http:
             service = inbound.service
@@ -140,7 +155,8 @@ class MeshConfig:
         """The Dataplanes whose snapshot, secrets apart, may differ from what `previous` gave."""
         old, new = previous.view, self.view
         same_permissions = old.permissions is new.permissions and old.mesh_permissions is new.mesh_permissions
-        if previous.level != self.level or old.mesh is not new.mesh or not same_permissions:
+        same_callers = previous._taken_up == self._taken_up
+        if previous.level != self.level or old.mesh is not new.mesh or not (same_permissions and same_callers):
             return frozenset(new.dataplanes) | frozenset(old.dataplanes)
         if old.dataplanes is new.dataplanes:
             return frozenset()
@@ -162,18 +178,19 @@ def _members(view: MeshView, previous: MeshConfig | None) -> tuple[_Inbounds, Ma
     inbounds, found = {}, dict[str, list[Member]]()
     for name, resource in view.dataplanes.items():
         made = known.get(name)
-        inbounds[name] = made if made and made[0] is resource else (resource, tuple(_inbounds(resource.spec.net)))
+        inbounds[name] = made if made and made[0] is resource else (resource, tuple(_inbounds(resource)))
         for service, member in inbounds[name][1]:
             found.setdefault(service, []).append(member)
     return inbounds, {service: tuple(members) for service, members in found.items()}
 
 
-def _inbounds(networking: Networking) -> Iterator[tuple[str, Member]]:
+def _inbounds(resource: Resource[DataplaneSpec]) -> Iterator[tuple[str, Member]]:
+    networking, published = resource.spec.net, publication.is_published(resource)
     for inbound in networking.inbound:
         address = networking.advertised_address or dataplanes.listen_address(networking, inbound)
         yield (
             inbound.service,
-            Member(_sorted(inbound.tags), inbound.protocol, (address, inbound.port), inbound.is_ready),
+            Member(_sorted(inbound.tags), inbound.protocol, (address, inbound.port), published and inbound.is_ready),
         )
 
 

@@ -7,7 +7,7 @@ The position of a mesh is a stored resource, so any control plane goes on from i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from weakref import WeakSet
@@ -48,6 +48,8 @@ class _Run:
     since: datetime
     position: Position
     followers: dict[str, Follower] = field(default_factory=dict)
+    seen: Mapping[str, object] = field(default_factory=dict)
+    """The Dataplanes as they were looked at last."""
     behind: set[str] = field(default_factory=set)
     """The followers that do not run the position."""
     late: int = 0
@@ -113,6 +115,8 @@ class Transitions:
         page = await self._store.list(kinds.DATAPLANE_INSIGHT.name)
         self._have_run = {kinds.DATAPLANE.key(insight.name, insight.mesh) for insight in page.items}
         await self._views.until(lambda: True)
+        for run in self._runs.values():
+            run.seen = {}
         self._changed(self._views.meshes)
 
     async def _something_to_do(self) -> None:
@@ -144,9 +148,9 @@ class Transitions:
             run = self._runs.get(mesh) or self._begin(view)
             if run.position != view.position:
                 run.position, run.since = view.position, self._clock.now()
-            before = len(run.followers), run.behind
-            self._take_stock(view, run)
-            if before != (len(run.followers), run.behind):
+                for name in run.followers:
+                    self._count(run, name)
+            if self._take_stock(view, run):
                 self._look_at(mesh)
             run.written = view.transition.version if view.transition else 0
             decisive = (view.mesh, view.secrets, view.transition)
@@ -160,25 +164,43 @@ class Transitions:
         run = self._runs[view.name] = _Run(stored.since or now, view.position, origin=stored.origin)
         for awaited in stored.unresponsive:
             run.followers[awaited.name] = Follower(left=awaited.since or now, since=awaited.since or now)
+            run.behind.add(awaited.name)
         return run
 
-    def _take_stock(self, view: MeshView, run: _Run) -> None:
-        """Followers are the Dataplanes whose proxies run something: not the ones that nobody has started yet."""
-        now = self._clock.now()
+    def _take_stock(self, view: MeshView, run: _Run) -> bool:
+        """Followers are the Dataplanes whose proxies run something: not the ones that nobody has started yet.
+
+        Returns whether somebody counts who did not before, or the other way round.
+        """
+        if view.dataplanes is run.seen:
+            return False
+        before, now = len(run.followers), self._clock.now()
         complete = view.transition is not None and view.transition.spec.complete
-        for name in view.dataplanes.keys() - run.followers.keys():
+        gone = [name for name in run.followers if name not in view.dataplanes]
+        for name in gone:
+            del run.followers[name]
+            run.behind.discard(name)
+            self._have_run.discard(kinds.DATAPLANE.key(name, view.name))
+        for name in view.dataplanes.keys() - run.seen.keys() - run.followers.keys():
             key = kinds.DATAPLANE.key(name, view.name)
             if key in self._have_run:
                 # What was complete is run by all; of anything else nothing is known until they are back.
-                run.followers[name] = Follower(left=now, runs=view.position if complete else None)
+                run.followers[name] = Follower(left=now, runs=run.position if complete else None)
+                self._count(run, name)
             if (proxy := self._proxies.get(key)) is not None:
                 self._note(run, proxy)
-        for name in run.followers.keys() - view.dataplanes.keys():
-            del run.followers[name]
-            self._have_run.discard(kinds.DATAPLANE.key(name, view.name))
-        run.behind = {name for name, follower in run.followers.items() if follower.runs != run.position}
-        for name in run.behind:
-            run.followers[name].has_something_to_do(now)
+                self._count(run, name)
+        run.seen = view.dataplanes
+        return bool(gone) or len(run.followers) != before
+
+    def _count(self, run: _Run, name: str) -> None:
+        """Note whether a follower is behind, and since when."""
+        follower = run.followers[name]
+        if follower.runs is run.position or follower.runs == run.position:
+            run.behind.discard(name)
+        else:
+            run.behind.add(name)
+            follower.has_something_to_do(self._clock.now())
 
     def _forget(self, mesh: str) -> None:
         if self._runs.pop(mesh, None) is not None:
@@ -190,8 +212,8 @@ class Transitions:
             return
         was_behind = proxy.key.name in run.behind
         follower = self._note(run, proxy)
-        is_behind = follower.runs != run.position
-        (run.behind.add if is_behind else run.behind.discard)(proxy.key.name)
+        self._count(run, proxy.key.name)
+        is_behind = proxy.key.name in run.behind
         if is_behind and not was_behind:
             self._look_at(mesh)  # whoever comes back with less than what is said to be complete
         elif was_behind and len(run.behind) <= run.late:
@@ -216,7 +238,8 @@ class Transitions:
             follower.joined(now)
         follower.unserved = proxy.is_unserved
         if proxy.converged:
-            follower.ran(self._meshes.state(key.mesh).config.view.position)
+            position = self._meshes.state(key.mesh).config.view.position
+            follower.ran(run.position if position == run.position else position)  # the same object compares quickly
         else:
             follower.has_something_to_do(now)
         return follower
@@ -237,7 +260,7 @@ class Transitions:
         view, now = state.config.view, self._clock.now()
         if run is None or view.mesh is None:
             return None
-        declared, verdict = _declared(state), judge(run.followers, view.position, now, self._patience)
+        declared, verdict = _declared(state), judge(run.followers, run.position, now, self._patience)
         run.late = len(verdict.late)
         following = next_position(view.position, declared, settled=verdict.settled, alone=verdict.alone)
         complete = following == declared.as_position() == view.position and verdict.everybody

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import structlog
 
-from kuma.pki import builtin
+from kuma.pki import builtin, kept
 from kuma.pki.authority import Authority, AuthorityUnusable
 from kuma.pki.backends import fingerprint, open_authority
 from kuma.resources.mesh import Backend
@@ -72,12 +72,13 @@ def trust(view: MeshView, previous: Trust = NONE) -> Trust:
     for backend in view.mesh.spec.mtls.backends if view.mesh and view.mesh.spec.mtls else ():
         try:
             opened[backend.name] = _open(view, backend, previous)
-        except AuthorityUnusable as error:
+        except Exception as error:  # whatever it is, it is this authority's: the others go on, and so does the process
             if backend.name in previous.opened:  # the last good one goes on
                 opened[backend.name] = previous.opened[backend.name]
-            problems[backend.name] = str(error)
-            if previous.problems.get(backend.name) != str(error):
-                log.error("authority cannot be opened", mesh=view.name, backend=backend.name, reason=str(error))
+            expected = isinstance(error, AuthorityUnusable)
+            problems[backend.name] = reason = str(error) if expected else f"{type(error).__name__}: {error}"
+            if previous.problems.get(backend.name) != reason:
+                log.error("authority cannot be opened", mesh=view.name, backend=backend.name, reason=reason)
     position = view.position
     known = (*(authority for _, authority in previous.opened.values()), previous.retiring)
     candidates = itertools.chain(known, _unlisted(view, opened))
@@ -95,11 +96,13 @@ def _open(view: MeshView, backend: Backend, previous: Trust) -> tuple[_Content, 
 
 
 def _unlisted(view: MeshView, listed: Mapping[str, object]) -> Iterator[Authority]:
-    """The builtin authorities whose Secrets outlive their place in the Mesh, until the mesh has left them."""
+    """Authorities that outlive their place in the Mesh, until the mesh has left them."""
     if view.position.level is Level.PLAIN:
         return
+    if (authority := kept.open_kept(view)) is not None:
+        yield authority
     for name in builtin.stored(view.name, view.secrets) - frozenset(listed):
-        with contextlib.suppress(AuthorityUnusable):
+        with contextlib.suppress(Exception):  # as above; nobody has listed it, so nobody is told
             yield builtin.open_authority(view.name, name, view.secrets)
 
 

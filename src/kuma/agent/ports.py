@@ -1,0 +1,46 @@
+"""Whether an Envoy could listen where it is to: a port that is taken would leave it half alive, and silent."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Iterator
+
+from kuma.base import sockets
+from kuma.base.errors import Misconfigured
+from kuma.resources.dataplane import DataplaneSpec, listen_address
+
+LISTENS = {
+    errno.EADDRINUSE: "is in use; stop the other program, or choose another port",
+    errno.EADDRNOTAVAIL: "cannot be listened on, because this machine does not have the address",
+}
+"""What is told. Anything else, such as a missing right, may be different for Envoy."""
+
+
+def check(bootstrap: bytes, spec: DataplaneSpec | None) -> None:
+    """See that every port of a proxy is free; `spec` is its Dataplane, if that is known here.
+
+    Raises:
+        Misconfigured: one is not; names the field and the remedy.
+    """
+    for field, address, port in (*_listeners(spec), _admin(bootstrap)):
+        try:
+            sockets.bound(address, port).close()
+        except OSError as error:
+            if error.errno in LISTENS:
+                where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+                raise Misconfigured(f"{field}: {where} {LISTENS[error.errno]}") from None
+
+
+def _listeners(spec: DataplaneSpec | None) -> Iterator[tuple[str, str, int]]:
+    if spec is None or spec.networking is None:
+        return
+    for index, inbound in enumerate(spec.networking.inbound):
+        yield f"networking.inbound[{index}].port", listen_address(spec.networking, inbound), inbound.port
+    for index, outbound in enumerate(spec.networking.outbound):
+        yield f"networking.outbound[{index}].port", outbound.address, outbound.port
+
+
+def _admin(bootstrap: bytes) -> tuple[str, str, int]:
+    found = json.loads(bootstrap)["admin"]["address"]["socketAddress"]
+    return "networking.admin.port (9901 unless given)", found["address"], found["portValue"]

@@ -1,0 +1,41 @@
+"""`POST /withdraw`: a proxy that is about to end says so, and its callers are sent elsewhere before it does."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import FastAPI, Request, Response
+
+from kuma.api.answers import BodyTooLarge, BodyTooSlow, json_answer, parse_object, read_body
+from kuma.base.errors import AccessDenied, InvalidResource, NotFound, Unauthenticated, Unavailable
+
+Withdraw = Callable[[str, str, str], Awaitable[None]]
+"""Mesh and name of a Dataplane, and the token of its proxy."""
+
+_LARGEST_BODY = 16 * 1024
+_STATUS: dict[type[Exception], int] = {
+    BodyTooLarge: 413,
+    BodyTooSlow: 408,
+    InvalidResource: 400,
+    Unauthenticated: 401,
+    AccessDenied: 403,
+    NotFound: 404,
+    Unavailable: 503,
+}
+
+
+def install(app: FastAPI, withdraw: Withdraw) -> None:
+    """Serve it in `app`."""
+
+    @app.post("/withdraw")
+    async def withdrawal(request: Request) -> Response:
+        try:
+            asked = parse_object(await read_body(request, _LARGEST_BODY))
+            mesh, name, token = (asked.get(field, "") for field in ("mesh", "name", "dataplaneToken"))
+            if not (isinstance(mesh, str) and isinstance(name, str) and isinstance(token, str)):
+                raise InvalidResource.of("", "mesh, name and dataplaneToken have to be strings")
+            await withdraw(mesh, name, token)
+        except tuple(_STATUS) as error:
+            text = str(error) or "the body is too long or came too slowly"
+            return Response(text, _STATUS[type(error)], media_type="text/plain")
+        return json_answer({})

@@ -1,0 +1,39 @@
+"""Why a TLS handshake has failed, found among the causes of whatever a client has raised."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+
+
+def untrusted(error: BaseException) -> str:
+    """What is wrong with the other side's certificate, in the words of OpenSSL; empty if that is not the cause."""
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return cause.verify_message.rstrip(".") or "it cannot be verified"
+    return ""
+
+
+def no_tls(error: BaseException) -> bool:
+    """Whether the other side has answered with something that is not TLS."""
+    return any(isinstance(cause, ssl.SSLError) and cause.reason in _NOT_TLS for cause in _causes(error))
+
+
+_NOT_TLS = (
+    "WRONG_VERSION_NUMBER",
+    "RECORD_LAYER_FAILURE",
+    "PACKET_LENGTH_TOO_LONG",
+    "HTTP_REQUEST",
+    "UNKNOWN_PROTOCOL",
+)
+
+
+def words(error: BaseException) -> str:
+    """The text of an error for the middle of a sentence; its name if it has none."""
+    return str(error).rstrip(". ") or type(error).__name__
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

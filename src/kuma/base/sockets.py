@@ -1,0 +1,22 @@
+"""Sockets that listen."""
+
+from __future__ import annotations
+
+import socket
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A TCP socket that is bound to `host`:`port`; the caller closes it.
+
+    Raises:
+        OSError: it cannot be, because somebody else listens there, say.
+    """
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        # Connections of an earlier listener that are still fading away are no obstacle; a listener is.
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
+    except OSError:
+        found.close()
+        raise
+    return found

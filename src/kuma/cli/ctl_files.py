@@ -1,0 +1,118 @@
+"""What is read from files, standard input and URLs: all of it, and every mistake in it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from kuma.base.errors import InvalidResource, KumaError, Misconfigured, Violation
+from kuma.resources import codec
+from kuma.resources.resource import Resource
+
+_VARIABLE = re.compile(r"\{\{\s*([\w.]+)\s*}}")
+_DOCUMENT = re.compile(r"^---(?=\s|$)", re.MULTILINE)
+_FETCH_TIMEOUT = 30.0
+_LARGEST_DOCUMENT = 2 << 20
+"""Bytes. The control plane takes a resource of 1 MiB, without comments; reading much more would take minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A resource and where it was read."""
+
+    resource: Resource[Any]
+    source: str
+
+
+class InvalidFiles(KumaError):
+    """Files hold what is no valid resource; the text has every violation of every document."""
+
+
+def read(names: Sequence[str], variables: Mapping[str, str]) -> Sequence[Declared]:
+    """The resources behind names of files, directories, URLs, and `-` for standard input.
+
+    Raises:
+        Misconfigured: one cannot be read.
+        InvalidFiles: they can, and do not hold what they should.
+    """
+    found: list[Declared] = []
+    complaints: list[str] = []
+    for source, text in (pair for name in names for pair in _texts(name)):
+        _check_sizes(source, text)
+        resources, violations = _parsed(_filled(source, text, variables))
+        found += [Declared(resource, source) for resource in resources]
+        complaints += [f"{source} is not valid", *violations] if violations else []
+    if complaints:
+        raise InvalidFiles("\n".join(complaints))
+    return found
+
+
+def _texts(name: str) -> Iterator[tuple[str, str]]:
+    """The texts behind a name, each with where it is from."""
+    try:
+        if name == "-":
+            yield "standard input", sys.stdin.read()
+        elif name.startswith(("http://", "https://")):
+            yield name, httpx.get(name, timeout=_FETCH_TIMEOUT, follow_redirects=True).raise_for_status().text
+        elif Path(name).is_dir():
+            for path in sorted(p for p in Path(name).iterdir() if p.suffix in (".yaml", ".yml", ".json")):
+                name = str(path)
+                yield name, path.read_text()
+        else:
+            yield name, Path(name).read_text()
+    except OSError as error:
+        raise Misconfigured(f"cannot read {error.filename or name}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise Misconfigured(f"{name} is no text") from None
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise Misconfigured(f"cannot fetch {name}: {error}") from None
+
+
+def _check_sizes(source: str, text: str) -> None:
+    for number, part in enumerate((part for part in _DOCUMENT.split(text) if part.strip()), 1):
+        if len(part) > _LARGEST_DOCUMENT:
+            size = len(part.encode(errors="replace"))
+            raise Misconfigured(f"{source}: document {number} has {size:,} bytes; a resource has at most 1 MiB")
+
+
+def _filled(source: str, text: str, variables: Mapping[str, str]) -> str:
+    if not variables:
+        return text
+    missing = sorted(set(_VARIABLE.findall(text)) - set(variables))
+    if missing:
+        raise Misconfigured(f"{source} has no value for {', '.join(missing)}; give --var name=value")
+    return _VARIABLE.sub(lambda match: variables[match[1]], text)
+
+
+def _parsed(text: str) -> tuple[list[Resource[Any]], list[str]]:
+    """The resources in a text, and a line for each violation; it names the document if there are several."""
+    resources: list[Resource[Any]] = []
+    wrong: list[tuple[str, Violation]] = []
+    documents = list(codec.numbered(text))
+    for number, document in documents:
+        try:
+            if isinstance(document, InvalidResource):
+                raise document
+            resources.append(codec.parse(document))
+        except InvalidResource as error:
+            title = f"document {number}{_named(document)}: " if len(documents) > 1 else ""
+            wrong += [(title, violation) for violation in error.violations]
+    return resources, [f"* {title}{violation}" for title, violation in wrong]
+
+
+def _named(document: Mapping[str, Any] | InvalidResource) -> str:
+    """Kind and name of a document, as far as it says them."""
+    if isinstance(document, InvalidResource):
+        return ""
+    metadata = document.get("metadata")
+    kind = document.get("kind") or document.get("type")
+    name = document.get("name") or (metadata.get("name") if isinstance(metadata, Mapping) else None)
+    words = [str(kind)[:100] if kind else "", f'"{str(name)[:100]}"' if name else ""]
+    said = " ".join(word for word in words if word)
+    return f" ({said})" if said else ""

@@ -1,0 +1,76 @@
+"""The authority that issues, kept while what it is made of is being changed.
+
+Certificate and key of a provided authority may be in two Secrets, which are replaced one after the other, or be removed
+together with their backend: between that and the end of the staged change proxies still need certificates of the old
+one, also from a control plane that was started meanwhile and has never seen it. So it is kept in a Secret of its own,
+sealed as all are, from the first touch until the change is complete.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from kuma.base.errors import NotFound
+from kuma.pki import pem, provided
+from kuma.pki.authority import Authority, AuthorityUnusable, LocalAuthority
+from kuma.pki.x509 import CaPair
+from kuma.resources import kinds
+from kuma.resources.mesh import Backend
+from kuma.resources.resource import Resource
+from kuma.resources.secret import SecretSpec
+from kuma.resources.view import MeshView
+from kuma.store.protocol import AnyResource, Create, Operation, Store, Update
+
+BACKEND = "kuma.io/backend"
+"""Label of the Secret: the backend whose authority it was."""
+
+
+def secret_name(mesh: str) -> str:
+    """The Secret in which the authority of a mesh is kept."""
+    return f"{mesh}.ca-kept"
+
+
+async def keep(mesh: str, store: Store) -> tuple[Operation, ...]:
+    """What keeps the provided authority that issues now, to be done together with the change of what it is made of."""
+    with suppress(NotFound):
+        stored = await store.get(kinds.MESH.key(mesh))
+        transition = await store.get(kinds.MESH_TRANSITION.key(mesh, mesh))
+        for backend in stored.spec.mtls.backends if stored.spec.mtls else ():
+            if backend.type != "provided":
+                continue
+            secrets = await _secrets(mesh, backend, store)
+            with suppress(AuthorityUnusable):
+                if provided.open_authority(mesh, backend, secrets).fingerprint == transition.spec.position.authority:
+                    return await _write(mesh, backend, provided.content(mesh, backend, secrets), store)
+    return ()
+
+
+async def _write(mesh: str, backend: Backend, content: tuple[bytes, bytes], store: Store) -> tuple[Operation, ...]:
+    certificates, key = content
+    spec = SecretSpec(data=certificates if certificates == key else certificates + b"\n" + key)
+    found = Resource(kinds.SECRET.key(secret_name(mesh), mesh), spec, labels={BACKEND: backend.name})
+    try:
+        before = await store.get(found.key)
+    except NotFound:
+        return (Create(found, kinds.MESH.key(mesh)),)
+    return () if before.spec == spec else (Update(before.with_spec(spec)),)
+
+
+async def _secrets(mesh: str, backend: Backend, store: Store) -> dict[str, AnyResource]:
+    found = {}
+    for name in provided.used_secrets(backend):
+        with suppress(NotFound):
+            found[name] = await store.get(kinds.SECRET.key(name, mesh))
+    return found
+
+
+def open_kept(view: MeshView) -> Authority | None:
+    """The authority that is kept, if one is and can be opened."""
+    secret = view.secrets.get(secret_name(view.name))
+    if secret is None:
+        return None
+    with suppress(AuthorityUnusable):
+        chain, key = pem.read_chain(secret.spec.data), pem.read_key(secret.spec.data)
+        pem.check_pair(chain[0], key)
+        return LocalAuthority(secret.labels.get(BACKEND, ""), CaPair(chain[0], key), chain)
+    return None

@@ -1,0 +1,142 @@
+"""Certificates and keys that others have made, read from PEM. Whatever is wrong with them is `AuthorityUnusable`.
+
+A certificate is read as a whole here, its key and extensions too, which the library does only when they are asked for:
+what has passed can be looked at anywhere without surprises.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from kuma.pki.authority import AuthorityUnusable
+from kuma.pki.x509 import PrivateKey
+
+NO_PAIR = "not a valid TLS key pair: "
+"""How all complaints begin that are about certificate and key together; the rest is worded as in Go's crypto/tls."""
+_BEGIN = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
+_CERTIFICATES = (b"CERTIFICATE", b"X509 CERTIFICATE")
+_KEY = b"PRIVATE KEY"
+
+
+class DamagedCertificate(AuthorityUnusable):
+    """One certificate of a chain cannot be read; `index` is its place."""
+
+    def __init__(self, index: int, text: str) -> None:
+        super().__init__(text)
+        self.index = index
+
+
+@contextmanager
+def readable(complaint: str) -> Iterator[None]:
+    """Work with something foreign; whatever the library cannot do with it is an `AuthorityUnusable`.
+
+    The library's errors have no base of their own: `ValueError`, `UnsupportedAlgorithm`, `DuplicateExtension`,
+    `UnsupportedGeneralNameType`, `InvalidVersion` and more, by what is odd about the input.
+    """
+    try:
+        yield
+    except AuthorityUnusable:
+        raise
+    except Exception as error:
+        raise AuthorityUnusable(f"{complaint}: {_words(error)}") from None
+
+
+def _words(error: Exception) -> str:
+    """The library's own words, cut short: they may quote what was read."""
+    return " ".join(str(error.args[0] if error.args else type(error).__name__).split())[:120]
+
+
+def read_chain(pem: bytes) -> tuple[x509.Certificate, ...]:
+    """The certificates in `pem`, in their order; at least one.
+
+    Raises:
+        AuthorityUnusable: there is none, or, as `DamagedCertificate`, one cannot be read.
+    """
+    blocks = list(_blocks(pem))
+    found = [block for label, block in blocks if label in _CERTIFICATES]
+    if not found:
+        raise AuthorityUnusable(NO_PAIR + _nothing("certificate", [label for label, _ in blocks]))
+    return tuple(_certificate(index, block) for index, block in enumerate(found))
+
+
+def _certificate(index: int, pem: bytes) -> x509.Certificate:
+    try:
+        with readable("not a valid x509 certificate"):
+            found = x509.load_pem_x509_certificate(pem)
+            _look_at(found)
+            return found
+    except AuthorityUnusable as error:
+        raise DamagedCertificate(index, str(error)) from None
+
+
+def _look_at(certificate: x509.Certificate) -> object:
+    """Have the library read everything that anybody asks for later."""
+    return (
+        certificate.public_key(),
+        list(certificate.extensions),
+        certificate.subject == certificate.issuer,
+        certificate.not_valid_before_utc < certificate.not_valid_after_utc,
+        certificate.signature_hash_algorithm,
+    )
+
+
+def read_key(pem: bytes) -> PrivateKey:
+    """The first private key in `pem`.
+
+    Raises:
+        AuthorityUnusable: there is none of a kind that can be used.
+    """
+    blocks = list(_blocks(pem))
+    block = next((block for label, block in blocks if label.endswith(_KEY)), None)
+    if block is None:
+        raise AuthorityUnusable(NO_PAIR + _nothing("key", [label for label, _ in blocks]))
+    try:
+        with readable(""):
+            key = serialization.load_pem_private_key(block, None)
+    except AuthorityUnusable:  # in our own words: the library's might quote the key
+        raise AuthorityUnusable(
+            f"{NO_PAIR}tls: failed to parse private key; it has to be an unencrypted one in PEM"
+        ) from None
+    if not isinstance(key, PrivateKey):
+        raise AuthorityUnusable(f"{NO_PAIR}tls: found unknown private key type; has to be RSA, ECDSA or Ed25519")
+    return key
+
+
+def check_pair(certificate: x509.Certificate, key: PrivateKey) -> None:
+    """Whether `key` is that of `certificate`.
+
+    Raises:
+        AuthorityUnusable: not.
+    """
+    with readable(NO_PAIR.rstrip(": ")):
+        if certificate.public_key() != key.public_key():
+            raise AuthorityUnusable(f"{NO_PAIR}tls: private key does not match public key")
+
+
+def _blocks(pem: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Every block with its label, from where it begins to where the next one does: half a block is one, too."""
+    begins = list(_BEGIN.finditer(pem))
+    ends = (*(match.start() for match in begins[1:]), len(pem))
+    for match, end in zip(begins, ends, strict=False):
+        yield match[1], pem[match.start() : end]
+
+
+def _nothing(what: str, labels: list[bytes]) -> str:
+    if not labels:
+        return f"tls: failed to find any PEM data in {what} input"
+    if what == "certificate" and len(labels) == 1 and labels[0].endswith(_KEY):
+        return (
+            "tls: failed to find certificate PEM data in certificate input, but did find a private key; "
+            "PEM inputs may have been switched"
+        )
+    if what == "key" and set(labels) <= set(_CERTIFICATES):
+        return "tls: found a certificate rather than a key in the PEM for the private key"
+    wanted = '"CERTIFICATE" PEM block in certificate' if what == "certificate" else (
+        'PEM block with type ending in "PRIVATE KEY" in key'
+    )  # fmt: skip
+    return f"tls: failed to find {wanted} input after skipping PEM blocks of other types"

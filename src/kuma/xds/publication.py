@@ -1,0 +1,27 @@
+"""Whether a proxy's endpoints are shown to its callers: once it serves, and until it says that it is about to end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kuma.resources.dataplane import DataplaneSpec
+from kuma.resources.resource import Resource
+
+SERVING = "kuma.io/serving"
+"""Label of a Dataplane. One without it is taken to serve: whoever created it through the API says so."""
+_NO, _YES = "false", "true"
+
+
+def is_published(dataplane: Resource[DataplaneSpec]) -> bool:
+    """Whether callers are to be sent to this Dataplane, as far as its proxy is concerned."""
+    return dataplane.labels.get(SERVING) != _NO
+
+
+def published(dataplane: Resource[DataplaneSpec]) -> Resource[DataplaneSpec]:
+    """The Dataplane with its proxy serving."""
+    return replace(dataplane, labels={**dataplane.labels, SERVING: _YES})
+
+
+def withdrawn(dataplane: Resource[DataplaneSpec]) -> Resource[DataplaneSpec]:
+    """The Dataplane with its proxy not serving yet, or no longer."""
+    return replace(dataplane, labels={**dataplane.labels, SERVING: _NO})

@@ -1,0 +1,92 @@
+"""Has connections end that were made with leaves from before a change of what permissions look at.
+
+A permission by tags is checked against the leaf that a connection was opened with. When a tag begins to matter, or a
+Dataplane gets another, its leaf is replaced; but connections that are open, and Envoy keeps them open, still show the
+old one: a refusal would not refuse them, nor an admission admit them. So when all proxies have taken up their new
+leaves, the inbounds that look at tags are given another filter chain, and Envoy drains what the old one has accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+import structlog
+
+from kuma.base import aio
+from kuma.base.clock import Clock
+from kuma.store.views import Views
+from kuma.xds.meshes import Meshes
+from kuma.xds.proxy import Proxies, Proxy
+
+log = structlog.get_logger(__name__)
+
+
+class _Pending(NamedTuple):
+    callers: str
+    since: datetime
+
+
+class Turnover:
+    """Waits for the leaves of each mesh; a proxy that does not take its own up within `patience` is not waited for."""
+
+    def __init__(self, views: Views, meshes: Meshes, proxies: Proxies, clock: Clock, *, patience: float) -> None:
+        self._meshes = meshes
+        self._proxies = proxies
+        self._clock = clock
+        self._patience = timedelta(seconds=patience)
+        self._pending: dict[str, _Pending] = {}
+        self._done: dict[str, str] = {}
+        self._wake = asyncio.Event()
+        views.on_change(self._changed)
+        proxies.on_progress(self._progressed)
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            alarm = None
+            if self._pending:
+                first = min(pending.since for pending in self._pending.values()) + self._patience
+                left = max(0.0, (first - self._clock.now()).total_seconds())
+                alarm = aio.spawn(self._alarm(left), name="patience with new leaves")
+            try:
+                await self._wake.wait()
+            finally:
+                self._wake.clear()
+                if alarm is not None:
+                    await aio.stop([alarm])
+            for mesh, pending in tuple(self._pending.items()):
+                if self._clock.now() >= pending.since + self._patience or self._have_new_leaves(mesh):
+                    self._finish(mesh, pending.callers)
+
+    async def _alarm(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+        self._wake.set()
+
+    def _changed(self, meshes: frozenset[str]) -> None:
+        for mesh in meshes:
+            callers = self._meshes.state(mesh).config.callers
+            if callers == self._done.get(mesh, ""):
+                self._pending.pop(mesh, None)
+            elif not any(proxy.key.mesh == mesh for proxy in self._proxies):
+                self._finish(mesh, callers)  # as after a restart: those that come back have their leaves from us
+            elif mesh not in self._pending or self._pending[mesh].callers != callers:
+                self._pending[mesh] = _Pending(callers, self._clock.now())
+                self._wake.set()
+
+    def _progressed(self, proxy: Proxy) -> None:
+        if proxy.key.mesh in self._pending:
+            self._wake.set()
+
+    def _have_new_leaves(self, mesh: str) -> bool:
+        return all(proxy.converged for proxy in self._proxies if proxy.key.mesh == mesh)
+
+    def _finish(self, mesh: str, callers: str) -> None:
+        self._pending.pop(mesh, None)
+        if callers:
+            self._done[mesh] = callers
+        else:
+            self._done.pop(mesh, None)
+        log.debug("connections from before are drained", mesh=mesh)
+        self._meshes.take_up(mesh, callers)

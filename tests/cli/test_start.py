@@ -1,0 +1,47 @@
+"""How the commands begin and end, whatever happens."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from demo.processes import BIN
+from kuma.cli import output
+
+
+@pytest.mark.parametrize("arguments", [["kuma-cp", "run"], ["kuma-dp", "run"], ["kumactl", "get", "meshes"]])
+def test_ctrl_c_while_a_command_is_loading(tmp_path: Path, arguments: list[str]) -> None:
+    """Python tells of each module that it has loaded, so the moment is one in the middle."""
+    program, *others = arguments
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", BIN / program, *others],
+        env={"HOME": str(tmp_path)}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    while not process.stderr.readline().rstrip().endswith(" typer"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=30)
+    assert "Traceback" not in rest
+    assert process.returncode == 130
+
+
+def test_an_error_that_nobody_expected_is_one_sentence_without_what_it_quotes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def app() -> None:
+        raise RuntimeError("the token is hunter2")
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as caught:
+        output.run(app)
+    signal.signal(signal.SIGINT, before)
+    assert caught.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("Error: this is a defect of the program: RuntimeError in test_start.py, line ")
+    assert len(said.splitlines()) == 1
+    assert "hunter2" not in said

@@ -1,0 +1,224 @@
+"""When a proxy's identity is issued, replaced and kept: the keeper alone, with an authority that fails when told to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from kuma.base import aio
+from kuma.base.audit import AuditFile
+from kuma.base.errors import KumaError
+from kuma.pki import builtin
+from kuma.pki.authority import Authority, LocalAuthority, SignedLeaf, SignRequest
+from kuma.pki.issuer import Issuer
+from kuma.resources.mesh import Conf
+from kuma.xds.identity import IdentityKeeper, Wanted
+from kuma.xds.issuing import Issuing
+from kuma.xds.metrics import Metrics
+from tests.fakes.clock import ManualClock
+
+DAY = timedelta(days=1)
+LIFE = 30 * DAY
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Down(KumaError):
+    """The authority cannot be reached."""
+
+
+class Moody:
+    """An authority that signs, or does not."""
+
+    def __init__(self, inner: Authority) -> None:
+        self._inner = inner
+        self.name, self.fingerprint = inner.name, inner.fingerprint
+        self.roots_pem, self.not_after = inner.roots_pem, inner.not_after
+        self.down = False
+        self.asked = 0
+
+    async def sign(self, request: SignRequest) -> SignedLeaf:
+        self.asked += 1
+        if self.down:
+            raise Down("not reachable")
+        return await self._inner.sign(request)
+
+
+class World:
+    """A clock, an authority, and keepers that run."""
+
+    def __init__(self, clock: ManualClock, authority: Moody, audit: AuditFile) -> None:
+        self.clock, self.authority, self.registry = clock, authority, CollectorRegistry()
+        self.issuing = Issuing(Issuer(clock), clock, Metrics(self.registry), audit)
+        self.wanted: Wanted | None = Wanted("default", authority, ("spiffe://default/web",), LIFE)
+        self._stack = contextlib.AsyncExitStack()
+
+    async def keeper(self, on_change: Callable[[], None] = lambda: None) -> IdentityKeeper:
+        """A keeper that has settled, and waits for the time of rotation."""
+        found = IdentityKeeper("default.web-01", self.issuing, self.clock, lambda: self.wanted, on_change)
+        task = aio.spawn(found.run(), name="keeper")
+        self._stack.push_async_callback(aio.stop, [task])
+        await found.settled()
+        await everybody_has_acted()
+        return found
+
+    async def advance(self, time: timedelta) -> None:
+        """Let time pass as it does: in pieces, everybody acting in between."""
+        end = self.clock.now() + time
+        while (left := (end - self.clock.now()).total_seconds()) > 0:
+            self.clock.advance(min(left, 600))
+            await everybody_has_acted()
+
+    def counted(self, metric: str) -> float:
+        """The value of a counter of the authority."""
+        return self.registry.get_sample_value(metric, {"mesh": "default", "backend": "ca-1"}) or 0
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+
+async def everybody_has_acted() -> None:
+    """Nobody does any I/O here: what is to happen at this instant has happened after a few rounds of the loop."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    clock = ManualClock(START)
+    authority = Moody(LocalAuthority("ca-1", await builtin.create_root("default", Conf(), clock)))
+    audit = AuditFile(tmp_path / "audit.jsonl", clock)
+    found = World(clock, authority, audit)
+    yield found
+    await found.close()
+    audit.close()
+
+
+async def test_certificates_are_replaced_in_time_and_not_all_in_one_instant(world: World) -> None:
+    replaced: dict[int, list[timedelta]] = {number: [] for number in range(6)}
+    for number, times in replaced.items():
+        await world.keeper(lambda times=times: times.append(world.clock.now() - START))  # type: ignore[misc]
+        assert times == [timedelta()], number
+    await world.advance(0.74 * LIFE)
+    assert all(times == [timedelta()] for times in replaced.values()), "nobody is early"
+    await world.advance(0.07 * LIFE)
+    seconds = [times[1] for times in replaced.values()]
+    assert all(0.75 * LIFE <= time <= 0.8 * LIFE + timedelta(minutes=10) for time in seconds)
+    assert len(set(seconds)) > 1, "six proxies share one instant"
+
+
+async def test_a_failure_keeps_the_last_good_identity_and_is_made_up_for(world: World) -> None:
+    keeper = await world.keeper()
+    first, entry = keeper.identity, keeper.entry
+    assert first is not None
+    world.authority.down = True
+    await world.advance(0.81 * LIFE)
+    assert world.authority.asked > 2, "it has been tried again and again"
+    assert (keeper.identity, keeper.entry) == (first, entry)
+    assert 'backend "ca-1" did not sign: not reachable' in keeper.last_error or "is being spared" in keeper.last_error
+    assert keeper.is_current
+    world.authority.down = False
+    await world.advance(timedelta(minutes=10))
+    second = keeper.identity
+    assert second is not None
+    assert second.serial != first.serial
+    assert (keeper.last_error, keeper.reason) == ("", "rotation")
+
+
+async def test_a_failure_after_a_success_keeps_no_later_rotation_from_happening(world: World) -> None:
+    """What failed was a change, not a rotation: the certificate that stays is still replaced in time."""
+    keeper = await world.keeper()
+    first, wanted = keeper.identity, world.wanted
+    assert first is not None
+    assert wanted is not None
+    world.authority.down = True
+    world.wanted = wanted._replace(uris=("spiffe://default/web", "kuma://version/v1"))
+    keeper.check()
+    await everybody_has_acted()
+    assert keeper.last_error
+    assert not keeper.is_current
+    world.wanted, world.authority.down = wanted, False  # the change is taken back
+    keeper.check()
+    await world.advance(0.74 * LIFE)
+    assert keeper.identity == first
+    await world.advance(0.07 * LIFE)
+    assert keeper.identity is not None
+    assert keeper.identity.serial != first.serial
+
+
+async def test_after_a_failed_rotation_the_next_ones_come_in_time(world: World) -> None:
+    keeper = await world.keeper()
+    await world.advance(0.74 * LIFE)
+    world.authority.down = True
+    await world.advance(0.07 * LIFE)
+    world.authority.down = False
+    serials = set()
+    for _ in range(4):
+        await world.advance(0.81 * LIFE)
+        assert keeper.identity is not None
+        assert keeper.identity.not_after > world.clock.now()
+        serials.add(keeper.identity.serial)
+    assert len(serials) == 4
+
+
+async def test_a_machine_that_slept_past_the_time_of_rotation_replaces_at_once(world: World) -> None:
+    keeper = await world.keeper()
+    first = keeper.identity
+    assert first is not None
+    world.clock.advance((40 * DAY).total_seconds())
+    await everybody_has_acted()
+    assert keeper.identity is not None
+    assert keeper.identity.serial != first.serial
+    assert keeper.identity.not_before > first.not_after
+
+
+async def test_only_what_concerns_the_certificate_replaces_it(world: World) -> None:
+    keeper = await world.keeper()
+    first, wanted = keeper.identity, world.wanted
+    assert first is not None
+    assert wanted is not None
+    for _ in range(3):
+        keeper.check()
+        await everybody_has_acted()
+        world.wanted = wanted._replace(uris=(*wanted.uris,))  # equal, and another object
+    assert keeper.identity == first
+    for change, reason in (
+        ({"uris": ("spiffe://default/api",)}, "names changed"),
+        ({"lifetime": DAY}, "lifetime changed"),
+    ):
+        before = keeper.identity
+        assert world.wanted is not None
+        world.wanted = world.wanted._replace(**change)
+        keeper.check()
+        await everybody_has_acted()
+        assert keeper.identity is not None
+        assert before is not None
+        assert keeper.identity.serial != before.serial
+        assert keeper.reason == reason
+
+
+async def test_every_issue_is_counted_and_on_record_with_the_reason(world: World, tmp_path: Path) -> None:
+    keeper = await world.keeper()
+    world.authority.down = True
+    await world.advance(0.81 * LIFE)
+    failures = world.authority.asked - 1
+    assert failures > 2
+    assert world.counted("cert_generation_failures_total") == failures
+    world.authority.down = False
+    await world.advance(timedelta(minutes=10))
+    assert world.counted("cert_generation_total") == 2
+    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    assert [(line["event"], line["reason"]) for line in lines] == [
+        ("certificate issued", "connected"),
+        ("certificate issued", "rotation"),
+    ]
+    assert keeper.identity is not None
+    assert lines[-1]["serial"] == f"{keeper.identity.serial:x}"
+    assert (lines[-1]["proxy"], lines[-1]["spiffeIds"]) == ("default.web-01", ["spiffe://default/web"])
+    assert keeper.identity.key_pem.decode() not in (tmp_path / "audit.jsonl").read_text()

@@ -1,0 +1,74 @@
+"""How often a proxy got a certificate is counted over its whole life."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from kuma.pki.issuer import Identity
+from kuma.resources.dataplane_insight import DataplaneInsightSpec, Version
+from kuma.xds.insights import Record
+from tests.fakes.control_plane import MTLS, dataplane, running
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+WEB = dataplane("web-01", "web")
+
+
+def identity(serial: int) -> Identity:
+    """All of them end at the same time, as those of a CA that ends before they would."""
+    return Identity("ca-1", ("spiffe://default/web",), serial, NOW, NOW + timedelta(days=1), b"", b"")
+
+
+def record(before: DataplaneInsightSpec = DataplaneInsightSpec()) -> Record:  # noqa: B008 - immutable
+    return Record(WEB.key, "cp-1", NOW, Version(), before)
+
+
+def count(found: Record) -> int:
+    mtls = found.spec().mtls
+    assert mtls is not None
+    return mtls.certificate_regenerations
+
+
+def test_certificates_with_the_same_end_are_counted_each() -> None:
+    web = record()
+    for serial in (1, 2, 3):
+        assert web.certificate(identity(serial), ("ca-1",), NOW)
+        assert not web.certificate(identity(serial), ("ca-1",), NOW + timedelta(seconds=5))
+    assert count(web) == 3
+
+
+def test_another_bundle_is_no_other_certificate() -> None:
+    web = record()
+    web.certificate(identity(1), ("ca-1",), NOW)
+    assert web.certificate(identity(1), ("ca-1", "ca-2"), NOW + timedelta(hours=1))
+    mtls = web.spec().mtls
+    assert mtls is not None
+    assert (mtls.certificate_regenerations, mtls.last_certificate_regeneration) == (1, NOW)
+
+
+def test_the_count_outlives_a_time_without_certificate_and_a_reconnect() -> None:
+    web = record()
+    web.certificate(identity(1), ("ca-1",), NOW)
+    web.certificate(None, (), NOW)
+    assert web.spec().mtls is None
+    again = record(web.spec())
+    again.certificate(None, (), NOW)  # the authority fails at first
+    assert again.spec().mtls is None
+    again.certificate(identity(2), ("ca-1",), NOW)
+    assert count(again) == 2
+    assert count_of_next_life(again) == 3
+
+
+def count_of_next_life(found: Record) -> int:
+    following = record(found.spec())
+    following.certificate(identity(3), ("ca-1",), NOW)
+    return count(following)
+
+
+async def test_the_count_goes_on_while_mutual_tls_goes_off_and_on(tmp_path: Path) -> None:
+    async with running(tmp_path) as cp:
+        await cp.apply(MTLS)
+        await cp.proxy(WEB)
+        await cp.insight(WEB, lambda i: i.mtls and i.mtls.certificate_regenerations == 1)
+        await cp.apply("{type: Mesh, name: default}")
+        await cp.insight(WEB, lambda i: i.mtls is None)
+        await cp.apply(MTLS)
+        await cp.insight(WEB, lambda i: i.mtls and i.mtls.certificate_regenerations == 2)
