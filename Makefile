@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install test check bench demo soak clean
+.PHONY: help install test check sbom bench demo soak clean
 
 help: ## what can be done here
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,11 +20,17 @@ $(STAMP): pyproject.toml
 test: $(STAMP) ## run all tests, the ones with real Envoys too
 	$(BIN)/python -m pytest
 
-check: $(STAMP) ## ruff, mypy --strict and import-linter
+check: $(STAMP) ## ruff, mypy --strict, import-linter and pip-audit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tools.audit
+
+sbom: $(STAMP) ## list all that is installed, as CycloneDX, in build/sbom.json
+	@mkdir -p build
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON \
+		--output-file build/sbom.json $(BIN)/python
 
 demo: $(STAMP) ## a mesh with mutual TLS, from nothing, step by step
 	@$(BIN)/python -m demo

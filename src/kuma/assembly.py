@@ -5,10 +5,10 @@ from __future__ import annotations
 import platform
 import secrets
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,17 @@ from kuma.api import diagnostics
 from kuma.api.app import create_app
 from kuma.api.bootstrap import create_bootstrap_app
 from kuma.api.callers import Access, Grant
+from kuma.api.connections import ConnectionLimits
 from kuma.api.context import ApiContext, ApiSettings, Certificate
 from kuma.api.limits import Limits
 from kuma.api.ready import Announcement
 from kuma.api.server import HttpServer
-from kuma.base import aio
+from kuma.base import aio, files
 from kuma.base.audit import Audit, AuditFile
 from kuma.base.clock import Clock
 from kuma.base.limits import Rate
 from kuma.config import AccessSection, ApiServer, LimitsSection, Settings
-from kuma.pki import serving, tokens
+from kuma.pki import keyring, serving, tokens
 from kuma.pki.envoy_admin import EnvoyAdminCa
 from kuma.pki.followers import Patience
 from kuma.pki.issuer import Issuer
@@ -36,13 +37,14 @@ from kuma.pki.leftovers import Leftovers
 from kuma.pki.mesh_rules import MeshRules
 from kuma.pki.renewal import Renewals
 from kuma.pki.secret_rules import SecretRules
+from kuma.pki.token_rules import TokenRules
 from kuma.pki.user_tokens import UserTokens
 from kuma.policy.rules import PermissionRules
-from kuma.resources import kinds
+from kuma.resources import durations, kinds
 from kuma.resources.config import ConfigSpec
 from kuma.resources.mesh import MeshSpec
 from kuma.resources.resource import Resource
-from kuma.store.audited import AuditedStore
+from kuma.store import audited, backup
 from kuma.store.manager import ResourceManager
 from kuma.store.sql import SqlStore
 from kuma.store.sqlite import open_sqlite
@@ -51,6 +53,7 @@ from kuma.xds import administration, dump
 from kuma.xds.admin_client import AdminClient
 from kuma.xds.arrivals import Arrivals
 from kuma.xds.credentials import Credentials
+from kuma.xds.dataplane_rules import DataplaneRules
 from kuma.xds.departures import Departures
 from kuma.xds.entry import Entry
 from kuma.xds.gate import Gate, StreamLimits
@@ -58,7 +61,7 @@ from kuma.xds.handout import Handout
 from kuma.xds.insights import Insights
 from kuma.xds.issuing import Issuing
 from kuma.xds.meshes import Meshes
-from kuma.xds.metrics import Metrics
+from kuma.xds.metrics import LeafExpiry, Metrics
 from kuma.xds.names import ServerNames
 from kuma.xds.proxy import Proxies, Proxy
 from kuma.xds.publisher import Publisher
@@ -95,6 +98,7 @@ class ControlPlane:
 
 async def run(settings: Settings, clock: Clock) -> None:
     """Open the store, build the control plane and run it until cancelled."""
+    files.tighten(settings.work_dir)
     async with AsyncExitStack() as stack:
         store = await open_sqlite(settings.database, clock, _expanded(settings.store.encryption_key_file))
         stack.push_async_callback(store.close)
@@ -111,25 +115,38 @@ async def migrate(settings: Settings, clock: Clock) -> None:
     await store.close()
 
 
-def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -> ControlPlane:
+def backup_store(settings: Settings, target: Path) -> None:
+    """Copy the store to a file; see `backup.backup`."""
+    backup.backup(settings.database, target)
+
+
+def restore_store(settings: Settings, source: Path) -> None:
+    """Put a backup in the place of the store; see `backup.restore`."""
+    key = _expanded(settings.store.encryption_key_file)
+    backup.restore(source, settings.database, key or settings.database.with_name(settings.database.name + ".key"))
+
+
+def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> ControlPlane:
     """All parts of a control plane over an open store."""
-    store = AuditedStore(unaudited, audit)
+    store.on_commit(audited.recorder(audit))
     registry = CollectorRegistry()
     instance = f"{platform.node()}-{secrets.token_hex(2)}"
     certificate = _certificate(settings, clock)
+    views, proxies = Views(store), Proxies()
     manager = ResourceManager(
         store,
         {
             kinds.MESH.name: MeshRules(clock),
-            kinds.SECRET.name: SecretRules(clock),
+            kinds.DATAPLANE.name: DataplaneRules(views, proxies, lambda: own_ports()),
+            kinds.SECRET.name: TokenRules(SecretRules(clock)),
+            kinds.GLOBAL_SECRET.name: TokenRules(),
             kinds.TRAFFIC_PERMISSION.name: PermissionRules(),
             kinds.MESH_TRAFFIC_PERMISSION.name: PermissionRules(),
         },
     )
-    views = Views(store)
 
     metrics = Metrics(registry)
-    proxies = Proxies()
+    registry.register(LeafExpiry(lambda: _ends_of_leaves(proxies)))
     meshes = Meshes(views, proxies.touch)
     arrivals = Arrivals(manager, views, clock)
     insights = Insights(store, clock, instance)
@@ -159,6 +176,7 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
     stream_limits = StreamLimits(
         Rate(settings.xds_server.streams_per_second, settings.xds_server.stream_burst),
         Rate(settings.xds_server.requests_per_second, settings.xds_server.request_burst),
+        settings.xds_server.pending_streams,
     )
     envoy_admin_ca = EnvoyAdminCa(store, clock)
 
@@ -176,17 +194,24 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         clock,
         metrics,
         Gate(stream_limits, clock),
+        audit,
         admin_secrets,
         send_seconds=settings.xds_server.send_seconds,
     )
     host = settings.dp_server.interface
-    xds = DiscoveryServer(discovery, host, settings.xds_server.port, certificate.chain, certificate.key)
+    xds = DiscoveryServer(
+        discovery,
+        host,
+        settings.xds_server.port,
+        certificate.chain,
+        certificate.key,
+        streams=settings.xds_server.concurrent_streams,
+    )
 
     async def issue_token(
         mesh: str, name: str, tags: Mapping[str, Sequence[str]], proxy_type: str, valid_for: timedelta
     ) -> str:
-        audit.record("token issued", kind="dataplane", mesh=mesh, name=name, tags=tags, validFor=valid_for)
-        return tokens.issue_token(
+        token = tokens.issue_token(
             mesh,
             views.view(mesh).secrets,
             name=name,
@@ -195,12 +220,15 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
             valid_for=valid_for,
             now=clock.now(),
         )
+        audit.record("token issued", kind="dataplane", mesh=mesh, name=name, tags=tags, **keyring.described(token))
+        return token
 
     users = UserTokens(store, clock)
 
     async def issue_user_token(name: str, groups: Sequence[str], valid_for: timedelta) -> str:
-        audit.record("token issued", kind="user", name=name, groups=groups, validFor=valid_for)
-        return await users.issue(name, groups, valid_for)
+        token = await users.issue(name, groups, valid_for)
+        audit.record("token issued", kind="user", name=name, groups=groups, **keyring.described(token))
+        return token
 
     async def verify_user(token: str) -> tuple[str, tuple[str, ...]]:
         user = await users.verify(token)
@@ -212,7 +240,7 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         return [_certificate_of(proxy) for proxy in proxies if proxy.keeper.identity is not None]
 
     async def rekey() -> None:
-        await unaudited.rekey()
+        await store.rekey()
         audit.record("secrets sealed anew")
         log.info("secrets sealed anew under a new key-encryption key")
 
@@ -234,7 +262,8 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         certificates,
         rekey,
         wanted_configuration,
-        AdminClient(meshes, proxies, envoy_admin_ca.control_plane),
+        audit,
+        AdminClient(meshes, proxies, envoy_admin_ca.control_plane, lambda: own_ports()),
     )
     api = _api_servers(settings.api_server, create_app(context), certificate)
     names = ServerNames.of(certificate.chain.read_bytes(), certificate.ca.read_bytes())
@@ -245,6 +274,7 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         settings.dp_server.port,
         tls=(certificate.chain, certificate.key),
         setting="KUMA_DP_SERVER_PORT",
+        limits=_connections(settings.dp_server.limits),
     )
     health = HttpServer(
         diagnostics.create_app(registry, lambda: views.listed),
@@ -252,6 +282,12 @@ def build(settings: Settings, unaudited: SqlStore, clock: Clock, audit: Audit) -
         settings.diagnostics.server_port,
         setting="KUMA_DIAGNOSTICS_SERVER_PORT",
     )
+
+    def own_ports() -> Mapping[int, str]:
+        found = {server.bound: name for name, server in api.items()}
+        found |= {dp.bound: "data plane server", health.bound: "diagnostics server", xds.bound: "discovery server"}
+        return {port: name for port, name in found.items() if port}
+
     parts: tuple[tuple[str, Any], ...] = (
         ("insights", insights),
         ("mesh views", views),
@@ -298,15 +334,40 @@ def _api_servers(settings: ApiServer, app: Any, certificate: serving.ServerCerti
     found = {}
     http, https = settings.http, settings.https
     if http.enabled:
-        found[HTTP] = HttpServer(app, http.interface, http.port, setting="KUMA_API_SERVER_HTTP_PORT")
+        found[HTTP] = HttpServer(
+            app, http.interface, http.port, setting="KUMA_API_SERVER_HTTP_PORT", limits=_connections(settings.limits)
+        )
     if https.enabled:
         tls = (certificate.chain, certificate.key)
-        found[HTTPS] = HttpServer(app, https.interface, https.port, setting="KUMA_API_SERVER_HTTPS_PORT", tls=tls)
+        found[HTTPS] = HttpServer(
+            app,
+            https.interface,
+            https.port,
+            setting="KUMA_API_SERVER_HTTPS_PORT",
+            tls=tls,
+            limits=_connections(settings.limits),
+        )
     return found
 
 
 def _limits(settings: LimitsSection) -> Limits:
     return Limits(Rate(settings.requests_per_second, settings.burst), settings.concurrent)
+
+
+def _connections(settings: LimitsSection) -> ConnectionLimits:
+    def seconds(text: str) -> float:
+        return durations.parse_duration(text).total_seconds()
+
+    return ConnectionLimits(
+        per_address=settings.connections,
+        total=settings.total_connections,
+        handshake=seconds(settings.handshake_timeout),
+        head=seconds(settings.head_timeout),
+        idle=seconds(settings.idle_timeout),
+        send=seconds(settings.send_timeout),
+        head_bytes=settings.head_bytes,
+        url_bytes=settings.url_bytes,
+    )
 
 
 def _access(settings: AccessSection) -> Access:
@@ -315,6 +376,12 @@ def _access(settings: AccessSection) -> Access:
         for name, section in ((name, getattr(settings.static, name)) for name in type(settings.static).model_fields)
     }
     return Access(**grants, anonymous_reads=settings.anonymous_reads)
+
+
+def _ends_of_leaves(proxies: Proxies) -> Iterator[tuple[str, datetime]]:
+    for proxy in proxies:
+        if proxy.keeper.identity is not None:
+            yield proxy.key.mesh, proxy.keeper.identity.not_after
 
 
 def _certificate_of(proxy: Proxy) -> Certificate:

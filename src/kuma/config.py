@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -57,11 +58,19 @@ class Store(Section):
 
 
 class LimitsSection(Section):
-    """What one client address may do."""
+    """What one client address may do, and how long each connection may take for what."""
 
     requests_per_second: PositiveFloat = Field(200, description="Requests a second in the long run; more are 429.")
     burst: PositiveInt = Field(400, description="Requests at once that count as one burst.")
     concurrent: PositiveInt = Field(64, description="Requests that are being answered at the same time.")
+    connections: PositiveInt = Field(128, description="Connections of one address at once; more are 429, or closed.")
+    total_connections: PositiveInt = Field(1000, description="Connections of all clients at once; more are 503.")
+    handshake_timeout: str = Field("10s", description="How long a TLS handshake may take.")
+    head_timeout: str = Field("10s", description="How long a request's head may take; more is 408.")
+    idle_timeout: str = Field("15s", description="How long a connection may stay open without a request.")
+    send_timeout: str = Field("30s", description="How long a client may take to read on; more ends its connection.")
+    head_bytes: PositiveInt = Field(16384, description="Bytes of a request's URL and headers together; more are 431.")
+    url_bytes: PositiveInt = Field(8192, description="Bytes of a request's URL; more are 414.")
 
 
 class Http(Section):
@@ -169,6 +178,10 @@ class XdsServer(Section):
     stream_burst: PositiveInt = Field(20, description="Streams that one proxy may open at once.")
     requests_per_second: PositiveFloat = Field(100, description="Requests a second on one stream; more end it.")
     request_burst: PositiveInt = Field(5000, description="Requests on one stream that count as one burst.")
+    pending_streams: PositiveInt = Field(
+        500, description="Streams of one address that have not said yet whose they are; more are refused."
+    )
+    concurrent_streams: PositiveInt = Field(10000, description="Streams at once, of all proxies; more are refused.")
     send_timeout: str = Field("30s", description="How long a proxy may take to read a response; more ends its stream.")
 
     @property
@@ -227,6 +240,27 @@ class Settings(Section):
 
 
 _SHORTER = {"KUMA_XDS_SERVER_DATAPLANE_DEREGISTRATION_DELAY": "KUMA_XDS_DATAPLANE_DEREGISTRATION_DELAY"}
+_ALIASES = {
+    "KUMA_API_SERVER_HTTPS_TLS_CERT_FILE": "KUMA_GENERAL_TLS_CERT_FILE",
+    "KUMA_API_SERVER_HTTPS_TLS_KEY_FILE": "KUMA_GENERAL_TLS_KEY_FILE",
+    "KUMA_DP_SERVER_TLS_CERT_FILE": "KUMA_GENERAL_TLS_CERT_FILE",
+    "KUMA_DP_SERVER_TLS_KEY_FILE": "KUMA_GENERAL_TLS_KEY_FILE",
+}
+"""Names of the original for what is one setting here: all servers have the same certificate."""
+FIXED = {
+    "KUMA_MODE": ("zone", "standalone"),
+    "KUMA_ENVIRONMENT": ("universal",),
+    "KUMA_API_SERVER_BASE_PATH": ("/", ""),
+    "KUMA_API_SERVER_READ_ONLY": ("false",),
+    "KUMA_API_SERVER_AUTHN_TYPE": ("tokens",),
+    "KUMA_ACCESS_TYPE": ("static",),
+    "KUMA_DP_SERVER_AUTHN_DP_PROXY_TYPE": ("dpToken",),
+    "KUMA_DP_SERVER_AUTH_TYPE": ("dpToken",),
+    "KUMA_GENERAL_TLS_MIN_VERSION": ("TLSv1_2",),
+    "KUMA_API_SERVER_HTTPS_TLS_MIN_VERSION": ("TLSv1_2",),
+    "KUMA_DP_SERVER_TLS_MIN_VERSION": ("TLSv1_2",),
+}
+"""Variables of the original with the values that this control plane always has: they may be given, no others."""
 _OTHERS = ("KUMA_CONTROL_PLANE_", "KUMA_DATAPLANE_", "KUMA_DP_ENVOY_")
 """Variables of kuma-dp, which may stand in the same environment."""
 
@@ -258,7 +292,7 @@ def load(file: Path | None = None, environment: Mapping[str, str] = os.environ) 
     data = _read(file) if file else {}
     names: dict[tuple[str, ...], str] = {}
     known = dict(variables())
-    for variable, value in environment.items():
+    for variable, value in _meant(environment).items():
         if variable in known:
             _set(data, known[variable], _listed(value) if known[variable][-1] in _LISTS else value)
             names[known[variable]] = variable
@@ -274,18 +308,34 @@ def load(file: Path | None = None, environment: Mapping[str, str] = os.environ) 
     return settings
 
 
+_DURATIONS = ("delay", "patience", "absence", "timeout")
+"""Last words of the settings that are durations."""
+
+
+def _meant(environment: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment with the original's names replaced by ours, and without what goes without saying."""
+    found: dict[str, str] = {}
+    for variable, value in environment.items():
+        if variable in FIXED:
+            if value not in FIXED[variable]:
+                only = " or ".join(f'"{possible}"' for possible in FIXED[variable])
+                raise Misconfigured(f'{variable} cannot be "{value}" here, only {only}')
+            continue
+        name = _ALIASES.get(variable, variable)
+        if found.get(name, value) != value or (name != variable and environment.get(name, value) != value):
+            raise Misconfigured(f"{variable} and {name} differ, but all servers have one certificate")
+        found[name] = value
+    return found
+
+
 def _check(settings: Settings) -> None:
-    server = settings.xds_server
-    for name, text in (
-        ("dataplaneDeregistrationDelay", server.dataplane_deregistration_delay),
-        ("transitionPatience", server.transition_patience),
-        ("transitionAbsence", server.transition_absence),
-        ("sendTimeout", server.send_timeout),
-    ):
-        try:
-            durations.parse_duration(text)
-        except ValueError as error:
-            raise Misconfigured(f"xdsServer.{name} {error}") from None
+    for _, path in variables():
+        if path[-1].endswith(_DURATIONS):
+            text = functools.reduce(getattr, path, settings)
+            try:
+                durations.parse_duration(str(text))
+            except ValueError as error:
+                raise Misconfigured(f"{'.'.join(map(to_camel, path))} {error}") from None
     general = settings.general
     given = (general.tls_cert_file, general.tls_key_file, general.tls_ca_file)
     if any(given) and not all(given):

@@ -1,7 +1,9 @@
 """The REST API as its clients use it, over a real store."""
 
+import json
 import re
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from kuma.base.clock import SystemClock
 from kuma.pki.mesh_rules import MeshRules
 from kuma.pki.secret_rules import SecretRules
 from kuma.pki.user_tokens import UserTokens
-from kuma.resources import kinds
+from kuma.resources import codec, kinds
 from kuma.store.manager import ResourceManager
 from kuma.store.sqlite import open_sqlite
 
@@ -40,17 +42,17 @@ class Api:
     """A client of the application; `peer` is where it seems to call from."""
 
     def __init__(self, app: Any) -> None:
-        self._app = app
+        self.app = app
 
     async def __call__(self, method: str, path: str, peer: str = "127.0.0.1", **more: Any) -> httpx.Response:
-        transport = httpx.ASGITransport(self._app, client=(peer, 4711), raise_app_exceptions=False)
+        transport = httpx.ASGITransport(self.app, client=(peer, 4711), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost:5681") as client:
             return await client.request(method, path, **more)
 
     async def put(self, body: Mapping[str, Any]) -> httpx.Response:
         kind = kinds.by_name(body["type"])
         mesh = f"/meshes/{body['mesh']}" if kind.in_mesh else ""
-        return await self("PUT", f"{mesh}/{kind.path}/{body['name']}", json=body)
+        return await self("PUT", f"{mesh}/{kind.path}/{body['name']}", content=json.dumps(body), headers=JSON)
 
 
 async def issue(mesh: str, name: str, *_: Any) -> str:
@@ -201,6 +203,38 @@ async def test_bodies_that_cannot_be_taken(api: Api, content: bytes, status: int
     assert text in answer.json()["detail"]
 
 
+LABELS = {
+    "team": {"": "a"},
+    "half": {"\ud800": "x"},
+    "value": {"x": "\ud800"},
+    "space": {"x": "a b"},
+    "long": {"x": "a" * 64},
+    "dash": {"x-": "a"},
+    "prefix": {"A/x": "a"},
+    "slashes": {"a/b/c": "a"},
+    "many": {f"l{i}": "" for i in range(101)},
+}
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=list(LABELS))
+async def test_labels_have_the_syntax_of_kubernetes(api: Api, labels: dict[str, str]) -> None:
+    answer = await api.put({**DATAPLANE, "labels": labels})
+    assert answer.status_code == 400
+    assert (await api("GET", "/dataplanes")).json()["total"] == 0
+
+
+async def test_labels_that_are_as_they_should_be(api: Api) -> None:
+    labels = {"kuma.io/origin": "zone", "team": "", "A.b_c-d": "X.1", f"{'a' * 63}.{'b' * 63}/{'c' * 63}": "d" * 63}
+    assert (await api.put({**DATAPLANE, "labels": labels})).status_code == 201
+    assert (await api("GET", "/dataplanes")).json()["items"][0]["labels"] == labels
+
+
+async def test_what_was_stored_before_labels_had_rules_is_listed(api: Api, manager: ResourceManager) -> None:
+    resource = codec.parse(DATAPLANE)
+    await manager.put(replace(resource, labels={"x": "\ud800"}))
+    assert (await api("GET", "/dataplanes")).json()["items"][0]["labels"] == {"x": "?"}
+
+
 async def test_a_body_that_does_not_say_how_long_it_is(api: Api) -> None:
     async def endless() -> AsyncIterator[bytes]:
         for _ in range(100):
@@ -313,7 +347,13 @@ async def test_a_remote_caller_gets_nothing(api: Api, method: str, path: str) ->
     "headers",
     [
         {"x-forwarded-for": "10.0.0.9"},
+        {"X-Forwarded-Proto": "http"},
+        {"Forwarded": "for=10.0.0.9"},
+        {"via": "1.1 proxy"},
+        {"x-real-ip": "127.0.0.1"},
+        {"x-envoy-expected-rq-timeout-ms": "15000"},
         {"host": "evil.example"},
+        {"host": "[::2]:5681"},
         {"origin": "http://evil.example"},
         {"sec-fetch-site": "cross-site"},
     ],

@@ -14,7 +14,7 @@ from kuma.base.errors import InvalidResource, Unauthenticated
 from kuma.pki import pem, tokens
 from kuma.pki.authority import AuthorityUnusable
 from kuma.resources import codec, durations, kinds
-from tests.api.test_api import Api, api, manager  # noqa: F401 - fixtures
+from tests.api.test_api import DATAPLANE, MESH, Api, api, manager  # noqa: F401 - fixtures
 
 WORDS = st.sampled_from(
     ["type", "name", "mesh", "mtls", "backends", "enabledBackend", "conf", "caCert", "RSAbits", "expiration", "spec",
@@ -22,8 +22,11 @@ WORDS = st.sampled_from(
      "Mesh", "Dataplane", "Secret", "TrafficPermission", "MeshTrafficPermission", "builtin", "provided", "default"]
 )  # fmt: skip
 LEAVES = WORDS | st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+TEXTS = st.text(st.characters(codec=None), max_size=5)
+"""Such with halves of surrogate pairs, too."""
 VALUES = st.recursive(
-    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS | st.text(max_size=5), inner, max_size=4)
+    LEAVES | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS | TEXTS, inner, max_size=4),
 )
 DOCUMENTS = st.dictionaries(WORDS, VALUES, max_size=6)
 CERTIFICATE = (Path(__file__).parents[1] / "pki" / "reference-chain.pem").read_bytes()
@@ -81,3 +84,23 @@ async def test_no_body_gives_a_500(api: Api, kind: kinds.Kind, document: Any) ->
         content = json.dumps(body).encode()
         answer = await api("PUT", path, content=content, headers={"content-type": "application/json"})
         assert answer.status_code in (200, 201, 400), (body, answer.text)
+    assert (await api("GET", path.rpartition("/")[0])).status_code == 200
+
+
+@settings(max_examples=90, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.dictionaries(TEXTS | st.sampled_from(["kuma.io/x", "a/b/c", "A" * 64, "x-"]), TEXTS, min_size=1, max_size=3))
+async def test_no_label_spoils_a_list(api: Api, labels: dict[str, str]) -> None:  # noqa: F811
+    for body in (MESH, DATAPLANE):
+        assert (await api.put({**body, "labels": labels})).status_code in (200, 201, 400)
+    for path in ("/meshes", "/dataplanes"):
+        assert (await api("GET", path)).status_code == 200
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.sampled_from(["/tokens/user", "/tokens/dataplane"]), VALUES, VALUES)
+async def test_no_request_for_a_token_gives_a_500(api: Api, path: str, name: Any, more: Any) -> None:  # noqa: F811
+    field = "tags" if path.endswith("dataplane") else "groups"
+    mesh = {"mesh": "default"} if field == "tags" else {}
+    body = {"name": name, "validFor": "1h", field: more, **mesh}
+    answer = await api("POST", path, content=json.dumps(body).encode())
+    assert answer.status_code in (200, 400, 404), answer.text

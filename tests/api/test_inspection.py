@@ -2,10 +2,13 @@
 
 import json
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
+import jwt
 import pytest
 
 from kuma import assembly
@@ -99,6 +102,21 @@ async def test_a_mesh_permission_is_attached_to_the_dataplane(cp: Running, get: 
     assert (await get("/meshes/default/traffic-permissions/allow-all/dataplanes"))["total"] == 1  # db alone
 
 
+async def test_a_mesh_permission_in_shadow_is_shown_and_changes_nothing(cp: Running, get: Client) -> None:
+    wanted = "/meshes/default/dataplanes/web-01/_config"
+    before = await get(wanted)
+    await cp.apply(
+        "{type: MeshTrafficPermission, mesh: default, name: m, labels: {kuma.io/effect: shadow}, "
+        "spec: {targetRef: {kind: Mesh}, from: [{targetRef: {kind: Mesh}, default: {action: Deny}}]}}"
+    )
+    assert (await get("/meshes/default/meshtrafficpermissions/m/dataplanes"))["total"] == 2
+    whole, inbound = (await get("/meshes/default/dataplanes/web-01/policies"))["items"]
+    (shown,) = whole["matchedPolicies"]["MeshTrafficPermission"]
+    assert shown["labels"] == {"kuma.io/effect": "shadow"}
+    assert "TrafficPermission" in inbound["matchedPolicies"]
+    assert await get(wanted) == before
+
+
 async def test_the_configuration_of_a_proxy_holds_no_key(cp: Running, get: Client) -> None:
     found = await get.http.get("/meshes/default/dataplanes/web-01/_config")
     kinds = [config["@type"].rpartition(".")[2] for config in found.json()["configs"]]
@@ -124,7 +142,12 @@ async def test_every_certificate_and_change_is_on_record(cp: Running, get: Clien
     await get.http.put(
         "/meshes/default/secrets/s", json={"type": "Secret", "mesh": "default", "name": "s", "data": "eA=="}
     )
-    await get.http.post("/tokens/user", json={"name": "john", "validFor": "1h"})
+    token = (await get.http.post("/tokens/user", json={"name": "john", "validFor": "1h"})).text
+    await get.http.get("/meshes/default/secrets/s")
+    await get.http.get("/secrets")
+    assert (await get.http.get("/meshes", headers={"authorization": "Bearer x"})).status_code == 401
+    assert (await get.http.get("/secrets", headers={"authorization": f"Bearer {token}"})).status_code == 403
+    assert (await (await cp.proxy(WEB, "x")).failure()).code == grpc.StatusCode.UNAUTHENTICATED
     text = (tmp_path / "audit.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]
     (issued,) = [line for line in lines if line.get("serial") == used["serial"]]
@@ -133,7 +156,15 @@ async def test_every_certificate_and_change_is_on_record(cp: Running, get: Clien
     created = {(line["actor"], line["type"], line["name"]) for line in lines if line["event"] == "resource created"}
     assert ("mesh-system:admin/mesh-system:admin,mesh-system:authenticated", "Secret", "s") in created
     assert ("proxy default.web-01", "Dataplane", "web-01") in created
-    assert [line["name"] for line in lines if line["event"] == "token issued"] == ["john"]
+    (of_john,) = [line for line in lines if line["event"] == "token issued"]
+    claims = jwt.decode(token, options={"verify_signature": False})
+    assert (of_john["name"], of_john["jti"], of_john["kid"]) == ("john", claims["jti"], "1")
+    assert datetime.fromisoformat(of_john["expires"]).timestamp() == claims["exp"]
+    assert [line["name"] for line in lines if line["event"] == "secret read"] == ["s", ""]
+    refused = [(line["server"], line.get("status"), line["address"]) for line in lines if line["event"] == "refused"]
+    assert refused[:2] == [("API", 401, "127.0.0.1"), ("API", 403, "127.0.0.1")]
+    assert refused[2][0] == "discovery"
+    assert token not in text
     assert "PRIVATE KEY" not in text
     assert "eA==" not in text
     assert oct((tmp_path / "audit.jsonl").stat().st_mode)[-3:] == "600"

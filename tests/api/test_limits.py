@@ -58,7 +58,7 @@ async def test_a_head_that_does_not_end_is_cut_off(tmp_path: Path) -> None:
         reader, writer = await asyncio.open_connection("localhost", await cp.parts.api[assembly.HTTP].port())
         writer.write(b"GET / HTTP/1.1\r\nhost: localhost\r\nx: " + b"y" * 100_000)
         await writer.drain()
-        assert b"400" in await reader.readline()
+        assert b"431" in await reader.readline()
         writer.close()
 
 

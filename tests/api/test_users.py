@@ -9,6 +9,7 @@ import pytest
 
 from kuma.api.callers import Access, Grant
 from kuma.base.clock import SystemClock
+from kuma.base.errors import Unauthenticated
 from kuma.pki import tokens
 from kuma.pki.mesh_rules import MeshRules
 from kuma.pki.user_tokens import ADMIN_TOKEN, UserTokens
@@ -124,6 +125,72 @@ async def test_a_dataplane_token_is_no_user_token(api: Api, manager: ResourceMan
     secrets = {s.name: s for s in (await manager.list("Secret", "default")).items}
     token = tokens.issue_token("default", secrets, name="web-01", valid_for=HOUR, now=SystemClock().now())
     assert (await api("GET", "/meshes", headers=bearer(token))).status_code == 401
+
+
+async def test_a_token_of_one_kind_is_none_of_another_even_under_the_same_key(manager: ResourceManager) -> None:
+    users, now = UserTokens(manager.store, SystemClock()), SystemClock().now()
+    key = (await manager.get(kinds.GLOBAL_SECRET.key("user-token-signing-key-1"))).spec
+    name = tokens.signing_key_name("default")
+    secrets = {name: Resource(kinds.SECRET.key(name, "default"), key)}
+    for made in (
+        tokens.issue_token("default", secrets, name="mesh-system:admin", valid_for=HOUR, now=now),
+        tokens.issue_token("default", secrets, valid_for=HOUR, now=now),
+    ):
+        assert tokens.verify_token(made, "default", secrets, now).mesh == "default"
+        with pytest.raises(Unauthenticated, match="none of a user"):
+            await users.verify(made)
+    for groups in ([], ["team"]):
+        with pytest.raises(Unauthenticated, match="none of a dataplane"):
+            tokens.verify_token(await users.issue("web-01", groups, HOUR), "default", secrets, now)
+
+
+ADMIN_KEY = kinds.GLOBAL_SECRET.key(ADMIN_TOKEN)
+
+
+async def admin_token(manager: ResourceManager) -> str:
+    data: bytes = (await manager.get(ADMIN_KEY)).spec.data
+    return data.decode()
+
+
+async def test_deleting_all_signing_keys_locks_nobody_out_for_good(api: Api, manager: ResourceManager) -> None:
+    users, old = UserTokens(manager.store, SystemClock()), await admin_token(manager)
+    await manager.delete(kinds.GLOBAL_SECRET.key("user-token-signing-key-1"))
+    answer = await api("POST", "/tokens/user", json={"name": "x", "validFor": "1h"})
+    assert (answer.status_code, answer.json()["title"]) == (404, "Signing Key not found")
+    assert answer.json()["detail"] == (
+        'there is no signing key with KID 1. GlobalSecret of name "user-token-signing-key-1" is not found. '
+        "If signing key was rotated, regenerate the token"
+    )
+    await users.ensure(admin_token=True)
+    fresh = await admin_token(manager)
+    assert fresh != old
+    assert "mesh-system:admin" in (await users.verify(fresh)).groups
+    await users.ensure(admin_token=True)
+    assert await admin_token(manager) == fresh  # one that holds stays
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"a.b.c", b"\xff"])
+async def test_a_token_of_the_administrator_that_does_not_hold_is_replaced(
+    manager: ResourceManager, data: bytes
+) -> None:
+    users = UserTokens(manager.store, SystemClock())
+    await manager.put(Resource(ADMIN_KEY, SecretSpec(data=data)))
+    await users.ensure(admin_token=False)
+    assert (await manager.get(ADMIN_KEY)).spec.data == data
+    await users.ensure(admin_token=True)
+    assert (await users.verify(await admin_token(manager))).name == "mesh-system:admin"
+    await manager.delete(ADMIN_KEY)
+    await users.ensure(admin_token=True)
+    assert (await users.verify(await admin_token(manager))).name == "mesh-system:admin"
+
+
+async def test_a_key_that_cannot_sign_is_no_fault_of_the_caller(api: Api, manager: ResourceManager) -> None:
+    await manager.put(Resource(kinds.GLOBAL_SECRET.key("user-token-signing-key-2"), SecretSpec(data=b"no key")))
+    answer = await api("POST", "/tokens/user", json={"name": "x", "validFor": "1h"})
+    assert answer.status_code == 503
+    assert 'Secret "user-token-signing-key-2"' in answer.json()["detail"]
+    await UserTokens(manager.store, SystemClock()).ensure(admin_token=True)
+    assert (await api("POST", "/tokens/user", json={"name": "x", "validFor": "1h"})).status_code == 200
 
 
 async def test_a_token_ends(manager: ResourceManager) -> None:

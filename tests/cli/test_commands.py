@@ -469,6 +469,9 @@ def test_signing_keys(mesh: DemoMesh) -> None:
     refused(run(mesh, "generate", "public-key", "--signing-key-path", "nowhere"), "cannot read nowhere")
 
 
+ENVOY_ADMIN_CA = "envoy-admin-ca"
+
+
 def test_everything_can_be_exported_and_applied_to_another_control_plane(mesh: DemoMesh, tmp_path: Path) -> None:
     run(mesh, "apply", "-f", "-", stdin=MESH_AND_PERMISSION)
     ca = cas.root(tmp_path, "inline")
@@ -478,6 +481,7 @@ def test_everything_can_be_exported_and_applied_to_another_control_plane(mesh: D
     assert "PRIVATE KEY" not in run(mesh, "get", "mesh", "inline", "-o", "yaml").stdout
     done = run(mesh, "export", "--profile", "all")
     assert done.returncode == 0, done.stderr
+    assert ENVOY_ADMIN_CA not in done.stdout
     (mesh.home / "export.yaml").write_text(done.stdout)
     with Processes(tmp_path) as processes:
         other = DemoMesh(tmp_path, processes)
@@ -492,7 +496,17 @@ def test_everything_can_be_exported_and_applied_to_another_control_plane(mesh: D
 
 def _content(mesh: DemoMesh, *arguments: str) -> list[dict[str, object]]:
     items = json.loads(run(mesh, "get", *arguments, "-o", "json").stdout)["items"]
-    return [{k: v for k, v in item.items() if not k.endswith("Time")} for item in items]
+    shown = (item for item in items if item["name"] != ENVOY_ADMIN_CA)
+    return [{k: v for k, v in item.items() if not k.endswith("Time")} for item in shown]
+
+
+def test_a_backup_of_a_control_plane_that_runs(mesh: DemoMesh) -> None:
+    run(mesh, "apply", "-f", "-", stdin=MESH_AND_PERMISSION)
+    done = run(mesh, "backup", "copy.db", program="kuma-cp")
+    assert done.returncode == 0, done.stderr
+    assert (mesh.home / "copy.db").stat().st_mode & 0o777 == 0o600
+    refused(run(mesh, "backup", "copy.db", program="kuma-cp"), "give the backup another name")
+    refused(run(mesh, "restore", "copy.db", program="kuma-cp"), "another control plane uses")
 
 
 def test_inspection_of_what_has_no_proxy(mesh: DemoMesh) -> None:

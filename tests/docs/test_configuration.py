@@ -19,6 +19,18 @@ are refused.
 """
 
 
+FIXED = """
+## Variables of the original that go without saying
+
+They may be set, to the one value that this control plane has; other values are refused. The original's
+`KUMA_API_SERVER_HTTPS_TLS_CERT_FILE`, `KUMA_DP_SERVER_TLS_CERT_FILE` and their `…_KEY_FILE` set `general.tlsCertFile`
+and `general.tlsKeyFile`.
+
+| In the environment | Value |
+|---|---|
+"""
+
+
 def table() -> str:
     rows = []
     for variable, path in config.variables():
@@ -29,7 +41,10 @@ def table() -> str:
         default = "" if info.default in (None, ()) else f"`{info.default}`"
         name = ".".join(to_camel(part) for part in path)
         rows.append(f"| `{name}` | `{variable}` | {default} | {info.description} |\n")
-    return HEAD + "".join(rows)
+    fixed = "".join(
+        f"| `{name}` | {' or '.join(f'`{v}`' for v in values)} |\n" for name, values in config.FIXED.items()
+    )
+    return HEAD + "".join(rows) + FIXED + fixed
 
 
 def test_every_setting_is_described(request: pytest.FixtureRequest) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 SAMPLE = """
@@ -20,8 +20,8 @@ keyUsage=keyCertSign
 class Ca:
     """A CA certificate (or chain) and its key, in PEM."""
 
-    cert: str
-    key: str
+    cert: str = field(repr=False)
+    key: str = field(repr=False)
 
 
 def openssl(directory: Path, *arguments: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -118,8 +119,10 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(directory: Path, clock: Clock | None = None, **sections: Any) -> AsyncIterator[Running]:
-    """A control plane over the store in `directory`, until the end of the block."""
+async def running(
+    directory: Path, clock: Clock | None = None, without: str = "", **sections: Any
+) -> AsyncIterator[Running]:
+    """A control plane over the store in `directory`, until the end of the block; `without` one of its parts."""
     ports: dict[str, Any] = {
         "general": {"work_dir": directory},
         "api_server": {"http": {"port": 0}, "https": {"port": 0}},
@@ -132,6 +135,7 @@ async def running(directory: Path, clock: Clock | None = None, **sections: Any) 
     store = await open_sqlite(settings.database, chosen)
     audit = AuditFile(settings.audit_file, chosen)
     parts = assembly.build(settings, store, chosen, audit)
+    parts = replace(parts, components=tuple(part for part in parts.components if part[0] != without))
     await assembly.prepare(settings, parts)
     task = aio.spawn(parts.run(), name="control plane")
     found = Running(parts, chosen, (directory / "ca.crt").read_bytes())

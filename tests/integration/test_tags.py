@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from demo.processes import free_ports
 from tests.fakes.control_plane import MTLS, Running, running
 from tests.integration.sidecars import Sidecars, sidecars, until
 
@@ -81,3 +82,22 @@ async def test_another_tag_of_a_caller_counts_on_open_connections(cp: Running, m
         return await web.call("backend") == 403
 
     await until("web is refused", refused, seconds=5)
+
+
+async def test_a_service_that_a_caller_gets_counts_on_open_connections(cp: Running, mesh: Sidecars) -> None:
+    deny_api = "{targetRef: {kind: MeshService, name: api}, default: {action: Deny}}"
+    await cp.apply(MTLS, permission(MESH_ALLOW, deny_api))
+    await mesh.start("backend")
+    web = await mesh.start("web", calls=("backend",))
+    assert await until("web reaches backend", lambda: web.call("backend")) == 200
+    stored = cp.parts.views.view("default").dataplanes["web-01"]
+    inbound = stored.spec.net.inbound[0]
+    (port,) = free_ports(1)
+    api = inbound.model_copy(update={"port": port, "tags": {**inbound.tags, "kuma.io/service": "api"}})
+    networking = stored.spec.net.model_copy(update={"inbound": (inbound, api)})
+    await cp.apply_resource(stored.with_spec(stored.spec.model_copy(update={"networking": networking})))
+
+    async def refused() -> bool:
+        return await web.call("backend") == 403
+
+    await until("web is refused, being api as well", refused, seconds=10)

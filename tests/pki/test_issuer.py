@@ -136,7 +136,7 @@ class Willful:
     def __init__(self, inner: Authority) -> None:
         self._inner = inner
         self.name, self.fingerprint = inner.name, inner.fingerprint
-        self.roots_pem, self.not_after = inner.roots_pem, inner.not_after
+        self.roots_pem, self.not_before, self.not_after = inner.roots_pem, inner.not_before, inner.not_after
 
     async def sign(self, request: SignRequest) -> SignedLeaf:
         other = SignRequest(request.public_key, ("spiffe://default/admin",), request.not_before, request.not_after)
@@ -146,6 +146,18 @@ class Willful:
 async def test_a_leaf_with_other_names_is_not_released(authority: Authority) -> None:
     with pytest.raises(IssueFailed, match="signed another names than asked for"):
         await Issuer(SystemClock()).issue(Willful(authority), URIS, MONTH)
+
+
+class Breaking(Willful):
+    """An authority that fails in a way that nobody has thought of."""
+
+    async def sign(self, request: SignRequest) -> SignedLeaf:
+        raise ZeroDivisionError("by surprise")
+
+
+async def test_any_failure_of_an_authority_is_a_certificate_that_is_not_issued(authority: Authority) -> None:
+    with pytest.raises(IssueFailed, match="did not sign: by surprise"):
+        await Issuer(SystemClock()).issue(Breaking(authority), URIS, MONTH)
 
 
 async def test_a_key_is_never_shown(pair: CaPair) -> None:

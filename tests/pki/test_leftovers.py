@@ -36,6 +36,25 @@ async def test_they_go_when_nothing_live_depends_on_them(tmp_path: Path) -> None
             await cp.parts.views.until(lambda: authorities(cp) == {"ca-2"})
 
 
+async def test_they_go_from_a_mesh_that_never_had_mutual_tls(tmp_path: Path) -> None:
+    off = MTLS.replace("enabledBackend: ca-1, ", "")
+    async with running(tmp_path) as cp:
+        await cp.apply(off)
+        first = pair(cp)
+        assert len(first) == 2
+        await cp.apply("{type: Mesh, name: default}")
+        async with asyncio.timeout(10):
+            await cp.parts.views.until(lambda: not authorities(cp))
+        await cp.apply(off)
+        assert len(pair(cp)) == 2
+        assert not pair(cp) & first
+
+
+def pair(cp: Running) -> set[bytes]:
+    secrets = cp.parts.views.view("default").secrets
+    return {secret.spec.data for name, secret in secrets.items() if ".ca-builtin-" in name}
+
+
 async def test_an_edit_that_the_transition_has_not_seen_yet_removes_nothing(tmp_path: Path) -> None:
     async with running(tmp_path) as cp:
         await cp.apply(MTLS)

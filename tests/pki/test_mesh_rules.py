@@ -158,3 +158,11 @@ async def test_a_roots_certificate_is_replaced_by_a_ca_only(manager: ResourceMan
         with pytest.raises(InvalidResource, match='would break mTLS backend "ca-1"'):
             await manager.put(made(*extensions))
     await manager.put(made("basicConstraints=CA:TRUE", "keyUsage=keyCertSign"))
+
+
+async def test_a_root_that_ends_before_its_leaves_is_warned_of(manager: ResourceManager) -> None:
+    def warned(warnings: tuple[str, ...]) -> bool:
+        return any("caCert.expiration: the root ends before the certificates" in warning for warning in warnings)
+
+    assert warned((await manager.put(mesh("ca-1", conf="{caCert: {expiration: 10d}}"))).warnings)
+    assert not warned((await manager.put(mesh("ca-2", conf="{caCert: {expiration: 31d}}"))).warnings)

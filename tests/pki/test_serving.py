@@ -38,3 +38,13 @@ def test_half_a_ca_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "ca.key").unlink()
     with pytest.raises(Misconfigured, match=r"only one of ca\.crt and ca\.key"):
         serving.ensure(tmp_path, ("localhost",), datetime.now(UTC))
+
+
+def test_keys_that_others_could_read_are_theirs_no_more(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    serving.ensure(tmp_path, ["localhost"], now)
+    for name in ("ca.key", "tls.key"):
+        (tmp_path / name).chmod(0o644)
+    serving.ensure(tmp_path, ["localhost"], now)
+    for name in ("ca.key", "tls.key"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o600

@@ -11,7 +11,7 @@ from typing import Any
 import jwt
 import pytest
 
-from kuma.base.errors import AccessDenied, InvalidResource, Unauthenticated
+from kuma.base.errors import AccessDenied, NoSigningKey, Unauthenticated
 from kuma.pki import tokens
 from kuma.resources import codec
 from kuma.resources.dataplane import DataplaneSpec
@@ -53,7 +53,7 @@ def test_the_newest_key_signs_and_all_verify(secrets: Any) -> None:
 
 
 def test_a_mesh_without_a_key_issues_nothing() -> None:
-    with pytest.raises(InvalidResource, match="dataplane-token-signing-key-default-1"):
+    with pytest.raises(NoSigningKey, match="dataplane-token-signing-key-default-1"):
         issue({})
 
 
@@ -81,7 +81,9 @@ CLAIMS = {"Name": "", "Mesh": "default", "Tags": {}, "exp": 4102444800, "nbf": 0
 
 
 def test_other_algorithms_are_not_accepted(secrets: Any) -> None:
-    public = tokens.keyring("default", secrets)._key(1).public_key()
+    key = tokens.keyring("default", secrets)._key(1)
+    assert key is not None
+    public = key.public_key()
     from cryptography.hazmat.primitives import serialization
 
     pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -102,17 +104,31 @@ def test_nonsense_is_no_token(secrets: Any, token: str) -> None:
 @pytest.mark.parametrize("kid", [None, "", "0", "01", "../1", "99999999999", "3"])
 def test_a_key_is_looked_up_by_its_number_only(secrets: Any, kid: Any) -> None:
     key = tokens.keyring("default", secrets)._key(1)
+    assert key is not None
     token = jwt.encode(CLAIMS, key, algorithm="RS256", headers={"kid": kid} if kid is not None else None)
     with pytest.raises(Unauthenticated):
         tokens.verify_token(token, "default", secrets, NOW)
 
 
 @pytest.mark.parametrize(
-    "change", [{"exp": None}, {"exp": "soon"}, {"Tags": []}, {"Tags": {"a": "b"}}, {"Name": 7}, {"nbf": "x"}]
+    "change",
+    [
+        {"Groups": None},
+        {"Groups": []},
+        {"Zone": "east"},
+        {"Scope": []},
+        {"exp": None},
+        {"exp": "soon"},
+        {"Tags": []},
+        {"Tags": {"a": "b"}},
+        {"Name": 7},
+        {"nbf": "x"},
+    ],
 )
 def test_malformed_claims_do_not_hold(secrets: Any, change: dict[str, Any]) -> None:
     key = tokens.keyring("default", secrets)._key(1)
-    claims = {name: value for name, value in {**CLAIMS, **change}.items() if value is not None}
+    assert key is not None
+    claims = {name: value for name, value in {**CLAIMS, **change}.items() if value is not None or name == "Groups"}
     token = jwt.encode(claims, key, algorithm="RS256", headers={"kid": "1"})
     with pytest.raises(Unauthenticated):
         tokens.verify_token(token, "default", secrets, NOW)

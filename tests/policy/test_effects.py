@@ -61,3 +61,13 @@ async def test_the_first_mesh_permission_of_an_inbound_is_warned_of(manager: Res
         f"spec: {{targetRef: {{kind: MeshSubset, tags: {{kuma.io/service: db}}}}, from: [{item}]}}}}",
     )
     assert warning.startswith('service "db": this permission decides in place of "allow-all"')
+
+
+async def test_one_in_shadow_takes_nothing_away_and_says_so(manager: ResourceManager) -> None:
+    item = "{targetRef: {kind: Mesh}, default: {action: Deny}}"
+    (warning,) = await warnings(
+        manager,
+        "{type: MeshTrafficPermission, mesh: default, name: m, labels: {kuma.io/effect: shadow}, "
+        f"spec: {{targetRef: {{kind: Mesh}}, from: [{item}]}}}}",
+    )
+    assert warning == "the label kuma.io/effect: shadow keeps it from any effect: it is stored and shown only"

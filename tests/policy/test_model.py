@@ -1,13 +1,15 @@
 """The permission matcher against a slow and obvious model, written from the rules."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kuma.policy import permissions
-from kuma.policy.permissions import Permission
-from kuma.resources import kinds
+from kuma.policy.permissions import Admission, MeshPermission, Permission, Principal
+from kuma.resources import codec, kinds
+from kuma.resources.mesh_traffic_permission import TargetRef
 from kuma.resources.resource import Resource
 from kuma.resources.traffic_permission import Selector, TrafficPermissionSpec
 
@@ -52,3 +54,80 @@ def winner(candidates: list[Permission], tags: dict[str, str]) -> str:
 @given(some_permissions(), TAGS)
 def test_the_winner_is_the_models(candidates: list[Permission], tags: dict[str, str]) -> None:
     assert permissions.admission(candidates, [], tags).permission == winner(candidates, tags)
+
+
+CALLERS = st.dictionaries(st.sampled_from(["kuma.io/service", "version", "env"]), st.sampled_from("abc"), min_size=1)
+ACTION = st.sampled_from(["Allow", "Deny", "AllowWithShadowDeny"])
+REFERENCE = st.one_of(
+    st.just({"kind": "Mesh"}),
+    st.builds(lambda tags: {"kind": "MeshSubset", "tags": tags}, TAGS),
+    st.builds(lambda name: {"kind": "MeshService", "name": name}, st.sampled_from("ab")),
+    st.builds(
+        lambda name, value: {"kind": "MeshServiceSubset", "name": name, "tags": {"version": value}},
+        st.sampled_from("ab"),
+        st.sampled_from("ab"),
+    ),
+)
+ITEM = st.builds(lambda ref, action: {"targetRef": ref, "default": {"action": action}}, REFERENCE, ACTION)
+
+
+@st.composite
+def some_mesh_permissions(draw: st.DrawFn) -> list[MeshPermission]:
+    names = draw(st.lists(st.sampled_from("xyz"), unique=True))
+    return [
+        codec.parse(
+            {
+                "type": "MeshTrafficPermission", "mesh": "default", "name": name,
+                "labels": draw(st.sampled_from([{}, {"kuma.io/effect": "shadow"}, {"kuma.io/effect": "real"}])),
+                "spec": {"targetRef": draw(REFERENCE), "from": draw(st.lists(ITEM, min_size=1, max_size=3))},
+            }
+        )
+        for name in names
+    ]  # fmt: skip
+
+
+def selects(reference: TargetRef, tags: dict[str, str]) -> bool:
+    if reference.kind in ("MeshService", "MeshServiceSubset") and tags.get("kuma.io/service") != reference.name:
+        return False
+    if reference.kind in ("MeshSubset", "MeshServiceSubset"):
+        return all(tags.get(name) == value for name, value in reference.tags.items())
+    return True
+
+
+def verdict(
+    legacy: list[Permission], mesh: list[MeshPermission], inbound: dict[str, str], caller: dict[str, str]
+) -> tuple[bool, bool]:
+    """Whether a caller is admitted, and whether its being so is counted as what a refusal would hit."""
+    deciding = [p for p in mesh if p.labels.get("kuma.io/effect") != "shadow" and selects(p.spec.target_ref, inbound)]
+    if deciding:
+        items = [item for p in deciding for item in p.spec.from_ if selects(item.target_ref, caller)]
+        actions = {item.default.action for item in items}
+        admitted = bool(actions) and "Deny" not in actions
+        return admitted, admitted and "AllowWithShadowDeny" in actions
+    name = winner(legacy, inbound)
+    sources = [source.match for p in legacy if p.name == name for source in p.spec.sources]
+    # `*` stands for any caller: not even the tag has to be there, as in the original.
+    return any(all(v in ("*", caller.get(k)) for k, v in source.items()) for source in sources), False
+
+
+def answer(admission: Admission, caller: dict[str, str]) -> tuple[bool, bool]:
+    """As Envoy evaluates it: a principal is whoever carries all of its tags."""
+
+    def among(principals: Iterable[Principal]) -> bool:
+        return any(set(principal.tags) <= set(caller.items()) for principal in principals)
+
+    admitted = among(admission.principals) and not among(admission.denied)
+    return admitted, admitted and among(admission.shadowed)
+
+
+@settings(max_examples=1000)
+@given(some_permissions(), some_mesh_permissions(), TAGS, CALLERS)
+def test_who_is_admitted_is_as_the_model_says(
+    legacy: list[Permission], mesh: list[MeshPermission], inbound: dict[str, str], caller: dict[str, str]
+) -> None:
+    found = permissions.admission(legacy, mesh, inbound)
+    assert answer(found, caller) == verdict(legacy, mesh, inbound, caller)
+    assert found == permissions.admission(legacy[::-1], mesh[::-1], inbound)
+    # What callers are told apart by is in their certificates.
+    needed = {name for p in (*found.principals, *found.denied, *found.shadowed) for name, _ in p.tags}
+    assert needed - {"kuma.io/service"} <= permissions.selected_source_tags(legacy, mesh)

@@ -72,9 +72,13 @@ def test_leaves_carry_the_tags_that_sources_are_selected_by() -> None:
     assert permissions.selected_source_tags(chosen, []) == {"version"}
 
 
-def mesh_permission(name: str, target: dict[str, Any], *items: tuple[str, dict[str, Any]]) -> MeshPermission:
+def mesh_permission(
+    name: str, target: dict[str, Any], *items: tuple[str, dict[str, Any]], labels: dict[str, str] | None = None
+) -> MeshPermission:
     spec = {"targetRef": target, "from": [{"targetRef": ref, "default": {"action": action}} for action, ref in items]}
-    document = {"type": "MeshTrafficPermission", "mesh": "default", "name": name, "spec": spec}
+    document = {
+        "type": "MeshTrafficPermission", "mesh": "default", "name": name, "labels": labels or {}, "spec": spec,
+    }  # fmt: skip
     return codec.parse(document)
 
 
@@ -105,6 +109,16 @@ def test_a_mesh_permission_takes_over_the_inbounds_that_it_targets(target: dict[
     assert found.principals == (Principal(((SERVICE, "b" if decides else "a"),)),)
 
 
+def test_a_mesh_permission_in_shadow_configures_nothing() -> None:
+    old = permission("old", {SERVICE: "web"}, {SERVICE: "a"})
+    item = ("Deny", subset(env="dev"))
+    shadow = mesh_permission("new", MESH, item, labels={"kuma.io/effect": "shadow"})
+    assert permissions.admission([old], [shadow], WEB_V1).permission == "old"
+    assert permissions.selected_source_tags([], [shadow]) == frozenset()
+    real = mesh_permission("new", MESH, item, labels={"kuma.io/effect": "other"})
+    assert permissions.admission([old], [real], WEB_V1).permission == "MeshTrafficPermission"
+
+
 def test_a_refusal_overrides_whoever_says_it() -> None:
     everybody = mesh_permission("a", {"kind": "MeshService", "name": "web"}, ("Allow", MESH))
     not_dev = mesh_permission("b", MESH, ("Deny", subset(env="dev")), ("AllowWithShadowDeny", subset(env="test")))
@@ -123,7 +137,21 @@ def test_a_refusal_overrides_whoever_says_it() -> None:
         ({"from": []}, "spec.targetRef.kind", "must be defined"),
         ({"targetRef": {"kind": "MeshGateway"}}, "spec.targetRef.kind", "value is not supported"),
         ({"targetRef": {"kind": "MeshService"}}, "spec.targetRef.name", "must be set with kind MeshService"),
-        ({"targetRef": {"kind": "Mesh", "name": "x"}}, "spec.targetRef.name", "must not be set with kind Mesh"),
+        (
+            {"targetRef": {"kind": "Mesh", "name": "x"}},
+            "spec.targetRef.name",
+            "using name with kind Mesh is not yet supported",
+        ),
+        (
+            {"targetRef": {"kind": "MeshSubset", "name": "x"}},
+            "spec.targetRef.name",
+            "must not be set with kind MeshSubset",
+        ),
+        (
+            {"targetRef": {"kind": "MeshServiceSubset", "name": "x", "tags": {SERVICE: "y"}}},
+            'spec.targetRef.tags["kuma.io/service"]',
+            "must not be set with kind MeshServiceSubset",
+        ),
         ({"targetRef": {"kind": "Mesh", "tags": {"a": "b"}}}, "spec.targetRef.tags", "must not be set with kind Mesh"),
         ({"targetRef": MESH, "from": [{"targetRef": MESH}]}, "spec.from[0].default.action", "must be defined"),
         (

@@ -1,11 +1,13 @@
 """The door through which everything is changed."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from kuma.base.clock import SystemClock
 from kuma.base.errors import InvalidResource, NotFound
@@ -111,3 +113,19 @@ async def test_a_writer_that_was_overtaken_looks_again(
     monkeypatch.setattr(manager, "find", slow)
     outcome = await manager.put(replace(MESH, labels={"by": "me"}))
     assert (outcome.resource.version, dict(outcome.resource.labels)) == (3, {"by": "me"})
+
+
+async def test_the_log_has_every_warning(manager: ResourceManager) -> None:
+    with capture_logs() as logs:
+        assert (await manager.put(MESH)).warnings == ("careful",)
+    expected = {"kind": "Mesh", "mesh": "", "name": "default", "warning": "careful", "log_level": "warning"}
+    assert logs == [{**expected, "event": "taken with a warning"}]
+
+
+async def test_many_writers_of_one_mesh_all_come_to_their_turn(manager: ResourceManager) -> None:
+    async def write(writer: int) -> None:
+        for number in range(5):
+            text = f"{{type: Mesh, name: default, labels: {{writer: w{writer}, number: n{number}}}}}"
+            await manager.put(codec.parse(next(codec.documents(text))))
+
+    await asyncio.gather(*(write(writer) for writer in range(16)))

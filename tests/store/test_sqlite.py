@@ -1,12 +1,21 @@
 """What is special about the embedded store: its files, its key, its one process."""
 
 import asyncio
+import base64
+import contextlib
+import itertools
 import os
+import re
+import shutil
+import signal
 import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from kuma.base import aio
 from kuma.base.clock import SystemClock
@@ -15,8 +24,10 @@ from kuma.resources import kinds
 from kuma.resources.mesh import MeshSpec
 from kuma.resources.resource import Resource
 from kuma.resources.secret import SecretSpec
-from kuma.store.protocol import Create
+from kuma.store.encryption import AesGcmSealer
+from kuma.store.protocol import Create, Delete
 from kuma.store.schema import metadata
+from kuma.store.sql import SEAL, SEALED, encode
 from kuma.store.sqlite import open_sqlite
 
 PRIVATE = b"-----BEGIN PRIVATE KEY-----"
@@ -140,7 +151,7 @@ async def test_secrets_are_sealed_anew_under_traffic(tmp_path: Path) -> None:
 
     tasks = [aio.spawn(read(), name="reader"), aio.spawn(write(), name="writer")]
     for _ in range(3):
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
         await store.rekey()
     stop.set()
     await asyncio.gather(*tasks)
@@ -166,6 +177,62 @@ async def _stored(path: Path) -> bytes:
     return found
 
 
+def openable(path: Path, key: bytes) -> set[str]:
+    """Names of Secrets of which some file still holds a form that `key` opens."""
+    names = [*(resource.key for resource in (MESH, SECRET, *FURTHER)), SEAL]
+    found, sealer = set(), AesGcmSealer([key])
+    for file in (path, path.with_name(path.name + "-wal")):
+        content = file.read_bytes() if file.exists() else b""
+        for at in (match.start() for match in re.finditer(b"\x01", content)):
+            for name, length in itertools.product(names, LENGTHS):
+                with contextlib.suppress(StoreCorrupt):
+                    sealer.open(name, content[at : at + length])
+                    found.add(name.name)
+    return found
+
+
+FURTHER = [Resource(kinds.SECRET.key(f"s{i}", "default"), SecretSpec(data=PRIVATE)) for i in range(3)]
+LENGTHS = sorted(
+    {len(encode(resource, AesGcmSealer([bytes(32)]))["spec"]) for resource in (SECRET, MESH)}
+    | {len(AesGcmSealer([bytes(32)]).seal(SEAL, SEALED))}
+)
+
+
+async def test_nothing_that_the_old_key_opens_is_left_in_any_file(tmp_path: Path) -> None:
+    path, key_file = tmp_path / "kuma.db", tmp_path / "kuma.db.key"
+    store = await open_sqlite(path, SystemClock())
+    await store.transact([Create(MESH), Create(SECRET, MESH.key), *(Create(found, MESH.key) for found in FURTHER)])
+    await store.transact([Delete(FURTHER[0].key)])
+    old = base64.b64decode(key_file.read_text())
+    assert openable(path, old) >= {"ca", "s1", "default", "seal"}
+    await store.rekey()
+    new = base64.b64decode(key_file.read_text())
+    assert openable(path, old) == set()
+    assert openable(path, new) == {"ca", "s1", "s2", "default", "seal"}
+    assert (await store.get(SECRET.key)).spec.data == PRIVATE
+    await store.close()
+    assert openable(path, old) == set()
+
+
+@pytest.mark.parametrize("point", ["before the rows", "after the rows", "after the scrub"])
+async def test_a_kill_while_sealing_anew_is_made_good_at_the_next_start(tmp_path: Path, point: str) -> None:
+    path, key_file = tmp_path / "kuma.db", tmp_path / "kuma.db.key"
+    store = await open_sqlite(path, SystemClock())
+    await store.transact([Create(MESH), Create(SECRET, MESH.key)])
+    await store.close()
+    old = base64.b64decode(key_file.read_text())
+    killed = subprocess.run([sys.executable, "-m", "tests.store.killed_rekey", str(path), point], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(key_file.read_text().split()) == 2
+    with capture_logs() as logs:
+        store = await open_sqlite(path, SystemClock())
+    assert any("the old key dropped" in line["event"] for line in logs)
+    assert len(key_file.read_text().split()) == 1
+    assert (await store.get(SECRET.key)).spec.data == PRIVATE
+    await store.close()
+    assert openable(path, old) == set()
+
+
 async def test_a_crash_while_sealing_anew_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The key file is written first, so that it opens what is stored, whichever of the two steps was the last."""
     store = await open_sqlite(tmp_path / "kuma.db", SystemClock())
@@ -183,4 +250,21 @@ async def test_a_crash_while_sealing_anew_loses_nothing(tmp_path: Path, monkeypa
     again = await open_sqlite(tmp_path / "kuma.db", SystemClock())
     assert [s.spec.data for s in (await again.list("Secret")).items] == [PRIVATE, PRIVATE]
     await again.rekey()
+    await again.close()
+
+
+async def test_files_that_others_could_read_are_theirs_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "kuma.db"
+    store = await open_sqlite(path, SystemClock())
+    await store.transact([Create(MESH)])
+    for end in ("", "-wal", "-shm"):
+        shutil.copy(path.with_name(path.name + end), tmp_path / f"copy.db{end}")
+    await store.close()
+    shutil.copy(tmp_path / "kuma.db.key", tmp_path / "copy.db.key")
+    (tmp_path / "copy.db.key").chmod(0o600)
+    for file in tmp_path.glob("copy.db*"):
+        file.chmod(0o666 if file.suffix != ".key" else 0o600)
+    again = await open_sqlite(tmp_path / "copy.db", SystemClock())
+    assert (await again.get(MESH.key)).name == "default"
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.glob("copy.db*")} == {0o600}
     await again.close()

@@ -90,3 +90,27 @@ async def test_a_proxy_that_does_not_read_is_reset_and_holds_nobody_up(tmp_path:
             await cp.disconnected(caller)
         web = await cp.proxy(caller)
         await web.until(lambda: web.certificate)
+
+
+async def test_streams_that_say_nothing_are_limited_for_each_address(tmp_path: Path) -> None:
+    async with running(tmp_path, xds_server={"port": 0, "pending_streams": 3}) as cp:
+        channel = await cp.channel()
+        open_stream: Any = channel.stream_stream
+        silent = [open_stream(METHOD)() for _ in range(3)]
+        await asyncio.sleep(0.1)
+        one_more = open_stream(METHOD)()
+        assert await one_more.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "3 streams from this address have sent no request" in await one_more.details()
+        for call in silent:
+            call.cancel()
+        await asyncio.sleep(0.1)
+        web = await cp.proxy(WEB)
+        await web.until(lambda: web.names(TypeUrl.CLUSTER))
+
+
+async def test_no_more_streams_than_there_may_be(tmp_path: Path) -> None:
+    async with running(tmp_path, xds_server={"port": 0, "concurrent_streams": 1}) as cp:
+        web = await cp.proxy(WEB)
+        await web.until(lambda: web.names(TypeUrl.CLUSTER))
+        assert (await (await cp.proxy(DB)).failure()).code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert web.connected

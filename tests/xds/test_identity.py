@@ -39,7 +39,7 @@ class Moody:
     def __init__(self, inner: Authority) -> None:
         self._inner = inner
         self.name, self.fingerprint = inner.name, inner.fingerprint
-        self.roots_pem, self.not_after = inner.roots_pem, inner.not_after
+        self.roots_pem, self.not_before, self.not_after = inner.roots_pem, inner.not_before, inner.not_after
         self.down = False
         self.asked = 0
 

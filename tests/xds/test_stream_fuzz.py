@@ -36,6 +36,21 @@ NAMES = st.lists(
 TYPES = st.sampled_from([*(t.value for t in TypeUrl), "", "type.googleapis.com/google.protobuf.Empty", "x"])
 
 
+NUMBERS = st.floats() | st.sampled_from([float("nan"), float("inf"), 9901.0])
+TEXTS = st.text(max_size=5) | st.sampled_from(
+    ["[" * 100_000, "NaN", '{"type": "Dataplane", "x": NaN}', "9901", "1e999"]
+)
+METADATA = st.dictionaries(
+    st.sampled_from(["dataplane.resource", "version", "kumaDp", "envoy", "dataplane.admin.port", "x"]),
+    st.recursive(
+        NUMBERS | TEXTS | st.booleans() | st.none(),
+        lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+        max_leaves=5,
+    ),
+    max_size=4,
+)
+
+
 @st.composite
 def requests(draw: Any) -> Any:
     request = discovery_pb2.DeltaDiscoveryRequest(
@@ -47,6 +62,7 @@ def requests(draw: Any) -> Any:
     )
     if draw(st.booleans()):
         request.node.CopyFrom(base_pb2.Node(id=draw(NODES)))
+        request.node.metadata.update(draw(METADATA))
     if draw(st.integers(0, 3)) == 0:
         request.error_detail.CopyFrom(status_pb2.Status(code=13, message=draw(st.text(max_size=10))))
     return request
@@ -102,6 +118,23 @@ async def test_any_requests_are_answered_or_end_their_stream(cp: Running, found:
     assert code in ENDS
     assert answers.count(b"PRIVATE KEY") % 2 == 0
     assert b"identity_cert:secret:other" not in answers or b"PRIVATE KEY" not in answers
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"x": float("nan")},
+        {"version": {"kumaDp": {"version": float("inf")}}},
+        {"dataplane.resource": "[" * 100_000},
+        {"dataplane.resource": '{"type": "Dataplane", "mesh": "default", "labels": {"x": "\\ud800"}}'},
+    ],
+    ids=["NaN", "infinity", "deep", "surrogate"],
+)
+async def test_metadata_that_are_no_json_are_refused(cp: Running, metadata: dict[str, Any]) -> None:
+    first = discovery_pb2.DeltaDiscoveryRequest(type_url=TypeUrl.CLUSTER, node=base_pb2.Node(id="default.web-01"))
+    first.node.metadata.update(metadata)
+    code, _ = await said(cp, [first.SerializeToString()], cp.token("web-01"))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
 
 
 @common

@@ -9,13 +9,17 @@ from typing import Any
 
 from fastapi import Request, Response
 
+from kuma.base import strict_json
 from kuma.base.errors import InvalidResource
 
 
 def json_answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """JSON as the original prints it: one space of indent and a final newline."""
+    """JSON as the original prints it: one space of indent and a final newline.
+
+    What no encoding can carry is shown as `?`: nothing that is stored may keep a whole list from being answered.
+    """
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    return Response(text, status, headers, media_type="application/json")
+    return Response(text.encode(errors="replace"), status, headers, media_type="application/json")
 
 
 class BodyTooLarge(Exception):
@@ -56,21 +60,12 @@ def parse_object(body: bytes) -> dict[str, Any]:
     """The JSON object in `body`.
 
     Raises:
-        InvalidResource: it is no JSON, no object, or says something twice.
+        InvalidResource: it is no object, or what `strict_json` refuses.
     """
     try:
-        found = json.loads(body, object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
+        found = strict_json.loads(body)
+    except ValueError as error:
         raise InvalidResource.of("", f"is not valid JSON: {error}") from None
     if not isinstance(found, dict):
         raise InvalidResource.of("", "has to be a JSON object")
-    return found
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f'"{twice}" is given twice')
     return found

@@ -14,6 +14,7 @@ from kuma.api import (
     control_plane,
     docs,
     errors,
+    hosts,
     insights,
     limits,
     overviews,
@@ -36,6 +37,7 @@ def create_app(context: ApiContext) -> FastAPI:
     authentication.install(app, context)
     errors.install(app, unknown_path=errors.PAGE_NOT_FOUND)
     limits.install(app, context.limits, context.clock)
+    hosts.install(app)
     # Before the generic routes: `dataplanes+insights` and `_overview` are no names of resources.
     app.include_router(overviews.routes(context))
     app.include_router(insights.routes(context))

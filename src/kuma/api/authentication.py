@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from kuma.api import callers, errors
 from kuma.api.callers import ANONYMOUS
 from kuma.api.context import ApiContext
-from kuma.base.audit import ACTOR
+from kuma.base.audit import ACTOR, Refusals
 from kuma.base.errors import KumaError
 
 _FOR_EVERYBODY = ("/",)
@@ -19,18 +19,27 @@ _FOR_EVERYBODY = ("/",)
 def install(app: FastAPI, context: ApiContext) -> None:
     """Have every request of `app` carry its caller; a credential that does not hold ends it."""
 
+    refusals = Refusals(context.audit, context.clock)
+
+    def recorded(request: Request, response: Response) -> Response:
+        if response.status_code in (401, 403):
+            address = request.client.host if request.client else ""
+            path = request.scope["path"][:300]
+            refusals.record(address, server="API", status=response.status_code, method=request.method, path=path)
+        return response
+
     async def authenticate(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:
         try:
             request.state.caller = (
                 ANONYMOUS
-                if request.url.path in _FOR_EVERYBODY
+                if request.scope["path"] in _FOR_EVERYBODY
                 else await callers.identify(
                     request, context.verify_token, localhost_is_admin=context.settings.localhost_is_admin
                 )
             )
         except KumaError as error:
-            return errors.answer(error, "Request failed")
+            return recorded(request, errors.answer(error, "Request failed"))
         ACTOR.set(str(request.state.caller))
-        return await proceed(request)
+        return recorded(request, await proceed(request))
 
     app.middleware("http")(authenticate)

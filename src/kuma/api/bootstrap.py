@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import base64
-import json
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from kuma.api import errors, limits, withdrawal
+from kuma.api import errors, hosts, limits, withdrawal
 from kuma.api.answers import BodyTooLarge, BodyTooSlow, json_answer, parse_object, read_body
 from kuma.api.limits import Limits
 from kuma.api.withdrawal import Withdraw
+from kuma.base import strict_json
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, InvalidResource, NotFound, Unauthenticated
 from kuma.resources import codec, kinds, parsing
@@ -83,6 +82,7 @@ def create_bootstrap_app(answer: Answer, withdraw: Withdraw, limit: Limits, cloc
     app = FastAPI(title="Kuma data plane server", docs_url=None, redoc_url=None, openapi_url=None)
     errors.install(app)
     limits.install(app, limit, clock)
+    hosts.install(app)
     withdrawal.install(app, withdraw)
 
     @app.api_route("/bootstrap", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])  # the original looks at none
@@ -95,8 +95,8 @@ def create_bootstrap_app(answer: Answer, withdraw: Withdraw, limit: Limits, cloc
                 name=name,
                 brought=brought,
                 token=asked.dataplane_token.strip(),
-                host=urlsplit(f"//{request.headers.get('host', '')}").hostname or "localhost",
-                version=asked.version,
+                host=hosts.host_of(request) or "localhost",
+                version=_bounded(asked.version),
                 said=asked.said,
                 ca_pem=asked.ca_cert,
             )
@@ -132,12 +132,25 @@ def _parse(body: bytes) -> tuple[BootstrapRequest, Resource[DataplaneSpec] | Non
         parsing.check_key(kinds.DATAPLANE.key(asked.name, asked.mesh))
         return asked, None
     try:
-        brought = codec.parse(json.loads(asked.dataplane_resource))
-    except (ValueError, AttributeError, TypeError, RecursionError):
+        brought = codec.parse(strict_json.loads(asked.dataplane_resource))
+    except (ValueError, AttributeError, TypeError):
         raise Refused("dataplaneResource: is not a Dataplane in JSON") from None
     if brought.key.kind != kinds.DATAPLANE.name:
         raise Refused(f"dataplaneResource: is a {brought.key.kind}, not a Dataplane")
     return asked, brought
+
+
+_LONGEST_WORD, _MOST_WORDS, _DEEPEST = 200, 50, 4
+
+
+def _bounded(version: Any, depth: int = 0) -> Any:
+    """What a client says of its versions: words in maps. It is shown to people, so there is not to be much of it."""
+    if isinstance(version, str):
+        return version[:_LONGEST_WORD]
+    if isinstance(version, dict) and depth < _DEEPEST:
+        known = {name[:_LONGEST_WORD]: _bounded(value, depth + 1) for name, value in version.items()}
+        return {name: known[name] for name in list(known)[:_MOST_WORDS] if known[name] is not None}
+    return version if isinstance(version, bool) else None
 
 
 def _answer(request: Request, made: Handed) -> Response:

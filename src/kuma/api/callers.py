@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from fastapi import Request
 
+from kuma.api import hosts
 from kuma.base.errors import AccessDenied, Unauthenticated
+from kuma.resources import addresses
 from kuma.resources.kinds import Kind
 
 ADMIN_USER, ADMIN_GROUP = "mesh-system:admin", "mesh-system:admin"
@@ -18,7 +18,8 @@ AUTHENTICATED, UNAUTHENTICATED = "mesh-system:authenticated", "mesh-system:unaut
 VerifyToken = Callable[[str], Awaitable[tuple[str, tuple[str, ...]]]]
 """A user token -> the name and groups that it vouches for. Raises `Unauthenticated`."""
 
-_FORWARDING = ("x-forwarded-for", "forwarded", "x-real-ip")
+_FORWARDING = ("forwarded", "via", "x-real-ip", "x-forwarded-", "x-envoy-")
+"""Beginnings of the headers that proxies add. An Envoy of the mesh on this machine is not the person at it."""
 _SAFE = ("GET", "HEAD", "OPTIONS")
 
 
@@ -120,16 +121,7 @@ async def identify(request: Request, verify: VerifyToken, *, localhost_is_admin:
 
 
 def _from_this_machine(request: Request) -> bool:
-    if request.client is None or any(header in request.headers for header in _FORWARDING):
+    if request.client is None or any(name.startswith(_FORWARDING) for name in request.headers):
         return False
-    host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
-    return _is_loopback(request.client.host) and (host == "localhost" or _is_loopback(host))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
+    host = hosts.host_of(request) or ""
+    return addresses.is_loopback(request.client.host) and (host == "localhost" or addresses.is_loopback(host))

@@ -14,6 +14,7 @@ from kuma.api.answers import BodyTooLarge, BodyTooSlow, parse_object, read_body
 from kuma.api.callers import Access, Caller, Grant, VerifyToken
 from kuma.api.errors import Problem
 from kuma.api.limits import Limits
+from kuma.base.audit import Audit, NoAudit
 from kuma.base.clock import Clock, SystemClock
 from kuma.base.errors import InvalidResource, NotFound
 from kuma.resources import kinds
@@ -89,6 +90,7 @@ class ApiContext:
     certificates: Callable[[], Sequence[Certificate]] = tuple
     rekey: Callable[[], Awaitable[None]] = _no_rekey
     wanted_configuration: Callable[[str, str], Mapping[str, object]] = _no_configuration
+    audit: Audit = field(default_factory=NoAudit)
     envoys: Envoys = field(default_factory=_NoEnvoys)
 
     def caller(self, request: Request) -> Caller:

@@ -18,6 +18,7 @@ from kuma.base.errors import (
     Conflict,
     InvalidResource,
     KumaError,
+    NoSigningKey,
     NotFound,
     Unauthenticated,
     Unavailable,
@@ -53,6 +54,8 @@ def problem(error: Exception, title: str) -> Problem:
             return error
         case InvalidResource():
             return Problem(400, title, "Resource is not valid", error.violations)
+        case NoSigningKey():
+            return Problem(404, "Signing Key not found", str(error))
         case NotFound():
             return Problem(404, title, "Not found")
         case AlreadyExists() | Conflict():
@@ -100,7 +103,7 @@ async def _unexpected(request: Request, proceed: Callable[[Request], Awaitable[R
         return await proceed(request)
     except Exception:
         reference = str(uuid.uuid4())
-        log.exception("request failed", method=request.method, path=request.url.path, reference=reference)
+        log.exception("request failed", method=request.method, path=request.scope["path"], reference=reference)
         detail = f"Internal Server Error; the control plane's log has the cause under {reference}"
         return _answer(Problem(500, getattr(request.state, "title", "Request failed"), detail))
 

@@ -88,6 +88,7 @@ class _KindRoutes:
         show = shown(request, self._context, self._kind)
         found = await self._context.manager.get(self._kind.key(name, mesh))
         resource = found.with_spec(show(found.spec))
+        _record_read(self._context, self._kind, mesh, name)
         kubernetes = request.query_params.get("format") in ("k8s", "kubernetes")
         return json_answer(codec.to_kubernetes(resource) if kubernetes else codec.to_universal(resource))
 
@@ -158,10 +159,17 @@ async def page(
         found = Page(tuple(wanted[offset : offset + size]), len(wanted))
     else:
         found = await context.manager.list(kind.name, mesh, name_contains=name, offset=offset, limit=size)
+    _record_read(context, kind, mesh or "", "")
     items: Sequence[Any] = (
         await show(found.items) if show else [codec.to_universal(r.with_spec(seen(r.spec))) for r in found.items]
     )
     return _page(request, items, found.total, offset + size)
+
+
+def _record_read(context: ApiContext, kind: Kind, mesh: str, name: str) -> None:
+    """Who reads Secrets is on record; an empty name stands for a list."""
+    if kind.admin_only:
+        context.audit.record("secret read", type=kind.name, mesh=mesh, name=name)
 
 
 def answer_page(request: Request, items: Sequence[Any]) -> Response:

@@ -9,27 +9,47 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+import structlog
 import uvicorn
 
+from kuma.api import connections
+from kuma.api.connections import Connection, ConnectionLimits, Open
 from kuma.base import aio, sockets
 from kuma.base.errors import Misconfigured
 
-_LARGEST_HEAD = 16 * 1024
-"""Bytes of a request's line and headers together."""
-_CONNECTIONS = 1000
-"""Connections at once, of all clients; more are answered with 503."""
+log = structlog.get_logger(__name__)
+
+_GOODBYE = 5.0
+"""Seconds that TLS may take to say goodbye."""
+_PAUSE = 0.1
+"""Seconds after which a connection is accepted again when it cannot be: when there are too many open files, say."""
 
 
 class HttpServer:
     """Serves one application on one port, in the clear or (with `tls`: chain and key) over TLS 1.2 or later."""
 
-    def __init__(self, app: Any, host: str, port: int, *, setting: str, tls: tuple[Path, Path] | None = None) -> None:
-        self._app = app
+    def __init__(
+        self,
+        app: Any,
+        host: str,
+        port: int,
+        *,
+        setting: str,
+        tls: tuple[Path, Path] | None = None,
+        limits: ConnectionLimits | None = None,
+    ) -> None:
+        self._limits = limits or ConnectionLimits()
+        self._app = connections.with_short_heads(app, self._limits)
         self._host = host
         self._port = port
         self._setting = setting
         self._tls = tls
         self._bound: aio.Latest[int] = aio.Latest(0)
+
+    @property
+    def bound(self) -> int:
+        """The port that is listened on, or will be; 0 if that is not known yet."""
+        return self._bound.value or self._port
 
     async def port(self) -> int:
         """The port that is listened on, once it is."""
@@ -58,11 +78,11 @@ class HttpServer:
             proxy_headers=False,
             timeout_graceful_shutdown=1,
             http="h11",
-            h11_max_incomplete_event_size=_LARGEST_HEAD,
-            limit_concurrency=_CONNECTIONS,
+            ws="none",
+            h11_max_incomplete_event_size=self._limits.head_bytes,
             **self._tls_options(),
         )
-        server = _Server(config)
+        server = _Server(config, self._limits)
         with self._listen() as listener:
             self._bound.set(listener.getsockname()[1])
             serving = aio.spawn(server.serve(sockets=[listener]), name=f"HTTP on port {self._bound.value}")
@@ -77,6 +97,7 @@ class HttpServer:
         try:
             listener = sockets.bound(self._host, self._port)
             listener.listen(1024)
+            listener.setblocking(False)
         except OSError as error:
             raise Misconfigured(
                 f"cannot listen on {self._host}:{self._port}: {error.strerror}. "
@@ -98,7 +119,72 @@ class HttpServer:
 
 
 class _Server(uvicorn.Server):
-    """Signals are the program's business, not a component's."""
+    """Accepts by itself, so that a connection counts from its first packet on, and not only after a TLS handshake."""
+
+    def __init__(self, config: uvicorn.Config, limits: ConnectionLimits) -> None:
+        super().__init__(config)
+        self._limits = limits
+        self._open = Open(limits)
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def capture_signals(self) -> Any:
+        """Signals are the program's business, not a component's."""
         return nullcontext()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept."""
+        self.servers = []
+        for listener in sockets or ():
+            self._spawn(self._accept(listener), "accepting connections")
+        self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more, and let the requests that are being answered come to their end."""
+        await aio.stop(self._tasks)
+        await super().shutdown(sockets)
+
+    def _spawn(self, coroutine: Any, name: str) -> None:
+        task = aio.spawn(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, (address, *_) = await loop.sock_accept(listener)
+            except OSError as error:
+                log.warning("a connection cannot be accepted", reason=error.strerror)
+                await asyncio.sleep(_PAUSE)
+                continue
+            problem = self._open.admit(address)
+            if problem is None:
+                self._spawn(self._connect(accepted, address), f"connection of {address}")
+                continue
+            with accepted, suppress(OSError):
+                if self.config.ssl is None:
+                    accepted.send(connections.refusal(problem))
+
+    async def _connect(self, accepted: socket.socket, address: str) -> None:
+        """Shake hands; from then on the connection lives by itself."""
+        counted = True
+
+        def release() -> None:
+            nonlocal counted
+            if counted:
+                counted = False
+                self._open.release(address)
+
+        def protocol() -> Connection:
+            return Connection(self.config, self.server_state, self._limits, release)
+
+        times = {"ssl_handshake_timeout": self._limits.handshake, "ssl_shutdown_timeout": _GOODBYE}
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                protocol, accepted, ssl=self.config.ssl, **(times if self.config.ssl else {})
+            )
+        except OSError:
+            release()  # the client is gone, or does not speak TLS
+        except asyncio.CancelledError:
+            release()
+            raise

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kuma.policy.matching import match
-from kuma.policy.permissions import MeshPermission, Permission, admission
+from kuma.policy.permissions import MeshPermission, Permission, admission, effective
 from kuma.resources import codec, kinds
 from kuma.resources.dataplane import DataplaneSpec, Inbound, Networking, listen_address, workload
 from kuma.resources.dataplane_insight import DataplaneInsightSpec
@@ -149,7 +149,7 @@ def _winner(
     permissions: Sequence[Permission], mesh_permissions: Sequence[MeshPermission], inbound: Inbound
 ) -> Permission | None:
     """The TrafficPermission that decides who may call an inbound, if one does."""
-    if any(_targets(permission, inbound) for permission in mesh_permissions):
+    if any(_targets(permission, inbound) for permission in effective(mesh_permissions)):
         return None
     name = admission(permissions, (), inbound.tags).permission
     return next((permission for permission in permissions if permission.name == name), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from contextvars import ContextVar
@@ -10,6 +11,7 @@ from typing import Protocol
 
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured
+from kuma.base.limits import Buckets, Rate
 
 CONTROL_PLANE = "mesh-system:control-plane"
 ACTOR: ContextVar[str] = ContextVar("actor", default=CONTROL_PLANE)
@@ -29,6 +31,7 @@ class AuditFile:
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self._clock = clock
+        self._torn = False
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -41,9 +44,49 @@ class AuditFile:
         Raises:
             OSError: it cannot be written; what cannot be recorded should not go unnoticed.
         """
+        if self._torn:  # the last line is not whole: this one must not be lost with it
+            self._write(b"\n")
+            self._torn = False
         line = {"time": self._clock.now().isoformat(), "event": event, "actor": ACTOR.get(), **fields}
-        os.write(self._file, json.dumps(line, ensure_ascii=False, default=str).encode() + b"\n")
+        self._write(json.dumps(line, ensure_ascii=False, default=str).encode(errors="replace") + b"\n")
+
+    def _write(self, content: bytes) -> None:
+        """All of it at once, or an error: a disk that is full takes a part."""
+        written = os.write(self._file, content)
+        if written < len(content):
+            self._torn = written > 0
+            raise OSError(errno.ENOSPC, "the audit record could not be written whole")
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
+
+
+class NoAudit:
+    """Takes no notes."""
+
+    def record(self, event: str, **fields: object) -> None:
+        """Pass over an event."""
+
+
+_REFUSALS = Rate(1, 100)
+"""Refusals of one address that are recorded: whoever is refused must not fill the disk."""
+
+
+class Refusals:
+    """Notes who was refused, up to a limit for each address; those above it are counted in the next note."""
+
+    def __init__(self, audit: Audit, clock: Clock) -> None:
+        self._audit = audit
+        self._clock = clock
+        self._buckets = Buckets(_REFUSALS)
+        self._passed_over = 0
+
+    def record(self, address: str, **fields: object) -> None:
+        """Note that somebody at `address` was refused."""
+        if self._buckets.take(address, self._clock.now()):
+            self._passed_over += 1
+            return
+        more = {"notRecorded": self._passed_over} if self._passed_over else {}
+        self._passed_over = 0
+        self._audit.record("refused", address=address, **fields, **more)

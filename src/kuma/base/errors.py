@@ -5,6 +5,7 @@
     KumaError
     ├── InvalidResource      the request's content breaks rules; carries every violation
     ├── NotFound             no such resource
+    │   └── NoSigningKey     no key that tokens could be issued with
     ├── AlreadyExists        create over an existing resource
     ├── Conflict             the stored version is not the one the caller has read
     ├── Unauthenticated      a credential is missing or does not hold
@@ -50,6 +51,10 @@ class InvalidResource(KumaError):
 
 class NotFound(KumaError):
     """The named resource does not exist."""
+
+
+class NoSigningKey(NotFound):
+    """There is no key to issue tokens with; the text names the Secret that is missing."""
 
 
 class AlreadyExists(KumaError):

@@ -83,6 +83,38 @@ def up(config_file: ConfigFile = None) -> None:
 
 
 @app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="File to make.")],
+    config_file: ConfigFile = None,
+) -> None:
+    """Copy the store to a file, while the control plane runs or not. Secrets in it stay sealed.
+
+    The key-encryption key is not in the copy. Keep a copy of it too, in another place.
+
+    Example: kuma-cp backup kuma-backup.db
+    """
+    settings = config.load(config_file)
+    assembly.backup_store(settings, file)
+    typer.echo(f"{settings.database} is saved in {file}")
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="What `kuma-cp backup` has made.")],
+    config_file: ConfigFile = None,
+) -> None:
+    """Put a backup in the place of the store. The control plane must not be running.
+
+    What was stored until then is kept beside it, with `.replaced` at the end of its name.
+
+    Example: kuma-cp restore kuma-backup.db
+    """
+    settings = config.load(config_file)
+    assembly.restore_store(settings, file)
+    typer.echo(f"{settings.database} is as it was saved in {file}")
+
+
+@app.command()
 def version() -> None:
     """Print the version.
 

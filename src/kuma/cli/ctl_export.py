@@ -32,6 +32,8 @@ class ExportForm(StrEnum):
 
 _TARGETING = (kinds.MESH_TRAFFIC_PERMISSION,)
 _LOCAL = (kinds.DATAPLANE,)
+_NOT_EXPORTED = ("envoy-admin-ca", "inter-cp-ca")
+"""Secrets of one installation, which another one must not have."""
 _SIGNING_KEY = "user-token-signing-key"
 
 
@@ -44,7 +46,7 @@ def export(
 ) -> None:
     """Print everything that is stored, Secrets too, as YAML that `kumactl apply` takes. Keep the output safe.
 
-    Example: kumactl export --profile all > backup.yaml
+    Example: kumactl export --profile all > resources.yaml
     """
     session: Session = context.obj
     with session.client() as client:
@@ -63,7 +65,8 @@ def _chosen(profile: Profile) -> Sequence[Kind]:
 
 def _items(client: Client, chosen: Sequence[Kind]) -> Iterator[Mapping[str, Any]]:
     for kind in chosen:
-        yield from client.list_whole(f"/{kind.path}", reveal=kind.masks)
+        found = client.list_whole(f"/{kind.path}", reveal=kind.masks)
+        yield from (item for item in found if item["name"] not in _NOT_EXPORTED)
 
 
 def _ordered(items: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

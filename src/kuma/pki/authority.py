@@ -55,6 +55,11 @@ class Authority(Protocol):
         ...
 
     @property
+    def not_before(self) -> datetime:
+        """When the signing certificate begins."""
+        ...
+
+    @property
     def not_after(self) -> datetime:
         """When the signing certificate ends; no leaf may outlive it."""
         ...
@@ -83,6 +88,7 @@ class LocalAuthority:
         self._roots_pem = b"".join(certificate_pem(root) for root in roots)
         signing = b"".join(certificate_pem(certificate) for certificate in (pair.certificate, *whole))
         self._fingerprint = hashlib.sha256(name.encode() + b"\0" + signing).hexdigest()
+        self._not_before = pair.certificate.not_valid_before_utc
         self._not_after = min(certificate.not_valid_after_utc for certificate in whole)
         self._builder = LeafBuilder(pair)
 
@@ -97,6 +103,10 @@ class LocalAuthority:
     @property
     def roots_pem(self) -> bytes:
         return self._roots_pem
+
+    @property
+    def not_before(self) -> datetime:
+        return self._not_before
 
     @property
     def not_after(self) -> datetime:

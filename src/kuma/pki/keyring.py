@@ -7,7 +7,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -15,7 +15,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from kuma.base.errors import InvalidResource, Unauthenticated
+from kuma.base.errors import NoSigningKey, Unauthenticated, Unavailable
 from kuma.resources.resource import Resource
 from kuma.resources.secret import SecretSpec
 
@@ -41,12 +41,13 @@ class Keyring:
     """The keys of one kind of token, in Secrets called `<prefix>-<number>`; the greatest number signs, all verify.
 
     `revocations` names the Secret that lists revoked tokens by their `jti`, separated by commas. `owner` is whom the
-    keys belong to and `remedy` how a new token is made, for messages.
+    keys belong to, `where` says of what a `{name}` is a Secret, and `remedy` how a new token is made: for messages.
     """
 
     prefix: str
     revocations: str
     owner: str
+    where: str
     remedy: str
     secrets: Secrets = field(repr=False)
 
@@ -54,20 +55,25 @@ class Keyring:
         """A token with these claims.
 
         Raises:
-            InvalidResource: there is no key.
+            NoSigningKey: there is no key.
+            Unavailable: the newest one is none that can sign.
         """
         serial = max(self._serials(), default=0)
         if not serial:
-            raise InvalidResource.of(
-                "mesh", f'there is no signing key in {self.owner}: a Secret "{self.prefix}-1" is needed'
+            raise NoSigningKey(
+                f"there is no signing key with KID 1. {self.where.format(name=f'{self.prefix}-1')} is not found. "
+                "If signing key was rotated, regenerate the token"
             )
+        key = self._key(serial)
+        if key is None:
+            raise Unavailable(f"no token can be issued: {self._unusable(serial)}")
         times = {
             "exp": int((now + valid_for).timestamp()),
             "nbf": int((now - _BACKDATED).timestamp()),
             "iat": int(now.timestamp()),
         }
         whole = {**claims, **times, "jti": str(uuid.uuid4())}
-        return jwt.encode(whole, self._key(serial), algorithm=ALGORITHM, headers={"kid": str(serial)})
+        return jwt.encode(whole, key, algorithm=ALGORITHM, headers={"kid": str(serial)})
 
     def verify(self, token: str, now: datetime) -> Mapping[str, Any]:
         """The claims of a token.
@@ -82,8 +88,10 @@ class Keyring:
                 raise Unauthenticated(f"the token is signed by a key that {self.owner} does not have")
             # Times are checked below, against the clock that everything else goes by.
             options: Any = {"verify_exp": False, "verify_nbf": False, "verify_iat": False, "verify_aud": False}
-            public = self._key(serial).public_key()
-            claims: Mapping[str, Any] = jwt.decode(token, public, algorithms=[ALGORITHM], options=options)
+            key = self._key(serial)
+            if key is None:
+                raise Unauthenticated(f"the token cannot be verified: {self._unusable(serial)}")
+            claims: Mapping[str, Any] = jwt.decode(token, key.public_key(), algorithms=[ALGORITHM], options=options)
         except jwt.InvalidTokenError as error:
             raise Unauthenticated(f"{_words(error)}; make a new one with `{self.remedy}`") from None
         self._check_times(claims, now)
@@ -109,12 +117,29 @@ class Keyring:
         found = (name.removeprefix(f"{self.prefix}-") for name in self.secrets if name.startswith(f"{self.prefix}-"))
         return [int(serial) for serial in found if _SERIAL.fullmatch(serial)]
 
-    def _key(self, serial: int) -> rsa.RSAPrivateKey:
-        name = f"{self.prefix}-{serial}"
-        key = _parsed(self.secrets[name].spec.data)
-        if key is None:
-            raise Unauthenticated(f'Secret "{name}" of {self.owner} does not hold an RSA key in PEM')
-        return key
+    @property
+    def can_sign(self) -> bool:
+        """Whether there is a key that tokens can be issued with."""
+        return self._key(max(self._serials(), default=0)) is not None
+
+    @property
+    def next_serial(self) -> int:
+        """The number of a key that is newer than all others."""
+        return max(self._serials(), default=0) + 1
+
+    def _key(self, serial: int) -> rsa.RSAPrivateKey | None:
+        found = self.secrets.get(f"{self.prefix}-{serial}")
+        return parsed(found.spec.data) if found else None
+
+    def _unusable(self, serial: int) -> str:
+        return f'Secret "{self.prefix}-{serial}" of {self.owner} does not hold an RSA key in PEM'
+
+
+def described(token: str) -> Mapping[str, object]:
+    """What the audit record says of a token that was issued: enough to revoke it, and nothing to use it."""
+    claims = jwt.decode(token, options={"verify_signature": False})
+    expires = datetime.fromtimestamp(claims["exp"], UTC).isoformat()
+    return {"jti": claims["jti"], "kid": jwt.get_unverified_header(token)["kid"], "expires": expires}
 
 
 def _words(error: jwt.InvalidTokenError) -> str:
@@ -127,7 +152,7 @@ def _words(error: jwt.InvalidTokenError) -> str:
 
 
 @lru_cache(maxsize=64)
-def _parsed(pem: bytes) -> rsa.RSAPrivateKey | None:
+def parsed(pem: bytes) -> rsa.RSAPrivateKey | None:
     """The key in `pem`. Kept, because checking an RSA key takes as long as verifying hundreds of tokens."""
     try:
         key = serialization.load_pem_private_key(pem, None)

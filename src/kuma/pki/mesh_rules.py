@@ -11,6 +11,7 @@ from kuma.pki.announcement import announced, staged_part
 from kuma.pki.examination import examine, path_of
 from kuma.resources import kinds
 from kuma.resources.mesh import Backend, MeshSpec
+from kuma.resources.mesh_traffic_permission import EFFECT, SHADOW
 from kuma.resources.resource import Key, Resource
 from kuma.store.manager import Decision
 from kuma.store.protocol import AnyResource, Create, Expect, Store
@@ -104,5 +105,7 @@ async def _find(store: Store, key: Key) -> AnyResource | None:
 
 
 async def _has_permission(mesh: str, store: Store) -> bool:
-    kinds_of_permissions = (kinds.TRAFFIC_PERMISSION, kinds.MESH_TRAFFIC_PERMISSION)
-    return any([(await store.list(kind.name, mesh, limit=1)).total for kind in kinds_of_permissions])
+    if (await store.list(kinds.TRAFFIC_PERMISSION.name, mesh, limit=1)).total:
+        return True
+    found = (await store.list(kinds.MESH_TRAFFIC_PERMISSION.name, mesh)).items
+    return any(permission.labels.get(EFFECT) != SHADOW for permission in found)

@@ -47,8 +47,9 @@ def readable(complaint: str) -> Iterator[None]:
 
 
 def _words(error: Exception) -> str:
-    """The library's own words, cut short: they may quote what was read."""
-    return " ".join(str(error.args[0] if error.args else type(error).__name__).split())[:120]
+    """The library's own words as far as they are for people, cut short: they may quote what was read."""
+    text = str(error.args[0] if error.args else type(error).__name__).partition("ParseError")[0]
+    return " ".join(text.split()).rstrip(" :")[:120]
 
 
 def read_chain(pem: bytes) -> tuple[x509.Certificate, ...]:

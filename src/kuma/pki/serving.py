@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from kuma.base import files as private_files
 from kuma.base.errors import Misconfigured
 from kuma.pki import own_ca
 from kuma.pki.x509 import CaPair, certificate_pem, key_pem
@@ -67,6 +68,8 @@ def ensure(directory: Path, hosts: Iterable[str], now: datetime) -> ServerCertif
     ca_key_file = directory / "ca.key"
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in (ca_key_file, files.key):
+            private_files.tighten(path)
         if files.ca.exists() != ca_key_file.exists():
             raise Misconfigured(
                 f"{directory} holds only one of ca.crt and ca.key; put back the other, "

@@ -14,6 +14,8 @@ from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 from kuma.resources.secret import SecretSpec
 
+_OTHERS = frozenset({"Groups", "Zone", "Scope"})
+"""Claims of tokens of other kinds. Whoever uses one key for both must not get two tokens for one."""
 _FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -43,6 +45,7 @@ def keyring(mesh: str, secrets: Secrets) -> Keyring:
         f"dataplane-token-signing-key-{mesh}",
         f"dataplane-token-revocations-{mesh}",
         f'mesh "{mesh}"',
+        f'Secret of name "{{name}}" in mesh "{mesh}"',
         "kumactl generate dataplane-token",
         secrets,
     )
@@ -61,7 +64,7 @@ def issue_token(
     """A token for proxies of `mesh`, signed by its newest key.
 
     Raises:
-        InvalidResource: the mesh has no signing key.
+        NoSigningKey: the mesh has no signing key.
     """
     claims = {
         "Name": name,
@@ -79,6 +82,8 @@ def verify_token(token: str, mesh: str, secrets: Secrets, now: datetime) -> Data
         Unauthenticated: it is forged, malformed, revoked, of another mesh, not valid yet or no longer.
     """
     claims = keyring(mesh, secrets).verify(token, now)
+    if not _OTHERS.isdisjoint(claims):
+        raise Unauthenticated("the token is none of a dataplane: it has the claims of a user or a zone")
     name, own_mesh, tags = claims.get("Name", ""), claims.get("Mesh") or mesh, claims.get("Tags", {})
     well_formed = isinstance(name, str) and isinstance(own_mesh, str) and isinstance(tags, Mapping)
     if not well_formed or not all(isinstance(v, list) and all(isinstance(s, str) for s in v) for v in tags.values()):

@@ -6,10 +6,9 @@ extended key usage, something critical that nobody knows. Rather than to know th
 
 from __future__ import annotations
 
+import os
 import ssl
-import tempfile
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -31,7 +30,7 @@ async def check(mesh: str, authority: Authority, now: datetime) -> None:
         AuthorityUnusable: not; says why.
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    # It ends before it is made: whoever finds it on disk cannot use it.
+    # It ends before it is made: nobody can use it for anything else.
     end = now.replace(microsecond=0) - timedelta(days=1)
     request = SignRequest(key.public_key(), (f"spiffe://{mesh}/x",), end - _LIFETIME, end)
     with readable("cannot sign certificates"):
@@ -55,11 +54,13 @@ def _shake_hands(chain_and_key: bytes, roots: str) -> None:
         ssl.SSLError: it fails.
     """
     contexts = [ssl.SSLContext(protocol) for protocol in (ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS_SERVER)]
-    with tempfile.TemporaryDirectory(prefix="kuma-trial-") as directory:  # 0700; the library reads files only
-        path = Path(directory, "leaf.pem")
-        path.write_bytes(chain_and_key)
+    descriptor = os.memfd_create("leaf.pem")  # the library reads files only, and keys touch no disk
+    try:
+        os.write(descriptor, chain_and_key)
         for context in contexts:
-            context.load_cert_chain(path)
+            context.load_cert_chain(f"/dev/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
     for context in contexts:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_REQUIRED

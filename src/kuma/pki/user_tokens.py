@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -10,12 +11,12 @@ from typing import Any
 import structlog
 
 from kuma.base.clock import Clock
-from kuma.base.errors import AlreadyExists, Unauthenticated
+from kuma.base.errors import AlreadyExists, Conflict, Unauthenticated
 from kuma.pki.keyring import Keyring, Secrets, new_key
 from kuma.resources import kinds
 from kuma.resources.resource import Resource
 from kuma.resources.secret import SecretSpec
-from kuma.store.protocol import Create, Store
+from kuma.store.protocol import Create, Store, Update
 
 log = structlog.get_logger(__name__)
 
@@ -24,6 +25,8 @@ REVOCATIONS = "user-token-revocations"
 ADMIN_TOKEN = "admin-user-token"  # noqa: S105 - the name of a Secret
 ADMIN, ADMINS = "mesh-system:admin", "mesh-system:admin"
 """The user and the group of administrators."""
+_OTHERS = frozenset({"Mesh", "Tags", "Type", "Zone", "Scope"})
+"""Claims of tokens of other kinds. Whoever uses one key for both must not get two tokens for one."""
 _ADMIN_TOKEN_LIFETIME = timedelta(days=10 * 365)
 
 
@@ -46,7 +49,7 @@ class UserTokens:
         """A token for a user.
 
         Raises:
-            InvalidResource: there is no signing key.
+            NoSigningKey: there is none.
         """
         keys = await self._keys()
         return keys.sign({"Name": name, "Groups": list(groups)}, valid_for, self._clock.now())
@@ -57,37 +60,66 @@ class UserTokens:
         Raises:
             Unauthenticated: it is none of ours, revoked, not valid yet or no longer.
         """
-        claims = (await self._keys()).verify(token, self._clock.now())
-        name, groups = claims.get("Name"), claims.get("Groups") or []
-        if not isinstance(name, str) or not name or not isinstance(groups, list):
-            raise Unauthenticated("the token's claims are malformed")
-        if not all(isinstance(group, str) for group in groups):
-            raise Unauthenticated("the token's claims are malformed")
-        return User(name, tuple(groups))
+        return _user((await self._keys()).verify(token, self._clock.now()))
 
     async def ensure(self, *, admin_token: bool) -> None:
-        """Make the first signing key, and the administrator's token under it, if there is no key yet."""
+        """See that tokens can be issued, and that the administrator has one that holds.
+
+        Each is looked at by itself: whoever has deleted the keys gets a new one at the next start, and with it a new
+        token of the administrator instead of the one that no longer holds.
+        """
         keys = await self._keys()
-        if any(name.startswith(f"{SIGNING_KEY}-") for name in keys.secrets):
-            return
-        created = [_secret(f"{SIGNING_KEY}-1", await new_key())]
+        operations: list[Create | Update] = []
+        if not keys.can_sign:
+            key = _secret(f"{SIGNING_KEY}-{keys.next_serial}", await new_key())
+            keys = _keyring({**keys.secrets, key.name: key})
+            operations.append(Create(key))
         if admin_token:
-            ring = _keyring({created[0].name: created[0]})
-            claims = {"Name": ADMIN, "Groups": [ADMINS]}
-            created.append(_secret(ADMIN_TOKEN, ring.sign(claims, _ADMIN_TOKEN_LIFETIME, self._clock.now()).encode()))
+            operations += self._admin_token(keys)
+        if not operations:
+            return
         try:
-            await self._store.transact([Create(secret) for secret in created])
-        except AlreadyExists:
+            await self._store.transact(operations)
+        except (AlreadyExists, Conflict):
             return  # another control plane was faster
-        log.info("signing key of user tokens created", secrets=[secret.name for secret in created])
+        log.info("user tokens made ready", secrets=[operation.resource.name for operation in operations])
+
+    def _admin_token(self, keys: Keyring) -> tuple[Create | Update, ...]:
+        """What stores a token of the administrator, unless there is one that holds."""
+        stored, now = keys.secrets.get(ADMIN_TOKEN), self._clock.now()
+        if stored is not None:
+            with suppress(Unauthenticated):
+                if ADMINS in _user(keys.verify(stored.spec.data.decode(errors="replace").strip(), now)).groups:
+                    return ()
+        claims = {"Name": ADMIN, "Groups": [ADMINS]}
+        fresh = _secret(ADMIN_TOKEN, keys.sign(claims, _ADMIN_TOKEN_LIFETIME, now).encode())
+        return (Create(fresh),) if stored is None else (Update(stored.with_spec(fresh.spec)),)
 
     async def _keys(self) -> Keyring:
         page = await self._store.list(kinds.GLOBAL_SECRET.name, name_contains="user-token")
         return _keyring({secret.name: secret for secret in page.items})
 
 
+def _user(claims: Mapping[str, Any]) -> User:
+    if not _OTHERS.isdisjoint(claims):
+        raise Unauthenticated("the token is none of a user: it has the claims of a dataplane or a zone")
+    name, groups = claims.get("Name"), claims.get("Groups") or []
+    if not isinstance(name, str) or not name or not isinstance(groups, list):
+        raise Unauthenticated("the token's claims are malformed")
+    if not all(isinstance(group, str) for group in groups):
+        raise Unauthenticated("the token's claims are malformed")
+    return User(name, tuple(groups))
+
+
 def _keyring(secrets: Secrets) -> Keyring:
-    return Keyring(SIGNING_KEY, REVOCATIONS, "this control plane", "kumactl generate user-token", secrets)
+    return Keyring(
+        SIGNING_KEY,
+        REVOCATIONS,
+        "this control plane",
+        'GlobalSecret of name "{name}"',
+        "kumactl generate user-token",
+        secrets,
+    )
 
 
 def _secret(name: str, data: bytes) -> Resource[Any]:

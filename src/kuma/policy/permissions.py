@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from kuma.policy.matching import Rank, match
 from kuma.resources import tags as tag_rules
-from kuma.resources.mesh_traffic_permission import ACTIONS, MeshTrafficPermissionSpec
+from kuma.resources.mesh_traffic_permission import ACTIONS, EFFECT, SHADOW, MeshTrafficPermissionSpec
 from kuma.resources.resource import Resource
 from kuma.resources.traffic_permission import TrafficPermissionSpec
 
@@ -50,8 +50,13 @@ def admission(
     permissions: Iterable[Permission], mesh_permissions: Iterable[MeshPermission], inbound_tags: Mapping[str, str]
 ) -> Admission:
     """Who may call an inbound with these tags: MeshTrafficPermissions decide if there are any for it."""
-    matching = [p for p in mesh_permissions if match(p.spec.target_ref.selected, inbound_tags) is not None]
+    matching = [p for p in effective(mesh_permissions) if match(p.spec.target_ref.selected, inbound_tags) is not None]
     return _by_mesh_permissions(matching) if matching else _by_permissions(permissions, inbound_tags)
+
+
+def effective(mesh_permissions: Iterable[MeshPermission]) -> Iterator[MeshPermission]:
+    """Without the ones in shadow: they are stored to be looked at, and configure nothing."""
+    return (p for p in mesh_permissions if p.labels.get(EFFECT) != SHADOW)
 
 
 def _by_mesh_permissions(matching: Iterable[MeshPermission]) -> Admission:
@@ -108,6 +113,6 @@ def selected_source_tags(
 ) -> frozenset[str]:
     """The tags, other than the service, that some permission selects callers by: leaves have to carry these."""
     names = {name for permission in permissions for principal in principals(permission) for name, _ in principal.tags}
-    items = (item for permission in mesh_permissions for item in permission.spec.from_)
+    items = (item for permission in effective(mesh_permissions) for item in permission.spec.from_)
     names |= {name for item in items for name in item.target_ref.tags}
     return frozenset(names - {tag_rules.SERVICE})

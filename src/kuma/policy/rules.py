@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kuma.policy.effects import Permissions, displaced
-from kuma.policy.permissions import Principal
+from kuma.policy.permissions import Principal, effective
 from kuma.resources import kinds
+from kuma.resources.mesh_traffic_permission import EFFECT, SHADOW
 from kuma.store.manager import Decision
 from kuma.store.protocol import AnyResource, Store
 
@@ -30,6 +31,8 @@ class PermissionRules:
         warnings = [_warning(*each) for each in found[:_NAMED]]
         if len(found) > _NAMED:
             warnings.append(f"the same holds for {len(found) - _NAMED} more services")
+        if new.key.kind == kinds.MESH_TRAFFIC_PERMISSION.name and not any(effective((new,))):
+            warnings.append(f"the label {EFFECT}: {SHADOW} keeps it from any effect: it is stored and shown only")
         return Decision(warnings=tuple(warnings))
 
     async def on_delete(self, old: AnyResource, store: Store) -> Decision:

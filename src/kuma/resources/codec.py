@@ -11,6 +11,7 @@ import yaml
 
 from kuma.base.errors import InvalidResource, Violation
 from kuma.resources import kinds, parsing
+from kuma.resources import labels as label_rules
 from kuma.resources.kinds import Kind
 from kuma.resources.resource import NEVER, Key, Resource
 
@@ -188,6 +189,9 @@ def _labels(value: Any, path: str) -> Mapping[str, str]:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(item, str) for pair in value.items() for item in pair):
         raise InvalidResource.of(path, "has to be a map of strings to strings; put numbers in quotes")
+    violations = tuple(label_rules.validate(path, value))
+    if violations:
+        raise InvalidResource(violations)
     return dict(value)
 
 

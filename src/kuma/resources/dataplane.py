@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import StrictBool, StrictInt
 
 from kuma.base.errors import Violation
+from kuma.resources import addresses
 from kuma.resources import tags as tag_rules
 from kuma.resources.resource import Model, plain
 
@@ -135,7 +136,7 @@ def validate(spec: DataplaneSpec) -> Iterator[Violation]:
         yield Violation("networking", "must be defined")
         return
     if not networking.inbound:
-        yield Violation("networking", "has to contain at least one inbound interface")
+        yield Violation("networking", "has to contain at least one inbound interface or gateway")
     yield from _address("networking.address", networking.address)
     if networking.advertised_address:
         yield from _address("networking.advertisedAddress", networking.advertised_address)
@@ -169,11 +170,12 @@ def _inbound(networking: Networking, inbound: Inbound, path: str) -> Iterator[Vi
         if value and not _is_ip(value):
             yield Violation(f"{path}.{name}", f"{name} has to be valid IP address")
     if workload(networking, inbound) == (listen_address(networking, inbound), inbound.port):
-        yield Violation(
-            f"{path}.servicePort",
-            "serviceAddress and servicePort has to differ from address and port, or Envoy would call itself; "
-            "set servicePort to the port of the workload",
-        )
+        if inbound.service_address:
+            yield Violation(f"{path}.serviceAddress", _CALLS_ITSELF)
+        else:
+            remedy = "or Envoy would call itself; set servicePort to the port of the workload"
+            yield Violation(f"{path}.servicePort", f"{_CALLS_ITSELF}, {remedy}")
+    yield from _administration(networking, inbound, f"{path}.servicePort")
     yield from _tags(f"{path}.tags", inbound.tags)
     protocol = inbound.tags.get(tag_rules.PROTOCOL)
     if tag_rules.SERVICE not in inbound.tags:
@@ -183,6 +185,13 @@ def _inbound(networking: Networking, inbound: Inbound, path: str) -> Iterator[Vi
             f'{path}.tags["{tag_rules.PROTOCOL}"]',
             f'tag "{tag_rules.PROTOCOL}" has an invalid value "{protocol}". Allowed values: {", ".join(PROTOCOLS)}',
         )
+
+
+def _administration(networking: Networking, inbound: Inbound, field: str) -> Iterator[Violation]:
+    """Whoever is admitted to a service must not find Envoy's own interface there: it can stop and rewrite the proxy."""
+    address, port = workload(networking, inbound)
+    if port == admin_port(networking) and (addresses.leads_here(address) or address == networking.address):
+        yield Violation(field, f"{address}:{port} is the administration of this proxy's Envoy, and no workload")
 
 
 def _outbound(outbound: Outbound, path: str) -> Iterator[Violation]:
@@ -235,6 +244,9 @@ def _server_name(path: str, mesh: str, tags: Mapping[str, str]) -> Iterator[Viol
         )
 
 
+_CALLS_ITSELF = "serviceAddress and servicePort has to differ from address and port"
+
+
 def _port(field: str, port: int) -> Iterator[Violation]:
     if not 1 <= port <= 65535:
         yield Violation(field, "port must be in the range [1, 65535]")
@@ -250,8 +262,9 @@ def _address(field: str, address: str) -> Iterator[Violation]:
 
 
 def _is_ip(text: str) -> bool:
+    """Without a zone: `fe80::1%eth0` means something on one machine only."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
         return False
-    return True
+    return "%" not in text

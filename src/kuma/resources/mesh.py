@@ -21,7 +21,10 @@ SHORTEST_LEAF_LIFETIME = timedelta(seconds=1)
 SHORTEST_ROOT_LIFETIME = timedelta(minutes=1)
 RSA_BITS = range(2048, 8193)
 """Below, a root can be broken; above, making one key takes minutes."""
-_BACKEND_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+_SECRET_PREFIX = "ca-builtin-cert-"  # noqa: S105 - the beginning of a name
+_MODES = ("STRICT", "PERMISSIVE")
+"""In the order of their numbers in the original's protobuf enumeration."""
 
 
 def _written(example: str) -> BeforeValidator:
@@ -95,12 +98,17 @@ class Conf(Model):
     key: DataSource | None = None
 
 
+def _mode(value: object) -> object:
+    """An enumeration may be written as its number (protobuf's JSON mapping)."""
+    return _MODES[value] if type(value) is int and 0 <= value < len(_MODES) else value
+
+
 class Backend(Model):
     """One authority of a mesh. `config` is another spelling of `conf`, as the reference's own example has it."""
 
     name: str
     type: str
-    mode: Literal["STRICT", "PERMISSIVE"] = "STRICT"
+    mode: Annotated[Literal["STRICT", "PERMISSIVE"], BeforeValidator(_mode)] = "STRICT"
     dp_cert: DpCert | None = None
     root_chain: RootChain | None = None
     conf: Conf = Conf()
@@ -163,19 +171,22 @@ def validate(spec: MeshSpec) -> Iterator[Violation]:
         seen.add(backend.name)
         yield from _backend(backend, path)
     if spec.mtls.enabled_backend and spec.mtls.enabled_backend not in seen:
-        listed = ", ".join(sorted(seen)) or "none is listed"
-        yield Violation(
-            "mtls.enabledBackend", f"has to be set to one of the backends in the mesh (mtls.backends: {listed})"
-        )
+        yield Violation("mtls.enabledBackend", "has to be set to one of the backends in the mesh")
+
+
+def _is_backend_name(name: str) -> bool:
+    """The name becomes part of the names of Secrets, which have to be DNS subdomains even so."""
+    return all(_LABEL.fullmatch(label) for whole in (name, _SECRET_PREFIX + name) for label in whole.split("."))
 
 
 def _backend(backend: Backend, path: str) -> Iterator[Violation]:
     if not backend.name:
         yield Violation(f"{path}.name", "cannot be empty")
-    elif len(backend.name) > 63 or not _BACKEND_NAME.fullmatch(backend.name):
-        # The name becomes part of a Secret's name, which has to be a DNS subdomain.
+    elif len(backend.name) > 63 or not _is_backend_name(backend.name):
         yield Violation(
-            f"{path}.name", "must be at most 63 lower case letters, digits, '-' or '.', and begin and end alphanumeric"
+            f"{path}.name",
+            "must be at most 63 lower case letters, digits, '-' or '.'; what is between dots must begin and end "
+            "alphanumeric, and have at most 47 characters before the first dot",
         )
     if backend.type not in TYPES:
         known = ", ".join(TYPES)
@@ -260,6 +271,12 @@ def warnings(spec: MeshSpec) -> Iterator[str]:
             yield f"{path}.config: is taken for conf; write conf"
         if backend.mode == "PERMISSIVE" and backend.name == spec.mtls.enabled_backend:
             yield f"{path}.mode: PERMISSIVE admits plaintext callers, which no permission can refuse. Set STRICT soon"
+        root = backend.settings.ca_cert.lifetime
+        if backend.type == "builtin" and root < backend.leaf_lifetime:
+            yield (
+                f"{path}.conf.caCert.expiration: the root ends before the certificates that it issues would: they are "
+                "cut short. Let it live longer, or shorten dpCert.rotation.expiration"
+            )
         key = backend.settings.key
         if key is not None and (key.inline is not None or key.inline_string is not None):
             yield f"{path}: the CA's private key is given inline; anybody who may edit the Mesh has it. Use a Secret"

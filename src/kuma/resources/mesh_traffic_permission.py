@@ -20,6 +20,8 @@ _KINDS: Mapping[str, tuple[bool, bool]] = {
     "MeshServiceSubset": (True, True),
 }
 """Whether a kind of reference has a name, and tags."""
+EFFECT, SHADOW = "kuma.io/effect", "shadow"
+"""A label, and its value that keeps a policy from having any effect."""
 _NAME = re.compile(r"[0-9a-z.\-_]*", re.ASCII)
 
 
@@ -81,13 +83,19 @@ def _reference(path: str, reference: TargetRef) -> Iterator[Violation]:
     has_name, has_tags = _KINDS[reference.kind]
     if has_name and not reference.name:
         yield Violation(f"{path}.name", f"must be set with kind {reference.kind}")
-    if reference.name and not has_name:
+    if reference.name and reference.kind == "Mesh":
+        yield Violation(f"{path}.name", "using name with kind Mesh is not yet supported")
+    elif reference.name and not has_name:
         yield Violation(f"{path}.name", f"must not be set with kind {reference.kind}")
     if not _NAME.fullmatch(reference.name):
         allowed = "must consist of lower case alphanumeric characters, '-', '.' and '_'."
         yield Violation(f"{path}.name", f"invalid characters: {allowed}")
     if reference.tags and not has_tags:
         yield Violation(f"{path}.tags", f"must not be set with kind {reference.kind}")
+    if has_name and has_tags and tag_rules.SERVICE in reference.tags:
+        yield Violation(
+            f'{path}.tags["{tag_rules.SERVICE}"]', f"must not be set with kind {reference.kind}: name says the service"
+        )
     yield from tag_rules.validate(f"{path}.tags", reference.tags)
     if reference.proxy_types and reference.kind not in ("Mesh", "MeshSubset"):
         yield Violation(f"{path}.proxyTypes", f"must not be set with kind {reference.kind}")

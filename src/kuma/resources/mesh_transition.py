@@ -38,6 +38,8 @@ class BackendStatus(Model):
     name: str
     not_after: datetime | None = None
     problem: str = ""
+    renewal_overdue: bool = False
+    """Of a root that the control plane should have renewed by now."""
 
 
 class Awaited(Model):

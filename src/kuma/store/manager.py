@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
+
+import structlog
 
 from kuma.base.errors import AlreadyExists, Conflict, InvalidResource, NotFound
 from kuma.resources import kinds, parsing
@@ -12,7 +16,10 @@ from kuma.resources.kinds import MESH
 from kuma.resources.resource import Key
 from kuma.store.protocol import AnyResource, Create, Delete, Operation, Page, StillOwns, Store, Update
 
-_ATTEMPTS = 10
+log = structlog.get_logger(__name__)
+
+_ATTEMPTS = 30
+_LONGEST_PAUSE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +85,16 @@ class ResourceManager:
             InvalidResource: a rule is broken, or the mesh does not exist; nothing was changed.
             Conflict: others kept changing the same resource.
         """
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
             try:
-                return await self._put(resource)
+                outcome = await self._put(resource)
             except (Conflict, AlreadyExists):
-                continue  # somebody was faster: look again, judge again
+                await _pause(attempt)  # somebody was faster: look again, judge again
+                continue
+            for warning in outcome.warnings:
+                key = resource.key
+                log.warning("taken with a warning", kind=key.kind, mesh=key.mesh, name=key.name, warning=warning)
+            return outcome
         raise Conflict(f"{resource.key} is being changed by others all the time; try again")
 
     async def _put(self, resource: AnyResource) -> Outcome:
@@ -114,7 +126,7 @@ class ResourceManager:
             NotFound: there is none.
             InvalidResource: a rule forbids it, such as a Mesh that still has Dataplanes.
         """
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
             old = await self.store.get(key)
             rules = self._rules.get(key.kind)
             decision = await rules.on_delete(old, self.store) if rules else Decision()
@@ -127,8 +139,14 @@ class ResourceManager:
                     "mesh", "unable to delete mesh, there are still some dataplanes attached"
                 ) from None
             except Conflict:
-                continue
+                await _pause(attempt)
         raise Conflict(f"{key} is being changed by others all the time; try again")
+
+
+async def _pause(attempt: int) -> None:
+    """Wait for a random while, longer from attempt to attempt, so that not all writers meet again."""
+    longest = min(_LONGEST_PAUSE, 0.002 * 2.0**attempt)
+    await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - spreads attempts
 
 
 def missing_mesh(name: str) -> InvalidResource:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -57,20 +57,31 @@ _resources, _changes, _meta = schema.resources, schema.changes, schema.meta
 class SqlStore:
     """See `Store`. All writes of a process go through one lock; watchers are fed by the commits of this process."""
 
-    def __init__(self, engine: AsyncEngine, clock: Clock, sealer: Sealer, keys: KeyFile) -> None:
+    def __init__(
+        self, engine: AsyncEngine, clock: Clock, sealer: Sealer, keys: KeyFile, scrub: Callable[[], Awaitable[None]]
+    ) -> None:
         self._engine = engine
+        self._scrub = scrub
         self._writer = engine.execution_options(**{WRITES: True})
         self._clock = clock
         self._sealer = sealer
         self._keys = keys
         self._lock = asyncio.Lock()
         self._watchers: set[_Watcher] = set()
+        self._recorders: list[Callable[[Commit], None]] = []
         self._writing: set[asyncio.Task[Any]] = set()
         self._closing = AsyncExitStack()
 
     def close_with(self, release: Callable[[], object]) -> None:
         """Call `release` when the store is closed."""
         self._closing.callback(release)
+
+    def on_commit(self, record: Callable[[Commit], None]) -> None:
+        """Call `record` with every commit at once, on behalf of whoever has made it, before anybody is told of it.
+
+        Only the end of the process between the commit and the call can keep it from being made.
+        """
+        self._recorders.append(record)
 
     async def close(self) -> None:
         """Finish what is being written, then release the database."""
@@ -115,25 +126,41 @@ class SqlStore:
     async def rekey(self) -> None:
         """Seal everything anew, under a new key-encryption key. Others go on reading meanwhile; writers wait.
 
-        At every moment the key file holds what the rows are sealed with, so that a crash loses nothing.
+        At every moment the key file holds what the rows are sealed with, so that a crash loses nothing: what it
+        leaves half done, `finish_rekey` completes. Afterwards no file holds anything that the old key opens.
 
         Raises:
             Misconfigured: the key file cannot be written.
             StoreCorrupt: a row cannot be opened; nothing was changed.
         """
-        task = aio.spawn(self._rekey(), name="sealing anew")
+        await self._to_its_end(self._rekey(), "sealing anew")
+
+    async def finish_rekey(self) -> bool:
+        """Complete what a crash has left half done, and drop the old key; False if there was nothing to complete."""
+        if len(self._keys.load(may_create=False)) == 1:
+            return False
+        await self._to_its_end(self._seal_all(), "sealing anew, again")
+        return True
+
+    async def _to_its_end(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        task = aio.spawn(coroutine, name=name)
         self._writing.add(task)
         task.add_done_callback(self._written)
         await asyncio.shield(task)
 
     async def _rekey(self) -> None:
+        self._keys.save([new_key(), *self._keys.load(may_create=False)])
+        await self._seal_all()
+
+    async def _seal_all(self) -> None:
+        """Seal everything with the first key of the file, and drop the others."""
         async with self._lock:
-            old, new = self._keys.load(may_create=False), new_key()
-            self._keys.save([new, *old])
-            self._sealer = AesGcmSealer([new, *old])
+            keys = self._keys.load(may_create=False)
+            self._sealer = AesGcmSealer(keys)
             async with self._writer.begin() as connection:
                 await self._seal_anew(connection)
-            self._keys.save([new])  # in memory the old one stays: a reader may hold a row from before
+            await self._scrub()
+            self._keys.save(keys[:1])  # in memory the old ones stay: a reader may hold a row from before
 
     async def _seal_anew(self, connection: AsyncConnection) -> None:
         columns = _resources.c
@@ -162,6 +189,8 @@ class SqlStore:
                 commit = Commit(revision, tuple(transaction.changed))
                 for watcher in self._watchers:
                     watcher.push(commit)
+                for record in self._recorders:
+                    record(commit)
         return tuple(transaction.stored)
 
     async def watch(self, since: int | None = None) -> AsyncIterator[Listing | Commit]:

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import fcntl
 import os
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from kuma.base import files
 from kuma.base.clock import Clock
-from kuma.base.errors import Misconfigured, StoreCorrupt
+from kuma.base.errors import Misconfigured, StoreCorrupt, Unavailable
 from kuma.store import migrations, schema
 from kuma.store.encryption import AesGcmSealer, KeyFile, Sealer
 from kuma.store.sql import SEAL, SEALED, WRITES, SqlStore
+
+log = structlog.get_logger(__name__)
+
+_PATIENCE = 10.0
+"""Seconds that a lock of the database is waited for."""
+_SCRUBS = 3
+"""Attempts to cut off the write-ahead log; each waits for readers by itself."""
 
 
 async def open_sqlite(path: Path, clock: Clock, key_file: Path | None = None) -> SqlStore:
@@ -26,9 +38,10 @@ async def open_sqlite(path: Path, clock: Clock, key_file: Path | None = None) ->
         Misconfigured: the file cannot be used, another process uses it, or its key is missing.
         StoreCorrupt: the key is not the one that its Secrets are sealed with.
     """
-    lock = _lock(path)
+    descriptor = lock(path)
     try:
         _check_form(path)
+        _tighten(path)
         keys = KeyFile(key_file or path.with_name(path.name + ".key"))
         sealer = _sealer(path, keys)
         engine = _engine(path)
@@ -38,17 +51,51 @@ async def open_sqlite(path: Path, clock: Clock, key_file: Path | None = None) ->
             await engine.dispose()
             raise
     except DBAPIError as error:
-        os.close(lock)
+        os.close(descriptor)
         raise Misconfigured(f"{path} cannot be used as the store: {error.orig}") from None
     except BaseException:
-        os.close(lock)
+        os.close(descriptor)
         raise
-    store = SqlStore(engine, clock, sealer, keys)
-    store.close_with(lambda: os.close(lock))
+    store = SqlStore(engine, clock, sealer, keys, lambda: asyncio.to_thread(_scrub, path))
+    store.close_with(lambda: os.close(descriptor))
+    try:
+        if await store.finish_rekey():
+            log.warning(
+                "sealing anew had been interrupted; it is complete now, and the old key dropped", path=str(path)
+            )
+    except BaseException:
+        await store.close()
+        raise
     return store
 
 
-def _lock(path: Path) -> int:
+def _scrub(path: Path) -> None:
+    """Leave no earlier content in the files.
+
+    An overwritten row lives on in the write-ahead log until that is cut off, and in the pages of the database in what
+    SQLite calls free space. Readers are waited for: they hold the log.
+
+    Raises:
+        Unavailable: there was no moment without a reader.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE)) as connection:
+            connection.execute("PRAGMA secure_delete=ON")
+            connection.execute("VACUUM")
+            for _ in range(_SCRUBS):
+                if not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                    return
+    except sqlite3.OperationalError as error:
+        raise Unavailable(f"earlier content cannot be removed from {path} now: {error}") from None
+    raise Unavailable(f"earlier content is still in the write-ahead log of {path}: it is being read all the time")
+
+
+def lock(path: Path) -> int:
+    """Keep other processes from using the store, until the descriptor is closed.
+
+    Raises:
+        Misconfigured: one uses it already, or its directory cannot be used.
+    """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -127,10 +174,30 @@ async def _prepare(engine: AsyncEngine, sealer: Sealer) -> None:
             values = {"revision": b"0", "seal": sealer.seal(SEAL, SEALED)}
             await connection.execute(sa.insert(meta), [{"name": n, "value": v} for n, v in values.items()])
             return
+    _check_seal(sealer, known["seal"])
+
+
+def check_seal(key_file: Path, seal: bytes) -> None:
+    """Whether a store with this seal can be opened with the key in `key_file`.
+
+    Raises:
+        Misconfigured: there is no usable key.
+        StoreCorrupt: it is another one.
+    """
+    _check_seal(AesGcmSealer(KeyFile(key_file).load(may_create=False)), seal)
+
+
+def _check_seal(sealer: Sealer, seal: bytes) -> None:
     try:
-        sealer.open(SEAL, known["seal"])
+        sealer.open(SEAL, seal)
     except StoreCorrupt:
         raise StoreCorrupt(
             "the key-encryption key is not the one that this store's Secrets are sealed with. Put the right key file "
             "back, or point KUMA_STORE_ENCRYPTION_KEY_FILE at it"
         ) from None
+
+
+def _tighten(path: Path) -> None:
+    """Files from before, or copied here, may be readable by others."""
+    for end in ("", "-wal", "-shm", ".lock"):
+        files.tighten(path.with_name(path.name + end))

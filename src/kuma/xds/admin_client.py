@@ -8,15 +8,19 @@ import ssl
 from collections.abc import Callable, Mapping
 
 import httpx
+import structlog
 
 from kuma.base.errors import NotFound, Unavailable
 from kuma.pki.envoy_admin import Credential
 from kuma.resources import kinds
-from kuma.resources.dataplane import admin_port
 from kuma.xds import administration, dump, naming
+from kuma.xds.dataplane_rules import OwnPorts
 from kuma.xds.meshes import Meshes
 from kuma.xds.proxy import Proxies
 
+log = structlog.get_logger(__name__)
+
+_SILENT = "the Envoy of {mesh}.{name} does not answer"
 _TIMEOUT = 10.0
 _LARGEST = 64 << 20
 """Bytes of an answer that are read; an Envoy of a large mesh has some millions."""
@@ -25,7 +29,10 @@ _LARGEST = 64 << 20
 class AdminClient:
     """Reads from the Envoys that are connected to this control plane, and from nothing else."""
 
-    def __init__(self, meshes: Meshes, proxies: Proxies, credential: Callable[[], Credential]) -> None:
+    def __init__(
+        self, meshes: Meshes, proxies: Proxies, credential: Callable[[], Credential], own_ports: OwnPorts
+    ) -> None:
+        self._own_ports = own_ports
         self._meshes = meshes
         self._proxies = proxies
         self._credential = credential
@@ -38,23 +45,29 @@ class AdminClient:
     async def read(self, mesh: str, name: str, path: str, query: Mapping[str, str]) -> bytes:
         """What Envoy answers at one of the paths of `administration.READABLE`.
 
+        It is asked at the port that it was started with, as its proxy has said when it connected: users may change
+        the Dataplane, and must not have us call ports of their choice. How it fails is for the log only.
+
         Raises:
             NotFound: no proxy is connected for that Dataplane.
             Unavailable: it does not answer.
         """
         dataplane = self._meshes.state(mesh).config.view.dataplanes.get(name)
-        if dataplane is None or kinds.DATAPLANE.key(name, mesh) not in self._proxies:
+        proxy = self._proxies.get(kinds.DATAPLANE.key(name, mesh))
+        if dataplane is None or proxy is None:
             raise NotFound(f"no proxy is connected for {mesh}.{name}")
         networking = dataplane.spec.net
         remote = administration.is_remote(networking)
-        where = naming.host_port(networking.address if remote else administration.ADDRESS, admin_port(networking))
+        if not proxy.admin_port or (not remote and proxy.admin_port in self._own_ports()):
+            raise Unavailable(_SILENT.format(mesh=mesh, name=name))
+        where = naming.host_port(networking.address if remote else administration.ADDRESS, proxy.admin_port)
         verify = _verification(self._credential()) if remote else True
         async with httpx.AsyncClient(verify=verify, timeout=_TIMEOUT, trust_env=False) as client:
             try:
                 return await _read(client, f"http{'s' if remote else ''}://{where}{path}", query)
             except (httpx.HTTPError, ssl.SSLError) as error:
-                reason = str(error) or type(error).__name__
-                raise Unavailable(f"Envoy's administration at {where} cannot be read: {reason}") from None
+                log.warning("Envoy does not answer", mesh=mesh, dataplane=name, where=where, error=repr(error))
+                raise Unavailable(_SILENT.format(mesh=mesh, name=name)) from None
 
 
 async def _read(client: httpx.AsyncClient, url: str, query: Mapping[str, str]) -> bytes:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from envoy.config.core.v3 import base_pb2
 from google.protobuf import json_format
 
+from kuma.base import strict_json
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, InvalidResource, Unauthenticated
 from kuma.pki import tokens
@@ -22,6 +25,7 @@ from kuma.xds import node_metadata, publication
 REGISTERED = "kuma.io/registered-by"
 """Label of a Dataplane that its proxy has brought along: it is removed when the proxy leaves."""
 BY_PROXY = "proxy"
+_PORT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,8 @@ class Presented:
     key: Key
     dataplane: Resource[DataplaneSpec] | None
     version: Version
+    admin_port: int = 0
+    """Where its Envoy's administration listens; 0 if it does not say."""
 
 
 def proxy_key(node: base_pb2.Node) -> Key:
@@ -52,19 +58,32 @@ def presented(node: base_pb2.Node) -> Presented:
         InvalidResource: the id is not `<mesh>.<name>`, or the Dataplane that came along is wrong or another one's.
     """
     key = proxy_key(node)
-    metadata = json_format.MessageToDict(node.metadata)
+    metadata = _metadata(node)
     text = metadata.get("dataplane.resource")
     dataplane = _dataplane(text, key.mesh) if isinstance(text, str) and text else None
     if dataplane is not None and dataplane.key != key:
         raise InvalidResource.of("node.id", f"says {key}, but the resource that came along is {dataplane.key}")
-    return Presented(key, dataplane, node_metadata.versions(metadata))
+    return Presented(key, dataplane, node_metadata.versions(metadata), _port(metadata.get("dataplane.admin.port")))
+
+
+def _port(value: Any) -> int:
+    digits = str(int(value)) if isinstance(value, float) and value.is_integer() else value
+    return int(digits) if isinstance(digits, str) and _PORT.fullmatch(digits) and int(digits) <= 65535 else 0
+
+
+def _metadata(node: base_pb2.Node) -> Mapping[str, Any]:
+    try:
+        found: Mapping[str, Any] = json_format.MessageToDict(node.metadata)
+    except (json_format.Error, ValueError) as error:  # of numbers that JSON has none of
+        raise InvalidResource.of("node.metadata", f"is not valid JSON: {error}") from None
+    return found
 
 
 def _dataplane(text: str, mesh: str) -> Resource[DataplaneSpec]:
     try:
-        document = json.loads(text)
+        document = strict_json.loads(text)
     except ValueError as error:
-        raise InvalidResource.of("dataplane.resource", f"is not JSON: {error}") from None
+        raise InvalidResource.of("dataplane.resource", f"is not valid JSON: {error}") from None
     if not isinstance(document, dict) or document.get("type") != kinds.DATAPLANE.name:
         raise InvalidResource.of("dataplane.resource", "has to be a Dataplane in the Universal form")
     return codec.parse(document, default_mesh=mesh)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kuma.base.clock import Clock
@@ -20,10 +22,11 @@ class TooMany(KumaError):
 
 @dataclass(frozen=True, slots=True)
 class StreamLimits:
-    """What one proxy may do: open streams, and send requests on one."""
+    """What one proxy may do: open streams, and send requests on one. `pending`: see `Gate.pending`."""
 
     streams: Rate
     requests: Rate
+    pending: int = 500
 
 
 class Gate:
@@ -34,6 +37,25 @@ class Gate:
         self._clock = clock
         self._streams = Buckets(limits.streams)
         self._failures = Buckets(_FAILURES)
+        self._pending = Counter[str]()
+
+    @contextmanager
+    def pending(self, peer: str) -> Iterator[None]:
+        """Around the time in which a stream of this peer has said nothing yet.
+
+        Raises:
+            TooMany: as many others of its address have said nothing either.
+        """
+        address = address_of(peer)
+        if self._pending[address] >= self._limits.pending:
+            raise TooMany(f"more than {self._limits.pending} streams from this address have sent no request yet")
+        self._pending[address] += 1
+        try:
+            yield
+        finally:
+            self._pending[address] -= 1
+            if not self._pending[address]:
+                del self._pending[address]
 
     def failed(self, peer: str) -> None:
         """A stream of this peer had no valid token.
@@ -41,7 +63,7 @@ class Gate:
         Raises:
             TooMany: it is one of many.
         """
-        if self._failures.take(_address(peer), self._clock.now()):
+        if self._failures.take(address_of(peer), self._clock.now()):
             raise TooMany("too many streams without a valid token from this address; try again later")
 
     def stream(self, key: Key) -> None:
@@ -67,6 +89,6 @@ class Gate:
         return count
 
 
-def _address(peer: str) -> str:
+def address_of(peer: str) -> str:
     """`ipv4:10.0.0.1:4711` without its port."""
     return peer.rpartition(":")[0]

@@ -10,7 +10,7 @@ from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.store.views import Views
 from kuma.xds import trust
-from kuma.xds.snapshot import MeshConfig
+from kuma.xds.snapshot import NOTHING_YET, MeshConfig, TakenUp
 from kuma.xds.trust import Trust
 
 
@@ -22,10 +22,10 @@ class MeshState:
     trust: Trust = trust.NONE
 
     @classmethod
-    def of(cls, view: MeshView, previous: MeshState | None, taken_up: str = "") -> MeshState:
+    def of(cls, view: MeshView, previous: MeshState | None, taken_up: TakenUp = NOTHING_YET) -> MeshState:
         """The state that follows from `view`; what has not changed is taken from `previous`.
 
-        `taken_up` is `MeshConfig.callers` as all proxies have it in their leaves.
+        `taken_up` is what all proxies have in their leaves.
         """
         config = MeshConfig(view, previous.config if previous else None, taken_up)
         if previous is None:
@@ -45,7 +45,7 @@ class Meshes:
     def __init__(self, views: Views, on_affected: Affected) -> None:
         self._views = views
         self._states: dict[str, MeshState] = {}
-        self._taken_up: dict[str, str] = {}
+        self._taken_up: dict[str, TakenUp] = {}
         self._on_affected = on_affected
         views.on_change(self._changed)
 
@@ -61,16 +61,16 @@ class Meshes:
         """Return once what is stored has been seen."""
         await self._views.until(lambda: True)
 
-    def take_up(self, mesh: str, callers: str) -> None:
-        """Every proxy of a mesh has its leaf as `MeshConfig.callers` says: what older ones have opened is to end."""
-        self._taken_up[mesh] = callers
+    def take_up(self, mesh: str, taken_up: TakenUp) -> None:
+        """Every proxy of a mesh has its leaf as it is to be now: what older ones have opened is to end."""
+        self._taken_up[mesh] = taken_up
         self._changed(frozenset({mesh}))
 
     def _changed(self, meshes: frozenset[str]) -> None:
         for mesh in meshes:
             before = self.state(mesh)
             view = self._views.view(mesh)
-            after = self._states[mesh] = MeshState.of(view, before, self._taken_up.get(mesh, ""))
+            after = self._states[mesh] = MeshState.of(view, before, self._taken_up.get(mesh, NOTHING_YET))
             affected = after.config.affected_since(before.config)
             if after.trust is not before.trust:
                 affected |= frozenset(view.dataplanes)

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import math
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from kuma.resources.mesh_transition import BackendStatus
 
 
 class Metrics:
@@ -42,10 +49,52 @@ class Metrics:
             registry=registry,
         )
 
+        self.overdue = Gauge(
+            "ca_renewal_overdue",
+            "1 if the root of a builtin authority should have been renewed by now and was not.",
+            ["mesh", "backend"],
+            registry=registry,
+        )
+
+    def authorities(self, mesh: str, backends: Iterable[BackendStatus]) -> None:
+        """Show the authorities that a mesh has now, and no others."""
+        known = {backend.name: backend for backend in backends if backend.not_after is not None}
+        for gauge in (self.authority_ends, self.overdue):
+            _remove(gauge, lambda labels: labels["mesh"] == mesh and labels["backend"] not in known)
+        for name, backend in known.items():
+            assert backend.not_after is not None
+            self.authority_ends.labels(mesh, name).set(backend.not_after.timestamp())
+            self.overdue.labels(mesh, name).set(backend.renewal_overdue)
+
     def forget(self, mesh: str) -> None:
         """Show nothing more of a mesh that is gone."""
-        for metric in (self.waiting, self.authority_ends, self.issued, self.issue_failures):
-            for values in [sample.labels for family in metric.collect() for sample in family.samples]:
-                if values.get("mesh") == mesh:
-                    with contextlib.suppress(KeyError):
-                        metric.remove(*(values[name] for name in values if name in ("mesh", "backend")))
+        for metric in (self.waiting, self.authority_ends, self.overdue, self.issued, self.issue_failures):
+            _remove(metric, lambda labels: labels["mesh"] == mesh)
+
+
+class LeafExpiry(Collector):
+    """When the certificates of the connected proxies end. The earliest of each mesh only: meshes have many proxies."""
+
+    def __init__(self, leaves: Callable[[], Iterable[tuple[str, datetime]]]) -> None:
+        self._leaves = leaves
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """As it is at the moment of asking."""
+        earliest: dict[str, float] = {}
+        for mesh, end in self._leaves():
+            earliest[mesh] = min(end.timestamp(), earliest.get(mesh, math.inf))
+        family = GaugeMetricFamily(
+            "cert_expiration_timestamp_seconds",
+            "When the first certificate of a mesh's connected proxies ends, in seconds since 1970.",
+            labels=["mesh"],
+        )
+        for mesh, first in sorted(earliest.items()):
+            family.add_metric([mesh], first)
+        yield family
+
+
+def _remove(metric: Counter | Gauge, is_gone: Callable[[dict[str, str]], bool]) -> None:
+    for labels in [sample.labels for family in metric.collect() for sample in family.samples]:
+        if labels and is_gone(labels):
+            with contextlib.suppress(KeyError):  # the total and the time of creation of the same counter
+                metric.remove(*(labels[name] for name in labels if name in ("mesh", "backend")))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 
 import structlog
 
@@ -42,8 +42,10 @@ class Proxy:
         record: Record,
         clock: Clock,
         admin_secrets: AdminSecrets,
+        admin_port: int = 0,
     ) -> None:
         self.key = key
+        self.admin_port = admin_port
         self.credential = credential
         self.token = token
         self.session = Session()
@@ -175,6 +177,7 @@ class Proxies:
 
     def __init__(self) -> None:
         self._connected: dict[Key, Proxy] = {}
+        self._by_admin_port: dict[int, set[Key]] = {}
         self._listeners: list[Callable[[Proxy], None]] = []
 
     def on_progress(self, listener: Callable[[Proxy], None]) -> None:
@@ -198,9 +201,23 @@ class Proxies:
         """The proxy of this Dataplane, if it is connected."""
         return self._connected.get(key)
 
+    def administered_at(self, port: int) -> Set[Key]:
+        """The proxies whose Envoys have their administration at this port."""
+        return self._by_admin_port.get(port, frozenset())
+
+    def _forget(self, proxy: Proxy) -> None:
+        keys = self._by_admin_port.get(proxy.admin_port, set())
+        keys.discard(proxy.key)
+        if not keys:
+            self._by_admin_port.pop(proxy.admin_port, None)
+
     def add(self, proxy: Proxy) -> None:
         """A stream has begun."""
+        older = self._connected.get(proxy.key)
+        if older is not None:
+            self._forget(older)
         self._connected[proxy.key] = proxy
+        self._by_admin_port.setdefault(proxy.admin_port, set()).add(proxy.key)
         proxy.on_progress = self._progressed
         self._progressed(proxy)
 
@@ -209,6 +226,7 @@ class Proxies:
         if self._connected.get(proxy.key) is not proxy:
             return False
         del self._connected[proxy.key]
+        self._forget(proxy)
         self._progressed(proxy)
         return True
 

@@ -17,12 +17,12 @@ from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 
 from kuma.base import aio, sockets
-from kuma.base.audit import ACTOR
+from kuma.base.audit import ACTOR, Audit, Refusals
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Misconfigured, Unauthenticated
 from kuma.pki.tokens import DataplaneIdentity
 from kuma.resources.resource import Key
-from kuma.xds import arrivals
+from kuma.xds import arrivals, gate
 from kuma.xds.arrivals import Arrivals, Presented
 from kuma.xds.departures import Departures
 from kuma.xds.entry import TypeUrl, encode_response
@@ -49,6 +49,8 @@ _KEEPALIVE = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 100),  # on one connection; Envoy opens one
     ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_connection_idle_ms", 60_000),  # without a stream
 )
 
 
@@ -83,6 +85,7 @@ class Discovery:
         clock: Clock,
         metrics: Metrics,
         gate: Gate,
+        audit: Audit,
         admin_secrets: AdminSecrets,
         *,
         send_seconds: float,
@@ -96,6 +99,7 @@ class Discovery:
         self._clock = clock
         self._metrics = metrics
         self._gate = gate
+        self._refusals = Refusals(audit, clock)
         self._admin_secrets = admin_secrets
         self._send_seconds = send_seconds
 
@@ -111,8 +115,9 @@ class Discovery:
 
     async def _stream(self, requests: AsyncIterator[Any], context: Any) -> None:
         try:
-            async with asyncio.timeout(_FIRST_REQUEST):
-                first = await anext(requests, None)
+            with self._gate.pending(context.peer()):
+                async with asyncio.timeout(_FIRST_REQUEST):
+                    first = await anext(requests, None)
             if first is None:
                 return
             # Before anything else of the request is looked at.
@@ -126,7 +131,9 @@ class Discovery:
         except KumaError as error:
             self._metrics.refused.inc()
             log.warning("proxy refused", peer=context.peer(), reason=str(error))
-            prefix = "" if isinstance(error, InvalidResource) else "authentication failed: "
+            if isinstance(error, Unauthenticated | AccessDenied):
+                self._refusals.record(gate.address_of(context.peer()), server="discovery", reason=str(error))
+            prefix = "" if isinstance(error, InvalidResource | TooMany) else "authentication failed: "
             status = _STATUS.get(type(error), grpc.StatusCode.UNAVAILABLE)
             await context.abort(status, f"{prefix}{error}")
             return
@@ -166,6 +173,7 @@ class Discovery:
             record,
             self._clock,
             self._admin_secrets,
+            who.admin_port,
         )
         older = self._proxies.get(who.key)
         if older is not None:
@@ -271,13 +279,21 @@ def _request(message: Any) -> Request:
 class DiscoveryServer:
     """The gRPC server, over TLS only: a token must not travel in the clear."""
 
-    def __init__(self, discovery: Discovery, host: str, port: int, certificate: Path, key: Path) -> None:
+    def __init__(
+        self, discovery: Discovery, host: str, port: int, certificate: Path, key: Path, *, streams: int
+    ) -> None:
+        self._streams = streams
         self._discovery = discovery
         self._host = host
         self._port = port
         self._certificate = certificate
         self._key = key
         self._bound: aio.Latest[int] = aio.Latest(0)
+
+    @property
+    def bound(self) -> int:
+        """The port that is listened on, or will be; 0 if that is not known yet."""
+        return self._bound.value or self._port
 
     async def port(self) -> int:
         """The port that is listened on, once it is."""
@@ -291,7 +307,7 @@ class DiscoveryServer:
         Raises:
             Misconfigured: the port is in use.
         """
-        server = grpc.aio.server(options=_KEEPALIVE)
+        server = grpc.aio.server(options=_KEEPALIVE, maximum_concurrent_rpcs=self._streams)
         handler = grpc.stream_stream_rpc_method_handler(
             self._discovery.delta,
             request_deserializer=None,

@@ -6,9 +6,8 @@ depend on what changed.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 from kuma.policy import permissions
@@ -34,10 +33,25 @@ class Member(NamedTuple):
     ready: bool
 
 
+class TakenUp(NamedTuple):
+    """What all leaves say by now: the tags that permissions look at, and how often one has got other names."""
+
+    tags: frozenset[str] = frozenset()
+    changes: int = 0
+
+    def word(self, *, looks_at_tags: bool) -> str:
+        """Stands for it in a filter chain; empty for what has always been so."""
+        tags = sorted(self.tags) if looks_at_tags else []
+        return f"{','.join(tags)}/{self.changes}" if tags or self.changes else ""
+
+
+NOTHING_YET = TakenUp()
+
+
 class MeshConfig:
     """The Envoy resources of one mesh view. Immutable in effect: what it caches, it would compute again equally."""
 
-    def __init__(self, view: MeshView, previous: MeshConfig | None = None, taken_up: str = "") -> None:
+    def __init__(self, view: MeshView, previous: MeshConfig | None = None, taken_up: TakenUp = NOTHING_YET) -> None:
         self.view = view
         self._taken_up = taken_up
         self.level = view.position.level
@@ -83,13 +97,10 @@ class MeshConfig:
         )
         return (*(security.spiffe_id(self.view.name, service) for service in resource.spec.services), *carried)
 
-    @cached_property
-    def callers(self) -> str:
-        """A digest of what all leaves say, as far as permissions look at more than the service; empty if none does."""
-        if not self._selected:
-            return ""
-        said = [(name, self.uris(name)) for name in sorted(self.view.dataplanes)]
-        return hashlib.blake2b(repr(said).encode(), digest_size=8).hexdigest()
+    @property
+    def selected(self) -> frozenset[str]:
+        """The tags, other than the service, that permissions look at."""
+        return self._selected
 
     def _entries(self, networking: Networking) -> Iterator[tuple[TypeUrl, Entry]]:
         yield from administration.entries(networking)
@@ -119,8 +130,9 @@ class MeshConfig:
         strict = self.level is Level.STRICT
         # On the way between plaintext and mutual TLS callers cannot be told apart; where nobody is admitted, nobody is.
         sealed = self.level is Level.ACCEPTING and admission is not None and not admission.principals
-        # Another name for those who are told apart by tags: connections that were made with older leaves are drained.
-        callers = self._taken_up if admission is not None and admission.looks_at_tags else ""
+        # Another word for what leaves say: connections that were made with older ones are drained.
+        looks_at_tags = admission is not None and admission.looks_at_tags
+        callers = self._taken_up.word(looks_at_tags=looks_at_tags) if admission is not None else ""
         where = (address, inbound.port)
         yield (
             TypeUrl.LISTENER,

@@ -7,7 +7,7 @@ The position of a mesh is a stored resource, so any control plane goes on from i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from weakref import WeakSet
@@ -20,20 +20,18 @@ from kuma.base.errors import AlreadyExists, Conflict, NotFound, Unavailable
 from kuma.pki.followers import Follower, Patience, judge
 from kuma.pki.transition import Declared, next_position, step
 from kuma.resources import kinds
-from kuma.resources.mesh import Backend
-from kuma.resources.mesh_transition import Awaited, BackendStatus, Level, MeshTransitionSpec, Position
+from kuma.resources.mesh_transition import Awaited, Level, MeshTransitionSpec, Position
 from kuma.resources.resource import Key, Resource
 from kuma.resources.view import MeshView
 from kuma.store.protocol import Create, Store, Update
 from kuma.store.views import Views
+from kuma.xds import authorities
 from kuma.xds.meshes import Meshes, MeshState
 from kuma.xds.metrics import Metrics
 from kuma.xds.proxy import Proxies, Proxy
 
 log = structlog.get_logger(__name__)
 
-_NOTICE = timedelta(days=30)
-"""Operators hear of the end of a CA that they provide at least this long before."""
 _NAMED = 20
 """How many proxies that are waited for are named."""
 _PROGRESS = timedelta(seconds=0.5)
@@ -279,14 +277,12 @@ class Transitions:
             unresponsive=_awaited(run, verdict.late),
             complete=complete,
             problem=self._problem(mesh, run),
-            backends=_backends(state, now),
+            backends=authorities.statuses(state, now),
         )
         self._metrics.waiting.labels(mesh).set(len(verdict.waiting) + len(verdict.late))
-        for backend in spec.backends:
-            if backend.not_after is not None:
-                self._metrics.authority_ends.labels(mesh, backend.name).set(backend.not_after.timestamp())
+        self._metrics.authorities(mesh, spec.backends)
         await self._write(mesh, run, view.transition, spec)
-        alarms = (verdict.look_again, *(soon for soon in _ends_of_ease(state) if soon > now))
+        alarms = (verdict.look_again, *(soon for soon in authorities.alarms(state) if soon > now))
         return min((alarm for alarm in alarms if alarm is not None), default=None)
 
     def _problem(self, mesh: str, run: _Run) -> str:
@@ -340,38 +336,6 @@ def _declared(state: MeshState) -> Declared:
         return Declared()
     level = Level.ENCRYPTING if backend.mode == "PERMISSIVE" else Level.STRICT
     return Declared(level, state.trust.fingerprint(backend.name), state.trust.roots)
-
-
-def _backends(state: MeshState, now: datetime) -> tuple[BackendStatus, ...]:
-    return tuple(_status(backend, state, now) for backend in _listed(state))
-
-
-def _status(backend: Backend, state: MeshState, now: datetime) -> BackendStatus:
-    problem = state.trust.problems.get(backend.name, "")
-    if backend.name not in state.trust.opened:
-        return BackendStatus(name=backend.name, problem=problem)
-    end = state.trust.opened[backend.name][1].not_after
-    if backend.type == "provided" and now >= _end_of_ease(backend, end):
-        ends = f"the CA {'ended' if end <= now else 'ends'} at {end:%Y-%m-%dT%H:%M:%SZ}; provide another one"
-        problem = f"{problem}; {ends}" if problem else ends
-    return BackendStatus(name=backend.name, not_after=end, problem=problem)
-
-
-def _listed(state: MeshState) -> tuple[Backend, ...]:
-    mesh = state.config.view.mesh
-    return mesh.spec.mtls.backends if mesh and mesh.spec.mtls else ()
-
-
-def _end_of_ease(backend: Backend, end: datetime) -> datetime:
-    """From when on the end of a CA that nobody renews by itself is a problem."""
-    return end - max(backend.leaf_lifetime, _NOTICE)
-
-
-def _ends_of_ease(state: MeshState) -> Iterator[datetime]:
-    for backend in _listed(state):
-        if backend.type == "provided" and backend.name in state.trust.opened:
-            end = state.trust.opened[backend.name][1].not_after
-            yield from (_end_of_ease(backend, end), end)
 
 
 def _goal(declared: Declared, state: MeshState) -> str:

@@ -81,7 +81,7 @@ def trust(view: MeshView, previous: Trust = NONE) -> Trust:
                 log.error("authority cannot be opened", mesh=view.name, backend=backend.name, reason=reason)
     position = view.position
     known = (*(authority for _, authority in previous.opened.values()), previous.retiring)
-    candidates = itertools.chain(known, _unlisted(view, opened))
+    candidates = itertools.chain(known, _unlisted(view))
     retiring = next((a for a in candidates if a is not None and a.fingerprint == position.authority), None)
     found = Trust(_bundle(view.name, position.roots), problems, opened, position, retiring)
     return previous if found == previous else found
@@ -95,13 +95,15 @@ def _open(view: MeshView, backend: Backend, previous: Trust) -> tuple[_Content, 
     return content, open_authority(view.name, backend, view.secrets)
 
 
-def _unlisted(view: MeshView, listed: Mapping[str, object]) -> Iterator[Authority]:
+def _unlisted(view: MeshView) -> Iterator[Authority]:
     """Authorities that outlive their place in the Mesh, until the mesh has left them."""
     if view.position.level is Level.PLAIN:
         return
     if (authority := kept.open_kept(view)) is not None:
         yield authority
-    for name in builtin.stored(view.name, view.secrets) - frozenset(listed):
+    backends = view.mesh.spec.mtls.backends if view.mesh and view.mesh.spec.mtls else ()
+    listed = frozenset(backend.name for backend in backends if backend.type == "builtin")
+    for name in builtin.stored(view.name, view.secrets) - listed:
         with contextlib.suppress(Exception):  # as above; nobody has listed it, so nobody is told
             yield builtin.open_authority(view.name, name, view.secrets)
 

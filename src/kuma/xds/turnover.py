@@ -1,9 +1,9 @@
 """Has connections end that were made with leaves from before a change of what permissions look at.
 
-A permission by tags is checked against the leaf that a connection was opened with. When a tag begins to matter, or a
-Dataplane gets another, its leaf is replaced; but connections that are open, and Envoy keeps them open, still show the
-old one: a refusal would not refuse them, nor an admission admit them. So when all proxies have taken up their new
-leaves, the inbounds that look at tags are given another filter chain, and Envoy drains what the old one has accepted.
+A permission is checked against the leaf that a connection was opened with. When a tag begins to matter, or a Dataplane
+gets another tag or service, its leaf is replaced; but connections that are open, and Envoy keeps them open, still show
+the old one: a refusal would not refuse them, nor an admission admit them. So when all proxies have taken up their new
+leaves, the inbounds that this concerns are given another filter chain, and Envoy drains what the old one has accepted.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ import structlog
 
 from kuma.base import aio
 from kuma.base.clock import Clock
+from kuma.resources.dataplane import DataplaneSpec
+from kuma.resources.resource import Resource
 from kuma.store.views import Views
 from kuma.xds.meshes import Meshes
 from kuma.xds.proxy import Proxies, Proxy
+from kuma.xds.snapshot import NOTHING_YET, MeshConfig, TakenUp
 
 log = structlog.get_logger(__name__)
 
 
 class _Pending(NamedTuple):
-    callers: str
+    wanted: TakenUp
     since: datetime
 
 
@@ -37,7 +40,9 @@ class Turnover:
         self._clock = clock
         self._patience = timedelta(seconds=patience)
         self._pending: dict[str, _Pending] = {}
-        self._done: dict[str, str] = {}
+        self._done: dict[str, TakenUp] = {}
+        self._changes: dict[str, int] = {}
+        self._seen: dict[str, MeshConfig] = {}
         self._wake = asyncio.Event()
         views.on_change(self._changed)
         proxies.on_progress(self._progressed)
@@ -58,7 +63,7 @@ class Turnover:
                     await aio.stop([alarm])
             for mesh, pending in tuple(self._pending.items()):
                 if self._clock.now() >= pending.since + self._patience or self._have_new_leaves(mesh):
-                    self._finish(mesh, pending.callers)
+                    self._finish(mesh, pending.wanted)
 
     async def _alarm(self, seconds: float) -> None:
         await self._clock.sleep(seconds)
@@ -66,13 +71,21 @@ class Turnover:
 
     def _changed(self, meshes: frozenset[str]) -> None:
         for mesh in meshes:
-            callers = self._meshes.state(mesh).config.callers
-            if callers == self._done.get(mesh, ""):
+            config = self._meshes.state(mesh).config
+            if config.view.mesh is None:
+                for known in (self._pending, self._done, self._changes, self._seen):
+                    known.pop(mesh, None)
+                continue
+            before, self._seen[mesh] = self._seen.get(mesh), config
+            if before is not None and _has_another_name(before, config):
+                self._changes[mesh] = self._changes.get(mesh, 0) + 1
+            wanted = TakenUp(config.selected, self._changes.get(mesh, 0))
+            if wanted == self._done.get(mesh, NOTHING_YET):
                 self._pending.pop(mesh, None)
             elif not any(proxy.key.mesh == mesh for proxy in self._proxies):
-                self._finish(mesh, callers)  # as after a restart: those that come back have their leaves from us
-            elif mesh not in self._pending or self._pending[mesh].callers != callers:
-                self._pending[mesh] = _Pending(callers, self._clock.now())
+                self._finish(mesh, wanted)  # as after a restart: those that come back have their leaves from us
+            elif mesh not in self._pending or self._pending[mesh].wanted != wanted:
+                self._pending[mesh] = _Pending(wanted, self._clock.now())
                 self._wake.set()
 
     def _progressed(self, proxy: Proxy) -> None:
@@ -82,11 +95,22 @@ class Turnover:
     def _have_new_leaves(self, mesh: str) -> bool:
         return all(proxy.converged for proxy in self._proxies if proxy.key.mesh == mesh)
 
-    def _finish(self, mesh: str, callers: str) -> None:
+    def _finish(self, mesh: str, wanted: TakenUp) -> None:
         self._pending.pop(mesh, None)
-        if callers:
-            self._done[mesh] = callers
-        else:
-            self._done.pop(mesh, None)
+        self._done[mesh] = wanted
         log.debug("connections from before are drained", mesh=mesh)
-        self._meshes.take_up(mesh, callers)
+        self._meshes.take_up(mesh, wanted)
+
+
+def _has_another_name(before: MeshConfig, after: MeshConfig) -> bool:
+    """Whether a Dataplane that was there says something else in its leaf now, of what both look at."""
+    old, new = before.view.dataplanes, after.view.dataplanes
+    if old is new:
+        return False
+    edited = (name for name, dataplane in new.items() if name in old and old[name] is not dataplane)
+    return any(_names(old[name], before.selected) != _names(new[name], before.selected) for name in edited)
+
+
+def _names(dataplane: Resource[DataplaneSpec], selected: frozenset[str]) -> object:
+    tags = dataplane.spec.tag_values
+    return dataplane.spec.services, [(tag, tags.get(tag)) for tag in sorted(selected)]

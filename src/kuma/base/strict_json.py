@@ -1,0 +1,73 @@
+"""The one reader of JSON from outside: what it lets through can be stored, and answered again as JSON in UTF-8."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+DEEPEST = 64
+"""Maps and lists within each other. A resource of ours needs about ten."""
+
+
+def loads(text: str | bytes) -> Any:
+    """What `text` says.
+
+    Raises:
+        ValueError: it is no JSON (RFC 8259: no NaN, no Infinity), says a name twice, is nested too deeply, or holds
+            half of a surrogate pair, which no encoding can carry. The text says which.
+    """
+    try:
+        found = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
+    except RecursionError:
+        raise ValueError(f"nested deeper than {DEEPEST} levels") from None
+    _check(found)
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{json.dumps(twice)} is given twice")
+    return found
+
+
+def _no_number(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number in JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits[:20]} is too large a number")
+    return number
+
+
+def _check(value: Any) -> None:
+    """Level by level rather than by recursion, which has a depth of its own."""
+    level, depth = [value], 0
+    while level:
+        for found in level:
+            if isinstance(found, str):
+                _check_text(found)
+            elif depth == DEEPEST and isinstance(found, (dict, list)):
+                raise ValueError(f"nested deeper than {DEEPEST} levels")
+        level, depth = [inner for found in level for inner in _inside(found)], depth + 1
+
+
+def _inside(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        yield from value
+        yield from value.values()
+    elif isinstance(value, list):
+        yield from value
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"\\u{ord(text[error.start]):04x} is half of a surrogate pair, and no character") from None

@@ -1,0 +1,28 @@
+"""IP addresses as text."""
+
+from __future__ import annotations
+
+import ipaddress
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def parse(text: str) -> Address | None:
+    """The address in `text`, IPv4 if it is one that is written as IPv6; None if it is none."""
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return (found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None) or found
+
+
+def is_loopback(text: str) -> bool:
+    """Whether this machine calls itself by this address."""
+    found = parse(text)
+    return found is not None and found.is_loopback
+
+
+def leads_here(text: str) -> bool:
+    """Whether a connection to this address stays on the machine it is made on; `0.0.0.0` leads to the loopback, too."""
+    found = parse(text)
+    return found is not None and (found.is_loopback or found.is_unspecified)

@@ -1,0 +1,86 @@
+"""Backups of the embedded store: whole, consistent, and sealed as it is. The key-encryption key is not in them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from pathlib import Path
+
+from kuma.base.errors import Misconfigured
+from kuma.store import sqlite
+
+REPLACED = ".replaced"
+"""End of the name of what a restore has put aside."""
+
+
+def backup(database: Path, target: Path) -> None:
+    """Copy the store to `target`, while a control plane may be using it. Only the owner may read the copy.
+
+    Raises:
+        Misconfigured: there is no store, or `target` cannot be made or exists.
+    """
+    if not database.exists():
+        raise Misconfigured(f"there is no store at {database}")
+    if target.exists():
+        raise Misconfigured(f"{target} exists; give the backup another name")
+    _copy(database, target)
+
+
+def restore(source: Path, database: Path, key_file: Path) -> None:
+    """Put a backup in the place of the store, which is kept beside it under another name.
+
+    Raises:
+        Misconfigured: `source` is no backup, is sealed with another key, or a control plane uses the store.
+    """
+    if not source.exists():
+        raise Misconfigured(f"there is no backup at {source}")
+    lock = sqlite.lock(database)
+    fresh = database.with_name(f".{database.name}.restored")
+    try:
+        fresh.unlink(missing_ok=True)
+        _copy(source, fresh)
+        _check(fresh, source, key_file)
+        if database.exists():
+            _settle(database)
+            database.rename(database.with_name(database.name + REPLACED))
+        for end in ("-wal", "-shm"):
+            database.with_name(database.name + end).unlink(missing_ok=True)
+        fresh.rename(database)
+    finally:
+        fresh.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        with (
+            contextlib.closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True, timeout=10)) as one,
+            contextlib.closing(sqlite3.connect(target)) as other,
+        ):
+            one.backup(other)
+            other.execute("PRAGMA journal_mode=DELETE")  # one file, without a log of its own
+    except OSError as error:
+        raise Misconfigured(f"cannot write {target}: {error.strerror}") from None
+    except sqlite3.Error as error:
+        target.unlink(missing_ok=True)
+        raise Misconfigured(f"{source} cannot be copied to {target}: {error}") from None
+
+
+def _check(copy: Path, source: Path, key_file: Path) -> None:
+    try:
+        with contextlib.closing(sqlite3.connect(copy)) as connection:
+            whole = connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+            seal = connection.execute("SELECT value FROM meta WHERE name = 'seal'").fetchone()
+    except sqlite3.Error:
+        whole, seal = False, None
+    if not whole or seal is None:
+        raise Misconfigured(f"{source} is no backup of a store, or is damaged")
+    sqlite.check_seal(key_file, seal[0])
+
+
+def _settle(database: Path) -> None:
+    """Bring what is only in the log into the file, so that it can be put aside as one."""
+    with contextlib.closing(sqlite3.connect(database)) as connection, contextlib.suppress(sqlite3.Error):
+        connection.execute("PRAGMA journal_mode=DELETE")

@@ -1,0 +1,67 @@
+"""How the authorities of a mesh are: until when each can sign, and what operators have to know of it in time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from kuma.pki.authority import Authority
+from kuma.pki.rotation import rotation_time
+from kuma.resources.mesh import Backend
+from kuma.resources.mesh_transition import BackendStatus
+from kuma.xds.meshes import MeshState
+
+_NOTICE = timedelta(days=30)
+"""Operators hear of the end of a CA that they provide at least this long before."""
+_LONGEST_DELAY = timedelta(hours=1)
+"""Within which a builtin root is renewed once it is time, however long it lives."""
+
+
+def statuses(state: MeshState, now: datetime) -> tuple[BackendStatus, ...]:
+    """The listed authorities, in the order of the Mesh."""
+    return tuple(_status(backend, state, now) for backend in _listed(state))
+
+
+def alarms(state: MeshState) -> Iterator[datetime]:
+    """When a status changes by itself."""
+    for backend in _listed(state):
+        if backend.name in state.trust.opened:
+            authority = state.trust.opened[backend.name][1]
+            yield from (_end_of_ease(backend, authority), authority.not_after)
+
+
+def _status(backend: Backend, state: MeshState, now: datetime) -> BackendStatus:
+    problem = state.trust.problems.get(backend.name, "")
+    if backend.name not in state.trust.opened:
+        return BackendStatus(name=backend.name, problem=problem)
+    authority = state.trust.opened[backend.name][1]
+    end, overdue = authority.not_after, False
+    if now >= _end_of_ease(backend, authority):
+        overdue = backend.type == "builtin"
+        ends = f"{'ended' if end <= now else 'ends'} at {end:%Y-%m-%dT%H:%M:%SZ}"
+        remedy = (
+            f"the root {ends} and has not been renewed, which was due at {_due(authority):%Y-%m-%dT%H:%M:%SZ}; the log "
+            "of the control plane says why, or enable another backend"
+            if overdue
+            else f"the CA {ends}; provide another one"
+        )
+        problem = f"{problem}; {remedy}" if problem else remedy
+    return BackendStatus(name=backend.name, not_after=end, problem=problem, renewal_overdue=overdue)
+
+
+def _listed(state: MeshState) -> tuple[Backend, ...]:
+    mesh = state.config.view.mesh
+    return mesh.spec.mtls.backends if mesh and mesh.spec.mtls else ()
+
+
+def _due(authority: Authority) -> datetime:
+    return rotation_time(authority.not_before, authority.not_after, luck=0)
+
+
+def _end_of_ease(backend: Backend, authority: Authority) -> datetime:
+    """From when on the end of an authority is a problem: nobody renews a provided one, and a builtin one is late."""
+    end = authority.not_after
+    if backend.type == "builtin":
+        due = _due(authority)
+        return due + min(_LONGEST_DELAY, (end - due) / 10)
+    return end - max(backend.leaf_lifetime, _NOTICE)

@@ -1,0 +1,69 @@
+"""What Dataplanes ask of their changes: no inbound leads to what trusts callers because they are on its machine.
+
+Whoever connects to an inbound arrives at the workload from the loopback. If that workload were the control plane's own
+API, the caller would be its administrator; if it were an Envoy's administration, the caller would command that proxy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from kuma.base.errors import InvalidResource, Violation
+from kuma.resources import addresses
+from kuma.resources.dataplane import DataplaneSpec, Inbound, Networking, listen_address, workload
+from kuma.resources.resource import Resource
+from kuma.store.manager import Decision
+from kuma.store.protocol import Store
+from kuma.store.views import Views
+from kuma.xds.proxy import Proxies
+
+OwnPorts = Callable[[], Mapping[int, str]]
+"""The ports that this control plane listens on, with what they are."""
+
+
+class DataplaneRules:
+    """Refuses. Which ports the control plane and connected Envoys use is known while they run."""
+
+    def __init__(self, views: Views, proxies: Proxies, own_ports: OwnPorts) -> None:
+        self._views = views
+        self._proxies = proxies
+        self._own_ports = own_ports
+
+    async def on_put(self, old: Resource[DataplaneSpec] | None, new: Resource[DataplaneSpec], store: Store) -> Decision:
+        violations = tuple(self._violations(new))
+        if violations:
+            raise InvalidResource(violations)
+        return Decision()
+
+    async def on_delete(self, old: Resource[DataplaneSpec], store: Store) -> Decision:
+        return Decision()
+
+    def _violations(self, dataplane: Resource[DataplaneSpec]) -> Iterator[Violation]:
+        networking, own = dataplane.spec.net, self._own_ports()
+        for index, inbound in enumerate(networking.inbound):
+            for field, address, port in _places(networking, inbound):
+                path = f"networking.inbound[{index}].{field}"
+                if port in own and addresses.leads_here(address):
+                    yield Violation(path, f"{address}:{port} may be this control plane's own {own[port]}")
+                elif self._is_administration(dataplane, address, port):
+                    yield Violation(path, f"{address}:{port} is the administration of an Envoy")
+
+    def _is_administration(self, dataplane: Resource[DataplaneSpec], address: str, port: int) -> bool:
+        """Whether an Envoy that is known to run on the machine of `dataplane` has its administration there.
+
+        What the Dataplane says of its own is checked by itself; but it may say something else than what runs.
+        """
+        own = dataplane.spec.net.address
+        if not (addresses.leads_here(address) or address == own):
+            return False
+        for key in self._proxies.administered_at(port):
+            other = self._views.view(key.mesh).dataplanes.get(key.name)
+            if key == dataplane.key or (other is not None and other.spec.net.address == own):
+                return True
+        return False
+
+
+def _places(networking: Networking, inbound: Inbound) -> Iterator[tuple[str, str, int]]:
+    """Where an inbound leads to, and where clients are sent to reach it."""
+    yield ("servicePort", *workload(networking, inbound))
+    yield ("port", networking.advertised_address or listen_address(networking, inbound), inbound.port)

@@ -1,0 +1,170 @@
+"""Connections: who holds them open, sends half a head or half a handshake, or too much, holds up nobody else."""
+
+import asyncio
+import contextlib
+import json
+import ssl
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+
+from kuma.api import diagnostics
+from kuma.api.connections import ConnectionLimits
+from kuma.api.server import HttpServer
+from kuma.base import aio
+from kuma.pki import serving
+
+ABUSER = ("127.0.0.2", 0)
+HALF_A_HEAD = b"GET /healthy HTTP/1.1\r\nhost: localhost\r\nx: "
+QUICK = ConnectionLimits(per_address=5, total=8, handshake=0.5, head=0.5, idle=0.5, send=0.5)
+Connected = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@contextlib.asynccontextmanager
+async def serving_at(limits: ConnectionLimits, app: Any = None, tls: Any = None) -> AsyncIterator[int]:
+    app = app or diagnostics.create_app(CollectorRegistry(), lambda: True)
+    server = HttpServer(app, "127.0.0.1", 0, setting="X", limits=limits, tls=tls)
+    task = aio.spawn(server.run(), name="server")
+    try:
+        yield await server.port()
+    finally:
+        await aio.stop([task])
+
+
+async def connect(port: int, first: bytes = b"", local: tuple[str, int] = ABUSER) -> Connected:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=local)
+    writer.write(first)
+    return reader, writer
+
+
+async def answer(connected: Connected) -> tuple[int, dict[str, Any]]:
+    """Status and JSON of the answer, after which the connection is closed."""
+    reader, writer = connected
+    async with asyncio.timeout(10):
+        head, _, content = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    return int(head.split()[1]), json.loads(content)
+
+
+async def closed(connected: Connected) -> None:
+    """Return once the other side has closed."""
+    try:
+        async with asyncio.timeout(10):
+            await connected[0].read()
+    except ConnectionError:
+        pass
+    finally:
+        connected[1].close()
+
+
+@pytest.mark.parametrize("first", [b"", HALF_A_HEAD], ids=["idle", "half a head"])
+async def test_who_holds_connections_open_is_refused_more_and_others_are_served(first: bytes) -> None:
+    async with serving_at(QUICK) as port:
+        held = [await connect(port, first) for _ in range(5)]
+        status, body = await answer(await connect(port))
+        assert (status, body["status"], body["title"]) == (429, 429, "Too Many Requests")
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(f"http://127.0.0.1:{port}/healthy")).status_code == 200
+        for connected in held:
+            await closed(connected)
+        again = await connect(port, HALF_A_HEAD + b"y\r\n\r\n")
+        assert (await again[0].readline()).split()[1] == b"200"
+        await closed(again)
+
+
+async def test_as_many_connections_as_there_may_be() -> None:
+    async with serving_at(QUICK) as port:
+        held = [await connect(port, local=(f"127.0.0.{i % 4 + 2}", 0)) for i in range(8)]
+        status, body = await answer(await connect(port, local=("127.0.0.9", 0)))
+        assert (status, body["title"]) == (503, "Service unavailable")
+        for connected in held:
+            await closed(connected)
+
+
+async def test_a_head_that_trickles_in_is_cut_off_all_the_same() -> None:
+    async with serving_at(QUICK) as port:
+        reader, writer = await connect(port, HALF_A_HEAD)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while not reader.at_eof() and loop.time() - began < 10:
+            writer.write(b"y")
+            await asyncio.sleep(0.05)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    head = await reader.readline()
+                    assert head.split()[1] == b"408"
+                    break
+        assert loop.time() - began < 5
+        writer.close()
+
+
+async def test_half_a_handshake_counts_and_is_cut_off(tmp_path: Path) -> None:
+    files = serving.ensure(tmp_path, serving.own_names("127.0.0.1"), datetime.now(UTC))
+    async with serving_at(QUICK, tls=(files.chain, files.key)) as port:
+        held = [await connect(port, b"\x16\x03\x01\x02\x00") for _ in range(5)]
+        one_more = await connect(port)
+        await closed(one_more)
+        trusting = ssl.create_default_context(cafile=files.ca)
+        async with httpx.AsyncClient(verify=trusting) as client:
+            assert (await client.get(f"https://localhost:{port}/healthy")).status_code == 200
+        for connected in held:
+            await closed(connected)
+
+
+async def test_a_connection_lives_on_between_requests_but_not_for_ever() -> None:
+    async with serving_at(QUICK) as port:
+        connected = await connect(port)
+        for _ in range(3):
+            connected[1].write(b"GET /healthy HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            head = (await connected[0].readuntil(b"\r\n\r\n")).decode().lower()
+            assert head.split()[1] == "200"
+            await connected[0].readexactly(int(head.partition("content-length: ")[2].split()[0]))
+            await asyncio.sleep(0.3)
+        await closed(connected)
+
+
+async def test_who_does_not_read_is_disconnected() -> None:
+    ended = asyncio.Event()
+
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        gone = aio.spawn(receive(), name="disconnect")
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while not gone.done():
+            await send({"type": "http.response.body", "body": b"x" * 1_000_000, "more_body": True})
+            await asyncio.sleep(0)
+        ended.set()
+
+    async with serving_at(QUICK, endless) as port:
+        connected = await connect(port, HALF_A_HEAD + b"y\r\n\r\n")
+        async with asyncio.timeout(10):
+            await ended.wait()
+        connected[1].close()
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /healthy?" + b"x" * 9_000 + b" HTTP/1.1\r\nhost: localhost\r\n\r\n", 414),
+        (b"GET /" + b"x" * 100_000, 414),
+        (b"GET /healthy HTTP/1.1\r\nhost: localhost\r\nx: " + b"y" * 20_000 + b"\r\n\r\n", 431),
+        (b"GET /healthy HTTP/1.1\r\nhost: localhost\r\n" + b"a: b\r\n" * 4_000 + b"\r\n", 431),
+        (b"GET /healthy HTTP/1.1\r\nhost: localhost\r\nx: " + b"y" * 100_000, 431),
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\r\n\r\n", 400),
+    ],
+    ids=["url", "endless url", "header", "headers", "endless header", "no HTTP", "no host", "two hosts", "TLS"],
+)
+async def test_heads_that_are_too_long_or_none(request_: bytes, status: int) -> None:
+    limits = ConnectionLimits(idle=0.5)
+    async with serving_at(limits) as port:
+        found, body = await answer(await connect(port, request_))
+        assert (found, body["status"], body["type"]) == (status, status, "/std-errors")
+        assert body["detail"] == body["details"]

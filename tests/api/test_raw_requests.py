@@ -1,0 +1,118 @@
+"""Requests that no well-behaved client sends: hosts and paths that make no sense, bootstraps asked for in no JSON."""
+
+import json
+from collections.abc import AsyncIterator, Iterable
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from cryptography import x509
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kuma.api.bootstrap import create_bootstrap_app
+from kuma.api.limits import Limits
+from kuma.base import aio
+from kuma.base.clock import SystemClock
+from kuma.base.errors import NotFound
+from kuma.base.limits import Rate
+from kuma.pki import own_ca
+from kuma.pki.x509 import certificate_pem
+from kuma.store.manager import ResourceManager
+from kuma.store.views import Views
+from kuma.xds.arrivals import Arrivals
+from kuma.xds.handout import Handout
+from kuma.xds.names import ServerNames
+from tests.api.test_api import Api, api, manager  # noqa: F401 - fixtures
+from tests.api.test_fuzz import DOCUMENTS, TEXTS, VALUES
+
+HOSTS = st.sampled_from(["[", "]", "[::1", "[::1]:x", "::1", "x:99999999", "[]", "a b", "//", "@", "%5b", ""]) | (
+    st.text("[]:@/%?#.-_ax1\x80\xff \t", max_size=8)
+)
+fuzzed = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+
+
+async def raw(app: Any, method: str, path: str, headers: Iterable[tuple[bytes, bytes]], body: bytes = b"") -> int:
+    """The status of the answer."""
+    messages = iter([{"type": "http.request", "body": body}])
+    statuses: list[int] = []
+
+    async def receive() -> Any:
+        return next(messages, {"type": "http.disconnect"})
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    scope = {
+        "type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"",
+        "headers": list(headers), "client": ("127.0.0.1", 4711), "server": ("127.0.0.1", 5681), "scheme": "http",
+        "http_version": "1.1", "root_path": "",
+    }  # fmt: skip
+    await app(scope, receive, send)
+    return statuses[0]
+
+
+@fuzzed
+@given(HOSTS, st.sampled_from(["/meshes", "/who-am-i", "[", "*", "//[/", "/meshes/["]))
+async def test_no_host_gives_a_500(api: Api, host: str, path: str) -> None:  # noqa: F811
+    for more in ([], [(b"origin", host.encode("latin-1"))]):
+        headers = [(b"host", host.encode("latin-1")), *more]
+        assert await raw(api.app, "GET", path, headers) in (200, 400, 403, 404)
+
+
+@pytest.fixture
+async def bootstraps(manager: ResourceManager) -> AsyncIterator[Any]:  # noqa: F811
+    async def port() -> int:
+        return 5677
+
+    async def withdraw(mesh: str, name: str, token: str) -> None:
+        raise NotFound("nobody is here")
+
+    clock, views = SystemClock(), Views(manager.store)
+    ca = own_ca.new_ca(x509.Name([]), clock.now(), timedelta(days=1)).certificate
+    names = ServerNames(("localhost",), certificate_pem(ca))
+    handout = Handout(manager, views, Arrivals(manager, views, clock), port, names)
+    following = aio.spawn(views.run(), name="views")
+    yield create_bootstrap_app(handout.answer, withdraw, Limits(Rate(1e6, 10**6)), clock)
+    await aio.stop([following])
+
+
+@fuzzed
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "mesh": VALUES | st.just("default"),
+            "name": VALUES | st.just("web-01"),
+            "dataplaneToken": TEXTS | st.just("token"),
+            "dataplaneResource": TEXTS | DOCUMENTS.map(json.dumps),
+            "version": VALUES,
+            "caCert": TEXTS,
+        },
+    ),
+    HOSTS | st.just("localhost:5678"),
+)
+async def test_no_request_for_a_bootstrap_gives_a_500(bootstraps: Any, body: dict[str, Any], host: str) -> None:
+    headers = [(b"host", host.encode("latin-1"))]
+    assert await raw(bootstraps, "POST", "/bootstrap", headers, json.dumps(body).encode()) in (200, 400, 404, 422)
+
+
+BEGIN = b'{"mesh": "default", "name": "x", "dataplaneToken": "t", '
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        BEGIN + b'"version": {"x": NaN}}',
+        BEGIN + b'"version": ' + b'{"x": ' * 5000 + b"1" + b"}" * 5001,
+        BEGIN + b'"caCert": "\\ud800"}',
+        BEGIN + b'"dataplaneResource": "' + b"[" * 100_000 + b'"}',
+    ],
+    ids=["NaN", "deep", "surrogate", "deep resource"],
+)
+async def test_bootstrap_requests_that_are_no_json_of_ours(bootstraps: Any, body: bytes) -> None:
+    transport = httpx.ASGITransport(bootstraps)
+    async with httpx.AsyncClient(transport=transport, base_url="https://localhost") as client:
+        assert (await client.post("/bootstrap", content=body)).status_code == 422

@@ -1,0 +1,52 @@
+"""What comes from outside as JSON goes out again as JSON."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kuma.base import strict_json
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None), max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("NaN", "NaN is no number"),
+        ('{"x": [-Infinity]}', "-Infinity is no number"),
+        ("1e999", "too large a number"),
+        (r'"\ud800"', r"\\ud800 is half of a surrogate pair"),
+        (r'{"\udfff": 1}', r"\\udfff is half"),
+        (b'"\xed\xa0\x80"', r"\\ud800 is half"),
+        ("[" * 100_000, "nested deeper than 64"),
+        ("[" * 65 + "]" * 65, "nested deeper than 64"),
+        ('{"a": ' * 70 + "1" + "}" * 70, "nested deeper than 64"),
+        ('{"a": 1, "a": 2}', '"a" is given twice'),
+        ("{", "Expecting"),
+        (b"\xff", "decode"),
+        ("1" * 5000, "limit"),
+    ],
+)
+def test_what_is_refused(text: str | bytes, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        strict_json.loads(text)
+
+
+def test_what_is_not() -> None:
+    assert strict_json.loads("[" * 64 + "]" * 64)
+    assert strict_json.loads(r'["\ud83d\ude00", 1.5, null, true]') == ["\U0001f600", 1.5, None, True]
+
+
+@given(VALUES)
+def test_what_is_let_through_can_be_answered(value: Any) -> None:
+    try:
+        found = strict_json.loads(json.dumps(value))
+    except ValueError:
+        return
+    assert strict_json.loads(json.dumps(found, ensure_ascii=False, allow_nan=False).encode()) == value

@@ -1,0 +1,115 @@
+"""What is stored is on record, whatever becomes of whoever has stored it."""
+
+import asyncio
+import contextlib
+import json
+import resource as limits
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kuma.base import aio
+from kuma.base.audit import AuditFile, Refusals
+from kuma.base.clock import SystemClock
+from kuma.resources import kinds
+from kuma.resources.mesh import MeshSpec
+from kuma.resources.resource import Resource
+from kuma.resources.secret import SecretSpec
+from kuma.store import audited
+from kuma.store.protocol import Create, Delete, Update
+from kuma.store.sqlite import open_sqlite
+from tests.fakes.clock import ManualClock
+
+MESH = Resource(kinds.MESH.key("m"), MeshSpec())
+
+
+def secret(name: str) -> Resource[Any]:
+    return Resource(kinds.SECRET.key(name, "m"), SecretSpec(data=b"x"))
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+async def test_each_change_is_recorded_also_what_goes_with_a_mesh(tmp_path: Path) -> None:
+    audit = AuditFile(tmp_path / "audit.jsonl", SystemClock())
+    store = await open_sqlite(tmp_path / "kuma.db", SystemClock())
+    store.on_commit(audited.recorder(audit))
+    mesh, _ = await store.transact([Create(MESH), Create(secret("s"), MESH.key)])
+    await store.transact([Update(mesh)])
+    await store.transact([Delete(MESH.key)])
+    await store.close()
+    audit.close()
+    found = [(line["event"].removeprefix("resource "), line["name"]) for line in lines(tmp_path / "audit.jsonl")]
+    assert found[:3] == [("created", "m"), ("created", "s"), ("updated", "m")]
+    assert sorted(found[3:]) == [("deleted", "m"), ("deleted", "s")]
+
+
+async def test_a_change_whose_caller_was_cancelled_is_recorded(tmp_path: Path) -> None:
+    audit = AuditFile(tmp_path / "audit.jsonl", SystemClock())
+    store = await open_sqlite(tmp_path / "kuma.db", SystemClock())
+    store.on_commit(audited.recorder(audit))
+    await store.transact([Create(MESH)])
+    for number in range(50):
+        task = aio.spawn(store.transact([Create(secret(f"s{number}"))]), name="caller")
+        await asyncio.sleep(number / 10_000)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    await asyncio.sleep(0.2)
+    stored = {found.name for found in (await store.list("Secret")).items}
+    await store.close()
+    audit.close()
+    assert {line["name"] for line in lines(tmp_path / "audit.jsonl")} == {"m", *stored}
+
+
+async def test_a_kill_loses_no_record_but_perhaps_the_last(tmp_path: Path) -> None:
+    writer = subprocess.Popen(
+        [sys.executable, "-m", "tests.store.audited_writer", str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout is not None
+    for _ in range(20):
+        writer.stdout.readline()
+    writer.send_signal(signal.SIGKILL)
+    writer.communicate()
+    recorded = {line["name"] for line in lines(tmp_path / "audit.jsonl")}
+    store = await open_sqlite(tmp_path / "kuma.db", SystemClock())
+    stored = {found.name for found in (await store.list("Secret")).items}
+    await store.close()
+    assert len(stored) >= 20
+    assert len(stored - recorded) <= 1
+    assert recorded <= stored
+
+
+def test_a_line_that_did_not_fit_spoils_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    audit = AuditFile(path, SystemClock())
+    audit.record("first")
+    soft, hard = limits.getrlimit(limits.RLIMIT_FSIZE)
+    limits.setrlimit(limits.RLIMIT_FSIZE, (path.stat().st_size + 20, hard))
+    try:
+        with pytest.raises(OSError, match="written whole"):
+            audit.record("second")
+    finally:
+        limits.setrlimit(limits.RLIMIT_FSIZE, (soft, hard))
+    audit.record("third")
+    audit.close()
+    first, torn, third = path.read_text().splitlines()
+    assert (json.loads(first)["event"], len(torn), json.loads(third)["event"]) == ("first", 20, "third")
+
+
+def test_refusals_are_recorded_up_to_a_limit(tmp_path: Path) -> None:
+    clock = ManualClock()
+    audit = AuditFile(tmp_path / "audit.jsonl", clock)
+    refusals = Refusals(audit, clock)
+    for _ in range(150):
+        refusals.record("10.0.0.9", status=401)
+    clock.advance(1)
+    refusals.record("10.0.0.9", status=401)
+    audit.close()
+    found = lines(tmp_path / "audit.jsonl")
+    assert (len(found), found[-1]["notRecorded"]) == (101, 50)

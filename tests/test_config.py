@@ -1,0 +1,37 @@
+"""Settings from the environment, with the names of the original."""
+
+import pytest
+
+from kuma import config
+from kuma.base.errors import Misconfigured
+
+
+@pytest.mark.parametrize(("variable", "values"), config.FIXED.items())
+def test_what_goes_without_saying_may_be_said(variable: str, values: tuple[str, ...]) -> None:
+    for value in values:
+        assert config.load(environment={variable: value}) == config.Settings()
+    with pytest.raises(Misconfigured, match=f'{variable} cannot be "other" here, only "'):
+        config.load(environment={variable: "other"})
+
+
+def test_certificates_by_the_names_of_the_original() -> None:
+    ca = {"KUMA_GENERAL_TLS_CA_FILE": "ca"}
+    for server in ("API_SERVER_HTTPS", "DP_SERVER"):
+        names = {f"KUMA_{server}_TLS_CERT_FILE": "c", f"KUMA_{server}_TLS_KEY_FILE": "k"}
+        general = config.load(environment={**names, **ca}).general
+        assert (str(general.tls_cert_file), str(general.tls_key_file)) == ("c", "k")
+    with pytest.raises(Misconfigured, match="all servers have one certificate"):
+        config.load(environment={"KUMA_DP_SERVER_TLS_CERT_FILE": "a", "KUMA_API_SERVER_HTTPS_TLS_CERT_FILE": "b"})
+    with pytest.raises(Misconfigured, match="all servers have one certificate"):
+        config.load(environment={"KUMA_DP_SERVER_TLS_CERT_FILE": "a", "KUMA_GENERAL_TLS_CERT_FILE": "b"})
+
+
+def test_other_stores_are_refused_by_name() -> None:
+    with pytest.raises(Misconfigured, match="KUMA_STORE_TYPE"):
+        config.load(environment={"KUMA_STORE_TYPE": "postgres"})
+
+
+@pytest.mark.parametrize("variable", ["KUMA_API_SERVER_LIMITS_HEAD_TIMEOUT", "KUMA_XDS_SERVER_SEND_TIMEOUT"])
+def test_a_time_that_is_none_is_refused(variable: str) -> None:
+    with pytest.raises(Misconfigured, match="Timeout"):
+        config.load(environment={variable: "soon"})

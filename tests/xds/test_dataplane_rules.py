@@ -1,0 +1,121 @@
+"""No inbound leads to what trusts its callers because they are on the same machine."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+
+from kuma import assembly
+from kuma.resources import codec
+from tests.fakes.control_plane import Running, running
+from tests.fakes.proxy import FakeProxy
+
+
+@pytest.fixture
+async def cp(tmp_path: Path) -> AsyncIterator[Running]:
+    async with running(tmp_path) as found:
+        yield found
+
+
+def body(name: str = "web-01", address: str = "10.0.0.1", **inbound: Any) -> dict[str, Any]:
+    tags = {"kuma.io/service": "web"}
+    inbounds = [{"port": 80, "servicePort": 8080, "tags": tags, **inbound}]
+    return {
+        "type": "Dataplane", "mesh": "default", "name": name, "networking": {"address": address, "inbound": inbounds},
+    }  # fmt: skip
+
+
+async def put(cp: Running, dataplane: dict[str, Any]) -> httpx.Response:
+    """As a user who is no administrator."""
+    token = await cp.parts.users.issue("john", ["team"], timedelta(hours=1))
+    base = f"http://127.0.0.1:{await cp.parts.api[assembly.HTTP].port()}"
+    async with httpx.AsyncClient(base_url=base, headers={"authorization": f"Bearer {token}"}) as client:
+        return await client.put(f"/meshes/default/dataplanes/{dataplane['name']}", json=dataplane)
+
+
+async def own_ports(cp: Running) -> list[int]:
+    servers = [*cp.parts.api.values(), cp.parts.dp, cp.parts.diagnostics]
+    return [*[await server.port() for server in servers], await cp.parts.xds.port()]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1"])
+async def test_no_inbound_leads_to_what_trusts_this_machine(cp: Running, address: str) -> None:
+    for port in await own_ports(cp):
+        answer = await put(cp, body(serviceAddress=address, servicePort=port))
+        assert answer.status_code == 400
+        assert "this control plane's own" in answer.json()["invalid_parameters"][0]["reason"]
+    assert (await put(cp, body(serviceAddress=address, servicePort=9901))).status_code == 400
+    assert (await put(cp, body(serviceAddress=address, servicePort=9902))).status_code == 201
+
+
+async def test_no_client_is_sent_there_either(cp: Running) -> None:
+    api = await cp.parts.api[assembly.HTTP].port()
+    assert (await put(cp, body(address="127.0.0.1", port=api))).status_code == 400
+    advertised = body(port=api)
+    advertised["networking"]["advertisedAddress"] = "127.0.0.1"
+    assert (await put(cp, advertised)).status_code == 400
+    assert (await put(cp, body(port=api))).status_code == 201  # on another machine that port is anybody's
+
+
+async def test_no_proxy_brings_such_an_inbound_along(cp: Running) -> None:
+    api = await cp.parts.api[assembly.HTTP].port()
+    for port in (api, 9901):
+        proxy = FakeProxy("default.web-01", cp.token())
+        document = body(serviceAddress="127.0.0.1", servicePort=port)
+        proxy.node.metadata.update({"dataplane.resource": json.dumps(document)})
+        proxy.connect(await cp.channel())
+        assert (await proxy.failure()).code == grpc.StatusCode.INVALID_ARGUMENT
+        assert len(cp.parts.proxies) == 0
+
+
+async def test_the_administration_is_where_the_envoy_runs_whatever_its_dataplane_says(cp: Running) -> None:
+    proxy = FakeProxy("default.web-01", cp.token(), codec.parse(body()))
+    proxy.node.metadata.update({"dataplane.admin.port": "9901"})
+    proxy.connect(await cp.channel())
+    await cp.settled(1)
+    for name in ("web-01", "neighbour"):
+        lying = body(name, serviceAddress="127.0.0.1", servicePort=9901)
+        lying["networking"]["admin"] = {"port": 9999}
+        answer = await put(cp, lying)
+        assert answer.status_code == 400
+        assert "is the administration of an Envoy" in answer.json()["invalid_parameters"][0]["reason"]
+    elsewhere = body("elsewhere", "10.0.0.2", serviceAddress="127.0.0.1", servicePort=9901)
+    elsewhere["networking"]["admin"] = {"port": 9999}
+    assert (await put(cp, elsewhere)).status_code == 201
+    await proxy.disconnect()
+
+
+async def test_envoys_are_asked_at_the_port_they_were_started_with(cp: Running) -> None:
+    """A user may write any admin port into a Dataplane, and a proxy may say that it is at the control plane's own."""
+    called = []
+
+    async def answer(reader: Any, writer: Any) -> None:
+        called.append(await reader.readline())
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    bait = server.sockets[0].getsockname()[1]
+    base = f"http://127.0.0.1:{await cp.parts.api[assembly.HTTP].port()}"
+    for said in (None, 1, await cp.parts.api[assembly.HTTP].port()):
+        described = body(address="127.0.0.1")
+        described["networking"]["admin"] = {"port": bait}
+        proxy = FakeProxy("default.web-01", cp.token(), codec.parse(described))
+        if said:
+            proxy.node.metadata.update({"dataplane.admin.port": str(said)})
+        proxy.connect(await cp.channel())
+        await cp.settled(1)
+        async with httpx.AsyncClient(base_url=base) as client:
+            found = await client.get("/meshes/default/dataplanes/web-01/stats")
+        assert found.status_code == 503
+        assert found.json()["detail"] == "the Envoy of default.web-01 does not answer"
+        await proxy.disconnect()
+        await cp.disconnected(codec.parse(described))
+    server.close()
+    await server.wait_closed()
+    assert called == []
