@@ -151,7 +151,11 @@ WEB = {"port": 80, "servicePort": 8080, "tags": {"kuma.io/service": "web"}}
     ("body", "field", "reason"),
     [
         ({**MESH, "mtls": {"backend": []}}, "mtls.backend", "unknown field; did you mean backends?"),
-        ({**MESH, "metrics": {}}, "metrics", "is part of the original's Mesh but not implemented here; remove it"),
+        (
+            {**MESH, "metrics": {"backends": [{}]}},
+            "metrics.backends",
+            "is part of the original's Mesh but not implemented here; remove it",
+        ),
         (ca_cert(expiration="1h30m"), "mtls.backends[0].conf.caCert.expiration", "one whole number and one unit"),
         (ca_cert(expiration="0s"), "mtls.backends[0].conf.caCert.expiration", "longer than 0"),
         (ca_cert(RSAbits=100), "mtls.backends[0].conf.caCert.RSAbits", "between 2048 and 8192"),

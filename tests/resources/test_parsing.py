@@ -78,7 +78,7 @@ REFUSED = [
     ("duplicate", mesh(backends=[{"name": "a", "type": "builtin"}] * 2, enabledBackend="a"),
      "mtls.backends[1].name", '"a" name is already used for another backend'),
     ("not listed", mesh(enabledBackend="ca-2"), "mtls.enabledBackend", "has to be set to one of the backends"),
-    ("other block", {"type": "Mesh", "name": "m", "routing": {}}, "routing", "not implemented here"),
+    ("other block", {"type": "Mesh", "name": "m", "routing": {"zoneEgress": True}}, "routing.zoneEgress", "not impl"),
     ("timeout", mesh({"dpCert": {"requestTimeout": "5"}}), "mtls.backends[0].dpCert.requestTimeout", "seconds"),
     ("service", dataplane({"tags": {"kuma.io/service": "a:b"}}),
      'networking.inbound[0].tags["kuma.io/service"]', "SPIFFE ID"),

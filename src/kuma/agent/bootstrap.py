@@ -153,7 +153,7 @@ _ANOTHER_SERVER = "this is no data plane server; its port is 5678"
 def _is_of_another_server(answer: httpx.Response) -> bool:
     """Whether a 404 is about the path; one about the Dataplane is in plain words, or in none."""
     is_page = answer.headers.get("content-type", "").startswith(("application/", "text/html"))
-    return is_page or answer.text.startswith("404 page not found")
+    return is_page or answer.text.startswith(("404 page not found", "404: Page Not Found"))
 
 
 def _refusal(control_plane: ControlPlane, error: httpx.HTTPError) -> str:

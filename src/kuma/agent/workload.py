@@ -56,13 +56,15 @@ def read_dataplane(file: str) -> str:
         raise Misconfigured(f"--dataplane-file {file}: is no text") from None
 
 
-def read_token(file: Path | None) -> str:
-    """The token in a file.
+def read_token(file: Path | None, given: str = "") -> str:
+    """The token in a file, or else the given one.
 
     Raises:
         Misconfigured: there is none.
     """
     remedy = "Make one with: kumactl generate dataplane-token --name NAME --mesh MESH > FILE"
+    if file is None and given.strip():
+        return given.strip()
     if file is None:
         raise Misconfigured(f"--dataplane-token-file is needed: a proxy proves who it is with a token. {remedy}")
     try:

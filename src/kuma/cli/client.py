@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,18 +35,17 @@ class Client:
         self,
         address: str,
         timeout: float,
-        ca_file: str = "",
+        verify: ssl.SSLContext,
         headers: Mapping[str, str] | None = None,
+        *,
         remedy: str = CHOOSE_ANOTHER,
+        ca_file: str = "",
     ) -> None:
         self._address = address
         self._ca_file = ca_file
         self._remedy = remedy
         try:
             urls.split(address, "http", "https")
-            verify = httpx.create_ssl_context(verify=ca_file) if ca_file else True
-        except OSError as error:
-            raise RequestFailed(f"cannot read the CA certificate {ca_file}: {error.strerror or error}") from None
         except ValueError as error:
             raise RequestFailed(f"the address of the control plane, {address}, {error}") from None
         self._http = httpx.Client(
@@ -72,24 +72,25 @@ class Client:
         """One page of a list."""
         return self._page(paths.collection(kind, mesh), size, offset)
 
-    def list_whole(self, path: str, *, reveal: bool = False) -> Sequence[Mapping[str, Any]]:
-        """All items of a list, page by page; `reveal`: without masks, which administrators may ask for."""
+    def list_whole(
+        self, path: str, *, reveal: bool = False, filters: Mapping[str, str] | None = None
+    ) -> Sequence[Mapping[str, Any]]:
+        """All items of a list, or those that the filters let through, page by page.
+
+        `reveal`: without masks, which administrators may ask for.
+        """
         items: list[Mapping[str, Any]] = []
         while True:
-            page = self._page(path, 1000, len(items), **({"reveal": "true"} if reveal else {}))
+            page = self._page(path, 1000, len(items), **(filters or {}), **({"reveal": "true"} if reveal else {}))
             items += page["items"]
             if not page["items"] or len(items) >= page["total"]:
                 return items
-
-    def overviews(self, mesh: str) -> Sequence[Mapping[str, Any]]:
-        """All Dataplanes of a mesh with their insights."""
-        return self.list_whole(paths.within(mesh, "dataplanes+insights"))
 
     def get(self, kind: Kind, name: str, mesh: str) -> Mapping[str, Any] | None:
         """One resource, or None if there is none."""
         key = kind.key(name, mesh)
         try:
-            return self._object(paths.item(key), about=str(key))
+            return self._object(paths.item(key, kind), about=str(key))
         except RequestFailed as error:
             if error.status == httpx.codes.NOT_FOUND:
                 return None
@@ -118,7 +119,7 @@ class Client:
         """Delete one resource."""
         key = kind.key(name, mesh)
         try:
-            self._request("DELETE", paths.item(key), about=str(key))
+            self._request("DELETE", paths.item(key, kind), about=str(key))
         except RequestFailed as error:
             if error.status == httpx.codes.NOT_FOUND:
                 where = f' in mesh "{mesh}"' if kind.in_mesh else ""
@@ -140,7 +141,8 @@ class Client:
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise RequestFailed(f"what answers at {self._address} is no control plane of Kuma. {self._remedy}")
+            text = f"what answers at {self._address} is no control plane of Kuma. {self._remedy}"
+            raise RequestFailed(text, httpx.codes.OK)
         return found
 
     def _request(self, method: str, path: str, *, about: str = "", **arguments: Any) -> httpx.Response:

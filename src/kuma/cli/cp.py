@@ -44,6 +44,8 @@ def run(
 
     Every setting has an environment variable, such as KUMA_API_SERVER_HTTP_PORT. Without any, the control plane
     listens on the loopback only and keeps its data in ~/.kuma.
+
+    Example: kuma-cp run --config-file kuma-cp.yaml
     """
     settings = config.load(config_file)
     output.log_as(settings.general.log_level, settings.general.log_format)
@@ -114,7 +116,10 @@ def restore(
 
 @app.command()
 def version() -> None:
-    """Print the version."""
+    """Print the version.
+
+    Example: kuma-cp version
+    """
     typer.echo(f"Kuma: {kuma.__version__}")
 
 

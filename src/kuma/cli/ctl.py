@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import platform
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
 import kuma
-from kuma.cli import ctl_apply, ctl_config_commands, ctl_export, ctl_generate, ctl_inspect, ctl_resources, output
+from kuma.cli import (
+    ctl_apply,
+    ctl_config_commands,
+    ctl_export,
+    ctl_generate,
+    ctl_inspect,
+    ctl_resources,
+    handshake,
+    output,
+)
 from kuma.cli.client import RequestFailed
 from kuma.cli.session import Session
 
@@ -20,6 +33,14 @@ app = typer.Typer(
 )
 
 
+class LogLevel(StrEnum):
+    """How much kumactl tells of what it does."""
+
+    OFF = "off"
+    INFO = "info"
+    DEBUG = "debug"
+
+
 @app.callback()
 def _root(
     context: typer.Context,
@@ -28,22 +49,35 @@ def _root(
     ] = None,
     no_config: Annotated[bool, typer.Option("--no-config", help="Use no file: http://localhost:5681.")] = False,
     api_timeout: Annotated[str, typer.Option(help="How long to wait for an answer.")] = "1m",
+    log_level: Annotated[LogLevel, typer.Option(help="Tell every request on standard error.")] = LogLevel.OFF,
 ) -> None:
     """Common options."""
+    output.log_requests(log_level)
     context.obj = Session(config_file, no_config=no_config, timeout=api_timeout)
 
 
 @app.command()
-def version(context: typer.Context) -> None:
-    """Print the versions of kumactl and of the control plane."""
-    typer.echo(f"Client: Kuma {kuma.__version__}")
+def version(
+    context: typer.Context,
+    detailed: Annotated[bool, typer.Option("--detailed", "-a", help="Tell all that both say of themselves.")] = False,
+) -> None:
+    """Print the versions of kumactl and of the control plane.
+
+    Example: kumactl version --detailed
+    """
+    own = {"product": handshake.PRODUCT, "version": kuma.__version__, "python": platform.python_version()}
+    typer.echo(f"Client: {json.dumps(own, indent=3)}" if detailed else f"Client: Kuma {kuma.__version__}")
     session: Session = context.obj
-    try:
-        with session.client() as client:
+    with session.client(greet=False) as client:
+        try:
             index = client.index()
-        typer.echo(f"Server: {index.get('product', '')} {index.get('version', '')}")
-    except RequestFailed as error:
-        typer.echo(f"Unable to connect to control plane: {error}", err=True)
+        except RequestFailed as error:
+            typer.echo(f"Unable to connect to control plane: {error}", err=True)
+            return
+    short = f"{handshake.product_of(index)} {index.get('version', '')}"
+    typer.echo(f"Server: {json.dumps(index, indent=3) if detailed else short}")
+    if handshake.warning(index):
+        typer.echo(handshake.warning(index), err=True)
 
 
 @app.command()
@@ -58,6 +92,23 @@ def rekey(context: typer.Context) -> None:
     with session.client() as client:
         client.rekey()
     typer.echo("all Secrets are sealed under a new key-encryption key; back up the new key file")
+
+
+class Shell(StrEnum):
+    """Shells that can complete kumactl's commands."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+
+
+@app.command()
+def completion(shell: Annotated[Shell, typer.Argument(help="Your shell.")]) -> None:
+    """Print the script that has your shell complete kumactl's commands, options and kinds.
+
+    Example: kumactl completion bash > ~/.local/share/bash-completion/completions/kumactl
+    """
+    typer.echo(get_completion_script(prog_name="kumactl", complete_var="_KUMACTL_COMPLETE", shell=shell))
 
 
 app.command("apply")(ctl_apply.apply)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from kuma.base.errors import Misconfigured
-from kuma.resources import parsing
+from kuma.resources import codec, parsing
 
 TOKENS = "tokens"
 """The way to authenticate by a user token."""
@@ -40,6 +40,9 @@ class ApiServer(_Part):
 
     url: str
     ca_cert_file: str = ""
+    client_cert_file: str = ""
+    client_key_file: str = ""
+    skip_verify: bool = False
     auth_type: str = ""
     auth_conf: dict[str, str] = Field(default={}, repr=False)
     headers: tuple[Header, ...] = Field(default=(), repr=False)
@@ -47,7 +50,7 @@ class ApiServer(_Part):
     @property
     def request_headers(self) -> dict[str, str]:
         """What every request carries: the headers of the user's choice, and the token."""
-        found = {header.key: header.value for header in self.headers}
+        found = {header.key.lower(): header.value for header in self.headers}
         token = self.auth_conf.get("token") if self.auth_type == TOKENS else None
         return {**found, "authorization": f"Bearer {token}"} if token else found
 
@@ -144,7 +147,7 @@ def load(path: Path) -> Config:
         data: Any = yaml.safe_load(text) or {}
         return Config.model_validate(data)
     except yaml.YAMLError as error:
-        raise Misconfigured(f"{path} is not valid YAML: {error}") from None
+        raise Misconfigured(f"{path} is not valid YAML: {codec.yaml_problem(error)}") from None
     except ValidationError as error:
         raise Misconfigured(f"{path} is no configuration of kumactl: {_complaint(error)}") from None
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import yaml
 
 from kuma.base import urls
 from kuma.base.errors import Misconfigured
-from kuma.cli import ctl_config, tables
+from kuma.cli import ctl_config, handshake, tables, transport
 from kuma.cli.client import Client
 from kuma.cli.ctl_config import ApiServer, Header
 from kuma.cli.session import Session
@@ -20,11 +21,15 @@ app = typer.Typer(help="Chooses the control plane.", no_args_is_help=True)
 planes = typer.Typer(help="Adds, lists, removes and switches control planes.", no_args_is_help=True)
 app.add_typer(planes, name="control-planes")
 _CHECK_TIMEOUT = 10.0
+_REMEDY = "Correct --address, or add it without asking it: --skip-check"
 
 
 @app.command()
 def view(context: typer.Context) -> None:
-    """Print the configuration."""
+    """Print the configuration, without its tokens and headers.
+
+    Example: kumactl config view
+    """
     session: Session = context.obj
     content = session.config().model_dump(by_alias=True, exclude_defaults=True, mode="json")
     for plane in content.get("controlPlanes", ()):
@@ -37,7 +42,10 @@ def view(context: typer.Context) -> None:
 
 @planes.command("list")
 def list_(context: typer.Context) -> None:
-    """List the control planes that are known."""
+    """List the control planes that are known.
+
+    Example: kumactl config control-planes list
+    """
     session: Session = context.obj
     config = session.config()
     active = next((c.control_plane for c in config.contexts if c.name == config.current_context), "")
@@ -51,6 +59,11 @@ def add(
     name: Annotated[str, typer.Option(help="How it is to be called.")],
     address: Annotated[str, typer.Option(help="URL of its API, such as http://localhost:5681.")],
     ca_cert_file: Annotated[str, typer.Option(help="CA by which an https address is verified, PEM.")] = "",
+    client_cert_file: Annotated[str, typer.Option(help="Certificate by which it knows you, PEM.")] = "",
+    client_key_file: Annotated[str, typer.Option(help="Key of that certificate, PEM.")] = "",
+    skip_verify: Annotated[
+        bool, typer.Option("--skip-verify", help="Believe whoever answers, if there is no --ca-cert-file. Unsafe.")
+    ] = False,
     auth_type: Annotated[str, typer.Option(help="How to say who you are: tokens.")] = "",
     auth_conf: Annotated[
         list[str] | None, typer.Option("--auth-conf", help="With --auth-type=tokens: token=YOUR_TOKEN.")
@@ -77,16 +90,25 @@ def add(
         raise Misconfigured(f"--address {address}: {error}") from None
     server = ApiServer(
         url=address,
-        ca_cert_file=str(Path(ca_cert_file).absolute()) if ca_cert_file else "",
+        ca_cert_file=_absolute(ca_cert_file),
+        client_cert_file=_absolute(client_cert_file),
+        client_key_file=_absolute(client_key_file),
+        skip_verify=skip_verify,
         auth_type=auth_type,
         auth_conf=_pairs("--auth-conf", auth_conf or ()),
         headers=tuple(Header(key=k, value=v) for k, v in _pairs("--headers", headers or ()).items()),
     )
     _check_authentication(server)
+    transport.verification(server)  # complain of files before anything is kept
+    transport.warn(server)
     if not skip_check:
         _check(server)
     ctl_config.save(session.path, config.adding(name, server))
     typer.echo(f'added Control Plane "{name}"\nswitched active Control Plane to "{name}"')
+
+
+def _absolute(file: str) -> str:
+    return str(Path(file).absolute()) if file else ""
 
 
 def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
@@ -107,22 +129,32 @@ def _check_authentication(server: ApiServer) -> None:
 
 
 def _check(server: ApiServer) -> None:
-    """Ask who it is, and, with a token, whether it holds."""
-    remedy = "Correct --address, or add it without asking it: --skip-check"
-    client = Client(server.url, _CHECK_TIMEOUT, server.ca_cert_file, server.request_headers, remedy)
-    try:
+    """Ask who it is, before it is shown a token, and then whether the token holds."""
+    stranger = server.model_copy(update={"auth_type": ""})
+    with _client(stranger) as client:
         index = client.index()
-        if server.auth_type:
+    if handshake.product_of(index) != handshake.PRODUCT:
+        raise Misconfigured(f"what answers at {server.url} is no control plane of Kuma. {_REMEDY}")
+    if server.auth_type:
+        with _client(server) as client:
             client.who_am_i()
+
+
+@contextmanager
+def _client(server: ApiServer) -> Iterator[Client]:
+    client = transport.client(server, _CHECK_TIMEOUT, remedy=_REMEDY)
+    try:
+        yield client
     finally:
         client.close()
-    if "Kuma" not in (index.get("product"), index.get("tagline")):
-        raise Misconfigured(f"what answers at {server.url} is no control plane of Kuma")
 
 
 @planes.command()
 def remove(context: typer.Context, name: Annotated[str, typer.Option(help="Of the one to forget.")]) -> None:
-    """Forget a control plane."""
+    """Forget a control plane.
+
+    Example: kumactl config control-planes remove --name prod
+    """
     session: Session = context.obj
     config = session.config()
     if all(plane.name != name for plane in config.control_planes):
@@ -133,7 +165,10 @@ def remove(context: typer.Context, name: Annotated[str, typer.Option(help="Of th
 
 @planes.command()
 def switch(context: typer.Context, name: Annotated[str, typer.Option(help="Of the one to use from now on.")]) -> None:
-    """Use another control plane."""
+    """Use another control plane.
+
+    Example: kumactl config control-planes switch --name prod
+    """
     session: Session = context.obj
     config = session.config()
     names = [c.name for c in config.contexts if c.control_plane == name]

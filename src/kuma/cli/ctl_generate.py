@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     PublicFormat,
-    load_pem_private_key,
 )
 
 from kuma.base.errors import Misconfigured
+from kuma.cli import ctl_certificate, signing
 from kuma.cli.ctl_resources import MeshOption
 from kuma.cli.session import Session
 from kuma.resources import kinds, parsing
@@ -29,6 +29,9 @@ class KeyForm(StrEnum):
     BASE64 = "pem-base64"
     PEM = "pem"
 
+
+KeyOption = Annotated[Path | None, typer.Option("--signing-key-path", help="Sign here, with this key, PEM.")]
+KidOption = Annotated[str, typer.Option("--kid", help="With --signing-key-path: the number of that key.")]
 
 app = typer.Typer(help="Generates credentials.", no_args_is_help=True)
 
@@ -48,6 +51,8 @@ def dataplane_token(
     ] = None,
     proxy_type: Annotated[str, typer.Option(help="Only dataplane.")] = "",
     valid_for: Annotated[str, typer.Option(help="How long it is valid, such as 24h.")] = "720h",
+    signing_key_path: KeyOption = None,
+    kid: KidOption = "",
 ) -> None:
     """Print a token by which a proxy proves which Dataplane it runs for.
 
@@ -60,6 +65,11 @@ def dataplane_token(
             raise Misconfigured(f"--tag {text}: has to be name=value")
         tags.setdefault(key, []).extend(values.split(","))
     parsing.check_key(kinds.DATAPLANE.key(name or "any", mesh))
+    claims = {"Name": name, "Mesh": mesh, "Tags": tags, "Type": proxy_type}
+    signed = signing.sign(claims, valid_for, signing_key_path, kid)
+    if signed is not None:
+        typer.echo(signed, nl=False)
+        return
     request = {"name": name, "mesh": mesh, "tags": tags, "type": proxy_type, "validFor": valid_for}
     session: Session = context.obj
     with session.client() as client:
@@ -74,15 +84,38 @@ def user_token(
     name: Annotated[str, typer.Option(help="Of the user.")],
     valid_for: Annotated[str, typer.Option(help="How long it is valid, such as 24h.")],
     group: Annotated[list[str] | None, typer.Option("--group", help="Group that the user is in.")] = None,
+    signing_key_path: KeyOption = None,
+    kid: KidOption = "",
 ) -> None:
     """Print a token by which a user proves to the control plane who they are.
 
     Example: kumactl generate user-token --name john --group team-a --valid-for 24h
     """
+    signed = signing.sign({"Name": name, "Groups": group or []}, valid_for, signing_key_path, kid)
+    if signed is not None:
+        typer.echo(signed, nl=False)
+        return
     session: Session = context.obj
     with session.client() as client:
         request = {"name": name, "groups": group or [], "validFor": valid_for}
         typer.echo(client.token("user", request), nl=False)
+
+
+@app.command("zone-token")
+def zone_token(
+    context: typer.Context,
+    zone: Annotated[str, typer.Option(help="Of the zone.")],
+    valid_for: Annotated[str, typer.Option(help="How long it is valid, such as 24h.")],
+    scope: Annotated[list[str] | None, typer.Option("--scope", help="ingress, egress; both if not given.")] = None,
+) -> None:
+    """Ask for a token for the proxies of a zone. Our control plane has no zones, and says so.
+
+    Example: kumactl generate zone-token --zone east --valid-for 24h
+    """
+    scopes = [part for text in scope or ("ingress,egress",) for part in text.split(",")]
+    session: Session = context.obj
+    with session.client() as client:
+        typer.echo(client.token("zone", {"zone": zone, "scope": scopes, "validFor": valid_for}), nl=False)
 
 
 @app.command("signing-key")
@@ -105,15 +138,11 @@ def public_key(
 
     Example: kumactl generate public-key --signing-key-path key.pem
     """
-    try:
-        key = load_pem_private_key(signing_key_path.read_bytes(), None)
-    except OSError as error:
-        raise Misconfigured(f"cannot read {signing_key_path}: {error.strerror}") from None
-    except (ValueError, TypeError):
-        raise Misconfigured(f"{signing_key_path} does not hold a private key in PEM") from None
-    if not isinstance(key, rsa.RSAPrivateKey):
-        raise Misconfigured(f"{signing_key_path} does not hold an RSA key")
+    key = signing.load_key(signing_key_path)
     typer.echo(key.public_key().public_bytes(Encoding.PEM, PublicFormat.PKCS1), nl=False)
+
+
+app.command("tls-certificate")(ctl_certificate.tls_certificate)
 
 
 def _new_key() -> rsa.RSAPrivateKey:

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 import typer
 
 from kuma.base.errors import Misconfigured
-from kuma.cli import paths, tables
+from kuma.cli import ctl_inspect_zones, paths, tables, watching
 from kuma.cli.client import Client, RequestFailed
-from kuma.cli.ctl_resources import Form, FormOption, MeshOption, as_text
+from kuma.cli.ctl_resources import Form, FormOption, MeshOption, WatchOption, as_text
 from kuma.cli.session import Session
 from kuma.resources import durations, kinds
 from kuma.resources.kinds import Kind
@@ -31,16 +32,28 @@ def dataplanes(
     context: typer.Context,
     mesh: MeshOption = "default",
     tag: Annotated[list[str] | None, typer.Option("--tag", help="Only those with this tag: name=value.")] = None,
+    gateway: Annotated[bool, typer.Option("--gateway", help="Only gateways, of which there are none.")] = False,
+    ingress: Annotated[bool, typer.Option("--ingress", help="Changes nothing, as in the original.")] = False,
     output: FormOption = Form.TABLE,
+    watch: WatchOption = False,
 ) -> None:
     """Show the proxies of a mesh: are they online, what do they run, until when are their certificates valid?
 
-    Example: kumactl inspect dataplanes --tag kuma.io/service=web
+    Example: kumactl inspect dataplanes --tag kuma.io/service=web --watch
     """
     wanted = [_pair(text) for text in tag or ()]
+    filters = {name: "true" for name, on in (("gateway", gateway), ("ingress", ingress)) if on}
     session: Session = context.obj
     with session.client() as client:
-        items = [item for item in client.overviews(mesh) if _carries(item, wanted)]
+
+        def look() -> Sequence[Mapping[str, Any]]:
+            items = client.list_whole(paths.within(mesh, "dataplanes+insights"), filters=filters)
+            return [item for item in items if _carries(item, wanted)]
+
+        watching.show(watch, look, lambda items: _show_dataplanes(items, output))
+
+
+def _show_dataplanes(items: Sequence[Mapping[str, Any]], output: Form) -> None:
     if output is Form.TABLE:
         typer.echo(tables.overviews(items, datetime.now(UTC)))
     else:
@@ -93,18 +106,25 @@ def dataplane(
     name: Annotated[str, typer.Argument(help="Of the dataplane.")],
     mesh: MeshOption = "default",
     view: Annotated[View, typer.Option("--type", help="What is wanted of it.")] = View.POLICIES,
+    config_dump: Annotated[bool, typer.Option("--config-dump", help="Short for --type=config-dump.")] = False,
+    shadow: Annotated[bool, typer.Option("--shadow", help="With --type=config: with shadow policies.")] = False,
+    include: Annotated[list[str] | None, typer.Option("--include", help="With --type=config: diff.")] = None,
 ) -> None:
     """Show which permissions act on a proxy, or what it should be running.
 
     Example: kumactl inspect dataplane web-01 --type config-dump
     """
+    view = View.CONFIG_DUMP if config_dump else view
+    if (shadow or include) and view is not View.CONFIG:
+        raise Misconfigured("--shadow and --include need --type=config")
     key = kinds.DATAPLANE.key(name, mesh)
+    query = urlencode([("shadow", str(shadow).lower()), *(("include", part) for part in include or ())])
     session: Session = context.obj
     with session.client() as client:
         if view is View.POLICIES:
             typer.echo(tables.policies(client.items_of(key, "policies")))
         else:
-            typer.echo(client.text_of(key, _PATHS[view]), nl=False)
+            typer.echo(client.text_of(key, _PATHS[view] + (f"?{query}" if view is View.CONFIG else "")), nl=False)
 
 
 @app.command()
@@ -123,17 +143,31 @@ def services(context: typer.Context, mesh: MeshOption = "default", output: FormO
 
 
 def _policy(kind: Kind) -> None:
-    @app.command(kind.singular, help=f"Show on which proxies a {kind.name} acts.")
+    example = f"kumactl inspect {kind.singular} allow-all --mesh default"
+
+    @app.command(kind.singular, help=f"Show on which proxies a {kind.name} acts.\n\nExample: {example}")
     def policy(
         context: typer.Context,
         name: Annotated[str, typer.Argument(help="Of the permission.")],
         mesh: MeshOption = "default",
+        new_api: Annotated[bool, typer.Option("--new-api", help="List the dataplanes, without their parts.")] = False,
     ) -> None:
         session: Session = context.obj
         with session.client() as client:
+            if new_api:
+                found = client.list_whole(f"{paths.item(kind.key(name, mesh))}/_resources/dataplanes")
+                rows = [(item["type"], item["mesh"], item["name"]) for item in found]
+                typer.echo(f"{tables.table(('Type', 'Mesh', 'Name'), rows)}\nTotal: {len(rows)}")
+                return
             typer.echo(tables.affected(client.items_of(kind.key(name, mesh), "dataplanes")))
 
 
+for _name, _command in (
+    ("zones", ctl_inspect_zones.zones),
+    ("zone-ingresses", ctl_inspect_zones.zone_ingresses),
+    ("zoneegresses", ctl_inspect_zones.zone_egresses),
+):
+    app.command(_name)(_command)
 for _kind in (kinds.TRAFFIC_PERMISSION, kinds.MESH_TRAFFIC_PERMISSION):
     _policy(_kind)
 

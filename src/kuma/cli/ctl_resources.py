@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -12,8 +12,8 @@ import typer
 import yaml
 
 from kuma.base.errors import Misconfigured
-from kuma.cli import paths, tables
-from kuma.cli.client import RequestFailed
+from kuma.cli import foreign_kinds, paths, tables, watching
+from kuma.cli.client import Client, RequestFailed
 from kuma.cli.session import Session
 from kuma.resources import kinds
 from kuma.resources.kinds import Kind
@@ -29,11 +29,11 @@ class Form(StrEnum):
 
 FormOption = Annotated[Form, typer.Option("--output", "-o", help="table, yaml or json.")]
 MeshOption = Annotated[str, typer.Option("--mesh", "-m", help="Mesh that is meant.")]
+WatchOption = Annotated[bool, typer.Option("--watch", "-w", help="Go on, and show every change.")]
 
-_SHOWN = tuple(kind for kind in kinds.ALL if not kind.read_only)
-_SINGLE = {kind.singular: kind for kind in _SHOWN}
-_LISTS = {kind.plural: kind for kind in _SHOWN}
-
+_SHOWN = (*(kind for kind in kinds.ALL if not kind.read_only), *foreign_kinds.ALL)
+_SINGLE = {kind.singular: kind for kind in _SHOWN} | {"globalsecret": kinds.GLOBAL_SECRET}
+_LISTS = {kind.plural: kind for kind in _SHOWN} | {"globalsecrets": kinds.GLOBAL_SECRET}
 
 CERTIFICATES = "certificates"
 """What proxies use now; no resource, but looked at like one."""
@@ -51,35 +51,45 @@ def get(
     output: FormOption = Form.TABLE,
     size: Annotated[int | None, typer.Option(min=1, help="How many to list.")] = None,
     offset: Annotated[int | None, typer.Option(min=0, help="How many to pass over first.")] = None,
+    watch: WatchOption = False,
 ) -> None:
     """Show resources.
 
-    Example: kumactl get meshes    or: kumactl get dataplane web-01 -o yaml    or: kumactl get certificates
+    Example: kumactl get meshes    or: kumactl get dataplane web-01 -o yaml    or: kumactl get certificates --watch
     """
+    session: Session = context.obj
     if kind == CERTIFICATES:
-        _certificates(context.obj, mesh, output)
+        with session.client() as client:
+            path = paths.within(mesh, "certificates")
+            watching.show(watch, lambda: client.list_whole(path), lambda items: _certificates(items, output))
         return
     found = _kind(kind)
     if kind in _SINGLE and kind not in _LISTS and not name:
         raise Misconfigured(f"which {kind}? Give its name, or list all with: kumactl get {found.plural}")
-    session: Session = context.obj
+
+    def draw(page: Mapping[str, Any]) -> None:
+        _show(output, found, {**page, "next": None}, page["items"])
+        if page.get("next") and output is Form.TABLE:
+            following = (offset or 0) + len(page["items"])
+            typer.echo(f"\nRerun command with --offset={following} argument to retrieve more resources")
+
     with session.client() as client:
         if name:
-            item = client.get(found, name, mesh)
-            if item is None:
-                raise RequestFailed("No resources found" + (f" in {mesh} mesh" if found.in_mesh else ""))
-            _show(output, found, item, [item])
-            return
-        page = client.list(found, mesh, size, offset)
-    _show(output, found, {**page, "next": None}, page["items"])
-    if page.get("next") and output is Form.TABLE:
-        following = (offset or 0) + len(page["items"])
-        typer.echo(f"\nRerun command with --offset={following} argument to retrieve more resources")
+            watching.show(
+                watch, lambda: _one(client, found, name, mesh), lambda item: _show(output, found, item, [item])
+            )
+        else:
+            watching.show(watch, lambda: client.list(found, mesh, size, offset), draw)
 
 
-def _certificates(session: Session, mesh: str, output: Form) -> None:
-    with session.client() as client:
-        items = client.list_whole(paths.within(mesh, "certificates"))
+def _one(client: Client, kind: Kind, name: str, mesh: str) -> Mapping[str, Any]:
+    item = client.get(kind, name, mesh)
+    if item is None:
+        raise RequestFailed("No resources found" + (f" in {mesh} mesh" if kind.in_mesh else ""), 404)
+    return item
+
+
+def _certificates(items: Sequence[Mapping[str, Any]], output: Form) -> None:
     if output is Form.TABLE:
         typer.echo(tables.certificates(items))
     else:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 
 import kuma
-from kuma.agent import bootstrap, envoy, ports
+from kuma.agent import bootstrap, envoy, ports, token_argument
 from kuma.agent.workload import Workload, read_dataplane, read_token, workload
 from kuma.base import aio
 from kuma.base.clock import SystemClock
@@ -90,6 +92,14 @@ def run(
         Path | None,
         typer.Option(envvar="KUMA_DATAPLANE_RUNTIME_TOKEN_PATH", help="File with the token of this proxy."),
     ] = None,
+    dataplane_token: Annotated[
+        str,
+        typer.Option(
+            envvar="KUMA_DATAPLANE_RUNTIME_TOKEN",
+            show_envvar=True,
+            help="The token itself. Prefer the file, which wins: arguments can be read in the list of processes.",
+        ),
+    ] = "",
     binary_path: Annotated[
         Path | None,
         typer.Option(envvar="KUMA_DATAPLANE_RUNTIME_BINARY_PATH", help="Envoy to run instead of the installed one."),
@@ -112,6 +122,9 @@ def run(
     --dataplane-file=web.yaml --dataplane-token-file=token
     """
     output.log_as(log_level, "console")
+    os.environ.pop("KUMA_DATAPLANE_RUNTIME_TOKEN", None)  # not for Envoy
+    if os.environ.pop(token_argument.MARK, ""):
+        structlog.get_logger(__name__).warning(token_argument.WARNING)
     control_plane = bootstrap.ControlPlane(cp_address, ca_cert_file)
     control_plane.verification()  # complain before anything is started
     if dataplane and dataplane_file:
@@ -121,7 +134,7 @@ def run(
         variables=dataplane_var or (),
         mesh=mesh,
         name=name,
-        token=read_token(dataplane_token_file),
+        token=read_token(dataplane_token_file, dataplane_token),
     )
     options = envoy.EnvoyOptions(
         envoy.find_binary(binary_path), envoy_log_level, concurrency, drain=_seconds(drain_time)
@@ -131,7 +144,10 @@ def run(
 
 @app.command()
 def version() -> None:
-    """Print the version."""
+    """Print the version.
+
+    Example: kuma-dp version
+    """
     typer.echo(f"Kuma: {kuma.__version__}")
 
 
@@ -166,4 +182,5 @@ def _seconds(text: str) -> float:
 
 def main() -> None:
     """Entry point."""
+    token_argument.hide()
     output.run(app)

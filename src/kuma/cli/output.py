@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -36,8 +37,9 @@ def log_as(level: str, form: str) -> None:
 
 def run(app: Callable[[], object]) -> NoReturn:
     """Run a command: every failure is one sentence on standard error and exit status 1, never a traceback."""
+    _colour_on_terminals_only()
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, _interrupted)
         app()
     except aio.ComponentFailed as error:
         fail(*(cause for cause in error.causes if isinstance(cause, KumaError)), otherwise=error)
@@ -48,6 +50,31 @@ def run(app: Callable[[], object]) -> NoReturn:
     except Exception as error:
         fail(Defect(error))
     sys.exit(0)
+
+
+def _interrupted(*_: object) -> NoReturn:
+    """Ctrl-C ends a command as it ends any program of Unix."""
+    sys.exit(128 + signal.SIGINT)
+
+
+def _colour_on_terminals_only() -> None:
+    """Whatever the environment says: what reads a pipe or a file does not expect escape sequences."""
+    for variable in ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE"):
+        os.environ.pop(variable, None)
+    helper = sys.modules.get("typer.rich_utils")
+    if helper is not None:  # it has looked at them already
+        helper.FORCE_TERMINAL = None  # type: ignore[attr-defined]
+
+
+def log_requests(level: str) -> None:
+    """Tell each request of the HTTP client, and its status, on standard error; never what it carries."""
+    if level == "off":
+        return
+    logger = logging.getLogger("httpx")
+    logger.setLevel(level.upper())
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
 
 
 class Defect(Exception):

@@ -18,14 +18,14 @@ def collection(kind: Kind, mesh: str) -> str:
     return within(mesh, kind.path) if kind.in_mesh else f"/{kind.path}"
 
 
-def item(key: Key) -> str:
-    """One resource.
+def item(key: Key, kind: Kind | None = None) -> str:
+    """One resource; `kind` has to be given if it is none of ours.
 
     Raises:
         InvalidResource: there can be none of that name.
     """
     parsing.check_key(key)
-    return f"{collection(kinds.by_name(key.kind), key.mesh)}/{quote(key.name, safe='')}"
+    return f"{collection(kind or kinds.by_name(key.kind), key.mesh)}/{quote(key.name, safe='')}"
 
 
 def within(mesh: str, *parts: str) -> str:

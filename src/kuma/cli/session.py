@@ -5,19 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
-
-import typer
 
 from kuma.base.errors import Misconfigured
-from kuma.cli import ctl_config
+from kuma.cli import ctl_config, handshake, transport
 from kuma.cli.client import Client
 from kuma.cli.ctl_config import Config
 from kuma.resources import durations
-
-
-def _is_here(host: str) -> bool:
-    return host == "localhost" or host == "::1" or host.startswith("127.")
 
 
 class Session:
@@ -45,18 +38,18 @@ class Session:
         return ctl_config.load(self.path)
 
     @contextmanager
-    def client(self) -> Iterator[Client]:
-        """A client of the chosen control plane."""
+    def client(self, *, greet: bool = True) -> Iterator[Client]:
+        """A client of the chosen control plane; warns if the two do not fit, unless that is the caller's business."""
         server = self.config().current().coordinates.api_server
         try:
             seconds = durations.parse_go_duration(self._timeout).total_seconds()
         except ValueError as error:
             raise Misconfigured(f"--api-timeout {error}") from None
-        client = Client(server.url, seconds, server.ca_cert_file, server.request_headers)
-        url = urlsplit(server.url)
-        if url.scheme == "http" and "authorization" in server.request_headers and not _is_here(url.hostname or ""):
-            typer.echo(f"Warning: the token is sent to {url.hostname} in the clear; use an https address", err=True)
+        client = transport.client(server, seconds)
+        transport.warn(server)
         try:
+            if greet:
+                handshake.warn(client)
             yield client
         finally:
             client.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -34,7 +35,7 @@ class _StrictLoader(yaml.SafeLoader):
         except RecursionError:
             return self._failed(InvalidResource.of("", "is nested too deeply"))
         except (yaml.YAMLError, ValueError) as error:
-            return self._failed(InvalidResource.of("", f"is not valid YAML: {_where(error)}"))
+            return self._failed(InvalidResource.of("", f"is not valid YAML: {yaml_problem(error)}"))
         if found is None or isinstance(found, dict):
             return found
         return InvalidResource.of("", "a resource has to be a map that begins with `type:` or `apiVersion:`")
@@ -84,18 +85,19 @@ def numbered(text: str) -> Iterator[tuple[int, Mapping[str, Any] | InvalidResour
                 yield number, found
             number += 1
     except yaml.YAMLError as error:
-        yield number, InvalidResource.of("", f"is not valid YAML: {_where(error)}")
+        yield number, InvalidResource.of("", f"is not valid YAML: {yaml_problem(error)}")
     except RecursionError:
         yield number, InvalidResource.of("", "is nested too deeply")
 
 
-def _where(error: Exception) -> str:
-    """What the YAML library complains of, and the line; it speaks of a "<unicode string>" as the file."""
+def yaml_problem(error: Exception) -> str:
+    """What the YAML library complains of, and where; without a word of the text itself, which may be a Secret's."""
     if isinstance(error, yaml.reader.ReaderError):
-        return f"character {error.character!r} at position {error.position}: {error.reason}"
+        return f"a character at position {error.position} is not allowed: {error.reason}"
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return str(error)
+        return "it holds a number or a date that there cannot be"
     words = ", ".join(part for part in (error.context, error.problem) if part)
+    words = re.sub(r"'[^']{3,}'|\"[^\"]{3,}\"", "...", words)
     return f"{words} (line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1})"
 
 

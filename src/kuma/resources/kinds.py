@@ -76,7 +76,7 @@ class Kind:
 
 MESH = Kind(
     "Mesh", "Global", "meshes", "mesh", "meshes", mesh.MeshSpec,
-    validate=mesh.validate, warnings=mesh.warnings, not_implemented=mesh.NOT_IMPLEMENTED,
+    validate=mesh.validate, warnings=mesh.warnings,
     sealed=True, shown=masks.masked, meant=masks.unmasked,  # it may hold a CA's key inline
     admin_writes=True,  # whoever chooses the CA has every identity
 )  # fmt: skip

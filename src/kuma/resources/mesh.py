@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, StrictInt
+from pydantic import BeforeValidator, Field, StrictBool, StrictInt
 from pydantic_core import PydanticCustomError
 
 from kuma.base.errors import Violation
-from kuma.resources import durations
+from kuma.resources import durations, mesh_unused
 from kuma.resources.resource import Model, plain
 from kuma.resources.secret import Base64
 
@@ -133,6 +133,7 @@ class Mtls(Model):
 
     enabled_backend: str = ""
     backends: tuple[Backend, ...] = ()
+    skip_validation: StrictBool = False
 
     @property
     def enabled(self) -> Backend | None:
@@ -140,7 +141,7 @@ class Mtls(Model):
         return next((b for b in self.backends if self.enabled_backend and b.name == self.enabled_backend), None)
 
 
-class MeshSpec(Model):
+class MeshSpec(mesh_unused.Unused):
     """What a Mesh says."""
 
     mtls: Mtls | None = None
@@ -154,17 +155,14 @@ class MeshSpec(Model):
 TYPES = ("builtin", "provided")
 """The kinds of authorities."""
 
-NOT_IMPLEMENTED = frozenset(
-    {"constraints", "logging", "meshServices", "metrics", "networking", "routing", "skipCreatingInitialPolicies"}
-    | {"tracing", "mtls.skipValidation"}
-)
-"""Fields of the original's Mesh that this control plane has no use for."""
-
 
 def validate(spec: MeshSpec) -> Iterator[Violation]:
     """Every rule of a Mesh that its structure alone does not express."""
+    yield from mesh_unused.validate(spec)
     if spec.mtls is None:
         return
+    if spec.mtls.skip_validation:
+        yield Violation("mtls.skipValidation", "is not implemented here: a CA that cannot be opened protects nobody")
     seen: set[str] = set()
     for index, backend in enumerate(spec.mtls.backends):
         path = f"mtls.backends[{index}]"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
 from pydantic import Field
 
@@ -30,6 +31,7 @@ class TargetRef(Model):
     kind: str = ""
     name: str = ""
     tags: dict[str, str] = {}
+    proxy_types: tuple[Literal["Sidecar", "Gateway"], ...] = ()
 
     @property
     def selected(self) -> Mapping[str, str]:
@@ -95,6 +97,10 @@ def _reference(path: str, reference: TargetRef) -> Iterator[Violation]:
             f'{path}.tags["{tag_rules.SERVICE}"]', f"must not be set with kind {reference.kind}: name says the service"
         )
     yield from tag_rules.validate(f"{path}.tags", reference.tags)
+    if reference.proxy_types and reference.kind not in ("Mesh", "MeshSubset"):
+        yield Violation(f"{path}.proxyTypes", f"must not be set with kind {reference.kind}")
+    elif reference.proxy_types and "Sidecar" not in reference.proxy_types:
+        yield Violation(f"{path}.proxyTypes", "there are no gateways here; has to name Sidecar, or nothing")
 
 
 def warnings(spec: MeshTrafficPermissionSpec) -> Iterator[str]:

@@ -1,0 +1,47 @@
+"""`kumactl inspect` of what the original has for zones. There is one control plane here and no zones: empty tables."""
+
+from __future__ import annotations
+
+import typer
+
+from kuma.cli import tables
+from kuma.cli.ctl_resources import Form, FormOption, as_text
+from kuma.cli.session import Session
+
+_SEEN = ("NAME", "STATUS", "LAST CONNECTED AGO", "LAST UPDATED AGO", "TOTAL UPDATES", "TOTAL ERRORS")
+_PROXY = (*_SEEN, "KUMA-DP VERSION", "ENVOY VERSION")
+
+
+def zones(context: typer.Context, output: FormOption = Form.TABLE) -> None:
+    """Show zones, of which there are none.
+
+    Example: kumactl inspect zones
+    """
+    _show(context.obj, "/zones+insights", (*_SEEN, "ZONE-CP VERSION", "BACKEND"), output)
+
+
+def zone_ingresses(context: typer.Context, output: FormOption = Form.TABLE) -> None:
+    """Show the proxies at which calls from other zones arrive, of which there are none.
+
+    Example: kumactl inspect zone-ingresses
+    """
+    _show(context.obj, "/zoneingresses+insights", _PROXY, output)
+
+
+def zone_egresses(context: typer.Context, output: FormOption = Form.TABLE) -> None:
+    """Show the proxies through which calls leave a zone, of which there are none.
+
+    Example: kumactl inspect zoneegresses
+    """
+    _show(context.obj, "/zoneegressoverviews", _PROXY, output)
+
+
+def _show(session: Session, path: str, headers: tables.Row, output: Form) -> None:
+    """A list that is empty on our control plane; another's is shown by name."""
+    with session.client() as client:
+        items = client.list_whole(path)
+    if output is not Form.TABLE:
+        typer.echo(as_text(output, {"total": len(items), "items": items, "next": None}))
+        return
+    unknown = [""] * (len(headers) - 1)
+    typer.echo(tables.table(headers, [(item["name"], *unknown) for item in items]))

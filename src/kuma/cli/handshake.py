@@ -1,0 +1,46 @@
+"""Whether kumactl and the control plane fit together: asked before every command that goes there, and never fatal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+
+import kuma
+from kuma.cli.client import Client, RequestFailed
+
+PRODUCT = "Kuma"
+_ANY_VERSION = "preview"
+"""A server whose version says this fits every client."""
+
+
+def warn(client: Client) -> None:
+    """Ask, and warn on standard error. Of a server that does not answer, the command itself tells."""
+    try:
+        text = warning(client.index())
+    except RequestFailed as error:
+        text = _UNCONFIRMED if error.status else ""
+    if text:
+        typer.echo(text, err=True)
+
+
+_UNCONFIRMED = "WARNING: Unable to confirm the server supports this kumactl version"
+
+
+def warning(index: Mapping[str, Any]) -> str:
+    """What is to be said of a server that says this of itself; nothing if it fits."""
+    if not isinstance(index, Mapping):
+        return _UNCONFIRMED
+    product, version = product_of(index), str(index.get("version", ""))
+    if product == PRODUCT and (version == kuma.__version__ or _ANY_VERSION in version):
+        return ""
+    return (
+        f"WARNING: You are using kumactl version {kuma.__version__} for {PRODUCT}, "
+        f"but the server returned version: {product} {version}"
+    )
+
+
+def product_of(index: Mapping[str, Any]) -> str:
+    """What it is; servers of old say it in the tagline."""
+    return str(index.get("product") or index.get("tagline") or "")

@@ -1,0 +1,45 @@
+"""`--watch`: what a command shows, again at every change, until it is stopped."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import typer
+
+from kuma.cli.client import RequestFailed
+
+Found = TypeVar("Found")
+_INTERVAL = 1.0
+"""Seconds between two looks."""
+_CLEAR = "\x1b[2J\x1b[H"
+
+
+def show(watch: bool, look: Callable[[], Found], draw: Callable[[Found], None]) -> None:
+    """Draw what is found, once; or, to `watch`, for ever.
+
+    A terminal is drawn anew each time. What reads a pipe gets what has changed, and an empty line before it. A control
+    plane that does not answer is waited for.
+    """
+    if not watch:
+        draw(look())
+        return
+    on_terminal, before, told = sys.stdout.isatty(), None, ""
+    while True:
+        try:
+            found = look()
+        except RequestFailed as error:
+            if error.status:  # an answer, and not one that time would change
+                raise
+            if str(error) != told:
+                typer.echo(f"Warning: {error}", err=True)
+            told = str(error)
+        else:
+            if on_terminal or found != before:
+                typer.echo(_CLEAR if on_terminal else "\n" * (before is not None), nl=False)
+                draw(found)
+                sys.stdout.flush()
+            before, told = found, ""
+        time.sleep(_INTERVAL)

@@ -1,0 +1,199 @@
+"""How kumactl reaches a control plane: what it asks first, what it warns of, and whom it believes."""
+
+import os
+import ssl
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import kuma
+from demo.processes import BIN, free_ports
+from kuma.cli import handshake, transport
+from kuma.cli.ctl_config import ApiServer, Header
+from tests.cli.fake_server import Answers, serving
+
+KUMA = {"product": "Kuma", "tagline": "Kuma", "version": f"{kuma.__version__}-preview"}
+EMPTY = {"total": 0, "items": [], "next": None}
+
+
+def kumactl(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HOME": str(home), "NO_COLOR": "1"}
+    command = [str(BIN / "kumactl"), *arguments]
+    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def add(home: Path, address: str, *more: str) -> subprocess.CompletedProcess[str]:
+    common = ("config", "control-planes", "add", "--name", "p", "--overwrite", "--address", address)
+    return kumactl(home, *common, *more)
+
+
+def answers(index: Any) -> Answers:
+    return {"/": index, "/meshes": (200, EMPTY), "/who-am-i": (200, {"name": "x", "groups": []})}
+
+
+MISMATCH = f"WARNING: You are using kumactl version {kuma.__version__} for Kuma, but the server returned version: "
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        (KUMA, ""),
+        ({"tagline": "Kuma", "version": kuma.__version__}, ""),
+        ({"product": "Kuma", "version": "2.7.19"}, f"{MISMATCH}Kuma 2.7.19"),
+        ({"product": "Kong Mesh", "version": kuma.__version__}, f"{MISMATCH}Kong Mesh {kuma.__version__}"),
+        ({"product": "Kong Mesh", "version": "1-preview"}, f"{MISMATCH}Kong Mesh 1-preview"),
+        ([], "WARNING: Unable to confirm the server supports this kumactl version"),
+    ],
+)
+def test_what_is_said_of_a_server(index: Any, said: str) -> None:
+    assert handshake.warning(index) == said
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        ((200, KUMA), ""),
+        ((200, {"product": "Kuma", "version": "9.9.9"}), f"{MISMATCH}Kuma 9.9.9\n"),
+        ((500, "oops"), "WARNING: Unable to confirm the server supports this kumactl version\n"),
+        ((200, "no JSON"), "WARNING: Unable to confirm the server supports this kumactl version\n"),
+    ],
+)
+def test_commands_warn_and_go_on(tmp_path: Path, index: Any, said: str) -> None:
+    with serving(answers(index)) as server:
+        assert add(tmp_path, f"http://localhost:{server.port}", "--skip-check").returncode == 0
+        done = kumactl(tmp_path, "get", "meshes")
+    assert (done.returncode, done.stderr) == (0, said)
+    assert done.stdout.startswith("NAME")
+    assert [path.partition("?")[0] for path, _ in server.asked] == ["/", "/meshes"]
+
+
+OFFLINE = [
+    ("generate", "signing-key"),
+    ("generate", "tls-certificate", "--type", "client", "--cert-file", "-", "--key-file", "-"),
+    ("completion", "bash"),
+    ("config", "view"),
+    ("config", "control-planes", "list"),
+]
+
+
+def test_what_needs_no_control_plane_asks_none(tmp_path: Path) -> None:
+    with serving(answers((200, {"product": "Other"}))) as server:
+        add(tmp_path, f"http://localhost:{server.port}", "--skip-check")
+        for command in OFFLINE:
+            done = kumactl(tmp_path, *command)
+            assert (done.returncode, done.stderr) == (0, ""), command
+    assert server.asked == []
+
+
+def test_a_control_plane_is_asked_who_it_is_before_it_is_shown_a_token(tmp_path: Path) -> None:
+    tokens = ("--auth-type", "tokens", "--auth-conf", "token=secret", "--headers", "x-team=blue")
+    with serving(answers((200, KUMA))) as server:
+        assert add(tmp_path, f"http://localhost:{server.port}", *tokens).returncode == 0
+    (index, first), (who, second) = server.asked
+    assert (index, "authorization" in first, first["x-team"]) == ("/", False, "blue")
+    assert (who, second["authorization"]) == ("/who-am-i", "Bearer secret")
+    with serving(answers((200, {"product": "Other"}))) as server:
+        done = add(tmp_path, f"http://localhost:{server.port}", *tokens)
+    assert "is no control plane of Kuma" in done.stderr
+    assert not any("authorization" in headers for _, headers in server.asked)
+
+
+TOKEN = "the token is sent to cp.example in the clear"
+ANYTHING = "requests and answers travel to cp.example in the clear"
+
+
+@pytest.mark.parametrize(
+    ("server", "said"),
+    [
+        (ApiServer(url="http://cp.example:5681"), ANYTHING),
+        (ApiServer(url="http://cp.example:5681", auth_type="tokens", auth_conf={"token": "x"}), TOKEN),
+        (ApiServer(url="http://cp.example", headers=(Header(key="AUTHORIZATION", value="Bearer x"),)), TOKEN),
+        (ApiServer(url="https://cp.example:5682", skip_verify=True), "whoever answers at cp.example is believed"),
+        (ApiServer(url="https://cp.example:5682"), ""),
+        (ApiServer(url="http://localhost:5681"), ""),
+        (ApiServer(url="http://127.0.0.2:5681"), ""),
+        (ApiServer(url="http://[::1]:5681"), ""),
+    ],
+)
+def test_what_others_could_read_is_warned_of(server: ApiServer, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    transport.warn(server)
+    assert (said in capsys.readouterr().err) if said else not capsys.readouterr().err
+
+
+def test_it_is_warned_of_when_a_control_plane_is_added(tmp_path: Path) -> None:
+    assert ANYTHING in add(tmp_path, "http://cp.example:5681", "--skip-check").stderr
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> Mapping[str, str]:
+    """Certificates as `kumactl generate tls-certificate` makes them."""
+    files = {}
+    for kind in ("server", "client"):
+        files[f"{kind}.crt"], files[f"{kind}.key"] = str(tmp_path / f"{kind}.crt"), str(tmp_path / f"{kind}.key")
+        done = kumactl(
+            tmp_path, "generate", "tls-certificate", "--type", kind, "--hostname", "localhost,127.0.0.1",
+            "--key-type", "ecdsa", "--cert-file", files[f"{kind}.crt"], "--key-file", files[f"{kind}.key"],
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    return files
+
+
+def test_a_certificate_of_the_client(tmp_path: Path, tls: Mapping[str, str]) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tls["server.crt"], tls["server.key"])
+    context.load_verify_locations(tls["client.crt"])
+    context.verify_mode = ssl.CERT_REQUIRED
+    mine = ("--client-cert-file", tls["client.crt"], "--client-key-file", tls["client.key"])
+    with serving(answers((200, KUMA)), context) as server:
+        address = f"https://localhost:{server.port}"
+        assert add(tmp_path, address, "--ca-cert-file", tls["server.crt"]).returncode == 1
+        assert add(tmp_path, address, "--ca-cert-file", tls["server.crt"], *mine).returncode == 0
+        assert kumactl(tmp_path, "get", "meshes").returncode == 0
+        refused = add(tmp_path, address, *mine)
+        assert (refused.returncode, "certificate" in refused.stderr) == (1, True)
+        believed = add(tmp_path, address, *mine, "--skip-verify")
+        assert (believed.returncode, "is believed (skipVerify)" in believed.stderr) == (0, True)
+    kept = yaml.safe_load((tmp_path / ".kumactl" / "config").read_text())
+    assert kept["controlPlanes"][-1]["coordinates"]["apiServer"] == {
+        "url": address, "clientCertFile": tls["client.crt"], "clientKeyFile": tls["client.key"], "skipVerify": True,
+    }  # fmt: skip
+
+
+def test_certificates_that_cannot_be_used(tmp_path: Path, tls: Mapping[str, str]) -> None:
+    for more, complaint in (
+        (("--client-cert-file", tls["client.crt"]), "are given together or not at all"),
+        (("--client-cert-file", "x", "--client-key-file", "y"), "No such file or directory"),
+        (("--client-cert-file", tls["client.crt"], "--client-key-file", tls["server.key"]), "do not belong together"),
+        (("--ca-cert-file", tls["client.key"]), "cannot read the CA certificate"),
+        (("--ca-cert-file", "nowhere"), "No such file or directory"),
+    ):
+        done = add(tmp_path, "https://localhost:1", *more, "--skip-check")
+        assert (done.returncode, complaint in done.stderr) == (1, True), done.stderr
+
+
+def test_requests_are_told_if_wanted_without_what_they_carry(tmp_path: Path) -> None:
+    with serving(answers((200, KUMA))) as server:
+        add(tmp_path, f"http://localhost:{server.port}", "--auth-type", "tokens", "--auth-conf", "token=hunter2")
+        for level in ("info", "debug"):
+            told = kumactl(tmp_path, "--log-level", level, "get", "meshes").stderr
+            assert f"GET http://localhost:{server.port}/meshes" in told
+            assert "hunter2" not in told
+        assert kumactl(tmp_path, "get", "meshes").stderr == ""
+
+
+def test_a_configuration_that_cannot_be_read_is_not_quoted(tmp_path: Path) -> None:
+    (tmp_path / "config").write_text("controlPlanes: [{authConf: {token: hunter2\ncurrentContext: x")
+    done = kumactl(tmp_path, "--config-file", "config", "get", "meshes")
+    assert (done.returncode, "is not valid YAML" in done.stderr, "hunter2" in done.stderr) == (1, True, False)
+
+
+def test_a_control_plane_that_is_down_is_told_of_once(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    add(tmp_path, f"http://localhost:{port}", "--skip-check")
+    done = kumactl(tmp_path, "get", "meshes")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("Error: cannot reach the control plane")

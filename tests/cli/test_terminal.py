@@ -1,0 +1,163 @@
+"""What kumactl is to a terminal, a pipe, a shell and a script: colour, completion, exit statuses, --watch."""
+
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+import kuma
+from demo.processes import BIN
+from tests.cli.fake_server import Server, serving
+
+ESCAPE = "\x1b["
+INDEX = {"product": "Kuma", "version": f"{kuma.__version__}-preview"}
+NEW_YEAR = "2026-01-01T00:00:00Z"
+MESH = {"type": "Mesh", "name": "default", "creationTime": NEW_YEAR, "modificationTime": NEW_YEAR}
+
+
+def mesh_list(*names: str) -> tuple[int, object]:
+    return 200, {"total": len(names), "items": [{**MESH, "name": name} for name in names], "next": None}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with serving({"/": (200, INDEX), "/meshes": mesh_list("default")}) as found:
+        address = f"http://localhost:{found.port}"
+        (tmp_path / ".kumactl").mkdir()
+        (tmp_path / ".kumactl" / "config").write_text(
+            f"{{controlPlanes: [{{name: l, coordinates: {{apiServer: {{url: '{address}'}}}}}}], "
+            "contexts: [{name: l, controlPlane: l}], currentContext: l}"
+        )
+        yield found
+
+
+def environment(home: Path, **more: str) -> Mapping[str, str]:
+    plain = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    return {**plain, "HOME": str(home), "TERM": "xterm-256color", **more}
+
+
+def kumactl(home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [BIN / "kumactl", *arguments], env=environment(home, **more), capture_output=True, text=True, timeout=60
+    )
+
+
+FORCED = [{"FORCE_COLOR": "1"}, {"GITHUB_ACTIONS": "true"}, {"PY_COLORS": "1"}, {"TTY_COMPATIBLE": "1"}]
+
+
+@pytest.mark.parametrize("forced", FORCED, ids=lambda forced: next(iter(forced)))
+def test_a_pipe_is_never_coloured(server: Server, tmp_path: Path, forced: dict[str, str]) -> None:
+    for line in ("--help", "get --help", "get", "get --nonsense", "get meshes", "delete x y"):
+        done = kumactl(tmp_path, *line.split(), **forced)
+        assert ESCAPE not in done.stdout + done.stderr
+
+
+def test_a_terminal_is_coloured(tmp_path: Path) -> None:
+    controller, terminal = pty.openpty()
+    with subprocess.Popen([BIN / "kumactl", "--help"], env=environment(tmp_path), stdout=terminal) as process:
+        os.close(terminal)
+        shown = b""
+        while True:
+            try:
+                shown += (piece := os.read(controller, 65536))
+            except OSError:  # nobody writes any more
+                break
+            if not piece:
+                break
+        assert process.wait(timeout=30) == 0
+    os.close(controller)
+    assert ESCAPE.encode() in shown
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(tmp_path: Path, shell: str) -> None:
+    done = kumactl(tmp_path, "completion", shell)
+    assert (done.returncode, "_KUMACTL_COMPLETE" in done.stdout, done.stderr) == (0, True, "")
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=done.stdout, text=True, check=True, timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("kumactl ge", {"get", "generate"}),
+        ("kumactl get tra", {"traffic-permission", "traffic-permissions", "traffic-route", "traffic-routes",
+                             "traffic-log", "traffic-logs", "traffic-trace", "traffic-traces"}),
+        ("kumactl inspect zone", {"zones", "zone-ingresses", "zoneegresses"}),
+        ("kumactl completion ", {"bash", "zsh", "fish"}),
+    ],
+)  # fmt: skip
+def test_what_is_completed(tmp_path: Path, words: str, offered: set[str]) -> None:
+    asked = {"_KUMACTL_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    assert set(kumactl(tmp_path, **asked).stdout.split()) == offered
+
+
+STATUSES = [
+    (0, ["get", "meshes"]),
+    (0, ["version"]),
+    (0, ["get", "--help"]),
+    (1, ["get", "mesh", "nobody"]),
+    (1, ["delete", "mesh", "nobody"]),
+    (1, ["get", "thing"]),
+    (1, ["apply", "-f", "missing.yaml"]),
+    (2, ["get", "--nonsense"]),
+    (2, ["nonsense"]),
+    (2, ["get"]),
+    (2, ["completion", "csh"]),
+    (2, ["get", "meshes", "--size", "0"]),
+]
+
+
+@pytest.mark.parametrize(("status", "arguments"), STATUSES, ids=lambda value: str(value))
+def test_exit_statuses(server: Server, tmp_path: Path, status: int, arguments: list[str]) -> None:
+    """0: done. 1: it could not be done. 2: it makes no sense as it is written. 130: stopped by Ctrl-C."""
+    assert kumactl(tmp_path, *arguments).returncode == status
+
+
+def test_watching_shows_every_change_until_it_is_stopped(server: Server, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [BIN / "kumactl", "get", "meshes", "--watch"], env=environment(tmp_path), stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    first = [process.stdout.readline() for _ in range(2)]
+    server.answers = {**server.answers, "/meshes": mesh_list("default", "other")}
+    second = [process.stdout.readline() for _ in range(4)]
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=20)
+    shown = [line.split()[:1] for line in (*first, *second)]
+    assert shown == [["NAME"], ["default"], [], ["NAME"], ["default"], ["other"]]
+    assert (rest, process.returncode) == ("", 130)
+
+
+def test_watching_goes_on_when_a_control_plane_does_not_answer(server: Server, tmp_path: Path) -> None:
+    command = [str(BIN / "kumactl"), "inspect", "dataplanes", "--watch", "-o", "json"]
+    server.answers = {"/": (200, INDEX), "/meshes/default/dataplanes+insights": (200, {"total": 0, "items": []})}
+    process = subprocess.Popen(
+        command, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == "{\n"
+    server.shutdown()
+    server.server_close()
+    assert process.stderr.readline().startswith("Warning: cannot reach the control plane")
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+
+
+def test_versions_in_detail(server: Server, tmp_path: Path) -> None:
+    short = kumactl(tmp_path, "version")
+    assert short.stdout.splitlines() == [f"Client: Kuma {kuma.__version__}", f"Server: Kuma {INDEX['version']}"]
+    for flag in ("-a", "--detailed"):
+        client, _, rest = kumactl(tmp_path, "version", flag).stdout.partition("Server: ")
+        assert json.loads(rest) == INDEX
+        assert json.loads(client.removeprefix("Client: "))["version"] == kuma.__version__
+        assert '\n   "version": ' in rest

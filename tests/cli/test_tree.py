@@ -1,0 +1,53 @@
+"""All commands of all programs, as the tree of commands has them: each teaches by an example that names it."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from kuma.cli import cp, ctl, dp
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "kumactl.md"
+
+
+def commands(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command that does something, with the words that call it."""
+    below = getattr(tree, "commands", None)
+    if below is None:
+        yield path, tree
+        return
+    for name, command in below.items():
+        yield from commands(command, (*path, name))
+
+
+ALL = [
+    pytest.param(path, command, id=" ".join(path))
+    for program in (ctl, dp, cp)
+    for path, command in commands(typer.main.get_command(program.app), (str(program.app.info.name),))
+]
+
+
+def test_there_are_commands() -> None:
+    assert len(ALL) >= 30
+
+
+@pytest.mark.parametrize(("path", "command"), ALL)
+def test_every_command_has_an_example_of_itself(path: tuple[str, ...], command: Any) -> None:
+    example = re.search(r"Example: (.*)", command.help, re.DOTALL)
+    assert example is not None
+    assert example[1].startswith(" ".join(path))
+
+
+@pytest.mark.parametrize(("path", "command"), ALL)
+def test_every_option_is_explained(path: tuple[str, ...], command: Any) -> None:
+    for parameter in command.params:
+        assert parameter.help, f"{' '.join(path)} {parameter.name}"
+
+
+def test_the_page_lists_the_commands_of_kumactl() -> None:
+    text = PAGE.read_text()
+    for path, _ in commands(typer.main.get_command(ctl.app), ("kumactl",)):
+        assert f"`{' '.join(path)}`" in text
