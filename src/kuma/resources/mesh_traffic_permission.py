@@ -97,10 +97,15 @@ def _reference(path: str, reference: TargetRef) -> Iterator[Violation]:
             f'{path}.tags["{tag_rules.SERVICE}"]', f"must not be set with kind {reference.kind}: name says the service"
         )
     yield from tag_rules.validate(f"{path}.tags", reference.tags)
+    yield from _proxy_types(f"{path}.proxyTypes", reference)
+
+
+def _proxy_types(path: str, reference: TargetRef) -> Iterator[Violation]:
+    """Sidecars are all the proxies that there are: naming them says nothing."""
     if reference.proxy_types and reference.kind not in ("Mesh", "MeshSubset"):
-        yield Violation(f"{path}.proxyTypes", f"must not be set with kind {reference.kind}")
+        yield Violation(path, f"must not be set with kind {reference.kind}")
     elif reference.proxy_types and "Sidecar" not in reference.proxy_types:
-        yield Violation(f"{path}.proxyTypes", "there are no gateways here; has to name Sidecar, or nothing")
+        yield Violation(path, "there are no gateways here; has to name Sidecar, or nothing")
 
 
 def warnings(spec: MeshTrafficPermissionSpec) -> Iterator[str]:
