@@ -1,7 +1,8 @@
 """A control plane with many connected proxies, which are real delta ADS clients in another process.
 
 Prints how long a changed TrafficPermission takes until all have acknowledged it, what a connected proxy costs in
-memory, what 1000 of them cost while nothing changes, and how much is sent when one endpoint changes.
+memory, what 1000 of them cost while nothing changes, and what is made and sent when one endpoint changes; beside each
+what a bare server takes for the same, measured in the same run (see `limits`).
 
     python -m benchmarks.bench_proxies [N …]
 """
@@ -10,31 +11,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
-import os
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import structlog
 
-from kuma.xds.entry import TypeUrl
+from benchmarks import limits
+from benchmarks.figures import cpu, rss, shown
+from benchmarks.limits import Limit
+from kuma.assembly import HTTP
+from kuma.base import aio
+from kuma.resources import codec
+from kuma.xds.entry import Entry, TypeUrl
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, resource, running
 from tests.fakes.proxy import FakeProxy, channel
 
 SIZES = (1, 100, 1000)
-ROUNDS = 15
+ROUNDS = {1: 200, 100: 100}
+FEW_ROUNDS = 15
+"""Of a size that is not listed: a p99 of those would take too long."""
+MANY = 100
+"""Proxies from which on the memory of one can be told from noise."""
 SERVICES = 50
-IDLE_SECONDS = 10.0
-
-
-def rss() -> int:
-    """Bytes of memory that this process holds."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+IDLE_SECONDS = 8.0
 
 
 def described(number: int) -> Any:
@@ -45,28 +51,43 @@ def described(number: int) -> Any:
 
 
 async def clients(port: int, ca_file: str, count: int, token: str) -> None:
-    """The other process: connects proxies, until it is killed."""
+    """The other process: connects proxies; prints how many bytes they have received whenever it reads a line."""
     ca_pem = Path(ca_file).read_bytes()
     async with contextlib.AsyncExitStack() as stack:
         proxies = []
         # A few connections shared by many streams, to spare the clients' process.
-        channels = [await stack.enter_async_context(channel(port, ca_pem)) for _ in range(min(count, 20))]
+        channels = [await stack.enter_async_context(channel(port, ca_pem)) for _ in range(min(count, limits.CHANNELS))]
         for number in range(count):
             proxy = FakeProxy(f"default.p{number}", token, described(number))
             proxy.connect(channels[number % len(channels)])
             proxies.append(proxy)
-        await asyncio.Event().wait()
+        while await asyncio.to_thread(sys.stdin.readline):
+            print(sum(size for proxy in proxies for _, size in proxy.received), flush=True)
+
+
+class Another:
+    """Another process of this benchmark, which answers each line with a line."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    async def ask(self, line: str = "") -> str:
+        """What it answers."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{line}\n".encode())
+        return (await self.process.stdout.readline()).decode()
 
 
 @contextlib.asynccontextmanager
-async def connected(cp: Running, directory: Path, count: int) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`count` proxies in another process, which is yielded."""
+async def another(*arguments: str) -> AsyncIterator[Another]:
+    """A process, until the end of the block."""
+    pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.bench_proxies", "clients", str(await cp.parts.xds.port()),
-        str(directory / "ca.crt"), str(count), cp.token(),
-    )  # fmt: skip
+        sys.executable, "-m", "benchmarks.bench_proxies", *arguments, stdin=pipe, stdout=pipe
+    )
     try:
-        yield process
+        yield Another(process)
     finally:
         process.kill()
         await process.wait()
@@ -79,112 +100,137 @@ async def settle(cp: Running, count: int, process: asyncio.subprocess.Process) -
         await asyncio.sleep(0.1)
 
 
+def rounds(count: int) -> int:
+    """How often the change of a permission is measured."""
+    return ROUNDS.get(count, FEW_ROUNDS)
+
+
+def writer(base: str) -> None:
+    """A third process: PUTs each line that it reads, and prints when it asked and when it had the answer.
+
+    In a process of its own, because in the control plane's it would have the answer only when there is a pause. The
+    clock is the machine's, the same for all processes.
+    """
+    with httpx.Client(base_url=base, trust_env=False) as client:
+        for line in sys.stdin:
+            asked = time.perf_counter()
+            answer = client.put("/meshes/default/traffic-permissions/allow-all", content=line, headers=_JSON)
+            answered = time.perf_counter()
+            answer.raise_for_status()
+            print(asked, answered, flush=True)
+
+
+_JSON = {"content-type": "application/json"}
+
+
 async def propagation(cp: Running, count: int) -> list[tuple[float, float]]:
     """Per round, the seconds until the last proxy has acknowledged a changed permission.
 
-    They are counted from the request to store it, and from the answer to that request.
+    They are counted from the HTTP request to store it, and from the answer to that request as its client has it.
     """
     found = []
-    for number in range(ROUNDS):
-        permission = resource(ALLOW_ALL.replace("'*'", f"s{number % SERVICES}", 1))
-        counters = [proxy.record.counters[TypeUrl.ROUTES] for proxy in cp.parts.proxies]
-        expected = sum(counter.acked for counter in counters) + count
-        asked = time.perf_counter()
-        await cp.parts.manager.put(permission)
-        answered = time.perf_counter()
-        while sum(counter.acked for counter in counters) < expected:
-            await asyncio.sleep(0.0005)
-        now = time.perf_counter()
-        found.append((now - asked, now - answered))
-        await asyncio.sleep(1.5)  # the insights of this round are written before the next
+    base = f"http://localhost:{await cp.parts.api[HTTP].port()}"
+    async with another("writer", base) as process:
+        for number in range(rounds(count)):
+            permission = resource(ALLOW_ALL.replace("'*'", f"s{number % SERVICES}", 1))
+            counters = [proxy.record.counters[TypeUrl.ROUTES] for proxy in cp.parts.proxies]
+            expected = sum(counter.acked for counter in counters) + count
+            said = aio.spawn(process.ask(json.dumps(codec.to_universal(permission))), name="the answer")
+            while sum(counter.acked for counter in counters) < expected:
+                await asyncio.sleep(0.0005)
+            now = time.perf_counter()
+            asked, answered = (float(text) for text in (await said).split())
+            found.append((now - asked, now - answered))
+            await asyncio.sleep(0.1 + count / 1000)  # not the rest of one round within the next
     return found
-
-
-def _shown(times: Sequence[float]) -> str:
-    """Median and worst of a few rounds; with so few, the worst stands for p99."""
-    return f"p50 {statistics.median(times) * 1e3:6.1f} ms, worst {max(times) * 1e3:6.1f} ms"
 
 
 async def measure(count: int) -> None:
     """All figures for `count` proxies."""
+    limit = await limits.limit(count, rounds(count))
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         async with running(directory) as cp:
             await cp.apply(MTLS, ALLOW_ALL)
             before = rss()
-            async with connected(cp, directory, count) as process:
+            port = str(await cp.parts.xds.port())
+            async with another("clients", port, str(directory / "ca.crt"), str(count), cp.token()) as proxies:
                 start = time.perf_counter()
-                await settle(cp, count, process)
+                await settle(cp, count, proxies.process)
                 ready = time.perf_counter() - start
                 memory = (rss() - before) / count
                 asked, answered = zip(*await propagation(cp, count), strict=True)
-                print(f"  {count:>5} proxies: {_shown(answered)} from the answer; {_shown(asked)} from the request")
-                print(
-                    f"{'':>8}{memory / 1024:.0f} KiB per proxy; all were connected and configured after {ready:.1f} s"
-                )
+                print(f"  {count:>5} proxies, {len(answered)} rounds")
+                print(f"{'':>8}from the answer:  {shown(answered)}")
+                print(f"{'':>8}from the request: {shown(asked)}")
+                print(f"{'':>8}bare server:      {shown(limit.times)}, one message to every stream and back")
+                print(f"{'':>8}all were connected and configured after {ready:.1f} s")
+                if count >= MANY:
+                    print(f"{'':>8}{memory / 1024:.0f} KiB per proxy; bare stream: {limit.memory / 1024:.0f} KiB")
                 if count == max(SIZES):
-                    await idle(count)
-                    await one_endpoint(cp)
+                    await idle(count, limit)
+                    await one_endpoint(cp, proxies)
 
 
-async def idle(count: int) -> None:
+async def idle(count: int, limit: Limit) -> None:
     """What `count` proxies cost while nothing changes."""
     await asyncio.sleep(5)
-    start = os.times()
+    start = cpu()
     await asyncio.sleep(IDLE_SECONDS)
-    end = os.times()
-    used = (end.user + end.system - start.user - start.system) / IDLE_SECONDS
-    print(f"  idle with {count} proxies: {used:.2%} of a core (reach < 1 %)")
+    used = (cpu() - start) / IDLE_SECONDS
+    print(f"  idle with {count} proxies: {used:.2%} of a core; bare server with as many streams: {limit.idle:.2%}")
 
 
-async def one_endpoint(cp: Running) -> None:
+@contextlib.contextmanager
+def generated() -> Iterator[list[str]]:
+    """The names of all resources that are made and serialised within the block."""
+    made: list[str] = []
+    original = Entry.of
+
+    def counting(name: str, content: Any) -> Entry:
+        made.append(name)
+        return original(name, content)
+
+    setattr(Entry, "of", staticmethod(counting))  # noqa: B010 - a probe, taken away below
+    try:
+        yield made
+    finally:
+        setattr(Entry, "of", original)  # noqa: B010
+
+
+async def one_endpoint(cp: Running, clients: Another) -> None:
     """What is generated and sent when one endpoint of one service changes."""
     proxies = list(cp.parts.proxies)
     callers = [p for p in proxies if int(p.key.name[1:]) % SERVICES in ((7 - 1) % SERVICES, (7 - 2) % SERVICES)]
     before = {p.key: sum(c.sent for c in p.record.counters.values()) for p in proxies}
-    await cp.apply_resource(dataplane("p-new", "s7", port=9))
-    await asyncio.sleep(2)
+    bytes_before = int(await clients.ask())
+    new = dataplane("p-new", "s7", port=9)
+    with generated() as made:
+        await cp.apply_resource(new)
+        await asyncio.sleep(2)
     sent = {p.key: sum(c.sent for c in p.record.counters.values()) - before[p.key] for p in proxies}
     reached = sum(1 for number in sent.values() if number)
-    print(f"  one new endpoint of one service: {sum(sent.values())} responses to {reached} proxies; ", end="")
-    print(f"{len(callers)} of {len(proxies)} call that service")
-
-
-async def round_trip(count: int = 2000) -> float:
-    """Seconds for one round trip over loopback TCP in asyncio: what no message to a proxy can be faster than."""
-
-    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(1000):
-            writer.write(data)
-        writer.close()
-
-    server = await asyncio.start_server(echo, "127.0.0.1", 0)
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1])
-    start = time.perf_counter()
-    for _ in range(count):
-        writer.write(b"x" * 300)
-        await reader.read(1000)
-    elapsed = time.perf_counter() - start
-    writer.close()
-    await writer.wait_closed()
-    await asyncio.sleep(0.01)
-    server.close()
-    return elapsed / count
+    size = int(await clients.ask()) - bytes_before
+    print(
+        f"  one new endpoint of one service: {len(made)} resource generated ({', '.join(sorted(set(made)))}); ", end=""
+    )
+    print(f"{sum(sent.values())} responses, {size:,} bytes, to {reached} proxies; {len(callers)} call that service")
 
 
 def main(sizes: tuple[int, ...] = SIZES) -> None:
     """Print the figures."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    limit = asyncio.run(round_trip())
-    print("From the API's answer to a changed TrafficPermission until acknowledged by all proxies")
-    print(f"  the machine's own limit: {limit * 1e6:.0f} µs for one round trip over loopback TCP in asyncio")
+    print("From the answer to an HTTP PUT of a changed TrafficPermission until acknowledged by all proxies")
+    print("  (below zero: they had acknowledged it before its writer had the answer)")
     for count in sizes:
         asyncio.run(measure(count))
-    print("  reach: p99 <= 50 ms for one, <= 1 s for 1000; <= 150 KB per proxy\n")
+    print("  reach: p99 <= 50 ms for one, <= 1 s for 1000; <= 150 KB per proxy; idle < 1 % of a core\n")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["clients"]:
         asyncio.run(clients(int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), sys.argv[5]))
+    elif sys.argv[1:2] == ["writer"]:
+        writer(sys.argv[2])
     else:
         main(tuple(int(text) for text in sys.argv[1:]) or SIZES)

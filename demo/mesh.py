@@ -8,7 +8,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -17,6 +17,8 @@ from typing import Any, ClassVar
 from demo import resources
 from demo.processes import BIN, Failed, Processes, free_ports, inherited, is_free, until
 
+_PATIENCE = 120.0
+"""Seconds that a command may take; longer than what commands are told with `--timeout`."""
 _STANDARD = {"api": 5681, "https": 5682, "diagnostics": 5680, "dp": 5678, "xds": 5677}
 
 
@@ -129,13 +131,22 @@ class DemoMesh:
         paths = [a.replace("=", f"={self.home}/", 1) if "-file=" in a else a for a in arguments]
         return self.processes.start(f"kuma-dp-{service}", [BIN / program, *paths], self.environment)
 
-    def kumactl(self, *arguments: str, stdin: str | None = None, timeout: float = 60) -> str:
+    def kumactl(self, *arguments: str, stdin: str | None = None, timeout: float = _PATIENCE) -> str:
         """What a `kumactl` command prints.
 
         Raises:
             Failed: it did not end well.
         """
-        done = subprocess.run(
+        try:
+            done = self._run(arguments, stdin, timeout)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"{shlex.join(['kumactl', *arguments])}: not done within {timeout:.0f} seconds") from None
+        if done.returncode:
+            raise Failed(f"{shlex.join(['kumactl', *arguments])}: {done.stderr.strip()}")
+        return done.stdout + (f"\n{done.stderr.strip()}" if done.stderr.strip() else "")
+
+    def _run(self, arguments: Sequence[str], stdin: str | None, timeout: float) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [BIN / "kumactl", *arguments],
             cwd=self.home,
             env={**inherited(), **self.environment},
@@ -145,9 +156,6 @@ class DemoMesh:
             timeout=timeout,
             check=False,
         )
-        if done.returncode:
-            raise Failed(f"{shlex.join(['kumactl', *arguments])}: {done.stderr.strip()}")
-        return done.stdout + (f"\n{done.stderr.strip()}" if done.stderr.strip() else "")
 
     def call(self) -> tuple[int, Mapping[str, Any]]:
         """Have `web` call `backend` once: the status and what came back."""

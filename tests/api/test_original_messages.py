@@ -69,7 +69,7 @@ STATIC: dict[str, Case] = {
     ),
     "1.3 expiration": (
         mesh({"dpCert": {"rotation": {"expiration": "x"}}}), "mtls.backends[0].dpCert.rotation.expiration",
-        "has to be a valid format: has to be one whole number and one unit of y, w, d, h, m, s, ms, such as "
+        "has to be a valid format: one whole number and one unit of y, w, d, h, m, s, ms, such as "
         '"30d"; got "x"',
     ),
     "1.5 long mesh": (mesh(name="a" * 64), "name", "cannot be longer than 63 characters"),

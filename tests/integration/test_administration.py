@@ -87,7 +87,7 @@ async def test_only_a_control_plane_reads_and_nobody_writes(cp: Running, mesh: S
         context(ours, tmp_path, show=False),
         context(cp.parts.envoy_admin_ca.proxy("127.0.0.2"), tmp_path),
     ):
-        with pytest.raises((httpx.ConnectError, httpx.ReadError, httpx.RemoteProtocolError)):
+        with pytest.raises((httpx.ConnectError, httpx.ReadError, httpx.RemoteProtocolError, ssl.SSLError)):
             await get(web, "/stats", stranger)
 
 

@@ -6,7 +6,10 @@ from pathlib import Path
 
 from cryptography import x509
 
+from kuma.base.clock import SystemClock
+from kuma.pki import builtin
 from kuma.pki.leftovers import leftovers
+from kuma.resources.mesh import Conf
 from tests.fakes.cas import root
 from tests.fakes.control_plane import MTLS, Running, dataplane, resource, running
 from tests.fakes.proxy import FakeProxy
@@ -48,6 +51,17 @@ async def test_they_go_from_a_mesh_that_never_had_mutual_tls(tmp_path: Path) -> 
         await cp.apply(off)
         assert len(pair(cp)) == 2
         assert not pair(cp) & first
+
+
+async def test_secrets_that_are_put_back_before_their_mesh_stay(tmp_path: Path) -> None:
+    """As `kumactl apply` does with what `kumactl export` has written."""
+    secrets = builtin.to_secrets("default", "ca-1", await builtin.create_root("default", Conf(), SystemClock()))
+    async with running(tmp_path) as cp:
+        for secret in secrets:
+            await cp.apply_resource(secret)
+        await asyncio.sleep(0.2)
+        await cp.apply(MTLS)
+        assert pair(cp) == {secret.spec.data for secret in secrets}
 
 
 def pair(cp: Running) -> set[bytes]:

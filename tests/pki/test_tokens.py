@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -15,6 +16,8 @@ from kuma.base.errors import AccessDenied, NoSigningKey, Unauthenticated
 from kuma.pki import tokens
 from kuma.resources import codec
 from kuma.resources.dataplane import DataplaneSpec
+from kuma.resources.secret import SecretSpec
+from tests.fakes import cas
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -172,3 +175,13 @@ def test_who_may_not_run_for_a_dataplane(who: tokens.DataplaneIdentity, reason: 
 )
 def test_who_may(who: tokens.DataplaneIdentity) -> None:
     tokens.authorize(who, "default", "web-01", spec(*WEB))
+
+
+def test_a_signing_key_that_cannot_be_read_verifies_nothing(secrets: Any, tmp_path: Path) -> None:
+    """A Secret may hold anything; whoever looks at tokens when Secrets change must not fall over it."""
+    token = issue({name: secret for name, secret in secrets.items() if name.endswith("-1")})
+    odd = cas.root(tmp_path, "odd", algorithm=cas.on_curve("secp112r1")).key
+    name = "dataplane-token-signing-key-default-1"
+    changed = {**secrets, name: secrets[name].with_spec(SecretSpec(data=odd.encode()))}
+    with pytest.raises(Unauthenticated, match="does not hold an RSA key in PEM"):
+        tokens.verify_token(token, "default", changed, NOW)

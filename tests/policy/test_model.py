@@ -50,7 +50,7 @@ def winner(candidates: list[Permission], tags: dict[str, str]) -> str:
     return best
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(some_permissions(), TAGS)
 def test_the_winner_is_the_models(candidates: list[Permission], tags: dict[str, str]) -> None:
     assert permissions.admission(candidates, [], tags).permission == winner(candidates, tags)
@@ -120,7 +120,7 @@ def answer(admission: Admission, caller: dict[str, str]) -> tuple[bool, bool]:
     return admitted, admitted and among(admission.shadowed)
 
 
-@settings(max_examples=1000)
+@settings(max_examples=1000, deadline=None)
 @given(some_permissions(), some_mesh_permissions(), TAGS, CALLERS)
 def test_who_is_admitted_is_as_the_model_says(
     legacy: list[Permission], mesh: list[MeshPermission], inbound: dict[str, str], caller: dict[str, str]

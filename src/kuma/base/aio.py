@@ -19,18 +19,22 @@ def spawn(coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
 
 
 async def stop(tasks: Iterable[asyncio.Task[Any]], *, patience: float = 5.0) -> None:
-    """Cancel `tasks`, wait up to `patience` seconds, and log by name the ones that do not end, or have failed."""
-    everything = tuple(tasks)
-    pending = {task for task in everything if not task.done()}
+    """Cancel `tasks`, wait up to `patience` seconds, and log by name the ones that do not end, or have failed.
+
+    A failure that their owner has looked at already is not told again.
+    """
+    all_of_them = list(tasks)
+    pending = {task for task in all_of_them if not task.done()}
     for task in pending:
         task.cancel()
     if pending:
         _, stuck = await asyncio.wait(pending, timeout=patience)
         for task in stuck:
             log.error("task does not stop", task=task.get_name(), after_seconds=patience)
-    for task in everything:
+    for task in all_of_them:
+        unseen = getattr(task, "_log_traceback", True)  # asyncio's own mark, by which it would complain
         error = failure(task)
-        if error is not None:
+        if error is not None and unseen:
             log.error("task failed", task=task.get_name(), reason=str(error) or type(error).__name__)
 
 

@@ -10,12 +10,13 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from kuma.base.clock import Clock
 from kuma.base.errors import AlreadyExists, Misconfigured, NotFound
 from kuma.pki import own_ca
+from kuma.pki.authority import AuthorityUnusable
+from kuma.pki.pem import read_chain, read_key
 from kuma.pki.x509 import CaPair, certificate_pem, key_pem
 from kuma.resources import kinds
 from kuma.resources.resource import Resource
@@ -92,11 +93,10 @@ class EnvoyAdminCa:
 
 def _opened(pem: bytes) -> CaPair:
     try:
-        certificate = x509.load_pem_x509_certificate(pem)
-        key = serialization.load_pem_private_key(pem[pem.rindex(b"-----BEGIN") :], None)
-    except (ValueError, TypeError):
+        (certificate, *_), key = read_chain(pem), read_key(pem)
+    except AuthorityUnusable:
         raise Misconfigured(
             f"GlobalSecret {SECRET} has to hold a certificate and its key in PEM; "
             "delete it, and the next start makes a new one"
         ) from None
-    return CaPair(certificate, key)  # type: ignore[arg-type]  # our own, or the operator's choice
+    return CaPair(certificate, key)

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -156,6 +157,6 @@ def parsed(pem: bytes) -> rsa.RSAPrivateKey | None:
     """The key in `pem`. Kept, because checking an RSA key takes as long as verifying hundreds of tokens."""
     try:
         key = serialization.load_pem_private_key(pem, None)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         return None
     return key if isinstance(key, rsa.RSAPrivateKey) else None

@@ -44,9 +44,9 @@ class Leftovers:
 
     async def _clean(self, view: MeshView) -> None:
         names = leftovers(view)
-        if not names:
+        if not names or view.mesh is None or view.transition is None:
             return
-        guards = [Expect(found.key, found.version) for found in (view.mesh, view.transition) if found is not None]
+        guards = [Expect(found.key, found.version) for found in (view.mesh, view.transition)]
         try:
             await self._store.transact([*guards, *(Delete(kinds.SECRET.key(name, view.name)) for name in names)])
         except Unavailable as error:
@@ -61,9 +61,10 @@ def leftovers(view: MeshView) -> tuple[str, ...]:
     """The Secrets of builtin authorities that are neither listed nor trusted by any proxy.
 
     A Mesh may be newer than its transition, so being complete is not enough: the position has to be without them too.
-    A Mesh that never had mutual TLS has no transition: whatever turns it on writes both at once.
+    Of a Mesh that never had mutual TLS nothing is removed here, but by the rules of Meshes: to its Secrets a backup is
+    put back before the Mesh that lists them.
     """
-    if view.mesh is None or (view.transition is not None and not view.transition.spec.complete):
+    if view.mesh is None or view.transition is None or not view.transition.spec.complete:
         return ()  # somebody may still run what an old authority has issued
     mtls = view.mesh.spec.mtls
     listed = {backend.name for backend in (mtls.backends if mtls else ()) if backend.type == "builtin"}

@@ -14,7 +14,7 @@ from kuma.resources.mesh import Backend, MeshSpec
 from kuma.resources.mesh_traffic_permission import EFFECT, SHADOW
 from kuma.resources.resource import Key, Resource
 from kuma.store.manager import Decision
-from kuma.store.protocol import AnyResource, Create, Expect, Store
+from kuma.store.protocol import AnyResource, Create, Delete, Expect, Operation, Store
 
 
 class MeshRules:
@@ -51,6 +51,7 @@ class MeshRules:
         staged = staged_part(old) != staged_part(new)
         operations = [
             *expected,
+            *await _dropped(old, new, store),
             *(Create(resource, new.key) for resource in created),
             *(await kept.keep(new.name, store) if staged else ()),
             *(await announced(new.name, store) if staged else ()),
@@ -90,6 +91,26 @@ class MeshRules:
             if found is not None:
                 secrets[name] = found
         return await examine(mesh, backend, path_of(backend, index), secrets, self._clock.now())
+
+
+async def _dropped(old: Resource[MeshSpec] | None, new: Resource[MeshSpec], store: Store) -> Sequence[Operation]:
+    """Takes away the Secrets of builtin backends that are listed no longer, if there never was mutual TLS.
+
+    If there was, proxies may still live by them: `leftovers` takes them away once the change is complete.
+    """
+    transition = kinds.MESH_TRANSITION.key(new.name, new.name)
+    gone = sorted(_builtin(old) - _builtin(new))
+    if not gone or await _find(store, transition) is not None:
+        return ()
+    secrets = (kinds.SECRET.key(name, new.name) for backend in gone for name in builtin.secret_names(new.name, backend))
+    found = [secret for key in secrets if (secret := await _find(store, key)) is not None]
+    guards = (Expect(transition, 0), *(Expect(secret.key, secret.version) for secret in found))
+    return (*guards, *(Delete(secret.key) for secret in found))
+
+
+def _builtin(mesh: Resource[MeshSpec] | None) -> frozenset[str]:
+    backends = mesh.spec.mtls.backends if mesh and mesh.spec.mtls else ()
+    return frozenset(backend.name for backend in backends if backend.type == "builtin")
 
 
 def _backend(mesh: Resource[MeshSpec] | None, name: str) -> Backend | None:

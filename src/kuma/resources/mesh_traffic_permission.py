@@ -80,7 +80,16 @@ def _reference(path: str, reference: TargetRef) -> Iterator[Violation]:
     if reference.kind not in _KINDS:
         yield Violation(f"{path}.kind", f"value is not supported; one of {', '.join(_KINDS)}")
         return
-    has_name, has_tags = _KINDS[reference.kind]
+    yield from _name(path, reference)
+    yield from _tags(path, reference)
+    if reference.proxy_types and reference.kind not in ("Mesh", "MeshSubset"):
+        yield Violation(f"{path}.proxyTypes", f"must not be set with kind {reference.kind}")
+    elif reference.proxy_types and "Sidecar" not in reference.proxy_types:
+        yield Violation(f"{path}.proxyTypes", "there are no gateways here; has to name Sidecar, or nothing")
+
+
+def _name(path: str, reference: TargetRef) -> Iterator[Violation]:
+    has_name, _ = _KINDS[reference.kind]
     if has_name and not reference.name:
         yield Violation(f"{path}.name", f"must be set with kind {reference.kind}")
     if reference.name and reference.kind == "Mesh":
@@ -90,6 +99,10 @@ def _reference(path: str, reference: TargetRef) -> Iterator[Violation]:
     if not _NAME.fullmatch(reference.name):
         allowed = "must consist of lower case alphanumeric characters, '-', '.' and '_'."
         yield Violation(f"{path}.name", f"invalid characters: {allowed}")
+
+
+def _tags(path: str, reference: TargetRef) -> Iterator[Violation]:
+    has_name, has_tags = _KINDS[reference.kind]
     if reference.tags and not has_tags:
         yield Violation(f"{path}.tags", f"must not be set with kind {reference.kind}")
     if has_name and has_tags and tag_rules.SERVICE in reference.tags:
@@ -97,15 +110,6 @@ def _reference(path: str, reference: TargetRef) -> Iterator[Violation]:
             f'{path}.tags["{tag_rules.SERVICE}"]', f"must not be set with kind {reference.kind}: name says the service"
         )
     yield from tag_rules.validate(f"{path}.tags", reference.tags)
-    yield from _proxy_types(f"{path}.proxyTypes", reference)
-
-
-def _proxy_types(path: str, reference: TargetRef) -> Iterator[Violation]:
-    """Sidecars are all the proxies that there are: naming them says nothing."""
-    if reference.proxy_types and reference.kind not in ("Mesh", "MeshSubset"):
-        yield Violation(path, f"must not be set with kind {reference.kind}")
-    elif reference.proxy_types and "Sidecar" not in reference.proxy_types:
-        yield Violation(path, "there are no gateways here; has to name Sidecar, or nothing")
 
 
 def warnings(spec: MeshTrafficPermissionSpec) -> Iterator[str]:

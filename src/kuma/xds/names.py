@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from cryptography import x509
 
 from kuma.base.errors import KumaError
+from kuma.pki.authority import AuthorityUnusable
+from kuma.pki.pem import readable
 
 
 class Unverifiable(KumaError):
@@ -63,13 +65,16 @@ def _is(host: str, name: str) -> bool:
 
 def _certificates(pem: bytes) -> Sequence[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificates(pem)
-    except ValueError:
+        with readable(""):
+            return x509.load_pem_x509_certificates(pem)
+    except AuthorityUnusable:
         return ()
 
 
 def _is_ca(certificate: x509.Certificate) -> bool:
+    """One that cannot be read is none; it may be one of many, of which others are."""
     try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, ValueError):
+        with readable(""):
+            return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except AuthorityUnusable:
         return False

@@ -99,12 +99,13 @@ def _unlisted(view: MeshView) -> Iterator[Authority]:
     """Authorities that outlive their place in the Mesh, until the mesh has left them."""
     if view.position.level is Level.PLAIN:
         return
-    if (authority := kept.open_kept(view)) is not None:
-        yield authority
+    with contextlib.suppress(Exception):  # as above; nobody has listed it, so nobody is told
+        if (authority := kept.open_kept(view)) is not None:
+            yield authority
     backends = view.mesh.spec.mtls.backends if view.mesh and view.mesh.spec.mtls else ()
     listed = frozenset(backend.name for backend in backends if backend.type == "builtin")
     for name in builtin.stored(view.name, view.secrets) - listed:
-        with contextlib.suppress(Exception):  # as above; nobody has listed it, so nobody is told
+        with contextlib.suppress(Exception):
             yield builtin.open_authority(view.name, name, view.secrets)
 
 
