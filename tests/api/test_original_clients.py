@@ -359,7 +359,7 @@ async def test_tokens_that_are_not_generated(kumactl: Kumactl) -> None:
     for kind, body, fields in REFUSED:
         assert set(problem(await kumactl.token(f"/tokens/{kind}", body), 400, "Invalid request")) == fields
     unknown = {"name": "x", "mesh": "nowhere", "tags": {}, "type": "", "validFor": "1h0m0s"}
-    problem(await kumactl.token("/tokens/dataplane", unknown), 404, "Failed to retrieve Mesh")
+    problem(await kumactl.token("/tokens/dataplane", unknown), 404, "Signing Key not found")
 
 
 async def test_export(cp: Running, kumactl: Kumactl) -> None:
