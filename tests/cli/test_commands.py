@@ -191,7 +191,7 @@ def test_errors_of_the_server_name_the_resource(mesh: DemoMesh) -> None:
         (["get", "mesh"], "which mesh? Give its name"),
         (["delete", "mesh", "nothing"], 'there is no Mesh with name "nothing"'),
         (["apply", "-f", "missing.yaml"], "cannot read missing.yaml: No such file or directory"),
-        (["generate", "dataplane-token", "--mesh", "nowhere"], "Failed to retrieve Mesh"),
+        (["generate", "dataplane-token", "--mesh", "nowhere"], "Signing Key not found"),
         (["generate", "dataplane-token", "--valid-for", "soon"], "* validFor: is invalid"),
         (["--api-timeout", "x", "get", "meshes"], "--api-timeout has to be"),
         (["config", "control-planes", "switch", "--name", "none"], 'there is no Control Plane with name "none"'),
