@@ -106,9 +106,9 @@ class Proxy:
         """Take in what the proxy says."""
         verdict = self.session.receive(request)
         self._wake.set()
+        self.on_progress(self)  # of a proxy that comes back with everything there is no acknowledgement to come
         if verdict is None:
             return
-        self.on_progress(self)
         self.record.last_update = self._clock.now()
         if verdict.error is None:
             self.record.counters[verdict.type_url].acked += 1
