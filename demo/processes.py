@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import random
 import shutil
 import signal
 import socket
@@ -144,16 +145,20 @@ def until(what: str, ask: Callable[[], T | None], processes: Processes | None = 
         time.sleep(0.05)
 
 
+_PORTS = range(20_000, 32_768)
+"""Below those that the kernel gives to outgoing connections: nobody takes one by chance before it is used."""
+
+
 def free_ports(count: int) -> tuple[int, ...]:
     """Ports of the loopback that nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return tuple(sock.getsockname()[1] for sock in sockets)
-    finally:
-        for sock in sockets:
-            sock.close()
+    found: list[int] = []
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            break
+    return tuple(found)
 
 
 def is_free(port: int) -> bool:
