@@ -219,7 +219,7 @@ async def one_endpoint(cp: Running, clients: Another) -> None:
 
 def main(sizes: tuple[int, ...] = SIZES) -> None:
     """Print the figures."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     print("From the answer to an HTTP PUT of a changed TrafficPermission until acknowledged by all proxies")
     print("  (below zero: they had acknowledged it before its writer had the answer)")
     for count in sizes:

@@ -13,9 +13,11 @@ import pytest
 from cryptography import x509
 from envoy.service.discovery.v3 import discovery_pb2
 
+from kuma.base import aio
 from kuma.resources import kinds
 from kuma.resources.mesh_transition import MeshTransitionSpec
-from kuma.xds import naming
+from kuma.store.protocol import Commit, Put
+from kuma.xds import naming, publication
 from kuma.xds.entry import TypeUrl
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, running
@@ -404,3 +406,27 @@ async def test_callers_are_sent_to_a_proxy_once_it_serves_and_until_it_says_that
         assert sees_backend()
         assert (await client.post(url, json={**farewell, "dataplaneToken": cp.token("backend-01")})).is_success
     await web.until(lambda: not sees_backend())
+
+
+async def test_proxies_that_become_ready_together_are_shown_to_their_callers_together(cp: Running) -> None:
+    await cp.apply(MTLS, ALLOW_ALL)
+    web = await cp.proxy(WEB)
+    await web.until(lambda: "backend" in web.names(TypeUrl.ENDPOINTS))
+    instances = [dataplane(f"backend-{number:02}", "backend", port=100 + number) for number in range(30)]
+    told = aio.spawn(_tellings(cp, len(instances)), name="commits")
+    await asyncio.gather(*(cp.proxy(instance) for instance in instances))
+    async with asyncio.timeout(20):
+        assert await told < len(instances), "each of them sends the endpoints to all callers"
+
+
+async def _tellings(cp: Running, count: int) -> int:
+    """How many commits there were that say of a Dataplane of `backend` that it serves, once `count` do."""
+    found, served = 0, set[str]()
+    async for event in cp.parts.manager.store.watch():
+        if isinstance(event, Commit):
+            puts = [change.resource for change in event.changes if isinstance(change, Put)]
+            serving = {put.name for put in puts if put.labels.get(publication.SERVING) == "true"} - {"web-01"}
+            found, served = found + bool(serving - served), served | serving
+        if len(served) == count:
+            break
+    return found

@@ -13,6 +13,9 @@ from kuma.store.protocol import Commit, Listing, Put, Removed, Store
 
 Listener = Callable[[frozenset[str]], None]
 
+_REMEMBERED = 1000
+"""Deleted resources."""
+
 
 class Views:
     """The newest view of every mesh. A commit is taken in as a whole: nobody sees half of a transaction."""
@@ -21,6 +24,8 @@ class Views:
         self._store = store
         self._views: dict[str, MeshView] = {}
         self._revision: Latest[int] = Latest(-1)
+        self._removed: dict[Key, Resource[Any]] = {}
+        """What was deleted last: whoever waits to see it need not wait for ever."""
         self._listeners: list[Listener] = []
 
     def view(self, mesh: str) -> MeshView:
@@ -42,8 +47,8 @@ class Views:
         self._listeners.append(listener)
 
     def holds(self, resource: Resource[Any]) -> bool:
-        """Whether a resource is in its view, in the version given or a later one."""
-        seen = self.view(_mesh_of(resource.key)).find(resource.key)
+        """Whether a resource is in its view, or has been until it was deleted, in the version given or a later one."""
+        seen = self.view(_mesh_of(resource.key)).find(resource.key) or self._removed.get(resource.key)
         return seen is not None and (seen.creation_time, seen.version) >= (resource.creation_time, resource.version)
 
     async def until(self, holds: Callable[[], bool]) -> None:
@@ -71,6 +76,9 @@ class Views:
         for name, view in before.items():
             if self._views.get(name) == view:
                 self._views[name] = view
+            for dataplane in view.dataplanes.values():
+                if self.view(name).find(dataplane.key) is None:
+                    self._note_removal(dataplane)
         return frozenset(name for name in {*before, *self._views} if self._views.get(name) is not before.get(name))
 
     def _commit(self, commit: Commit) -> frozenset[str]:
@@ -93,7 +101,15 @@ class Views:
     def _remove(self, change: Removed) -> None:
         mesh = _mesh_of(change.key)
         if mesh in self._views:
+            old = self._views[mesh].find(change.key)
+            if old is not None:
+                self._note_removal(old)
             self._views[mesh] = self._views[mesh].lacking(change.key)
+
+    def _note_removal(self, resource: Resource[Any]) -> None:
+        self._removed[resource.key] = resource
+        if len(self._removed) > _REMEMBERED:
+            del self._removed[next(iter(self._removed))]
 
 
 def _mesh_of(key: Key) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 
 import structlog
 
 from kuma.base.clock import Clock
 from kuma.base.errors import Conflict, NotFound, Unavailable
 from kuma.resources import kinds
-from kuma.resources.resource import Key
+from kuma.resources.dataplane import DataplaneSpec
+from kuma.resources.resource import Key, Resource
 from kuma.store.protocol import Store, Update
 from kuma.store.views import Views
 from kuma.xds import publication
@@ -19,6 +21,7 @@ from kuma.xds.proxy import Proxies, Proxy
 
 log = structlog.get_logger(__name__)
 
+_BATCH = 200
 _RETRY = 1.0
 """Seconds."""
 
@@ -41,39 +44,40 @@ class Publisher:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            due, self._due = self._due, set()
-            for key in sorted(due, key=str):
-                try:
-                    await self._publish(key)
-                except Unavailable as error:
-                    log.error("endpoints not published", dataplane=str(key), reason=str(error))
-                    self._due.add(key)
-            if self._due:
+            due, self._due = sorted(self._due, key=str), set()
+            try:
+                for start in range(0, len(due), _BATCH):
+                    await self._publish(due[start : start + _BATCH])
+            except Unavailable as error:
+                log.error("endpoints not published", dataplanes=len(due), reason=str(error))
+                self._due.update(due)
                 await self._clock.sleep(_RETRY)
                 self._wake.set()
 
     def _progressed(self, proxy: Proxy) -> None:
-        if proxy.serves and self._is_hidden(proxy.key):
+        if self._hidden(proxy.key):
             self._due.add(proxy.key)
             self._wake.set()
 
-    def _is_hidden(self, key: Key) -> bool:
-        dataplane = self._views.view(key.mesh).dataplanes.get(key.name)
-        return dataplane is not None and not publication.is_published(dataplane)
+    def _hidden(self, key: Key) -> Resource[DataplaneSpec] | None:
+        """The Dataplane, if its proxy serves and callers are not sent there."""
+        proxy, dataplane = self._proxies.get(key), self._views.view(key.mesh).dataplanes.get(key.name)
+        hidden = dataplane is not None and not publication.is_published(dataplane)
+        return dataplane if hidden and proxy is not None and proxy.serves else None
 
-    async def _publish(self, key: Key) -> None:
-        proxy = self._proxies.get(key)
-        if proxy is None or not proxy.serves:
+    async def _publish(self, keys: Sequence[Key]) -> None:
+        """In one transaction, because each sends the endpoints of a service to all of its callers."""
+        hidden = [dataplane for key in keys if (dataplane := self._hidden(key)) is not None]
+        if not hidden:
             return
         try:
-            stored = await self._store.get(key)
-            if not publication.is_published(stored):
-                await self._store.transact([Update(publication.published(stored))])
-        except Conflict:
-            self._due.add(key)  # somebody was faster: look again
-            self._wake.set()
-        except NotFound:
-            return
+            stored = await self._store.transact([Update(publication.published(dataplane)) for dataplane in hidden])
+        except (Conflict, NotFound):
+            if len(keys) > 1:  # one of them stands in the way of the others: each alone
+                for dataplane in hidden:
+                    await self._publish([dataplane.key])
+            return  # somebody was faster: that the proxy has got something to do will be heard
+        await self._views.until(lambda: all(self._views.holds(dataplane) for dataplane in stored))
 
     async def withdraw(self, mesh: str, name: str, token: str) -> None:
         """A proxy is about to end: no caller is sent to it any more, until it comes back.

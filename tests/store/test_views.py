@@ -1,0 +1,42 @@
+"""Mesh views over a real store."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from kuma.base import aio
+from kuma.base.clock import SystemClock
+from kuma.resources import kinds
+from kuma.resources.mesh import MeshSpec
+from kuma.resources.resource import Resource
+from kuma.store.protocol import Create, Delete, Store
+from kuma.store.sqlite import open_sqlite
+from kuma.store.views import Views
+from tests.fakes.control_plane import dataplane
+
+WEB = dataplane("web-01", "web")
+MESH = Resource(kinds.MESH.key("default"), MeshSpec())
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    store = await open_sqlite(tmp_path / "kuma.db", SystemClock())
+    yield store
+    await store.close()
+
+
+async def test_who_waits_for_a_dataplane_that_was_deleted_meanwhile_does_not_wait_for_ever(store: Store) -> None:
+    views = Views(store)
+    following = aio.spawn(views.run(), name="views")
+    await store.transact([Create(MESH)])
+    (stored,) = await store.transact([Create(WEB, MESH.key)])
+    await store.transact([Delete(WEB.key)])
+    await views.until(lambda: not views.view("default").dataplanes)
+    async with asyncio.timeout(5):
+        await views.until(lambda: views.holds(stored))
+        (again,) = await store.transact([Create(WEB, MESH.key)])
+        await views.until(lambda: views.holds(again))
+    assert views.view("default").dataplanes["web-01"] == again
+    await aio.stop([following])
