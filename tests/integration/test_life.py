@@ -64,7 +64,10 @@ def commands(sidecar: Sidecar) -> str:
     return "".join(Path(f"/proc/{pid}/cmdline").read_text() for pid in pids)
 
 
-async def test_sigterm_lets_requests_end_and_exits_with_envoys_status(cp: Running, mesh: Sidecars) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_sigterm_lets_requests_end_and_exits_with_envoys_status(
+    number: signal.Signals, cp: Running, mesh: Sidecars
+) -> None:
     backend = await mesh.start("backend")
     web = await mesh.start("web", calls=("backend",))
     await until("web reaches backend", lambda: web.call("backend"))
@@ -73,7 +76,7 @@ async def test_sigterm_lets_requests_end_and_exits_with_envoys_status(cp: Runnin
     backend.delay = 1.0
     under_way = asyncio.gather(*(web.call("backend") for _ in range(3)))
     await asyncio.sleep(0.3)
-    backend.running.send_signal(signal.SIGTERM)
+    backend.running.send_signal(number)
     assert await under_way == [200, 200, 200]
     assert await backend.running.wait() == 0
     await cp.parts.views.until(lambda: "backend-01" not in cp.parts.views.view("default").dataplanes)

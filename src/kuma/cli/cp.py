@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,7 @@ import kuma
 from kuma import assembly, config
 from kuma.base import aio
 from kuma.base.clock import SystemClock
-from kuma.cli import output
+from kuma.cli import output, signals
 
 app = typer.Typer(
     name="kuma-cp",
@@ -125,8 +124,7 @@ def version() -> None:
 
 async def _until_stopped(settings: config.Settings) -> None:
     task = aio.spawn(assembly.run(settings, SystemClock()), name="control plane")
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    signals.on_end(task.cancel)
     try:
         await task
     except asyncio.CancelledError:

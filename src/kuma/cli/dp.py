@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +18,7 @@ from kuma.agent.workload import Workload, read_dataplane, read_token, workload
 from kuma.base import aio
 from kuma.base.clock import SystemClock
 from kuma.base.errors import Misconfigured
-from kuma.cli import output
+from kuma.cli import output, signals
 from kuma.resources import durations
 
 app = typer.Typer(
@@ -154,23 +153,18 @@ def version() -> None:
 async def _run(
     control_plane: bootstrap.ControlPlane, described: Workload, options: envoy.EnvoyOptions, version: str
 ) -> int:
-    """Fetch the bootstrap and run Envoy. SIGTERM and SIGINT drain; a second one ends at once."""
-    clock, loop = SystemClock(), asyncio.get_running_loop()
+    """Fetch the bootstrap and run Envoy. SIGTERM, SIGINT and SIGHUP drain; a second one ends at once."""
+    clock = SystemClock()
     fetching = aio.spawn(bootstrap.fetch(control_plane, described, version, clock), name="bootstrap")
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, fetching.cancel)
+    signals.on_end(fetching.cancel)
     try:
         fetched = await fetching
     except asyncio.CancelledError:
         return 0  # stopped before there was anything to end
     ports.check(fetched, described.dataplane.spec if described.dataplane else None)
     proxy = envoy.Envoy(options, fetched, clock, lambda: bootstrap.withdraw(control_plane, described))
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, proxy.stop)
+    signals.on_end(proxy.stop)
     return await proxy.run()
-
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def _seconds(text: str) -> float:
