@@ -29,8 +29,9 @@ async def mesh(cp: Running, tmp_path: Path) -> AsyncIterator[Sidecars]:
 
 @pytest.fixture
 async def api(cp: Running) -> AsyncIterator[httpx.AsyncClient]:
-    port = await cp.parts.api["API server"].port()
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/meshes/default/dataplanes") as client:
+    async with httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{await cp.api_port()}/meshes/default/dataplanes"
+    ) as client:
         yield client
 
 
