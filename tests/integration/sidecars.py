@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,22 @@ class Sidecar:
         assert self.process is not None
         return self.process
 
+    @property
+    def envoy(self) -> int:
+        """The process of its Envoy, of which `kuma-dp` has no other children."""
+        (child,) = children_of(self.running.pid)
+        return child
+
+    @contextlib.contextmanager
+    def hung(self) -> Iterator[None]:
+        """Its Envoy hears and says nothing for as long as the block lasts."""
+        envoy = self.envoy
+        os.kill(envoy, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(envoy, signal.SIGCONT)
+
     async def serve_http(self, reader: Reader, writer: Writer) -> None:
         """A workload that remembers the headers of every request, and answers with its own name."""
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -72,6 +89,22 @@ class Sidecar:
     async def talk(self, service: str) -> bytes:
         """Send something to another service over TCP: what came back."""
         return await exchange(self.outbounds[service], b"hello")
+
+    async def ask(self, service: str) -> int | bytes:
+        """Call or talk to a service that has the same protocol: false if there was no answer."""
+        return await (self.call(service) if self.protocol == "http" else self.talk(service))
+
+    async def reaches(self, service: str) -> bool:
+        """Whether a service answers as it should."""
+        return await self.ask(service) in (200, f"{service}:hello".encode())
+
+    async def is_refused(self, service: str) -> bool:
+        """Whether a service says that it is not permitted: with 403, or over TCP by closing the connection."""
+        return await self.ask(service) in (403, b"")
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 async def exchange(port: int, data: bytes, tls: ssl.SSLContext | None = None) -> bytes:
@@ -155,6 +188,13 @@ class Sidecars:
         )
         await self.run(sidecar, wait=wait)
         return sidecar
+
+    async def pair(self, protocol: str = "http") -> tuple[Sidecar, Sidecar]:
+        """`web` and `backend`; the first answer that the one gets from the other is as it should be."""
+        backend = await self.start("backend", protocol=protocol)
+        web = await self.start("web", protocol=protocol, calls=("backend",))
+        assert await until("web reaches backend", lambda: web.ask("backend")) in (200, b"backend:hello")
+        return web, backend
 
     async def run(self, sidecar: Sidecar, *, wait: bool = True) -> None:
         """(Re)start the `kuma-dp` of a sidecar."""
