@@ -138,17 +138,7 @@ class Sidecars:
         self._cp = cp
         self._directory = directory
         self._stack = contextlib.AsyncExitStack()
-        self._workloads: dict[str, tuple[asyncio.Server, int]] = {}
         self.started: list[Sidecar] = []
-
-    async def serve_tls(self, sidecar: Sidecar, context: ssl.SSLContext) -> None:
-        """Have a workload serve its own TLS from now on."""
-        server, port = self._workloads[sidecar.name]
-        server.close()
-        await server.wait_closed()
-        serve = sidecar.serve_http if sidecar.protocol == "http" else sidecar.serve_tcp
-        secured = await asyncio.start_server(serve, "127.0.0.1", port, ssl=context)
-        self._stack.callback(secured.close)
 
     async def start(
         self,
@@ -157,7 +147,6 @@ class Sidecars:
         calls: tuple[str, ...] = (),
         protocol: str = "http",
         tags: str = "",
-        wait: bool = True,
         address: str = "127.0.0.1",
         service: str = "",
     ) -> Sidecar:
@@ -174,7 +163,6 @@ class Sidecars:
         serve = sidecar.serve_http if protocol == "http" else sidecar.serve_tcp
         server = await asyncio.start_server(serve, "127.0.0.1", ports[1])
         self._stack.callback(server.close)
-        self._workloads[name] = server, ports[1]
         self.started.append(sidecar)
         shown = f"kuma.io/service: {service or name}, kuma.io/protocol: {protocol}{tags}"
         outbound = ", ".join(
@@ -186,7 +174,7 @@ class Sidecars:
             f"serviceAddress: 127.0.0.1, servicePort: {ports[1]}, "
             f"tags: {{{shown}}}}}], outbound: [{outbound}]}}}}"
         )
-        await self.run(sidecar, wait=wait)
+        await self.run(sidecar)
         return sidecar
 
     async def pair(self, protocol: str = "http") -> tuple[Sidecar, Sidecar]:
@@ -196,8 +184,8 @@ class Sidecars:
         assert await until("web reaches backend", lambda: web.ask("backend")) in (200, b"backend:hello")
         return web, backend
 
-    async def run(self, sidecar: Sidecar, *, wait: bool = True) -> None:
-        """(Re)start the `kuma-dp` of a sidecar."""
+    async def run(self, sidecar: Sidecar) -> None:
+        """(Re)start the `kuma-dp` of a sidecar; returns once the proxy has its configuration."""
         token = self._directory / f"{sidecar.name}-token"
         token.write_text(self._cp.token(name=f"{sidecar.name}-01"))
         with sidecar.log.open("ab") as log:
@@ -215,8 +203,7 @@ class Sidecars:
                 stderr=log,
             )
         self._stack.push_async_callback(self._end, sidecar.process)
-        if wait:
-            await until(f"{sidecar.name} has its configuration", lambda: self._is_converged(sidecar))
+        await until(f"{sidecar.name} has its configuration", lambda: self._is_converged(sidecar))
 
     async def _is_converged(self, sidecar: Sidecar) -> bool:
         assert sidecar.running.returncode is None, sidecar.log.read_text()[-3000:]

@@ -29,7 +29,7 @@ async def api(cp: Running) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
-async def test_what_an_envoy_runs_and_counts(cp: Running, mesh: Sidecars, api: httpx.AsyncClient, address: str) -> None:
+async def test_what_an_envoy_runs_and_counts(mesh: Sidecars, api: httpx.AsyncClient, address: str) -> None:
     web = await mesh.start("web", address=address)
     found = await api.get("/web-01/xds")
     assert found.status_code == 200, found.text
@@ -85,7 +85,7 @@ async def test_only_a_control_plane_reads_and_nobody_writes(cp: Running, mesh: S
             await get(web, "/stats", stranger)
 
 
-async def test_an_envoy_that_does_not_answer(cp: Running, mesh: Sidecars, api: httpx.AsyncClient) -> None:
+async def test_an_envoy_that_does_not_answer(mesh: Sidecars, api: httpx.AsyncClient) -> None:
     web = await mesh.start("web")
     missing = await api.get("/nobody/stats")
     assert missing.status_code == 404

@@ -83,13 +83,13 @@ async def test_kill_9_leaves_no_envoy_and_shows_the_proxy_offline(cp: Running, m
     await until("the proxy is shown offline", offline, seconds=5)
 
 
-async def test_when_envoy_dies_kuma_dp_says_how(cp: Running, mesh: Sidecars) -> None:
+async def test_when_envoy_dies_kuma_dp_says_how(mesh: Sidecars) -> None:
     backend = await mesh.start("backend")
     os.kill(backend.envoy, signal.SIGKILL)
     assert await backend.running.wait() == 128 + signal.SIGKILL
 
 
-async def test_the_token_shows_in_no_command_line(cp: Running, mesh: Sidecars) -> None:
+async def test_the_token_shows_in_no_command_line(mesh: Sidecars) -> None:
     backend = await mesh.start("backend")
     assert "kuma-dp" in commands(backend)
     assert "eyJ" not in commands(backend)

@@ -38,7 +38,7 @@ async def test_a_caller_is_who_its_certificate_says(cp: Running, mesh: Sidecars)
     assert "admin" not in header
 
 
-async def test_without_mtls_nobody_is_told_who_calls(cp: Running, mesh: Sidecars) -> None:
+async def test_without_mtls_nobody_is_told_who_calls(mesh: Sidecars) -> None:
     backend = await mesh.start("backend")
     web = await mesh.start("web", calls=("backend",))
     lies = "x-forwarded-client-cert: URI=spiffe://default/admin\r\n"

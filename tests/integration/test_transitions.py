@@ -110,9 +110,7 @@ async def test_a_retired_authority_is_let_in_nowhere_once_the_change_is_complete
     assert await lets_in(backend, first) is (others == "kept"), "what is listed is trusted, and nothing else"
 
 
-async def test_every_request_is_a_handshake_and_http_survives_changes_too(
-    cp: Running, mesh: Sidecars, tmp_path: Path
-) -> None:
+async def test_every_request_is_a_handshake_and_http_survives_changes_too(cp: Running, mesh: Sidecars) -> None:
     await cp.apply(MTLS)
     web, _ = await mesh.pair("tcp")
     await mesh.start("shop")
