@@ -26,7 +26,6 @@ import structlog
 from benchmarks import limits
 from benchmarks.figures import cpu, rss, shown
 from benchmarks.limits import Limit
-from kuma.assembly import HTTP
 from kuma.base import aio
 from kuma.resources import codec
 from kuma.xds.entry import Entry, TypeUrl
@@ -129,7 +128,7 @@ async def propagation(cp: Running, count: int) -> list[tuple[float, float]]:
     They are counted from the HTTP request to store it, and from the answer to that request as its client has it.
     """
     found = []
-    base = f"http://localhost:{await cp.parts.api[HTTP].port()}"
+    base = f"http://localhost:{await cp.api_port()}"
     async with another("writer", base) as process:
         for number in range(rounds(count)):
             permission = resource(ALLOW_ALL.replace("'*'", f"s{number % SERVICES}", 1))

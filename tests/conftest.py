@@ -11,7 +11,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(autouse=True)
-async def no_task_is_left(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+async def no_task_is_left() -> AsyncIterator[None]:
     before = asyncio.all_tasks()
     yield
     left = {task for task in asyncio.all_tasks() - before if task is not asyncio.current_task() and not task.done()}

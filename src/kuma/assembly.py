@@ -1,35 +1,34 @@
-"""The composition root: builds every part of the control plane, and nothing else does."""
+"""The composition root: builds every part of the control plane, and nothing else does.
+
+How the settings make servers of some of the parts, `kuma.servers` knows; what the API is given, `kuma.api_context`.
+"""
 
 from __future__ import annotations
 
 import platform
 import secrets
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry
 
+from kuma import api_context, servers
 from kuma.api import diagnostics
 from kuma.api.app import create_app
 from kuma.api.bootstrap import create_bootstrap_app
-from kuma.api.callers import Access, Grant
-from kuma.api.connections import ConnectionLimits
-from kuma.api.context import ApiContext, ApiSettings, Certificate
-from kuma.api.limits import Limits
+from kuma.api.context import ApiContext, ApiSettings
 from kuma.api.ready import Announcement
 from kuma.api.server import HttpServer
 from kuma.base import aio, files
 from kuma.base.audit import Audit, AuditFile
 from kuma.base.clock import Clock
-from kuma.base.limits import Rate
-from kuma.config import AccessSection, ApiServer, LimitsSection, Settings
-from kuma.pki import keyring, serving, tokens
+from kuma.config import Settings
+from kuma.pki import serving
 from kuma.pki.envoy_admin import EnvoyAdminCa
 from kuma.pki.followers import Patience
 from kuma.pki.issuer import Issuer
@@ -40,30 +39,31 @@ from kuma.pki.secret_rules import SecretRules
 from kuma.pki.token_rules import TokenRules
 from kuma.pki.user_tokens import UserTokens
 from kuma.policy.rules import PermissionRules
-from kuma.resources import durations, kinds
+from kuma.resources import kinds
 from kuma.resources.config import ConfigSpec
 from kuma.resources.mesh import MeshSpec
 from kuma.resources.resource import Resource
+from kuma.servers import HTTP, HTTPS, Servers
 from kuma.store import audited, backup
-from kuma.store.manager import ResourceManager
+from kuma.store.manager import ResourceManager, Rules
 from kuma.store.sql import SqlStore
 from kuma.store.sqlite import open_sqlite
 from kuma.store.views import Views
-from kuma.xds import administration, dump
+from kuma.xds import administration
 from kuma.xds.admin_client import AdminClient
 from kuma.xds.arrivals import Arrivals
 from kuma.xds.credentials import Credentials
 from kuma.xds.dataplane_rules import DataplaneRules
 from kuma.xds.departures import Departures
 from kuma.xds.entry import Entry
-from kuma.xds.gate import Gate, StreamLimits
+from kuma.xds.gate import Gate
 from kuma.xds.handout import Handout
 from kuma.xds.insights import Insights
 from kuma.xds.issuing import Issuing
 from kuma.xds.meshes import Meshes
 from kuma.xds.metrics import LeafExpiry, Metrics
 from kuma.xds.names import ServerNames
-from kuma.xds.proxy import Proxies, Proxy
+from kuma.xds.proxy import Proxies
 from kuma.xds.publisher import Publisher
 from kuma.xds.server import Discovery, DiscoveryServer
 from kuma.xds.transitions import Transitions
@@ -71,7 +71,6 @@ from kuma.xds.turnover import Turnover
 
 log = structlog.get_logger(__name__)
 
-HTTP, HTTPS = "API server", "API server, HTTPS"
 _GRACE_AT_START = 60.0
 """Seconds that proxies have to come back after a restart of the control plane."""
 
@@ -131,19 +130,9 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
     store.on_commit(audited.recorder(audit))
     registry = CollectorRegistry()
     instance = f"{platform.node()}-{secrets.token_hex(2)}"
-    certificate = _certificate(settings, clock)
+    certificate = servers.certificate(settings, clock)
     views, proxies = Views(store), Proxies()
-    manager = ResourceManager(
-        store,
-        {
-            kinds.MESH.name: MeshRules(clock),
-            kinds.DATAPLANE.name: DataplaneRules(views, proxies, lambda: own_ports()),
-            kinds.SECRET.name: TokenRules(SecretRules(clock)),
-            kinds.GLOBAL_SECRET.name: TokenRules(),
-            kinds.TRAFFIC_PERMISSION.name: PermissionRules(),
-            kinds.MESH_TRAFFIC_PERMISSION.name: PermissionRules(),
-        },
-    )
+    manager = ResourceManager(store, _rules(views, proxies, clock, lambda: listening.ports()))
 
     metrics = Metrics(registry)
     registry.register(LeafExpiry(lambda: _ends_of_leaves(proxies)))
@@ -157,138 +146,70 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
         grace_at_start=_GRACE_AT_START,
         is_connected=proxies.__contains__,
     )
-    transitions = Transitions(
-        store,
-        views,
-        meshes,
-        proxies,
-        clock,
-        metrics,
-        Patience(
-            timedelta(seconds=settings.xds_server.patience_seconds),
-            timedelta(seconds=settings.xds_server.absence_seconds),
-        ),
+    patience = Patience(
+        timedelta(seconds=settings.xds_server.patience_seconds),
+        timedelta(seconds=settings.xds_server.absence_seconds),
     )
+    transitions = Transitions(store, views, meshes, proxies, clock, metrics, patience)
     publisher = Publisher(store, views, proxies, arrivals, clock)
     turnover = Turnover(views, meshes, proxies, clock, patience=settings.xds_server.patience_seconds)
     credentials = Credentials(views, proxies, clock, arrivals.authenticate)
-    issuing = Issuing(Issuer(clock), clock, metrics, audit)
-    stream_limits = StreamLimits(
-        Rate(settings.xds_server.streams_per_second, settings.xds_server.stream_burst),
-        Rate(settings.xds_server.requests_per_second, settings.xds_server.request_burst),
-        settings.xds_server.pending_streams,
-    )
     envoy_admin_ca = EnvoyAdminCa(store, clock)
-
-    def admin_secrets(address: str) -> Mapping[str, Entry]:
-        credential = envoy_admin_ca.proxy(address)
-        return administration.secrets(credential.certificate, credential.key, credential.ca)
-
     discovery = Discovery(
         arrivals,
         departures,
         proxies,
         meshes,
-        issuing,
+        Issuing(Issuer(clock), clock, metrics, audit),
         insights,
         clock,
         metrics,
-        Gate(stream_limits, clock),
+        Gate(servers.stream_limits(settings.xds_server), clock),
         audit,
-        admin_secrets,
+        lambda address: _admin_secrets(envoy_admin_ca, address),
         send_seconds=settings.xds_server.send_seconds,
     )
-    host = settings.dp_server.interface
     xds = DiscoveryServer(
         discovery,
-        host,
+        settings.dp_server.interface,
         settings.xds_server.port,
         certificate.chain,
         certificate.key,
         streams=settings.xds_server.concurrent_streams,
     )
 
-    async def issue_token(
-        mesh: str, name: str, tags: Mapping[str, Sequence[str]], proxy_type: str, valid_for: timedelta
-    ) -> str:
-        token = tokens.issue_token(
-            mesh,
-            views.view(mesh).secrets,
-            name=name,
-            tags=tags,
-            kind=proxy_type,
-            valid_for=valid_for,
-            now=clock.now(),
-        )
-        audit.record("token issued", kind="dataplane", mesh=mesh, name=name, tags=tags, **keyring.described(token))
-        return token
-
     users = UserTokens(store, clock)
-
-    async def issue_user_token(name: str, groups: Sequence[str], valid_for: timedelta) -> str:
-        token = await users.issue(name, groups, valid_for)
-        audit.record("token issued", kind="user", name=name, groups=groups, **keyring.described(token))
-        return token
-
-    async def verify_user(token: str) -> tuple[str, tuple[str, ...]]:
-        user = await users.verify(token)
-        return user.name, user.groups
-
-    api_settings = ApiSettings(settings.api_server.authn.localhost_is_admin, _access(settings.access))
-
-    def certificates() -> list[Certificate]:
-        return [_certificate_of(proxy) for proxy in proxies if proxy.keeper.identity is not None]
-
-    async def rekey() -> None:
-        await store.rekey()
-        audit.record("secrets sealed anew")
-        log.info("secrets sealed anew under a new key-encryption key")
-
-    def wanted_configuration(mesh: str, name: str) -> Mapping[str, object]:
-        state = meshes.state(mesh)
-        bundle = [state.trust.bundle] if state.trust.bundle else []
-        return dump.config_dump(state.config.snapshot(name, {e.name: e for e in bundle}))
-
     context = ApiContext(
         manager,
         instance,
-        api_settings,
-        issue_token,
-        issue_user_token,
-        verify_user,
+        ApiSettings(settings.api_server.authn.localhost_is_admin, servers.access(settings.access)),
+        api_context.issue_token(views, clock, audit),
+        api_context.issue_user_token(users, audit),
+        api_context.verify_user(users),
         clock,
-        _limits(settings.api_server.limits),
+        servers.limits(settings.api_server.limits),
         settings.model_dump(by_alias=True, mode="json"),
-        certificates,
-        rekey,
-        wanted_configuration,
+        lambda: api_context.certificates(proxies),
+        api_context.rekey(store, audit),
+        api_context.wanted_configuration(meshes),
         audit,
-        AdminClient(meshes, proxies, envoy_admin_ca.control_plane, lambda: own_ports()),
+        AdminClient(meshes, proxies, envoy_admin_ca.control_plane, lambda: listening.ports()),
     )
-    api = _api_servers(settings.api_server, create_app(context), certificate)
     names = ServerNames.of(certificate.chain.read_bytes(), certificate.ca.read_bytes())
     handout = Handout(manager, views, arrivals, xds.port, names)
-    dp = HttpServer(
-        create_bootstrap_app(handout.answer, publisher.withdraw, _limits(settings.dp_server.limits), clock),
-        host,
-        settings.dp_server.port,
-        tls=(certificate.chain, certificate.key),
-        setting="KUMA_DP_SERVER_PORT",
-        limits=_connections(settings.dp_server.limits),
-    )
-    health = HttpServer(
-        diagnostics.create_app(registry, lambda: views.listed),
-        settings.diagnostics.server_interface,
-        settings.diagnostics.server_port,
-        setting="KUMA_DIAGNOSTICS_SERVER_PORT",
+    dp_limits = servers.limits(settings.dp_server.limits)
+    listening = Servers(
+        servers.api(settings.api_server, create_app(context), certificate),
+        servers.data_plane(
+            settings.dp_server,
+            create_bootstrap_app(handout.answer, publisher.withdraw, dp_limits, clock),
+            certificate,
+        ),
+        servers.diagnostics(settings.diagnostics, diagnostics.create_app(registry, lambda: views.listed)),
+        xds,
     )
 
-    def own_ports() -> Mapping[int, str]:
-        found = {server.bound: name for name, server in api.items()}
-        found |= {dp.bound: "data plane server", health.bound: "diagnostics server", xds.bound: "discovery server"}
-        return {port: name for port, name in found.items() if port}
-
-    parts: tuple[tuple[str, Any], ...] = (
+    parts: tuple[tuple[str, aio.Component], ...] = (
         ("insights", insights),
         ("mesh views", views),
         ("departures", departures),
@@ -299,112 +220,54 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
         ("renewals", Renewals(store, views, clock)),
         ("leftovers", Leftovers(store, views)),
         ("discovery server", xds),
-        ("bootstrap server", dp),
-        *api.items(),
-        ("diagnostics server", health),
-        ("announcement", _announcement(settings, api, dp, health, xds, views, certificate)),
+        ("bootstrap server", listening.dp),
+        *listening.api.items(),
+        ("diagnostics server", listening.diagnostics),
+        ("announcement", _announcement(settings, listening, views, certificate)),
     )
-    return ControlPlane(parts, manager, views, proxies, users, envoy_admin_ca, api, dp, health, xds)
+    return ControlPlane(parts, manager, views, proxies, users, envoy_admin_ca, *listening)
+
+
+def _rules(
+    views: Views, proxies: Proxies, clock: Clock, own_ports: Callable[[], Mapping[int, str]]
+) -> Mapping[str, Rules]:
+    """What resources of each kind have to fulfil beyond their form."""
+    return {
+        kinds.MESH.name: MeshRules(clock),
+        kinds.DATAPLANE.name: DataplaneRules(views, proxies, own_ports),
+        kinds.SECRET.name: TokenRules(SecretRules(clock)),
+        kinds.GLOBAL_SECRET.name: TokenRules(),
+        kinds.TRAFFIC_PERMISSION.name: PermissionRules(),
+        kinds.MESH_TRAFFIC_PERMISSION.name: PermissionRules(),
+    }
+
+
+def _admin_secrets(ca: EnvoyAdminCa, address: str) -> Mapping[str, Entry]:
+    credential = ca.proxy(address)
+    return administration.secrets(credential.certificate, credential.key, credential.ca)
 
 
 def _announcement(
-    settings: Settings,
-    api: Mapping[str, HttpServer],
-    dp: HttpServer,
-    health: HttpServer,
-    xds: DiscoveryServer,
-    views: Views,
-    certificate: serving.ServerCertificate,
+    settings: Settings, listening: Servers, views: Views, certificate: serving.ServerCertificate
 ) -> Announcement:
     """What is said once everything listens."""
-    named = {"api": api.get(HTTP) or api.get(HTTPS), "bootstrap": dp}
+    api = listening.api
+    named = {"api": api.get(HTTP) or api.get(HTTPS), "bootstrap": listening.dp}
 
     async def listed() -> None:
         await views.until(lambda: True)
 
     return Announcement(
         {name: server for name, server in named.items() if server is not None},
-        (listed, xds.port, health.port, *(server.port for server in api.values())),
+        (listed, listening.xds.port, listening.diagnostics.port, *(server.port for server in api.values())),
         {"work_dir": str(settings.work_dir), "ca": str(certificate.ca)},
     )
-
-
-def _api_servers(settings: ApiServer, app: Any, certificate: serving.ServerCertificate) -> dict[str, HttpServer]:
-    """The API over HTTP, HTTPS or both."""
-    found = {}
-    http, https = settings.http, settings.https
-    if http.enabled:
-        found[HTTP] = HttpServer(
-            app, http.interface, http.port, setting="KUMA_API_SERVER_HTTP_PORT", limits=_connections(settings.limits)
-        )
-    if https.enabled:
-        tls = (certificate.chain, certificate.key)
-        found[HTTPS] = HttpServer(
-            app,
-            https.interface,
-            https.port,
-            setting="KUMA_API_SERVER_HTTPS_PORT",
-            tls=tls,
-            limits=_connections(settings.limits),
-        )
-    return found
-
-
-def _limits(settings: LimitsSection) -> Limits:
-    return Limits(Rate(settings.requests_per_second, settings.burst), settings.concurrent)
-
-
-def _connections(settings: LimitsSection) -> ConnectionLimits:
-    def seconds(text: str) -> float:
-        return durations.parse_duration(text).total_seconds()
-
-    return ConnectionLimits(
-        per_address=settings.connections,
-        total=settings.total_connections,
-        handshake=seconds(settings.handshake_timeout),
-        head=seconds(settings.head_timeout),
-        idle=seconds(settings.idle_timeout),
-        send=seconds(settings.send_timeout),
-        head_bytes=settings.head_bytes,
-        url_bytes=settings.url_bytes,
-    )
-
-
-def _access(settings: AccessSection) -> Access:
-    grants = {
-        name: Grant.of(section.users, section.groups)
-        for name, section in ((name, getattr(settings.static, name)) for name in type(settings.static).model_fields)
-    }
-    return Access(**grants, anonymous_reads=settings.anonymous_reads)
 
 
 def _ends_of_leaves(proxies: Proxies) -> Iterator[tuple[str, datetime]]:
     for proxy in proxies:
         if proxy.keeper.identity is not None:
             yield proxy.key.mesh, proxy.keeper.identity.not_after
-
-
-def _certificate_of(proxy: Proxy) -> Certificate:
-    identity = proxy.keeper.identity
-    assert identity is not None
-    return Certificate(
-        mesh=proxy.key.mesh,
-        dataplane=proxy.key.name,
-        serial=f"{identity.serial:x}",
-        spiffe_ids=identity.uris,
-        authority=identity.backend,
-        not_before=identity.not_before,
-        not_after=identity.not_after,
-        reason=proxy.keeper.reason,
-    )
-
-
-def _certificate(settings: Settings, clock: Clock) -> serving.ServerCertificate:
-    general = settings.general
-    if general.tls_cert_file and general.tls_key_file and general.tls_ca_file:
-        return serving.given(general.tls_cert_file, general.tls_key_file, general.tls_ca_file)
-    hosts = (*serving.own_names(settings.dp_server.interface), *general.hostnames)
-    return serving.ensure(settings.work_dir, hosts, clock.now())
 
 
 async def prepare(settings: Settings, control_plane: ControlPlane) -> None:

@@ -9,7 +9,6 @@ import httpx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kuma import assembly
 from kuma.base.limits import Buckets, Rate
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import running
@@ -40,7 +39,7 @@ async def test_too_many_requests_of_one_address_are_429_and_others_are_served(tm
     limits = {"requests_per_second": 1, "burst": 5}
     ports = {"http": {"port": 0}, "https": {"port": 0}}
     async with running(tmp_path, clock, api_server={**ports, "limits": limits}) as cp:
-        base = f"http://localhost:{await cp.parts.api[assembly.HTTP].port()}"
+        base = f"http://localhost:{await cp.api_port()}"
         async with httpx.AsyncClient(base_url=base) as abusive:
             answers = [await abusive.get("/meshes") for _ in range(6)]
             assert [answer.status_code for answer in answers] == [200] * 5 + [429]
@@ -55,7 +54,7 @@ async def test_too_many_requests_of_one_address_are_429_and_others_are_served(tm
 
 async def test_a_head_that_does_not_end_is_cut_off(tmp_path: Path) -> None:
     async with running(tmp_path) as cp:
-        reader, writer = await asyncio.open_connection("localhost", await cp.parts.api[assembly.HTTP].port())
+        reader, writer = await asyncio.open_connection("localhost", await cp.api_port())
         writer.write(b"GET / HTTP/1.1\r\nhost: localhost\r\nx: " + b"y" * 100_000)
         await writer.drain()
         assert b"431" in await reader.readline()
@@ -64,7 +63,7 @@ async def test_a_head_that_does_not_end_is_cut_off(tmp_path: Path) -> None:
 
 async def test_every_error_has_the_one_shape(tmp_path: Path) -> None:
     async with running(tmp_path) as cp:
-        base = f"http://localhost:{await cp.parts.api[assembly.HTTP].port()}"
+        base = f"http://localhost:{await cp.api_port()}"
         async with httpx.AsyncClient(base_url=base) as client:
             found = {
                 404: await client.get("/meshes/nowhere"),

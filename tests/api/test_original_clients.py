@@ -16,7 +16,6 @@ import httpx
 import jwt
 import pytest
 
-from kuma import assembly
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, running
 
 ZERO = "0001-01-01T00:00:00Z"
@@ -72,7 +71,7 @@ async def cp(tmp_path: Path) -> AsyncIterator[Running]:
 
 @pytest.fixture
 async def kumactl(cp: Running) -> AsyncIterator[Kumactl]:
-    async with httpx.AsyncClient(base_url=f"http://localhost:{await cp.parts.api[assembly.HTTP].port()}") as http:
+    async with httpx.AsyncClient(base_url=f"http://localhost:{await cp.api_port()}") as http:
         yield Kumactl(http)
 
 
@@ -419,7 +418,7 @@ async def test_grants_of_the_original_for_stats_and_clusters(tmp_path: Path) -> 
     access = {"static": {"view_stats": nobody, "view_clusters": nobody}}
     async with running(tmp_path, access=access) as cp:
         await cp.apply_resource(WEB)
-        port = await cp.parts.api[assembly.HTTP].port()
+        port = await cp.api_port()
         async with httpx.AsyncClient(base_url=f"http://localhost:{port}") as http:
             asked = Kumactl(http)
             for path in ("stats", "clusters"):

@@ -20,7 +20,7 @@ from kuma.resources.mesh import MeshSpec
 from kuma.resources.resource import Key, Resource
 from kuma.resources.secret import SecretSpec
 from kuma.resources.traffic_permission import Selector, TrafficPermissionSpec
-from kuma.store import sql
+from kuma.store import change_log, watcher
 from kuma.store.protocol import (
     Commit,
     Create,
@@ -229,7 +229,7 @@ async def test_a_watch_resumes_where_it_ended(opened: Opened) -> None:
 
 
 async def test_a_watch_cannot_resume_from_what_is_not_known(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sql, "KEPT_REVISIONS", 10)
+    monkeypatch.setattr(change_log, "KEPT_REVISIONS", 10)
     (stored,) = await store.transact([Create(mesh())])
     for _ in range(250):
         (stored,) = await store.transact([Update(stored)])
@@ -239,7 +239,7 @@ async def test_a_watch_cannot_resume_from_what_is_not_known(store: Store, monkey
 
 
 async def test_a_watcher_that_falls_behind_gets_a_new_listing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sql, "BUFFERED_COMMITS", 3)
+    monkeypatch.setattr(watcher, "BUFFERED_COMMITS", 3)
     watching = events(store)
     await anext(watching)
     for number in range(5):

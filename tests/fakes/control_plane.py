@@ -20,6 +20,7 @@ from kuma.base.clock import Clock, SystemClock
 from kuma.pki import tokens
 from kuma.resources import codec, kinds
 from kuma.resources.resource import Resource
+from kuma.servers import HTTP
 from kuma.store.sqlite import open_sqlite
 from tests.fakes.proxy import FakeProxy, channel
 
@@ -101,6 +102,10 @@ class Running:
             valid_for=valid_for,
             now=self.clock.now(),
         )
+
+    async def api_port(self) -> int:
+        """Where the API is served over HTTP."""
+        return await self.parts.api[HTTP].port()
 
     async def channel(self) -> grpc.aio.Channel:
         """A connection to the discovery server."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,22 @@ class Sidecar:
         assert self.process is not None
         return self.process
 
+    @property
+    def envoy(self) -> int:
+        """The process of its Envoy, of which `kuma-dp` has no other children."""
+        (child,) = children_of(self.running.pid)
+        return child
+
+    @contextlib.contextmanager
+    def hung(self) -> Iterator[None]:
+        """Its Envoy hears and says nothing for as long as the block lasts."""
+        envoy = self.envoy
+        os.kill(envoy, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(envoy, signal.SIGCONT)
+
     async def serve_http(self, reader: Reader, writer: Writer) -> None:
         """A workload that remembers the headers of every request, and answers with its own name."""
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -72,6 +89,22 @@ class Sidecar:
     async def talk(self, service: str) -> bytes:
         """Send something to another service over TCP: what came back."""
         return await exchange(self.outbounds[service], b"hello")
+
+    async def ask(self, service: str) -> int | bytes:
+        """Call or talk to a service that has the same protocol: false if there was no answer."""
+        return await (self.call(service) if self.protocol == "http" else self.talk(service))
+
+    async def reaches(self, service: str) -> bool:
+        """Whether a service answers as it should."""
+        return await self.ask(service) in (200, f"{service}:hello".encode())
+
+    async def is_refused(self, service: str) -> bool:
+        """Whether a service says that it is not permitted: with 403, or over TCP by closing the connection."""
+        return await self.ask(service) in (403, b"")
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 async def exchange(port: int, data: bytes, tls: ssl.SSLContext | None = None) -> bytes:
@@ -105,17 +138,7 @@ class Sidecars:
         self._cp = cp
         self._directory = directory
         self._stack = contextlib.AsyncExitStack()
-        self._workloads: dict[str, tuple[asyncio.Server, int]] = {}
         self.started: list[Sidecar] = []
-
-    async def serve_tls(self, sidecar: Sidecar, context: ssl.SSLContext) -> None:
-        """Have a workload serve its own TLS from now on."""
-        server, port = self._workloads[sidecar.name]
-        server.close()
-        await server.wait_closed()
-        serve = sidecar.serve_http if sidecar.protocol == "http" else sidecar.serve_tcp
-        secured = await asyncio.start_server(serve, "127.0.0.1", port, ssl=context)
-        self._stack.callback(secured.close)
 
     async def start(
         self,
@@ -124,7 +147,6 @@ class Sidecars:
         calls: tuple[str, ...] = (),
         protocol: str = "http",
         tags: str = "",
-        wait: bool = True,
         address: str = "127.0.0.1",
         service: str = "",
     ) -> Sidecar:
@@ -141,7 +163,6 @@ class Sidecars:
         serve = sidecar.serve_http if protocol == "http" else sidecar.serve_tcp
         server = await asyncio.start_server(serve, "127.0.0.1", ports[1])
         self._stack.callback(server.close)
-        self._workloads[name] = server, ports[1]
         self.started.append(sidecar)
         shown = f"kuma.io/service: {service or name}, kuma.io/protocol: {protocol}{tags}"
         outbound = ", ".join(
@@ -153,11 +174,18 @@ class Sidecars:
             f"serviceAddress: 127.0.0.1, servicePort: {ports[1]}, "
             f"tags: {{{shown}}}}}], outbound: [{outbound}]}}}}"
         )
-        await self.run(sidecar, wait=wait)
+        await self.run(sidecar)
         return sidecar
 
-    async def run(self, sidecar: Sidecar, *, wait: bool = True) -> None:
-        """(Re)start the `kuma-dp` of a sidecar."""
+    async def pair(self, protocol: str = "http") -> tuple[Sidecar, Sidecar]:
+        """`web` and `backend`; the first answer that the one gets from the other is as it should be."""
+        backend = await self.start("backend", protocol=protocol)
+        web = await self.start("web", protocol=protocol, calls=("backend",))
+        assert await until("web reaches backend", lambda: web.ask("backend")) in (200, b"backend:hello")
+        return web, backend
+
+    async def run(self, sidecar: Sidecar) -> None:
+        """(Re)start the `kuma-dp` of a sidecar; returns once the proxy has its configuration."""
         token = self._directory / f"{sidecar.name}-token"
         token.write_text(self._cp.token(name=f"{sidecar.name}-01"))
         with sidecar.log.open("ab") as log:
@@ -175,8 +203,7 @@ class Sidecars:
                 stderr=log,
             )
         self._stack.push_async_callback(self._end, sidecar.process)
-        if wait:
-            await until(f"{sidecar.name} has its configuration", lambda: self._is_converged(sidecar))
+        await until(f"{sidecar.name} has its configuration", lambda: self._is_converged(sidecar))
 
     async def _is_converged(self, sidecar: Sidecar) -> bool:
         assert sidecar.running.returncode is None, sidecar.log.read_text()[-3000:]

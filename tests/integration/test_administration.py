@@ -1,8 +1,9 @@
 """What the API tells of real Envoys, and who else can ask them."""
 
 import json
+import os
+import signal
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,32 +11,25 @@ import httpx
 import pytest
 
 from kuma.pki.envoy_admin import Credential
-from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
-from tests.integration.sidecars import Sidecar, Sidecars, sidecars, until
+from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running
+from tests.integration.sidecars import Sidecar, Sidecars, until
 
 
 @pytest.fixture
-async def cp(tmp_path: Path) -> AsyncIterator[Running]:
-    async with running(tmp_path) as found:
-        await found.apply(MTLS, ALLOW_ALL)
-        yield found
-
-
-@pytest.fixture
-async def mesh(cp: Running, tmp_path: Path) -> AsyncIterator[Sidecars]:
-    async with sidecars(cp, tmp_path) as found:
-        yield found
+def declared() -> tuple[str, ...]:
+    return MTLS, ALLOW_ALL
 
 
 @pytest.fixture
 async def api(cp: Running) -> AsyncIterator[httpx.AsyncClient]:
-    port = await cp.parts.api["API server"].port()
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/meshes/default/dataplanes") as client:
+    async with httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{await cp.api_port()}/meshes/default/dataplanes"
+    ) as client:
         yield client
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
-async def test_what_an_envoy_runs_and_counts(cp: Running, mesh: Sidecars, api: httpx.AsyncClient, address: str) -> None:
+async def test_what_an_envoy_runs_and_counts(mesh: Sidecars, api: httpx.AsyncClient, address: str) -> None:
     web = await mesh.start("web", address=address)
     found = await api.get("/web-01/xds")
     assert found.status_code == 200, found.text
@@ -91,13 +85,11 @@ async def test_only_a_control_plane_reads_and_nobody_writes(cp: Running, mesh: S
             await get(web, "/stats", stranger)
 
 
-async def test_an_envoy_that_does_not_answer(cp: Running, mesh: Sidecars, api: httpx.AsyncClient) -> None:
+async def test_an_envoy_that_does_not_answer(mesh: Sidecars, api: httpx.AsyncClient) -> None:
     web = await mesh.start("web")
     missing = await api.get("/nobody/stats")
     assert missing.status_code == 404
-    pid = web.running.pid
-    envoy = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=True).stdout.split()[0]
-    subprocess.run(["kill", "-9", envoy], check=True)
+    os.kill(web.envoy, signal.SIGKILL)
 
     async def gone() -> bool:
         return (await api.get("/web-01/stats")).status_code in (404, 503)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +13,16 @@ from demo.processes import free_ports
 from kuma.resources import kinds
 from kuma.resources.mesh_transition import Position
 from tests.fakes import cas
-from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
-from tests.integration.sidecars import Sidecar, Sidecars, sidecars, traffic, until
-from tests.integration.test_transitions import pair, secret, transition
+from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running
+from tests.integration.changes import edit_inbounds, revoke, secrets, tagged, transition
+from tests.integration.sidecars import Sidecars, traffic, until
 
 BUILTIN = {"type": "builtin"}
 
 
 @pytest.fixture
-async def cp(tmp_path: Path) -> AsyncIterator[Running]:
-    async with running(tmp_path) as found:
-        await found.apply(MTLS, ALLOW_ALL)
-        yield found
-
-
-@pytest.fixture
-async def mesh(cp: Running, tmp_path: Path) -> AsyncIterator[Sidecars]:
-    async with sidecars(cp, tmp_path) as found:
-        yield found
+def declared() -> tuple[str, ...]:
+    return MTLS, ALLOW_ALL
 
 
 def same_name(backend: dict[str, Any]) -> str:
@@ -67,9 +58,8 @@ async def test_another_authority_under_the_same_name_is_a_staged_change(
 ) -> None:
     """Another type, another content of its Secrets, another `conf`: no request fails, each being a new handshake."""
     one, two, three = [cas.root(tmp_path, name, days="60") for name in ("one", "two", "three")]
-    web, _ = await pair(mesh)
-    for name, text in vars(one).items():
-        await secret(cp, name, text)
+    web, _ = await mesh.pair("tcp")
+    await secrets(cp, **vars(one))
     positions = Positions(cp)
     from_secrets = provided({"secret": "cert"}, {"secret": "key"})
     inline = provided({"inlineString": three.cert}, {"inlineString": three.key})
@@ -84,7 +74,7 @@ async def test_another_authority_under_the_same_name_is_a_staged_change(
         positions.since_then()
         async with traffic(lambda: web.talk("backend")) as answers:
             for name, text in changes:
-                await (secret(cp, name, text) if name else cp.apply(text))
+                await (secrets(cp, **{name: text}) if name else cp.apply(text))
             await until("the new root is the only one", lambda: arrived(root))
         assert set(answers) == {b"backend:hello"}
         passed = positions.since_then()
@@ -116,36 +106,20 @@ def mesh_permission(name: str, action: str, ref: str) -> str:
     )
 
 
-async def as_two_services(cp: Running, sidecar: Sidecar, other: str, port: int) -> None:
-    """Have a proxy be another service as well."""
-    stored = await cp.parts.manager.get(kinds.DATAPLANE.key(f"{sidecar.name}-01", "default"))
-    first = stored.spec.net.inbound[0]
-    second = first.model_copy(update={"port": port, "tags": {**first.tags, "kuma.io/service": other}})
-    net = stored.spec.net.model_copy(update={"inbound": (first, second)})
-    await cp.apply_resource(stored.with_spec(stored.spec.model_copy(update={"networking": net})))
-
-
 @pytest.mark.parametrize("protocol", ["http", "tcp"])
 async def test_a_caller_of_two_services_is_refused_when_either_is(cp: Running, mesh: Sidecars, protocol: str) -> None:
     not_api = mesh_permission("not-api", "Deny", "kind: MeshService, name: api")
     await cp.apply(mesh_permission("all", "Allow", "kind: Mesh"), not_api)
     await mesh.start("backend", protocol=protocol)
     web, other = [await mesh.start(name, protocol=protocol, calls=("backend",)) for name in ("web", "other")]
-
-    async def admitted(caller: Sidecar) -> bool:
-        if protocol == "http":
-            return await caller.call("backend") == 200
-        return await caller.talk("backend") == b"backend:hello"
-
-    await as_two_services(cp, web, "api", *free_ports(1))
+    (port,) = free_ports(1)
+    await edit_inbounds(cp, web, lambda inbound: (inbound, tagged(inbound, {"kuma.io/service": "api"}, port=port)))
     await mesh.converged()
     proxy = cp.parts.proxies.get(kinds.DATAPLANE.key("web-01", "default"))
     assert proxy is not None
     assert proxy.keeper.identity is not None
     assert set(proxy.keeper.identity.uris) == {"spiffe://default/web", "spiffe://default/api"}
-    assert await until("other reaches backend", lambda: admitted(other))
-    assert (await admitted(web), await admitted(other)) == (False, True)
-    await cp.delete(not_api)
-    await cp.parts.views.until(lambda: len(cp.parts.views.view("default").mesh_permissions) == 1)
-    await mesh.converged()
-    assert (await admitted(web), await admitted(other)) == (True, True)
+    await until("other reaches backend", lambda: other.reaches("backend"))
+    assert (await web.reaches("backend"), await other.reaches("backend")) == (False, True)
+    await revoke(cp, not_api)
+    assert (await web.reaches("backend"), await other.reaches("backend")) == (True, True)

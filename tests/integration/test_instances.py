@@ -2,40 +2,29 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
-from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
-from tests.integration.sidecars import Sidecars, sidecars, traffic, until
+from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running
+from tests.integration.sidecars import Sidecars, traffic, until
 
 
 @pytest.fixture
-async def cp(tmp_path: Path) -> AsyncIterator[Running]:
-    async with running(tmp_path) as found:
-        await found.apply(ALLOW_ALL)
-        yield found
+def declared() -> tuple[str, ...]:
+    return (ALLOW_ALL,)
 
 
-@pytest.fixture
-async def mesh(cp: Running, tmp_path: Path) -> AsyncIterator[Sidecars]:
-    async with sidecars(cp, tmp_path) as found:
-        yield found
-
-
-@pytest.mark.parametrize("declared", ["{type: Mesh, name: default}", MTLS], ids=["plaintext", "STRICT"])
+@pytest.mark.parametrize("changed_to", ["{type: Mesh, name: default}", MTLS], ids=["plaintext", "STRICT"])
 @pytest.mark.parametrize("protocol", ["tcp", "http"])
 async def test_an_instance_joins_and_leaves_without_a_failed_request(
-    cp: Running, mesh: Sidecars, protocol: str, declared: str
+    cp: Running, mesh: Sidecars, protocol: str, changed_to: str
 ) -> None:
-    await cp.apply(declared)
+    await cp.apply(changed_to)
     await mesh.start("backend", protocol=protocol)
     web = await mesh.start("web", protocol=protocol, calls=("backend",))
-    call = (lambda: web.call("backend")) if protocol == "http" else (lambda: web.talk("backend"))
     good: set[object] = {200} if protocol == "http" else {b"backend:hello", b"another:hello"}
-    await until("web reaches backend", call)
-    async with traffic(call) as answers:
+    await until("web reaches backend", lambda: web.ask("backend"))
+    async with traffic(lambda: web.ask("backend")) as answers:
         another = await mesh.start("another", protocol=protocol, service="backend")
         await asyncio.sleep(0.5)
         another.running.send_signal(signal.SIGTERM)

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +19,21 @@ from demo.processes import until as until_sync
 from demo.resources import BACKEND, WEB
 from demo.traffic import Traffic
 from kuma.resources import kinds
-from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
-from tests.integration.sidecars import Sidecar, Sidecars, sidecars, traffic, until
+from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running
+from tests.integration.sidecars import Sidecar, Sidecars, children_of, traffic, until
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = kinds.DATAPLANE.key("backend-01", "default")
 
 
 @pytest.fixture
-async def cp(tmp_path: Path) -> AsyncIterator[Running]:
-    async with running(tmp_path, xds_server={"port": 0, "dataplane_deregistration_delay": "1s"}) as found:
-        await found.apply(MTLS, ALLOW_ALL)
-        yield found
+def declared() -> tuple[str, ...]:
+    return MTLS, ALLOW_ALL
 
 
 @pytest.fixture
-async def mesh(cp: Running, tmp_path: Path) -> AsyncIterator[Sidecars]:
-    async with sidecars(cp, tmp_path) as found:
-        yield found
-
-
-def children_of(pid: int) -> list[int]:
-    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def xds_server() -> dict[str, Any]:
+    return {"dataplane_deregistration_delay": "1s"}
 
 
 def is_alive(pid: int) -> bool:
@@ -68,9 +60,7 @@ def commands(sidecar: Sidecar) -> str:
 async def test_sigterm_lets_requests_end_and_exits_with_envoys_status(
     number: signal.Signals, cp: Running, mesh: Sidecars
 ) -> None:
-    backend = await mesh.start("backend")
-    web = await mesh.start("web", calls=("backend",))
-    await until("web reaches backend", lambda: web.call("backend"))
+    web, backend = await mesh.pair()
     await until("kuma-dp says that the proxy runs", lambda: says(backend, "the proxy runs"))
     assert "[warning]" not in backend.log.read_text(), "Envoy complains of its configuration"
     backend.delay = 1.0
@@ -84,7 +74,7 @@ async def test_sigterm_lets_requests_end_and_exits_with_envoys_status(
 
 async def test_kill_9_leaves_no_envoy_and_shows_the_proxy_offline(cp: Running, mesh: Sidecars) -> None:
     backend = await mesh.start("backend")
-    (envoy,) = children_of(backend.running.pid)
+    envoy = backend.envoy
     backend.running.kill()
     await until("Envoy has ended", lambda: gone(envoy), seconds=5)
     insight = kinds.DATAPLANE_INSIGHT.key(KEY.name, KEY.mesh)
@@ -96,14 +86,13 @@ async def test_kill_9_leaves_no_envoy_and_shows_the_proxy_offline(cp: Running, m
     await until("the proxy is shown offline", offline, seconds=5)
 
 
-async def test_when_envoy_dies_kuma_dp_says_how(cp: Running, mesh: Sidecars) -> None:
+async def test_when_envoy_dies_kuma_dp_says_how(mesh: Sidecars) -> None:
     backend = await mesh.start("backend")
-    (envoy,) = children_of(backend.running.pid)
-    os.kill(envoy, signal.SIGKILL)
+    os.kill(backend.envoy, signal.SIGKILL)
     assert await backend.running.wait() == 128 + signal.SIGKILL
 
 
-async def test_the_token_shows_in_no_command_line(cp: Running, mesh: Sidecars) -> None:
+async def test_the_token_shows_in_no_command_line(mesh: Sidecars) -> None:
     backend = await mesh.start("backend")
     assert "kuma-dp" in commands(backend)
     assert "eyJ" not in commands(backend)
@@ -123,9 +112,7 @@ async def test_a_restarted_proxy_gets_another_certificate(cp: Running, mesh: Sid
 
 
 async def test_rotation_under_traffic_fails_no_request(cp: Running, mesh: Sidecars) -> None:
-    backend = await mesh.start("backend")
-    web = await mesh.start("web", calls=("backend",))
-    await until("web reaches backend", lambda: web.call("backend"))
+    web, backend = await mesh.pair()
     short = MTLS.replace("type: builtin", "type: builtin, dpCert: {rotation: {expiration: 2s}}")
     async with traffic(lambda: web.call("backend")) as answers:
         await cp.apply(short)
@@ -140,20 +127,26 @@ async def test_rotation_under_traffic_fails_no_request(cp: Running, mesh: Sideca
     assert backend.headers
 
 
+def started(mesh: DemoMesh, declared: str, backend: str = BACKEND) -> subprocess.Popen[bytes]:
+    """Start all of a mesh as processes of its own, and return its control plane once `web` reaches `backend`."""
+    control_plane = mesh.start_control_plane()
+    mesh.start_workloads()
+    mesh.write_dataplanes(backend, WEB)
+    for name, text in (("mesh.yaml", declared), ("allow-all.yaml", ALLOW_ALL)):
+        mesh.write(name, text)
+        mesh.kumactl("apply", "-f", name)
+    for service in ("backend", "web"):
+        mesh.token(service)
+        mesh.start_proxy(service)
+    until_sync("web reaches backend", lambda: mesh.call()[0] == 200, mesh.processes)
+    return control_plane
+
+
 def test_a_killed_control_plane_is_not_missed_and_takes_over_again(tmp_path: Path) -> None:
     """While it is away calls go on; when it is back, proxies return by themselves and changes reach them."""
     with Processes(tmp_path) as processes:
         mesh = DemoMesh(tmp_path, processes)
-        control_plane = mesh.start_control_plane()
-        mesh.start_workloads()
-        mesh.write_dataplanes()
-        for name, text in (("mesh.yaml", MTLS), ("allow-all.yaml", ALLOW_ALL)):
-            mesh.write(name, text)
-            mesh.kumactl("apply", "-f", name)
-        for service in ("backend", "web"):
-            mesh.token(service)
-            mesh.start_proxy(service)
-        until_sync("web reaches backend", lambda: mesh.call()[0] == 200, processes)
+        control_plane = started(mesh, MTLS)
         for _ in range(2):
             processes.forget(control_plane)
             control_plane.kill()
@@ -217,16 +210,8 @@ def test_a_control_plane_killed_inside_a_change_and_stopped_while_it_resumes(tmp
     ]  # fmt: skip
     with Processes(tmp_path) as processes:
         mesh = DemoMesh(tmp_path, processes)
-        control_plane = mesh.start_control_plane()
-        mesh.start_workloads()
-        mesh.write_dataplanes(BACKEND.replace("kuma.io/protocol: http", "kuma.io/protocol: tcp"), WEB)
-        for name, text in (("mesh.yaml", mesh_with("ca-0")), ("allow-all.yaml", ALLOW_ALL)):
-            mesh.write(name, text)
-            mesh.kumactl("apply", "-f", name)
-        for service in ("backend", "web"):
-            mesh.token(service)
-            mesh.start_proxy(service)
-        until_sync("web reaches backend", lambda: mesh.call()[0] == 200, processes)
+        backend = BACKEND.replace("kuma.io/protocol: http", "kuma.io/protocol: tcp")
+        control_plane = started(mesh, mesh_with("ca-0"), backend)
         load = Traffic(mesh.web_out, threads=1)
         try:
             for text, delay in zip(changes, random.Random(5).choices(range(0, 60, 5), k=len(changes)), strict=True):

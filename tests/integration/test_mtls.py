@@ -1,10 +1,7 @@
 """Mutual TLS between real Envoys."""
 
 import asyncio
-import base64
 import re
-import ssl
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,12 +9,14 @@ import pytest
 from kuma.base.clock import SystemClock
 from kuma.pki import builtin
 from kuma.pki.authority import LocalAuthority
-from kuma.pki.issuer import Issuer
-from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME, Conf
+from kuma.resources.mesh import Conf
 from tests.fakes import cas
-from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, resource, running
-from tests.integration.sidecars import Sidecars, exchange, http_status, sidecars, until
+from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, resource
+from tests.integration.changes import revoke, secrets
+from tests.integration.clients import own_authority, with_leaf_of, without_certificate
+from tests.integration.sidecars import Sidecars, exchange, http_status, until
 
+PROVIDED = MTLS.replace("type: builtin", "type: provided, conf: {cert: {secret: cert}, key: {secret: key}}")
 OFF = "{type: Mesh, name: default}"
 
 
@@ -26,18 +25,6 @@ def allow(source: str, destination: str, name: str = "allow") -> str:
         f"{{type: TrafficPermission, mesh: default, name: {name}, "
         f"sources: [{{match: {{{source}}}}}], destinations: [{{match: {{{destination}}}}}]}}"
     )
-
-
-@pytest.fixture
-async def cp(tmp_path: Path) -> AsyncIterator[Running]:
-    async with running(tmp_path) as found:
-        yield found
-
-
-@pytest.fixture
-async def mesh(cp: Running, tmp_path: Path) -> AsyncIterator[Sidecars]:
-    async with sidecars(cp, tmp_path) as found:
-        yield found
 
 
 async def test_a_caller_is_who_its_certificate_says(cp: Running, mesh: Sidecars) -> None:
@@ -51,7 +38,7 @@ async def test_a_caller_is_who_its_certificate_says(cp: Running, mesh: Sidecars)
     assert "admin" not in header
 
 
-async def test_without_mtls_nobody_is_told_who_calls(cp: Running, mesh: Sidecars) -> None:
+async def test_without_mtls_nobody_is_told_who_calls(mesh: Sidecars) -> None:
     backend = await mesh.start("backend")
     web = await mesh.start("web", calls=("backend",))
     lies = "x-forwarded-client-cert: URI=spiffe://default/admin\r\n"
@@ -59,28 +46,13 @@ async def test_without_mtls_nobody_is_told_who_calls(cp: Running, mesh: Sidecars
     assert "x-forwarded-client-cert" not in backend.headers[-1]
 
 
-async def context_with(authority: LocalAuthority, directory: Path, service: str = "web") -> ssl.SSLContext:
-    """A client that shows a certificate of some authority."""
-    identity = await Issuer(SystemClock()).issue(authority, (f"spiffe://default/{service}",), DEFAULT_LEAF_LIFETIME)
-    (directory / "leaf.pem").write_bytes(identity.chain_pem + identity.key_pem)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.load_cert_chain(directory / "leaf.pem")
-    return context
-
-
 async def test_an_inbound_admits_only_certificates_of_its_mesh(cp: Running, mesh: Sidecars, tmp_path: Path) -> None:
     await cp.apply(MTLS, ALLOW_ALL)
     backend = await mesh.start("backend")
-    secrets = cp.parts.views.view("default").secrets
-    own = builtin.open_authority("default", "ca-1", secrets)
-    assert isinstance(own, LocalAuthority)
     foreign = LocalAuthority("other", await builtin.create_root("default", Conf(), SystemClock()))
-    no_certificate = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    no_certificate.check_hostname, no_certificate.verify_mode = False, ssl.CERT_NONE
-    assert await http_status(backend.port, tls=await context_with(own, tmp_path)) == 200
-    assert await http_status(backend.port, tls=await context_with(foreign, tmp_path)) == 0
-    assert await http_status(backend.port, tls=no_certificate) == 0
+    assert await http_status(backend.port, tls=await with_leaf_of(own_authority(cp), tmp_path)) == 200
+    assert await http_status(backend.port, tls=await with_leaf_of(foreign, tmp_path)) == 0
+    assert await http_status(backend.port, tls=without_certificate()) == 0
     assert await http_status(backend.port) == 0
     assert len(backend.headers) == 1
 
@@ -108,9 +80,7 @@ async def test_http_permissions_by_service(cp: Running, mesh: Sidecars) -> None:
     await cp.apply(allow("kuma.io/service: web", "kuma.io/service: backend"))
     await mesh.converged()
     assert (await web.call("backend"), await other.call("backend")) == (200, 403)
-    await cp.delete(allow("kuma.io/service: web", "kuma.io/service: backend"))
-    await cp.parts.views.until(lambda: not cp.parts.views.view("default").permissions)
-    await mesh.converged()
+    await revoke(cp, allow("kuma.io/service: web", "kuma.io/service: backend"))
     assert await web.call("backend") == 403
 
 
@@ -137,30 +107,22 @@ async def test_a_revoked_permission_ends_what_a_kept_connection_may_do(cp: Runni
         return int(head.split(b" ")[1])
 
     assert await ask() == 200
-    await cp.delete(ALLOW_ALL)
-    await cp.parts.views.until(lambda: not cp.parts.views.view("default").permissions)
-    await mesh.converged()
+    await revoke(cp, ALLOW_ALL)
     assert await ask() == 403
     writer.close()
 
 
 async def test_tcp_is_encrypted_and_a_refusal_is_a_close(cp: Running, mesh: Sidecars) -> None:
     await cp.apply(MTLS, ALLOW_ALL)
-    backend = await mesh.start("backend", protocol="tcp")
-    web = await mesh.start("web", calls=("backend",))
-    assert await until("web reaches backend", lambda: web.talk("backend")) == b"backend:hello"
+    web, backend = await mesh.pair("tcp")
     assert b"backend" not in await exchange(backend.port, b"hello")
-    await cp.delete(ALLOW_ALL)
-    await cp.parts.views.until(lambda: not cp.parts.views.view("default").permissions)
-    await mesh.converged()
+    await revoke(cp, ALLOW_ALL)
     assert await web.talk("backend") == b""
 
 
 async def test_the_authority_may_use_rsa(cp: Running, mesh: Sidecars) -> None:
     await cp.apply(MTLS.replace("type: builtin", "type: builtin, conf: {caCert: {RSAbits: 2048}}"), ALLOW_ALL)
-    await mesh.start("backend")
-    web = await mesh.start("web", calls=("backend",))
-    assert await until("web reaches backend", lambda: web.call("backend")) == 200
+    await mesh.pair()
 
 
 async def test_mtls_off_again(cp: Running, mesh: Sidecars) -> None:
@@ -196,14 +158,9 @@ async def test_envoys_trust_a_provided_chain(cp: Running, mesh: Sidecars, tmp_pa
     """Proxies present leaf and intermediates; without the root in the chain, its topmost certificate is trusted."""
     root = cas.root(tmp_path, "root", cas.with_extensions("basicConstraints=CA:TRUE", "keyUsage=keyCertSign"))
     lower = cas.intermediate(tmp_path, "lower", "root")
-    for name, text in (("cert", lower.cert + root.cert if with_root else lower.cert), ("key", lower.key)):
-        data = base64.b64encode(text.encode()).decode()
-        await cp.apply(f"{{type: Secret, mesh: default, name: {name}, data: {data}}}")
-    conf = "type: provided, conf: {cert: {secret: cert}, key: {secret: key}}"
-    await cp.apply(MTLS.replace("type: builtin", conf), ALLOW_ALL)
-    await mesh.start("backend")
-    web = await mesh.start("web", calls=("backend",))
-    assert await until("web reaches backend", lambda: web.call("backend")) == 200
+    await secrets(cp, cert=lower.cert + root.cert if with_root else lower.cert, key=lower.key)
+    await cp.apply(PROVIDED, ALLOW_ALL)
+    await mesh.pair()
 
 
 @pytest.mark.parametrize(
@@ -212,14 +169,9 @@ async def test_envoys_trust_a_provided_chain(cp: Running, mesh: Sidecars, tmp_pa
 )
 async def test_envoys_trust_other_keys(cp: Running, mesh: Sidecars, tmp_path: Path, algorithm: tuple[str, ...]) -> None:
     ca = cas.root(tmp_path, "root", algorithm=algorithm)
-    for name, text in vars(ca).items():
-        data = base64.b64encode(text.encode()).decode()
-        await cp.apply(f"{{type: Secret, mesh: default, name: {name}, data: {data}}}")
-    conf = "type: provided, conf: {cert: {secret: cert}, key: {secret: key}}"
-    await cp.apply(MTLS.replace("type: builtin", conf), ALLOW_ALL)
-    await mesh.start("backend")
-    web = await mesh.start("web", calls=("backend",))
-    assert await until("web reaches backend", lambda: web.call("backend")) == 200
+    await secrets(cp, **vars(ca))
+    await cp.apply(PROVIDED, ALLOW_ALL)
+    await mesh.pair()
 
 
 def mesh_permission(name: str, target: str, *items: str) -> str:

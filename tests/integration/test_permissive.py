@@ -16,12 +16,12 @@ from demo.processes import free_ports
 from kuma.base import aio
 from kuma.base.errors import Unauthenticated
 from kuma.resources import kinds
-from kuma.resources.dataplane import DataplaneSpec, Inbound
+from kuma.resources.dataplane import Inbound
 from kuma.resources.mesh_transition import Level
-from kuma.resources.resource import Resource
 from kuma.xds import naming
 from tests.fakes import cas
-from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
+from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running
+from tests.integration.changes import edit_inbounds, revoke, tagged
 from tests.integration.sidecars import (
     Reader,
     Sidecar,
@@ -29,7 +29,6 @@ from tests.integration.sidecars import (
     Writer,
     exchange,
     http_status,
-    sidecars,
     traffic,
     until,
 )
@@ -44,16 +43,8 @@ ADDRESS = "127.0.0.1"
 
 
 @pytest.fixture
-async def cp(tmp_path: Path) -> AsyncIterator[Running]:
-    async with running(tmp_path) as found:
-        await found.apply(PERMISSIVE, WEB_ONLY)
-        yield found
-
-
-@pytest.fixture
-async def mesh(cp: Running, tmp_path: Path) -> AsyncIterator[Sidecars]:
-    async with sidecars(cp, tmp_path) as found:
-        yield found
+def declared() -> tuple[str, ...]:
+    return PERMISSIVE, WEB_ONLY
 
 
 @pytest.fixture
@@ -160,15 +151,13 @@ async def either() -> AsyncIterator[EitherServer]:
 
 async def with_inbounds(cp: Running, sidecar: Sidecar, port: int, **more: int) -> None:
     """Give a Dataplane the service port `port`, and `more` inbounds that lead to the same one: service and port."""
-    stored: Resource[DataplaneSpec] = await cp.parts.manager.get(kinds.DATAPLANE.key(f"{sidecar.name}-01", "default"))
-    first = stored.spec.net.inbound[0].model_copy(update={"service_port": port})
-    others = [
-        first.model_copy(update={"port": number, "tags": {**first.tags, "kuma.io/service": service}})
-        for service, number in more.items()
-    ]
-    inbound: tuple[Inbound, ...] = (first, *others)
-    net = stored.spec.net.model_copy(update={"inbound": inbound})
-    await cp.apply_resource(stored.with_spec(stored.spec.model_copy(update={"networking": net})))
+
+    def edited(inbound: Inbound) -> tuple[Inbound, ...]:
+        first = inbound.model_copy(update={"service_port": port})
+        others = (tagged(first, {"kuma.io/service": service}, port=number) for service, number in more.items())
+        return (first, *others)
+
+    await edit_inbounds(cp, sidecar, edited)
 
 
 async def test_three_kinds_of_callers_at_once_and_each_inbound_counts_its_own(
@@ -218,21 +207,15 @@ async def test_a_denied_mesh_client_is_denied_and_an_allowed_one_is_not(
     backend = await mesh.start("backend", protocol=protocol)
     web, other = [await mesh.start(name, protocol=protocol, calls=("backend",)) for name in ("web", "other")]
     await arrived(cp)
-
-    async def outcome(caller: Sidecar) -> Any:
-        return await (caller.call("backend") if protocol == "http" else caller.talk("backend"))
-
     admitted, denied = (200, 403) if protocol == "http" else (b"backend:hello", b"")
-    assert await until("web reaches backend", lambda: outcome(web)) == admitted
-    assert await outcome(other) == denied
+    assert await until("web reaches backend", lambda: web.ask("backend")) == admitted
+    assert await other.ask("backend") == denied
     await cp.apply(ALLOW_ALL)
     await cp.delete(WEB_ONLY)
     await mesh.converged()
-    assert (await outcome(web), await outcome(other)) == (admitted, admitted)
-    await cp.delete(ALLOW_ALL)
-    await cp.parts.views.until(lambda: not cp.parts.views.view("default").permissions)
-    await mesh.converged()
-    assert (await outcome(web), await outcome(other)) == (denied, denied)
+    assert (await web.ask("backend"), await other.ask("backend")) == (admitted, admitted)
+    await revoke(cp, ALLOW_ALL)
+    assert (await web.ask("backend"), await other.ask("backend")) == (denied, denied)
     assert await (http_status(backend.port) if protocol == "http" else exchange(backend.port, b"hello")), "in the clear"
 
 
@@ -257,9 +240,7 @@ async def test_an_http_inbound_passes_a_workloads_own_tls_on_as_it_is(
 
 async def test_callers_encrypt_in_permissive_mode(cp: Running, mesh: Sidecars) -> None:
     """Every connection between two proxies is a TLS handshake on both sides, and none is plaintext."""
-    backend = await mesh.start("backend", protocol="tcp")
-    web = await mesh.start("web", protocol="tcp", calls=("backend",))
-    await until("web reaches backend", lambda: web.talk("backend"))
+    web, backend = await mesh.pair("tcp")
     await arrived(cp)
     await mesh.converged()
     connections, before = await handshakes(web, "backend")
@@ -275,9 +256,7 @@ async def test_callers_encrypt_in_permissive_mode(cp: Running, mesh: Sidecars) -
 
 async def test_a_proxy_that_reconnects_is_not_called_in_the_clear(cp: Running, mesh: Sidecars) -> None:
     """Its stream is cut while traffic goes on; then its Envoy is killed and started again."""
-    backend = await mesh.start("backend", protocol="tcp")
-    web = await mesh.start("web", protocol="tcp", calls=("backend",))
-    await until("web reaches backend", lambda: web.talk("backend"))
+    web, backend = await mesh.pair("tcp")
     await arrived(cp)
     await mesh.converged()
     key = kinds.DATAPLANE.key("backend-01", "default")

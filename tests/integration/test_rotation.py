@@ -7,7 +7,7 @@ import base64
 import contextlib
 import json
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from kuma.base.clock import SystemClock
 from kuma.cli import output
-from kuma.pki import builtin
-from kuma.pki.authority import LocalAuthority
-from kuma.pki.issuer import Issuer
 from kuma.resources import kinds
-from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
+from tests.integration.clients import own_authority, with_leaf_of
 from tests.integration.keys import Needle
 from tests.integration.sidecars import Sidecar, Sidecars, sidecars, until
 
@@ -32,16 +28,8 @@ SHORT = MTLS.replace("type: builtin", "type: builtin, dpCert: {rotation: {expira
 
 
 @pytest.fixture
-async def cp(tmp_path: Path) -> AsyncIterator[Running]:
-    async with running(tmp_path) as found:
-        await found.apply(MTLS, ALLOW_ALL)
-        yield found
-
-
-@pytest.fixture
-async def mesh(cp: Running, tmp_path: Path) -> AsyncIterator[Sidecars]:
-    async with sidecars(cp, tmp_path) as found:
-        yield found
+def declared() -> tuple[str, ...]:
+    return MTLS, ALLOW_ALL
 
 
 def serial(cp: Running, name: str) -> int:
@@ -50,18 +38,6 @@ def serial(cp: Running, name: str) -> int:
     assert proxy is not None
     assert proxy.keeper.identity is not None
     return proxy.keeper.identity.serial
-
-
-async def as_web(cp: Running, directory: Path) -> ssl.SSLContext:
-    """A client of the mesh that looks at the server's certificate itself."""
-    authority = builtin.open_authority("default", "ca-1", cp.parts.views.view("default").secrets)
-    assert isinstance(authority, LocalAuthority)
-    identity = await Issuer(SystemClock()).issue(authority, ("spiffe://default/web",), DEFAULT_LEAF_LIFETIME)
-    (directory / "leaf.pem").write_bytes(identity.chain_pem + identity.key_pem)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.load_cert_chain(directory / "leaf.pem")
-    return context
 
 
 async def shown(server: Sidecar, context: ssl.SSLContext) -> int:
@@ -75,10 +51,8 @@ async def shown(server: Sidecar, context: ssl.SSLContext) -> int:
 async def test_connections_survive_rotation_and_new_ones_use_the_new_certificate(
     cp: Running, mesh: Sidecars, tmp_path: Path
 ) -> None:
-    backend = await mesh.start("backend", protocol="tcp")
-    web = await mesh.start("web", protocol="tcp", calls=("backend",))
-    assert await until("web reaches backend", lambda: web.talk("backend")) == b"backend:hello"
-    context = await as_web(cp, tmp_path)
+    web, backend = await mesh.pair("tcp")
+    context = await with_leaf_of(own_authority(cp), tmp_path)
     first = {name: serial(cp, f"{name}-01") for name in ("web", "backend")}
     assert await shown(backend, context) == first["backend"]
     reader, writer = await asyncio.open_connection("127.0.0.1", web.outbounds["backend"])
@@ -134,9 +108,7 @@ async def test_no_leaf_key_is_written_down_anywhere(control_planes_log: Path, tm
         cp.parts.proxies.on_progress(remember)
         await cp.apply(SHORT, ALLOW_ALL)
         async with sidecars(cp, tmp_path) as mesh:
-            backend = await mesh.start("backend")
-            web = await mesh.start("web", calls=("backend",))
-            assert await until("web reaches backend", lambda: web.call("backend")) == 200
+            _, backend = await mesh.pair()
 
             async def rotated() -> bool:
                 return len(keys) >= 6

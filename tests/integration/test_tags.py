@@ -2,14 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest
 
 from demo.processes import free_ports
-from tests.fakes.control_plane import MTLS, Running, running
-from tests.integration.sidecars import Sidecars, sidecars, until
+from tests.fakes.control_plane import MTLS, Running
+from tests.integration.changes import edit_inbounds, tagged
+from tests.integration.sidecars import Sidecars, until
 
 ALL = "{type: MeshTrafficPermission, mesh: default, name: all, spec: {targetRef: {kind: Mesh}, from: ["
 MESH_ALLOW = "{targetRef: {kind: Mesh}, default: {action: Allow}}"
@@ -19,18 +16,6 @@ ALLOW_PROD = "{targetRef: {kind: MeshSubset, tags: {env: prod}}, default: {actio
 
 def permission(*items: str) -> str:
     return f"{ALL}{', '.join(items)}]}}}}"
-
-
-@pytest.fixture
-async def cp(tmp_path: Path) -> AsyncIterator[Running]:
-    async with running(tmp_path) as found:
-        yield found
-
-
-@pytest.fixture
-async def mesh(cp: Running, tmp_path: Path) -> AsyncIterator[Sidecars]:
-    async with sidecars(cp, tmp_path) as found:
-        yield found
 
 
 async def test_a_new_refusal_by_tag_ends_what_is_open(cp: Running, mesh: Sidecars) -> None:
@@ -43,11 +28,7 @@ async def test_a_new_refusal_by_tag_ends_what_is_open(cp: Running, mesh: Sidecar
     writer.write(b"hello")
     assert await reader.read(100) == b"store:hello"
     await cp.apply(permission(MESH_ALLOW, DENY_DEV))
-
-    async def refused() -> bool:
-        return await web.call("backend") == 403
-
-    await until("web is refused, though its Envoy had a connection", refused, seconds=5)
+    await until("web is refused, though its Envoy had a connection", lambda: web.is_refused("backend"), seconds=5)
     async with asyncio.timeout(15):
         with contextlib.suppress(ConnectionError):
             assert await reader.read(100) == b""
@@ -58,13 +39,9 @@ async def test_a_new_admission_by_tag_admits(cp: Running, mesh: Sidecars) -> Non
     await cp.apply(MTLS, permission(DENY_DEV))
     await mesh.start("backend")
     web = await mesh.start("web", calls=("backend",), tags=", env: prod")
-
-    async def status(expected: int) -> bool:
-        return await web.call("backend") == expected
-
-    await until("nobody is admitted", lambda: status(403))
+    await until("nobody is admitted", lambda: web.is_refused("backend"))
     await cp.apply(permission(DENY_DEV, ALLOW_PROD))
-    await until("web is admitted", lambda: status(200), seconds=5)
+    await until("web is admitted", lambda: web.reaches("backend"), seconds=5)
 
 
 async def test_another_tag_of_a_caller_counts_on_open_connections(cp: Running, mesh: Sidecars) -> None:
@@ -72,32 +49,14 @@ async def test_another_tag_of_a_caller_counts_on_open_connections(cp: Running, m
     await mesh.start("backend")
     web = await mesh.start("web", calls=("backend",), tags=", env: prod")
     assert await until("web reaches backend", lambda: web.call("backend")) == 200
-    stored = cp.parts.views.view("default").dataplanes["web-01"]
-    inbound = stored.spec.net.inbound[0]
-    retagged = inbound.model_copy(update={"tags": {**inbound.tags, "env": "dev"}})
-    networking = stored.spec.net.model_copy(update={"inbound": (retagged,)})
-    await cp.apply_resource(stored.with_spec(stored.spec.model_copy(update={"networking": networking})))
-
-    async def refused() -> bool:
-        return await web.call("backend") == 403
-
-    await until("web is refused", refused, seconds=5)
+    await edit_inbounds(cp, web, lambda inbound: (tagged(inbound, {"env": "dev"}),))
+    await until("web is refused", lambda: web.is_refused("backend"), seconds=5)
 
 
 async def test_a_service_that_a_caller_gets_counts_on_open_connections(cp: Running, mesh: Sidecars) -> None:
     deny_api = "{targetRef: {kind: MeshService, name: api}, default: {action: Deny}}"
     await cp.apply(MTLS, permission(MESH_ALLOW, deny_api))
-    await mesh.start("backend")
-    web = await mesh.start("web", calls=("backend",))
-    assert await until("web reaches backend", lambda: web.call("backend")) == 200
-    stored = cp.parts.views.view("default").dataplanes["web-01"]
-    inbound = stored.spec.net.inbound[0]
+    web, _ = await mesh.pair()
     (port,) = free_ports(1)
-    api = inbound.model_copy(update={"port": port, "tags": {**inbound.tags, "kuma.io/service": "api"}})
-    networking = stored.spec.net.model_copy(update={"inbound": (inbound, api)})
-    await cp.apply_resource(stored.with_spec(stored.spec.model_copy(update={"networking": networking})))
-
-    async def refused() -> bool:
-        return await web.call("backend") == 403
-
-    await until("web is refused, being api as well", refused, seconds=10)
+    await edit_inbounds(cp, web, lambda inbound: (inbound, tagged(inbound, {"kuma.io/service": "api"}, port=port)))
+    await until("web is refused, being api as well", lambda: web.is_refused("backend"), seconds=10)

@@ -1,10 +1,7 @@
 """Changes of a mesh's mutual TLS on live traffic: every request is a new TCP connection, and so a new TLS handshake."""
 
 import asyncio
-import base64
-import os
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +13,9 @@ from kuma.resources import kinds
 from kuma.resources.mesh_transition import Level
 from soak.authorities import Provided, Root, is_let_in
 from tests.fakes import cas
-from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
-from tests.integration.sidecars import Sidecar, Sidecars, exchange, sidecars, traffic, until
+from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running
+from tests.integration.changes import change, secrets, transition
+from tests.integration.sidecars import Sidecar, Sidecars, exchange, traffic, until
 
 OFF = "{type: Mesh, name: default}"
 CA_1, CA_2 = "{name: ca-1, type: builtin}", "{name: ca-2, type: builtin}"
@@ -33,45 +31,13 @@ PERMISSIVE = MTLS.replace("type: builtin", "type: builtin, mode: PERMISSIVE")
 
 
 @pytest.fixture
-async def cp(tmp_path: Path) -> AsyncIterator[Running]:
-    async with running(tmp_path, xds_server={"port": 0, "transition_patience": "5s"}) as found:
-        await found.apply(ALLOW_ALL)
-        yield found
+def declared() -> tuple[str, ...]:
+    return (ALLOW_ALL,)
 
 
 @pytest.fixture
-async def mesh(cp: Running, tmp_path: Path) -> AsyncIterator[Sidecars]:
-    async with sidecars(cp, tmp_path) as found:
-        yield found
-
-
-async def transition(cp: Running) -> Any:
-    found = await cp.parts.manager.find(kinds.MESH_TRANSITION.key("default", "default"))
-    return found.spec if found else None
-
-
-async def change(cp: Running, mesh: str) -> None:
-    """Apply a Mesh, and return when its mutual TLS is what it declares, at every proxy."""
-    before = await transition(cp)
-    await cp.apply(mesh)
-
-    async def complete() -> Any:
-        now = await transition(cp)
-        return now and now.complete and now != before
-
-    await until(f"complete: {mesh}", complete)
-
-
-async def secret(cp: Running, name: str, text: str) -> None:
-    data = base64.b64encode(text.encode()).decode()
-    await cp.apply(f"{{type: Secret, mesh: default, name: {name}, data: {data}}}")
-
-
-async def pair(mesh: Sidecars) -> tuple[Sidecar, Sidecar]:
-    backend = await mesh.start("backend", protocol="tcp")
-    web = await mesh.start("web", protocol="tcp", calls=("backend",))
-    assert await until("web reaches backend", lambda: web.talk("backend"))
-    return web, backend
+def xds_server() -> dict[str, Any]:
+    return {"transition_patience": "5s"}
 
 
 async def changed_under_traffic(cp: Running, web: Sidecar, *meshes: str, least: int = 30) -> None:
@@ -86,7 +52,7 @@ async def changed_under_traffic(cp: Running, web: Sidecar, *meshes: str, least: 
 
 
 async def test_on_off_and_on_again(cp: Running, mesh: Sidecars) -> None:
-    web, backend = await pair(mesh)
+    web, backend = await mesh.pair("tcp")
     for _ in range(2):
         await changed_under_traffic(cp, web, MTLS)
         assert b"backend" not in await exchange(backend.port, b"hello")
@@ -96,7 +62,7 @@ async def test_on_off_and_on_again(cp: Running, mesh: Sidecars) -> None:
 
 async def test_strict_permissive_strict(cp: Running, mesh: Sidecars) -> None:
     await cp.apply(MTLS)
-    web, backend = await pair(mesh)
+    web, backend = await mesh.pair("tcp")
     for _ in range(2):
         await changed_under_traffic(cp, web, PERMISSIVE)
         assert await exchange(backend.port, b"hello") == b"backend:hello"
@@ -106,9 +72,8 @@ async def test_strict_permissive_strict(cp: Running, mesh: Sidecars) -> None:
 
 async def test_another_authority_with_the_old_one_kept_or_removed(cp: Running, mesh: Sidecars, tmp_path: Path) -> None:
     await cp.apply(MTLS)
-    web, _ = await pair(mesh)
-    for name, text in vars(cas.root(tmp_path, "own", days="60")).items():
-        await secret(cp, name, text)
+    web, _ = await mesh.pair("tcp")
+    await secrets(cp, **vars(cas.root(tmp_path, "own", days="60")))
     await changed_under_traffic(
         cp,
         web,
@@ -137,7 +102,7 @@ async def test_a_retired_authority_is_let_in_nowhere_once_the_change_is_complete
     cp: Running, mesh: Sidecars, others: str
 ) -> None:
     await cp.apply(mtls(CA_1, CA_2, enabled="ca-1"))
-    web, backend = await pair(mesh)
+    web, backend = await mesh.pair("tcp")
     first = await builtin_pair(cp, "ca-1")
     assert await lets_in(backend, first), "the attempt itself is right"
     await changed_under_traffic(cp, web, mtls(*([CA_1] if others == "kept" else []), CA_2, enabled="ca-2"))
@@ -145,11 +110,9 @@ async def test_a_retired_authority_is_let_in_nowhere_once_the_change_is_complete
     assert await lets_in(backend, first) is (others == "kept"), "what is listed is trusted, and nothing else"
 
 
-async def test_every_request_is_a_handshake_and_http_survives_changes_too(
-    cp: Running, mesh: Sidecars, tmp_path: Path
-) -> None:
+async def test_every_request_is_a_handshake_and_http_survives_changes_too(cp: Running, mesh: Sidecars) -> None:
     await cp.apply(MTLS)
-    web, _ = await pair(mesh)
+    web, _ = await mesh.pair("tcp")
     await mesh.start("shop")
     client = await mesh.start("client", calls=("shop",))
     assert await until("client reaches shop", lambda: client.call("shop")) == 200
@@ -177,12 +140,11 @@ async def test_another_intermediate_under_the_same_root_and_again_before_the_fir
     authorities = [root.intermediate(name) for name in ("one", "two", "three")]
 
     async def provide(authority: Provided) -> None:
-        await secret(cp, "cert", authority.chain.decode())
-        await secret(cp, "key", authority.key.decode())
+        await secrets(cp, cert=authority.chain.decode(), key=authority.key.decode())
 
     await provide(authorities[0])
     await cp.apply(mtls(PROVIDED, enabled="own"))
-    web, backend = await pair(mesh)
+    web, backend = await mesh.pair("tcp")
     async with traffic(lambda: web.talk("backend")) as answers:
         await provide(authorities[1])
         await provide(authorities[2])
@@ -202,13 +164,11 @@ async def test_other_content_in_the_secrets_of_a_provided_authority(
     cp: Running, mesh: Sidecars, tmp_path: Path
 ) -> None:
     one, two = cas.root(tmp_path, "one", days="60"), cas.root(tmp_path, "two", days="60")
-    for name, text in vars(one).items():
-        await secret(cp, name, text)
+    await secrets(cp, **vars(one))
     await cp.apply(mtls(PROVIDED, enabled="own"))
-    web, _ = await pair(mesh)
+    web, _ = await mesh.pair("tcp")
     async with traffic(lambda: web.talk("backend")) as answers:
-        for name, text in vars(two).items():
-            await secret(cp, name, text)
+        await secrets(cp, **vars(two))
 
         async def complete() -> bool:
             found = await transition(cp)
@@ -220,7 +180,7 @@ async def test_other_content_in_the_secrets_of_a_provided_authority(
 
 async def test_a_change_of_mind_half_way(cp: Running, mesh: Sidecars) -> None:
     await cp.apply(MTLS)
-    web, _ = await pair(mesh)
+    web, _ = await mesh.pair("tcp")
     async with traffic(lambda: web.talk("backend")) as answers:
         for _ in range(5):
             await cp.apply(mtls(CA_1, CA_2, enabled="ca-2"))
@@ -236,11 +196,9 @@ async def test_a_change_of_mind_half_way(cp: Running, mesh: Sidecars) -> None:
 
 async def test_a_hung_proxy_holds_nothing_up_for_long_and_is_named(cp: Running, mesh: Sidecars) -> None:
     await cp.apply(MTLS)
-    web, _ = await pair(mesh)
+    web, _ = await mesh.pair("tcp")
     other = await mesh.start("other", protocol="tcp")
-    envoy = int(Path(f"/proc/{other.running.pid}/task/{other.running.pid}/children").read_text().split()[0])
-    os.kill(envoy, signal.SIGSTOP)
-    try:
+    with other.hung():
         async with traffic(lambda: web.talk("backend")) as answers:
             await cp.apply(mtls(CA_1, CA_2, enabled="ca-2"))
 
@@ -251,14 +209,9 @@ async def test_a_hung_proxy_holds_nothing_up_for_long_and_is_named(cp: Running, 
             assert not (await transition(cp)).complete
         assert set(answers) == {b"backend:hello"}
         await cp.delete(ALLOW_ALL)
-
-        async def refused() -> bool:
-            return b"backend" not in await web.talk("backend")
-
-        await until("a permission that is taken away acts at once, also inside a change", refused, seconds=3)
+        at_once = "a permission that is taken away acts at once, also inside a change"
+        await until(at_once, lambda: web.is_refused("backend"), seconds=3)
         assert not (await transition(cp)).complete
-    finally:
-        os.kill(envoy, signal.SIGCONT)
 
     async def complete() -> Any:
         return (await transition(cp)).complete
@@ -269,11 +222,9 @@ async def test_a_hung_proxy_holds_nothing_up_for_long_and_is_named(cp: Running, 
 async def test_a_permission_taken_away_acts_while_callers_still_send_plaintext(cp: Running, mesh: Sidecars) -> None:
     """A hung proxy holds the mesh up where inbounds accept both; nobody is admitted any more, so nobody is let in."""
     await cp.apply(OFF)
-    web, _ = await pair(mesh)
+    web, _ = await mesh.pair("tcp")
     other = await mesh.start("other", protocol="tcp")
-    envoy = int(Path(f"/proc/{other.running.pid}/task/{other.running.pid}/children").read_text().split()[0])
-    os.kill(envoy, signal.SIGSTOP)
-    try:
+    with other.hung():
         await cp.apply(MTLS)
 
         async def accepting() -> bool:
@@ -282,14 +233,8 @@ async def test_a_permission_taken_away_acts_while_callers_still_send_plaintext(c
         await until("inbounds accept both", accepting)
         assert await web.talk("backend") == b"backend:hello"
         await cp.delete(ALLOW_ALL)
-
-        async def refused() -> bool:
-            return b"backend" not in await web.talk("backend")
-
-        await until("nobody is let in", refused, seconds=3)
+        await until("nobody is let in", lambda: web.is_refused("backend"), seconds=3)
         assert await accepting(), "the hung proxy still holds the mesh up"
-    finally:
-        os.kill(envoy, signal.SIGCONT)
 
 
 async def test_a_new_proxy_of_a_strict_mesh_never_accepts_plaintext(cp: Running, mesh: Sidecars) -> None:
@@ -314,7 +259,7 @@ async def test_a_new_proxy_of_a_strict_mesh_never_accepts_plaintext(cp: Running,
 async def test_a_builtin_root_is_renewed_under_traffic(cp: Running, mesh: Sidecars) -> None:
     """The shortest root lives a minute; it is renewed after four fifths of that."""
     await cp.apply(MTLS.replace("type: builtin", "type: builtin, conf: {caCert: {expiration: 1m}}"))
-    web, _ = await pair(mesh)
+    web, _ = await mesh.pair("tcp")
     (first,) = (await transition(cp)).position.roots
     async with traffic(lambda: web.talk("backend")) as answers:
 
@@ -330,7 +275,7 @@ async def test_a_builtin_root_is_renewed_under_traffic(cp: Running, mesh: Sideca
 
 async def test_proxies_that_join_leave_and_die_inside_a_change(cp: Running, mesh: Sidecars) -> None:
     await cp.apply(MTLS)
-    web, _ = await pair(mesh)
+    web, _ = await mesh.pair("tcp")
     leaving, dying = [await mesh.start(name, protocol="tcp", calls=("backend",)) for name in ("leaving", "dying")]
     async with traffic(lambda: web.talk("backend")) as answers:
         await cp.apply(mtls(CA_2, enabled="ca-2"))

@@ -24,10 +24,12 @@ from kuma.resources import kinds
 from kuma.resources.mesh import MeshSpec
 from kuma.resources.resource import Resource
 from kuma.resources.secret import SecretSpec
+from kuma.store import seal
 from kuma.store.encryption import AesGcmSealer
 from kuma.store.protocol import Create, Delete
+from kuma.store.rows import encode
 from kuma.store.schema import metadata
-from kuma.store.sql import SEAL, SEALED, encode
+from kuma.store.seal import SEAL, SEALED
 from kuma.store.sqlite import open_sqlite
 
 PRIVATE = b"-----BEGIN PRIVATE KEY-----"
@@ -238,12 +240,13 @@ async def test_a_crash_while_sealing_anew_loses_nothing(tmp_path: Path, monkeypa
     store = await open_sqlite(tmp_path / "kuma.db", SystemClock())
     await store.transact([Create(MESH), Create(SECRET, MESH.key)])
 
-    async def crash(_: object) -> None:
+    async def crash(*_: object) -> None:
         raise RuntimeError("crash")
 
-    monkeypatch.setattr(store, "_seal_anew", crash)
+    monkeypatch.setattr(seal, "seal_anew", crash)
     with pytest.raises(RuntimeError):
         await store.rekey()
+    monkeypatch.undo()
     later = Resource(kinds.SECRET.key("later", "default"), SecretSpec(data=PRIVATE))
     await store.transact([Create(later, MESH.key)])  # sealed with the new key
     await store.close()

@@ -28,7 +28,6 @@ BY_SERVICE = (
     "{type: TrafficPermission, mesh: default, name: web, sources: [{match: {kuma.io/service: web}}], "
     "destinations: [{match: {kuma.io/service: backend}}]}"
 )
-BY_TAG = BY_SERVICE.replace("kuma.io/service: web", "version: '*'")
 DAY = 24 * 3600.0
 
 

@@ -11,7 +11,6 @@ import grpc
 import httpx
 import pytest
 
-from kuma import assembly
 from kuma.resources import codec
 from tests.fakes.control_plane import Running, running
 from tests.fakes.proxy import FakeProxy
@@ -34,7 +33,7 @@ def body(name: str = "web-01", address: str = "10.0.0.1", **inbound: Any) -> dic
 async def put(cp: Running, dataplane: dict[str, Any]) -> httpx.Response:
     """As a user who is no administrator."""
     token = await cp.parts.users.issue("john", ["team"], timedelta(hours=1))
-    base = f"http://127.0.0.1:{await cp.parts.api[assembly.HTTP].port()}"
+    base = f"http://127.0.0.1:{await cp.api_port()}"
     async with httpx.AsyncClient(base_url=base, headers={"authorization": f"Bearer {token}"}) as client:
         return await client.put(f"/meshes/default/dataplanes/{dataplane['name']}", json=dataplane)
 
@@ -55,7 +54,7 @@ async def test_no_inbound_leads_to_what_trusts_this_machine(cp: Running, address
 
 
 async def test_no_client_is_sent_there_either(cp: Running) -> None:
-    api = await cp.parts.api[assembly.HTTP].port()
+    api = await cp.api_port()
     assert (await put(cp, body(address="127.0.0.1", port=api))).status_code == 400
     advertised = body(port=api)
     advertised["networking"]["advertisedAddress"] = "127.0.0.1"
@@ -64,7 +63,7 @@ async def test_no_client_is_sent_there_either(cp: Running) -> None:
 
 
 async def test_no_proxy_brings_such_an_inbound_along(cp: Running) -> None:
-    api = await cp.parts.api[assembly.HTTP].port()
+    api = await cp.api_port()
     for port in (api, 9901):
         proxy = FakeProxy("default.web-01", cp.token())
         document = body(serviceAddress="127.0.0.1", servicePort=port)
@@ -101,8 +100,8 @@ async def test_envoys_are_asked_at_the_port_they_were_started_with(cp: Running) 
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     bait = server.sockets[0].getsockname()[1]
-    base = f"http://127.0.0.1:{await cp.parts.api[assembly.HTTP].port()}"
-    for said in (None, 1, await cp.parts.api[assembly.HTTP].port()):
+    base = f"http://127.0.0.1:{await cp.api_port()}"
+    for said in (None, 1, await cp.api_port()):
         described = body(address="127.0.0.1")
         described["networking"]["admin"] = {"port": bait}
         proxy = FakeProxy("default.web-01", cp.token(), codec.parse(described))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from datetime import datetime
 
 import structlog
 
-from kuma.base import aio
 from kuma.base.clock import Clock
 from kuma.base.errors import Conflict, Unavailable
+from kuma.base.rounds import Rounds
 from kuma.pki import builtin, pem
 from kuma.pki.authority import AuthorityUnusable
 from kuma.pki.rotation import rotation_time
@@ -33,27 +32,21 @@ class Renewals:
         self._store = store
         self._views = views
         self._clock = clock
-        self._wake = asyncio.Event()
-        views.on_change(lambda _: self._wake.set())
+        self._rounds = Rounds(clock, "renewal of roots")
+        views.on_change(lambda _: self._rounds.wake())
 
     async def run(self) -> None:
         """Renew until cancelled."""
-        while True:
-            self._wake.clear()
-            pause = _LONGEST_PAUSE
-            for view in [self._views.view(mesh) for mesh in self._views.meshes]:
-                for backend, due in _due(view):
-                    left = (due - self._clock.now()).total_seconds()
-                    pause = min(pause, left if left > 0 else await self._renew(view, backend))
-            alarm = aio.spawn(self._alarm(pause), name="renewal of roots")
-            try:
-                await self._wake.wait()
-            finally:
-                await aio.stop([alarm])
+        await self._rounds.run(self._renew_all)
 
-    async def _alarm(self, seconds: float) -> None:
-        await self._clock.sleep(seconds)
-        self._wake.set()
+    async def _renew_all(self) -> float:
+        """Renew what is due; returns the seconds until the next one will be."""
+        pause = _LONGEST_PAUSE
+        for view in [self._views.view(mesh) for mesh in self._views.meshes]:
+            for backend, due in _due(view):
+                left = (due - self._clock.now()).total_seconds()
+                pause = min(pause, left if left > 0 else await self._renew(view, backend))
+        return pause
 
     async def _renew(self, view: MeshView, backend: Backend) -> float:
         """Replace certificate and key in one transaction, if nobody has touched them or the Mesh meanwhile.

@@ -8,7 +8,8 @@ import sqlite3
 from pathlib import Path
 
 from kuma.base.errors import Misconfigured
-from kuma.store import sqlite
+from kuma.store import seal, sqlite
+from kuma.store.encryption import AesGcmSealer, KeyFile
 
 REPLACED = ".replaced"
 """End of the name of what a restore has put aside."""
@@ -72,12 +73,12 @@ def _check(copy: Path, source: Path, key_file: Path) -> None:
     try:
         with contextlib.closing(sqlite3.connect(copy)) as connection:
             whole = connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
-            seal = connection.execute("SELECT value FROM meta WHERE name = 'seal'").fetchone()
+            row = connection.execute("SELECT value FROM meta WHERE name = 'seal'").fetchone()
     except sqlite3.Error:
-        whole, seal = False, None
-    if not whole or seal is None:
+        whole, row = False, None
+    if not whole or row is None:
         raise Misconfigured(f"{source} is no backup of a store, or is damaged")
-    sqlite.check_seal(key_file, seal[0])
+    seal.check(AesGcmSealer(KeyFile(key_file).load(may_create=False)), row[0])
 
 
 def _settle(database: Path) -> None:

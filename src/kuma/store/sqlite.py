@@ -18,10 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from kuma.base import files
 from kuma.base.clock import Clock
-from kuma.base.errors import Misconfigured, StoreCorrupt, Unavailable
-from kuma.store import migrations, schema
+from kuma.base.errors import Misconfigured, Unavailable
+from kuma.store import migrations, schema, seal
 from kuma.store.encryption import AesGcmSealer, KeyFile, Sealer
-from kuma.store.sql import SEAL, SEALED, WRITES, SqlStore
+from kuma.store.sql import WRITES, SqlStore
 
 log = structlog.get_logger(__name__)
 
@@ -171,30 +171,10 @@ async def _prepare(engine: AsyncEngine, sealer: Sealer) -> None:
         rows = (await connection.execute(sa.select(meta.c.name, meta.c.value))).all()
         known = {row.name: row.value for row in rows}
         if "seal" not in known:
-            values = {"revision": b"0", "seal": sealer.seal(SEAL, SEALED)}
+            values = {"revision": b"0", "seal": seal.make(sealer)}
             await connection.execute(sa.insert(meta), [{"name": n, "value": v} for n, v in values.items()])
             return
-    _check_seal(sealer, known["seal"])
-
-
-def check_seal(key_file: Path, seal: bytes) -> None:
-    """Whether a store with this seal can be opened with the key in `key_file`.
-
-    Raises:
-        Misconfigured: there is no usable key.
-        StoreCorrupt: it is another one.
-    """
-    _check_seal(AesGcmSealer(KeyFile(key_file).load(may_create=False)), seal)
-
-
-def _check_seal(sealer: Sealer, seal: bytes) -> None:
-    try:
-        sealer.open(SEAL, seal)
-    except StoreCorrupt:
-        raise StoreCorrupt(
-            "the key-encryption key is not the one that this store's Secrets are sealed with. Put the right key file "
-            "back, or point KUMA_STORE_ENCRYPTION_KEY_FILE at it"
-        ) from None
+    seal.check(sealer, known["seal"])
 
 
 def _tighten(path: Path) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from kuma.base import aio
 from kuma.base.clock import Clock
 from kuma.base.errors import Unauthenticated
+from kuma.base.rounds import Rounds
 from kuma.resources.resource import Key
 from kuma.store.views import Views
 from kuma.xds.proxy import Proxies, Proxy
@@ -32,33 +31,26 @@ class Credentials:
         self._verify = verify
         self._seen: dict[str, Mapping[str, Any]] = {}
         self._known: set[Key] = set()
-        self._wake = asyncio.Event()
+        self._rounds = Rounds(clock, "expiry of tokens")
         views.on_change(self._changed)
         proxies.on_progress(self._progressed)
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        while True:
-            self._wake.clear()
-            now = self._clock.now()
-            self._check(proxy for proxy in self._proxies if proxy.token.expires <= now)
-            following = min((p.token.expires for p in self._proxies if p.token.expires > now), default=_NEVER)
-            pause = min((following - now).total_seconds(), _LONGEST_PAUSE)
-            alarm = aio.spawn(self._alarm(pause), name="expiry of tokens")
-            try:
-                await self._wake.wait()
-            finally:
-                await aio.stop([alarm])
+        await self._rounds.run(self._end_expired)
 
-    async def _alarm(self, seconds: float) -> None:
-        await self._clock.sleep(seconds)
-        self._wake.set()
+    async def _end_expired(self) -> float:
+        """End the streams whose token has expired; returns the seconds until the next one will."""
+        now = self._clock.now()
+        self._check(proxy for proxy in self._proxies if proxy.token.expires <= now)
+        following = min((p.token.expires for p in self._proxies if p.token.expires > now), default=_NEVER)
+        return min((following - now).total_seconds(), _LONGEST_PAUSE)
 
     def _progressed(self, proxy: Proxy) -> None:
         """A stream that has just begun may be the next one to expire."""
         if proxy.key in self._proxies and proxy.key not in self._known:
             self._known.add(proxy.key)
-            self._wake.set()
+            self._rounds.wake()
         elif proxy.key not in self._proxies:
             self._known.discard(proxy.key)
 

@@ -13,6 +13,7 @@ import structlog
 from kuma.base import aio
 from kuma.base.clock import Clock
 from kuma.base.errors import KumaError
+from kuma.base.rounds import Rounds
 from kuma.pki.authority import Authority, AuthorityUnusable
 from kuma.pki.issuer import Identity
 from kuma.pki.rotation import rotation_time
@@ -48,7 +49,7 @@ class IdentityKeeper:
         self._clock = clock
         self._wanted = wanted
         self._on_change = on_change
-        self._wake = asyncio.Event()
+        self._rounds = Rounds(clock, f"rotation of {proxy}")
         self._settled = asyncio.Event()
         self._have: Wanted | None = None
         self._rotate_at: datetime | None = None
@@ -60,7 +61,7 @@ class IdentityKeeper:
 
     def check(self) -> None:
         """Look again at what is wanted."""
-        self._wake.set()
+        self._rounds.wake()
 
     @property
     def is_current(self) -> bool:
@@ -79,11 +80,13 @@ class IdentityKeeper:
 
     async def run(self) -> None:
         """Issue, wait for the time of rotation or a change, and so on, until cancelled."""
-        while True:
-            self._wake.clear()
-            pause = await self._renew()
-            self._settled.set()
-            await self._woken_or_after(pause)
+        await self._rounds.run(self._look)
+
+    async def _look(self) -> float | None:
+        pause = await self._renew()
+        self._settled.set()
+        # In pieces: a machine that slept has to notice that time has passed.
+        return None if pause is None else min(pause, _LONGEST_PAUSE)
 
     async def _renew(self) -> float | None:
         """Issue if it is time; returns the seconds until it will be, None if only a change can make it so."""
@@ -129,21 +132,6 @@ class IdentityKeeper:
     def _until(self, time: datetime) -> float:
         return max(0.0, (time - self._clock.now()).total_seconds())
 
-    async def _woken_or_after(self, seconds: float | None) -> None:
-        alarm = None
-        if seconds is not None:
-            # In pieces: a machine that slept has to notice that time has passed.
-            alarm = aio.spawn(self._alarm(min(seconds, _LONGEST_PAUSE)), name=f"rotation of {self._proxy}")
-        try:
-            await self._wake.wait()
-        finally:
-            if alarm is not None:
-                await aio.stop((alarm,))
-
-    async def _alarm(self, seconds: float) -> None:
-        await self._clock.sleep(seconds)
-        self._wake.set()
-
 
 def _reason(wanted: Wanted, have: Wanted | None) -> str:
     """Why a certificate is issued."""
@@ -157,4 +145,5 @@ def _reason(wanted: Wanted, have: Wanted | None) -> str:
 
 
 _LONGEST_PAUSE = 600.0
+"""Seconds."""
 _RETRY = aio.Backoff(first=5, last=300)

@@ -8,14 +8,13 @@ leaves, the inbounds that this concerns are given another filter chain, and Envo
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import structlog
 
-from kuma.base import aio
 from kuma.base.clock import Clock
+from kuma.base.rounds import Rounds
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 from kuma.store.views import Views
@@ -43,31 +42,23 @@ class Turnover:
         self._done: dict[str, TakenUp] = {}
         self._changes: dict[str, int] = {}
         self._seen: dict[str, MeshConfig] = {}
-        self._wake = asyncio.Event()
+        self._rounds = Rounds(clock, "patience with new leaves")
         views.on_change(self._changed)
         proxies.on_progress(self._progressed)
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        while True:
-            alarm = None
-            if self._pending:
-                first = min(pending.since for pending in self._pending.values()) + self._patience
-                left = max(0.0, (first - self._clock.now()).total_seconds())
-                alarm = aio.spawn(self._alarm(left), name="patience with new leaves")
-            try:
-                await self._wake.wait()
-            finally:
-                self._wake.clear()
-                if alarm is not None:
-                    await aio.stop([alarm])
-            for mesh, pending in tuple(self._pending.items()):
-                if self._clock.now() >= pending.since + self._patience or self._have_new_leaves(mesh):
-                    self._finish(mesh, pending.wanted)
+        await self._rounds.run(self._look)
 
-    async def _alarm(self, seconds: float) -> None:
-        await self._clock.sleep(seconds)
-        self._wake.set()
+    async def _look(self) -> float | None:
+        """Finish what waits no longer; returns the seconds until patience with the next one ends."""
+        for mesh, pending in tuple(self._pending.items()):
+            if self._clock.now() >= pending.since + self._patience or self._have_new_leaves(mesh):
+                self._finish(mesh, pending.wanted)
+        if not self._pending:
+            return None
+        first = min(pending.since for pending in self._pending.values())
+        return (first + self._patience - self._clock.now()).total_seconds()
 
     def _changed(self, meshes: frozenset[str]) -> None:
         for mesh in meshes:
@@ -86,11 +77,11 @@ class Turnover:
                 self._finish(mesh, wanted)  # as after a restart: those that come back have their leaves from us
             elif mesh not in self._pending or self._pending[mesh].wanted != wanted:
                 self._pending[mesh] = _Pending(wanted, self._clock.now())
-                self._wake.set()
+                self._rounds.wake()
 
     def _progressed(self, proxy: Proxy) -> None:
         if proxy.key.mesh in self._pending:
-            self._wake.set()
+            self._rounds.wake()
 
     def _have_new_leaves(self, mesh: str) -> bool:
         return all(proxy.converged for proxy in self._proxies if proxy.key.mesh == mesh)

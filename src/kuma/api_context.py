@@ -1,0 +1,106 @@
+"""What the API shows and does of the other parts, none of which it knows."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import timedelta
+
+import structlog
+
+from kuma.api.callers import VerifyToken
+from kuma.api.context import Certificate, IssueToken, IssueUserToken
+from kuma.base.audit import Audit
+from kuma.base.clock import Clock
+from kuma.pki import keyring, tokens
+from kuma.pki.user_tokens import UserTokens
+from kuma.store.sql import SqlStore
+from kuma.store.views import Views
+from kuma.xds import dump
+from kuma.xds.meshes import Meshes
+from kuma.xds.proxy import Proxies, Proxy
+
+log = structlog.get_logger(__name__)
+
+
+def issue_token(views: Views, clock: Clock, audit: Audit) -> IssueToken:
+    """Issues dataplane tokens, and has that recorded."""
+
+    async def issue(
+        mesh: str, name: str, tags: Mapping[str, Sequence[str]], proxy_type: str, valid_for: timedelta
+    ) -> str:
+        token = tokens.issue_token(
+            mesh,
+            views.view(mesh).secrets,
+            name=name,
+            tags=tags,
+            kind=proxy_type,
+            valid_for=valid_for,
+            now=clock.now(),
+        )
+        audit.record("token issued", kind="dataplane", mesh=mesh, name=name, tags=tags, **keyring.described(token))
+        return token
+
+    return issue
+
+
+def issue_user_token(users: UserTokens, audit: Audit) -> IssueUserToken:
+    """Issues user tokens, and has that recorded."""
+
+    async def issue(name: str, groups: Sequence[str], valid_for: timedelta) -> str:
+        token = await users.issue(name, groups, valid_for)
+        audit.record("token issued", kind="user", name=name, groups=groups, **keyring.described(token))
+        return token
+
+    return issue
+
+
+def verify_user(users: UserTokens) -> VerifyToken:
+    """Tells whom a user token names."""
+
+    async def verify(token: str) -> tuple[str, tuple[str, ...]]:
+        user = await users.verify(token)
+        return user.name, user.groups
+
+    return verify
+
+
+def rekey(store: SqlStore, audit: Audit) -> Callable[[], Awaitable[None]]:
+    """Seals the store anew, and has that recorded."""
+
+    async def seal_anew() -> None:
+        await store.rekey()
+        audit.record("secrets sealed anew")
+        log.info("secrets sealed anew under a new key-encryption key")
+
+    return seal_anew
+
+
+def wanted_configuration(meshes: Meshes) -> Callable[[str, str], Mapping[str, object]]:
+    """Tells what the proxy of a Dataplane should run."""
+
+    def wanted(mesh: str, name: str) -> Mapping[str, object]:
+        state = meshes.state(mesh)
+        bundle = [state.trust.bundle] if state.trust.bundle else []
+        return dump.config_dump(state.config.snapshot(name, {e.name: e for e in bundle}))
+
+    return wanted
+
+
+def certificates(proxies: Proxies) -> list[Certificate]:
+    """The certificates that the connected proxies use now."""
+    return [_certificate(proxy) for proxy in proxies if proxy.keeper.identity is not None]
+
+
+def _certificate(proxy: Proxy) -> Certificate:
+    identity = proxy.keeper.identity
+    assert identity is not None
+    return Certificate(
+        mesh=proxy.key.mesh,
+        dataplane=proxy.key.name,
+        serial=f"{identity.serial:x}",
+        spiffe_ids=identity.uris,
+        authority=identity.backend,
+        not_before=identity.not_before,
+        not_after=identity.not_after,
+        reason=proxy.keeper.reason,
+    )

@@ -1,0 +1,128 @@
+"""The HTTP servers of a control plane, and whom and how much they admit, as the settings say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from kuma.api.callers import Access, Grant
+from kuma.api.connections import ConnectionLimits
+from kuma.api.limits import Limits
+from kuma.api.server import HttpServer
+from kuma.base.clock import Clock
+from kuma.base.limits import Rate
+from kuma.config import AccessSection, ApiServer, Diagnostics, DpServer, LimitsSection, Settings, XdsServer
+from kuma.pki import serving
+from kuma.resources import durations
+from kuma.xds.gate import StreamLimits
+from kuma.xds.server import DiscoveryServer
+
+HTTP, HTTPS = "API server", "API server, HTTPS"
+
+
+class Servers(NamedTuple):
+    """All that listens."""
+
+    api: Mapping[str, HttpServer]
+    """By the names `HTTP` and `HTTPS`."""
+    dp: HttpServer
+    diagnostics: HttpServer
+    xds: DiscoveryServer
+
+    def ports(self) -> Mapping[int, str]:
+        """The ports that are taken by now, each with what listens there."""
+        found = {server.bound: name for name, server in self.api.items()}
+        found |= {self.dp.bound: "data plane server", self.diagnostics.bound: "diagnostics server"}
+        found |= {self.xds.bound: "discovery server"}
+        return {port: name for port, name in found.items() if port}
+
+
+def certificate(settings: Settings, clock: Clock) -> serving.ServerCertificate:
+    """The certificate of all servers: the one that is given, or one of the control plane's own."""
+    general = settings.general
+    if general.tls_cert_file and general.tls_key_file and general.tls_ca_file:
+        return serving.given(general.tls_cert_file, general.tls_key_file, general.tls_ca_file)
+    hosts = (*serving.own_names(settings.dp_server.interface), *general.hostnames)
+    return serving.ensure(settings.work_dir, hosts, clock.now())
+
+
+def api(settings: ApiServer, app: Any, certificate: serving.ServerCertificate) -> dict[str, HttpServer]:
+    """The API over HTTP, HTTPS or both."""
+    found = {}
+    http, https = settings.http, settings.https
+    if http.enabled:
+        found[HTTP] = HttpServer(
+            app, http.interface, http.port, setting="KUMA_API_SERVER_HTTP_PORT", limits=_connections(settings.limits)
+        )
+    if https.enabled:
+        tls = (certificate.chain, certificate.key)
+        found[HTTPS] = HttpServer(
+            app,
+            https.interface,
+            https.port,
+            setting="KUMA_API_SERVER_HTTPS_PORT",
+            tls=tls,
+            limits=_connections(settings.limits),
+        )
+    return found
+
+
+def data_plane(settings: DpServer, app: Any, certificate: serving.ServerCertificate) -> HttpServer:
+    """What proxies ask for their bootstrap."""
+    return HttpServer(
+        app,
+        settings.interface,
+        settings.port,
+        tls=(certificate.chain, certificate.key),
+        setting="KUMA_DP_SERVER_PORT",
+        limits=_connections(settings.limits),
+    )
+
+
+def diagnostics(settings: Diagnostics, app: Any) -> HttpServer:
+    """Health and metrics."""
+    return HttpServer(
+        app,
+        settings.server_interface,
+        settings.server_port,
+        setting="KUMA_DIAGNOSTICS_SERVER_PORT",
+    )
+
+
+def limits(settings: LimitsSection) -> Limits:
+    """How many requests an HTTP server admits."""
+    return Limits(Rate(settings.requests_per_second, settings.burst), settings.concurrent)
+
+
+def stream_limits(settings: XdsServer) -> StreamLimits:
+    """How many streams, and requests on them, the discovery server admits."""
+    return StreamLimits(
+        Rate(settings.streams_per_second, settings.stream_burst),
+        Rate(settings.requests_per_second, settings.request_burst),
+        settings.pending_streams,
+    )
+
+
+def access(settings: AccessSection) -> Access:
+    """Who may do what over the API."""
+    grants = {
+        name: Grant.of(section.users, section.groups)
+        for name, section in ((name, getattr(settings.static, name)) for name in type(settings.static).model_fields)
+    }
+    return Access(**grants, anonymous_reads=settings.anonymous_reads)
+
+
+def _connections(settings: LimitsSection) -> ConnectionLimits:
+    def seconds(text: str) -> float:
+        return durations.parse_duration(text).total_seconds()
+
+    return ConnectionLimits(
+        per_address=settings.connections,
+        total=settings.total_connections,
+        handshake=seconds(settings.handshake_timeout),
+        head=seconds(settings.head_timeout),
+        idle=seconds(settings.idle_timeout),
+        send=seconds(settings.send_timeout),
+        head_bytes=settings.head_bytes,
+        url_bytes=settings.url_bytes,
+    )

@@ -1,0 +1,58 @@
+"""The log of changes, from which a watch is resumed: at each revision, which resources have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from kuma.resources.resource import Key
+from kuma.store import schema
+from kuma.store.protocol import RevisionTooOld
+
+KEPT_REVISIONS = 10_000
+"""How far back a watch can resume."""
+_TRIM_EVERY = 100
+
+_changes, _meta = schema.changes, schema.meta
+
+
+async def revision(connection: AsyncConnection) -> int:
+    """The revision of the last commit."""
+    value = (await connection.execute(sa.select(_meta.c.value).where(_meta.c.name == "revision"))).scalar_one()
+    return int(value)
+
+
+async def append(connection: AsyncConnection, changed: Sequence[Key]) -> int:
+    """Write down the next revision, which is returned. What is too old is forgotten from time to time."""
+    following = await revision(connection) + 1
+    rows = [
+        {"revision": following, "position": i, "kind": key.kind, "mesh": key.mesh, "name": key.name}
+        for i, key in enumerate(changed)
+    ]
+    await connection.execute(sa.insert(_changes), rows)
+    value = str(following).encode()
+    await connection.execute(sa.update(_meta).where(_meta.c.name == "revision").values(value=value))
+    if following % _TRIM_EVERY == 0:
+        await connection.execute(sa.delete(_changes).where(_changes.c.revision <= following - KEPT_REVISIONS))
+    return following
+
+
+async def after(connection: AsyncConnection, since: int) -> Sequence[tuple[int, Sequence[Key]]]:
+    """The later revisions in their order, each with the resources that it has changed.
+
+    Raises:
+        RevisionTooOld: they are not all known any more.
+    """
+    last = await revision(connection)
+    oldest = (await connection.execute(sa.select(sa.func.min(_changes.c.revision)))).scalar_one()
+    if since > last or (since < last and (oldest is None or since < oldest - 1)):
+        raise RevisionTooOld(f"the changes after revision {since} are not known any more")
+    query = sa.select(_changes).where(_changes.c.revision > since)
+    rows = (await connection.execute(query.order_by(_changes.c.revision, _changes.c.position))).all()
+    return [
+        (number, [Key(row.kind, row.mesh, row.name) for row in group])
+        for number, group in groupby(rows, key=lambda row: row.revision)
+    ]

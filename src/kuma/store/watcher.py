@@ -1,0 +1,41 @@
+"""What has been committed and not yet been told to one watcher."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from kuma.store.protocol import Commit
+
+BUFFERED_COMMITS = 10_000
+"""How far a watcher may fall behind before it is given a new listing instead."""
+
+
+class Watcher:
+    """Commits on their way to one watcher."""
+
+    def __init__(self) -> None:
+        self._commits: deque[Commit] = deque()
+        self._pushed = asyncio.Event()
+        self.overflown = False
+
+    def push(self, commit: Commit) -> None:
+        """Keep a commit for the watcher, unless it has fallen too far behind."""
+        if len(self._commits) >= BUFFERED_COMMITS:
+            self.overflown = True
+            self._commits.clear()
+        if not self.overflown:
+            self._commits.append(commit)
+        self._pushed.set()
+
+    def start_over(self) -> None:
+        """A new listing is on its way: forget what came before it."""
+        self._commits.clear()
+        self.overflown = False
+
+    async def next(self) -> Commit | None:
+        """The next commit; None if some were lost."""
+        while not self._commits and not self.overflown:
+            self._pushed.clear()
+            await self._pushed.wait()
+        return None if self.overflown else self._commits.popleft()

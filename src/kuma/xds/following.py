@@ -1,0 +1,136 @@
+"""Which proxies follow a mesh's position, from what is seen of their streams and of the mesh's Dataplanes.
+
+Who of them is waited for, and for how long, `kuma.pki.followers` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from weakref import WeakSet
+
+from kuma.base.clock import Clock
+from kuma.pki.followers import Follower
+from kuma.resources import kinds
+from kuma.resources.mesh_transition import Awaited, Position
+from kuma.resources.resource import Key
+from kuma.resources.view import MeshView
+from kuma.xds.meshes import Meshes
+from kuma.xds.proxy import Proxies, Proxy
+
+
+@dataclass(slots=True)
+class Following:
+    """The followers of one mesh, by the names of their Dataplanes."""
+
+    position: Position
+    followers: dict[str, Follower] = field(default_factory=dict)
+    behind: set[str] = field(default_factory=set)
+    """The followers that do not run the position."""
+    seen: Mapping[str, object] = field(default_factory=dict)
+    """The Dataplanes as they were looked at last."""
+
+    def follower(self, name: str, now: datetime) -> Follower:
+        """The follower of that name, who is one from now on."""
+        return self.followers.setdefault(name, Follower(left=now))
+
+    def go_to(self, position: Position, now: datetime) -> None:
+        """The mesh stands elsewhere now."""
+        self.position = position
+        for name in self.followers:
+            self.count(name, now)
+
+    def count(self, name: str, now: datetime) -> None:
+        """Note whether a follower is behind, and since when."""
+        follower = self.followers[name]
+        if follower.runs is self.position or follower.runs == self.position:
+            self.behind.discard(name)
+        else:
+            self.behind.add(name)
+            follower.has_something_to_do(now)
+
+    def give_up(self, unresponsive: Iterable[Awaited], now: datetime) -> None:
+        """Take over who was waited for no longer when this was written down."""
+        for awaited in unresponsive:
+            since = awaited.since or now
+            self.followers[awaited.name] = Follower(left=since, since=since)
+            self.behind.add(awaited.name)
+
+    def drop(self, name: str) -> None:
+        """There is no such Dataplane any more."""
+        del self.followers[name]
+        self.behind.discard(name)
+
+    def awaited(self, names: Iterable[str]) -> tuple[Awaited, ...]:
+        """Some of the followers, as people are told of them."""
+        found = ((name, self.followers[name]) for name in names)
+        return tuple(Awaited(name=name, since=f.since, absent=not f.connected) for name, f in found)
+
+
+class Observer:
+    """Keeps the followers of all meshes as they are seen to be."""
+
+    def __init__(self, meshes: Meshes, proxies: Proxies, clock: Clock) -> None:
+        self._meshes = meshes
+        self._proxies = proxies
+        self._clock = clock
+        self._have_run: set[Key] = set()
+        """The Dataplanes whose proxies have run something at some time."""
+        self._streams: WeakSet[Proxy] = WeakSet()
+        """The streams that have been noted."""
+
+    def remember(self, have_run: Iterable[Key]) -> None:
+        """These proxies have run something before this process began: they may be running it still."""
+        self._have_run = set(have_run)
+
+    def take_stock(self, view: MeshView, following: Following) -> bool:
+        """Followers are the Dataplanes whose proxies run something: not the ones that nobody has started yet.
+
+        Returns whether somebody counts who did not before, or the other way round.
+        """
+        if view.dataplanes is following.seen:
+            return False
+        before, now = len(following.followers), self._clock.now()
+        complete = view.transition is not None and view.transition.spec.complete
+        gone = [name for name in following.followers if name not in view.dataplanes]
+        for name in gone:
+            following.drop(name)
+            self._have_run.discard(kinds.DATAPLANE.key(name, view.name))
+        for name in view.dataplanes.keys() - following.seen.keys() - following.followers.keys():
+            key = kinds.DATAPLANE.key(name, view.name)
+            if key in self._have_run:
+                # What was complete is run by all; of anything else nothing is known until they are back.
+                following.followers[name] = Follower(left=now, runs=following.position if complete else None)
+                following.count(name, now)
+            if (proxy := self._proxies.get(key)) is not None:
+                self.note(following, proxy)
+        following.seen = view.dataplanes
+        return bool(gone) or len(following.followers) != before
+
+    def note(self, following: Following, proxy: Proxy) -> Follower:
+        """Take in how a proxy is, and count it."""
+        follower = self._noted(following, proxy)
+        following.count(proxy.key.name, self._clock.now())
+        return follower
+
+    def _noted(self, following: Following, proxy: Proxy) -> Follower:
+        now, key = self._clock.now(), proxy.key
+        follower = following.follower(key.name, now)
+        speaking = self._proxies.get(key)
+        if speaking is not proxy:
+            if speaking is None:
+                follower.gone(now)
+            return follower
+        if not follower.connected or proxy not in self._streams:
+            self._streams.add(proxy)
+            self._have_run.add(key)
+            follower.joined(now)
+        follower.unserved = proxy.is_unserved
+        if proxy.converged:
+            position = self._meshes.state(key.mesh).config.view.position
+            # The same object compares quickly.
+            follower.ran(following.position if position == following.position else position)
+        else:
+            follower.has_something_to_do(now)
+        return follower
