@@ -19,17 +19,18 @@ from kuma.api import diagnostics
 from kuma.api.app import create_app
 from kuma.api.bootstrap import create_bootstrap_app
 from kuma.api.callers import Access, Grant
+from kuma.api.client_certificates import ClientCertificates
 from kuma.api.connections import ConnectionLimits
 from kuma.api.context import ApiContext, ApiSettings, Certificate
 from kuma.api.limits import Limits
 from kuma.api.ready import Announcement
 from kuma.api.server import HttpServer
 from kuma.base import aio, files
-from kuma.base.audit import Audit, AuditFile
+from kuma.base.audit import Audit, AuditFile, Refusals
 from kuma.base.clock import Clock
 from kuma.base.limits import Rate
 from kuma.config import AccessSection, ApiServer, LimitsSection, Settings
-from kuma.pki import keyring, serving, tokens
+from kuma.pki import client_cas, keyring, serving, tokens
 from kuma.pki.envoy_admin import EnvoyAdminCa
 from kuma.pki.followers import Patience
 from kuma.pki.issuer import Issuer
@@ -40,7 +41,7 @@ from kuma.pki.secret_rules import SecretRules
 from kuma.pki.token_rules import TokenRules
 from kuma.pki.user_tokens import UserTokens
 from kuma.policy.rules import PermissionRules
-from kuma.resources import durations, kinds
+from kuma.resources import addresses, durations, kinds
 from kuma.resources.config import ConfigSpec
 from kuma.resources.mesh import MeshSpec
 from kuma.resources.resource import Resource
@@ -265,7 +266,7 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
         audit,
         AdminClient(meshes, proxies, envoy_admin_ca.control_plane, lambda: own_ports()),
     )
-    api = _api_servers(settings.api_server, create_app(context), certificate)
+    api = _api_servers(settings.api_server, create_app(context), certificate, Refusals(audit, clock))
     names = ServerNames.of(certificate.chain.read_bytes(), certificate.ca.read_bytes())
     handout = Handout(manager, views, arrivals, xds.port, names)
     dp = HttpServer(
@@ -329,10 +330,18 @@ def _announcement(
     )
 
 
-def _api_servers(settings: ApiServer, app: Any, certificate: serving.ServerCertificate) -> dict[str, HttpServer]:
+def _api_servers(
+    settings: ApiServer, app: Any, certificate: serving.ServerCertificate, refusals: Refusals
+) -> dict[str, HttpServer]:
     """The API over HTTP, HTTPS or both."""
     found = {}
     http, https = settings.http, settings.https
+    if https.require_client_cert and http.enabled and not addresses.is_loopback(http.interface):
+        log.warning(
+            "client certificates are required over HTTPS only, but other machines reach the API over HTTP, too; "
+            "KUMA_API_SERVER_HTTP_ENABLED=false ends that",
+            interface=http.interface,
+        )
     if http.enabled:
         found[HTTP] = HttpServer(
             app, http.interface, http.port, setting="KUMA_API_SERVER_HTTP_PORT", limits=_connections(settings.limits)
@@ -345,9 +354,20 @@ def _api_servers(settings: ApiServer, app: Any, certificate: serving.ServerCerti
             https.port,
             setting="KUMA_API_SERVER_HTTPS_PORT",
             tls=tls,
+            clients=_clients(settings, refusals),
             limits=_connections(settings.limits),
         )
     return found
+
+
+def _clients(settings: ApiServer, refusals: Refusals) -> ClientCertificates | None:
+    """What is asked of the certificates of the API's clients; nothing if there is nothing to verify them by."""
+    trusted = client_cas.read(settings.https.tls_ca_file, settings.auth.client_certs_dir)
+
+    def refused(address: str, reason: str) -> None:
+        refusals.record(address, server=HTTPS, reason=reason)
+
+    return ClientCertificates(trusted, settings.https.require_client_cert, refused) if trusted else None
 
 
 def _limits(settings: LimitsSection) -> Limits:

@@ -87,6 +87,20 @@ class Https(Section):
     enabled: bool = Field(True, description="Whether the API is served over HTTPS.")
     interface: str = Field("127.0.0.1", description="Address to listen on.")
     port: Port = Field(5682, description="Port to listen on.")
+    tls_ca_file: Path | None = Field(
+        None, description="CA by which client certificates are verified, PEM. None are asked for if empty."
+    )
+    require_client_cert: bool = Field(
+        False, description="Whether clients without a certificate are refused, 401. They need a token all the same."
+    )
+
+
+class Auth(Section):
+    """By which certificates clients are known, beside the CA file."""
+
+    client_certs_dir: Path | None = Field(
+        None, description="Directory of further such certificates, of CAs or clients: its files `.pem` and `.crt`."
+    )
 
 
 class AuthnTokens(Section):
@@ -109,6 +123,7 @@ class ApiServer(Section):
 
     http: Http = Http()
     https: Https = Https()
+    auth: Auth = Auth()
     authn: Authn = Authn()
     limits: LimitsSection = LimitsSection()
 
@@ -340,6 +355,12 @@ def _check(settings: Settings) -> None:
     given = (general.tls_cert_file, general.tls_key_file, general.tls_ca_file)
     if any(given) and not all(given):
         raise Misconfigured("general.tlsCertFile, tlsKeyFile and tlsCaFile are given together or not at all")
+    api = settings.api_server
+    if api.https.require_client_cert and not (api.https.tls_ca_file or api.auth.client_certs_dir):
+        raise Misconfigured(
+            "apiServer.https.requireClientCert needs apiServer.https.tlsCaFile or apiServer.auth.clientCertsDir, "
+            "by which client certificates are verified"
+        )
 
 
 def _read(file: Path) -> dict[str, Any]:
