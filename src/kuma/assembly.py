@@ -248,7 +248,9 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
     def wanted_configuration(mesh: str, name: str) -> Mapping[str, object]:
         state = meshes.state(mesh)
         bundle = [state.trust.bundle] if state.trust.bundle else []
-        return dump.config_dump(state.config.snapshot(name, {e.name: e for e in bundle}))
+        proxy = proxies.get(kinds.DATAPLANE.key(name, mesh))
+        admin_port = proxy.admin_port if proxy is not None else 0
+        return dump.config_dump(state.config.snapshot(name, {e.name: e for e in bundle}, admin_port))
 
     context = ApiContext(
         manager,
