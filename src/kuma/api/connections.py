@@ -110,7 +110,7 @@ class Connection(H11Protocol):
 
     def _turn_away(self) -> None:
         if self._clients is not None and not self.transport.is_closing():
-            self._clients.on_refusal(self.client[0] if self.client else "", client_certificates.MISSING.detail)
+            self._clients.on_refusal(self.client[0] if self.client else "", "no client certificate")
             self._refuse(client_certificates.MISSING)
 
     def _watch_head(self) -> None:
