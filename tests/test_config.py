@@ -20,10 +20,15 @@ def test_certificates_by_the_names_of_the_original() -> None:
         names = {f"KUMA_{server}_TLS_CERT_FILE": "c", f"KUMA_{server}_TLS_KEY_FILE": "k"}
         general = config.load(environment={**names, **ca}).general
         assert (str(general.tls_cert_file), str(general.tls_key_file)) == ("c", "k")
-    with pytest.raises(Misconfigured, match="all servers have one certificate"):
+    with pytest.raises(Misconfigured, match="are one setting here"):
         config.load(environment={"KUMA_DP_SERVER_TLS_CERT_FILE": "a", "KUMA_API_SERVER_HTTPS_TLS_CERT_FILE": "b"})
-    with pytest.raises(Misconfigured, match="all servers have one certificate"):
+    with pytest.raises(Misconfigured, match="are one setting here"):
         config.load(environment={"KUMA_DP_SERVER_TLS_CERT_FILE": "a", "KUMA_GENERAL_TLS_CERT_FILE": "b"})
+
+
+def test_a_time_limit_by_the_name_of_the_original() -> None:
+    limits = config.load(environment={"KUMA_DP_SERVER_READ_HEADER_TIMEOUT": "3s"}).dp_server.limits
+    assert limits.head_timeout == "3s"
 
 
 def test_other_stores_are_refused_by_name() -> None:

@@ -13,6 +13,7 @@ from kuma.base.audit import Audit
 from kuma.base.clock import Clock
 from kuma.pki import keyring, tokens
 from kuma.pki.user_tokens import UserTokens
+from kuma.resources import kinds
 from kuma.store.sql import SqlStore
 from kuma.store.views import Views
 from kuma.xds import dump
@@ -75,13 +76,15 @@ def rekey(store: SqlStore, audit: Audit) -> Callable[[], Awaitable[None]]:
     return seal_anew
 
 
-def wanted_configuration(meshes: Meshes) -> Callable[[str, str], Mapping[str, object]]:
+def wanted_configuration(meshes: Meshes, proxies: Proxies) -> Callable[[str, str], Mapping[str, object]]:
     """Tells what the proxy of a Dataplane should run."""
 
     def wanted(mesh: str, name: str) -> Mapping[str, object]:
         state = meshes.state(mesh)
         bundle = [state.trust.bundle] if state.trust.bundle else []
-        return dump.config_dump(state.config.snapshot(name, {e.name: e for e in bundle}))
+        proxy = proxies.get(kinds.DATAPLANE.key(name, mesh))
+        admin_port = proxy.admin_port if proxy is not None else 0
+        return dump.config_dump(state.config.snapshot(name, {e.name: e for e in bundle}, admin_port))
 
     return wanted
 

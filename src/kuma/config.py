@@ -87,6 +87,20 @@ class Https(Section):
     enabled: bool = Field(True, description="Whether the API is served over HTTPS.")
     interface: str = Field("127.0.0.1", description="Address to listen on.")
     port: Port = Field(5682, description="Port to listen on.")
+    tls_ca_file: Path | None = Field(
+        None, description="CA by which client certificates are verified, PEM. None are asked for if empty."
+    )
+    require_client_cert: bool = Field(
+        False, description="Whether clients without a certificate are refused, 401. They need a token all the same."
+    )
+
+
+class Auth(Section):
+    """By which certificates clients are known, beside the CA file."""
+
+    client_certs_dir: Path | None = Field(
+        None, description="Directory of further such certificates, of CAs or clients: its files `.pem` and `.crt`."
+    )
 
 
 class AuthnTokens(Section):
@@ -109,6 +123,7 @@ class ApiServer(Section):
 
     http: Http = Http()
     https: Https = Https()
+    auth: Auth = Auth()
     authn: Authn = Authn()
     limits: LimitsSection = LimitsSection()
 
@@ -245,8 +260,9 @@ _ALIASES = {
     "KUMA_API_SERVER_HTTPS_TLS_KEY_FILE": "KUMA_GENERAL_TLS_KEY_FILE",
     "KUMA_DP_SERVER_TLS_CERT_FILE": "KUMA_GENERAL_TLS_CERT_FILE",
     "KUMA_DP_SERVER_TLS_KEY_FILE": "KUMA_GENERAL_TLS_KEY_FILE",
+    "KUMA_DP_SERVER_READ_HEADER_TIMEOUT": "KUMA_DP_SERVER_LIMITS_HEAD_TIMEOUT",
 }
-"""Names of the original for what is one setting here: all servers have the same certificate."""
+"""Names of the original for what has another name here, or is one setting: all servers have the same certificate."""
 FIXED = {
     "KUMA_MODE": ("zone", "standalone"),
     "KUMA_ENVIRONMENT": ("universal",),
@@ -259,6 +275,18 @@ FIXED = {
     "KUMA_GENERAL_TLS_MIN_VERSION": ("TLSv1_2",),
     "KUMA_API_SERVER_HTTPS_TLS_MIN_VERSION": ("TLSv1_2",),
     "KUMA_DP_SERVER_TLS_MIN_VERSION": ("TLSv1_2",),
+    "KUMA_API_SERVER_AUTHN_TOKENS_ENABLE_ISSUER": ("true",),
+    "KUMA_API_SERVER_AUTHN_TOKENS_VALIDATOR_USE_SECRETS": ("true",),
+    "KUMA_API_SERVER_GUI_ENABLED": ("false",),
+    "KUMA_DP_SERVER_AUTHN_DP_PROXY_DP_TOKEN_ENABLE_ISSUER": ("true",),
+    "KUMA_DP_SERVER_AUTHN_DP_PROXY_DP_TOKEN_VALIDATOR_USE_SECRETS": ("true",),
+    "KUMA_DP_SERVER_AUTHN_ENABLE_RELOADABLE_TOKENS": ("false",),
+    "KUMA_DP_SERVER_HDS_ENABLED": ("false",),
+    "KUMA_DIAGNOSTICS_DEBUG_ENDPOINTS": ("false",),
+    "KUMA_DIAGNOSTICS_TLS_ENABLED": ("false",),
+    "KUMA_DEFAULTS_CREATE_MESH_ROUTING_RESOURCES": ("false",),
+    "KUMA_EXPERIMENTAL_DELTA_XDS": ("true",),
+    "KUMA_REPORTS_ENABLED": ("false",),
 }
 """Variables of the original with the values that this control plane always has: they may be given, no others."""
 _OTHERS = ("KUMA_CONTROL_PLANE_", "KUMA_DATAPLANE_", "KUMA_DP_ENVOY_")
@@ -323,7 +351,7 @@ def _meant(environment: Mapping[str, str]) -> Mapping[str, str]:
             continue
         name = _ALIASES.get(variable, variable)
         if found.get(name, value) != value or (name != variable and environment.get(name, value) != value):
-            raise Misconfigured(f"{variable} and {name} differ, but all servers have one certificate")
+            raise Misconfigured(f"{variable} and {name} differ, but are one setting here")
         found[name] = value
     return found
 
@@ -340,6 +368,12 @@ def _check(settings: Settings) -> None:
     given = (general.tls_cert_file, general.tls_key_file, general.tls_ca_file)
     if any(given) and not all(given):
         raise Misconfigured("general.tlsCertFile, tlsKeyFile and tlsCaFile are given together or not at all")
+    api = settings.api_server
+    if api.https.require_client_cert and not (api.https.tls_ca_file or api.auth.client_certs_dir):
+        raise Misconfigured(
+            "apiServer.https.requireClientCert needs apiServer.https.tlsCaFile or apiServer.auth.clientCertsDir, "
+            "by which client certificates are verified"
+        )
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import structlog
+
 from kuma.api.callers import Access, Grant
+from kuma.api.client_certificates import ClientCertificates
 from kuma.api.connections import ConnectionLimits
 from kuma.api.limits import Limits
 from kuma.api.server import HttpServer
+from kuma.base.audit import Refusals
 from kuma.base.clock import Clock
 from kuma.base.limits import Rate
 from kuma.config import AccessSection, ApiServer, Diagnostics, DpServer, LimitsSection, Settings, XdsServer
-from kuma.pki import serving
-from kuma.resources import durations
+from kuma.pki import client_cas, serving
+from kuma.resources import addresses, durations
 from kuma.xds.gate import StreamLimits
 from kuma.xds.server import DiscoveryServer
+
+log = structlog.get_logger(__name__)
 
 HTTP, HTTPS = "API server", "API server, HTTPS"
 
@@ -46,10 +52,18 @@ def certificate(settings: Settings, clock: Clock) -> serving.ServerCertificate:
     return serving.ensure(settings.work_dir, hosts, clock.now())
 
 
-def api(settings: ApiServer, app: Any, certificate: serving.ServerCertificate) -> dict[str, HttpServer]:
+def api(
+    settings: ApiServer, app: Any, certificate: serving.ServerCertificate, refusals: Refusals
+) -> dict[str, HttpServer]:
     """The API over HTTP, HTTPS or both."""
     found = {}
     http, https = settings.http, settings.https
+    if https.require_client_cert and http.enabled and not addresses.is_loopback(http.interface):
+        log.warning(
+            "client certificates are required over HTTPS only, but other machines reach the API over HTTP, too; "
+            "KUMA_API_SERVER_HTTP_ENABLED=false ends that",
+            interface=http.interface,
+        )
     if http.enabled:
         found[HTTP] = HttpServer(
             app, http.interface, http.port, setting="KUMA_API_SERVER_HTTP_PORT", limits=_connections(settings.limits)
@@ -62,9 +76,20 @@ def api(settings: ApiServer, app: Any, certificate: serving.ServerCertificate) -
             https.port,
             setting="KUMA_API_SERVER_HTTPS_PORT",
             tls=tls,
+            clients=_clients(settings, refusals),
             limits=_connections(settings.limits),
         )
     return found
+
+
+def _clients(settings: ApiServer, refusals: Refusals) -> ClientCertificates | None:
+    """What is asked of the certificates of the API's clients; nothing if there is nothing to verify them by."""
+    trusted = client_cas.read(settings.https.tls_ca_file, settings.auth.client_certs_dir)
+
+    def refused(address: str, reason: str) -> None:
+        refusals.record(address, server=HTTPS, reason=reason)
+
+    return ClientCertificates(trusted, settings.https.require_client_cert, refused) if trusted else None
 
 
 def data_plane(settings: DpServer, app: Any, certificate: serving.ServerCertificate) -> HttpServer:

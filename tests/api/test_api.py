@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from kuma.api.app import create_app
-from kuma.api.context import ApiContext, ApiSettings
+from kuma.api.context import ApiContext, ApiSettings, Certificate
 from kuma.base.clock import SystemClock
 from kuma.pki.mesh_rules import MeshRules
 from kuma.pki.secret_rules import SecretRules
@@ -66,14 +66,17 @@ async def manager(tmp_path: Path) -> AsyncIterator[ResourceManager]:
     await store.close()
 
 
-def application(manager: ResourceManager, **settings: Any) -> Api:
+def application(
+    manager: ResourceManager, certificates: Callable[[], Sequence[Certificate]] = tuple, **settings: Any
+) -> Api:
     users = UserTokens(manager.store, SystemClock())
 
     async def verify(token: str) -> tuple[str, tuple[str, ...]]:
         user = await users.verify(token)
         return user.name, user.groups
 
-    return Api(create_app(ApiContext(manager, "cp-1", ApiSettings(**settings), issue, users.issue, verify)))
+    chosen = ApiSettings(**settings)
+    return Api(create_app(ApiContext(manager, "cp-1", chosen, issue, users.issue, verify, certificates=certificates)))
 
 
 @pytest.fixture
@@ -379,13 +382,12 @@ async def test_who_am_i(api: Api) -> None:
     assert (await api("GET", "/who-am-i", peer="10.0.0.9")).json()["name"] == "mesh-system:anonymous"
 
 
-async def test_an_unexpected_error_shows_nothing(manager: ResourceManager, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def broken(*_: Any, **__: Any) -> Any:
+async def test_an_unexpected_error_shows_nothing(manager: ResourceManager) -> None:
+    def broken() -> list[Certificate]:
         raise RuntimeError("the secret is hunter2")
 
-    monkeypatch.setattr(manager, "list", broken)
-    answer = await application(manager)("GET", "/meshes")
-    assert answer.status_code == 500
+    answer = await application(manager, certificates=broken)("GET", "/certificates")
+    assert (answer.status_code, answer.json()["status"]) == (500, 500)
     assert "hunter2" not in answer.text
     assert "log has the cause under" in answer.json()["detail"]
 

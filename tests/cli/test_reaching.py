@@ -1,20 +1,29 @@
 """How kumactl reaches a control plane: what it asks first, what it warns of, and whom it believes."""
 
+import asyncio
+import contextlib
 import os
 import ssl
 import subprocess
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 import kuma
 from demo.processes import BIN, free_ports
 from kuma.cli import handshake, transport
 from kuma.cli.ctl_config import ApiServer, Header
+from kuma.pki import own_ca
+from kuma.pki.x509 import certificate_pem
 from tests.cli.fake_server import Answers, serving
+from tests.fakes import cas
+from tests.fakes.control_plane import running
 
 KUMA = {"product": "Kuma", "tagline": "Kuma", "version": f"{kuma.__version__}-preview"}
 EMPTY = {"total": 0, "items": [], "next": None}
@@ -150,7 +159,11 @@ def test_a_certificate_of_the_client(tmp_path: Path, tls: Mapping[str, str]) -> 
     mine = ("--client-cert-file", tls["client.crt"], "--client-key-file", tls["client.key"])
     with serving(answers((200, KUMA)), context) as server:
         address = f"https://localhost:{server.port}"
-        assert add(tmp_path, address, "--ca-cert-file", tls["server.crt"]).returncode == 1
+        unknown = add(tmp_path, address, "--ca-cert-file", tls["server.crt"])
+        assert (unknown.returncode, "wants a client certificate" in unknown.stderr) == (1, True), unknown.stderr
+        others = ("--client-cert-file", tls["server.crt"], "--client-key-file", tls["server.key"])
+        foreign = add(tmp_path, address, "--ca-cert-file", tls["server.crt"], *others)
+        assert (foreign.returncode, "does not go on with the client" in foreign.stderr) == (1, True), foreign.stderr
         assert add(tmp_path, address, "--ca-cert-file", tls["server.crt"], *mine).returncode == 0
         assert kumactl(tmp_path, "get", "meshes").returncode == 0
         refused = add(tmp_path, address, *mine)
@@ -166,13 +179,64 @@ def test_a_certificate_of_the_client(tmp_path: Path, tls: Mapping[str, str]) -> 
 def test_certificates_that_cannot_be_used(tmp_path: Path, tls: Mapping[str, str]) -> None:
     for more, complaint in (
         (("--client-cert-file", tls["client.crt"]), "are given together or not at all"),
-        (("--client-cert-file", "x", "--client-key-file", "y"), "No such file or directory"),
+        (("--client-cert-file", "x", "--client-key-file", "y"), "--client-cert-file: cannot read"),
+        (("--client-cert-file", tls["client.crt"], "--client-key-file", "y"), "--client-key-file: cannot read"),
+        (("--client-cert-file", tls["client.key"], "--client-key-file", tls["client.key"]), "a certificate in PEM"),
         (("--client-cert-file", tls["client.crt"], "--client-key-file", tls["server.key"]), "do not belong together"),
         (("--ca-cert-file", tls["client.key"]), "cannot read the CA certificate"),
         (("--ca-cert-file", "nowhere"), "No such file or directory"),
     ):
         done = add(tmp_path, "https://localhost:1", *more, "--skip-check")
         assert (done.returncode, complaint in done.stderr) == (1, True), done.stderr
+
+
+def test_a_key_that_others_can_read_is_not_used(tmp_path: Path, tls: Mapping[str, str]) -> None:
+    Path(tls["client.key"]).chmod(0o440)
+    mine = ("--client-cert-file", tls["client.crt"], "--client-key-file", tls["client.key"])
+    done = add(tmp_path, "https://localhost:1", *mine, "--skip-check")
+    remedy = f"others can read the key in {tls['client.key']}. Run: chmod go= {tls['client.key']}"
+    assert (done.returncode, done.stderr) == (1, f"Error: --client-key-file: {remedy}\n")
+
+
+def test_an_encrypted_key_is_not_asked_for(tmp_path: Path, tls: Mapping[str, str]) -> None:
+    cas.openssl(tmp_path, "ec", "-in", tls["client.key"], "-aes256", "-passout", "pass:x", "-out", "sealed.key")
+    mine = ("--client-cert-file", tls["client.crt"], "--client-key-file", str(tmp_path / "sealed.key"))
+    done = add(tmp_path, "https://localhost:1", *mine, "--skip-check")
+    assert (done.returncode, "the key is encrypted" in done.stderr) == (1, True), done.stderr
+
+
+def test_a_certificate_that_has_ended_is_told_of_here(tmp_path: Path, tls: Mapping[str, str]) -> None:
+    old, name = tmp_path / "old.crt", x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "client")])
+    made = own_ca.new_ca(name, datetime(2026, 1, 1, tzinfo=UTC), timedelta(days=1))
+    old.write_bytes(certificate_pem(made.certificate))
+    mine = ("--client-cert-file", str(old), "--client-key-file", tls["client.key"])
+    done = add(tmp_path, "https://localhost:1", *mine, "--skip-check")
+    said = f"the certificate in {old} has ended at 2026-01-02 00:00 UTC"
+    assert (done.returncode, said in done.stderr) == (1, True), done.stderr
+
+
+@contextlib.asynccontextmanager
+async def wanting(tmp_path: Path, known: str) -> AsyncIterator[str]:
+    """The address of a control plane of ours that wants a certificate of one client."""
+    https = {"port": 0, "tls_ca_file": known, "require_client_cert": True}
+    async with running(tmp_path / "cp", api_server={"http": {"port": 0}, "https": https}) as cp:
+        yield f"https://localhost:{await cp.parts.api['API server, HTTPS'].port()}"
+
+
+async def test_a_control_plane_that_wants_a_certificate(tmp_path: Path, tls: Mapping[str, str]) -> None:
+    mine = ("--client-cert-file", tls["client.crt"], "--client-key-file", tls["client.key"])
+    others = ("--client-cert-file", tls["server.crt"], "--client-key-file", tls["server.key"])
+    async with wanting(tmp_path, tls["client.crt"]) as address:
+        common = ("--ca-cert-file", str(tmp_path / "cp" / "ca.crt"))
+        none = await asyncio.to_thread(add, tmp_path, address, *common)
+        assert (none.returncode, "a client certificate is required here" in none.stderr) == (1, True), none.stderr
+        foreign = await asyncio.to_thread(add, tmp_path, address, *common, *others)
+        said = f"does not go on with the client certificate in {tls['server.crt']}"
+        assert (foreign.returncode, said in foreign.stderr) == (1, True), foreign.stderr
+        added = await asyncio.to_thread(add, tmp_path, address, *common, *mine)
+        assert added.returncode == 0, added.stderr
+        done = await asyncio.to_thread(kumactl, tmp_path, "get", "meshes")
+        assert (done.returncode, done.stderr, "default" in done.stdout) == (0, "", True)
 
 
 def test_requests_are_told_if_wanted_without_what_they_carry(tmp_path: Path) -> None:

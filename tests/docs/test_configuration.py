@@ -24,7 +24,7 @@ FIXED = """
 
 They may be set, to the one value that this control plane has; other values are refused. The original's
 `KUMA_API_SERVER_HTTPS_TLS_CERT_FILE`, `KUMA_DP_SERVER_TLS_CERT_FILE` and their `…_KEY_FILE` set `general.tlsCertFile`
-and `general.tlsKeyFile`.
+and `general.tlsKeyFile`; `KUMA_DP_SERVER_READ_HEADER_TIMEOUT` sets `dpServer.limits.headTimeout`.
 
 | In the environment | Value |
 |---|---|

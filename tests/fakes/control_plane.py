@@ -19,6 +19,7 @@ from kuma.base.audit import AuditFile
 from kuma.base.clock import Clock, SystemClock
 from kuma.pki import tokens
 from kuma.resources import codec, kinds
+from kuma.resources.dataplane import admin_port
 from kuma.resources.resource import Resource
 from kuma.servers import HTTP
 from kuma.store.sqlite import open_sqlite
@@ -115,6 +116,7 @@ class Running:
         """A connected proxy for a Dataplane."""
         node = f"{described.mesh}.{described.name}"
         found = FakeProxy(node, self.token() if token is None else token, described if bring else None)
+        found.node.metadata.update({"dataplane.admin.port": str(admin_port(described.spec.net))})
         found.connect(await self.channel())
         self._stack.push_async_callback(found.disconnect)
         return found

@@ -17,7 +17,7 @@ from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import json_format
 
-from kuma.resources import codec
+from kuma.resources import codec, dataplane
 from kuma.resources.view import MeshView
 from kuma.xds.entry import Entry, TypeUrl
 from kuma.xds.snapshot import MeshConfig
@@ -46,7 +46,8 @@ def test_configuration(case: Path, request: pytest.FixtureRequest) -> None:
         view = view.having(resource)
         first = first or (resource.name if resource.key.kind == "Dataplane" else "")
     view = arrived(view)
-    snapshot = MeshConfig(view).snapshot(first, {})
+    said = dataplane.admin_port(view.dataplanes[first].spec.net)
+    snapshot = MeshConfig(view).snapshot(first, {}, said)
     found = {
         type_url.bucket: [readable(type_url, entry) for _, entry in sorted(entries.items())]
         for type_url, entries in snapshot.items()

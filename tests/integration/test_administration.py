@@ -1,15 +1,18 @@
 """What the API tells of real Envoys, and who else can ask them."""
 
+import asyncio
 import json
 import os
 import signal
 import ssl
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 
+from demo.processes import free_ports
 from kuma.pki.envoy_admin import Credential
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running
 from tests.integration.sidecars import Sidecar, Sidecars, until
@@ -85,7 +88,43 @@ async def test_only_a_control_plane_reads_and_nobody_writes(cp: Running, mesh: S
             await get(web, "/stats", stranger)
 
 
-async def test_an_envoy_that_does_not_answer(mesh: Sidecars, api: httpx.AsyncClient) -> None:
+async def test_a_user_does_not_move_what_the_listener_leads_to(
+    cp: Running, mesh: Sidecars, api: httpx.AsyncClient
+) -> None:
+    """Whoever writes a Dataplane could else have its Envoy, and the control plane, call ports of their choice."""
+    called: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        called.append(await reader.readline())
+        writer.close()
+
+    bait = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = bait.sockets[0].getsockname()[1]
+    web = await mesh.start("web", address="127.0.0.2")
+    changed = (await api.get("/web-01")).json()
+    changed["networking"]["admin"] = {"port": port}
+    token = await cp.parts.users.issue("john", ["team"], timedelta(hours=1))
+    answered = await api.put("/web-01", json=changed, headers={"authorization": f"Bearer {token}"})
+    assert answered.status_code == 200, answered.text
+    changed["networking"]["outbound"] = [{"port": free_ports(1)[0], "tags": {"kuma.io/service": "web"}}]
+    await api.put("/web-01", json=changed)  # by what comes after it is seen that the change before has arrived
+
+    async def arrived() -> bool:
+        return "outbound:" in (await api.get("/web-01/xds")).text
+
+    await until("the change has arrived", arrived)
+    assert (await api.get("/web-01/stats")).status_code == 200
+    assert f'"portValue": {port}' not in (await api.get("/web-01/xds")).text.replace('"port_value"', '"portValue"')
+    ours = context(cp.parts.envoy_admin_ca.control_plane(), web.log.parent)
+    async with httpx.AsyncClient(verify=ours, trust_env=False) as client:
+        with pytest.raises(httpx.ConnectError):
+            await client.get(f"https://127.0.0.2:{port}/stats")
+    bait.close()
+    await bait.wait_closed()
+    assert called == []
+
+
+async def test_an_envoy_that_does_not_answer(cp: Running, mesh: Sidecars, api: httpx.AsyncClient) -> None:
     web = await mesh.start("web")
     missing = await api.get("/nobody/stats")
     assert missing.status_code == 404

@@ -10,8 +10,12 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.listener.v3 import listener_pb2
 
 from kuma.resources import codec
+from kuma.xds import naming
+from kuma.xds.entry import TypeUrl
 from tests.fakes.control_plane import Running, running
 from tests.fakes.proxy import FakeProxy
 
@@ -87,6 +91,42 @@ async def test_the_administration_is_where_the_envoy_runs_whatever_its_dataplane
     elsewhere = body("elsewhere", "10.0.0.2", serviceAddress="127.0.0.1", servicePort=9901)
     elsewhere["networking"]["admin"] = {"port": 9999}
     assert (await put(cp, elsewhere)).status_code == 201
+    await proxy.disconnect()
+
+
+def administration(proxy: FakeProxy) -> set[int]:
+    """The ports that the listener in front of its administration is at and leads to."""
+    listener = listener_pb2.Listener.FromString(proxy.held[TypeUrl.LISTENER][naming.ADMIN].value)
+    cluster = cluster_pb2.Cluster.FromString(proxy.held[TypeUrl.CLUSTER][naming.ADMIN].value)
+    endpoint = cluster.load_assignment.endpoints[0].lb_endpoints[0].endpoint
+    return {listener.address.socket_address.port_value, endpoint.address.socket_address.port_value}
+
+
+async def test_the_listener_leads_to_where_the_envoy_was_started(cp: Running) -> None:
+    proxy = FakeProxy("default.web-01", cp.token(), codec.parse(body()))
+    proxy.node.metadata.update({"dataplane.admin.port": "9901"})
+    proxy.connect(await cp.channel())
+    await proxy.until(lambda: naming.ADMIN in proxy.held[TypeUrl.LISTENER])
+    assert administration(proxy) == {9901}
+    changed = body(port=81)
+    changed["networking"]["admin"] = {"port": 6379}
+    assert (await put(cp, changed)).status_code == 200
+    await proxy.until(lambda: "inbound:10.0.0.1:81" in proxy.held[TypeUrl.LISTENER])
+    assert administration(proxy) == {9901}
+    changed["networking"]["outbound"] = [
+        {"address": "10.0.0.1", "port": 9901, "tags": {"kuma.io/service": "web"}},
+    ]
+    assert (await put(cp, changed)).status_code == 200
+    await proxy.until(lambda: "outbound:10.0.0.1:9901" in proxy.held[TypeUrl.LISTENER])
+    await proxy.until(lambda: naming.ADMIN not in proxy.held[TypeUrl.LISTENER])  # two cannot be at one place
+    await proxy.disconnect()
+
+
+async def test_a_proxy_that_does_not_say_where_its_administration_is_has_no_listener_for_it(cp: Running) -> None:
+    proxy = FakeProxy("default.web-01", cp.token(), codec.parse(body()))
+    proxy.connect(await cp.channel())
+    await proxy.until(lambda: "inbound:10.0.0.1:80" in proxy.held[TypeUrl.LISTENER])
+    assert naming.ADMIN not in proxy.held[TypeUrl.LISTENER]
     await proxy.disconnect()
 
 

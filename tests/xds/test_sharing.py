@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from kuma.resources import codec
+from kuma.resources.dataplane import admin_port
 from kuma.resources.mesh import MeshSpec
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
@@ -39,7 +40,7 @@ def config(*resources: Resource[Any]) -> MeshConfig:
 
 
 def contents(made: MeshConfig, name: str) -> dict[tuple[TypeUrl, str], Entry]:
-    snapshot = made.snapshot(name, {})
+    snapshot = made.snapshot(name, {}, admin_port(made.view.dataplanes[name].spec.net))
     return {(type_url, entry.name): entry for type_url, entries in snapshot.items() for entry in entries.values()}
 
 

@@ -13,6 +13,7 @@ import structlog
 import uvicorn
 
 from kuma.api import connections
+from kuma.api.client_certificates import ClientCertificates
 from kuma.api.connections import Connection, ConnectionLimits, Open
 from kuma.base import aio, sockets
 from kuma.base.errors import Misconfigured
@@ -26,7 +27,10 @@ _PAUSE = 0.1
 
 
 class HttpServer:
-    """Serves one application on one port, in the clear or (with `tls`: chain and key) over TLS 1.2 or later."""
+    """Serves one application on one port, in the clear or (with `tls`: chain and key) over TLS 1.2 or later.
+
+    Over TLS, it may ask its `clients` for certificates.
+    """
 
     def __init__(
         self,
@@ -36,6 +40,7 @@ class HttpServer:
         *,
         setting: str,
         tls: tuple[Path, Path] | None = None,
+        clients: ClientCertificates | None = None,
         limits: ConnectionLimits | None = None,
     ) -> None:
         self._limits = limits or ConnectionLimits()
@@ -44,6 +49,7 @@ class HttpServer:
         self._port = port
         self._setting = setting
         self._tls = tls
+        self._clients = clients
         self._bound: aio.Latest[int] = aio.Latest(0)
 
     @property
@@ -82,7 +88,7 @@ class HttpServer:
             h11_max_incomplete_event_size=self._limits.head_bytes,
             **self._tls_options(),
         )
-        server = _Server(config, self._limits)
+        server = _Server(config, self._limits, self._clients)
         with self._listen() as listener:
             self._bound.set(listener.getsockname()[1])
             serving = aio.spawn(server.serve(sockets=[listener]), name=f"HTTP on port {self._bound.value}")
@@ -113,6 +119,8 @@ class HttpServer:
         def context(_: Any, make: Any) -> ssl.SSLContext:
             made: ssl.SSLContext = make()
             made.minimum_version = ssl.TLSVersion.TLSv1_2
+            if self._clients is not None:
+                self._clients.ask(made)
             return made
 
         return {"ssl_certfile": chain, "ssl_keyfile": key, "ssl_context_factory": context}
@@ -121,8 +129,9 @@ class HttpServer:
 class _Server(uvicorn.Server):
     """Accepts by itself, so that a connection counts from its first packet on, and not only after a TLS handshake."""
 
-    def __init__(self, config: uvicorn.Config, limits: ConnectionLimits) -> None:
+    def __init__(self, config: uvicorn.Config, limits: ConnectionLimits, clients: ClientCertificates | None) -> None:
         super().__init__(config)
+        self._clients = clients
         self._limits = limits
         self._open = Open(limits)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -176,15 +185,17 @@ class _Server(uvicorn.Server):
                 self._open.release(address)
 
         def protocol() -> Connection:
-            return Connection(self.config, self.server_state, self._limits, release)
+            return Connection(self.config, self.server_state, self._limits, release, self._clients)
 
         times = {"ssl_handshake_timeout": self._limits.handshake, "ssl_shutdown_timeout": _GOODBYE}
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 protocol, accepted, ssl=self.config.ssl, **(times if self.config.ssl else {})
             )
-        except OSError:
-            release()  # the client is gone, or does not speak TLS
+        except OSError as error:
+            release()  # the client is gone, does not speak TLS, or shows a certificate that does not hold
+            if self._clients is not None and isinstance(error, ssl.SSLCertVerificationError):
+                self._clients.on_refusal(address, error.verify_message)
         except asyncio.CancelledError:
             release()
             raise

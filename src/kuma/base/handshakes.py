@@ -19,6 +19,27 @@ def no_tls(error: BaseException) -> bool:
     return any(isinstance(cause, ssl.SSLError) and cause.reason in _NOT_TLS for cause in _causes(error))
 
 
+def refused(error: BaseException) -> bool:
+    """Whether the other side has said that it does not let us in with the certificate that we have shown, or none."""
+    return any(isinstance(cause, ssl.SSLError) and cause.reason in _REFUSALS for cause in _causes(error))
+
+
+def cut_off(error: BaseException) -> bool:
+    """Whether the other side has ended a connection without an answer."""
+    return any(
+        isinstance(cause, (ssl.SSLEOFError, ConnectionError)) or _SILENCE in str(cause) for cause in _causes(error)
+    )
+
+
+_SILENCE = "without sending a response"
+_REFUSALS = (
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+    "TLSV1_ALERT_UNKNOWN_CA",
+    "SSLV3_ALERT_BAD_CERTIFICATE",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
+)
 _NOT_TLS = (
     "WRONG_VERSION_NUMBER",
     "RECORD_LAYER_FAILURE",

@@ -40,9 +40,11 @@ class Client:
         *,
         remedy: str = CHOOSE_ANOTHER,
         ca_file: str = "",
+        client_file: str = "",
     ) -> None:
         self._address = address
         self._ca_file = ca_file
+        self._client_file = client_file
         self._remedy = remedy
         try:
             urls.split(address, "http", "https")
@@ -176,8 +178,22 @@ class Client:
                 f"what answers at {self._address} does not speak HTTP in the clear; if it is the HTTPS port of a "
                 "control plane, an https address is needed there"
             )
+        if handshakes.refused(error) or (self._client_file and handshakes.cut_off(error)):
+            return self._not_let_in()
         reason = handshakes.words(error)
         return f"cannot reach the control plane at {self._address}: {reason}. Is kuma-cp running? {self._remedy}"
+
+    def _not_let_in(self) -> str:
+        """The other side has not liked how we came, and perhaps has not said why."""
+        if not self._client_file:
+            return (
+                f"what answers at {self._address} wants a client certificate; "
+                "kumactl config control-planes add takes it with --client-cert-file and --client-key-file"
+            )
+        return (
+            f"what answers at {self._address} does not go on with the client certificate in {self._client_file}: "
+            "it has to be issued by a CA, or be one, that is listed there, be for clients, and not have ended"
+        )
 
 
 def _text(answer: httpx.Response) -> str:

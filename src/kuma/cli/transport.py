@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import ssl
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import typer
+from cryptography import x509
 
 from kuma.base.errors import Misconfigured
 from kuma.cli.client import CHOOSE_ANOTHER, Client
@@ -16,7 +21,15 @@ from kuma.cli.ctl_config import ApiServer
 def client(server: ApiServer, seconds: float, remedy: str = CHOOSE_ANOTHER) -> Client:
     """A client of a control plane; see `Client`."""
     verify = verification(server)
-    return Client(server.url, seconds, verify, server.request_headers, remedy=remedy, ca_file=server.ca_cert_file)
+    return Client(
+        server.url,
+        seconds,
+        verify,
+        server.request_headers,
+        remedy=remedy,
+        ca_file=server.ca_cert_file,
+        client_file=server.client_cert_file,
+    )
 
 
 def verification(server: ApiServer) -> ssl.SSLContext:
@@ -29,12 +42,44 @@ def verification(server: ApiServer) -> ssl.SSLContext:
     if bool(server.client_cert_file) != bool(server.client_key_file):
         raise Misconfigured("--client-cert-file and --client-key-file are given together or not at all")
     if server.client_cert_file:
-        try:
-            context.load_cert_chain(server.client_cert_file, server.client_key_file)
-        except OSError as error:  # ssl.SSLError is one
-            both = f"{server.client_cert_file} and {server.client_key_file}"
-            raise Misconfigured(f"cannot use the client certificate in {both}: {_reason(error)}") from None
+        _show(context, Path(server.client_cert_file), Path(server.client_key_file))
     return context
+
+
+def _show(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    """Have a client show its certificate."""
+    _check_client(certificate, key)
+    try:
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except OSError as error:  # ssl.SSLError is one
+        raise Misconfigured(f"cannot use the client certificate in {certificate} and {key}: {_reason(error)}") from None
+
+
+def _no_password() -> str:
+    """Asked for an encrypted key: nobody is there to type it in."""
+    return ""
+
+
+def _check_client(certificate: Path, key: Path) -> None:
+    """Complain of what a server would refuse without a word, and of what others on this machine could take."""
+    for option, path in (("--client-cert-file", certificate), ("--client-key-file", key)):
+        try:
+            content, status = path.read_bytes(), path.stat()
+        except OSError as error:
+            raise Misconfigured(f"{option}: cannot read {path}: {error.strerror}") from None
+        if path == certificate:
+            _check_end(content, path)
+        elif status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) & 0o077:
+            raise Misconfigured(f"{option}: others can read the key in {path}. Run: chmod go= {path}")
+
+
+def _check_end(content: bytes, path: Path) -> None:
+    try:
+        end = x509.load_pem_x509_certificate(content).not_valid_after_utc
+    except ValueError:
+        raise Misconfigured(f"--client-cert-file: {path} has to hold a certificate in PEM") from None
+    if end < datetime.now(UTC):
+        raise Misconfigured(f"--client-cert-file: the certificate in {path} has ended at {end:%Y-%m-%d %H:%M} UTC")
 
 
 def _trusting(server: ApiServer) -> ssl.SSLContext:
@@ -52,7 +97,7 @@ def _trusting(server: ApiServer) -> ssl.SSLContext:
 
 def _reason(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
-        return "it is not what PEM looks like, or key and certificate do not belong together"
+        return "it is not what PEM looks like, the key is encrypted, or the two do not belong together"
     return str(error.strerror or error)
 
 

@@ -50,7 +50,7 @@ def decode(row: sa.RowMapping, sealer: Sealer) -> AnyResource:
             modification_time=datetime.fromisoformat(row["modification_time"]),
             version=row["version"],
         )
-    except (ValueError, InvalidResource):  # whose text may hold what is to stay secret
+    except (ValueError, TypeError, InvalidResource):  # whose text may hold what is to stay secret
         raise StoreCorrupt(f"{key} is stored in a form that this version does not understand") from None
 
 

@@ -16,7 +16,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2
 from envoy.type.matcher.v3 import string_pb2
 
-from kuma.resources.dataplane import Networking, admin_port
+from kuma.resources.dataplane import Networking, listen_address
 from kuma.xds import clusters, listeners, naming, security
 from kuma.xds.entry import Entry, TypeUrl
 
@@ -32,12 +32,22 @@ def is_remote(networking: Networking) -> bool:
     return networking.address != ADDRESS
 
 
-def entries(networking: Networking) -> Iterator[tuple[TypeUrl, Entry]]:
-    """The listener and what it leads to; nothing for a proxy that needs none."""
-    if is_remote(networking):
-        port = admin_port(networking)
+def entries(networking: Networking, port: int) -> Iterator[tuple[TypeUrl, Entry]]:
+    """The listener and what it leads to; nothing for a proxy that needs none, or has another listener there.
+
+    `port` is where Envoy's own interface is, as its proxy has said when it connected, or 0 if it has not: users may
+    change the Dataplane, and must not have Envoy lead to ports of their choice.
+    """
+    if port and is_remote(networking) and not _is_taken(networking, port):
         yield TypeUrl.CLUSTER, _cluster(port)
         yield TypeUrl.LISTENER, _listener(networking.address, port)
+
+
+def _is_taken(networking: Networking, port: int) -> bool:
+    place = networking.address, port
+    return any((listen_address(networking, inbound), inbound.port) == place for inbound in networking.inbound) or any(
+        (outbound.address, outbound.port) == place for outbound in networking.outbound
+    )
 
 
 def secrets(certificate: bytes, key: bytes, ca: bytes) -> Mapping[str, Entry]:

@@ -129,7 +129,8 @@ class Proxy:
         if self._outdated:
             self._outdated = False
             self._note_certificate()
-            self.session.publish(self._meshes.state(self.key.mesh).config.snapshot(self.key.name, self._secrets()))
+            config = self._meshes.state(self.key.mesh).config
+            self.session.publish(config.snapshot(self.key.name, self._secrets(), self.admin_port))
             self.on_progress(self)  # there may be nothing to send
         for response in self.session.responses():
             self.record.counters[response.type_url].sent += 1
@@ -146,7 +147,7 @@ class Proxy:
 
     def _administration(self, dataplane: Resource[DataplaneSpec] | None) -> Mapping[str, Entry]:
         """The secrets of the listener before Envoy's administration: made once, again for another address."""
-        if dataplane is None or not administration.is_remote(dataplane.spec.net):
+        if dataplane is None or not self.admin_port or not administration.is_remote(dataplane.spec.net):
             return {}
         if self._admin[0] != dataplane.spec.net.address:
             self._admin = dataplane.spec.net.address, self._admin_secrets(dataplane.spec.net.address)

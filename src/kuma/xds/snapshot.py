@@ -73,13 +73,16 @@ class MeshConfig:
                 if self._members.get(_service(tags)) == previous._members.get(_service(tags))
             }
 
-    def snapshot(self, name: str, secrets: Mapping[str, Entry]) -> Snapshot:
-        """Everything that the proxy of the Dataplane called `name` should run; nothing if it is not stored."""
+    def snapshot(self, name: str, secrets: Mapping[str, Entry], admin_port: int = 0) -> Snapshot:
+        """Everything that the proxy of the Dataplane called `name` should run; nothing if it is not stored.
+
+        `admin_port` is where its Envoy's administration is, by its own word; 0 if that is not known.
+        """
         resource = self.view.dataplanes.get(name)
         if resource is None:
             return {}
         found: dict[TypeUrl, dict[str, Entry]] = {type_url: {} for type_url in TypeUrl}
-        for type_url, entry in self._entries(resource.spec.net):
+        for type_url, entry in self._entries(resource.spec.net, admin_port):
             found[type_url][entry.name] = entry
         found[TypeUrl.SECRET].update(secrets)
         return found
@@ -102,8 +105,8 @@ class MeshConfig:
         """The tags, other than the service, that permissions look at."""
         return self._selected
 
-    def _entries(self, networking: Networking) -> Iterator[tuple[TypeUrl, Entry]]:
-        yield from administration.entries(networking)
+    def _entries(self, networking: Networking, admin_port: int) -> Iterator[tuple[TypeUrl, Entry]]:
+        yield from administration.entries(networking, admin_port)
         for inbound in networking.inbound:
             yield from self._inbound(networking, inbound)
         for outbound in networking.outbound:
