@@ -268,7 +268,7 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
         audit,
         AdminClient(meshes, proxies, envoy_admin_ca.control_plane, lambda: own_ports()),
     )
-    api = _api_servers(settings.api_server, create_app(context), certificate, Refusals(audit, clock))
+    api = _api_servers(settings.api_server, create_app(context), certificate, audit, clock)
     names = ServerNames.of(certificate.chain.read_bytes(), certificate.ca.read_bytes())
     handout = Handout(manager, views, arrivals, xds.port, names)
     dp = HttpServer(
@@ -333,7 +333,7 @@ def _announcement(
 
 
 def _api_servers(
-    settings: ApiServer, app: Any, certificate: serving.ServerCertificate, refusals: Refusals
+    settings: ApiServer, app: Any, certificate: serving.ServerCertificate, audit: Audit, clock: Clock
 ) -> dict[str, HttpServer]:
     """The API over HTTP, HTTPS or both."""
     found = {}
@@ -356,20 +356,21 @@ def _api_servers(
             https.port,
             setting="KUMA_API_SERVER_HTTPS_PORT",
             tls=tls,
-            clients=_clients(settings, refusals),
+            clients=_clients(settings, audit, clock),
             limits=_connections(settings.limits),
         )
     return found
 
 
-def _clients(settings: ApiServer, refusals: Refusals) -> ClientCertificates | None:
+def _clients(settings: ApiServer, audit: Audit, clock: Clock) -> ClientCertificates | None:
     """What is asked of the certificates of the API's clients; nothing if there is nothing to verify them by."""
     trusted = client_cas.read(settings.https.tls_ca_file, settings.auth.client_certs_dir)
+    refusals = Refusals(audit, clock)
 
     def refused(address: str, reason: str) -> None:
         refusals.record(address, server=HTTPS, reason=reason)
 
-    return ClientCertificates(trusted, settings.https.require_client_cert, refused) if trusted else None
+    return ClientCertificates(trusted, settings.https.require_client_cert, refused, clock) if trusted else None
 
 
 def _limits(settings: LimitsSection) -> Limits:
