@@ -25,7 +25,7 @@ from kuma.api.context import ApiContext, ApiSettings
 from kuma.api.ready import Announcement
 from kuma.api.server import HttpServer
 from kuma.base import aio, files
-from kuma.base.audit import Audit, AuditFile, Refusals
+from kuma.base.audit import Audit, AuditFile
 from kuma.base.clock import Clock
 from kuma.config import Settings
 from kuma.pki import serving
@@ -199,7 +199,7 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
     handout = Handout(manager, views, arrivals, xds.port, names)
     dp_limits = servers.limits(settings.dp_server.limits)
     listening = Servers(
-        servers.api(settings.api_server, create_app(context), certificate, Refusals(audit, clock)),
+        servers.api(settings.api_server, create_app(context), certificate, audit, clock),
         servers.data_plane(
             settings.dp_server,
             create_bootstrap_app(handout.answer, publisher.withdraw, dp_limits, clock),

@@ -12,7 +12,7 @@ from kuma.api.client_certificates import ClientCertificates
 from kuma.api.connections import ConnectionLimits
 from kuma.api.limits import Limits
 from kuma.api.server import HttpServer
-from kuma.base.audit import Refusals
+from kuma.base.audit import Audit, Refusals
 from kuma.base.clock import Clock
 from kuma.base.limits import Rate
 from kuma.config import AccessSection, ApiServer, Diagnostics, DpServer, LimitsSection, Settings, XdsServer
@@ -53,7 +53,7 @@ def certificate(settings: Settings, clock: Clock) -> serving.ServerCertificate:
 
 
 def api(
-    settings: ApiServer, app: Any, certificate: serving.ServerCertificate, refusals: Refusals
+    settings: ApiServer, app: Any, certificate: serving.ServerCertificate, audit: Audit, clock: Clock
 ) -> dict[str, HttpServer]:
     """The API over HTTP, HTTPS or both."""
     found = {}
@@ -76,20 +76,21 @@ def api(
             https.port,
             setting="KUMA_API_SERVER_HTTPS_PORT",
             tls=tls,
-            clients=_clients(settings, refusals),
+            clients=_clients(settings, audit, clock),
             limits=_connections(settings.limits),
         )
     return found
 
 
-def _clients(settings: ApiServer, refusals: Refusals) -> ClientCertificates | None:
+def _clients(settings: ApiServer, audit: Audit, clock: Clock) -> ClientCertificates | None:
     """What is asked of the certificates of the API's clients; nothing if there is nothing to verify them by."""
     trusted = client_cas.read(settings.https.tls_ca_file, settings.auth.client_certs_dir)
+    refusals = Refusals(audit, clock)
 
     def refused(address: str, reason: str) -> None:
         refusals.record(address, server=HTTPS, reason=reason)
 
-    return ClientCertificates(trusted, settings.https.require_client_cert, refused) if trusted else None
+    return ClientCertificates(trusted, settings.https.require_client_cert, refused, clock) if trusted else None
 
 
 def data_plane(settings: DpServer, app: Any, certificate: serving.ServerCertificate) -> HttpServer:

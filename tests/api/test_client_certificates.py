@@ -19,6 +19,7 @@ from kuma import config
 from kuma.base.errors import Misconfigured
 from kuma.pki import client_cas, own_ca
 from kuma.pki.x509 import CaPair, certificate_pem, key_pem
+from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import Running, running
 
 DAY = timedelta(days=1)
@@ -121,7 +122,22 @@ async def test_without_a_certificate_there_is_nothing_if_one_is_required(tmp_pat
         port = await cp.parts.api["API server"].port()
         async with httpx.AsyncClient() as http:  # in the clear, on this machine only
             assert (await http.get(f"http://127.0.0.1:{port}/meshes")).status_code == 200
-    assert refusals(tmp_path)[0]["reason"] == "no client certificate"
+    assert "a client certificate is required" in refusals(tmp_path)[0]["reason"]
+
+
+async def test_a_certificate_that_ends_while_it_is_used(tmp_path: Path, pki: Pki) -> None:
+    """On a connection that is kept, and in a session that TLS resumes, nobody verifies it again."""
+    clock = ManualClock(pki.now)
+    api = {"http": {"port": 0}, "https": {"port": 0, "tls_ca_file": pki.file}}
+    async with running(tmp_path / "cp", clock, api_server=api) as cp:
+        tls = ssl.create_default_context(cadata=cp.ca_pem.decode())
+        tls.load_cert_chain(pki.client("c", pki.known))
+        base = f"https://localhost:{await cp.parts.api['API server, HTTPS'].port()}"
+        async with httpx.AsyncClient(verify=tls, trust_env=False, base_url=base) as http:
+            assert (await http.get("/meshes")).status_code == 200
+            clock.advance((2 * DAY).total_seconds())
+            answer = await http.get("/meshes")
+            assert (answer.status_code, answer.json()["detail"]) == (401, "the client certificate has ended")
 
 
 async def test_a_certificate_says_nothing_of_who_calls(tmp_path: Path, pki: Pki) -> None:

@@ -130,6 +130,31 @@ async def test_a_proxy_that_does_not_say_where_its_administration_is_has_no_list
     await proxy.disconnect()
 
 
+async def test_a_proxy_of_another_machine_has_nothing_called_on_this_one(cp: Running) -> None:
+    called = []
+
+    async def answer(reader: Any, writer: Any) -> None:
+        called.append(await reader.readline())
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    proxy = FakeProxy("default.web-01", cp.token(), codec.parse(body(address="127.0.0.1")))
+    proxy.node.metadata.update({"dataplane.admin.port": str(server.sockets[0].getsockname()[1])})
+    proxy.connect(await cp.channel())
+    await cp.settled(1)
+    connected = next(iter(cp.parts.proxies))
+    base = f"http://127.0.0.1:{await cp.api_port()}"
+    async with httpx.AsyncClient(base_url=base) as client:
+        for host, status in (("192.0.2.1", 503), (connected.host, 200)):
+            connected.host = host  # there is no other machine here
+            assert (await client.get("/meshes/default/dataplanes/web-01/stats")).status_code == status
+            assert len(called) == (status == 200)
+    await proxy.disconnect()
+    server.close()
+    await server.wait_closed()
+
+
 async def test_envoys_are_asked_at_the_port_they_were_started_with(cp: Running) -> None:
     """A user may write any admin port into a Dataplane, and a proxy may say that it is at the control plane's own."""
     called = []

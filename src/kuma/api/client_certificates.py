@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from kuma.api.errors import Problem
+from kuma.base.clock import Clock, SystemClock
 
-MISSING = Problem(
-    401,
-    "Invalid authentication data",
+_TITLE = "Invalid authentication data"
+_MISSING = (
     "a client certificate is required here; "
-    "kumactl config control-planes add takes it with --client-cert-file and --client-key-file",
+    "kumactl config control-planes add takes it with --client-cert-file and --client-key-file"
 )
-"""The answer to a client that shows none where one is required."""
 
 
 def _unheard(address: str, reason: str) -> None:
@@ -30,20 +30,25 @@ class ClientCertificates:
     required: bool
     on_refusal: Callable[[str, str], None] = _unheard
     """Is told the address of a client that was refused, and why."""
+    clock: Clock = SystemClock()  # noqa: RUF009 - it has no state
 
     def ask(self, context: ssl.SSLContext) -> None:
         """Have a server ask for certificates. One that does not hold ends the handshake.
 
-        One that is missing does not: the client is told in words (see `is_missing`).
+        One that is missing does not: the client is told in words (see `refusal`).
         """
         context.load_verify_locations(cadata=self.trusted)
         context.verify_mode = ssl.CERT_OPTIONAL
         # What is listed is trusted as it stands, be it a root, what a root has issued, or a client's own.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        # A resumed session is not verified again, and would outlive the end of its certificate.
-        context.options |= ssl.OP_NO_TICKET
-        context.num_tickets = 0
 
-    def is_missing(self, peer: object) -> bool:
-        """Whether a client whose verified certificate is `peer`, or None, has to be turned away."""
-        return self.required and not peer
+    def refusal(self, peer: Mapping[str, Any] | None) -> Problem | None:
+        """Why a client is turned away that has shown `peer` in its handshake, as the ssl module describes it, or None.
+
+        A certificate may have ended since: connections are kept, and sessions are resumed without another look.
+        """
+        if not peer:
+            return Problem(401, _TITLE, _MISSING) if self.required else None
+        if ssl.cert_time_to_seconds(peer["notAfter"]) < self.clock.now().timestamp():
+            return Problem(401, _TITLE, "the client certificate has ended")
+        return None

@@ -13,7 +13,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from kuma.api import client_certificates, errors
+from kuma.api import errors
 from kuma.api.client_certificates import ClientCertificates
 from kuma.api.errors import Problem
 
@@ -86,14 +86,14 @@ class Connection(H11Protocol):
         self._limits = limits
         self._release = release
         self._clients = clients
-        self._stranger = False
+        self._peer: Any = None
         self.timeout_keep_alive = limits.idle  # type: ignore[assignment]  # uvicorn hands it to `call_later`
         self._head: asyncio.TimerHandle | None = None
         self._send: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._stranger = self._clients is not None and self._clients.is_missing(transport.get_extra_info("peercert"))
+        self._peer = transport.get_extra_info("peercert")
         self._watch_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -102,16 +102,17 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._stranger:  # what it says is not even read
-            self._turn_away()
+        problem = self._clients.refusal(self._peer) if self._clients is not None else None
+        if problem is not None:  # what it says is not even read
+            self._turn_away(problem)
             return
         super().data_received(data)
         self._watch_head()
 
-    def _turn_away(self) -> None:
+    def _turn_away(self, problem: Problem) -> None:
         if self._clients is not None and not self.transport.is_closing():
-            self._clients.on_refusal(self.client[0] if self.client else "", "no client certificate")
-            self._refuse(client_certificates.MISSING)
+            self._clients.on_refusal(self.client[0] if self.client else "", problem.detail)
+            self._refuse(problem)
 
     def _watch_head(self) -> None:
         """A request that has begun, or is to begin, has to show its whole head before long."""

@@ -1,8 +1,19 @@
-"""Sockets that listen."""
+"""Sockets that listen, and the addresses that they can have."""
 
 from __future__ import annotations
 
 import socket
+
+
+def is_own(address: str) -> bool:
+    """Whether this machine has this IP address: a socket can have it."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as tried:
+            tried.bind((address, 0))
+    except OSError:
+        return False
+    return bool(address)
 
 
 def bound(host: str, port: int) -> socket.socket:

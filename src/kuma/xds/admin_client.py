@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping
 import httpx
 import structlog
 
+from kuma.base import sockets
 from kuma.base.errors import NotFound, Unavailable
 from kuma.pki.envoy_admin import Credential
 from kuma.resources import kinds
 from kuma.xds import administration, dump, naming
 from kuma.xds.dataplane_rules import OwnPorts
 from kuma.xds.meshes import Meshes
-from kuma.xds.proxy import Proxies
+from kuma.xds.proxy import Proxies, Proxy
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +47,8 @@ class AdminClient:
         """What Envoy answers at one of the paths of `administration.READABLE`.
 
         It is asked at the port that it was started with, as its proxy has said when it connected: users may change
-        the Dataplane, and must not have us call ports of their choice. How it fails is for the log only.
+        the Dataplane, and must not have us call ports of their choice. Nor may proxies of other machines have us call
+        ports of this one. How it fails is for the log only.
 
         Raises:
             NotFound: no proxy is connected for that Dataplane.
@@ -58,7 +60,7 @@ class AdminClient:
             raise NotFound(f"no proxy is connected for {mesh}.{name}")
         networking = dataplane.spec.net
         remote = administration.is_remote(networking)
-        if not proxy.admin_port or (not remote and proxy.admin_port in self._own_ports()):
+        if not proxy.admin_port or (not remote and not self._may_be_here(proxy)):
             raise Unavailable(_SILENT.format(mesh=mesh, name=name))
         where = naming.host_port(networking.address if remote else administration.ADDRESS, proxy.admin_port)
         verify = _verification(self._credential()) if remote else True
@@ -68,6 +70,10 @@ class AdminClient:
             except (httpx.HTTPError, ssl.SSLError) as error:
                 log.warning("Envoy does not answer", mesh=mesh, dataplane=name, where=where, error=repr(error))
                 raise Unavailable(_SILENT.format(mesh=mesh, name=name)) from None
+
+    def _may_be_here(self, proxy: Proxy) -> bool:
+        """Whether this machine's loopback is where the Envoy is that says so."""
+        return sockets.is_own(proxy.host) and proxy.admin_port not in self._own_ports()
 
 
 async def _read(client: httpx.AsyncClient, url: str, query: Mapping[str, str]) -> bytes:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from kuma.base.clock import Clock
 from kuma.base.errors import KumaError
@@ -92,3 +93,8 @@ class Gate:
 def address_of(peer: str) -> str:
     """`ipv4:10.0.0.1:4711` without its port."""
     return peer.rpartition(":")[0]
+
+
+def host_of(peer: str) -> str:
+    """The IP address in a peer as gRPC names it, such as `ipv4:10.0.0.1:5000` or `ipv6:%5B::1%5D:5000`."""
+    return unquote(address_of(peer).partition(":")[2]).strip("[]")

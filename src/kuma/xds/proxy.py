@@ -43,9 +43,12 @@ class Proxy:
         clock: Clock,
         admin_secrets: AdminSecrets,
         admin_port: int = 0,
+        host: str = "",
     ) -> None:
         self.key = key
         self.admin_port = admin_port
+        self.host = host
+        """The IP address that its stream comes from."""
         self.credential = credential
         self.token = token
         self.session = Session()

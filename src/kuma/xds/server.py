@@ -124,7 +124,7 @@ class Discovery:
             token = _token(context)
             await self._meshes.until_listed()  # the keys of tokens are known by then
             identity = self._authenticate(arrivals.proxy_key(first.node), token, context.peer())
-            proxy = await self._connect(arrivals.presented(first.node), token, identity)
+            proxy = await self._connect(arrivals.presented(first.node), token, identity, context.peer())
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the first request did not come in time")
             return
@@ -155,7 +155,7 @@ class Discovery:
         self._gate.stream(key)
         return identity
 
-    async def _connect(self, who: Presented, token: str, identity: DataplaneIdentity) -> Proxy:
+    async def _connect(self, who: Presented, token: str, identity: DataplaneIdentity, peer: str) -> Proxy:
         ACTOR.set(f"proxy {who.key.mesh}.{who.key.name}")
         await self._departures.back(who.key)
         dataplane = await self._arrivals.admit(who, identity)
@@ -174,6 +174,7 @@ class Discovery:
             self._clock,
             self._admin_secrets,
             who.admin_port,
+            gate.host_of(peer),
         )
         older = self._proxies.get(who.key)
         if older is not None:
