@@ -24,7 +24,7 @@ _STANDARD = {"api": 5681, "https": 5682, "diagnostics": 5680, "dp": 5678, "xds":
 
 @dataclass(frozen=True)
 class Ports:
-    """The control plane's ports: the standard ones, or others if those are taken."""
+    """The control plane's ports."""
 
     api: int
     https: int
@@ -33,10 +33,14 @@ class Ports:
     xds: int
 
     @classmethod
-    def choose(cls) -> Ports:
-        if all(is_free(port) for port in _STANDARD.values()):
-            return cls(**_STANDARD)
+    def free(cls) -> Ports:
+        """Some that nobody else uses, nor takes while the control plane is away for a moment."""
         return cls(*free_ports(len(_STANDARD)))
+
+    @classmethod
+    def standard(cls) -> Ports:
+        """The standard ones, or others if those are taken."""
+        return cls(**_STANDARD) if all(is_free(port) for port in _STANDARD.values()) else cls.free()
 
     @property
     def is_standard(self) -> bool:
@@ -53,10 +57,10 @@ class DemoMesh:
     TCP_HANDSHAKES: ClassVar[str] = "^cluster.backend_tcp.ssl.handshake$"
     """The statistic of web's proxy that counts its handshakes with backend's TCP inbound."""
 
-    def __init__(self, home: Path, processes: Processes) -> None:
+    def __init__(self, home: Path, processes: Processes, ports: Ports | None = None) -> None:
         self.home = home
         self.processes = processes
-        self.ports = Ports.choose()
+        self.ports = ports or Ports.free()
         self.backend_in, self.backend_app, self.web_in, self.web_app, self.web_out, admin_1, admin_2 = free_ports(7)
         self.backend_tcp_in, self.web_tcp_out = free_ports(2)
         self._admin = {"backend": admin_1, "web": admin_2}

@@ -89,7 +89,7 @@ class Processes:
             for _, process in reversed(self._running):
                 process.send_signal(signal.SIGTERM)
             for _, process in list(reversed(self._running)):
-                self.stop(process)
+                self.stop(process)  # the second SIGTERM: a proxy need not drain any more
 
 
 @contextlib.contextmanager

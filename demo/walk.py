@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 
 from demo import resources, traffic
-from demo.mesh import DemoMesh
+from demo.mesh import DemoMesh, Ports
 from demo.processes import Failed, Processes, temporary_home, until
 from demo.steps import Steps, console, failure
 from demo.traffic import Traffic
@@ -27,7 +27,7 @@ def main() -> int:
             signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         with temporary_home("kuma-demo-") as home, Processes(home) as processes:
-            mesh = DemoMesh(home, processes)
+            mesh = DemoMesh(home, processes, Ports.standard())
             walk_through(Steps(mesh))
             if sys.stdout.isatty():
                 look_around(mesh)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from demo.processes import BIN
+from demo.mesh import DemoMesh
+from demo.processes import BIN, Processes
 from kuma.cli import output
 
 
@@ -28,6 +30,21 @@ def test_ctrl_c_while_a_command_is_loading(tmp_path: Path, arguments: list[str])
     _, rest = process.communicate(timeout=30)
     assert "Traceback" not in rest
     assert process.returncode == 130
+
+
+def test_a_control_plane_that_is_told_to_end_twice_ends_in_good_order(tmp_path: Path) -> None:
+    with Processes(tmp_path) as processes:
+        mesh = DemoMesh(tmp_path, processes)
+        control_plane = mesh.start_control_plane()
+        processes.forget(control_plane)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+            control_plane.send_signal(number)
+            time.sleep(0.01)
+        assert control_plane.wait(10) == 0
+        said = processes.tail("kuma-cp", 1000)
+        assert "Traceback" not in said
+        assert "destroyed" not in said
+        assert said.endswith("stopped")
 
 
 def test_an_error_that_nobody_expected_is_one_sentence_without_what_it_quotes(

@@ -124,7 +124,8 @@ def version() -> None:
 
 async def _until_stopped(settings: config.Settings) -> None:
     task = aio.spawn(assembly.run(settings, SystemClock()), name="control plane")
-    signals.on_end(task.cancel)
+    # Once: ending takes seconds at most, and a second signal would cut off what is being answered or written.
+    signals.on_end(lambda: task.cancelling() or task.cancel())
     try:
         await task
     except asyncio.CancelledError:
