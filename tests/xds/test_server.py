@@ -70,11 +70,19 @@ async def test_a_change_elsewhere_reaches_nobody_else(cp: Running) -> None:
     other = await cp.proxy(dataplane("other-01", "other"))
     web = await cp.proxy(WEB)
     await cp.settled(3)
+    await cp.parts.views.until(
+        lambda: all(map(publication.is_published, cp.parts.views.view("default").dataplanes.values()))
+    )
+    await cp.settled(3)
     before = len(other.received), len(web.received)
+    concerned: set[str] = set()
+    cp.parts.proxies.on_progress(lambda proxy: concerned.add(proxy.key.name))
     await cp.proxy(dataplane("backend-02", "backend", port=81))
     await web.until(lambda: len(web.received) > before[1])
     assert [type_url for type_url, _ in web.received[before[1] :]] == [TypeUrl.ENDPOINTS]
     assert len(other.received) == before[0]
+    assert concerned >= {"backend-02", "web-01"}
+    assert "other-01" not in concerned, "nothing was even looked at for it"
 
 
 async def test_turning_mtls_off_and_on(cp: Running) -> None:
