@@ -2,7 +2,9 @@
 
 import contextlib
 import json
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ DOCUMENTS = st.dictionaries(WORDS, VALUES, max_size=6)
 CERTIFICATE = (Path(__file__).parents[1] / "pki" / "reference-chain.pem").read_bytes()
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(st.text(max_size=300))
 def test_any_text_is_yaml_or_is_refused(text: str) -> None:
     with contextlib.suppress(InvalidResource):
@@ -40,7 +42,7 @@ def test_any_text_is_yaml_or_is_refused(text: str) -> None:
             codec.parse(document)
 
 
-@settings(max_examples=1000)
+@settings(max_examples=1000, deadline=None)
 @given(st.sampled_from([kind.name for kind in kinds.ALL]), DOCUMENTS)
 def test_any_document_is_a_resource_or_is_refused(kind: str, document: dict[str, Any]) -> None:
     for found in (document, {**document, "type": kind, "name": "x", "mesh": "default"}):
@@ -50,7 +52,7 @@ def test_any_document_is_a_resource_or_is_refused(kind: str, document: dict[str,
             assert error.violations
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(st.binary(max_size=200), st.integers(0, len(CERTIFICATE)), st.integers(0, 50))
 def test_damaged_certificates_and_keys_are_refused(noise: bytes, at: int, length: int) -> None:
     for text in (noise, CERTIFICATE[:at] + noise + CERTIFICATE[at + length :]):
@@ -61,12 +63,51 @@ def test_damaged_certificates_and_keys_are_refused(noise: bytes, at: int, length
                 assert "certificate" in str(error) or "key" in str(error)
 
 
-@settings(max_examples=500)
-@given(st.text(max_size=20))
-def test_any_text_is_a_duration_or_is_refused(text: str) -> None:
-    for parse in (durations.parse_duration, durations.parse_go_duration, durations.parse_timeout):
-        with contextlib.suppress(ValueError):
-            assert parse(text).total_seconds() > 0
+UNITS: dict[str, int | Fraction] = {
+    "y": 31_536_000,
+    "w": 604_800,
+    "d": 86_400,
+    "h": 3600,
+    "m": 60,
+    "s": 1,
+    "ms": Fraction(1, 1000),
+}
+ALMOST = st.text("0123456789.ywdhms -+eµ", max_size=8)
+"""Texts that are durations now and then."""
+NUMBER = st.integers(0, 10**12).map(str) | st.decimals(0, 10**6, places=9).map(str)
+WRITTEN = st.lists(st.tuples(NUMBER, st.sampled_from([*UNITS, "D", ""])).map("".join), max_size=3).map("".join)
+
+
+def length(text: str, most_parts: int, whole: bool, units: str) -> Fraction | None:
+    """How many seconds a text stands for, by the rules; None if it is no duration."""
+    total, parts = Fraction(0), 0
+    while text:
+        number = re.match("[0-9]+" if whole else "[0-9]+([.][0-9]+)?", text)
+        unit = re.match("ms|[a-z]", text[number.end() :]) if number else None
+        if number is None or unit is None or unit[0] not in units.split():
+            return None
+        total += Fraction(number[0]) * UNITS[unit[0]]
+        text, parts = text[number.end() + unit.end() :], parts + 1
+    return total if 1 <= parts <= most_parts else None
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.text(max_size=20) | ALMOST | WRITTEN)
+def test_any_text_is_the_duration_that_it_says_or_is_refused(text: str) -> None:
+    for parse, expected in (
+        (durations.parse_duration, length(text, 1, True, "y w d h m s ms")),
+        (durations.parse_go_duration, length(text, 99, False, "h m s ms")),
+        (durations.parse_timeout, length(text, 1, False, "s")),
+    ):
+        try:
+            found = parse(text)
+        except ValueError:
+            shortest, longest = Fraction(1, 10**6), durations.LONGEST.total_seconds()
+            assert expected is None or not shortest <= expected <= longest or re.search("[0-9]{10}", text)
+        else:
+            assert found > timedelta(0)
+            assert expected is not None
+            assert abs(Fraction(found / timedelta(microseconds=1)) / 10**6 - expected) < Fraction(1, 10**5)
 
 
 @given(st.text(max_size=100))

@@ -106,6 +106,16 @@ def test_a_proxy_that_is_online() -> None:
     ]  # fmt: skip
 
 
+def test_what_a_proxy_rejects_is_noted_until_it_disconnects() -> None:
+    stream = {
+        "connectTime": before(minutes=5),
+        "status": {"lastUpdateTime": before(minutes=1), "lds": {"lastRejection": "a:80: port\n taken"}, "cds": {}},
+    }
+    for end, note in ({}, "rejected lds: a:80: port taken"), ({"disconnectTime": before(seconds=1)}, "-"):
+        row = tables.overviews([overview([API], subscriptions=[stream | end])], NOW).splitlines()[1]
+        assert row.rstrip().endswith(note)
+
+
 def test_a_proxy_that_never_connected() -> None:
     row = tables.overviews([overview([API])], NOW).splitlines()[1]
     assert row.split() == [

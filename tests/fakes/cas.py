@@ -30,13 +30,19 @@ def openssl(directory: Path, *arguments: str) -> None:
 
 
 def root(
-    directory: Path, name: str, extensions: str = SAMPLE, algorithm: tuple[str, ...] = ("rsa:2048",), days: str = "30"
+    directory: Path,
+    name: str,
+    extensions: str = SAMPLE,
+    algorithm: tuple[str, ...] = ("rsa:2048",),
+    days: str = "30",
+    serial: str = "1",
 ) -> Ca:
     """A self-signed CA; with the defaults it is the reference's own example."""
     (directory / f"{name}.cnf").write_text(extensions)
     openssl(
         directory, "req", "-config", f"{name}.cnf", "-new", "-newkey", *algorithm, "-nodes", "-subj", f"/CN={name}",
-        "-x509", "-extensions", "ext", "-days", days, "-keyout", f"{name}.key", "-out", f"{name}.crt",
+        "-x509", "-extensions", "ext", "-days", days, "-set_serial", serial,
+        "-keyout", f"{name}.key", "-out", f"{name}.crt",
     )  # fmt: skip
     return Ca((directory / f"{name}.crt").read_text(), (directory / f"{name}.key").read_text())
 

@@ -50,6 +50,8 @@ class FakeProxy:
         self.held: dict[TypeUrl, dict[str, Any]] = {type_url: {} for type_url in TypeUrl}
         self.received: list[tuple[TypeUrl, int]] = []
         self.reject: Callable[[TypeUrl], str] = lambda type_url: ""
+        self.faults: dict[tuple[TypeUrl, str], str] = {}
+        """Why a resource is bad: its response is rejected, and the others in it are applied, as by Envoy."""
         self.silent = False
         self._subscribed: dict[TypeUrl, set[str]] = {type_url: set() for type_url in TypeUrl}
         self._changed: aio.Latest[None] = aio.Latest(None)
@@ -140,12 +142,14 @@ class FakeProxy:
         type_url = TypeUrl(response.type_url)
         self.received.append((type_url, response.ByteSize()))
         answer = discovery_pb2.DeltaDiscoveryRequest(type_url=type_url, response_nonce=response.nonce)
-        reason = self.reject(type_url)
+        whole = self.reject(type_url)
+        reason = whole or "".join(self.faults.get((type_url, resource.name), "") for resource in response.resources)
         if reason:
             answer.error_detail.CopyFrom(status_pb2.Status(code=13, message=reason))
-        else:
+        if not whole:
             for resource in response.resources:
-                self.held[type_url][resource.name] = resource.resource
+                if (type_url, resource.name) not in self.faults:
+                    self.held[type_url][resource.name] = resource.resource
             for name in response.removed_resources:
                 self.held[type_url].pop(name, None)
         answers = [answer, *self._subscriptions(response)]

@@ -89,7 +89,9 @@ async def test_the_profile_of_a_root(pair: CaPair) -> None:
     assert usage.critical
     assert (usage.value.key_cert_sign, usage.value.crl_sign, usage.value.digital_signature) == (True, True, False)
     assert names.get_values_for_type(x509.UniformResourceIdentifier) == ["spiffe://default"]
-    assert root.serial_number > 0
+    another = await builtin.create_root("default", Conf(), SystemClock())
+    assert root.serial_number != another.certificate.serial_number
+    assert min(root.serial_number.bit_length(), another.certificate.serial_number.bit_length()) > 64
 
 
 async def test_the_configured_size_of_rsa_is_used() -> None:

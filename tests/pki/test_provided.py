@@ -263,6 +263,12 @@ ODD_EXTENSIONS = {
 """That a certificate cannot be read with."""
 
 
+async def test_a_ca_may_call_its_key_what_it_likes(manager: ResourceManager, tmp_path: Path) -> None:
+    """Not all makers hash it with SHA-1 (RFC 7093): leaves name their issuer's key as the issuer does."""
+    named = with_extensions(CA, SIGN, "subjectKeyIdentifier=01:02:03")
+    assert await provide(manager, cas.root(tmp_path, "root", named)) == ()
+
+
 @pytest.mark.parametrize("extension", ODD_EXTENSIONS.values(), ids=list(ODD_EXTENSIONS))
 async def test_extensions_that_cannot_be_read(manager: ResourceManager, tmp_path: Path, extension: str) -> None:
     odd = cas.root(tmp_path, "root", with_extensions(CA, SIGN, extension))

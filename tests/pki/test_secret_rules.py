@@ -85,15 +85,68 @@ async def test_a_lost_pair_is_put_back_one_after_the_other(manager: ResourceMana
     assert (await manager.put(secret("cert", ca.cert))).warnings == ()
 
 
-async def test_a_pair_that_would_not_verify_is_refused_when_it_becomes_one(
+NARROW = "nameConstraints=permitted;URI:.example.com"
+NEVER_VERIFY = {
+    "permitted subtree violation": NARROW,
+    "unhandled critical extension": "1.2.3.4=critical,DER:05:00",
+    "unsuitable certificate purpose": "extendedKeyUsage=codeSigning",
+}
+
+
+@pytest.mark.parametrize("reason", NEVER_VERIFY)
+@pytest.mark.parametrize("above", [False, True], ids=["a root", "an intermediate"])
+async def test_what_would_never_verify_is_refused_before_its_key_comes(
+    manager: ResourceManager,  # noqa: F811
+    tmp_path: Path,
+    reason: str,
+    above: bool,
+) -> None:
+    await provide(manager, cas.root(tmp_path, "one"))
+    extensions = with_extensions(CA, SIGN, "subjectKeyIdentifier=hash", NEVER_VERIFY[reason])
+    if above:
+        root = cas.root(tmp_path, "root", ANY_LENGTH)
+        bad = Ca(cas.intermediate(tmp_path, "two", "root", extensions).cert + root.cert, "")
+    else:
+        bad = cas.root(tmp_path, "two", extensions)
+    with pytest.raises(InvalidResource, match=rf"would break mTLS backend .*do not verify: {reason}"):
+        await manager.put(secret("cert", bad.cert))
+
+
+@pytest.mark.parametrize(
+    "extensions",
+    [
+        ("nameConstraints=permitted;URI:default",),
+        ("subjectKeyIdentifier=none",),
+        ("subjectKeyIdentifier=hash", "authorityKeyIdentifier=keyid:always,issuer:always"),
+        ("subjectKeyIdentifier=01:02:03",),
+    ],
+)
+async def test_what_would_verify_is_let_in_before_its_key_comes(
+    manager: ResourceManager,  # noqa: F811
+    tmp_path: Path,
+    extensions: tuple[str, ...],
+) -> None:
+    await provide(manager, cas.root(tmp_path, "one"))
+    root = cas.root(tmp_path, "root", with_extensions(CA, SIGN, *extensions))
+    lower = cas.intermediate(tmp_path, "lower", "root", with_extensions(CA, SIGN, *extensions))
+    for new in root, Ca(lower.cert + root.cert, lower.key):
+        await manager.put(secret("cert", new.cert))
+        assert (await manager.put(secret("key", new.key))).warnings == ()
+
+
+@pytest.mark.filterwarnings("ignore:Parsed a serial number which wasn't positive")
+async def test_a_root_of_the_original_is_judged_before_its_key_comes(
     manager: ResourceManager,  # noqa: F811
     tmp_path: Path,
 ) -> None:
+    """They have the serial number 0."""
     await provide(manager, cas.root(tmp_path, "one"))
-    narrow = cas.root(tmp_path, "two", with_extensions(CA, SIGN, "nameConstraints=permitted;URI:.example.com"))
-    await manager.put(secret("cert", narrow.cert))  # whose key is not known yet
+    narrow = cas.root(tmp_path, "narrow", with_extensions(CA, SIGN, NARROW), serial="0")
     with pytest.raises(InvalidResource, match="do not verify: permitted subtree violation"):
-        await manager.put(secret("key", narrow.key))
+        await manager.put(secret("cert", narrow.cert))
+    fit = cas.root(tmp_path, "fit", ANY_LENGTH, serial="0")
+    await manager.put(secret("cert", fit.cert))
+    assert (await manager.put(secret("key", fit.key))).warnings == ()
 
 
 async def test_a_new_ca_answers_the_warnings_that_the_mesh_would(

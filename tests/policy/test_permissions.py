@@ -63,6 +63,9 @@ def test_principals_are_sorted_and_any_caller_swallows_the_rest() -> None:
         Principal(((SERVICE, "a"),)),
         Principal(((SERVICE, "b"), ("version", "v2"))),
     )
+    names = ("lots", "of", "callers", "more", "than", "come", "in", "order", "by", "chance")
+    callers = permission("p", WEB_V1, *({SERVICE: name} for name in names))
+    assert permissions.principals(callers) == tuple(Principal(((SERVICE, name),)) for name in sorted(names))
     anyone = permission("p", WEB_V1, {SERVICE: "a"}, {SERVICE: "*"})
     assert permissions.principals(anyone) == (Principal(),)
 

@@ -233,16 +233,34 @@ async def test_metrics_count_certificates_and_show_when_an_authority_ends(cp: Ru
     assert found[f"ca_expiration_timestamp_seconds{labels}"] == end.timestamp()
 
 
-async def test_what_was_rejected_is_told_with_its_type_and_what_follows_is_sent(cp: Running) -> None:
+async def test_what_was_rejected_is_told_by_type_until_it_runs_and_what_follows_is_sent(cp: Running) -> None:
     await cp.apply(MTLS)
     with capture_logs() as logs:
         web = await cp.proxy(WEB)
-        web.reject = lambda type_url: "no such filter" if type_url is TypeUrl.LISTENER else ""
-        insight = await cp.insight(WEB, lambda i: i.subscriptions[-1].status.lds.responses_rejected)
-    assert insight.subscriptions[-1].status.last_rejection == "lds: no such filter"
-    said: list[Any] = [line for line in logs if line["event"] == "proxy rejected its configuration"]
-    assert [(line["dataplane"], line["type"], line["reason"]) for line in said] == [("web-01", "lds", "no such filter")]
-    assert insight.subscriptions[-1].status.total.responses_rejected == 1
-    web.reject = lambda type_url: ""
+        web.faults = {
+            (TypeUrl.LISTENER, "inbound:10.0.0.1:80"): "port taken",
+            (TypeUrl.SECRET, "mesh_ca:secret:default"): "no such root",
+        }
+        insight = await cp.insight(WEB, lambda i: current(i).sds.last_rejection and current(i).lds.last_rejection)
+        (proxy,) = cp.parts.proxies
+        await web.until(lambda: proxy.session.answered)
+    insight = await cp.insight(WEB, lambda i: current(i).total.responses_rejected == len(rejections(logs)))
+    told = {t.bucket: r for t in TypeUrl if (r := getattr(current(insight), t.bucket).last_rejection)}
+    assert told == {"lds": "port taken", "sds": "no such root"}
+    assert {(line["dataplane"], line["type"], line["reason"]) for line in rejections(logs)} == {
+        ("web-01", bucket, reason) for bucket, reason in told.items()
+    }
     await cp.apply_resource(dataplane("web-01", "web", port=81, calls=("backend",)))
     await web.until(lambda: "inbound:10.0.0.1:81" in web.names(TypeUrl.LISTENER))
+    insight = await cp.insight(WEB, lambda i: not current(i).lds.last_rejection)
+    assert current(insight).lds.responses_rejected
+    assert current(insight).sds.last_rejection == "no such root", "that one is as true as before"
+
+
+def rejections(logs: Any) -> list[Any]:
+    return [line for line in logs if line["event"] == "proxy rejected its configuration"]
+
+
+def current(insight: Any) -> Any:
+    """What is known of the newest stream of a proxy."""
+    return insight.subscriptions[-1].status

@@ -154,10 +154,15 @@ async def test_a_failure_after_a_success_keeps_no_later_rotation_from_happening(
 
 async def test_after_a_failed_rotation_the_next_ones_come_in_time(world: World) -> None:
     keeper = await world.keeper()
+    first = keeper.identity
     await world.advance(0.74 * LIFE)
     world.authority.down = True
     await world.advance(0.07 * LIFE)
+    assert keeper.last_error
+    assert keeper.identity == first
     world.authority.down = False
+    await world.advance(timedelta(minutes=5))  # the longest pause between two attempts
+    assert keeper.identity != first
     serials = set()
     for _ in range(4):
         await world.advance(0.81 * LIFE)

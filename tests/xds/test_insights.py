@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kuma.pki.issuer import Identity
 from kuma.resources.dataplane_insight import DataplaneInsightSpec, Version
+from kuma.xds.entry import TypeUrl
 from kuma.xds.insights import Record
 from tests.fakes.control_plane import MTLS, dataplane, running
 
@@ -72,3 +73,20 @@ async def test_the_count_goes_on_while_mutual_tls_goes_off_and_on(tmp_path: Path
         await cp.insight(WEB, lambda i: i.mtls is None)
         await cp.apply(MTLS)
         await cp.insight(WEB, lambda i: i.mtls and i.mtls.certificate_regenerations == 2)
+
+
+def test_a_rejection_stored_without_a_field_of_its_type_is_read() -> None:
+    stored = {
+        "subscriptions": [{"id": "1", "status": {"lds": {"responsesRejected": "2"}, "lastRejection": "lds: a: b"}}]
+    }
+    lds = DataplaneInsightSpec.model_validate(stored).subscriptions[0].status.lds
+    assert (lds.responses_rejected, lds.last_rejection) == (2, "a: b")
+
+
+def test_a_rejection_is_told_of_the_stream_that_it_came_on() -> None:
+    """Counters of streams that are kept no more are added to those of others; reasons are not."""
+    old = record()
+    old.counters[TypeUrl.LISTENER].rejected, old.counters[TypeUrl.LISTENER].rejection = 1, "port taken"
+    new = record(record(record(old.spec()).spec()).spec()).spec()
+    assert [s.status.lds.last_rejection for s in new.subscriptions] == ["", ""]
+    assert sum(s.status.lds.responses_rejected for s in new.subscriptions) == 1

@@ -70,11 +70,19 @@ async def test_a_change_elsewhere_reaches_nobody_else(cp: Running) -> None:
     other = await cp.proxy(dataplane("other-01", "other"))
     web = await cp.proxy(WEB)
     await cp.settled(3)
+    await cp.parts.views.until(
+        lambda: all(map(publication.is_published, cp.parts.views.view("default").dataplanes.values()))
+    )
+    await cp.settled(3)
     before = len(other.received), len(web.received)
+    concerned: set[str] = set()
+    cp.parts.proxies.on_progress(lambda proxy: concerned.add(proxy.key.name))
     await cp.proxy(dataplane("backend-02", "backend", port=81))
     await web.until(lambda: len(web.received) > before[1])
     assert [type_url for type_url, _ in web.received[before[1] :]] == [TypeUrl.ENDPOINTS]
     assert len(other.received) == before[0]
+    assert concerned >= {"backend-02", "web-01"}
+    assert "other-01" not in concerned, "nothing was even looked at for it"
 
 
 async def test_turning_mtls_off_and_on(cp: Running) -> None:
@@ -219,9 +227,10 @@ async def test_a_rejection_is_seen_and_not_repeated(cp: Running) -> None:
     web = await cp.proxy(WEB)
     web.reject = lambda type_url: "no such filter" if type_url is TypeUrl.LISTENER else ""
     await web.until(lambda: any(t is TypeUrl.LISTENER for t, _ in web.received))
-    insight = await cp.insight(WEB, lambda i: i.subscriptions[-1].status.lds.responses_rejected)
-    assert insight.subscriptions[-1].status.last_rejection == "lds: no such filter"
-    assert sum(t is TypeUrl.LISTENER for t, _ in web.received) == 1
+    attempts = 5  # its three listeners at once, then by parts until each has been rejected alone
+    insight = await cp.insight(WEB, lambda i: i.subscriptions[-1].status.lds.responses_rejected == attempts)
+    assert insight.subscriptions[-1].status.lds.last_rejection == "no such filter"
+    assert sum(t is TypeUrl.LISTENER for t, _ in web.received) == attempts
 
 
 async def test_the_insight_tells_the_life_of_a_proxy(cp: Running) -> None:

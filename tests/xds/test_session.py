@@ -97,6 +97,76 @@ def test_a_rejected_version_is_not_resent_until_the_content_changes() -> None:
     assert sent(session) == [(LDS, ["web"], [])]
 
 
+def test_of_a_rejected_response_only_the_bad_resource_is_rejected() -> None:
+    """Envoy runs the other ones: they count as run, whatever else came with them."""
+    old, new = entries(a="1", b="1", c="1", d="1", e="1"), entries(a="2", b="2", bad="1", c="1", d="2", e="2")
+    session = connected({LDS: old})
+    session.publish({LDS: new})
+    rounds = []
+    while responses := list(session.responses()):
+        for response in responses:
+            names = [e.name for e in response.entries]
+            rounds.append(names)
+            assert not session.answered
+            ack(session, response, error="port taken" if "bad" in names else None)
+    assert rounds == [["a", "b", "bad", "d", "e"], ["a", "b"], ["bad", "d", "e"], ["bad"], ["d", "e"]]
+    assert session.acked(LDS) == {name: entry.version for name, entry in new.items() if name != "bad"}
+    assert session.answered
+    assert session.rejects(LDS)
+    session.publish({LDS: {**new, **entries(bad="good")}})
+    assert sent(session) == [(LDS, ["bad"], [])]
+
+
+def test_a_part_in_doubt_that_is_wanted_no_more_is_not_sent() -> None:
+    session = connected({LDS: entries(a="1", b="1")})
+    session.publish({LDS: entries(a="2", b="2")})
+    [response] = session.responses()
+    ack(session, response, error="port taken")
+    session.publish({LDS: entries(b="3")})
+    [response] = session.responses()
+    assert ([e.name for e in response.entries], response.removed) == (["b"], ("a",))
+    ack(session, response)
+    assert sent(session) == []
+    assert session.converged
+    assert not session.rejects(LDS)
+
+
+def test_a_rejection_is_over_when_what_was_rejected_is_wanted_no_more() -> None:
+    session = connected({LDS: entries(a="1", b="1")})
+    session.publish({LDS: entries(a="bad", b="1")})
+    [response] = session.responses()
+    ack(session, response, error="port taken")
+    session.publish({LDS: entries(a="bad", b="2")})
+    [response] = session.responses()
+    ack(session, response)
+    assert session.rejects(LDS), "the other listener is still not what it should be"
+    session.publish({LDS: entries(b="2")})
+    [response] = session.responses()
+    ack(session, response)
+    assert not session.rejects(LDS)
+
+
+def test_what_only_a_rejected_resource_refers_to_is_not_waited_for() -> None:
+    """Envoy does not ask for the routes of a listener, or the endpoints of a cluster, that it has rejected."""
+    session = Session()
+    routes = {TypeUrl.ROUTES: entries(bad="1", good="1")}
+    session.publish(
+        {CDS: entries(db="1"), EDS: entries(db="1"), SDS: entries(cert="1"), LDS: entries(bad="1", good="1"), **routes}
+    )
+    session.receive(Request(CDS))
+    session.receive(Request(LDS))
+    while responses := list(session.responses()):
+        for response in responses:
+            ack(session, response, error="bad" if {e.name for e in response.entries} & {"db", "bad"} else None)
+    assert not session.answered, "the routes of the good listener will be asked for"
+    session.receive(Request(TypeUrl.ROUTES, subscribe=("good",)))
+    [response] = session.responses()
+    assert not session.answered
+    ack(session, response)
+    assert session.answered
+    assert not session.converged
+
+
 def test_a_secret_is_never_removed() -> None:
     session = connected({SDS: entries(identity="1")})
     session.publish({SDS: {}})

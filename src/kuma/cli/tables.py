@@ -126,7 +126,7 @@ def _overview(item: Mapping[str, Any], now: datetime) -> Row:
         versions.get("kumaDp", {}).get("version", ""),
         versions.get("envoy", {}).get("version", ""),
         dependencies or "-",
-        ";".join(notes),
+        ";".join((*notes, *_rejections(last))),
     )
 
 
@@ -150,6 +150,14 @@ def _not_ready(inbounds: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         if unhealthy or inbound.get("state") == "NotReady":
             service = inbound.get("tags", {}).get("kuma.io/service", "")
             yield f"inbound[port={inbound.get('port')},svc={service}] is not ready"
+
+
+def _rejections(subscription: Mapping[str, Any]) -> Iterator[str]:
+    """What the proxy does not run of what it should, by Envoy's reason; beyond what the original notes."""
+    for bucket, found in subscription.get("status", {}).items():
+        reason = found.get("lastRejection") if isinstance(found, Mapping) else ""
+        if reason and not subscription.get("disconnectTime"):
+            yield f"rejected {bucket}: {' '.join(reason.split())}"
 
 
 CERTIFICATES = ("MESH", "NAME", "SPIFFE IDS", "SERIAL", "BACKEND", "ISSUED", "EXPIRATION", "REASON")

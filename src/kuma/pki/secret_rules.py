@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from kuma.base.clock import Clock
 from kuma.base.errors import InvalidResource, NotFound, Violation
-from kuma.pki import backends, chain_rules, kept, pem
+from kuma.pki import backends, chain_rules, kept, pem, trial
 from kuma.pki.announcement import announced
 from kuma.pki.authority import AuthorityUnusable
 from kuma.pki.examination import examine, path_of
@@ -53,7 +53,7 @@ class SecretRules:
                 warnings += await self._examined(use, new)
                 whole = True
             except InvalidResource as error:
-                own = self._own_faults(use, new)
+                own = await self._own_faults(use, new)
                 if not own and _is_half(use, new):
                     warnings.append(_HALF.format(name=new.name, backend=use.backend.name))
                 else:
@@ -86,16 +86,22 @@ class SecretRules:
         path, secrets = path_of(use.backend, use.index), {**use.secrets, new.name: new}
         return await examine(use.mesh.name, use.backend, path, secrets, self._clock.now())
 
-    def _own_faults(self, use: _Use, new: Resource[SecretSpec]) -> tuple[Violation, ...]:
+    async def _own_faults(self, use: _Use, new: Resource[SecretSpec]) -> tuple[Violation, ...]:
         """What is wrong with the new Secret itself, whatever the other one of the pair is."""
         cert, key = backends.halves(use.mesh.name, use.backend)
+        now = self._clock.now()
         try:
             if new.name == key:
                 pem.read_key(new.spec.data)
-            chain = pem.read_chain(new.spec.data) if new.name == cert else ()
+            if new.name != cert:
+                return ()
+            chain = pem.read_chain(new.spec.data)
+            wrong = tuple(chain_rules.violations("data", chain, now))
+            if not wrong:
+                await trial.check_without_key(use.mesh.name, chain, now)
         except AuthorityUnusable as error:
             return (Violation("data", str(error)),)
-        return tuple(chain_rules.violations("data", chain, self._clock.now()))
+        return wrong
 
 
 def _is_half(use: _Use, new: Resource[SecretSpec]) -> bool:

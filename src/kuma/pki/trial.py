@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from kuma.pki import standin
 from kuma.pki.authority import Authority, AuthorityUnusable, SignRequest
 from kuma.pki.pem import readable
 from kuma.pki.x509 import certificate_pem, key_pem
@@ -45,6 +48,19 @@ async def check(mesh: str, authority: Authority, now: datetime) -> None:
         ) from None
     except ssl.SSLError as error:
         raise AuthorityUnusable(f"TLS cannot be spoken with its certificates: {error.reason}") from None
+
+
+async def check_without_key(mesh: str, chain: Sequence[x509.Certificate], now: datetime) -> None:
+    """Whether certificates of an authority with `chain` would verify, as far as that can be told before its key comes.
+
+    Raises:
+        AuthorityUnusable: not, whatever the key is; says why.
+    """
+    try:
+        like_it = standin.authority(chain)
+    except AuthorityUnusable:
+        return  # nothing to try it out with: it is told once the key is there
+    await check(mesh, like_it, now)
 
 
 def _shake_hands(chain_and_key: bytes, roots: str) -> None:

@@ -50,7 +50,7 @@ class LeafBuilder:
 
     def __init__(self, issuer: CaPair) -> None:
         self._issuer = issuer
-        self._authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
+        self._authority = _authority_identifier(issuer.certificate)
 
     def build(self, key: PublicKey, uris: Sequence[str], not_before: datetime, not_after: datetime) -> x509.Certificate:
         """A leaf for `key` that says `uris` and has no subject, so that its names are critical (RFC 5280 §4.2.1.6)."""
@@ -68,6 +68,17 @@ class LeafBuilder:
             .add_extension(names, critical=True)
             .sign(self._issuer.key, _digest(self._issuer.key))
         )
+
+
+def _authority_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    """What the issuer calls its key, however it has come to that: verifiers compare the two (RFC 5280 §4.2.1.1)."""
+    try:
+        named = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        key = issuer.public_key()
+        assert isinstance(key, PublicKey | ed25519.Ed25519PublicKey)  # there is an authority for no other one
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(key)
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(named)
 
 
 def _digest(key: PrivateKey) -> hashes.SHA256 | None:

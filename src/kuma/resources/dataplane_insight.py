@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, PlainSerializer
+from pydantic import Field, PlainSerializer, model_validator
 
 from kuma.resources.resource import Model
 
@@ -14,11 +14,17 @@ Count = Annotated[int, PlainSerializer(str, when_used="json")]
 
 
 class Responses(Model):
-    """Discovery responses of one type."""
+    """Discovery responses, and how proxies answered."""
 
     responses_sent: Count = 0
     responses_acknowledged: Count = 0
     responses_rejected: Count = 0
+
+
+class TypeResponses(Responses):
+    """Discovery responses of one type; `last_rejection` is Envoy's reason while something of it stands rejected."""
+
+    last_rejection: str = ""
 
 
 class Status(Model):
@@ -26,12 +32,21 @@ class Status(Model):
 
     last_update_time: datetime | None = None
     total: Responses = Responses()
-    cds: Responses = Responses()
-    eds: Responses = Responses()
-    lds: Responses = Responses()
-    rds: Responses = Responses()
-    sds: Responses = Responses()
-    last_rejection: str = ""
+    cds: TypeResponses = TypeResponses()
+    eds: TypeResponses = TypeResponses()
+    lds: TypeResponses = TypeResponses()
+    rds: TypeResponses = TypeResponses()
+    sds: TypeResponses = TypeResponses()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rejection_of_one_type(cls, found: Any) -> Any:
+        """Insights stored earlier may have one rejection for all types, which begins with the type's name."""
+        if not isinstance(found, dict) or "lastRejection" not in found:
+            return found
+        bucket, _, reason = str(found["lastRejection"]).partition(": ")
+        rest = {name: value for name, value in found.items() if name != "lastRejection"}
+        return {**rest, bucket: {**rest.get(bucket, {}), "lastRejection": reason}} if reason else rest
 
 
 class KumaDpVersion(Model):

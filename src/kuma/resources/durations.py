@@ -54,7 +54,7 @@ def parse_go_duration(text: str) -> timedelta:
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(f'has to be numbers with units h, m, s or ms, such as "24h" or "1h30m"; got "{text[:100]}"')
     seconds = sum(float(number) * _UNITS[unit].total_seconds() for number, unit in parts)
-    if not 0 < seconds <= LONGEST.total_seconds():
+    if seconds > LONGEST.total_seconds() or not timedelta(seconds=seconds):
         raise ValueError("has to be longer than 0 and at most 100 years")
     return timedelta(seconds=seconds)
 
@@ -63,8 +63,8 @@ def parse_timeout(text: str) -> timedelta:
     """The protobuf JSON form of a duration: seconds with an `s`, as in `5s` or `1.5s`.
 
     Raises:
-        ValueError: another form, or zero.
+        ValueError: another form, or zero, as is what has no whole microsecond.
     """
-    if _SECONDS.fullmatch(text) is None or not float(text[:-1]):
+    if _SECONDS.fullmatch(text) is None or not timedelta(seconds=float(text[:-1])):
         raise ValueError(f'has to be a number of seconds above 0 that ends in "s", such as "5s"; got "{text}"')
     return timedelta(seconds=float(text[:-1]))

@@ -36,6 +36,7 @@ class Departures:
         self._grace_at_start = grace_at_start
         self._is_connected = is_connected
         self._waiting: dict[Key, asyncio.Task[None]] = {}
+        self._has_ended = False
 
     async def run(self) -> None:
         """Remove until cancelled. What is still waiting then is taken up again at the next start."""
@@ -45,6 +46,7 @@ class Departures:
                     self._wait(dataplane.key, self._grace_at_start)
             await asyncio.Event().wait()
         finally:
+            self._has_ended = True  # streams that end later, with the control plane, leave nothing behind
             await aio.stop(self._waiting.values())
 
     def left(self, key: Key) -> None:
@@ -58,7 +60,7 @@ class Departures:
             await aio.stop([task])
 
     def _wait(self, key: Key, grace: float) -> None:
-        if key not in self._waiting:
+        if key not in self._waiting and not self._has_ended:
             self._waiting[key] = aio.spawn(self._remove_after(key, grace), name=f"departure of {key.name}")
 
     async def _remove_after(self, key: Key, grace: float) -> None:

@@ -14,7 +14,15 @@ from kuma.base.clock import Clock
 from kuma.base.errors import AlreadyExists, Conflict, KumaError, NotFound, Unavailable
 from kuma.pki.issuer import Identity
 from kuma.resources import kinds
-from kuma.resources.dataplane_insight import DataplaneInsightSpec, MtlsInsight, Responses, Status, Subscription, Version
+from kuma.resources.dataplane_insight import (
+    DataplaneInsightSpec,
+    MtlsInsight,
+    Responses,
+    Status,
+    Subscription,
+    TypeResponses,
+    Version,
+)
 from kuma.resources.resource import Key, Resource
 from kuma.store.protocol import Create, Store, Update
 from kuma.xds.entry import TypeUrl
@@ -28,13 +36,19 @@ _BATCH = 200
 
 
 class Counters:
-    """Discovery responses of one type, as they happen."""
+    """Discovery responses of one type, as they happen. `rejection` is the reason of the last one that still stands."""
 
     def __init__(self) -> None:
         self.sent = self.acked = self.rejected = 0
+        self.rejection = ""
 
-    def frozen(self) -> Responses:
-        return Responses(responses_sent=self.sent, responses_acknowledged=self.acked, responses_rejected=self.rejected)
+    def frozen(self) -> TypeResponses:
+        return TypeResponses(
+            responses_sent=self.sent,
+            responses_acknowledged=self.acked,
+            responses_rejected=self.rejected,
+            last_rejection=self.rejection,
+        )
 
 
 class Record:
@@ -46,7 +60,6 @@ class Record:
         self.stored: Resource[DataplaneInsightSpec] | None = None
         self.counters: Mapping[TypeUrl, Counters] = {type_url: Counters() for type_url in TypeUrl}
         self.last_update = now
-        self.last_rejection = ""
         self._instance = instance
         self._id = str(uuid.uuid4())
         self._connected = now
@@ -88,9 +101,7 @@ class Record:
             control_plane_instance_id=self._instance,
             connect_time=self._connected,
             disconnect_time=self._disconnected,
-            status=Status(
-                last_update_time=self.last_update, total=total, last_rejection=self.last_rejection, **by_type
-            ),
+            status=Status(last_update_time=self.last_update, total=total, **by_type),
             version=self._version,
         )
         return DataplaneInsightSpec(
@@ -226,8 +237,8 @@ def _sum(old: Status, new: Status) -> Status:
     return new.model_copy(update={name: _added(getattr(old, name), getattr(new, name)) for name in buckets})
 
 
-def _added(one: Responses, other: Responses) -> Responses:
-    return Responses(**{name: getattr(one, name) + getattr(other, name) for name in Responses.model_fields})
+def _added(old: Responses, new: Responses) -> Responses:
+    return new.model_copy(update={name: getattr(old, name) + getattr(new, name) for name in Responses.model_fields})
 
 
 def _closed(subscription: Subscription, now: datetime) -> Subscription:

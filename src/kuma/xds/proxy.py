@@ -113,11 +113,14 @@ class Proxy:
         if verdict is None:
             return
         self.record.last_update = self._clock.now()
+        counters = self.record.counters[verdict.type_url]
         if verdict.error is None:
-            self.record.counters[verdict.type_url].acked += 1
+            counters.acked += 1
+            if not self.session.rejects(verdict.type_url):
+                counters.rejection = ""
         else:
-            self.record.counters[verdict.type_url].rejected += 1
-            self.record.last_rejection = f"{verdict.type_url.bucket}: {verdict.error}"
+            counters.rejected += 1
+            counters.rejection = verdict.error
             log.error(
                 "proxy rejected its configuration",
                 mesh=self.key.mesh,

@@ -64,6 +64,8 @@ class _TypeState:
     rejected: dict[str, str] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
     pending: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    doubted: list[frozenset[str]] = field(default_factory=list)
+    """Parts of rejected responses that are sent again, each on its own: see `_reject`."""
 
     def wants(self, name: str) -> bool:
         return self.wildcard or name in self.subscribed
@@ -90,13 +92,13 @@ class Session:
         content = state.pending.pop(request.nonce, None)
         if content is None:  # a nonce of another stream, or one answered before: says nothing about us
             return None
-        for name, version in content.items():
-            if state.is_awaited(name) or not state.wants(name):
-                continue  # a later response or request has overtaken this answer: it says nothing of what runs now
-            if request.error is None:
+        # Where a later response or request has overtaken this answer, it says nothing of what runs now.
+        told = {n: version for n, version in content.items() if state.wants(n) and not state.is_awaited(n)}
+        if request.error is None:
+            for name, version in told.items():
                 _acknowledge(state, name, version)
-            elif version is not None:
-                state.rejected[name] = version
+        else:
+            _reject(state, {name: version for name, version in told.items() if version is not None})
         return Verdict(request.type_url, request.error)
 
     def _subscribe(self, state: _TypeState, request: Request) -> None:
@@ -139,11 +141,7 @@ class Session:
         state, wanted = self._types[type_url], self._snapshot.get(type_url, {})
         if not state.opened or (type_url is TypeUrl.LISTENER and not self._listeners_may_follow()):
             return None
-        entries = tuple(
-            entry
-            for name, entry in wanted.items()
-            if state.wants(name) and entry.version not in (state.sent.get(name), state.rejected.get(name))
-        )
+        entries = _due(state, wanted)
         removed = tuple(self._removed(type_url, state, wanted))
         if not entries and not removed:
             return None
@@ -218,13 +216,60 @@ class Session:
         """Whether the proxy has answered to everything that it should run, be it by a rejection."""
         return bool(self._snapshot) and all(
             entry.version in (self._types[type_url].acked.get(name), self._types[type_url].rejected.get(name))
+            or self._is_never_asked_for(type_url, name)
             for type_url, entries in self._snapshot.items()
             for name, entry in entries.items()
+        )
+
+    def _is_never_asked_for(self, type_url: TypeUrl, name: str) -> bool:
+        """Whether the proxy has rejected what refers to this resource, so that it has no use for it."""
+        if self._types[type_url].wants(name):
+            return False
+        clusters, listeners = self._types[TypeUrl.CLUSTER].rejected, self._types[TypeUrl.LISTENER].rejected
+        if type_url is TypeUrl.SECRET:  # any of them may refer to it
+            return bool(clusters or listeners)
+        return name in {TypeUrl.ENDPOINTS: clusters, TypeUrl.ROUTES: listeners}.get(type_url, ())
+
+    def rejects(self, type_url: TypeUrl) -> bool:
+        """Whether the proxy has rejected anything of this type that it should still run."""
+        state, wanted = self._types[type_url], self._snapshot.get(type_url, {})
+        return bool(state.doubted) or any(
+            name in wanted and wanted[name].version == version for name, version in state.rejected.items()
         )
 
     def acked(self, type_url: TypeUrl) -> Mapping[str, str]:
         """The versions that the proxy is known to run."""
         return dict(self._types[type_url].acked)
+
+
+def _due(state: _TypeState, wanted: Mapping[str, Entry]) -> tuple[Entry, ...]:
+    """The resources to send next: all that are new to the proxy, or a part of those in doubt."""
+    doubted = frozenset[str]().union(*state.doubted)
+    new = tuple(
+        entry
+        for name, entry in wanted.items()
+        if state.wants(name)
+        and name not in doubted
+        and entry.version not in (state.sent.get(name), state.rejected.get(name))
+    )
+    while not new and state.doubted:
+        part = state.doubted.pop(0)
+        new = tuple(entry for name, entry in wanted.items() if name in part and state.wants(name))
+    return new
+
+
+def _reject(state: _TypeState, content: Mapping[str, str]) -> None:
+    """Take note that a response with `content` was rejected.
+
+    The protocol rejects a response as a whole and does not say what of it is wrong; Envoy applies all the listeners
+    and clusters but the bad ones. So the halves of it are sent again, and halves of these, until each bad resource has
+    been rejected alone, once: the others are known to run, whatever came with them.
+    """
+    if len(content) <= 1:
+        state.rejected.update(content)
+        return
+    names = tuple(content)
+    state.doubted += [frozenset(names[: len(names) // 2]), frozenset(names[len(names) // 2 :])]
 
 
 def _acknowledge(state: _TypeState, name: str, version: str | None) -> None:
