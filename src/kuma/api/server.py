@@ -26,7 +26,7 @@ _PAUSE = 0.1
 """Seconds after which a connection is accepted again when it cannot be: when there are too many open files, say."""
 
 
-class HttpServer:
+class HttpServer(sockets.OnPort):
     """Serves one application on one port, in the clear or (with `tls`: chain and key) over TLS 1.2 or later.
 
     Over TLS, it may ask its `clients` for certificates.
@@ -43,25 +43,12 @@ class HttpServer:
         clients: ClientCertificates | None = None,
         limits: ConnectionLimits | None = None,
     ) -> None:
+        super().__init__(host, port)
         self._limits = limits or ConnectionLimits()
         self._app = connections.with_short_heads(app, self._limits)
-        self._host = host
-        self._port = port
         self._setting = setting
         self._tls = tls
         self._clients = clients
-        self._bound: aio.Latest[int] = aio.Latest(0)
-
-    @property
-    def bound(self) -> int:
-        """The port that is listened on, or will be; 0 if that is not known yet."""
-        return self._bound.value or self._port
-
-    async def port(self) -> int:
-        """The port that is listened on, once it is."""
-        if not self._bound.value:
-            await self._bound.newer_than(0)
-        return self._bound.value
 
     async def url(self) -> str:
         """Where clients on this machine, or of the address that is listened on, find it, once they do."""

@@ -4,6 +4,28 @@ from __future__ import annotations
 
 import socket
 
+from kuma.base import aio
+
+
+class OnPort:
+    """What listens on one port: the one that it is given, or with 0 one that the system chooses."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
+        self._bound: aio.Latest[int] = aio.Latest(0)
+
+    @property
+    def bound(self) -> int:
+        """The port that is listened on, or will be; 0 if that is not known yet."""
+        return self._bound.value or self._port
+
+    async def port(self) -> int:
+        """The port that is listened on, once it is."""
+        if not self._bound.value:
+            await self._bound.newer_than(0)
+        return self._bound.value
+
 
 def is_own(address: str) -> bool:
     """Whether this machine has this IP address: a socket can have it."""

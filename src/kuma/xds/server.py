@@ -277,30 +277,17 @@ def _request(message: Any) -> Request:
     )
 
 
-class DiscoveryServer:
+class DiscoveryServer(sockets.OnPort):
     """The gRPC server, over TLS only: a token must not travel in the clear."""
 
     def __init__(
         self, discovery: Discovery, host: str, port: int, certificate: Path, key: Path, *, streams: int
     ) -> None:
+        super().__init__(host, port)
         self._streams = streams
         self._discovery = discovery
-        self._host = host
-        self._port = port
         self._certificate = certificate
         self._key = key
-        self._bound: aio.Latest[int] = aio.Latest(0)
-
-    @property
-    def bound(self) -> int:
-        """The port that is listened on, or will be; 0 if that is not known yet."""
-        return self._bound.value or self._port
-
-    async def port(self) -> int:
-        """The port that is listened on, once it is."""
-        if not self._bound.value:
-            await self._bound.newer_than(0)
-        return self._bound.value
 
     async def run(self) -> None:
         """Serve until cancelled.
