@@ -222,13 +222,11 @@ class Session:
         )
 
     def _is_never_asked_for(self, type_url: TypeUrl, name: str) -> bool:
-        """Whether the proxy has rejected what refers to this resource, so that it has no use for it."""
-        if self._types[type_url].wants(name):
-            return False
-        clusters, listeners = self._types[TypeUrl.CLUSTER].rejected, self._types[TypeUrl.LISTENER].rejected
-        if type_url is TypeUrl.SECRET:  # any of them may refer to it
-            return bool(clusters or listeners)
-        return name in {TypeUrl.ENDPOINTS: clusters, TypeUrl.ROUTES: listeners}.get(type_url, ())
+        """Whether the proxy has rejected the cluster or listener that refers to this, so that it has no use for it."""
+        referring = {TypeUrl.ENDPOINTS: TypeUrl.CLUSTER, TypeUrl.ROUTES: TypeUrl.LISTENER}.get(type_url)
+        return (
+            referring is not None and name in self._types[referring].rejected and not self._types[type_url].wants(name)
+        )
 
     def rejects(self, type_url: TypeUrl) -> bool:
         """Whether the proxy has rejected anything of this type that it should still run."""
