@@ -100,9 +100,9 @@ def _parse(text: str) -> Resource[DataplaneSpec]:
         documents = list(codec.documents(text))
         if len(documents) != 1:
             raise Misconfigured(f"one Dataplane is needed; there are {len(documents)} documents")
-        resource = codec.parse(documents[0])
+        kind = documents[0].get("type") or documents[0].get("kind")
+        if kind not in (None, kinds.DATAPLANE.name):
+            raise Misconfigured(f"a Dataplane is needed, not a {kind}")
+        return codec.parse(documents[0])
     except InvalidResource as error:
         raise Misconfigured(f"the Dataplane is not valid: {error}") from None
-    if resource.key.kind != kinds.DATAPLANE.name:
-        raise Misconfigured(f"a Dataplane is needed, not a {resource.key.kind}")
-    return resource

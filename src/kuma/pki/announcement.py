@@ -28,8 +28,11 @@ async def announced(mesh: str, store: Store) -> tuple[Operation, ...]:
 
 
 def staged_part(mesh: Resource[MeshSpec] | None) -> Any:
-    """What of a Mesh is changed step by step: all of its mutual TLS but how long certificates live, and timeouts."""
+    """What of a Mesh is changed step by step: all of its mutual TLS but how long certificates live, and timeouts.
+
+    How it is spelled is no change.
+    """
     mtls = mesh.spec.mtls if mesh else None
     if mtls is None or mtls.enabled is None:
         return None
-    return mtls.enabled_backend, [b.model_copy(update={"dp_cert": None, "root_chain": None}) for b in mtls.backends]
+    return mtls.enabled_backend, [(b.name, b.type, b.mode, b.settings) for b in mtls.backends]
