@@ -333,6 +333,7 @@ DATAPLANE = (
         ({"--dataplane-file": "typo.yaml"}, "networkign: unknown field; did you mean networking?"),
         ({"--dataplane-file": ""}, "say which Dataplane to run for"),
         ({"--dataplane-file": "nowhere.yaml"}, 'mesh: mesh "nowhere" does not exist'),
+        ({"--dataplane-file": "mesh.yaml"}, "a Dataplane is needed, not a Mesh"),
         ({"--cp-address": "http://localhost:1"}, "has to be an https URL"),
         ({"--binary-path": "token"}, "--binary-path token: is not a program that can be run"),
         ({"--drain-time": "soon"}, "--drain-time has to be"),
@@ -344,7 +345,7 @@ def test_what_kuma_dp_cannot_work_with(mesh: DemoMesh, change: dict[str, str], c
         "x.yaml": DATAPLANE, "typo.yaml": DATAPLANE.replace("networking", "networkign"), "token": "not a real one",
         "empty": "", "hangs": "#!/bin/sh\nexec sleep 60\n", "garbage": "\0\1\2",
         "foreign": run(mesh, "generate", "dataplane-token", "--name", "other").stdout,
-        "nowhere.yaml": DATAPLANE.replace("default", "nowhere"),
+        "nowhere.yaml": DATAPLANE.replace("default", "nowhere"), "mesh.yaml": "{type: Mesh, name: x, mtls: 1}",
     }  # fmt: skip
     for name, text in files.items():
         mesh.write(name, text).chmod(0o700 if name in ("hangs", "garbage") else 0o600)

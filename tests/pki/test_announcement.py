@@ -15,20 +15,13 @@ from tests.pki.test_provided import manager, mesh, provide, secret  # noqa: F401
 TRANSITION = kinds.MESH_TRANSITION.key("default", "default")
 
 
-async def begins_a_change(manager: ResourceManager, *edits: Resource[Any]) -> bool:  # noqa: F811
-    """Whether the last of the edits does, of a mesh that was complete before."""
-    for edit in edits:
-        stored = await manager.find(TRANSITION)
-        complete = MeshTransitionSpec(complete=True)
-        await manager.store.transact(
-            [
-                Update(stored.with_spec(complete))
-                if stored
-                else Create(Resource(TRANSITION, complete), kinds.MESH.key("default"))
-            ]
-        )
-        outcome = await manager.put(edit)
-        assert outcome.staged != (await manager.get(TRANSITION)).spec.complete
+async def begins_a_change(manager: ResourceManager, edit: Resource[Any]) -> bool:  # noqa: F811
+    """Whether an edit does, of a mesh that was complete before."""
+    stored, complete = await manager.find(TRANSITION), MeshTransitionSpec(complete=True)
+    new = Create(Resource(TRANSITION, complete), kinds.MESH.key("default"))
+    await manager.store.transact([Update(stored.with_spec(complete)) if stored else new])
+    outcome = await manager.put(edit)
+    assert outcome.staged != (await manager.get(TRANSITION)).spec.complete
     return outcome.staged
 
 
