@@ -1,7 +1,8 @@
 """What holds for all tests: none leaves tasks behind."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import signal
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -16,3 +17,11 @@ async def no_task_is_left() -> AsyncIterator[None]:
     yield
     left = {task for task in asyncio.all_tasks() - before if task is not asyncio.current_task() and not task.done()}
     assert not left, f"tasks left behind: {[task.get_name() for task in left]}"
+
+
+@pytest.fixture
+def hangups() -> Iterator[None]:
+    """What a test starts ends when its terminal closes, although the tests may have been started with nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)

@@ -89,6 +89,7 @@ def test_the_directory_is_gone_at_the_end() -> None:
     assert not home.exists()
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGHUP, 129), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_nothing_is_left_behind_however_it_is_ended(tmp_path: Path, number: signal.Signals, status: int) -> None:
     demo = subprocess.Popen(

@@ -56,6 +56,7 @@ def commands(sidecar: Sidecar) -> str:
     return "".join(Path(f"/proc/{pid}/cmdline").read_text() for pid in pids)
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 async def test_sigterm_lets_requests_end_and_exits_with_envoys_status(
     number: signal.Signals, cp: Running, mesh: Sidecars
