@@ -26,6 +26,8 @@ ADS_CLUSTER = "ads_cluster"
 _DOWNSTREAM_CONNECTIONS = 50_000
 """Connections that a proxy accepts at once; more are closed. Without a limit a flood takes its memory."""
 _RECONNECT = (timedelta(milliseconds=500), timedelta(seconds=5))
+_CONNECT = timedelta(seconds=5)
+"""With the handshake, which takes its time when a whole mesh comes back: to give it up would make another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ class Bootstrap:
             type=cluster_pb2.Cluster.STATIC if is_address else cluster_pb2.Cluster.STRICT_DNS,
             dns_lookup_family=cluster_pb2.Cluster.ALL,  # `localhost` may be ::1 first, where nobody listens
         )
-        cluster.connect_timeout.FromTimedelta(timedelta(seconds=1))
+        cluster.connect_timeout.FromTimedelta(_CONNECT)
         cluster.load_assignment.CopyFrom(clusters.assignment(ADS_CLUSTER, [(self.host, self.port)]))
         options = http_protocol_options_pb2.HttpProtocolOptions()
         keepalive = protocol_pb2.KeepaliveSettings()
