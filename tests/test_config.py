@@ -40,3 +40,16 @@ def test_other_stores_are_refused_by_name() -> None:
 def test_a_time_that_is_none_is_refused(variable: str) -> None:
     with pytest.raises(Misconfigured, match="Timeout"):
         config.load(environment={variable: "soon"})
+
+
+def test_an_empty_path_is_none_and_not_the_current_directory() -> None:
+    paths = ("_FILE", "_CERTS_DIR", "_PATH")
+    empty = {variable: "" for variable, _ in config.variables() if variable.endswith(paths)}
+    assert len(empty) == 8
+    assert config.load(environment=empty) == config.Settings()
+
+
+def test_required_client_certificates_cannot_be_verified_by_an_empty_path() -> None:
+    given = {"KUMA_API_SERVER_HTTPS_REQUIRE_CLIENT_CERT": "true", "KUMA_API_SERVER_AUTH_CLIENT_CERTS_DIR": ""}
+    with pytest.raises(Misconfigured, match="requireClientCert needs"):
+        config.load(environment=given)

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 from pydantic.alias_generators import to_camel
 
 from kuma.base.errors import InvalidResource, Misconfigured
 from kuma.resources import codec, durations
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+MaybePath = Annotated[Path | None, BeforeValidator(lambda given: given or None)]
+"""Empty is none, as it is said of these settings, and not the current directory."""
 
 
 class Section(BaseModel):
@@ -30,17 +32,17 @@ class General(Section):
     """What concerns the whole process."""
 
     work_dir: Path = Field(Path("~/.kuma"), description="Directory of everything that the control plane keeps.")
-    tls_cert_file: Path | None = Field(
+    tls_cert_file: MaybePath = Field(
         None, description="Certificate chain of the control plane's servers, PEM. Made in the work directory if empty."
     )
-    tls_key_file: Path | None = Field(None, description="Key of that certificate, PEM.")
-    tls_ca_file: Path | None = Field(
+    tls_key_file: MaybePath = Field(None, description="Key of that certificate, PEM.")
+    tls_ca_file: MaybePath = Field(
         None, description="CA by which proxies verify that certificate, PEM. Needed with tlsCertFile."
     )
     hostnames: tuple[str, ...] = Field(
         (), description="Further names and addresses for the certificate that is made; separated by commas."
     )
-    audit_file: Path | None = Field(
+    audit_file: MaybePath = Field(
         None, description="Where changes and issued certificates are recorded. `audit.jsonl` in the work directory."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
@@ -51,8 +53,8 @@ class Store(Section):
     """Where resources are kept."""
 
     type: Literal["sqlite"] = Field("sqlite", description="Kind of store.")
-    sqlite_path: Path | None = Field(None, description="Database file. `kuma.db` in the work directory if empty.")
-    encryption_key_file: Path | None = Field(
+    sqlite_path: MaybePath = Field(None, description="Database file. `kuma.db` in the work directory if empty.")
+    encryption_key_file: MaybePath = Field(
         None, description="Key that seals Secrets: 32 bytes in base64, mode 0600. Beside the database if empty."
     )
 
@@ -87,7 +89,7 @@ class Https(Section):
     enabled: bool = Field(True, description="Whether the API is served over HTTPS.")
     interface: str = Field("127.0.0.1", description="Address to listen on.")
     port: Port = Field(5682, description="Port to listen on.")
-    tls_ca_file: Path | None = Field(
+    tls_ca_file: MaybePath = Field(
         None, description="CA by which client certificates are verified, PEM. None are asked for if empty."
     )
     require_client_cert: bool = Field(
@@ -98,7 +100,7 @@ class Https(Section):
 class Auth(Section):
     """By which certificates clients are known, beside the CA file."""
 
-    client_certs_dir: Path | None = Field(
+    client_certs_dir: MaybePath = Field(
         None, description="Directory of further such certificates, of CAs or clients: its files `.pem` and `.crt`."
     )
 

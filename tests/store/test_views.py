@@ -40,3 +40,38 @@ async def test_who_waits_for_a_dataplane_that_was_deleted_meanwhile_does_not_wai
         await views.until(lambda: views.holds(again))
     assert views.view("default").dataplanes["web-01"] == again
     await aio.stop([following])
+
+
+async def test_nobody_waits_for_ever_however_many_were_deleted(store: Store) -> None:
+    many = [dataplane(f"web-{i}", "web") for i in range(1100)]
+    views = Views(store)
+    await store.transact([Create(MESH)])
+    stored = await store.transact([Create(described, MESH.key) for described in many])
+    following = aio.spawn(views.run(), name="views")
+    await views.until(lambda: bool(views.view("default").dataplanes))
+    await store.transact([Delete(MESH.key)])
+    async with asyncio.timeout(10):
+        await views.until(lambda: not views.meshes)
+        await views.until(lambda: all(views.holds(resource) for resource in stored))
+    await aio.stop([following])
+
+
+async def test_what_is_deleted_again_is_remembered_as_the_last(store: Store) -> None:
+    others = [dataplane(f"web-{i}", "web") for i in range(999)]
+    views = Views(store)
+    await store.transact([Create(MESH)])
+    following = aio.spawn(views.run(), name="views")
+    await store.transact([Create(WEB, MESH.key)])
+    await store.transact([Delete(WEB.key)])
+    await store.transact([Create(other, MESH.key) for other in others])
+    await store.transact([Delete(other.key) for other in others])
+    (again,) = await store.transact([Create(WEB, MESH.key)])
+    await store.transact([Delete(WEB.key)])
+    for described in (dataplane("x-1", "x"), dataplane("x-2", "x")):
+        await store.transact([Create(described, MESH.key)])
+        await store.transact([Delete(described.key)])
+    (end,) = await store.transact([Create(others[0], MESH.key)])
+    async with asyncio.timeout(10):
+        await views.until(lambda: views.holds(end))
+        await views.until(lambda: views.holds(again))
+    await aio.stop([following])

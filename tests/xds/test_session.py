@@ -165,6 +165,93 @@ def test_what_only_a_rejected_resource_refers_to_is_not_waited_for() -> None:
     assert not session.converged
 
 
+def test_what_is_left_of_a_rejected_response_is_not_blamed_alone() -> None:
+    """The other part may be what was bad, even if a later response has overtaken it."""
+    session = connected({LDS: entries(a="1", b="1")})
+    session.publish({LDS: entries(a="bad", b="2")})
+    [first] = session.responses()
+    session.publish({LDS: entries(a="2", b="2")})
+    [second] = session.responses()
+    assert [e.name for e in second.entries] == ["a"]
+    ack(session, first, error="port taken")
+    ack(session, second)
+    [third] = session.responses()
+    assert [e.name for e in third.entries] == ["b"]
+    ack(session, third)
+    assert session.converged
+    assert not session.rejects(LDS)
+
+
+def test_a_proxy_that_may_run_something_newer_has_not_what_it_acknowledged_before() -> None:
+    old = entries(a="1", b="1")
+    session = connected({LDS: old})
+    session.publish({LDS: entries(a="2", b="bad")})
+    [response] = session.responses()
+    ack(session, response, error="port taken")
+    session.publish({LDS: old})
+    assert not session.converged
+    assert not session.answered
+    while responses := list(session.responses()):
+        for response in responses:
+            ack(session, response)
+    assert session.converged
+
+
+def test_a_secret_in_doubt_that_comes_again_is_sent() -> None:
+    session = Session()
+    session.publish({SDS: entries(good="1", bad="1")})
+    session.receive(Request(SDS, subscribe=("good", "bad")))
+    [response] = session.responses()
+    ack(session, response, error="bad")
+    session.publish({SDS: {}})
+    assert sent(session) == []
+    session.publish({SDS: entries(good="1")})
+    assert sent(session) == [(SDS, ["good"], [])]
+
+
+def test_a_cluster_goes_after_a_listener_that_goes_too() -> None:
+    session = connected({CDS: entries(a="1"), LDS: entries(out="to a")})
+    session.publish({CDS: {}, LDS: {}})
+    [listener] = session.responses()
+    assert (listener.type_url, listener.removed) == (LDS, ("out",))
+    ack(session, listener)
+    assert sent(session) == [(CDS, [], ["a"])]
+
+
+def test_endpoints_that_a_reconnecting_proxy_names_late_are_sent_to_its_new_clusters() -> None:
+    db, known = entries(db="1"), {name: e.version for name, e in entries(db="1").items()}
+    session = Session()
+    session.publish({CDS: entries(db="2"), EDS: db})
+    session.receive(Request(CDS, initial_versions=known))
+    assert sent(session) == [(CDS, ["db"], [])]
+    session.receive(Request(EDS, subscribe=("db",), initial_versions=known))
+    assert sent(session) == [(EDS, ["db"], [])]
+
+
+def test_a_proxy_that_does_not_answer_gets_no_more_until_it_does() -> None:
+    session = Session()
+    session.receive(Request(CDS))
+    responses: list[Response] = []
+    for number in range(100):
+        session.publish({CDS: entries(db=str(number))})
+        responses += session.responses()
+    assert len(responses) == 10
+    ack(session, responses[0])
+    [newest] = session.responses()
+    assert newest.entries == (entries(db="99")["db"],)
+
+
+def test_names_that_are_asked_for_no_more_are_forgotten() -> None:
+    session = Session()
+    for number in range(5):
+        session.receive(Request(EDS, subscribe=(f"ghost{number}",)))
+        for response in session.responses():
+            assert response.removed == (f"ghost{number}",)
+            ack(session, response)
+        session.receive(Request(EDS, unsubscribe=(f"ghost{number}",)))
+    assert not session._types[EDS].missing
+
+
 def test_a_secret_is_never_removed() -> None:
     session = connected({SDS: entries(identity="1")})
     session.publish({SDS: {}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from kuma.base.aio import Latest
@@ -14,7 +15,7 @@ from kuma.store.protocol import Commit, Listing, Put, Removed, Store
 Listener = Callable[[frozenset[str]], None]
 
 _REMEMBERED = 1000
-"""Deleted resources."""
+"""Deleted resources, besides those of the last change."""
 
 
 class Views:
@@ -24,8 +25,8 @@ class Views:
         self._store = store
         self._views: dict[str, MeshView] = {}
         self._revision: Latest[int] = Latest(-1)
-        self._removed: dict[Key, Resource[Any]] = {}
-        """What was deleted last: whoever waits to see it need not wait for ever."""
+        self._removed: dict[Key, tuple[datetime, int]] = {}
+        """What was deleted last, as `_age` tells it: whoever waits to see it need not wait for ever."""
         self._listeners: list[Listener] = []
 
     def view(self, mesh: str) -> MeshView:
@@ -48,8 +49,9 @@ class Views:
 
     def holds(self, resource: Resource[Any]) -> bool:
         """Whether a resource is in its view, or has been until it was deleted, in the version given or a later one."""
-        seen = self.view(_mesh_of(resource.key)).find(resource.key) or self._removed.get(resource.key)
-        return seen is not None and (seen.creation_time, seen.version) >= (resource.creation_time, resource.version)
+        there = self.view(_mesh_of(resource.key)).find(resource.key)
+        seen = _age(there) if there is not None else self._removed.get(resource.key)
+        return seen is not None and seen >= _age(resource)
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Return once `holds()`; it is asked again after every commit."""
@@ -62,6 +64,7 @@ class Views:
     async def run(self) -> None:
         """Follow the store until cancelled."""
         async for event in self._store.watch():
+            self._forget_removals()
             changed = self._list(event) if isinstance(event, Listing) else self._commit(event)
             self._views = {name: view for name, view in self._views.items() if view != MeshView(name)}
             for listener in self._listeners:
@@ -107,9 +110,17 @@ class Views:
             self._views[mesh] = self._views[mesh].lacking(change.key)
 
     def _note_removal(self, resource: Resource[Any]) -> None:
-        self._removed[resource.key] = resource
-        if len(self._removed) > _REMEMBERED:
-            del self._removed[next(iter(self._removed))]
+        self._removed.pop(resource.key, None)  # so that it is the last
+        self._removed[resource.key] = _age(resource)
+
+    def _forget_removals(self) -> None:
+        for key in tuple(self._removed)[:-_REMEMBERED]:
+            del self._removed[key]
+
+
+def _age(resource: Resource[Any]) -> tuple[datetime, int]:
+    """Grows with every change, even if a resource is deleted and made again."""
+    return resource.creation_time, resource.version
 
 
 def _mesh_of(key: Key) -> str:

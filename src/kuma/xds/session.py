@@ -50,8 +50,12 @@ class Verdict:
     error: str | None
 
 
+_NO_VERSION = ""
+"""Of a resource of which the proxy may have any."""
 _MOST_NAMES = 20_000
 """Names of one type that one proxy may ask for; each is remembered."""
+_MOST_UNANSWERED = 10
+"""Responses of one type that one proxy may leave without an answer; then it gets no further one until it answers."""
 
 
 @dataclass(slots=True)
@@ -73,6 +77,12 @@ class _TypeState:
     def is_awaited(self, name: str) -> bool:
         """Whether an answer about this resource is still to come."""
         return any(name in content for content in self.pending.values())
+
+    def runs(self, entry: Entry) -> bool:
+        """Whether the proxy is known to run this: it was sent last, and that was acknowledged."""
+        return self.sent.get(entry.name) == self.acked.get(entry.name) == entry.version and not self.is_awaited(
+            entry.name
+        )
 
 
 class Session:
@@ -98,17 +108,13 @@ class Session:
             for name, version in told.items():
                 _acknowledge(state, name, version)
         else:
-            _reject(state, {name: version for name, version in told.items() if version is not None})
+            _reject(state, told, alone=sum(version is not None for version in content.values()) == 1)
         return Verdict(request.type_url, request.error)
 
     def _subscribe(self, state: _TypeState, request: Request) -> None:
         names = set(request.subscribe)
         if not state.opened:
-            state.opened = True
-            # Legacy wildcard: the first request of a type that names nothing asks for everything.
-            state.wildcard = not names and not request.nonce
-            for name, version in request.initial_versions.items():
-                state.sent[name] = state.acked[name] = version
+            self._open(state, request)
         state.wildcard = (state.wildcard or "*" in names) and "*" not in request.unsubscribe
         names.discard("*")
         state.subscribed |= names
@@ -122,9 +128,21 @@ class Session:
             state.missing.discard(name)
         for name in request.unsubscribe:
             state.subscribed.discard(name)
+            state.missing.discard(name)
             if not state.wildcard:
                 for known in (state.sent, state.acked, state.rejected):
                     known.pop(name, None)
+
+    def _open(self, state: _TypeState, request: Request) -> None:
+        """Take in the first request of a type."""
+        state.opened = True
+        # Legacy wildcard: the first request of a type that names nothing asks for everything.
+        state.wildcard = not request.subscribe and not request.nonce
+        for name, version in request.initial_versions.items():
+            state.sent[name] = state.acked[name] = version
+        if request.type_url is TypeUrl.ENDPOINTS:  # it had them before these clusters came
+            for content in self._types[TypeUrl.CLUSTER].pending.values():
+                self._send_endpoints_again(content)
 
     def publish(self, snapshot: Snapshot) -> None:
         """Make `snapshot` what the proxy should run."""
@@ -139,7 +157,9 @@ class Session:
 
     def _response(self, type_url: TypeUrl) -> Response | None:
         state, wanted = self._types[type_url], self._snapshot.get(type_url, {})
-        if not state.opened or (type_url is TypeUrl.LISTENER and not self._listeners_may_follow()):
+        if not state.opened or len(state.pending) >= _MOST_UNANSWERED:
+            return None
+        if type_url is TypeUrl.LISTENER and not self._listeners_may_follow():
             return None
         entries = _due(state, wanted)
         removed = tuple(self._removed(type_url, state, wanted))
@@ -198,24 +218,28 @@ class Session:
         state = self._types[type_url]
         if not state.opened:
             return True
-        versions = {name: e.version for name, e in self._snapshot.get(type_url, {}).items() if state.wants(name)}
-        settled = {name: version for name, version in versions.items() if state.rejected.get(name) != version}
-        return not state.pending and all(state.acked.get(name) == version for name, version in settled.items())
+        wanted = self._snapshot.get(type_url, {})
+        return (
+            not state.pending
+            and state.sent.keys() <= wanted.keys()
+            and all(state.runs(e) or state.rejected.get(n) == e.version for n, e in wanted.items() if state.wants(n))
+        )
 
     @property
     def converged(self) -> bool:
         """Whether the proxy has acknowledged everything that it should run, in the versions of now."""
         return bool(self._snapshot) and all(
-            self._types[type_url].acked.get(name) == entry.version and not self._types[type_url].is_awaited(name)
+            self._types[type_url].runs(entry)
             for type_url, entries in self._snapshot.items()
-            for name, entry in entries.items()
+            for entry in entries.values()
         )
 
     @property
     def answered(self) -> bool:
         """Whether the proxy has answered to everything that it should run, be it by a rejection."""
         return bool(self._snapshot) and all(
-            entry.version in (self._types[type_url].acked.get(name), self._types[type_url].rejected.get(name))
+            self._types[type_url].runs(entry)
+            or self._types[type_url].rejected.get(name) == entry.version
             or self._is_never_asked_for(type_url, name)
             for type_url, entries in self._snapshot.items()
             for name, entry in entries.items()
@@ -256,18 +280,23 @@ def _due(state: _TypeState, wanted: Mapping[str, Entry]) -> tuple[Entry, ...]:
     return new
 
 
-def _reject(state: _TypeState, content: Mapping[str, str]) -> None:
-    """Take note that a response with `content` was rejected.
+def _reject(state: _TypeState, told: Mapping[str, str | None], *, alone: bool) -> None:
+    """Take note that a response was rejected; of it `told` still matters. `alone`: it had but one resource.
 
     The protocol rejects a response as a whole and does not say what of it is wrong; Envoy applies all the listeners
     and clusters but the bad ones. So the halves of it are sent again, and halves of these, until each bad resource has
     been rejected alone, once: the others are known to run, whatever came with them.
     """
-    if len(content) <= 1:
-        state.rejected.update(content)
+    found = {name: version for name, version in told.items() if version is not None}
+    for name in told.keys() - found.keys():
+        state.acked.pop(name, None)  # Envoy removes what it is to remove, whatever else it rejects
+    if alone:
+        state.rejected.update(found)
         return
-    names = tuple(content)
-    state.doubted += [frozenset(names[: len(names) // 2]), frozenset(names[len(names) // 2 :])]
+    names = tuple(found)
+    state.sent.update(dict.fromkeys(names, _NO_VERSION))  # Envoy may have taken them, or not
+    halves = names[: len(names) // 2], names[len(names) // 2 :]
+    state.doubted += [frozenset(half) for half in halves if half]
 
 
 def _acknowledge(state: _TypeState, name: str, version: str | None) -> None:
