@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from kuma.resources import kinds
 from kuma.resources.mesh_transition import Level
 from kuma.xds.entry import TypeUrl
+from kuma.xds.session import Request
 from tests.fakes import cas
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, running
@@ -255,6 +256,19 @@ async def test_what_was_rejected_is_told_by_type_until_it_runs_and_what_follows_
     insight = await cp.insight(WEB, lambda i: not current(i).lds.last_rejection)
     assert current(insight).lds.responses_rejected
     assert current(insight).sds.last_rejection == "no such root", "that one is as true as before"
+
+
+async def test_a_rejected_secret_that_is_wanted_no_more_is_not_told(cp: Running) -> None:
+    """Nobody takes a secret away from a proxy, so that there is no response that it could acknowledge."""
+    await cp.apply(MTLS)
+    web = await cp.proxy(WEB)
+    web.faults = {(TypeUrl.SECRET, "mesh_ca:secret:default"): "no such root"}
+    await cp.insight(WEB, lambda i: current(i).sds.last_rejection)
+    (proxy,) = cp.parts.proxies
+    await web.until(lambda: proxy.session.answered)
+    proxy.session.publish({})
+    proxy.receive(Request(TypeUrl.CLUSTER))
+    await cp.insight(WEB, lambda i: not current(i).sds.last_rejection)
 
 
 def rejections(logs: Any) -> list[Any]:

@@ -20,7 +20,7 @@ from kuma.xds.identity import IdentityKeeper, Wanted
 from kuma.xds.insights import Insights, Record
 from kuma.xds.issuing import Issuing
 from kuma.xds.meshes import Meshes
-from kuma.xds.session import Request, Response, Session
+from kuma.xds.session import Request, Response, Session, Verdict
 
 log = structlog.get_logger(__name__)
 
@@ -110,14 +110,15 @@ class Proxy:
         verdict = self.session.receive(request)
         self._wake.set()
         self.on_progress(self)  # of a proxy that comes back with everything there is no acknowledgement to come
-        if verdict is None:
-            return
+        if verdict is not None:
+            self._count(verdict)
+        self._forget_rejections()
+
+    def _count(self, verdict: Verdict) -> None:
         self.record.last_update = self._clock.now()
         counters = self.record.counters[verdict.type_url]
         if verdict.error is None:
             counters.acked += 1
-            if not self.session.rejects(verdict.type_url):
-                counters.rejection = ""
         else:
             counters.rejected += 1
             counters.rejection = verdict.error
@@ -130,6 +131,13 @@ class Proxy:
             )
         self._insights.note(self.record)
 
+    def _forget_rejections(self) -> None:
+        """What was rejected may run now, or be wanted no more."""
+        for type_url, counters in self.record.counters.items():
+            if counters.rejection and not self.session.rejects(type_url):
+                counters.rejection = ""
+                self._insights.note(self.record)
+
     def responses(self) -> Iterator[Response]:
         """What to send now; counts it as sent."""
         if self._outdated:
@@ -137,6 +145,7 @@ class Proxy:
             self._note_certificate()
             config = self._meshes.state(self.key.mesh).config
             self.session.publish(config.snapshot(self.key.name, self._secrets(), self.admin_port))
+            self._forget_rejections()
             self.on_progress(self)  # there may be nothing to send
         for response in self.session.responses():
             self.record.counters[response.type_url].sent += 1
