@@ -20,7 +20,6 @@ from kuma.resources.mesh import MeshSpec
 from kuma.resources.resource import Key, Resource
 from kuma.resources.secret import SecretSpec
 from kuma.resources.traffic_permission import Selector, TrafficPermissionSpec
-from kuma.store import change_log, watcher
 from kuma.store.protocol import (
     Commit,
     Create,
@@ -228,28 +227,24 @@ async def test_a_watch_resumes_where_it_ended(opened: Opened) -> None:
     assert final == {MESH: True, secret("a").key: False}
 
 
-async def test_a_watch_cannot_resume_from_what_is_not_known(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(change_log, "KEPT_REVISIONS", 10)
-    (stored,) = await store.transact([Create(mesh())])
-    for _ in range(250):
-        (stored,) = await store.transact([Update(stored)])
-    for unknown in (1, 10_000):
-        with pytest.raises(RevisionTooOld):
-            await anext(events(store, unknown))
-
-
-async def test_a_watcher_that_falls_behind_gets_a_new_listing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher, "BUFFERED_COMMITS", 3)
+async def test_who_is_too_far_behind_starts_anew_from_a_listing(store: Store) -> None:
+    """More commits than are kept, ten thousand each, for a watcher that does not read and for one that resumes."""
     watching = events(store)
     await anext(watching)
-    for number in range(5):
-        await store.transact([Create(mesh(f"m{number}"))])
+    (stored,) = await store.transact([Create(mesh())])
+    for _ in range(10_200):
+        (stored,) = await store.transact([Update(stored)])
     listing = await anext(watching)
     assert isinstance(listing, Listing)
-    assert len(listing.resources) == 5
-    await store.transact([Create(mesh("last"))])
-    assert isinstance(await anext(watching), Commit)
+    assert listing.resources == (stored,)
+    (last,) = await store.transact([Update(stored)])
+    commit = await anext(watching)
+    assert isinstance(commit, Commit)
+    assert commit.changes == (Put(last),)
     await watching.aclose()
+    for unknown in (1, 1_000_000):
+        with pytest.raises(RevisionTooOld):
+            await anext(events(store, unknown))
 
 
 async def test_a_watcher_that_waits_can_be_cancelled(store: Store) -> None:
