@@ -198,6 +198,15 @@ def test_a_key_that_others_can_read_is_not_used(tmp_path: Path, tls: Mapping[str
     assert (done.returncode, done.stderr) == (1, f"Error: --client-key-file: {remedy}\n")
 
 
+def test_a_key_in_one_file_with_its_certificate_is_not_used_either(tmp_path: Path, tls: Mapping[str, str]) -> None:
+    both = tmp_path / "both.pem"
+    both.write_text(Path(tls["client.crt"]).read_text() + Path(tls["client.key"]).read_text())
+    both.chmod(0o644)
+    mine = ("--client-cert-file", str(both), "--client-key-file", str(both))
+    done = add(tmp_path, "https://localhost:1", *mine, "--skip-check")
+    assert (done.returncode, f"others can read the key in {both}" in done.stderr) == (1, True), done.stderr
+
+
 def test_an_encrypted_key_is_not_asked_for(tmp_path: Path, tls: Mapping[str, str]) -> None:
     cas.openssl(tmp_path, "ec", "-in", tls["client.key"], "-aes256", "-passout", "pass:x", "-out", "sealed.key")
     mine = ("--client-cert-file", tls["client.crt"], "--client-key-file", str(tmp_path / "sealed.key"))

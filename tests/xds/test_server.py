@@ -233,6 +233,15 @@ async def test_a_rejection_is_seen_and_not_repeated(cp: Running) -> None:
     assert sum(t is TypeUrl.LISTENER for t, _ in web.received) == attempts
 
 
+async def test_what_is_kept_of_a_long_reason_is_its_beginning(cp: Running) -> None:
+    web = await cp.proxy(WEB)
+    web.reject = lambda type_url: "no such filter" + 100_000 * "!" if type_url is TypeUrl.CLUSTER else ""
+    insight = await cp.insight(WEB, lambda i: i.subscriptions[-1].status.cds.last_rejection)
+    reason = insight.subscriptions[-1].status.cds.last_rejection
+    assert reason.startswith("no such filter!")
+    assert len(reason) <= 2_000
+
+
 async def test_the_insight_tells_the_life_of_a_proxy(cp: Running) -> None:
     await cp.apply(MTLS)
     web = await cp.proxy(WEB)

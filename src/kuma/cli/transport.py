@@ -62,15 +62,16 @@ def _no_password() -> str:
 
 def _check_client(certificate: Path, key: Path) -> None:
     """Complain of what a server would refuse without a word, and of what others on this machine could take."""
+    contents = {}
     for option, path in (("--client-cert-file", certificate), ("--client-key-file", key)):
         try:
-            content, status = path.read_bytes(), path.stat()
+            contents[option] = path.read_bytes()
         except OSError as error:
             raise Misconfigured(f"{option}: cannot read {path}: {error.strerror}") from None
-        if path == certificate:
-            _check_end(content, path)
-        elif status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) & 0o077:
-            raise Misconfigured(f"{option}: others can read the key in {path}. Run: chmod go= {path}")
+    _check_end(contents["--client-cert-file"], certificate)
+    status = key.stat()
+    if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) & 0o077:
+        raise Misconfigured(f"--client-key-file: others can read the key in {key}. Run: chmod go= {key}")
 
 
 def _check_end(content: bytes, path: Path) -> None:

@@ -56,6 +56,8 @@ _KEEPALIVE = (
 
 _FIRST_REQUEST = 15.0
 """Seconds in which a stream has to say whose it is."""
+_LONGEST_REASON = 2_000
+"""Characters of a rejection's reason that are logged and stored; the proxy could send millions."""
 
 
 class Superseded(KumaError):
@@ -273,7 +275,7 @@ def _request(message: Any) -> Request:
         tuple(message.resource_names_unsubscribe),
         dict(message.initial_resource_versions),
         message.response_nonce,
-        message.error_detail.message if message.HasField("error_detail") else None,
+        message.error_detail.message[:_LONGEST_REASON] if message.HasField("error_detail") else None,
     )
 
 
