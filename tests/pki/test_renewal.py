@@ -52,8 +52,8 @@ def _is_of(leaf: bytes, issuer: x509.Certificate) -> bool:
 
 
 async def test_the_end_of_a_provided_authority_is_told_in_time(tmp_path: Path) -> None:
-    clock = ManualClock(datetime.now(UTC))
     ca = cas.root(tmp_path, "root", days="100")
+    clock = ManualClock(datetime.now(UTC))  # openssl's own clock has begun the CA: ours must not be before it
     conf = {"cert": {"inlineString": ca.cert}, "key": {"inlineString": ca.key}}
     backend = {"name": "own", "type": "provided", "conf": conf}
     mesh = {"type": "Mesh", "name": "default", "mtls": {"enabledBackend": "own", "backends": [backend]}}
