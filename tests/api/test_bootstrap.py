@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
+from kuma.agent.bootstrap import request_body
+from kuma.agent.workload import Workload
 from kuma.pki import serving
 from kuma.resources import codec
 from kuma.xds.names import ServerNames, Unverifiable
@@ -81,6 +83,38 @@ async def test_what_kuma_dp_says_of_itself_becomes_part_of_the_node(ask: Asking)
     assert metadata["workdir"] == "/tmp/kuma-dp-1"
     assert metadata["version"]["kumaDp"]["version"] == "2.7.19"
     assert found["admin"]["address"]["socketAddress"]["portValue"] == 9901
+
+
+def types_of(value: Any) -> set[str]:
+    """The types of all messages that a JSON document names."""
+    if isinstance(value, list):
+        return set().union(*map(types_of, value))
+    if not isinstance(value, dict):
+        return set()
+    own = {value["@type"].rpartition("/")[2]} if "@type" in value else set()
+    return own.union(*map(types_of, value.values()))
+
+
+async def test_there_is_nothing_in_it_that_the_originals_client_cannot_decode(ask: Asking) -> None:
+    """It reads the bootstrap as protobuf JSON: a message of a type that is not linked into it would end it."""
+    assert types_of(bootstrap(await ask())) == {
+        "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+    }
+
+
+async def test_a_proxy_accepts_a_bounded_number_of_connections(ask: Asking) -> None:
+    (layer,) = bootstrap(await ask())["layeredRuntime"]["layers"]
+    assert layer["staticLayer"] == {"overload.global_downstream_max_connections": 50_000}
+
+
+async def test_our_own_client_takes_the_bound_in_the_form_of_which_newer_envoys_do_not_warn(ask: Asking) -> None:
+    body = request_body(Workload("default", "web-01", ask.cp.token(), WEB), ask.cp.ca_pem.decode(), "1.40.0")
+    answer = await ask.http.post("/bootstrap", json=dict(body), headers={"accept": "application/json"})
+    found = bootstrap(answer)
+    assert "layeredRuntime" not in found
+    (monitor,) = found["overloadManager"]["resourceMonitors"]
+    assert monitor["typedConfig"]["maxActiveDownstreamConnections"] == "50000"
 
 
 async def test_dependencies_of_kuma_dp_are_shown_in_the_insight(ask: Asking) -> None:

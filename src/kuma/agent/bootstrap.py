@@ -84,6 +84,7 @@ def request_body(workload: Workload, ca_pem: str, envoy_version: str) -> Mapping
             "envoy": {"version": envoy_version, "build": "", "kumaDpCompatible": True},
         },
         "caCert": ca_pem,
+        "features": ["feature-resource-monitors"],  # Envoy gets the bootstrap as it is, whatever is in it
         "operatingSystem": platform.system().lower(),
     }
 

@@ -23,6 +23,8 @@ from kuma.resources.resource import Resource
 from kuma.xds import clusters, security
 
 ADS_CLUSTER = "ads_cluster"
+RESOURCE_MONITORS = "feature-resource-monitors"
+"""What a kuma-dp says that hands a bootstrap to Envoy whatever types of messages are in it."""
 _DOWNSTREAM_CONNECTIONS = 50_000
 """Connections that a proxy accepts at once; more are closed. Without a limit a flood takes its memory."""
 _RECONNECT = (timedelta(milliseconds=500), timedelta(seconds=5))
@@ -60,15 +62,25 @@ class Bootstrap:
             source.initial_fetch_timeout.FromTimedelta(timedelta())  # wait for ever: serve nothing before it is known
         dynamic.ads_config.CopyFrom(self._ads())
         found.static_resources.clusters.append(self._cluster())
-        found.overload_manager.resource_monitors.add(
-            name="envoy.resource_monitors.global_downstream_max_connections",
-            typed_config=security.packed(
-                downstream_connections_pb2.DownstreamConnectionsConfig(
-                    max_active_downstream_connections=_DOWNSTREAM_CONNECTIONS
-                )
-            ),
-        )
+        self._limit(found)
         return found
+
+    def _limit(self, bootstrap: bootstrap_pb2.Bootstrap) -> None:
+        """Bound the connections that the proxy accepts.
+
+        The original's kuma-dp decodes the bootstrap, and ends at a message of a type that is not linked into it: it
+        gets the older form, of which newer Envoys warn.
+        """
+        if RESOURCE_MONITORS not in self.said.get("features", ()):
+            limit = {"overload.global_downstream_max_connections": _DOWNSTREAM_CONNECTIONS}
+            bootstrap.layered_runtime.layers.add(name="limits").static_layer.update(limit)
+            return
+        monitor = downstream_connections_pb2.DownstreamConnectionsConfig(
+            max_active_downstream_connections=_DOWNSTREAM_CONNECTIONS
+        )
+        bootstrap.overload_manager.resource_monitors.add(
+            name="envoy.resource_monitors.global_downstream_max_connections", typed_config=security.packed(monitor)
+        )
 
     def _node(self) -> base_pb2.Node:
         node = base_pb2.Node(id=f"{self.mesh}.{self.name}", cluster=self.services[0] if self.services else "unknown")
