@@ -1,10 +1,15 @@
-"""What holds for all tests: none leaves tasks behind."""
+"""What holds for all tests: none leaves tasks behind, and gRPC leaves forked processes alone."""
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+
+# gRPC would start its threads again in every process that a test forks, and abort that process when their files are
+# closed before the program in it begins (grpc issue 43055). It reads this when it is imported.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
