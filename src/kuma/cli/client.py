@@ -71,19 +71,39 @@ class Client:
         return self._object("/who-am-i")
 
     def list(self, kind: Kind, mesh: str, size: int | None, offset: int | None) -> Mapping[str, Any]:
-        """One page of a list."""
-        return self._page(paths.collection(kind, mesh), size, offset)
+        """One page of a list of resources."""
+        return self.page(paths.collection(kind, mesh), size, offset)
+
+    def page(
+        self,
+        path: str,
+        size: int | None,
+        offset: int | None,
+        *,
+        about: str = "",
+        more: Mapping[str, str | Sequence[str]] | None = None,
+    ) -> Mapping[str, Any]:
+        """One page of a list; `more` is the rest of the query, and `about` names what the list concerns, for errors."""
+        paging = {name: value for name, value in (("size", size), ("offset", offset)) if value is not None}
+        return self._object(path, about=about, params={**paging, **(more or {})})
 
     def list_whole(
-        self, path: str, *, reveal: bool = False, filters: Mapping[str, str] | None = None
+        self,
+        path: str,
+        *,
+        about: str = "",
+        reveal: bool = False,
+        filters: Mapping[str, str | Sequence[str]] | None = None,
     ) -> Sequence[Mapping[str, Any]]:
         """All items of a list, or those that the filters let through, page by page.
 
-        `reveal`: without masks, which administrators may ask for.
+        `about` names the resource that the list concerns, for errors; `reveal`: without masks, which administrators
+        may ask for.
         """
+        more = {**(filters or {}), **({"reveal": "true"} if reveal else {})}
         items: list[Mapping[str, Any]] = []
         while True:
-            page = self._page(path, 1000, len(items), **(filters or {}), **({"reveal": "true"} if reveal else {}))
+            page = self.page(path, 1000, len(items), about=about, more=more)
             items += page["items"]
             if not page["items"] or len(items) >= page["total"]:
                 return items
@@ -131,10 +151,6 @@ class Client:
     def token(self, kind: str, request: Mapping[str, Any]) -> str:
         """A new token, for a `dataplane` or a `user`."""
         return self._request("POST", f"/tokens/{kind}", json=request).text
-
-    def _page(self, path: str, size: int | None, offset: int | None, **more: str) -> Mapping[str, Any]:
-        query = {name: value for name, value in (("size", size), ("offset", offset)) if value is not None} | more
-        return self._object(path, params=query)
 
     def _object(self, path: str, **arguments: Any) -> Mapping[str, Any]:
         """The JSON object that a GET is answered with."""

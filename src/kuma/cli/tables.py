@@ -219,6 +219,12 @@ def affected(items: Iterable[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def names(items: Sequence[Mapping[str, Any]]) -> str:
+    """`kumactl inspect traffic-permission --new-api`."""
+    rows = [(item["type"], item["mesh"], item["name"]) for item in items]
+    return f"{table(('Type', 'Mesh', 'Name'), rows)}\nTotal: {len(rows)}"
+
+
 MESHES = (
     "MESH", "mTLS", "STATE", "SINCE", "ACKNOWLEDGED", "WAITING FOR", "UNRESPONSIVE", "CA EXPIRATION", "PROBLEMS",
 )  # fmt: skip
