@@ -206,7 +206,7 @@ def policies(items: Iterable[Mapping[str, Any]]) -> str:
             for line in (f"  {kind}", *(f"    {policy['name']}" for policy in found))
         ]
         blocks.append("\n".join([head, *lines]))
-    return "\n\n".join(blocks)
+    return "\n\n".join(blocks) or "No permission acts on it; with mutual TLS its inbounds admit nobody."
 
 
 def affected(items: Iterable[Mapping[str, Any]]) -> str:
