@@ -209,6 +209,9 @@ async def test_get_with_pages(kumactl: Kumactl) -> None:
     assert problem(wrong, 400, "Could not retrieve resources") == {
         "size": "invalid page size of 2000. Maximum page size is 1000"
     }
+    for query, reason in (("size", "invalid format"), ("offset", "Invalid format")):
+        wrong = await kumactl.resource("GET", f"/meshes?{query}=many")
+        assert problem(wrong, 400, "Could not retrieve resources") == {query: reason}
     problem(await kumactl.resource("GET", "/meshes/nowhere/dataplanes"), 404, "Failed to retrieve Mesh")
 
 

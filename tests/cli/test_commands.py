@@ -106,7 +106,7 @@ def test_files_directories_variables_and_dry_runs(mesh: DemoMesh) -> None:
         ("type: [", ["is not valid YAML"]),
         ("{type: Mehs, name: x}", ["type: unknown resource type", "Known types: "]),
         ("{type: Mesh, name: x, name: y}", ["name: is written twice"]),
-        ("", ["there is no resource in -"]),
+        ("", ["there is no resource in standard input"]),
         ("just text", ["a resource has to be a map"]),
         ("{type: Dataplane, mesh: nowhere, name: x, networking: {address: 10.0.0.1, inbound: [{port: 1, "
          "servicePort: 2, tags: {kuma.io/service: x}}]}}", ["Error: nothing was applied, because meshes are missing\n"
@@ -332,6 +332,7 @@ DATAPLANE = (
         ({"--dataplane-file": "missing.yaml"}, "--dataplane-file missing.yaml: No such file or directory"),
         ({"--dataplane-file": "typo.yaml"}, "networkign: unknown field; did you mean networking?"),
         ({"--dataplane-file": ""}, "say which Dataplane to run for"),
+        ({"--dataplane-file": "/dev/null"}, "--dataplane-file /dev/null: is empty"),
         ({"--dataplane-file": "nowhere.yaml"}, 'mesh: mesh "nowhere" does not exist'),
         ({"--dataplane-file": "mesh.yaml"}, "a Dataplane is needed, not a Mesh"),
         ({"--cp-address": "http://localhost:1"}, "has to be an https URL"),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jwt
 import pytest
+import yaml
 
 from demo.mesh import DemoMesh, Ports
 from demo.processes import BIN, Processes, free_ports
@@ -113,6 +114,33 @@ def test_inspecting_dataplanes(mesh: DemoMesh) -> None:
     more = ("--type", "config", "--shadow", "--include", "diff")
     assert "ListenersConfigDump" in run(mesh, "inspect", "dataplane", "web-09", *more).stdout
     refused(run(mesh, "inspect", "dataplane", "web-09", "--shadow"), "need --type=config")
+
+
+def test_tags_select_as_they_do_in_the_original(mesh: DemoMesh) -> None:
+    for tag, shown in (("kuma.io/service=*", True), ("kuma.io/service=we", True), ("kuma.io/service=db", False)):
+        assert ("web-09" in run(mesh, "inspect", "dataplanes", "--tag", tag).stdout) is shown, tag
+    both = ("--tag", "kuma.io/service=web", "--tag", "other=*")
+    assert "web-09" not in run(mesh, "inspect", "dataplanes", *both).stdout
+
+
+INSPECTIONS = [
+    ("dataplane", "web-09"),
+    ("traffic-permission", "allow-all"),
+    ("traffic-permission", "allow-all", "--new-api"),
+]
+
+
+@pytest.mark.parametrize("arguments", INSPECTIONS, ids=" ".join)
+def test_inspections_are_there_for_machines_too(mesh: DemoMesh, arguments: tuple[str, ...]) -> None:
+    found = json.loads(run(mesh, "inspect", *arguments, "-o", "json").stdout)
+    assert (found["total"], len(found["items"]), found["next"]) == (1, 1, None)
+    assert yaml.safe_load(run(mesh, "inspect", *arguments, "-o", "yaml").stdout) == found
+
+
+def test_forms_that_are_not_there(mesh: DemoMesh) -> None:
+    refused(run(mesh, "inspect", "dataplane", "web-09", "--type", "stats", "-o", "yaml"), "--output=yaml needs")
+    refused(run(mesh, "inspect", "meshes", "--watch", "default", "-o", "json"), "--watch prints lines")
+    refused(run(mesh, "inspect", "traffic-permission", "no", "--new-api"), 'TrafficPermission "no" in mesh "default"')
 
 
 def test_inspecting_policies_by_the_new_api(mesh: DemoMesh) -> None:

@@ -111,6 +111,36 @@ def test_a_control_plane_is_asked_who_it_is_before_it_is_shown_a_token(tmp_path:
     assert not any("authorization" in headers for _, headers in server.asked)
 
 
+PAGE = "<!DOCTYPE html><h1>Not here</h1>"
+
+
+def test_what_is_no_control_plane_is_called_that(tmp_path: Path) -> None:
+    with serving({"/bad/": (502, "upstream is down"), "/broken/": (503, PAGE)}) as server:
+        address = f"http://localhost:{server.port}"
+        stranger = f"what answers at {address} is no control plane of Kuma. Correct --address"
+        assert stranger in add(tmp_path, address).stderr
+        add(tmp_path, address, "--skip-check")
+        for command in ("get meshes", "get mesh default", "inspect dataplane x", "export"):
+            done = kumactl(tmp_path, *command.split())
+            assert done.returncode == 1
+            assert f"what answers at {address} has no /mesh" in done.stderr, command
+        (tmp_path / "x.yaml").write_text("{type: Secret, mesh: default, name: x, data: eA==}")
+        done = kumactl(tmp_path, "apply", "-f", "x.yaml")
+        assert "create it first" not in done.stderr, "a stranger's 404 says nothing of meshes"
+        for path, said in (("bad", "502 Bad Gateway: upstream is down"), ("broken", "503 Service Unavailable")):
+            assert add(tmp_path, f"{address}/{path}").stderr == f"Error: {said}\n"
+
+
+def test_what_is_wrong_with_the_choice_of_a_control_plane(tmp_path: Path) -> None:
+    assert "--name: cannot be empty" in add(tmp_path, "http://localhost:1", "--skip-check", "--name", "").stderr
+    add(tmp_path, "http://localhost:1", "--skip-check")
+    (tmp_path / "ca.crt").write_text("no certificate")
+    done = add(tmp_path, "https://localhost:1", "--skip-check", "--ca-cert-file", "ca.crt")
+    assert done.stderr == f"Error: --ca-cert-file: cannot use {tmp_path / 'ca.crt'}: it holds no certificate in PEM\n"
+    kumactl(tmp_path, "config", "control-planes", "remove", "--name", "p")
+    assert "control-planes switch --name NAME" in kumactl(tmp_path, "get", "meshes").stderr
+
+
 TOKEN = "the token is sent to cp.example in the clear"
 ANYTHING = "requests and answers travel to cp.example in the clear"
 
@@ -183,7 +213,7 @@ def test_certificates_that_cannot_be_used(tmp_path: Path, tls: Mapping[str, str]
         (("--client-cert-file", tls["client.crt"], "--client-key-file", "y"), "--client-key-file: cannot read"),
         (("--client-cert-file", tls["client.key"], "--client-key-file", tls["client.key"]), "a certificate in PEM"),
         (("--client-cert-file", tls["client.crt"], "--client-key-file", tls["server.key"]), "do not belong together"),
-        (("--ca-cert-file", tls["client.key"]), "cannot read the CA certificate"),
+        (("--ca-cert-file", tls["client.key"]), "it holds no certificate in PEM"),
         (("--ca-cert-file", "nowhere"), "No such file or directory"),
     ):
         done = add(tmp_path, "https://localhost:1", *more, "--skip-check")

@@ -135,3 +135,7 @@ def test_inbounds_that_are_not_ready(inbounds: list[dict[str, Any]], status: str
     found, said = tables.status_of({"inbound": inbounds}, [{"connectTime": before(seconds=1)}])
     assert (found, len(said)) == (status, notes)
     assert all(note.endswith("is not ready") for note in said)
+
+
+def test_a_dataplane_on_which_no_permission_acts() -> None:
+    assert tables.policies([]) == "No permission acts on it; with mutual TLS its inbounds admit nobody."

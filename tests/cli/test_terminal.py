@@ -153,6 +153,26 @@ def test_watching_goes_on_when_a_control_plane_does_not_answer(server: Server, t
     assert process.returncode == 130
 
 
+def test_watching_ends_when_nobody_reads_any_more(server: Server, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [BIN / "kumactl", "get", "meshes", "--watch"], env=environment(tmp_path), stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("NAME")
+    process.stdout.close()
+    assert process.wait(timeout=20) == 1, "although nothing has changed"
+
+
+@pytest.mark.parametrize("line", ["get meshes", "get meshes -o json", "get meshes --watch", "get --help"])
+def test_a_full_disk_is_no_defect(server: Server, tmp_path: Path, line: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [BIN / "kumactl", *line.split()], env=environment(tmp_path), stdout=full, stderr=subprocess.PIPE, text=True,
+            timeout=60,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "Error: cannot write: No space left on device\n")
+
+
 def test_versions_in_detail(server: Server, tmp_path: Path) -> None:
     short = kumactl(tmp_path, "version")
     assert short.stdout.splitlines() == [f"Client: Kuma {kuma.__version__}", f"Server: Kuma {INDEX['version']}"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from kuma.cli import cp, ctl, dp
 
@@ -45,6 +46,20 @@ def test_every_command_has_an_example_of_itself(path: tuple[str, ...], command: 
 def test_every_option_is_explained(path: tuple[str, ...], command: Any) -> None:
     for parameter in command.params:
         assert parameter.help, f"{' '.join(path)} {parameter.name}"
+
+
+@pytest.mark.parametrize("program", [ctl, dp, cp], ids=lambda program: program.app.info.name)
+def test_help_cuts_nothing_off_that_has_to_be_typed(program: Any) -> None:
+    """At the usual width of a terminal, and without one."""
+    for path, command in commands(typer.main.get_command(program.app), ()):
+        shown = CliRunner().invoke(program.app, [*path, "--help"], env={"COLUMNS": "80", "TERM": "dumb"}).output
+        assert "…" not in shown
+        for parameter in command.params:
+            for word in (*parameter.opts, parameter.envvar or ""):
+                assert word in shown or not word.startswith(("-", "KUMA_")), path
+        example = re.search(r"Example: (.*)", command.help, re.DOTALL)
+        assert example is not None
+        assert all(word in shown for word in example[1].split()), path
 
 
 def test_the_page_lists_the_commands_of_kumactl() -> None:

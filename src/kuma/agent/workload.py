@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kuma.base import texts
 from kuma.base.errors import InvalidResource, Misconfigured
 from kuma.resources import codec, kinds
 from kuma.resources.dataplane import DataplaneSpec
@@ -46,14 +46,17 @@ def read_dataplane(file: str) -> str:
     """The Dataplane in a file, or on standard input if that is `-`.
 
     Raises:
-        Misconfigured: it cannot be read.
+        Misconfigured: it cannot be read, or there is none.
     """
     try:
-        return sys.stdin.read() if file == "-" else Path(file).read_text()
+        text = texts.read(file)
     except OSError as error:
         raise Misconfigured(f"--dataplane-file {file}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise Misconfigured(f"--dataplane-file {file}: is no text") from None
+        raise Misconfigured(f"--dataplane-file {file}: is no text in UTF-8") from None
+    if not text.strip():
+        raise Misconfigured(f"--dataplane-file {file}: is empty")
+    return text
 
 
 def read_token(file: Path | None, given: str = "") -> str:

@@ -185,10 +185,10 @@ def _page(request: Request, items: Sequence[Any], total: int, following: int) ->
 
 def _window(request: Request) -> tuple[int, int]:
     """Offset and size."""
-    size = _number(request, "size", DEFAULT_PAGE, "Invalid page size")
+    size = _number(request, "size", DEFAULT_PAGE, "Invalid page size", "invalid format")
     if not 1 <= size <= LARGEST_PAGE:
         raise _bad("size", f"invalid page size of {size}. Maximum page size is {LARGEST_PAGE}", "Invalid page size")
-    return _number(request, "offset", 0, "Invalid offset"), size
+    return _number(request, "offset", 0, "Invalid offset", "Invalid format"), size
 
 
 def _filters(request: Request) -> bool:
@@ -206,12 +206,12 @@ def _is_wanted(dataplane: DataplaneSpec, request: Request) -> bool:
     )
 
 
-def _number(request: Request, name: str, default: int, detail: str) -> int:
+def _number(request: Request, name: str, default: int, detail: str, reason: str) -> int:
     text = request.query_params.get(name)
     if text is None:
         return default
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise _bad(name, "Invalid format", detail)
+        raise _bad(name, reason, detail)
     return int(text)
 
 

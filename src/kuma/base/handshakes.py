@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterator
 
@@ -50,8 +51,11 @@ _NOT_TLS = (
 
 
 def words(error: BaseException) -> str:
-    """The text of an error for the middle of a sentence; its name if it has none."""
-    return str(error).rstrip(". ") or type(error).__name__
+    """The text of an error for the middle of a sentence, without its number; its name if it has none."""
+    return _NUMBER.sub("", str(error)).rstrip(". ") or type(error).__name__
+
+
+_NUMBER = re.compile(r"^\[Errno -?\d+\] ")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

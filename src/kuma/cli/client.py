@@ -64,26 +64,46 @@ class Client:
 
     def index(self) -> Mapping[str, Any]:
         """What the control plane says it is."""
-        return self._object("/")
+        return self._object(_INDEX)
 
     def who_am_i(self) -> Mapping[str, Any]:
         """Whom the control plane takes us for."""
         return self._object("/who-am-i")
 
     def list(self, kind: Kind, mesh: str, size: int | None, offset: int | None) -> Mapping[str, Any]:
-        """One page of a list."""
-        return self._page(paths.collection(kind, mesh), size, offset)
+        """One page of a list of resources."""
+        return self.page(paths.collection(kind, mesh), size, offset)
+
+    def page(
+        self,
+        path: str,
+        size: int | None,
+        offset: int | None,
+        *,
+        about: str = "",
+        more: Mapping[str, str | Sequence[str]] | None = None,
+    ) -> Mapping[str, Any]:
+        """One page of a list; `more` is the rest of the query, and `about` names what the list concerns, for errors."""
+        paging = {name: value for name, value in (("size", size), ("offset", offset)) if value is not None}
+        return self._object(path, about=about, params={**paging, **(more or {})})
 
     def list_whole(
-        self, path: str, *, reveal: bool = False, filters: Mapping[str, str] | None = None
+        self,
+        path: str,
+        *,
+        about: str = "",
+        reveal: bool = False,
+        filters: Mapping[str, str | Sequence[str]] | None = None,
     ) -> Sequence[Mapping[str, Any]]:
         """All items of a list, or those that the filters let through, page by page.
 
-        `reveal`: without masks, which administrators may ask for.
+        `about` names the resource that the list concerns, for errors; `reveal`: without masks, which administrators
+        may ask for.
         """
+        more = {**(filters or {}), **({"reveal": "true"} if reveal else {})}
         items: list[Mapping[str, Any]] = []
         while True:
-            page = self._page(path, 1000, len(items), **(filters or {}), **({"reveal": "true"} if reveal else {}))
+            page = self.page(path, 1000, len(items), about=about, more=more)
             items += page["items"]
             if not page["items"] or len(items) >= page["total"]:
                 return items
@@ -132,10 +152,6 @@ class Client:
         """A new token, for a `dataplane` or a `user`."""
         return self._request("POST", f"/tokens/{kind}", json=request).text
 
-    def _page(self, path: str, size: int | None, offset: int | None, **more: str) -> Mapping[str, Any]:
-        query = {name: value for name, value in (("size", size), ("offset", offset)) if value is not None} | more
-        return self._object(path, params=query)
-
     def _object(self, path: str, **arguments: Any) -> Mapping[str, Any]:
         """The JSON object that a GET is answered with."""
         try:
@@ -143,9 +159,12 @@ class Client:
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            text = f"what answers at {self._address} is no control plane of Kuma. {self._remedy}"
-            raise RequestFailed(text, httpx.codes.OK)
+            raise self._stranger()
         return found
+
+    def _stranger(self, what: str = "is no control plane of Kuma") -> RequestFailed:
+        """It is not what it should be; no answer of it means what a control plane's would, such as 404."""
+        return RequestFailed(f"what answers at {self._address} {what}. {self._remedy}", httpx.codes.OK)
 
     def _request(self, method: str, path: str, *, about: str = "", **arguments: Any) -> httpx.Response:
         """The answer, if it is a good one; `about` names the resource that it concerns, for errors."""
@@ -159,7 +178,12 @@ class Client:
             raise RequestFailed(self._unreached(error)) from None
         if answer.is_success:
             return answer
-        raise RequestFailed(f"{about}: {_text(answer)}" if about else _text(answer), answer.status_code)
+        text = _text(answer)
+        if not text and answer.status_code in _NO_SUCH_PATH:
+            lacking = f"has no {path}: it is no control plane of Kuma, or of another version"
+            raise self._stranger(lacking) if path != _INDEX else self._stranger()
+        text = text or f"{answer.status_code} {answer.reason_phrase}{_excerpt(answer)}"
+        raise RequestFailed(f"{about}: {text}" if about else text, answer.status_code)
 
     def _unreached(self, error: httpx.HTTPError) -> str:
         """Why there is no answer, and what to do about it."""
@@ -196,14 +220,25 @@ class Client:
         )
 
 
+_INDEX = "/"
+_NO_SUCH_PATH = (httpx.codes.NOT_FOUND, httpx.codes.NOT_IMPLEMENTED)
+"""What servers say of a path or method that they do not have; a control plane says more of a resource."""
+
+
 def _text(answer: httpx.Response) -> str:
-    """An error as the control plane explains it: its title and detail, then a line per field."""
+    """An error as a control plane explains it: its title and detail, then a line per field; nothing if it does not."""
     try:
         body = answer.json()
     except ValueError:
         body = None
     if not isinstance(body, dict) or not body.get("title"):
-        return f"({answer.status_code}): {answer.text[:1000]}"
+        return ""
     lines = [f"{body['title']} ({body.get('detail', '')})"]
     lines += [f"* {p.get('field')}: {p.get('reason')}" for p in body.get("invalid_parameters", ())]
     return "\n".join(lines)
+
+
+def _excerpt(answer: httpx.Response) -> str:
+    """What else it says, if that is text for people and no page for browsers."""
+    text = answer.text.strip()
+    return f": {text[:1000]}" if text and not text.startswith("<") else ""

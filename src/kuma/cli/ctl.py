@@ -23,11 +23,13 @@ from kuma.cli import (
     output,
 )
 from kuma.cli.client import RequestFailed
+from kuma.cli.common_options import CommonOptions
 from kuma.cli.session import Session
 
 app = typer.Typer(
     name="kumactl",
     help="Looks at a control plane and changes it.\n\nExample: kumactl apply -f mesh.yaml; kumactl get meshes",
+    cls=CommonOptions,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

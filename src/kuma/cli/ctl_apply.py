@@ -36,7 +36,7 @@ def apply(
     """
     declared = ctl_files.read(file, _pairs(var or ()))
     if not declared:
-        raise Misconfigured(f"there is no resource in {', '.join(file)}")
+        raise Misconfigured(f"there is no resource in {', '.join(map(ctl_files.described, file))}")
     if dry_run:
         documents = [codec.to_universal(one.resource) for one in declared]
         typer.echo(yaml.safe_dump_all(documents, sort_keys=False), nl=False)

@@ -93,9 +93,8 @@ class Config(_Frame):
         for plane in self.control_planes:
             if plane.name == wanted:
                 return plane
-        raise Misconfigured(
-            "no control plane is chosen. Run: kumactl config control-planes add --name NAME --address URL"
-        )
+        remedy = "switch --name NAME" if self.control_planes else "add --name NAME --address URL"
+        raise Misconfigured(f"no control plane is chosen. Run: kumactl config control-planes {remedy}")
 
     def adding(self, name: str, api_server: ApiServer) -> Config:
         """With one more control plane (or another one under that name), which is chosen."""

@@ -80,6 +80,8 @@ def add(
     """
     session: Session = context.obj
     config = session.config(may_begin=True)
+    if not name:
+        raise Misconfigured("--name: cannot be empty")
     if not overwrite and any(plane.name == name for plane in config.control_planes):
         raise Misconfigured(
             f'Control Plane with name "{name}" already exists. Use --overwrite to replace an existing one.'

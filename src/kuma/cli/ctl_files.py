@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from kuma.base import handshakes, texts
 from kuma.base.errors import InvalidResource, KumaError, Misconfigured, Violation
 from kuma.resources import codec
 from kuma.resources.resource import Resource
@@ -46,6 +46,9 @@ def read(names: Sequence[str], variables: Mapping[str, str]) -> Sequence[Declare
     for source, text in (pair for name in names for pair in _texts(name)):
         _check_sizes(source, text)
         resources, violations = _parsed(_filled(source, text, variables))
+        unfilled = () if variables else sorted(set(_VARIABLE.findall(text)))
+        if violations and unfilled:
+            violations.append(f"* it has {{{{ {unfilled[0]} }}}}, and no variable is given; see --var")
         found += [Declared(resource, source) for resource in resources]
         complaints += [f"{source} is not valid", *violations] if violations else []
     if complaints:
@@ -56,22 +59,35 @@ def read(names: Sequence[str], variables: Mapping[str, str]) -> Sequence[Declare
 def _texts(name: str) -> Iterator[tuple[str, str]]:
     """The texts behind a name, each with where it is from."""
     try:
-        if name == "-":
-            yield "standard input", sys.stdin.read()
-        elif name.startswith(("http://", "https://")):
-            yield name, httpx.get(name, timeout=_FETCH_TIMEOUT, follow_redirects=True).raise_for_status().text
+        if name.startswith(("http://", "https://")):
+            yield name, _fetched(name)
         elif Path(name).is_dir():
             for path in sorted(p for p in Path(name).iterdir() if p.suffix in (".yaml", ".yml", ".json")):
                 name = str(path)
-                yield name, path.read_text()
+                yield name, texts.read(name)
         else:
-            yield name, Path(name).read_text()
+            yield described(name), texts.read(name)
     except OSError as error:
-        raise Misconfigured(f"cannot read {error.filename or name}: {error.strerror}") from None
+        raise Misconfigured(f"cannot read {error.filename or described(name)}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise Misconfigured(f"{name} is no text") from None
+        raise Misconfigured(f"{described(name)} is no text in UTF-8") from None
+
+
+def described(name: str) -> str:
+    """How people call what `-f` names."""
+    return "standard input" if name == texts.STANDARD_INPUT else name
+
+
+def _fetched(url: str) -> str:
+    try:
+        answer = httpx.get(url, timeout=_FETCH_TIMEOUT, follow_redirects=True)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise Misconfigured(f"cannot fetch {name}: {error}") from None
+        untrusted = handshakes.untrusted(error)
+        reason = f"its certificate is not trusted: {untrusted}" if untrusted else handshakes.words(error)
+        raise Misconfigured(f"cannot fetch {url}: {reason}") from None
+    if not answer.is_success:
+        raise Misconfigured(f"cannot fetch {url}: {answer.status_code} {answer.reason_phrase}")
+    return answer.text
 
 
 def _check_sizes(source: str, text: str) -> None:

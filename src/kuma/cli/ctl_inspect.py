@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -31,7 +31,9 @@ def _root() -> None:
 def dataplanes(
     context: typer.Context,
     mesh: MeshOption = "default",
-    tag: Annotated[list[str] | None, typer.Option("--tag", help="Only those with this tag: name=value.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", help="Only those with this tag: name=value, part of it, or name=*.")
+    ] = None,
     gateway: Annotated[bool, typer.Option("--gateway", help="Only gateways, of which there are none.")] = False,
     ingress: Annotated[bool, typer.Option("--ingress", help="Changes nothing, as in the original.")] = False,
     output: FormOption = Form.TABLE,
@@ -41,21 +43,22 @@ def dataplanes(
 
     Example: kumactl inspect dataplanes --tag kuma.io/service=web --watch
     """
-    wanted = [_pair(text) for text in tag or ()]
-    filters = {name: "true" for name, on in (("gateway", gateway), ("ingress", ingress)) if on}
+    flags = {name: "true" for name, on in (("gateway", gateway), ("ingress", ingress)) if on}
+    filters = {**flags, "tag": [_filter(text) for text in tag or ()]}
+    path = paths.within(mesh, "dataplanes+insights")
     session: Session = context.obj
     with session.client() as client:
+        watching.show(
+            watch,
+            lambda: client.list_whole(path, filters=filters),
+            lambda items: _show(output, items, lambda: tables.overviews(items, datetime.now(UTC))),
+        )
 
-        def look() -> Sequence[Mapping[str, Any]]:
-            items = client.list_whole(paths.within(mesh, "dataplanes+insights"), filters=filters)
-            return [item for item in items if _carries(item, wanted)]
 
-        watching.show(watch, look, lambda items: _show_dataplanes(items, output))
-
-
-def _show_dataplanes(items: Sequence[Mapping[str, Any]], output: Form) -> None:
+def _show(output: Form, items: Sequence[Mapping[str, Any]], table: Callable[[], str]) -> None:
+    """Items in the form that is wanted."""
     if output is Form.TABLE:
-        typer.echo(tables.overviews(items, datetime.now(UTC)))
+        typer.echo(table())
     else:
         typer.echo(as_text(output, {"total": len(items), "items": items, "next": None}))
 
@@ -73,6 +76,8 @@ def meshes(
 
     Example: kumactl inspect meshes    or: kumactl inspect meshes --watch default --timeout 1m
     """
+    if watch and output is not Form.TABLE:
+        raise Misconfigured("--watch prints lines; it cannot be given together with --output")
     session: Session = context.obj
     with session.client() as client:
         if watch:
@@ -80,11 +85,8 @@ def meshes(
             return
         items = client.list_whole("/meshes")
         transitions = {item["mesh"]: item for item in client.list_whole("/mesh-transitions")}
-    if output is Form.TABLE:
-        typer.echo(tables.meshes(items, transitions, datetime.now(UTC)))
-    else:
-        found = [{**item, "transition": transitions.get(item["name"])} for item in items]
-        typer.echo(as_text(output, {"total": len(found), "items": found, "next": None}))
+    found = [{**item, "transition": transitions.get(item["name"])} for item in items]
+    _show(output, found, lambda: tables.meshes(items, transitions, datetime.now(UTC)))
 
 
 class View(StrEnum):
@@ -109,6 +111,7 @@ def dataplane(
     config_dump: Annotated[bool, typer.Option("--config-dump", help="Short for --type=config-dump.")] = False,
     shadow: Annotated[bool, typer.Option("--shadow", help="With --type=config: with shadow policies.")] = False,
     include: Annotated[list[str] | None, typer.Option("--include", help="With --type=config: diff.")] = None,
+    output: FormOption = Form.TABLE,
 ) -> None:
     """Show which permissions act on a proxy, or what it should be running.
 
@@ -117,14 +120,21 @@ def dataplane(
     view = View.CONFIG_DUMP if config_dump else view
     if (shadow or include) and view is not View.CONFIG:
         raise Misconfigured("--shadow and --include need --type=config")
+    if output is Form.YAML and view is not View.POLICIES:
+        raise Misconfigured("--output=yaml needs --type=policies; the others are there as json")
+    query: list[tuple[str, str]] = []
+    if view is View.CONFIG:
+        query = [("shadow", str(shadow).lower()), *(("include", part) for part in include or ())]
+    elif output is Form.JSON:
+        query = [("format", "json")]
     key = kinds.DATAPLANE.key(name, mesh)
-    query = urlencode([("shadow", str(shadow).lower()), *(("include", part) for part in include or ())])
     session: Session = context.obj
     with session.client() as client:
         if view is View.POLICIES:
-            typer.echo(tables.policies(client.items_of(key, "policies")))
+            items = client.items_of(key, "policies")
+            _show(output, items, lambda: tables.policies(items))
         else:
-            typer.echo(client.text_of(key, _PATHS[view] + (f"?{query}" if view is View.CONFIG else "")), nl=False)
+            typer.echo(client.text_of(key, "?".join(filter(None, (_PATHS[view], urlencode(query))))), nl=False)
 
 
 @app.command()
@@ -136,10 +146,7 @@ def services(context: typer.Context, mesh: MeshOption = "default", output: FormO
     session: Session = context.obj
     with session.client() as client:
         items = client.list_whole(paths.within(mesh, "service-insights"))
-    if output is Form.TABLE:
-        typer.echo(tables.services(items))
-    else:
-        typer.echo(as_text(output, {"total": len(items), "items": items, "next": None}))
+    _show(output, items, lambda: tables.services(items))
 
 
 def _policy(kind: Kind) -> None:
@@ -151,15 +158,17 @@ def _policy(kind: Kind) -> None:
         name: Annotated[str, typer.Argument(help="Of the permission.")],
         mesh: MeshOption = "default",
         new_api: Annotated[bool, typer.Option("--new-api", help="List the dataplanes, without their parts.")] = False,
+        output: FormOption = Form.TABLE,
     ) -> None:
+        key = kind.key(name, mesh)
         session: Session = context.obj
         with session.client() as client:
             if new_api:
-                found = client.list_whole(f"{paths.item(kind.key(name, mesh))}/_resources/dataplanes")
-                rows = [(item["type"], item["mesh"], item["name"]) for item in found]
-                typer.echo(f"{tables.table(('Type', 'Mesh', 'Name'), rows)}\nTotal: {len(rows)}")
-                return
-            typer.echo(tables.affected(client.items_of(kind.key(name, mesh), "dataplanes")))
+                items = client.list_whole(f"{paths.item(key)}/_resources/dataplanes", about=str(key))
+                _show(output, items, lambda: tables.names(items))
+            else:
+                items = client.items_of(key, "dataplanes")
+                _show(output, items, lambda: tables.affected(items))
 
 
 for _name, _command in (
@@ -212,14 +221,9 @@ def _progress(client: Client, mesh: str) -> tuple[Mapping[str, Any], str]:
 _FOLLOW_INTERVAL = 0.2
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _filter(text: str) -> str:
+    """A tag as the control plane takes it."""
     name, equals, value = text.partition("=")
     if not equals:
         raise Misconfigured(f"--tag {text}: has to be name=value")
-    return name, value
-
-
-def _carries(item: Mapping[str, Any], wanted: Sequence[tuple[str, str]]) -> bool:
-    """Whether one of the inbounds has all the tags."""
-    inbounds = item.get("dataplane", {}).get("networking", {}).get("inbound", ())
-    return not wanted or any(all(i.get("tags", {}).get(n) == v for n, v in wanted) for i in inbounds)
+    return f"{name}:{value}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -40,12 +41,18 @@ CERTIFICATES = "certificates"
 
 
 def _complete(incomplete: str) -> list[str]:
-    return [name for name in sorted({*_SINGLE, *_LISTS, CERTIFICATES}) if name.startswith(incomplete)]
+    return [name for name in sorted({*_SINGLE, *_LISTS}) if name.startswith(incomplete)]
+
+
+def _complete_shown(incomplete: str) -> list[str]:
+    return [*_complete(incomplete), *([CERTIFICATES] if CERTIFICATES.startswith(incomplete) else ())]
 
 
 def get(
     context: typer.Context,
-    kind: Annotated[str, typer.Argument(metavar="TYPE", autocompletion=_complete, help="Such as meshes, or mesh.")],
+    kind: Annotated[
+        str, typer.Argument(metavar="TYPE", autocompletion=_complete_shown, help="Such as meshes, or mesh.")
+    ],
     name: Annotated[str, typer.Argument(help="Of the one that is wanted; all are listed without it.")] = "",
     mesh: MeshOption = "default",
     output: FormOption = Form.TABLE,
@@ -58,42 +65,66 @@ def get(
     Example: kumactl get meshes    or: kumactl get dataplane web-01 -o yaml    or: kumactl get certificates --watch
     """
     session: Session = context.obj
-    if kind == CERTIFICATES:
-        with session.client() as client:
-            path = paths.within(mesh, "certificates")
-            watching.show(watch, lambda: client.list_whole(path), lambda items: _certificates(items, output))
-        return
-    found = _kind(kind)
+    found = _certificates(mesh) if kind == CERTIFICATES else _resources(_kind(kind, CERTIFICATES), mesh)
     if kind in _SINGLE and kind not in _LISTS and not name:
-        raise Misconfigured(f"which {kind}? Give its name, or list all with: kumactl get {found.plural}")
+        raise Misconfigured(f"which {kind}? Give its name, or list all with: kumactl get {_SINGLE[kind].plural}")
 
-    def draw(page: Mapping[str, Any]) -> None:
-        _show(output, found, {**page, "next": None}, page["items"])
+    def draw(whole: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> None:
+        typer.echo(found.table(items) if output is Form.TABLE else as_text(output, whole))
+
+    def draw_page(page: Mapping[str, Any]) -> None:
+        draw({**page, "next": None}, page["items"])
         if page.get("next") and output is Form.TABLE:
             following = (offset or 0) + len(page["items"])
             typer.echo(f"\nRerun command with --offset={following} argument to retrieve more resources")
 
     with session.client() as client:
         if name:
-            watching.show(
-                watch, lambda: _one(client, found, name, mesh), lambda item: _show(output, found, item, [item])
-            )
+            watching.show(watch, lambda: found.one(client, name), lambda item: draw(item, [item]))
         else:
-            watching.show(watch, lambda: client.list(found, mesh, size, offset), draw)
+            watching.show(watch, lambda: found.page(client, size, offset), draw_page)
 
 
-def _one(client: Client, kind: Kind, name: str, mesh: str) -> Mapping[str, Any]:
-    item = client.get(kind, name, mesh)
-    if item is None:
-        raise RequestFailed("No resources found" + (f" in {mesh} mesh" if kind.in_mesh else ""), 404)
-    return item
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What `get` shows: how one of them is found, how a page of them, and what a table of them looks like."""
+
+    one: Callable[[Client, str], Mapping[str, Any]]
+    page: Callable[[Client, int | None, int | None], Mapping[str, Any]]
+    table: Callable[[Sequence[Mapping[str, Any]]], str]
 
 
-def _certificates(items: Sequence[Mapping[str, Any]], output: Form) -> None:
-    if output is Form.TABLE:
-        typer.echo(tables.certificates(items))
-    else:
-        typer.echo(as_text(output, {"total": len(items), "items": items, "next": None}))
+def _resources(kind: Kind, mesh: str) -> _Shown:
+    def one(client: Client, name: str) -> Mapping[str, Any]:
+        item = client.get(kind, name, mesh)
+        if item is None:
+            raise RequestFailed("No resources found" + (f" in {mesh} mesh" if kind.in_mesh else ""), 404)
+        return item
+
+    return _Shown(
+        one,
+        lambda client, size, offset: client.list(kind, mesh, size, offset),
+        lambda items: tables.resources(kind.name, kind.in_mesh, items, datetime.now(UTC)),
+    )
+
+
+def _certificates(mesh: str) -> _Shown:
+    path = paths.within(mesh, CERTIFICATES)
+
+    def one(client: Client, name: str) -> Mapping[str, Any]:
+        for item in client.list_whole(path):
+            if item["name"] == name:
+                return item
+        raise RequestFailed(f'Dataplane "{name}" in mesh "{mesh}" has no certificate', 404)
+
+    def page(client: Client, size: int | None, offset: int | None) -> Mapping[str, Any]:
+        """All of them, unless a part is asked for."""
+        if size is None and offset is None:
+            items = client.list_whole(path)
+            return {"total": len(items), "items": items, "next": None}
+        return client.page(path, size, offset)
+
+    return _Shown(one, page, tables.certificates)
 
 
 def delete(
@@ -113,18 +144,12 @@ def delete(
     typer.echo(f'deleted {found.name} "{name}"')
 
 
-def _kind(name: str) -> Kind:
+def _kind(name: str, *others: str) -> Kind:
+    """The kind of that name; `others` may be asked for too."""
     found = _SINGLE.get(name) or _LISTS.get(name)
     if found is None:
-        raise Misconfigured(f"unknown TYPE: {name}. Allowed values: {', '.join(sorted({*_SINGLE, *_LISTS}))}")
+        raise Misconfigured(f"unknown TYPE: {name}. Allowed values: {', '.join(sorted({*_SINGLE, *_LISTS, *others}))}")
     return found
-
-
-def _show(form: Form, kind: Kind, whole: Mapping[str, Any], items: list[Mapping[str, Any]]) -> None:
-    if form is Form.TABLE:
-        typer.echo(tables.resources(kind.name, kind.in_mesh, items, datetime.now(UTC)))
-    else:
-        typer.echo(as_text(form, whole))
 
 
 def as_text(form: Form, content: Any) -> str:

@@ -25,6 +25,7 @@ app = typer.Typer(
     name="kuma-dp",
     help="Runs a data plane proxy: a real Envoy, configured by the control plane.",
     no_args_is_help=True,
+    rich_markup_mode=None,  # its columns would cut off the names of environment variables
     pretty_exceptions_enable=False,
 )
 
@@ -117,8 +118,8 @@ def run(
 ) -> None:
     """Run an Envoy for a Dataplane until it is stopped, then exit with Envoy's status.
 
-    Example: kuma-dp run --cp-address=https://localhost:5678 --ca-cert-file=ca.crt
-    --dataplane-file=web.yaml --dataplane-token-file=token
+    Example: kuma-dp run --dataplane-file=web.yaml --dataplane-token-file=token
+    --cp-address=https://localhost:5678 --ca-cert-file=ca.crt
     """
     output.log_as(log_level, "console")
     os.environ.pop("KUMA_DATAPLANE_RUNTIME_TOKEN", None)  # not for Envoy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -15,7 +16,7 @@ import structlog
 import typer
 
 from kuma.base import aio
-from kuma.base.errors import KumaError
+from kuma.base.errors import KumaError, Misconfigured
 
 
 def log_as(level: str, form: str) -> None:
@@ -47,9 +48,15 @@ def run(app: Callable[[], object]) -> NoReturn:
         fail(error)
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:
+        fail(Misconfigured(f"cannot write: {error.strerror}") if error.errno in _NO_ROOM else Defect(error))
     except Exception as error:
         fail(Defect(error))
     sys.exit(0)
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""A disk is full or broken, such as where the output goes; that is no defect of the program."""
 
 
 def _interrupted(*_: object) -> NoReturn:

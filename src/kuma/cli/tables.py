@@ -206,7 +206,7 @@ def policies(items: Iterable[Mapping[str, Any]]) -> str:
             for line in (f"  {kind}", *(f"    {policy['name']}" for policy in found))
         ]
         blocks.append("\n".join([head, *lines]))
-    return "\n\n".join(blocks)
+    return "\n\n".join(blocks) or "No permission acts on it; with mutual TLS its inbounds admit nobody."
 
 
 def affected(items: Iterable[Mapping[str, Any]]) -> str:
@@ -217,6 +217,12 @@ def affected(items: Iterable[Mapping[str, Any]]) -> str:
         lines.append(f"  {item['dataplane']['name']}{':' if attachments else ''}")
         lines += [f"    {a['type']} {a['name']}({a['service']})" for a in attachments]
     return "\n".join(lines)
+
+
+def names(items: Sequence[Mapping[str, Any]]) -> str:
+    """`kumactl inspect traffic-permission --new-api`."""
+    rows = [(item["type"], item["mesh"], item["name"]) for item in items]
+    return f"{table(('Type', 'Mesh', 'Name'), rows)}\nTotal: {len(rows)}"
 
 
 MESHES = (

@@ -88,7 +88,8 @@ def _trusting(server: ApiServer) -> ssl.SSLContext:
         try:
             return ssl.create_default_context(cafile=server.ca_cert_file)
         except OSError as error:
-            raise Misconfigured(f"cannot read the CA certificate {server.ca_cert_file}: {_reason(error)}") from None
+            reason = "it holds no certificate in PEM" if isinstance(error, ssl.SSLError) else _reason(error)
+            raise Misconfigured(f"--ca-cert-file: cannot use {server.ca_cert_file}: {reason}") from None
     context = httpx.create_ssl_context()
     if server.skip_verify:
         context.check_hostname = False

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import select
 import sys
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -23,7 +23,7 @@ def show(watch: bool, look: Callable[[], Found], draw: Callable[[Found], None]) 
     A terminal is drawn anew each time. What reads a pipe gets what has changed, and an empty line before it. A control
     plane that does not answer is waited for.
     """
-    if not watch:
+    if not watch or sys.stdout is None:  # it is closed: nobody looks
         draw(look())
         return
     on_terminal, before, told = sys.stdout.isatty(), None, ""
@@ -42,4 +42,12 @@ def show(watch: bool, look: Callable[[], Found], draw: Callable[[Found], None]) 
                 draw(found)
                 sys.stdout.flush()
             before, told = found, ""
-        time.sleep(_INTERVAL)
+        _wait(_INTERVAL)
+
+
+def _wait(seconds: float) -> None:
+    """Pass the time until the next look; ends the command when nobody reads its output any more."""
+    reader = select.poll()
+    reader.register(sys.stdout.fileno(), 0)  # errors are told without being asked for
+    if reader.poll(seconds * 1000):
+        raise typer.Exit(1)
