@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, contextmanager
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+import structlog
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -26,6 +27,7 @@ WRITES = "kuma_writes"
 """Execution option of connections that write: a dialect may have to begin their transactions in another way."""
 
 T = TypeVar("T")
+log = structlog.get_logger(__name__)
 
 _resources = schema.resources
 
@@ -119,6 +121,7 @@ class SqlStore:
         Raises:
             Misconfigured: the key file cannot be written.
             StoreCorrupt: a row cannot be opened; nothing was changed.
+            Unavailable: the database cannot be used now; `finish_rekey` completes what is half done.
         """
         await self._to_its_end(self._rekey(), "sealing anew")
 
@@ -138,8 +141,9 @@ class SqlStore:
         async with self._lock:
             keys = self._keys.load(may_create=False)
             self._sealer = AesGcmSealer(keys)
-            async with self._writer.begin() as connection:
-                await seal.seal_anew(connection, self._sealer)
+            with _reached():
+                async with self._writer.begin() as connection:
+                    await seal.seal_anew(connection, self._sealer)
             await self._scrub()
             self._keys.save(keys[:1])  # in memory the old ones stay: a reader may hold a row from before
 
@@ -200,8 +204,9 @@ class SqlStore:
 
 @contextmanager
 def _reached() -> Iterator[None]:
-    """A database that is locked, full or gone is no fault of the request: it may be tried again."""
+    """A database that is locked, full or gone is no fault of the request: it may be tried again. Why is for the log."""
     try:
         yield
     except OperationalError as error:
-        raise Unavailable(f"the store cannot be used: {error.orig}") from None
+        log.error("the store cannot be used", reason=str(error.orig))
+        raise Unavailable("the store cannot be used now; the log of the control plane says why") from None
