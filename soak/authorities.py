@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from demo.traffic import REQUEST
 from kuma.pki.x509 import CaPair, LeafBuilder, certificate_pem, key_pem, usage
 
 _LIFETIME = timedelta(days=60)
@@ -59,7 +60,7 @@ def is_let_in(port: int, authority: Provided, spiffe_id: str) -> bool:
             socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT) as plain,
             context.wrap_socket(plain) as secured,
         ):
-            secured.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            secured.sendall(REQUEST)
             return bool(secured.recv(100))
     except OSError:
         return False
@@ -69,7 +70,7 @@ def takes_plaintext(port: int) -> bool:
     """Whether the proxy at a port of the loopback passes on what comes in the clear."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT) as plain:
-            plain.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            plain.sendall(REQUEST)
             return bool(plain.recv(100))
     except OSError:
         return False
