@@ -15,7 +15,7 @@ from kuma.resources.mesh import Backend
 
 def path_of(backend: Backend, index: int) -> str:
     """Where the Mesh says what an authority is made of."""
-    return f"mtls.backends[{index}].{'config' if backend.config else 'conf'}"
+    return f"mtls.backends[{index}].{backend.spelling}"
 
 
 async def examine(mesh: str, backend: Backend, path: str, secrets: backends.Secrets, now: datetime) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ async def keep(mesh: str, store: Store) -> tuple[Operation, ...]:
     with suppress(NotFound):
         stored = await store.get(kinds.MESH.key(mesh))
         transition = await store.get(kinds.MESH_TRANSITION.key(mesh, mesh))
-        for backend in stored.spec.mtls.backends if stored.spec.mtls else ():
+        for backend in stored.spec.backends:
             if backend.type != "provided":
                 continue
             secrets = await _secrets(mesh, backend, store)

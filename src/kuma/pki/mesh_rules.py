@@ -30,7 +30,7 @@ class MeshRules:
         warnings: list[str] = []
         if old is None and await _find(store, kinds.SECRET.key(tokens.signing_key_name(new.name), new.name)) is None:
             created.append(await tokens.new_signing_key(new.name))
-        for index, backend in enumerate(new.spec.mtls.backends if new.spec.mtls else ()):
+        for index, backend in enumerate(new.spec.backends):
             if backend.type == "provided":
                 warnings += await self._provided(new.name, backend, index, store)
                 continue
@@ -40,7 +40,7 @@ class MeshRules:
             before = _backend(old, backend.name)
             if before is not None and before.type == "builtin" and before.settings != backend.settings:
                 warnings.append(
-                    f'mtls.backends[{index}].conf: the root of backend "{backend.name}" exists and stays as it is; '
+                    f'{path_of(backend, index)}: the root of backend "{backend.name}" exists and stays as it is; '
                     "list a backend with another name to have a new one"
                 )
         if new.spec.enabled_backend and not await _has_permission(new.name, store):
@@ -109,13 +109,11 @@ async def _dropped(old: Resource[MeshSpec] | None, new: Resource[MeshSpec], stor
 
 
 def _builtin(mesh: Resource[MeshSpec] | None) -> frozenset[str]:
-    backends = mesh.spec.mtls.backends if mesh and mesh.spec.mtls else ()
-    return frozenset(backend.name for backend in backends if backend.type == "builtin")
+    return frozenset(backend.name for backend in (mesh.spec.backends if mesh else ()) if backend.type == "builtin")
 
 
 def _backend(mesh: Resource[MeshSpec] | None, name: str) -> Backend | None:
-    backends = mesh.spec.mtls.backends if mesh and mesh.spec.mtls else ()
-    return next((backend for backend in backends if backend.name == name), None)
+    return next((backend for backend in (mesh.spec.backends if mesh else ()) if backend.name == name), None)
 
 
 async def _find(store: Store, key: Key) -> AnyResource | None:

@@ -132,10 +132,9 @@ async def _uses(secret: Resource[SecretSpec], store: Store) -> list[_Use]:
         mesh = await store.get(kinds.MESH.key(secret.mesh))
     except NotFound:
         return []
-    listed = enumerate(mesh.spec.mtls.backends if mesh.spec.mtls else ())
     return [
         _Use(mesh, index, backend, await _secrets(mesh, backend, store))
-        for index, backend in listed
+        for index, backend in enumerate(mesh.spec.backends)
         if secret.name in backends.used_secrets(mesh.name, backend)
     ]
 

@@ -46,6 +46,11 @@ class MeshView:
         return self.transition.spec.position if self.transition else Position()
 
     @property
+    def backends(self) -> tuple[Backend, ...]:
+        """The authorities that are listed."""
+        return self.mesh.spec.backends if self.mesh else ()
+
+    @property
     def enabled_backend(self) -> Backend | None:
         """The authority that issues, or None while mutual TLS is off."""
         return self.mesh.spec.enabled_backend if self.mesh else None
