@@ -18,7 +18,7 @@ from kuma.base.errors import NotFound, Unavailable
 from kuma.resources.resource import Key
 from kuma.store import change_log, schema, seal
 from kuma.store.encryption import AesGcmSealer, KeyFile, Sealer, new_key
-from kuma.store.protocol import AnyResource, Commit, Listing, Operation, Page, Put, Removed
+from kuma.store.protocol import AnyResource, Commit, Listing, Operation, Page, Put, Removed, find
 from kuma.store.rows import decode, is_at
 from kuma.store.transaction import Transaction
 from kuma.store.watcher import Watcher
@@ -193,10 +193,8 @@ class SqlStore:
         return [Commit(number, tuple([await self._change(key) for key in keys])) for number, keys in revisions]
 
     async def _change(self, key: Key) -> Put | Removed:
-        try:
-            return Put(await self.get(key))
-        except NotFound:
-            return Removed(key)
+        found = await find(self, key)
+        return Removed(key) if found is None else Put(found)
 
     def _resource(self, row: sa.RowMapping) -> AnyResource:
         return decode(row, self._sealer)
