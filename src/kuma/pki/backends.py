@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from kuma.pki import builtin, provided
 from kuma.pki.authority import Authority
 from kuma.resources import kinds
 from kuma.resources.mesh import Backend
-from kuma.resources.resource import Resource
-from kuma.resources.secret import SecretSpec
+from kuma.resources.secret import Secrets
 from kuma.store.protocol import Store, find
-
-Secrets = Mapping[str, Resource[SecretSpec]]
 
 
 def used_secrets(mesh: str, backend: Backend) -> tuple[str, ...]:

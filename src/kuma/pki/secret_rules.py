@@ -14,7 +14,7 @@ from kuma.pki.examination import examine, path_of
 from kuma.resources import kinds
 from kuma.resources.mesh import Backend, MeshSpec
 from kuma.resources.resource import Resource
-from kuma.resources.secret import SecretSpec
+from kuma.resources.secret import Secrets, SecretSpec
 from kuma.store.manager import Decision
 from kuma.store.protocol import Expect, Store, find
 
@@ -26,7 +26,7 @@ class _Use:
     mesh: Resource[MeshSpec]
     index: int
     backend: Backend
-    secrets: backends.Secrets = field(repr=False)
+    secrets: Secrets = field(repr=False)
 
 
 class SecretRules:
@@ -137,7 +137,7 @@ async def _uses(secret: Resource[SecretSpec], store: Store) -> list[_Use]:
     ]
 
 
-def _opens(use: _Use, secrets: backends.Secrets) -> bool:
+def _opens(use: _Use, secrets: Secrets) -> bool:
     try:
         backends.open_authority(use.mesh.name, use.backend, secrets)
     except AuthorityUnusable:
