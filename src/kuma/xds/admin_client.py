@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 import httpx
 import structlog
 
-from kuma.base import sockets
+from kuma.base import sockets, urls
 from kuma.base.errors import NotFound, Unavailable
 from kuma.pki.envoy_admin import Credential
 from kuma.resources import kinds
-from kuma.xds import administration, dump, naming
+from kuma.xds import administration, dump
 from kuma.xds.dataplane_rules import OwnPorts
 from kuma.xds.meshes import Meshes
 from kuma.xds.proxy import Proxies, Proxy
@@ -62,7 +62,7 @@ class AdminClient:
         remote = administration.is_remote(networking)
         if not proxy.admin_port or (not remote and not self._may_be_here(proxy)):
             raise Unavailable(_SILENT.format(mesh=mesh, name=name))
-        where = naming.host_port(networking.address if remote else administration.ADDRESS, proxy.admin_port)
+        where = urls.host_port(networking.address if remote else administration.ADDRESS, proxy.admin_port)
         verify = _verification(self._credential()) if remote else True
         async with httpx.AsyncClient(verify=verify, timeout=_TIMEOUT, trust_env=False) as client:
             try:
