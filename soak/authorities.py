@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import socket
 import ssl
-import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -15,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from demo.traffic import REQUEST
+from kuma.pki.tls import show
 from kuma.pki.x509 import CaPair, LeafBuilder, certificate_pem, key_pem, usage
 
 _LIFETIME = timedelta(days=60)
@@ -85,10 +84,7 @@ def _client(authority: Provided, spiffe_id: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # whom it trusts is looked at, not who it is
     context.set_alpn_protocols(["kuma"])
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(certificate_pem(leaf) + b"".join(map(certificate_pem, certificates[:-1])) + key_pem(key))
-        file.flush()
-        context.load_cert_chain(Path(file.name))
+    show(context, certificate_pem(leaf) + b"".join(map(certificate_pem, certificates[:-1])) + key_pem(key))
     return context
 
 

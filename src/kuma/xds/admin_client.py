@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import ssl
 from collections.abc import Callable, Mapping
 
@@ -13,6 +12,7 @@ import structlog
 from kuma.base import sockets, urls
 from kuma.base.errors import NotFound, Unavailable
 from kuma.pki.envoy_admin import Credential
+from kuma.pki.tls import show
 from kuma.resources import kinds
 from kuma.xds import administration, dump
 from kuma.xds.dataplane_rules import OwnPorts
@@ -89,10 +89,5 @@ async def _read(client: httpx.AsyncClient, url: str, query: Mapping[str, str]) -
 
 def _verification(credential: Credential) -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=credential.ca.decode())
-    descriptor = os.memfd_create("envoy-admin")  # the ssl module takes files only; this one is on no disk
-    try:
-        os.write(descriptor, credential.certificate + credential.key)
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)
+    show(context, credential.certificate + credential.key)
     return context
