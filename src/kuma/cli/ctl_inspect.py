@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import typer
 
 from kuma.base.errors import Misconfigured
+from kuma.base.variables import pair
 from kuma.cli import ctl_inspect_zones, paths, tables, watching
 from kuma.cli.client import Client, RequestFailed
 from kuma.cli.ctl_resources import Form, FormOption, MeshOption, WatchOption, as_text
@@ -41,7 +42,7 @@ def dataplanes(
 
     Example: kumactl inspect dataplanes --tag kuma.io/service=web --watch
     """
-    wanted = [_pair(text) for text in tag or ()]
+    wanted = [pair("--tag", text) for text in tag or ()]
     filters = {name: "true" for name, on in (("gateway", gateway), ("ingress", ingress)) if on}
     session: Session = context.obj
     with session.client() as client:
@@ -210,13 +211,6 @@ def _progress(client: Client, mesh: str) -> tuple[Mapping[str, Any], str]:
 
 
 _FOLLOW_INTERVAL = 0.2
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise Misconfigured(f"--tag {text}: has to be name=value")
-    return name, value
 
 
 def _carries(item: Mapping[str, Any], wanted: Sequence[tuple[str, str]]) -> bool:
