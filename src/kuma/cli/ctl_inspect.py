@@ -15,7 +15,7 @@ from kuma.base.errors import Misconfigured
 from kuma.base.variables import pair
 from kuma.cli import ctl_inspect_zones, paths, tables, watching
 from kuma.cli.client import Client, RequestFailed
-from kuma.cli.ctl_resources import Form, FormOption, MeshOption, WatchOption, as_text
+from kuma.cli.ctl_resources import Form, FormOption, MeshOption, WatchOption, show_list
 from kuma.cli.session import Session
 from kuma.resources import durations, kinds
 from kuma.resources.kinds import Kind
@@ -51,14 +51,10 @@ def dataplanes(
             items = client.list_whole(paths.within(mesh, "dataplanes+insights"), filters=filters)
             return [item for item in items if _carries(item, wanted)]
 
-        watching.show(watch, look, lambda items: _show_dataplanes(items, output))
+        def draw(items: Sequence[Mapping[str, Any]]) -> None:
+            show_list(items, output, lambda: tables.overviews(items, datetime.now(UTC)))
 
-
-def _show_dataplanes(items: Sequence[Mapping[str, Any]], output: Form) -> None:
-    if output is Form.TABLE:
-        typer.echo(tables.overviews(items, datetime.now(UTC)))
-    else:
-        typer.echo(as_text(output, {"total": len(items), "items": items, "next": None}))
+        watching.show(watch, look, draw)
 
 
 @app.command()
@@ -81,11 +77,8 @@ def meshes(
             return
         items = client.list_whole("/meshes")
         transitions = {item["mesh"]: item for item in client.list_whole("/mesh-transitions")}
-    if output is Form.TABLE:
-        typer.echo(tables.meshes(items, transitions, datetime.now(UTC)))
-    else:
-        found = [{**item, "transition": transitions.get(item["name"])} for item in items]
-        typer.echo(as_text(output, {"total": len(found), "items": found, "next": None}))
+    found = [{**item, "transition": transitions.get(item["name"])} for item in items]
+    show_list(found, output, lambda: tables.meshes(items, transitions, datetime.now(UTC)))
 
 
 class View(StrEnum):
@@ -137,10 +130,7 @@ def services(context: typer.Context, mesh: MeshOption = "default", output: FormO
     session: Session = context.obj
     with session.client() as client:
         items = client.list_whole(paths.within(mesh, "service-insights"))
-    if output is Form.TABLE:
-        typer.echo(tables.services(items))
-    else:
-        typer.echo(as_text(output, {"total": len(items), "items": items, "next": None}))
+    show_list(items, output, lambda: tables.services(items))
 
 
 def _policy(kind: Kind) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -61,7 +61,11 @@ def get(
     if kind == CERTIFICATES:
         with session.client() as client:
             path = paths.within(mesh, "certificates")
-            watching.show(watch, lambda: client.list_whole(path), lambda items: _certificates(items, output))
+            watching.show(
+                watch,
+                lambda: client.list_whole(path),
+                lambda items: show_list(items, output, lambda: tables.certificates(items)),
+            )
         return
     found = _kind(kind)
     if kind in _SINGLE and kind not in _LISTS and not name:
@@ -89,11 +93,9 @@ def _one(client: Client, kind: Kind, name: str, mesh: str) -> Mapping[str, Any]:
     return item
 
 
-def _certificates(items: Sequence[Mapping[str, Any]], output: Form) -> None:
-    if output is Form.TABLE:
-        typer.echo(tables.certificates(items))
-    else:
-        typer.echo(as_text(output, {"total": len(items), "items": items, "next": None}))
+def show_list(items: Sequence[Mapping[str, Any]], form: Form, table: Callable[[], str]) -> None:
+    """A whole list: as `table` has it, or as the API would answer it."""
+    typer.echo(table() if form is Form.TABLE else as_text(form, {"total": len(items), "items": items, "next": None}))
 
 
 def delete(
