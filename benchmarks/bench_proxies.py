@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import httpx
@@ -182,19 +183,18 @@ async def idle(count: int, limit: Limit) -> None:
 
 @contextlib.contextmanager
 def generated() -> Iterator[list[str]]:
-    """The names of all resources that are made and serialised within the block."""
+    """The names of all resources that are made and serialised within the block: seen as a profiler sees calls."""
     made: list[str] = []
-    original = Entry.of
 
-    def counting(name: str, content: Any) -> Entry:
-        made.append(name)
-        return original(name, content)
+    def watch(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code is Entry.of.__code__:
+            made.append(frame.f_locals["name"])
 
-    setattr(Entry, "of", staticmethod(counting))  # noqa: B010 - a probe, taken away below
+    sys.setprofile(watch)
     try:
         yield made
     finally:
-        setattr(Entry, "of", original)  # noqa: B010
+        sys.setprofile(None)
 
 
 async def one_endpoint(cp: Running, clients: Another) -> None:

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from demo.mesh import DemoMesh
-from demo.processes import BIN, Failed, Processes, free_ports, temporary_home, until
+from demo.processes import Failed, Processes, free_ports, temporary_home, until
 from demo.resources import ALLOW_ALL, BACKEND, WEB
 from demo.traffic import Traffic
 from soak.authorities import Provided, is_let_in, takes_plaintext
@@ -34,7 +34,7 @@ from soak.handshakes import Handshakes
 _HANG = 60.0
 """Seconds that a proxy hangs."""
 _BYSTANDER = """\
-{{type: Dataplane, mesh: default, name: {name}, networking: {{address: 127.0.0.1, admin: {{port: {admin}}},
+{{type: Dataplane, mesh: default, name: {name}-01, networking: {{address: 127.0.0.1, admin: {{port: {admin}}},
 inbound: [{{port: {port}, servicePort: {port_of_nobody}, tags: {{kuma.io/service: bystander, kuma.io/protocol: tcp}}}}],
 outbound: [{{port: {out}, tags: {{kuma.io/service: backend}}}}]}}}}
 """
@@ -51,7 +51,7 @@ class Soak:
         self.wrong: list[str] = []
         self.retired: list[Provided] = []
         self._current: Provided | None = None
-        self._bystanders: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self._bystanders: list[subprocess.Popen[bytes]] = []
         self._hanging: list[tuple[float, int]] = []
 
     def start(self) -> None:
@@ -117,19 +117,16 @@ class Soak:
         port, admin, out, nobody = free_ports(4)
         text = _BYSTANDER.format(name=name, port=port, admin=admin, out=out, port_of_nobody=nobody)
         self.mesh.write(f"{name}.yaml", text)
-        token = self.mesh.home / f"{name}-token"
-        token.write_text(self.mesh.kumactl("generate", "dataplane-token", "--name", name, "--valid-for", "24h"))
-        command = self.mesh.proxy_command(name)[1:]
-        paths = [a.replace("=", f"={self.mesh.home}/", 1) if "-file=" in a else a for a in command]
-        started = self.processes.start(name, [BIN / "kuma-dp", *paths], self.mesh.environment)
+        self.mesh.token(name)
+        started = self.mesh.start_proxy(name)
         self.processes.forget(started)
-        self._bystanders.append((name, started))
+        self._bystanders.append(started)
 
     def _some_bystander(self) -> subprocess.Popen[bytes] | None:
         if not self._bystanders:
             self._join()
             return None
-        return self._bystanders.pop(random.randrange(len(self._bystanders)))[1]
+        return self._bystanders.pop(random.randrange(len(self._bystanders)))
 
     def _leave(self) -> None:
         if found := self._some_bystander():
@@ -146,7 +143,7 @@ class Soak:
         if not self._bystanders:
             return self._join()
         self.counts["proxies hung"] += 1
-        agent = random.choice(self._bystanders)[1]
+        agent = random.choice(self._bystanders)
         with contextlib.suppress(OSError, IndexError, ValueError):
             children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
             os.kill(int(children[0]), signal.SIGSTOP)
@@ -194,7 +191,7 @@ class Soak:
     def end(self) -> None:
         """End what is not ended with the other processes."""
         self.wake(everybody=True)
-        for _, process in self._bystanders:
+        for process in self._bystanders:
             process.kill()
             process.wait()
 

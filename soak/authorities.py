@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import socket
 import ssl
-import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from demo.traffic import REQUEST
+from kuma.pki.tls import show
 from kuma.pki.x509 import CaPair, LeafBuilder, certificate_pem, key_pem, usage
 
 _LIFETIME = timedelta(days=60)
@@ -59,7 +59,7 @@ def is_let_in(port: int, authority: Provided, spiffe_id: str) -> bool:
             socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT) as plain,
             context.wrap_socket(plain) as secured,
         ):
-            secured.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            secured.sendall(REQUEST)
             return bool(secured.recv(100))
     except OSError:
         return False
@@ -69,7 +69,7 @@ def takes_plaintext(port: int) -> bool:
     """Whether the proxy at a port of the loopback passes on what comes in the clear."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT) as plain:
-            plain.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            plain.sendall(REQUEST)
             return bool(plain.recv(100))
     except OSError:
         return False
@@ -84,10 +84,7 @@ def _client(authority: Provided, spiffe_id: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # whom it trusts is looked at, not who it is
     context.set_alpn_protocols(["kuma"])
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(certificate_pem(leaf) + b"".join(map(certificate_pem, certificates[:-1])) + key_pem(key))
-        file.flush()
-        context.load_cert_chain(Path(file.name))
+    show(context, certificate_pem(leaf) + b"".join(map(certificate_pem, certificates[:-1])) + key_pem(key))
     return context
 
 

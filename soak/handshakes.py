@@ -6,6 +6,8 @@ import contextlib
 import threading
 from collections.abc import Callable
 
+from demo.mesh import Unanswered
+
 
 class Handshakes:
     """Adds up a proxy's own count, which begins anew when the cluster that it belongs to is replaced."""
@@ -24,7 +26,7 @@ class Handshakes:
 
     def _run(self) -> None:
         while not self._done.wait(0.2):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(Unanswered):
                 now = self._ask()
                 self.total += now - self._last if now >= self._last else now
                 self._last = now

@@ -182,15 +182,12 @@ class XdsServer(Section):
     dataplane_deregistration_delay: str = Field(
         "10s", description="How long after its proxy has left a Dataplane that it brought along is removed."
     )
-
     transition_patience: str = Field(
         "30s", description="How long a staged change of mutual TLS waits for a proxy that does not acknowledge a step."
     )
-
     transition_absence: str = Field(
         "15s", description="How long it waits for a proxy that has lost its connection; they reconnect within seconds."
     )
-
     streams_per_second: PositiveFloat = Field(1, description="Streams a second that one proxy may open.")
     stream_burst: PositiveInt = Field(20, description="Streams that one proxy may open at once.")
     requests_per_second: PositiveFloat = Field(100, description="Requests a second on one stream; more end it.")

@@ -155,6 +155,7 @@ ANYTHING = "requests and answers travel to cp.example in the clear"
         (ApiServer(url="https://cp.example:5682"), ""),
         (ApiServer(url="http://localhost:5681"), ""),
         (ApiServer(url="http://127.0.0.2:5681"), ""),
+        (ApiServer(url="http://127.0.0.1.example:5681"), "travel to 127.0.0.1.example in the clear"),
         (ApiServer(url="http://[::1]:5681"), ""),
     ],
 )

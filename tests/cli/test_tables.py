@@ -55,6 +55,21 @@ def test_secrets() -> None:
     ]
 
 
+def test_certificates() -> None:
+    item = {
+        "mesh": "default", "name": "web-01", "spiffeIds": ["spiffe://default/web", "spiffe://default/api"],
+        "serial": "1f", "backend": "ca-1", "notBefore": before(seconds=10), "notAfter": before(days=-30),
+        "reason": "rotation",
+    }  # fmt: skip
+    begins, ends = tables.date(before(seconds=10)), tables.date(before(days=-30))
+    assert tables.certificates([item]).splitlines() == [
+        "MESH      NAME     SPIFFE IDS                                  SERIAL   BACKEND   NOT BEFORE            "
+        "EXPIRATION            REASON",
+        "default   web-01   spiffe://default/web,spiffe://default/api   1f       ca-1      "
+        f"{begins}   {ends}   rotation",
+    ]
+
+
 def test_dataplanes() -> None:
     networking = {
         "address": "10.0.0.1",

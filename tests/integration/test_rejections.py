@@ -1,8 +1,6 @@
 """What a real Envoy does with a configuration of which one part is bad, and what is told of it."""
 
 import socket
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -10,21 +8,13 @@ from demo.processes import free_ports
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 from kuma.xds.entry import TypeUrl
-from tests.fakes.control_plane import ALLOW_ALL, Running, running
-from tests.integration.sidecars import Sidecars, http_status, sidecars, until
+from tests.fakes.control_plane import ALLOW_ALL, Running
+from tests.integration.sidecars import Sidecars, http_status, until
 
 
 @pytest.fixture
-async def cp(tmp_path: Path) -> AsyncIterator[Running]:
-    async with running(tmp_path) as found:
-        await found.apply(ALLOW_ALL)
-        yield found
-
-
-@pytest.fixture
-async def mesh(cp: Running, tmp_path: Path) -> AsyncIterator[Sidecars]:
-    async with sidecars(cp, tmp_path) as found:
-        yield found
+def declared() -> tuple[str, ...]:
+    return (ALLOW_ALL,)
 
 
 async def test_a_port_that_is_taken_is_told_and_what_came_with_it_runs(cp: Running, mesh: Sidecars) -> None:

@@ -36,8 +36,8 @@ async def manager(tmp_path: Path) -> AsyncIterator[ResourceManager]:
     await store.close()
 
 
-def mesh(*backends: str, enabled: str = "", conf: str = "{}") -> Resource[Any]:
-    listed = [f"{{name: {name}, type: builtin, conf: {conf}}}" for name in backends]
+def mesh(*backends: str, enabled: str = "", conf: str = "{}", spelling: str = "conf") -> Resource[Any]:
+    listed = [f"{{name: {name}, type: builtin, {spelling}: {conf}}}" for name in backends]
     text = f"{{type: Mesh, name: default, mtls: {{enabledBackend: '{enabled}', backends: [{', '.join(listed)}]}}}}"
     return codec.parse(next(codec.documents(text)))
 
@@ -166,3 +166,11 @@ async def test_a_root_that_ends_before_its_leaves_is_warned_of(manager: Resource
 
     assert warned((await manager.put(mesh("ca-1", conf="{caCert: {expiration: 10d}}"))).warnings)
     assert not warned((await manager.put(mesh("ca-2", conf="{caCert: {expiration: 31d}}"))).warnings)
+
+
+async def test_warnings_name_the_field_as_it_is_spelled(manager: ResourceManager) -> None:
+    for expiration in ("10d", "11d"):
+        outcome = await manager.put(mesh("ca-1", conf=f"{{caCert: {{expiration: {expiration}}}}}", spelling="config"))
+    fields = [warning.partition(": ")[0] for warning in outcome.warnings]
+    assert {"mtls.backends[0].config", "mtls.backends[0].config.caCert.expiration"} <= set(fields)
+    assert not any(field.startswith("mtls.backends[0].conf.") or field == "mtls.backends[0].conf" for field in fields)

@@ -40,6 +40,16 @@ def test_half_a_ca_is_not_replaced(tmp_path: Path) -> None:
         serving.ensure(tmp_path, ("localhost",), datetime.now(UTC))
 
 
+@pytest.mark.parametrize("damaged", ["ca.crt", "ca.key"])
+@pytest.mark.parametrize("content", ["", "something else"])
+def test_a_damaged_ca_is_named_and_not_replaced(tmp_path: Path, damaged: str, content: str) -> None:
+    serving.ensure(tmp_path, ("localhost",), datetime.now(UTC))
+    (tmp_path / damaged).write_text(content)
+    with pytest.raises(Misconfigured, match=r"ca\.crt and .*ca\.key have to hold a certificate and its key"):
+        serving.ensure(tmp_path, ("localhost",), datetime.now(UTC))
+    assert (tmp_path / damaged).read_text() == content
+
+
 def test_keys_that_others_could_read_are_theirs_no_more(tmp_path: Path) -> None:
     now = datetime.now(UTC)
     serving.ensure(tmp_path, ["localhost"], now)

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from spiffe import SpiffeId
 
 from kuma.base.errors import InvalidResource
-from kuma.resources import codec, kinds, parsing
-from kuma.xds import naming
+from kuma.resources import codec, kinds, parsing, tags
 
 
 def mesh(backend: dict[str, Any] | None = None, **mtls: Any) -> dict[str, Any]:
@@ -124,7 +123,7 @@ def test_the_longest_service_makes_a_server_name_and_an_identity_that_are_valid(
     service = "s" * 241
     found = codec.parse(dataplane({"tags": {"kuma.io/service": service}})).spec
     assert found.services == (service,)
-    assert len(naming.sni("default", {"kuma.io/service": service})) == 255
+    assert len(tags.server_name("default", {"kuma.io/service": service})) == 255
     assert str(SpiffeId(f"spiffe://default/{service}")) == f"spiffe://default/{service}"
 
 

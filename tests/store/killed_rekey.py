@@ -1,38 +1,42 @@
-"""Seals a store anew and is killed in the middle of it, at the point that is named."""
+"""Seals a store anew and is killed in the middle of it, at the point that is named.
+
+Python tells its audit hooks (PEP 578) of files that are opened and renamed, and of databases that are connected to: the
+steps of the sealing show by these, and nothing of it has to be replaced.
+"""
 
 import asyncio
 import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 from kuma.base.clock import SystemClock
-from kuma.store import seal
-from kuma.store.sql import SqlStore
 from kuma.store.sqlite import open_sqlite
 
 
-def killed_at(owner: Any, name: str, *, after: bool) -> None:
-    """Have a step of the sealing end the process instead of beginning, or once it is done."""
-    step = getattr(owner, name)
+def kill_at(event: str, what: str, *, times: int) -> None:
+    """End this process when `event` happens to the file `what`, for the given time."""
+    left = times
 
-    async def ending(*arguments: Any) -> None:
-        if after:
-            await step(*arguments)
-        os.kill(os.getpid(), signal.SIGKILL)
+    def hook(happening: str, arguments: tuple[object, ...]) -> None:
+        nonlocal left
+        if happening == event and str(arguments[0]) == what:
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
 
-    setattr(owner, name, ending)
+    sys.addaudithook(hook)
 
 
 async def main(path: Path, point: str) -> None:
-    store: SqlStore = await open_sqlite(path, SystemClock())
-    owner, name, after = {
-        "before the rows": (seal, "seal_anew", False),
-        "after the rows": (store, "_scrub", False),
-        "after the scrub": (store, "_scrub", True),
+    store = await open_sqlite(path, SystemClock())
+    fresh_key = path.with_name(f".{path.name}.key.new")
+    event, what, times = {
+        "before the rows": ("open", path.parent, 1),  # the key file has been renamed, and its directory is synchronised
+        "after the rows": ("sqlite3.connect", path, 1),  # for the scrub
+        "after the scrub": ("os.rename", fresh_key, 2),  # the key file without the old key
     }[point]
-    killed_at(owner, name, after=after)
+    kill_at(event, str(what), times=times)
     await store.rekey()
 
 

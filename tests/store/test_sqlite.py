@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 
 from kuma.base import aio
 from kuma.base.clock import SystemClock
-from kuma.base.errors import Misconfigured, StoreCorrupt
+from kuma.base.errors import Misconfigured, StoreCorrupt, Unavailable
 from kuma.resources import kinds
 from kuma.resources.mesh import MeshSpec
 from kuma.resources.resource import Resource
@@ -223,9 +223,12 @@ async def test_a_kill_while_sealing_anew_is_made_good_at_the_next_start(tmp_path
     await store.transact([Create(MESH), Create(SECRET, MESH.key)])
     await store.close()
     old = base64.b64decode(key_file.read_text())
+    sealed = await _stored(path)
     killed = subprocess.run([sys.executable, "-m", "tests.store.killed_rekey", str(path), point], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert len(key_file.read_text().split()) == 2
+    shutil.copytree(tmp_path, tmp_path / "copy")  # looking at it would change it
+    assert (await _stored(tmp_path / "copy" / "kuma.db") == sealed) is (point == "before the rows")
     with capture_logs() as logs:
         store = await open_sqlite(path, SystemClock())
     assert any("the old key dropped" in line["event"] for line in logs)
@@ -251,6 +254,24 @@ async def test_a_database_that_fails_while_sealing_anew_loses_nothing(tmp_path: 
     assert [s.spec.data for s in (await again.list("Secret")).items] == [PRIVATE, PRIVATE]
     await again.rekey()
     await again.close()
+
+
+@pytest.mark.parametrize("work", ["get", "list", "transact", "rekey"])
+async def test_what_a_broken_database_says_is_for_the_log_only(tmp_path: Path, work: str) -> None:
+    store = await open_sqlite(tmp_path / "kuma.db", SystemClock())
+    with contextlib.closing(sqlite3.connect(tmp_path / "kuma.db")) as database:
+        database.execute("ALTER TABLE resources RENAME TO gone")
+    attempts = {
+        "get": lambda: store.get(MESH.key),
+        "list": lambda: store.list("Mesh"),
+        "transact": lambda: store.transact([Create(MESH)]),
+        "rekey": store.rekey,
+    }
+    with capture_logs() as logs, pytest.raises(Unavailable, match="log of the control plane says why") as failed:
+        await attempts[work]()
+    assert "no such table" not in str(failed.value)
+    assert [line["reason"] for line in logs if line["log_level"] == "error"] == ["no such table: resources"]
+    await store.close()
 
 
 async def test_files_that_others_could_read_are_theirs_no_more(tmp_path: Path) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from cryptography import x509
 from structlog.testing import capture_logs
 
@@ -30,12 +28,6 @@ BY_SERVICE = (
     "destinations: [{match: {kuma.io/service: backend}}]}"
 )
 DAY = 24 * 3600.0
-
-
-@pytest.fixture
-async def cp(tmp_path: Path) -> AsyncIterator[Running]:
-    async with running(tmp_path) as found:
-        yield found
 
 
 def serial(proxy: FakeProxy) -> int:

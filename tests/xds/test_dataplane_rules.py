@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,14 +14,8 @@ from envoy.config.listener.v3 import listener_pb2
 from kuma.resources import codec
 from kuma.xds import naming
 from kuma.xds.entry import TypeUrl
-from tests.fakes.control_plane import Running, running
+from tests.fakes.control_plane import Running
 from tests.fakes.proxy import FakeProxy
-
-
-@pytest.fixture
-async def cp(tmp_path: Path) -> AsyncIterator[Running]:
-    async with running(tmp_path) as found:
-        yield found
 
 
 def body(name: str = "web-01", address: str = "10.0.0.1", **inbound: Any) -> dict[str, Any]:

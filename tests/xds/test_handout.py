@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from kuma.base import aio
 from kuma.base.clock import SystemClock
@@ -26,12 +24,6 @@ from kuma.xds.names import ServerNames
 from tests.fakes.control_plane import Running, dataplane, running
 
 WEB = dataplane("web-01", "web")
-
-
-@pytest.fixture
-async def cp(tmp_path: Path) -> AsyncIterator[Running]:
-    async with running(tmp_path) as found:
-        yield found
 
 
 async def ask(cp: Running, token: str, brought: Resource[Any] | None = WEB, **more: str) -> httpx.Response:

@@ -2,7 +2,6 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,6 @@ from tests.fakes.proxy import METHOD, FakeProxy
 
 WEB, BACKEND = dataplane("web-01", "web", calls=("backend",)), dataplane("backend-01", "backend")
 SECRETS = {"identity_cert:secret:default", "mesh_ca:secret:default"}
-
-
-@pytest.fixture
-async def cp(tmp_path: Path) -> AsyncIterator[Running]:
-    async with running(tmp_path) as found:
-        yield found
 
 
 async def test_a_proxy_gets_everything_that_it_needs(cp: Running) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from kuma.base import sockets
 from kuma.base.errors import Misconfigured
+from kuma.base.urls import host_port
 from kuma.resources.dataplane import DataplaneSpec, listen_address
 
 LISTENS = {
@@ -28,8 +29,7 @@ def check(bootstrap: bytes, spec: DataplaneSpec | None) -> None:
             sockets.bound(address, port).close()
         except OSError as error:
             if error.errno in LISTENS:
-                where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-                raise Misconfigured(f"{field}: {where} {LISTENS[error.errno]}") from None
+                raise Misconfigured(f"{field}: {host_port(address, port)} {LISTENS[error.errno]}") from None
 
 
 def _listeners(spec: DataplaneSpec | None) -> Iterator[tuple[str, str, int]]:

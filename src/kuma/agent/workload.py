@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kuma.base import texts
 from kuma.base.errors import InvalidResource, Misconfigured
+from kuma.base.variables import filled, pairs
 from kuma.resources import codec, kinds
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 
-_VARIABLE = re.compile(r"\{\{\s*([\w.]+)\s*}}")
+_VARIABLE = "--dataplane-var"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,8 @@ def workload(*, text: str, variables: Sequence[str], mesh: str, name: str, token
         return Workload(mesh or "default", name, token)
     if mesh or name:
         raise Misconfigured("--name and --mesh cannot be given with a Dataplane, which has them already")
-    dataplane = _parse(_filled(text, _pairs(variables)))
+    values = pairs(_VARIABLE, variables)
+    dataplane = _parse(filled(text, values, what="the Dataplane", option=_VARIABLE))
     return Workload(dataplane.mesh, dataplane.name, token, dataplane)
 
 
@@ -78,24 +79,6 @@ def read_token(file: Path | None, given: str = "") -> str:
     if not token:
         raise Misconfigured(f"--dataplane-token-file {file} is empty. {remedy}")
     return token
-
-
-def _pairs(variables: Sequence[str]) -> Mapping[str, str]:
-    found = {}
-    for variable in variables:
-        name, equals, value = variable.partition("=")
-        if not equals:
-            raise Misconfigured(f"--dataplane-var {variable}: has to be name=value")
-        found[name] = value
-    return found
-
-
-def _filled(text: str, variables: Mapping[str, str]) -> str:
-    """The text with a value for each `{{ name }}`."""
-    missing = sorted({name for name in _VARIABLE.findall(text) if name not in variables})
-    if missing:
-        raise Misconfigured(f"the Dataplane has no value for {', '.join(missing)}; give --dataplane-var name=value")
-    return _VARIABLE.sub(lambda match: variables[match[1]], text)
 
 
 def _parse(text: str) -> Resource[DataplaneSpec]:

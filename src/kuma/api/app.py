@@ -25,9 +25,6 @@ from kuma.api import (
 from kuma.api.context import ApiContext
 from kuma.resources import kinds
 
-COMPATIBLE_VERSION = "2.7"
-"""The original's version whose clients this API serves."""
-
 
 def create_app(context: ApiContext) -> FastAPI:
     """The application: everything it does goes through `context`."""

@@ -15,7 +15,7 @@ import uvicorn
 from kuma.api import connections
 from kuma.api.client_certificates import ClientCertificates
 from kuma.api.connections import Connection, ConnectionLimits, Open
-from kuma.base import aio, sockets
+from kuma.base import aio, sockets, urls
 from kuma.base.errors import Misconfigured
 
 log = structlog.get_logger(__name__)
@@ -53,8 +53,7 @@ class HttpServer(sockets.OnPort):
     async def url(self) -> str:
         """Where clients on this machine, or of the address that is listened on, find it, once they do."""
         host = {"0.0.0.0": "localhost", "::": "localhost", "127.0.0.1": "localhost"}.get(self._host, self._host)  # noqa: S104
-        shown = f"[{host}]" if ":" in host else host
-        return f"{'https' if self._tls else 'http'}://{shown}:{await self.port()}"
+        return f"{'https' if self._tls else 'http'}://{urls.host_port(host, await self.port())}"
 
     async def run(self) -> None:
         """Serve until cancelled.
@@ -93,7 +92,7 @@ class HttpServer(sockets.OnPort):
             listener.setblocking(False)
         except OSError as error:
             raise Misconfigured(
-                f"cannot listen on {self._host}:{self._port}: {error.strerror}. "
+                f"cannot listen on {urls.host_port(self._host, self._port)}: {error.strerror}. "
                 f"Stop the other program, or set {self._setting} to another port"
             ) from None
         return listener

@@ -1,4 +1,4 @@
-"""Files and directories that nobody but their owner reads."""
+"""Files and directories that nobody but their owner reads, and files that are replaced at once."""
 
 from __future__ import annotations
 
@@ -31,3 +31,23 @@ def tighten(path: Path) -> None:
             f"{path} can be used by others, and that cannot be changed: {error.strerror}. "
             f"Give it to user {os.geteuid()}, or run: chmod go= {path}"
         ) from None
+
+
+def replace(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+    """Replace a file at once: it has the new content or the old one, whatever happens, for those whom `mode` admits.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.rename(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

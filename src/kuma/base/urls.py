@@ -1,4 +1,4 @@
-"""Addresses that people type."""
+"""Addresses with ports, as people read and type them."""
 
 from __future__ import annotations
 
@@ -22,3 +22,8 @@ def split(text: str, *schemes: str) -> SplitResult:
             f"has to be {article} {' or '.join(schemes)} URL of a host, with a port from 1 to 65535 if any"
         )
     return found
+
+
+def host_port(host: str, port: int) -> str:
+    """`10.0.0.1:80`, or `[fd00::1]:80`."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import typer
 import yaml
 
 from kuma.base.errors import KumaError, Misconfigured
+from kuma.base.variables import pairs
 from kuma.cli import ctl_files
 from kuma.cli.client import Client, RequestFailed
 from kuma.cli.ctl_files import Declared
@@ -34,7 +35,7 @@ def apply(
 
     Example: kumactl apply -f mesh.yaml    or: cat mesh.yaml | kumactl apply -f -
     """
-    declared = ctl_files.read(file, _pairs(var or ()))
+    declared = ctl_files.read(file, pairs(ctl_files.VARIABLE, var or ()))
     if not declared:
         raise Misconfigured(f"there is no resource in {', '.join(map(ctl_files.described, file))}")
     if dry_run:
@@ -90,11 +91,3 @@ def _listed(title: str, declared: Iterable[Declared]) -> list[str]:
     """A line that names resources, if there are any."""
     names = ", ".join(str(one.resource.key) for one in declared)
     return [f"{title}: {names}"] if names else []
-
-
-def _pairs(variables: Sequence[str]) -> Mapping[str, str]:
-    pairs = [variable.partition("=") for variable in variables]
-    for name, equals, _ in pairs:
-        if not equals:
-            raise Misconfigured(f"--var {name}: has to be name=value")
-    return {name: value for name, _, value in pairs}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from kuma.base import files
 from kuma.base.errors import Misconfigured
 from kuma.resources import codec, parsing
 
@@ -166,13 +166,9 @@ def save(path: Path, config: Config) -> None:
     Raises:
         Misconfigured: it cannot be written.
     """
-    text = yaml.safe_dump(config.model_dump(by_alias=True, exclude_defaults=True, mode="json"), sort_keys=True)
-    fresh = path.with_name(f".{path.name}.new")
+    text: str = yaml.safe_dump(config.model_dump(by_alias=True, exclude_defaults=True, mode="json"), sort_keys=True)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh.unlink(missing_ok=True)
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-        fresh.rename(path)
+        files.replace(path, text.encode())
     except OSError as error:
         raise Misconfigured(f"cannot write {path}: {error.strerror}") from None

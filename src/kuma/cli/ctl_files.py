@@ -12,10 +12,12 @@ import httpx
 
 from kuma.base import handshakes, texts
 from kuma.base.errors import InvalidResource, KumaError, Misconfigured, Violation
+from kuma.base.variables import filled, names_in
 from kuma.resources import codec
 from kuma.resources.resource import Resource
 
-_VARIABLE = re.compile(r"\{\{\s*([\w.]+)\s*}}")
+VARIABLE = "--var"
+"""The option that gives values to what stands in the texts."""
 _DOCUMENT = re.compile(r"^---(?=\s|$)", re.MULTILINE)
 _FETCH_TIMEOUT = 30.0
 _LARGEST_DOCUMENT = 2 << 20
@@ -45,10 +47,10 @@ def read(names: Sequence[str], variables: Mapping[str, str]) -> Sequence[Declare
     complaints: list[str] = []
     for source, text in (pair for name in names for pair in _texts(name)):
         _check_sizes(source, text)
-        resources, violations = _parsed(_filled(source, text, variables))
-        unfilled = () if variables else sorted(set(_VARIABLE.findall(text)))
+        resources, violations = _parsed(filled(text, variables, what=source, option=VARIABLE) if variables else text)
+        unfilled = () if variables else names_in(text)
         if violations and unfilled:
-            violations.append(f"* it has {{{{ {unfilled[0]} }}}}, and no variable is given; see --var")
+            violations.append(f"* it has {{{{ {unfilled[0]} }}}}, and no variable is given; see {VARIABLE}")
         found += [Declared(resource, source) for resource in resources]
         complaints += [f"{source} is not valid", *violations] if violations else []
     if complaints:
@@ -95,15 +97,6 @@ def _check_sizes(source: str, text: str) -> None:
         if len(part) > _LARGEST_DOCUMENT:
             size = len(part.encode(errors="replace"))
             raise Misconfigured(f"{source}: document {number} has {size:,} bytes; a resource has at most 1 MiB")
-
-
-def _filled(source: str, text: str, variables: Mapping[str, str]) -> str:
-    if not variables:
-        return text
-    missing = sorted(set(_VARIABLE.findall(text)) - set(variables))
-    if missing:
-        raise Misconfigured(f"{source} has no value for {', '.join(missing)}; give --var name=value")
-    return _VARIABLE.sub(lambda match: variables[match[1]], text)
 
 
 def _parsed(text: str) -> tuple[list[Resource[Any]], list[str]]:

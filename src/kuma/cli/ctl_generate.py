@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from kuma.base.errors import Misconfigured
+from kuma.base.variables import pair
 from kuma.cli import ctl_certificate, signing
 from kuma.cli.ctl_resources import MeshOption
 from kuma.cli.session import Session
@@ -60,9 +60,7 @@ def dataplane_token(
     """
     tags: dict[str, list[str]] = {}
     for text in tag or ():
-        key, equals, values = text.partition("=")
-        if not equals:
-            raise Misconfigured(f"--tag {text}: has to be name=value")
+        key, values = pair("--tag", text)
         tags.setdefault(key, []).extend(values.split(","))
     parsing.check_key(kinds.DATAPLANE.key(name or "any", mesh))
     claims = {"Name": name, "Mesh": mesh, "Tags": tags, "Type": proxy_type}

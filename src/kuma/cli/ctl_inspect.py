@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -12,9 +12,10 @@ from urllib.parse import urlencode
 import typer
 
 from kuma.base.errors import Misconfigured
+from kuma.base.variables import pair
 from kuma.cli import ctl_inspect_zones, paths, tables, watching
 from kuma.cli.client import Client, RequestFailed
-from kuma.cli.ctl_resources import Form, FormOption, MeshOption, WatchOption, as_text
+from kuma.cli.ctl_resources import Form, FormOption, MeshOption, WatchOption, show_list
 from kuma.cli.session import Session
 from kuma.resources import durations, kinds
 from kuma.resources.kinds import Kind
@@ -44,23 +45,15 @@ def dataplanes(
     Example: kumactl inspect dataplanes --tag kuma.io/service=web --watch
     """
     flags = {name: "true" for name, on in (("gateway", gateway), ("ingress", ingress)) if on}
-    filters = {**flags, "tag": [_filter(text) for text in tag or ()]}
+    filters = {**flags, "tag": [":".join(pair("--tag", text)) for text in tag or ()]}
     path = paths.within(mesh, "dataplanes+insights")
     session: Session = context.obj
     with session.client() as client:
         watching.show(
             watch,
             lambda: client.list_whole(path, filters=filters),
-            lambda items: _show(output, items, lambda: tables.overviews(items, datetime.now(UTC))),
+            lambda items: show_list(items, output, lambda: tables.overviews(items, datetime.now(UTC))),
         )
-
-
-def _show(output: Form, items: Sequence[Mapping[str, Any]], table: Callable[[], str]) -> None:
-    """Items in the form that is wanted."""
-    if output is Form.TABLE:
-        typer.echo(table())
-    else:
-        typer.echo(as_text(output, {"total": len(items), "items": items, "next": None}))
 
 
 @app.command()
@@ -86,7 +79,7 @@ def meshes(
         items = client.list_whole("/meshes")
         transitions = {item["mesh"]: item for item in client.list_whole("/mesh-transitions")}
     found = [{**item, "transition": transitions.get(item["name"])} for item in items]
-    _show(output, found, lambda: tables.meshes(items, transitions, datetime.now(UTC)))
+    show_list(found, output, lambda: tables.meshes(items, transitions, datetime.now(UTC)))
 
 
 class View(StrEnum):
@@ -132,7 +125,7 @@ def dataplane(
     with session.client() as client:
         if view is View.POLICIES:
             items = client.items_of(key, "policies")
-            _show(output, items, lambda: tables.policies(items))
+            show_list(items, output, lambda: tables.policies(items))
         else:
             typer.echo(client.text_of(key, "?".join(filter(None, (_PATHS[view], urlencode(query))))), nl=False)
 
@@ -146,7 +139,7 @@ def services(context: typer.Context, mesh: MeshOption = "default", output: FormO
     session: Session = context.obj
     with session.client() as client:
         items = client.list_whole(paths.within(mesh, "service-insights"))
-    _show(output, items, lambda: tables.services(items))
+    show_list(items, output, lambda: tables.services(items))
 
 
 def _policy(kind: Kind) -> None:
@@ -165,10 +158,10 @@ def _policy(kind: Kind) -> None:
         with session.client() as client:
             if new_api:
                 items = client.list_whole(f"{paths.item(key)}/_resources/dataplanes", about=str(key))
-                _show(output, items, lambda: tables.names(items))
+                show_list(items, output, lambda: tables.names(items))
             else:
                 items = client.items_of(key, "dataplanes")
-                _show(output, items, lambda: tables.affected(items))
+                show_list(items, output, lambda: tables.affected(items))
 
 
 for _name, _command in (
@@ -219,11 +212,3 @@ def _progress(client: Client, mesh: str) -> tuple[Mapping[str, Any], str]:
 
 
 _FOLLOW_INTERVAL = 0.2
-
-
-def _filter(text: str) -> str:
-    """A tag as the control plane takes it."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise Misconfigured(f"--tag {text}: has to be name=value")
-    return f"{name}:{value}"

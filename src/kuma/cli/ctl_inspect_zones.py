@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from kuma.cli import tables
-from kuma.cli.ctl_resources import Form, FormOption, as_text
+from kuma.cli.ctl_resources import Form, FormOption, show_list
 from kuma.cli.session import Session
 
 _SEEN = ("NAME", "STATUS", "LAST CONNECTED AGO", "LAST UPDATED AGO", "TOTAL UPDATES", "TOTAL ERRORS")
@@ -40,8 +40,5 @@ def _show(session: Session, path: str, headers: tables.Row, output: Form) -> Non
     """A list that is empty on our control plane; another's is shown by name."""
     with session.client() as client:
         items = client.list_whole(path)
-    if output is not Form.TABLE:
-        typer.echo(as_text(output, {"total": len(items), "items": items, "next": None}))
-        return
     unknown = [""] * (len(headers) - 1)
-    typer.echo(tables.table(headers, [(item["name"], *unknown) for item in items]))
+    show_list(items, output, lambda: tables.table(headers, [(item["name"], *unknown) for item in items]))

@@ -127,6 +127,11 @@ def _certificates(mesh: str) -> _Shown:
     return _Shown(one, page, tables.certificates)
 
 
+def show_list(items: Sequence[Mapping[str, Any]], form: Form, table: Callable[[], str]) -> None:
+    """A whole list: as `table` has it, or as the API would answer it."""
+    typer.echo(table() if form is Form.TABLE else as_text(form, {"total": len(items), "items": items, "next": None}))
+
+
 def delete(
     context: typer.Context,
     kind: Annotated[str, typer.Argument(metavar="TYPE", autocompletion=_complete, help="Such as mesh.")],

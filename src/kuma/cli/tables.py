@@ -160,7 +160,7 @@ def _rejections(subscription: Mapping[str, Any]) -> Iterator[str]:
             yield f"rejected {bucket}: {' '.join(reason.split())}"
 
 
-CERTIFICATES = ("MESH", "NAME", "SPIFFE IDS", "SERIAL", "BACKEND", "ISSUED", "EXPIRATION", "REASON")
+CERTIFICATES = ("MESH", "NAME", "SPIFFE IDS", "SERIAL", "BACKEND", "NOT BEFORE", "EXPIRATION", "REASON")
 
 
 def certificates(items: Iterable[Mapping[str, Any]]) -> str:

@@ -16,6 +16,7 @@ from cryptography import x509
 from kuma.base.errors import Misconfigured
 from kuma.cli.client import CHOOSE_ANOTHER, Client
 from kuma.cli.ctl_config import ApiServer
+from kuma.resources import addresses
 
 
 def client(server: ApiServer, seconds: float, remedy: str = CHOOSE_ANOTHER) -> Client:
@@ -114,4 +115,4 @@ def warn(server: ApiServer) -> None:
 
 
 def _is_here(host: str) -> bool:
-    return host == "localhost" or host == "::1" or host.startswith("127.")
+    return host == "localhost" or addresses.is_loopback(host)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from kuma.base.errors import NotFound
 from kuma.resources import kinds
 from kuma.resources.mesh import MeshSpec
 from kuma.resources.mesh_transition import MeshTransitionSpec
 from kuma.resources.resource import Resource
-from kuma.store.protocol import Create, Expect, Operation, Store, Update
+from kuma.store.protocol import Create, Expect, Operation, Store, Update, find
 
 BEGUN = "beginning"
 
@@ -17,9 +16,8 @@ BEGUN = "beginning"
 async def announced(mesh: str, store: Store) -> tuple[Operation, ...]:
     """What marks the transition of a mesh as begun. What drives it says more within an instant."""
     key = kinds.MESH_TRANSITION.key(mesh, mesh)
-    try:
-        stored = await store.get(key)
-    except NotFound:
+    stored = await find(store, key)
+    if stored is None:
         return (Create(Resource(key, MeshTransitionSpec(step=BEGUN)), kinds.MESH.key(mesh)),)
     if not stored.spec.complete:
         return (Expect(key, stored.version),)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from kuma.pki import builtin, provided
 from kuma.pki.authority import Authority
+from kuma.resources import kinds
 from kuma.resources.mesh import Backend
-from kuma.resources.resource import Resource
-from kuma.resources.secret import SecretSpec
-
-Secrets = Mapping[str, Resource[SecretSpec]]
+from kuma.resources.secret import Secrets
+from kuma.store.protocol import Store, find
 
 
 def used_secrets(mesh: str, backend: Backend) -> tuple[str, ...]:
@@ -18,6 +15,12 @@ def used_secrets(mesh: str, backend: Backend) -> tuple[str, ...]:
     if backend.type == "provided":
         return provided.used_secrets(backend)
     return builtin.secret_names(mesh, backend.name)
+
+
+async def stored_secrets(mesh: str, backend: Backend, store: Store) -> Secrets:
+    """These Secrets as they are stored, by their names; without those that are missing."""
+    found = {name: await find(store, kinds.SECRET.key(name, mesh)) for name in used_secrets(mesh, backend)}
+    return {name: secret for name, secret in found.items() if secret is not None}
 
 
 def halves(mesh: str, backend: Backend) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -15,9 +14,7 @@ from kuma.pki.x509 import CaPair, PrivateKey, build_root, certificate_pem, key_p
 from kuma.resources import kinds
 from kuma.resources.mesh import Conf
 from kuma.resources.resource import Resource
-from kuma.resources.secret import SecretSpec
-
-Secrets = Mapping[str, Resource[SecretSpec]]
+from kuma.resources.secret import Secrets, SecretSpec
 
 
 def secret_names(mesh: str, backend: str) -> tuple[str, str]:

@@ -11,14 +11,15 @@ from kuma.base.errors import InvalidResource, Violation
 from kuma.pki import backends, chain_rules, pem, trial
 from kuma.pki.authority import Authority, AuthorityUnusable
 from kuma.resources.mesh import Backend
+from kuma.resources.secret import Secrets
 
 
 def path_of(backend: Backend, index: int) -> str:
     """Where the Mesh says what an authority is made of."""
-    return f"mtls.backends[{index}].{'config' if backend.config else 'conf'}"
+    return f"mtls.backends[{index}].{backend.spelling}"
 
 
-async def examine(mesh: str, backend: Backend, path: str, secrets: backends.Secrets, now: datetime) -> tuple[str, ...]:
+async def examine(mesh: str, backend: Backend, path: str, secrets: Secrets, now: datetime) -> tuple[str, ...]:
     """What should be known of an authority that can be used; `path` is where the Mesh describes it.
 
     Raises:
@@ -35,9 +36,7 @@ async def examine(mesh: str, backend: Backend, path: str, secrets: backends.Secr
     return tuple(chain_rules.warnings(f"{path}.cert", chain, backend, now))
 
 
-def _opened(
-    mesh: str, backend: Backend, path: str, secrets: backends.Secrets
-) -> tuple[Sequence[x509.Certificate], Authority]:
+def _opened(mesh: str, backend: Backend, path: str, secrets: Secrets) -> tuple[Sequence[x509.Certificate], Authority]:
     try:
         cert, _ = backends.content(mesh, backend, secrets)
     except AuthorityUnusable as error:  # said of both, as the original does

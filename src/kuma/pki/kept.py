@@ -13,13 +13,14 @@ from contextlib import suppress
 from kuma.base.errors import NotFound
 from kuma.pki import pem, provided
 from kuma.pki.authority import Authority, AuthorityUnusable, LocalAuthority
+from kuma.pki.backends import stored_secrets
 from kuma.pki.x509 import CaPair
 from kuma.resources import kinds
 from kuma.resources.mesh import Backend
 from kuma.resources.resource import Resource
 from kuma.resources.secret import SecretSpec
 from kuma.resources.view import MeshView
-from kuma.store.protocol import AnyResource, Create, Operation, Store, Update
+from kuma.store.protocol import Create, Operation, Store, Update, find
 
 BACKEND = "kuma.io/backend"
 """Label of the Secret: the backend whose authority it was."""
@@ -35,10 +36,10 @@ async def keep(mesh: str, store: Store) -> tuple[Operation, ...]:
     with suppress(NotFound):
         stored = await store.get(kinds.MESH.key(mesh))
         transition = await store.get(kinds.MESH_TRANSITION.key(mesh, mesh))
-        for backend in stored.spec.mtls.backends if stored.spec.mtls else ():
+        for backend in stored.spec.backends:
             if backend.type != "provided":
                 continue
-            secrets = await _secrets(mesh, backend, store)
+            secrets = await stored_secrets(mesh, backend, store)
             with suppress(AuthorityUnusable):
                 if provided.open_authority(mesh, backend, secrets).fingerprint == transition.spec.position.authority:
                     return await _write(mesh, backend, provided.content(mesh, backend, secrets), store)
@@ -49,19 +50,10 @@ async def _write(mesh: str, backend: Backend, content: tuple[bytes, bytes], stor
     certificates, key = content
     spec = SecretSpec(data=certificates if certificates == key else certificates + b"\n" + key)
     found = Resource(kinds.SECRET.key(secret_name(mesh), mesh), spec, labels={BACKEND: backend.name})
-    try:
-        before = await store.get(found.key)
-    except NotFound:
+    before = await find(store, found.key)
+    if before is None:
         return (Create(found, kinds.MESH.key(mesh)),)
     return () if before.spec == spec else (Update(before.with_spec(spec)),)
-
-
-async def _secrets(mesh: str, backend: Backend, store: Store) -> dict[str, AnyResource]:
-    found = {}
-    for name in provided.used_secrets(backend):
-        with suppress(NotFound):
-            found[name] = await store.get(kinds.SECRET.key(name, mesh))
-    return found
 
 
 def open_kept(view: MeshView) -> Authority | None:

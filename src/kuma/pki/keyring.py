@@ -17,16 +17,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from kuma.base.errors import NoSigningKey, Unauthenticated, Unavailable
-from kuma.resources.resource import Resource
-from kuma.resources.secret import SecretSpec
+from kuma.resources.secret import Secrets
 
 ALGORITHM = "RS256"
 """The only one. The token's header is never asked which one to use (RFC 8725 §3.1)."""
 KEY_BITS = 2048
 _BACKDATED = timedelta(minutes=5)
 _SERIAL = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
-
-Secrets = Mapping[str, Resource[SecretSpec]]
 
 
 async def new_key() -> bytes:

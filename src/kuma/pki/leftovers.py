@@ -66,8 +66,7 @@ def leftovers(view: MeshView) -> tuple[str, ...]:
     """
     if view.mesh is None or view.transition is None or not view.transition.spec.complete:
         return ()  # somebody may still run what an old authority has issued
-    mtls = view.mesh.spec.mtls
-    listed = {backend.name for backend in (mtls.backends if mtls else ()) if backend.type == "builtin"}
+    listed = {backend.name for backend in view.backends if backend.type == "builtin"}
     gone = (name for name in sorted(builtin.stored(view.name, view.secrets) - listed) if not _is_trusted(view, name))
     found = [secret for name in gone for secret in builtin.secret_names(view.name, name) if secret in view.secrets]
     return (*found, *([kept.secret_name(view.name)] if _is_kept_in_vain(view) else ()))

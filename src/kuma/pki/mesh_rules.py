@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kuma.base.clock import Clock
-from kuma.base.errors import Conflict, InvalidResource, NotFound
-from kuma.pki import builtin, kept, provided, tokens
+from kuma.base.errors import Conflict, InvalidResource
+from kuma.pki import builtin, kept, tokens
 from kuma.pki.announcement import announced, staged_part
+from kuma.pki.backends import stored_secrets
 from kuma.pki.examination import examine, path_of
 from kuma.resources import kinds
 from kuma.resources.mesh import Backend, MeshSpec
 from kuma.resources.mesh_traffic_permission import EFFECT, SHADOW
-from kuma.resources.resource import Key, Resource
+from kuma.resources.resource import Resource
 from kuma.store.manager import Decision
-from kuma.store.protocol import AnyResource, Create, Delete, Expect, Operation, Store
+from kuma.store.protocol import AnyResource, Create, Delete, Expect, Operation, Store, find
 
 
 class MeshRules:
@@ -28,9 +29,9 @@ class MeshRules:
         created: list[AnyResource] = []
         expected: list[Expect] = []
         warnings: list[str] = []
-        if old is None and await _find(store, kinds.SECRET.key(tokens.signing_key_name(new.name), new.name)) is None:
+        if old is None and await find(store, kinds.SECRET.key(tokens.signing_key_name(new.name), new.name)) is None:
             created.append(await tokens.new_signing_key(new.name))
-        for index, backend in enumerate(new.spec.mtls.backends if new.spec.mtls else ()):
+        for index, backend in enumerate(new.spec.backends):
             if backend.type == "provided":
                 warnings += await self._provided(new.name, backend, index, store)
                 continue
@@ -40,7 +41,7 @@ class MeshRules:
             before = _backend(old, backend.name)
             if before is not None and before.type == "builtin" and before.settings != backend.settings:
                 warnings.append(
-                    f'mtls.backends[{index}].conf: the root of backend "{backend.name}" exists and stays as it is; '
+                    f'{path_of(backend, index)}: the root of backend "{backend.name}" exists and stays as it is; '
                     "list a backend with another name to have a new one"
                 )
         if new.spec.enabled_backend and not await _has_permission(new.name, store):
@@ -67,11 +68,11 @@ class MeshRules:
     ) -> tuple[Sequence[AnyResource], Sequence[AnyResource]]:
         """The Secrets of the root: the ones that are there, which must stay until the Mesh is stored, or new ones."""
         names = builtin.secret_names(mesh, backend.name)
-        found = {name: await _find(store, kinds.SECRET.key(name, mesh)) for name in names}
+        found = {name: await find(store, kinds.SECRET.key(name, mesh)) for name in names}
         existing = [secret for secret in found.values() if secret is not None]
         if len(existing) == len(names):
             return existing, ()
-        if any([await _find(store, secret.key) is None for secret in existing]):
+        if any([await find(store, secret.key) is None for secret in existing]):
             raise Conflict("the pair was being removed")
         if existing:  # never half of an old pair and half of a new one
             missing = next(name for name, secret in found.items() if secret is None)
@@ -85,11 +86,7 @@ class MeshRules:
 
     async def _provided(self, mesh: str, backend: Backend, index: int, store: Store) -> tuple[str, ...]:
         """Warnings about a CA that the user provides; refuses one that cannot issue."""
-        secrets = {}
-        for name in provided.used_secrets(backend):
-            found = await _find(store, kinds.SECRET.key(name, mesh))
-            if found is not None:
-                secrets[name] = found
+        secrets = await stored_secrets(mesh, backend, store)
         return await examine(mesh, backend, path_of(backend, index), secrets, self._clock.now())
 
 
@@ -100,29 +97,20 @@ async def _dropped(old: Resource[MeshSpec] | None, new: Resource[MeshSpec], stor
     """
     transition = kinds.MESH_TRANSITION.key(new.name, new.name)
     gone = sorted(_builtin(old) - _builtin(new))
-    if not gone or await _find(store, transition) is not None:
+    if not gone or await find(store, transition) is not None:
         return ()
     secrets = (kinds.SECRET.key(name, new.name) for backend in gone for name in builtin.secret_names(new.name, backend))
-    found = [secret for key in secrets if (secret := await _find(store, key)) is not None]
+    found = [secret for key in secrets if (secret := await find(store, key)) is not None]
     guards = (Expect(transition, 0), *(Expect(secret.key, secret.version) for secret in found))
     return (*guards, *(Delete(secret.key) for secret in found))
 
 
 def _builtin(mesh: Resource[MeshSpec] | None) -> frozenset[str]:
-    backends = mesh.spec.mtls.backends if mesh and mesh.spec.mtls else ()
-    return frozenset(backend.name for backend in backends if backend.type == "builtin")
+    return frozenset(backend.name for backend in (mesh.spec.backends if mesh else ()) if backend.type == "builtin")
 
 
 def _backend(mesh: Resource[MeshSpec] | None, name: str) -> Backend | None:
-    backends = mesh.spec.mtls.backends if mesh and mesh.spec.mtls else ()
-    return next((backend for backend in backends if backend.name == name), None)
-
-
-async def _find(store: Store, key: Key) -> AnyResource | None:
-    try:
-        return await store.get(key)
-    except NotFound:
-        return None
+    return next((backend for backend in (mesh.spec.backends if mesh else ()) if backend.name == name), None)
 
 
 async def _has_permission(mesh: str, store: Store) -> bool:

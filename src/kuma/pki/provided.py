@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from kuma.pki import pem
 from kuma.pki.authority import Authority, AuthorityUnusable, LocalAuthority
 from kuma.pki.x509 import CaPair
 from kuma.resources.mesh import Backend, DataSource
-from kuma.resources.resource import Resource
-from kuma.resources.secret import SecretSpec
+from kuma.resources.secret import Secrets
 
-Secrets = Mapping[str, Resource[SecretSpec]]
 LARGEST_FILE = 1 << 20
 """Bytes; as much as the API takes."""
 

@@ -70,7 +70,7 @@ class Renewals:
 
 def _due(view: MeshView) -> Iterator[tuple[Backend, datetime]]:
     """The builtin authorities of a mesh whose root can be read, and when each is to be renewed."""
-    for backend in view.mesh.spec.mtls.backends if view.mesh and view.mesh.spec.mtls else ():
+    for backend in view.backends:
         names = builtin.secret_names(view.name, backend.name)
         if backend.type != "builtin" or any(name not in view.secrets for name in names):
             continue

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from kuma.base.clock import Clock
-from kuma.base.errors import InvalidResource, NotFound, Violation
+from kuma.base.errors import InvalidResource, Violation
 from kuma.pki import backends, chain_rules, kept, pem, trial
 from kuma.pki.announcement import announced
 from kuma.pki.authority import AuthorityUnusable
@@ -15,9 +14,9 @@ from kuma.pki.examination import examine, path_of
 from kuma.resources import kinds
 from kuma.resources.mesh import Backend, MeshSpec
 from kuma.resources.resource import Resource
-from kuma.resources.secret import SecretSpec
+from kuma.resources.secret import Secrets, SecretSpec
 from kuma.store.manager import Decision
-from kuma.store.protocol import Expect, Store
+from kuma.store.protocol import Expect, Store, find
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class _Use:
     mesh: Resource[MeshSpec]
     index: int
     backend: Backend
-    secrets: backends.Secrets = field(repr=False)
+    secrets: Secrets = field(repr=False)
 
 
 class SecretRules:
@@ -128,29 +127,19 @@ def _refusal(use: _Use, violations: Iterable[Violation]) -> Violation:
 
 
 async def _uses(secret: Resource[SecretSpec], store: Store) -> list[_Use]:
-    try:
-        mesh = await store.get(kinds.MESH.key(secret.mesh))
-    except NotFound:
+    mesh = await find(store, kinds.MESH.key(secret.mesh))
+    if mesh is None:
         return []
-    listed = enumerate(mesh.spec.mtls.backends if mesh.spec.mtls else ())
     return [
-        _Use(mesh, index, backend, await _secrets(mesh, backend, store))
-        for index, backend in listed
+        _Use(mesh, index, backend, await backends.stored_secrets(mesh.name, backend, store))
+        for index, backend in enumerate(mesh.spec.backends)
         if secret.name in backends.used_secrets(mesh.name, backend)
     ]
 
 
-def _opens(use: _Use, secrets: backends.Secrets) -> bool:
+def _opens(use: _Use, secrets: Secrets) -> bool:
     try:
         backends.open_authority(use.mesh.name, use.backend, secrets)
     except AuthorityUnusable:
         return False
     return True
-
-
-async def _secrets(mesh: Resource[MeshSpec], backend: Backend, store: Store) -> backends.Secrets:
-    found = {}
-    for name in backends.used_secrets(mesh.name, backend):
-        with suppress(NotFound):
-            found[name] = await store.get(kinds.SECRET.key(name, mesh.name))
-    return found

@@ -11,13 +11,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from kuma.base import files as private_files
+from kuma.base import files
 from kuma.base.errors import Misconfigured
-from kuma.pki import own_ca
+from kuma.pki import own_ca, pem
+from kuma.pki.authority import AuthorityUnusable
 from kuma.pki.x509 import CaPair, certificate_pem, key_pem
 
 CA_LIFETIME = timedelta(days=10 * 365)
@@ -40,11 +39,11 @@ def given(chain: Path, key: Path, ca: Path) -> ServerCertificate:
     Raises:
         Misconfigured: one cannot be read.
     """
-    files = [path.expanduser() for path in (chain, key, ca)]
-    for path in files:
+    paths = [path.expanduser() for path in (chain, key, ca)]
+    for path in paths:
         if not os.access(path, os.R_OK):
             raise Misconfigured(f"cannot read {path}, named in general.tlsCertFile, tlsKeyFile or tlsCaFile")
-    return ServerCertificate(*files)
+    return ServerCertificate(*paths)
 
 
 def own_names(interface: str) -> tuple[str, ...]:
@@ -62,45 +61,44 @@ def ensure(directory: Path, hosts: Iterable[str], now: datetime) -> ServerCertif
     The CA stays, because proxies are given it; the certificate below it can follow the configuration.
 
     Raises:
-        Misconfigured: the directory cannot be written, or holds only half of a CA.
+        Misconfigured: the directory cannot be written, or holds half of a CA, or something else.
     """
-    files = ServerCertificate(directory / "tls.crt", directory / "tls.key", directory / "ca.crt")
+    paths = ServerCertificate(directory / "tls.crt", directory / "tls.key", directory / "ca.crt")
     ca_key_file = directory / "ca.key"
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path in (ca_key_file, files.key):
-            private_files.tighten(path)
-        if files.ca.exists() != ca_key_file.exists():
+        for path in (ca_key_file, paths.key):
+            files.tighten(path)
+        if paths.ca.exists() != ca_key_file.exists():
             raise Misconfigured(
                 f"{directory} holds only one of ca.crt and ca.key; put back the other, "
                 "or delete it and give all proxies the new ca.crt"
             )
-        if not files.ca.exists():
+        if not paths.ca.exists():
             made = own_ca.new_ca(_name("Kuma control plane CA"), now, CA_LIFETIME)
-            _write(ca_key_file, key_pem(made.key))
-            _write(files.ca, certificate_pem(made.certificate), mode=0o644)
-        loaded = serialization.load_pem_private_key(ca_key_file.read_bytes(), None)
-        assert isinstance(loaded, ec.EllipticCurvePrivateKey)
-        ca = CaPair(x509.load_pem_x509_certificate(files.ca.read_bytes()), loaded)
+            files.replace(ca_key_file, key_pem(made.key))
+            files.replace(paths.ca, certificate_pem(made.certificate), mode=0o644)
+        ca = _opened(paths.ca, ca_key_file)
         purpose = ExtendedKeyUsageOID.SERVER_AUTH
         issued = own_ca.issue(ca, _name("kuma-cp"), dict.fromkeys(hosts), purpose, now, now + LIFETIME)
-        _write(files.key, key_pem(issued.key))
-        _write(files.chain, certificate_pem(issued.certificate), mode=0o644)
+        files.replace(paths.key, key_pem(issued.key))
+        files.replace(paths.chain, certificate_pem(issued.certificate), mode=0o644)
     except OSError as error:
         raise Misconfigured(f"cannot keep the control plane's certificate in {directory}: {error.strerror}") from None
-    return files
+    return paths
+
+
+def _opened(certificate: Path, key: Path) -> CaPair:
+    try:
+        found = CaPair(pem.read_chain(certificate.read_bytes())[0], pem.read_key(key.read_bytes()))
+        pem.check_pair(found.certificate, found.key)
+    except AuthorityUnusable:
+        raise Misconfigured(
+            f"{certificate} and {key} have to hold a certificate and its key in PEM; put them back, "
+            "or delete both and give all proxies the new ca.crt"
+        ) from None
+    return found
 
 
 def _name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
-
-
-def _write(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Replace a file at once, never readable by more than `mode` says."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.rename(path)

@@ -6,7 +6,6 @@ extended key usage, something critical that nobody knows. Rather than to know th
 
 from __future__ import annotations
 
-import os
 import ssl
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from kuma.pki import standin
 from kuma.pki.authority import Authority, AuthorityUnusable, SignRequest
 from kuma.pki.pem import readable
+from kuma.pki.tls import show
 from kuma.pki.x509 import certificate_pem, key_pem
 
 _ROUNDS = 10
@@ -70,14 +70,8 @@ def _shake_hands(chain_and_key: bytes, roots: str) -> None:
         ssl.SSLError: it fails.
     """
     contexts = [ssl.SSLContext(protocol) for protocol in (ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS_SERVER)]
-    descriptor = os.memfd_create("leaf.pem")  # the library reads files only, and keys touch no disk
-    try:
-        os.write(descriptor, chain_and_key)
-        for context in contexts:
-            context.load_cert_chain(f"/dev/fd/{descriptor}")
-    finally:
-        os.close(descriptor)
     for context in contexts:
+        show(context, chain_and_key)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_REQUIRED
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _AT_ANY_TIME  # as Envoy: what is trusted may be no root

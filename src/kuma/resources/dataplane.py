@@ -263,8 +263,4 @@ def _address(field: str, address: str) -> Iterator[Violation]:
 
 def _is_ip(text: str) -> bool:
     """Without a zone: `fe80::1%eth0` means something on one machine only."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return "%" not in text
+    return "%" not in text and addresses.parse(text) is not None

@@ -24,8 +24,7 @@ def unmasked(spec: MeshSpec, old: MeshSpec | None) -> MeshSpec:
     Raises:
         InvalidResource: nothing is stored that a mask could stand for.
     """
-    listed = old.mtls.backends if old and old.mtls else ()
-    known = {backend.name: backend.settings for backend in listed}
+    known = {backend.name: backend.settings for backend in (old.backends if old else ())}
 
     def restored(backend: Backend, part: str, source: DataSource) -> DataSource:
         before = getattr(known.get(backend.name), part, None)
@@ -33,8 +32,8 @@ def unmasked(spec: MeshSpec, old: MeshSpec | None) -> MeshSpec:
 
     found = _with_sources(spec, restored)
     violations = [
-        Violation(f"mtls.backends[{index}].{'config' if backend.config else 'conf'}.{part}", _IS_MASK)
-        for index, backend in enumerate(found.mtls.backends if found.mtls else ())
+        Violation(f"mtls.backends[{index}].{backend.spelling}.{part}", _IS_MASK)
+        for index, backend in enumerate(found.backends)
         for part in ("cert", "key")
         if _is_masked(getattr(backend.settings, part))
     ]
@@ -89,4 +88,4 @@ def _with_source(backend: Backend, change: Callable[[Backend, str, DataSource], 
     parts = {part: getattr(backend.settings, part) for part in ("cert", "key")}
     changes = {part: change(backend, part, source) for part, source in parts.items() if source is not None}
     conf = backend.settings.model_copy(update=changes)
-    return backend.model_copy(update={"config" if backend.config else "conf": conf})
+    return backend.model_copy(update={backend.spelling: conf})

@@ -120,6 +120,11 @@ class Backend(Model):
         return self.config or self.conf
 
     @property
+    def spelling(self) -> Literal["conf", "config"]:
+        """The field in which that is said."""
+        return "config" if self.config else "conf"
+
+    @property
     def leaf_lifetime(self) -> timedelta:
         """How long the certificates that this authority issues live; 30 days unless configured."""
         rotation = self.dp_cert.rotation if self.dp_cert else None
@@ -145,6 +150,11 @@ class MeshSpec(mesh_unused.Unused):
     """What a Mesh says."""
 
     mtls: Mtls | None = None
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """The authorities that are listed."""
+        return self.mtls.backends if self.mtls else ()
 
     @property
     def enabled_backend(self) -> Backend | None:
@@ -195,7 +205,7 @@ def _backend(backend: Backend, path: str) -> Iterator[Violation]:
         )
     if backend.config is not None and backend.conf != Conf():
         yield Violation(f"{path}.config", "is another spelling of conf; give only one of them")
-    yield from _conf(backend, f"{path}.config" if backend.config else f"{path}.conf")
+    yield from _conf(backend, f"{path}.{backend.spelling}")
     if backend.dp_cert is not None:
         rotation = backend.dp_cert.rotation
         if rotation is not None and rotation.expiration:
@@ -274,8 +284,8 @@ def warnings(spec: MeshSpec) -> Iterator[str]:
         root = backend.settings.ca_cert.lifetime
         if backend.type == "builtin" and root < backend.leaf_lifetime:
             yield (
-                f"{path}.conf.caCert.expiration: the root ends before the certificates that it issues would: they are "
-                "cut short. Let it live longer, or shorten dpCert.rotation.expiration"
+                f"{path}.{backend.spelling}.caCert.expiration: the root ends before the certificates that it issues "
+                "would: they are cut short. Let it live longer, or shorten dpCert.rotation.expiration"
             )
         key = backend.settings.key
         if key is not None and (key.inline is not None or key.inline_string is not None):

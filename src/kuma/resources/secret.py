@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from kuma.resources.resource import Model
+from kuma.resources.resource import Model, Resource
 
 
 def _decode(value: object) -> bytes:
@@ -35,3 +36,7 @@ class SecretSpec(Model):
     """The secret's bytes; kept out of `repr` so that no log or traceback shows them."""
 
     data: Base64 = Field(default=b"", repr=False)
+
+
+Secrets = Mapping[str, Resource[SecretSpec]]
+"""Some of one mesh, or the global ones, by their names."""

@@ -12,7 +12,7 @@ from kuma.resources.mesh import Backend, MeshSpec
 from kuma.resources.mesh_traffic_permission import MeshTrafficPermissionSpec
 from kuma.resources.mesh_transition import MeshTransitionSpec, Position
 from kuma.resources.resource import Key, Resource
-from kuma.resources.secret import SecretSpec
+from kuma.resources.secret import Secrets
 from kuma.resources.traffic_permission import TrafficPermissionSpec
 
 _SINGLE = {"Mesh": "mesh", "MeshTransition": "transition"}
@@ -38,12 +38,17 @@ class MeshView:
     dataplanes: Mapping[str, Resource[DataplaneSpec]] = field(default_factory=_empty)
     permissions: Mapping[str, Resource[TrafficPermissionSpec]] = field(default_factory=_empty)
     mesh_permissions: Mapping[str, Resource[MeshTrafficPermissionSpec]] = field(default_factory=_empty)
-    secrets: Mapping[str, Resource[SecretSpec]] = field(default_factory=_empty, repr=False)
+    secrets: Secrets = field(default_factory=_empty, repr=False)
 
     @property
     def position(self) -> Position:
         """Where the mesh's mutual TLS stands; plaintext if nothing is known."""
         return self.transition.spec.position if self.transition else Position()
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """The authorities that are listed."""
+        return self.mesh.spec.backends if self.mesh else ()
 
     @property
     def enabled_backend(self) -> Backend | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 import secrets
 import stat
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from typing import Protocol
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from kuma.base import files
 from kuma.base.errors import Misconfigured, StoreCorrupt
 from kuma.resources.resource import Key
 
@@ -104,20 +104,9 @@ class KeyFile:
         Raises:
             Misconfigured: it cannot be written.
         """
-        fresh = self._path.with_name(f".{self._path.name}.new")
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fresh.unlink(missing_ok=True)
-            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.writelines(base64.b64encode(key) + b"\n" for key in keys)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.rename(self._path)
-            directory = os.open(self._path.parent, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            files.replace(self._path, b"".join(base64.b64encode(key) + b"\n" for key in keys))
         except OSError as error:
             raise Misconfigured(f"cannot write the key-encryption key {self._path}: {error.strerror}") from None
 

@@ -14,7 +14,7 @@ from kuma.base.errors import AlreadyExists, Conflict, InvalidResource, NotFound
 from kuma.resources import kinds, parsing
 from kuma.resources.kinds import MESH
 from kuma.resources.resource import Key
-from kuma.store.protocol import AnyResource, Create, Delete, Operation, Page, StillOwns, Store, Update
+from kuma.store.protocol import AnyResource, Create, Delete, Operation, Page, StillOwns, Store, Update, find
 
 log = structlog.get_logger(__name__)
 
@@ -67,10 +67,7 @@ class ResourceManager:
 
     async def find(self, key: Key) -> AnyResource | None:
         """The resource, or None if there is none."""
-        try:
-            return await self.store.get(key)
-        except NotFound:
-            return None
+        return await find(self.store, key)
 
     async def list(
         self, kind: str, mesh: str | None = None, *, name_contains: str = "", offset: int = 0, limit: int | None = None

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from kuma.base.errors import KumaError
+from kuma.base.errors import KumaError, NotFound
 from kuma.resources.resource import Key, Resource
 
 AnyResource = Resource[Any]
@@ -146,3 +146,11 @@ class Store(Protocol):
     async def close(self) -> None:
         """Release what the store holds."""
         ...
+
+
+async def find(store: Store, key: Key) -> AnyResource | None:
+    """The resource, or None if there is none; see `Store.get`."""
+    try:
+        return await store.get(key)
+    except NotFound:
+        return None

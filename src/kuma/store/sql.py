@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, contextmanager
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+import structlog
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -17,7 +18,7 @@ from kuma.base.errors import NotFound, Unavailable
 from kuma.resources.resource import Key
 from kuma.store import change_log, schema, seal
 from kuma.store.encryption import AesGcmSealer, KeyFile, Sealer, new_key
-from kuma.store.protocol import AnyResource, Commit, Listing, Operation, Page, Put, Removed
+from kuma.store.protocol import AnyResource, Commit, Listing, Operation, Page, Put, Removed, find
 from kuma.store.rows import decode, is_at
 from kuma.store.transaction import Transaction
 from kuma.store.watcher import Watcher
@@ -26,6 +27,7 @@ WRITES = "kuma_writes"
 """Execution option of connections that write: a dialect may have to begin their transactions in another way."""
 
 T = TypeVar("T")
+log = structlog.get_logger(__name__)
 
 _resources = schema.resources
 
@@ -119,6 +121,7 @@ class SqlStore:
         Raises:
             Misconfigured: the key file cannot be written.
             StoreCorrupt: a row cannot be opened; nothing was changed.
+            Unavailable: the database cannot be used now; `finish_rekey` completes what is half done.
         """
         await self._to_its_end(self._rekey(), "sealing anew")
 
@@ -138,8 +141,9 @@ class SqlStore:
         async with self._lock:
             keys = self._keys.load(may_create=False)
             self._sealer = AesGcmSealer(keys)
-            async with self._writer.begin() as connection:
-                await seal.seal_anew(connection, self._sealer)
+            with _reached():
+                async with self._writer.begin() as connection:
+                    await seal.seal_anew(connection, self._sealer)
             await self._scrub()
             self._keys.save(keys[:1])  # in memory the old ones stay: a reader may hold a row from before
 
@@ -189,10 +193,8 @@ class SqlStore:
         return [Commit(number, tuple([await self._change(key) for key in keys])) for number, keys in revisions]
 
     async def _change(self, key: Key) -> Put | Removed:
-        try:
-            return Put(await self.get(key))
-        except NotFound:
-            return Removed(key)
+        found = await find(self, key)
+        return Removed(key) if found is None else Put(found)
 
     def _resource(self, row: sa.RowMapping) -> AnyResource:
         return decode(row, self._sealer)
@@ -200,8 +202,9 @@ class SqlStore:
 
 @contextmanager
 def _reached() -> Iterator[None]:
-    """A database that is locked, full or gone is no fault of the request: it may be tried again."""
+    """A database that is locked, full or gone is no fault of the request: it may be tried again. Why is for the log."""
     try:
         yield
     except OperationalError as error:
-        raise Unavailable(f"the store cannot be used: {error.orig}") from None
+        log.error("the store cannot be used", reason=str(error.orig))
+        raise Unavailable("the store cannot be used now; the log of the control plane says why") from None

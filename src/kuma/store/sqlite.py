@@ -86,8 +86,15 @@ def _scrub(path: Path) -> None:
                 if not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                     return
     except sqlite3.OperationalError as error:
-        raise Unavailable(f"earlier content cannot be removed from {path} now: {error}") from None
-    raise Unavailable(f"earlier content is still in the write-ahead log of {path}: it is being read all the time")
+        log.error("earlier content not removed from the database", path=str(path), reason=str(error))
+        raise Unavailable(
+            "all is sealed anew, but earlier content cannot be removed from the database now; the log of the control "
+            "plane says why. Try again"
+        ) from None
+    raise Unavailable(
+        "all is sealed anew, but earlier content is still in the database's write-ahead log, which is being read all "
+        "the time. Try again"
+    )
 
 
 def lock(path: Path) -> int:
@@ -150,7 +157,8 @@ def _engine(path: Path) -> AsyncEngine:
     def connect(connection: Any, _: object) -> None:
         connection.isolation_level = None  # transactions are begun below, not by the driver at its own time
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "secure_delete=ON"):
+        patience = f"busy_timeout={_PATIENCE * 1000:.0f}"
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", patience, "secure_delete=ON"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

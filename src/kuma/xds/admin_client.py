@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import ssl
 from collections.abc import Callable, Mapping
 
 import httpx
 import structlog
 
-from kuma.base import sockets
+from kuma.base import sockets, urls
 from kuma.base.errors import NotFound, Unavailable
 from kuma.pki.envoy_admin import Credential
+from kuma.pki.tls import show
 from kuma.resources import kinds
-from kuma.xds import administration, dump, naming
+from kuma.xds import administration, dump
 from kuma.xds.dataplane_rules import OwnPorts
 from kuma.xds.meshes import Meshes
 from kuma.xds.proxy import Proxies, Proxy
@@ -62,7 +62,7 @@ class AdminClient:
         remote = administration.is_remote(networking)
         if not proxy.admin_port or (not remote and not self._may_be_here(proxy)):
             raise Unavailable(_SILENT.format(mesh=mesh, name=name))
-        where = naming.host_port(networking.address if remote else administration.ADDRESS, proxy.admin_port)
+        where = urls.host_port(networking.address if remote else administration.ADDRESS, proxy.admin_port)
         verify = _verification(self._credential()) if remote else True
         async with httpx.AsyncClient(verify=verify, timeout=_TIMEOUT, trust_env=False) as client:
             try:
@@ -89,10 +89,5 @@ async def _read(client: httpx.AsyncClient, url: str, query: Mapping[str, str]) -
 
 def _verification(credential: Credential) -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=credential.ca.decode())
-    descriptor = os.memfd_create("envoy-admin")  # the ssl module takes files only; this one is on no disk
-    try:
-        os.write(descriptor, credential.certificate + credential.key)
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)
+    show(context, credential.certificate + credential.key)
     return context

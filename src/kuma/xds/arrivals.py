@@ -39,6 +39,14 @@ class Presented:
     """Where its Envoy's administration listens; 0 if it does not say."""
 
 
+def not_found(key: Key) -> str:
+    """What is said of a Dataplane that is not stored, and did not come along."""
+    return (
+        f'resource "{key.mesh}.{key.name}" not found; create a Dataplane in Kuma CP first or pass it as an argument '
+        "to kuma-dp"
+    )
+
+
 def proxy_key(node: base_pb2.Node) -> Key:
     """The Dataplane that a node says it runs for.
 
@@ -114,7 +122,7 @@ class Arrivals:
         if proxy.dataplane is not None:
             return await self._register(proxy.dataplane, stored)
         if stored is None:
-            raise AccessDenied(_NOT_FOUND.format(mesh=proxy.key.mesh, name=proxy.key.name))
+            raise AccessDenied(not_found(proxy.key))
         return stored
 
     def authenticate(self, mesh: str, token: str) -> tokens.DataplaneIdentity:
@@ -148,8 +156,3 @@ class Arrivals:
             arrived = publication.withdrawn(replace(dataplane, labels={**dataplane.labels, REGISTERED: BY_PROXY}))
         outcome = await self._manager.put(arrived)
         return outcome.resource
-
-
-_NOT_FOUND = (
-    'resource "{mesh}.{name}" not found; create a Dataplane in Kuma CP first or pass it as an argument to kuma-dp'
-)

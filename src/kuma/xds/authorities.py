@@ -19,12 +19,12 @@ _LONGEST_DELAY = timedelta(hours=1)
 
 def statuses(state: MeshState, now: datetime) -> tuple[BackendStatus, ...]:
     """The listed authorities, in the order of the Mesh."""
-    return tuple(_status(backend, state, now) for backend in _listed(state))
+    return tuple(_status(backend, state, now) for backend in state.config.view.backends)
 
 
 def alarms(state: MeshState) -> Iterator[datetime]:
     """When a status changes by itself."""
-    for backend in _listed(state):
+    for backend in state.config.view.backends:
         if backend.name in state.trust.opened:
             authority = state.trust.opened[backend.name][1]
             yield from (_end_of_ease(backend, authority), authority.not_after)
@@ -47,11 +47,6 @@ def _status(backend: Backend, state: MeshState, now: datetime) -> BackendStatus:
         )
         problem = f"{problem}; {remedy}" if problem else remedy
     return BackendStatus(name=backend.name, not_after=end, problem=problem, renewal_overdue=overdue)
-
-
-def _listed(state: MeshState) -> tuple[Backend, ...]:
-    mesh = state.config.view.mesh
-    return mesh.spec.mtls.backends if mesh and mesh.spec.mtls else ()
 
 
 def _due(authority: Authority) -> datetime:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,10 +16,10 @@ from envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf import json_format
 
-from kuma.resources import codec
+from kuma.resources import addresses, codec
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
-from kuma.xds import clusters, security
+from kuma.xds import administration, clusters, security
 
 ADS_CLUSTER = "ads_cluster"
 RESOURCE_MONITORS = "feature-resource-monitors"
@@ -55,7 +54,7 @@ class Bootstrap:
 
     def _message(self) -> bootstrap_pb2.Bootstrap:
         found = bootstrap_pb2.Bootstrap(node=self._node())
-        found.admin.address.CopyFrom(clusters.socket("127.0.0.1", self.admin_port))
+        found.admin.address.CopyFrom(clusters.socket(administration.ADDRESS, self.admin_port))
         dynamic = found.dynamic_resources
         for source in (dynamic.lds_config, dynamic.cds_config):
             source.CopyFrom(security.ADS)
@@ -110,11 +109,15 @@ class Bootstrap:
             grpc_services=[service],
         )
 
+    @property
+    def _has_address(self) -> bool:
+        """Whether the control plane is called by its IP address rather than by a name."""
+        return addresses.parse(self.host) is not None
+
     def _cluster(self) -> cluster_pb2.Cluster:
-        is_address = _is_address(self.host)
         cluster = cluster_pb2.Cluster(
             name=ADS_CLUSTER,
-            type=cluster_pb2.Cluster.STATIC if is_address else cluster_pb2.Cluster.STRICT_DNS,
+            type=cluster_pb2.Cluster.STATIC if self._has_address else cluster_pb2.Cluster.STRICT_DNS,
             dns_lookup_family=cluster_pb2.Cluster.ALL,  # `localhost` may be ::1 first, where nobody listens
         )
         cluster.connect_timeout.FromTimedelta(_CONNECT)
@@ -130,20 +133,12 @@ class Bootstrap:
 
     def _tls(self) -> base_pb2.TransportSocket:
         """The control plane is authenticated by the CA that kuma-dp was given, and by the name it was called by."""
-        context = tls_pb2.UpstreamTlsContext(sni="" if _is_address(self.host) else self.host)
+        context = tls_pb2.UpstreamTlsContext(sni="" if self._has_address else self.host)
         common = context.common_tls_context
         common.tls_params.tls_minimum_protocol_version = common_pb2.TlsParameters.TLSv1_2
         common.validation_context.trusted_ca.inline_bytes = self.ca_pem
         san = common.validation_context.match_typed_subject_alt_names.add()
         matcher = common_pb2.SubjectAltNameMatcher
-        san.san_type = matcher.IP_ADDRESS if _is_address(self.host) else matcher.DNS
+        san.san_type = matcher.IP_ADDRESS if self._has_address else matcher.DNS
         san.matcher.exact = self.host
         return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=security.packed(context))
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

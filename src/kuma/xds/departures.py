@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 
@@ -77,5 +78,5 @@ class Departures:
                 del self._waiting[key]
 
 
-def _registered(dataplane: Resource[object]) -> bool:  # type: ignore[type-var]
+def _registered(dataplane: Resource[Any]) -> bool:
     return dataplane.labels.get(REGISTERED) == BY_PROXY

@@ -13,6 +13,7 @@ from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 from kuma.store.manager import ResourceManager
 from kuma.store.views import Views
+from kuma.xds import arrivals
 from kuma.xds.arrivals import Arrivals
 from kuma.xds.bootstrap import Bootstrap
 from kuma.xds.names import ServerNames
@@ -72,15 +73,14 @@ class Handout:
         if self._views.view(mesh).mesh is None:
             raise InvalidResource.of("mesh", f'mesh "{mesh}" does not exist')
         identity = self._arrivals.authenticate(mesh, token)
-        stored = await self._manager.find(kinds.DATAPLANE.key(name, mesh))
+        key = kinds.DATAPLANE.key(name, mesh)
+        stored = await self._manager.find(key)
         for known in (stored, brought):
             if known is not None:
                 self._arrivals.authorize(identity, known)
         dataplane = brought or stored
         if dataplane is None:
-            raise NotFound(
-                f'resource "{mesh}.{name}" not found; create a Dataplane in Kuma CP first or pass it to kuma-dp'
-            )
+            raise NotFound(arrivals.not_found(key))
         networking = dataplane.spec.net
         bootstrap = Bootstrap(
             mesh=mesh,

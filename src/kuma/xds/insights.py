@@ -24,7 +24,7 @@ from kuma.resources.dataplane_insight import (
     Version,
 )
 from kuma.resources.resource import Key, Resource
-from kuma.store.protocol import Create, Store, Update
+from kuma.store.protocol import Create, Store, Update, find
 from kuma.xds.entry import TypeUrl
 
 log = structlog.get_logger(__name__)
@@ -124,7 +124,7 @@ class Insights:
         """Begin the record of a new stream of the Dataplane called `key`."""
         now = self._clock.now()
         insight = kinds.DATAPLANE_INSIGHT.key(key.name, key.mesh)
-        stored = await self._find(insight)
+        stored = await find(self._store, insight)
         newer = self._open.get(insight) or self._changed.get(insight)  # than what is stored
         before = newer.spec() if newer else stored.spec if stored else DataplaneInsightSpec()
         record = self._open[insight] = Record(key, self._instance, now, version, before)
@@ -191,7 +191,7 @@ class Insights:
     async def _write_alone(self, record: Record) -> None:
         for _ in range(3):
             try:
-                record.stored = await self._find(record.key)
+                record.stored = await find(self._store, record.key)
                 await self._write([record])
                 return
             except (Conflict, AlreadyExists):
@@ -203,12 +203,6 @@ class Insights:
         log.warning("insight not written", dataplane=str(record.owner))
         self._changed.setdefault(record.key, record)
         self._wake.set()
-
-    async def _find(self, key: Key) -> Resource[DataplaneInsightSpec] | None:
-        try:
-            return await self._store.get(key)
-        except NotFound:
-            return None
 
 
 def _certified(

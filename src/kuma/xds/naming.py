@@ -7,6 +7,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 
+from kuma.base.urls import host_port
 from kuma.resources import tags as tag_rules
 
 ADMIN = "kuma:envoy:admin"
@@ -23,11 +24,6 @@ def identity_secret(mesh: str) -> str:
 def trust_bundle_secret(mesh: str) -> str:
     """The secret with the roots that the proxy trusts."""
     return f"mesh_ca:secret:{mesh}"
-
-
-def host_port(address: str, port: int) -> str:
-    """`10.0.0.1:80`, or `[fd00::1]:80`."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def inbound_listener(address: str, port: int) -> str:
@@ -52,11 +48,6 @@ def service_cluster(tags: Mapping[str, str]) -> str:
         return service
     digest = hashlib.sha256("".join(f"{k},{v}" for k, v in sorted(tags.items())).encode()).hexdigest()
     return f"{service}-{digest[:16]}"
-
-
-def sni(mesh: str, tags: Mapping[str, str]) -> str:
-    """The server name that a client asks for: `backend{mesh=default}`, further tags in order."""
-    return tag_rules.server_name(mesh, tags)
 
 
 def stat_name(name: str) -> str:

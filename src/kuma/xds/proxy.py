@@ -10,6 +10,7 @@ import structlog
 from kuma.base.clock import Clock
 from kuma.base.errors import KumaError
 from kuma.pki.tokens import DataplaneIdentity
+from kuma.resources import kinds
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME
 from kuma.resources.mesh_transition import Level
@@ -249,6 +250,6 @@ class Proxies:
     def touch(self, mesh: str, names: frozenset[str]) -> None:
         """Have the proxies of these Dataplanes look again at what they should run."""
         for name in names:
-            proxy = self._connected.get(Key("Dataplane", mesh, name))
+            proxy = self._connected.get(kinds.DATAPLANE.key(name, mesh))
             if proxy is not None:
                 proxy.touch()

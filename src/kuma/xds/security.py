@@ -63,7 +63,8 @@ def requiring(common: tls_pb2.CommonTlsContext) -> base_pb2.TransportSocket:
 def upstream(mesh: str, tags: Mapping[str, str]) -> base_pb2.TransportSocket:
     """The client's side: the server has to be exactly the service that is called."""
     expected = string_pb2.StringMatcher(exact=spiffe_id(mesh, tags[tag_rules.SERVICE]))
-    context = tls_pb2.UpstreamTlsContext(common_tls_context=_common(mesh, expected), sni=naming.sni(mesh, tags))
+    name = tag_rules.server_name(mesh, tags)
+    context = tls_pb2.UpstreamTlsContext(common_tls_context=_common(mesh, expected), sni=name)
     context.common_tls_context.alpn_protocols.append(ALPN)
     context.max_session_keys.value = 0
     return base_pb2.TransportSocket(name=_TLS, typed_config=packed(context))

@@ -16,7 +16,7 @@ import structlog
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 
-from kuma.base import aio, sockets
+from kuma.base import aio, sockets, urls
 from kuma.base.audit import ACTOR, Audit, Refusals
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Misconfigured, Unauthenticated
@@ -307,7 +307,7 @@ class DiscoveryServer(sockets.OnPort):
             (grpc.method_handlers_generic_handler(_SERVICE, {"DeltaAggregatedResources": handler}),)
         )
         pair = (self._key.read_bytes(), self._certificate.read_bytes())
-        address = f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
+        address = urls.host_port(self._host, self._port)
         try:
             # gRPC writes to standard error, and in words of its own, when it cannot listen: see whether it can first.
             sockets.bound(self._host, self._port).close()

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from kuma.policy import permissions
 from kuma.policy.permissions import Admission
 from kuma.resources import dataplane as dataplanes
+from kuma.resources import tags as tag_rules
 from kuma.resources.dataplane import DataplaneSpec, Inbound, Networking
 from kuma.resources.mesh_transition import Level
 from kuma.resources.resource import Resource
@@ -218,7 +219,7 @@ def _sorted(tags: Mapping[str, str]) -> Tags:
 
 
 def _service(tags: Tags) -> str:
-    return dict(tags)["kuma.io/service"]
+    return dict(tags)[tag_rules.SERVICE]
 
 
 # Generators of what many proxies share or one proxy keeps: equal arguments give the very same bytes object.

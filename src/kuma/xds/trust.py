@@ -69,7 +69,7 @@ def trust(view: MeshView, previous: Trust = NONE) -> Trust:
     """The trust of a mesh as it is now; what has not changed stays the very same object."""
     opened: dict[str, tuple[_Content, Authority]] = {}
     problems: dict[str, str] = {}
-    for backend in view.mesh.spec.mtls.backends if view.mesh and view.mesh.spec.mtls else ():
+    for backend in view.backends:
         try:
             opened[backend.name] = _open(view, backend, previous)
         except Exception as error:  # whatever it is, it is this authority's: the others go on, and so does the process
@@ -102,8 +102,7 @@ def _unlisted(view: MeshView) -> Iterator[Authority]:
     with contextlib.suppress(Exception):  # as above; nobody has listed it, so nobody is told
         if (authority := kept.open_kept(view)) is not None:
             yield authority
-    backends = view.mesh.spec.mtls.backends if view.mesh and view.mesh.spec.mtls else ()
-    listed = frozenset(backend.name for backend in backends if backend.type == "builtin")
+    listed = frozenset(backend.name for backend in view.backends if backend.type == "builtin")
     for name in builtin.stored(view.name, view.secrets) - listed:
         with contextlib.suppress(Exception):
             yield builtin.open_authority(view.name, name, view.secrets)
