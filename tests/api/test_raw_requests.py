@@ -108,11 +108,14 @@ BEGIN = b'{"mesh": "default", "name": "x", "dataplaneToken": "t", '
         (BEGIN + b'"version": {"x": NaN}}', 400),
         (BEGIN + b'"version": ' + b'{"x": ' * 5000 + b"1" + b"}" * 5001, 400),
         (BEGIN + b'"caCert": "\\ud800"}', 400),
-        (BEGIN + b'"dataplaneResource": "' + b"[" * 100_000 + b'"}', 422),
+        (BEGIN + b'"dataplaneResource": "' + b"[" * 90_000 + b'"}', 422),
+        (BEGIN + b'"features": [' + b"0," * 90_000 + b"0]}", 400),
+        (BEGIN + b'"features": [' + b"0," * 400_000 + b"0]}", 400),
     ],
-    ids=["NaN", "deep", "surrogate", "deep resource"],
+    ids=["NaN", "deep", "surrogate", "deep resource", "wrong", "many"],
 )
 async def test_bootstrap_requests_that_are_no_json_of_ours(bootstraps: Any, body: bytes, status: int) -> None:
     transport = httpx.ASGITransport(bootstraps)
     async with httpx.AsyncClient(transport=transport, base_url="https://localhost") as client:
-        assert (await client.post("/bootstrap", content=body)).status_code == status
+        answer = await client.post("/bootstrap", content=body)
+        assert (answer.status_code, len(answer.text) < 1000) == (status, True)

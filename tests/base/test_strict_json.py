@@ -32,6 +32,8 @@ VALUES = st.recursive(
         ("{", "Expecting"),
         (b"\xff", "decode"),
         ("1" * 5000, "limit"),
+        ("[" + "[]," * 60_000 + "0]", "more than 100000 values"),
+        (b"[" + b"0," * 110_000 + b"0]", "more than 100000 values"),
     ],
 )
 def test_what_is_refused(text: str | bytes, reason: str) -> None:

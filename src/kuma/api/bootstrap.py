@@ -23,6 +23,8 @@ from kuma.xds.handout import Handed
 from kuma.xds.names import Unverifiable
 
 LARGEST_BODY = 1 << 20
+_MOST_TOLD = 10
+"""Fields of the wrong type that are named."""
 TOKEN_REQUIRED = (
     "Dataplane Token is required. Generate token using 'kumactl generate dataplane-token > /path/file' "  # noqa: S105
     "and provide it via --dataplane-token-file=/path/file argument to Kuma DP"
@@ -122,8 +124,10 @@ def _parse(body: bytes) -> tuple[BootstrapRequest, Resource[DataplaneSpec] | Non
     except InvalidResource as error:
         raise Malformed(f"the request {error}") from None
     except ValidationError as error:
-        fields = ", ".join(parsing.path_of(details["loc"]) for details in error.errors(include_input=False))
-        raise Malformed(f"{fields} of the wrong type") from None
+        wrong = error.errors(include_url=False, include_context=False, include_input=False)
+        fields = ", ".join(parsing.path_of(details["loc"]) for details in wrong[:_MOST_TOLD])
+        more = f" and {len(wrong) - _MOST_TOLD} more" if len(wrong) > _MOST_TOLD else ""
+        raise Malformed(f"{fields}{more} of the wrong type") from None
     if asked.proxy_type not in ("", "dataplane"):
         raise Refused(f'proxyType: "{asked.proxy_type}" is not supported; only dataplane is')
     if not asked.dataplane_token.strip():
