@@ -10,6 +10,7 @@ import pytest
 from cryptography import x509
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from kuma.api.bootstrap import create_bootstrap_app
 from kuma.api.limits import Limits
@@ -33,9 +34,11 @@ HOSTS = st.sampled_from(["[", "]", "[::1", "[::1]:x", "::1", "x:99999999", "[]",
 fuzzed = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 
-async def raw(app: Any, method: str, path: str, headers: Iterable[tuple[bytes, bytes]], body: bytes = b"") -> int:
-    """The status of the answer."""
-    messages = iter([{"type": "http.request", "body": body}])
+async def raw(
+    app: Any, method: str, path: str, headers: Iterable[tuple[bytes, bytes]], body: bytes = b"", *, half: bool = False
+) -> int:
+    """The status of the answer; `half`: the client is gone before all of the body has come."""
+    messages = iter([{"type": "http.request", "body": body, "more_body": half}])
     statuses: list[int] = []
 
     async def receive() -> Any:
@@ -119,3 +122,19 @@ async def test_bootstrap_requests_that_are_no_json_of_ours(bootstraps: Any, body
     async with httpx.AsyncClient(transport=transport, base_url="https://localhost") as client:
         answer = await client.post("/bootstrap", content=body)
         assert (answer.status_code, len(answer.text) < 1000) == (status, True)
+
+
+async def test_a_client_that_goes_away_in_the_middle_of_a_body_is_no_fault_of_ours(
+    api: Api,  # noqa: F811
+    bootstraps: Any,
+) -> None:
+    """Anybody may do so, many times a second: it is not worth a traceback in the log."""
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    with capture_logs() as logs:
+        for app, method, path in (
+            (api.app, "PUT", "/meshes/default"),
+            (bootstraps, "POST", "/bootstrap"),
+            (bootstraps, "POST", "/withdraw"),
+        ):
+            assert await raw(app, method, path, headers, b'{"a', half=True) == 408
+    assert not logs
