@@ -139,6 +139,8 @@ class Discovery:
             await context.abort(status, f"{prefix}{error}")
             return
         try:
+            # Once more: from here on the stream is ended when its token is revoked, which it may have been meanwhile.
+            self._arrivals.authenticate(proxy.key.mesh, token)
             proxy.receive(_request(first))
             await self._serve(proxy, requests, context)
         except (Superseded, Unauthenticated, AccessDenied, InvalidResource, TooMany) as error:
