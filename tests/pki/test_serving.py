@@ -1,8 +1,11 @@
 """The certificate of the control plane's own servers."""
 
+import signal
 import stat
 import subprocess
+import sys
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -38,6 +41,18 @@ def test_half_a_ca_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "ca.key").unlink()
     with pytest.raises(Misconfigured, match=r"only one of ca\.crt and ca\.key"):
         serving.ensure(tmp_path, ("localhost",), datetime.now(UTC))
+
+
+def test_a_kill_in_the_first_start_is_made_good_by_the_next(tmp_path: Path) -> None:
+    for change in count():
+        directory = tmp_path / str(change)
+        command = [sys.executable, "-m", "tests.fakes.killed", "first start", str(directory), str(change)]
+        status = subprocess.run(command, check=False).returncode
+        serving.ensure(directory, ("localhost",), datetime.now(UTC))
+        if status == 0:
+            assert change > 3
+            return
+        assert status == -signal.SIGKILL
 
 
 def test_keys_that_others_could_read_are_theirs_no_more(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def ensure(directory: Path, hosts: Iterable[str], now: datetime) -> ServerCertif
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in (ca_key_file, files.key):
             private_files.tighten(path)
-        if files.ca.exists() != ca_key_file.exists():
+        if files.ca.exists() != ca_key_file.exists() and not _is_begun(files):
             raise Misconfigured(
                 f"{directory} holds only one of ca.crt and ca.key; put back the other, "
                 "or delete it and give all proxies the new ca.crt"
@@ -89,6 +89,11 @@ def ensure(directory: Path, hosts: Iterable[str], now: datetime) -> ServerCertif
     except OSError as error:
         raise Misconfigured(f"cannot keep the control plane's certificate in {directory}: {error.strerror}") from None
     return files
+
+
+def _is_begun(files: ServerCertificate) -> bool:
+    """Whether the first start was cut off before anything was issued: nobody has been given the CA."""
+    return not any(path.exists() for path in (files.ca, files.key, files.chain))
 
 
 def _name(common: str) -> x509.Name:
