@@ -16,7 +16,7 @@ import structlog
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 
-from kuma.base import aio, sockets
+from kuma.base import aio, foreign, sockets
 from kuma.base.audit import ACTOR, Audit, Refusals
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Misconfigured, Unauthenticated
@@ -289,8 +289,12 @@ def _request(message: Any) -> Request:
         tuple(message.resource_names_unsubscribe),
         dict(message.initial_resource_versions),
         message.response_nonce,
-        message.error_detail.message[:_LONGEST_REASON] if message.HasField("error_detail") else None,
+        _reason(message) if message.HasField("error_detail") else None,
     )
+
+
+def _reason(message: Any) -> str:
+    return foreign.printable(message.error_detail.message[:_LONGEST_REASON], keep="\n\t")
 
 
 class DiscoveryServer(sockets.OnPort):
