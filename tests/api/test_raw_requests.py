@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from kuma.api.bootstrap import create_bootstrap_app
 from kuma.api.limits import Limits
 from kuma.base import aio
+from kuma.base.audit import NoAudit
 from kuma.base.clock import SystemClock
 from kuma.base.errors import NotFound
 from kuma.base.limits import Rate
@@ -78,7 +79,7 @@ async def bootstraps(manager: ResourceManager) -> AsyncIterator[Any]:  # noqa: F
     names = ServerNames(("localhost",), certificate_pem(ca))
     handout = Handout(manager, views, Arrivals(manager, views, clock), port, names)
     following = aio.spawn(views.run(), name="views")
-    yield create_bootstrap_app(handout.answer, withdraw, Limits(Rate(1e6, 10**6)), clock)
+    yield create_bootstrap_app(handout.answer, withdraw, Limits(Rate(1e6, 10**6)), clock, NoAudit())
     await aio.stop([following])
 
 

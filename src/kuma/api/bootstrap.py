@@ -14,6 +14,7 @@ from kuma.api.answers import BodyTooLarge, BodyTooSlow, json_answer, parse_objec
 from kuma.api.limits import Limits
 from kuma.api.withdrawal import Withdraw
 from kuma.base import strict_json
+from kuma.base.audit import Audit, Refusals
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, InvalidResource, NotFound, Unauthenticated
 from kuma.resources import codec, kinds, parsing
@@ -79,13 +80,19 @@ class Malformed(Exception):
     """The request is not what it should be; the client prints the text and does not try again."""
 
 
-def create_bootstrap_app(answer: Answer, withdraw: Withdraw, limit: Limits, clock: Clock) -> FastAPI:
+def create_bootstrap_app(answer: Answer, withdraw: Withdraw, limit: Limits, clock: Clock, audit: Audit) -> FastAPI:
     """The application of the data plane server."""
     app = FastAPI(title="Kuma data plane server", docs_url=None, redoc_url=None, openapi_url=None)
     errors.install(app)
     limits.install(app, limit, clock)
     hosts.install(app)
-    withdrawal.install(app, withdraw)
+    refusals = Refusals(audit, clock)
+
+    def refused(request: Request, error: Exception) -> None:
+        address = request.client.host if request.client else ""
+        refusals.record(address, server="data plane", path=request.scope["path"], reason=str(error))
+
+    withdrawal.install(app, withdraw, refused)
 
     @app.api_route("/bootstrap", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])  # the original looks at none
     async def bootstrap(request: Request) -> Response:
@@ -111,6 +118,8 @@ def create_bootstrap_app(answer: Answer, withdraw: Withdraw, limit: Limits, cloc
         except NotFound as error:
             return Response(str(error), 404, media_type="text/plain")
         except (Refused, InvalidResource, Unauthenticated, AccessDenied) as error:
+            if isinstance(error, Unauthenticated | AccessDenied):
+                refused(request, error)
             return Response(str(error), 422, media_type="text/plain")
         return _answer(request, made)
 
