@@ -202,7 +202,7 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
         servers.api(settings.api_server, create_app(context), certificate, audit, clock),
         servers.data_plane(
             settings.dp_server,
-            create_bootstrap_app(handout.answer, publisher.withdraw, dp_limits, clock),
+            create_bootstrap_app(handout.answer, publisher.withdraw, dp_limits, clock, audit),
             certificate,
         ),
         servers.diagnostics(settings.diagnostics, diagnostics.create_app(registry, lambda: views.listed)),

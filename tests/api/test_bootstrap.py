@@ -214,3 +214,23 @@ def test_names_of_certificates(tmp_path: Path) -> None:
             names.ca_for(host, b"")
     with pytest.raises(Unverifiable, match="KUMA_GENERAL_TLS_CA_FILE"):
         ServerNames(names.names, files.chain.read_bytes()).ca_for("10.0.0.1", b"")
+
+
+async def test_who_is_refused_is_on_record(ask: Asking, tmp_path: Path) -> None:
+    """Somebody who tries tokens out begins here."""
+    db = dataplane("web-01", "db")
+    assert (await ask(dataplaneToken="nonsense")).status_code == 422
+    assert (await ask(dataplaneToken=ask.cp.token(service="db"))).status_code == 422
+    await ask.cp.apply_resource(WEB)
+    token, brought = ask.cp.token(service="db"), json.dumps(codec.to_universal(db))
+    assert (await ask(dataplaneToken=token, dataplaneResource=brought)).status_code == 422
+    for said, status in (("nonsense", 401), (token, 403)):
+        asked = {"mesh": "default", "name": "web-01", "dataplaneToken": said}
+        assert (await ask.http.post("/withdraw", json=asked)).status_code == status
+    assert (await ask(dataplaneResource="{}")).status_code == 422  # a mistake, and no refusal
+    text = (tmp_path / "audit.jsonl").read_text()
+    found = [line for line in map(json.loads, text.splitlines()) if line["event"] == "refused"]
+    assert [line["path"] for line in found] == ["/bootstrap"] * 3 + ["/withdraw"] * 2
+    assert {(line["server"], line["address"]) for line in found} == {("data plane", "127.0.0.1")}
+    assert "is not allowed with this token" in found[-1]["reason"]
+    assert token not in text

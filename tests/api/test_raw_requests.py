@@ -10,10 +10,12 @@ import pytest
 from cryptography import x509
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from kuma.api.bootstrap import create_bootstrap_app
 from kuma.api.limits import Limits
 from kuma.base import aio
+from kuma.base.audit import NoAudit
 from kuma.base.clock import SystemClock
 from kuma.base.errors import NotFound
 from kuma.base.limits import Rate
@@ -33,9 +35,11 @@ HOSTS = st.sampled_from(["[", "]", "[::1", "[::1]:x", "::1", "x:99999999", "[]",
 fuzzed = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 
-async def raw(app: Any, method: str, path: str, headers: Iterable[tuple[bytes, bytes]], body: bytes = b"") -> int:
-    """The status of the answer."""
-    messages = iter([{"type": "http.request", "body": body}])
+async def raw(
+    app: Any, method: str, path: str, headers: Iterable[tuple[bytes, bytes]], body: bytes = b"", *, half: bool = False
+) -> int:
+    """The status of the answer; `half`: the client is gone before all of the body has come."""
+    messages = iter([{"type": "http.request", "body": body, "more_body": half}])
     statuses: list[int] = []
 
     async def receive() -> Any:
@@ -75,7 +79,7 @@ async def bootstraps(manager: ResourceManager) -> AsyncIterator[Any]:  # noqa: F
     names = ServerNames(("localhost",), certificate_pem(ca))
     handout = Handout(manager, views, Arrivals(manager, views, clock), port, names)
     following = aio.spawn(views.run(), name="views")
-    yield create_bootstrap_app(handout.answer, withdraw, Limits(Rate(1e6, 10**6)), clock)
+    yield create_bootstrap_app(handout.answer, withdraw, Limits(Rate(1e6, 10**6)), clock, NoAudit())
     await aio.stop([following])
 
 
@@ -108,11 +112,30 @@ BEGIN = b'{"mesh": "default", "name": "x", "dataplaneToken": "t", '
         (BEGIN + b'"version": {"x": NaN}}', 400),
         (BEGIN + b'"version": ' + b'{"x": ' * 5000 + b"1" + b"}" * 5001, 400),
         (BEGIN + b'"caCert": "\\ud800"}', 400),
-        (BEGIN + b'"dataplaneResource": "' + b"[" * 100_000 + b'"}', 422),
+        (BEGIN + b'"dataplaneResource": "' + b"[" * 90_000 + b'"}', 422),
+        (BEGIN + b'"features": [' + b"0," * 90_000 + b"0]}", 400),
+        (BEGIN + b'"features": [' + b"0," * 400_000 + b"0]}", 400),
     ],
-    ids=["NaN", "deep", "surrogate", "deep resource"],
+    ids=["NaN", "deep", "surrogate", "deep resource", "wrong", "many"],
 )
 async def test_bootstrap_requests_that_are_no_json_of_ours(bootstraps: Any, body: bytes, status: int) -> None:
     transport = httpx.ASGITransport(bootstraps)
     async with httpx.AsyncClient(transport=transport, base_url="https://localhost") as client:
-        assert (await client.post("/bootstrap", content=body)).status_code == status
+        answer = await client.post("/bootstrap", content=body)
+        assert (answer.status_code, len(answer.text) < 1000) == (status, True)
+
+
+async def test_a_client_that_goes_away_in_the_middle_of_a_body_is_no_fault_of_ours(
+    api: Api,  # noqa: F811
+    bootstraps: Any,
+) -> None:
+    """Anybody may do so, many times a second: it is not worth a traceback in the log."""
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    with capture_logs() as logs:
+        for app, method, path in (
+            (api.app, "PUT", "/meshes/default"),
+            (bootstraps, "POST", "/bootstrap"),
+            (bootstraps, "POST", "/withdraw"),
+        ):
+            assert await raw(app, method, path, headers, b'{"a', half=True) == 408
+    assert not logs

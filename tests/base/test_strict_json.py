@@ -1,6 +1,7 @@
 """What comes from outside as JSON goes out again as JSON."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -31,6 +32,8 @@ VALUES = st.recursive(
         ("{", "Expecting"),
         (b"\xff", "decode"),
         ("1" * 5000, "limit"),
+        ("[" + "[]," * 60_000 + "0]", "more than 100000 values"),
+        (b"[" + b"0," * 110_000 + b"0]", "more than 100000 values"),
     ],
 )
 def test_what_is_refused(text: str | bytes, reason: str) -> None:
@@ -50,3 +53,12 @@ def test_what_is_let_through_can_be_answered(value: Any) -> None:
     except ValueError:
         return
     assert strict_json.loads(json.dumps(found, ensure_ascii=False, allow_nan=False).encode()) == value
+
+
+def test_a_long_text_that_is_refused_takes_no_longer_than_one_that_is_not() -> None:
+    """Anybody may send one to `/bootstrap`, and everything else waits meanwhile."""
+    names = ",".join(f'"{number:x}":0' for number in range(80_000))
+    begun = time.process_time()
+    with pytest.raises(ValueError, match='"1387f" is given twice'):
+        strict_json.loads(f'{{{names},"1387f":0}}')
+    assert time.process_time() - begun < 5

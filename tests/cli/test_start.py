@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import subprocess
 import sys
@@ -45,6 +46,18 @@ def test_a_control_plane_that_is_told_to_end_twice_ends_in_good_order(tmp_path: 
         assert "Traceback" not in said
         assert "destroyed" not in said
         assert said.endswith("stopped")
+
+
+def test_a_control_plane_may_open_as_many_files_as_the_system_lets_it(tmp_path: Path) -> None:
+    """The usual 1024 are fewer than its limits of connections and streams: one client could use them up."""
+    usual, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(usual, 1024), most))
+    try:
+        with Processes(tmp_path) as processes:
+            control_plane = DemoMesh(tmp_path, processes).start_control_plane()
+            assert resource.prlimit(control_plane.pid, resource.RLIMIT_NOFILE) == (most, most)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (usual, most))
 
 
 def test_an_error_that_nobody_expected_is_one_sentence_without_what_it_quotes(

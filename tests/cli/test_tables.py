@@ -33,6 +33,14 @@ def test_columns_are_padded_and_the_last_one_is_not() -> None:
     ]
 
 
+def test_a_cell_stays_in_its_line_and_commands_no_terminal() -> None:
+    """Proxies say what is in some of them, and not only to control planes that look at it."""
+    assert tables.table(("A", "B"), [("\x1b[31mred\x07", "two\nlines\u202e")]).splitlines() == [
+        "A           B",
+        "?[31mred?   two?lines?",
+    ]
+
+
 def test_meshes() -> None:
     mtls = {"enabledBackend": "ca-1", "backends": [{"name": "ca-1", "type": "builtin"}]}
     items: list[dict[str, Any]] = [

@@ -1,8 +1,11 @@
 """The certificate of the control plane's own servers."""
 
+import signal
 import stat
 import subprocess
+import sys
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -48,6 +51,18 @@ def test_a_damaged_ca_is_named_and_not_replaced(tmp_path: Path, damaged: str, co
     with pytest.raises(Misconfigured, match=r"ca\.crt and .*ca\.key have to hold a certificate and its key"):
         serving.ensure(tmp_path, ("localhost",), datetime.now(UTC))
     assert (tmp_path / damaged).read_text() == content
+
+
+def test_a_kill_in_the_first_start_is_made_good_by_the_next(tmp_path: Path) -> None:
+    for change in count():
+        directory = tmp_path / str(change)
+        command = [sys.executable, "-m", "tests.fakes.killed", "first start", str(directory), str(change)]
+        status = subprocess.run(command, check=False).returncode
+        serving.ensure(directory, ("localhost",), datetime.now(UTC))
+        if status == 0:
+            assert change > 3
+            return
+        assert status == -signal.SIGKILL
 
 
 def test_keys_that_others_could_read_are_theirs_no_more(tmp_path: Path) -> None:

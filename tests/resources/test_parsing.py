@@ -112,6 +112,20 @@ def test_refused_with_field_and_remedy(document: dict[str, Any], field: str, rea
     assert reason in found[field]
 
 
+def test_of_very_many_mistakes_the_first_are_told_and_that_there_are_more() -> None:
+    """Whoever sends them must not get back many times as much."""
+    for document in (
+        dataplane({f"servicePor{number}": 0 for number in range(5000)}),
+        {"type": "MeshTrafficPermission", "name": "x", "spec": {"from": [{}] * 5000}},
+        {"type": "Mesh", "name": "x", "labels": {f"-{number}": "" for number in range(99)} | {"-": "-"}},
+    ):
+        with pytest.raises(InvalidResource) as caught:
+            codec.parse(document)
+        *told, last = caught.value.violations
+        assert len(told) == 100
+        assert str(last) == "and more: these are the first 100"
+
+
 def test_a_service_that_is_no_part_of_a_spiffe_id_is_told_once() -> None:
     with pytest.raises(InvalidResource) as caught:
         codec.parse(dataplane({"tags": {"kuma.io/service": "a/b"}}))

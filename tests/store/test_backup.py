@@ -1,7 +1,11 @@
 """Backups are whole, sealed and private; they are made under traffic and put back by a command."""
 
 import asyncio
+import signal
 import stat
+import subprocess
+import sys
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -62,6 +66,30 @@ async def test_a_backup_under_traffic_is_put_back(tmp_path: Path) -> None:
     await store.close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert (tmp_path / "kuma.db.replaced").exists()
+
+
+async def test_a_kill_while_a_backup_is_put_back_leaves_a_whole_store(tmp_path: Path) -> None:
+    """Without one, the next start would begin a new one: with other CAs, and without a word."""
+    for change in count():
+        directory = tmp_path / str(change)
+        directory.mkdir()
+        store = await open_sqlite(directory / "kuma.db", SystemClock())
+        await store.transact([Create(MESH), Create(secret("old"), MESH.key)])
+        backup(directory / "kuma.db", directory / "copy.db")
+        await store.transact([Create(secret("new"), MESH.key)])
+        await store.close()
+        command = [sys.executable, "-m", "tests.fakes.killed", "restore", str(directory), str(change)]
+        status = subprocess.run(command, check=False).returncode
+        assert (directory / "kuma.db").exists(), change
+        store = await open_sqlite(directory / "kuma.db", SystemClock())
+        names = {found.name for found in (await store.list("Secret")).items}
+        await store.close()
+        assert names == {"old"} if status == 0 else names in ({"old"}, {"old", "new"})
+        restore(directory / "copy.db", directory / "kuma.db", directory / "kuma.db.key")
+        if status == 0:
+            assert change > 2
+            return
+        assert status == -signal.SIGKILL
 
 
 async def test_what_is_no_backup_replaces_nothing(tmp_path: Path) -> None:

@@ -1,25 +1,33 @@
 """A stream lives no longer than its token."""
 
 import asyncio
+import contextlib
+import sqlite3
 from datetime import timedelta
 from pathlib import Path
 
 import grpc
 import jwt
 
+from kuma.base import aio
 from kuma.resources import kinds
 from kuma.resources.resource import Resource
 from kuma.resources.secret import SecretSpec
+from kuma.store.protocol import Create
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import MTLS, Running, dataplane, running
 
 WEB, DB = dataplane("web-01", "web"), dataplane("db-01", "db")
 
 
-async def revoke(cp: Running, *tokens: str) -> None:
+def revocation(*tokens: str) -> Resource[SecretSpec]:
     listed = ",".join(jwt.decode(token, options={"verify_signature": False})["jti"] for token in tokens)
     key = kinds.SECRET.key("dataplane-token-revocations-default", "default")
-    await cp.apply_resource(Resource(key, SecretSpec(data=listed.encode())))
+    return Resource(key, SecretSpec(data=listed.encode()))
+
+
+async def revoke(cp: Running, *tokens: str) -> None:
+    await cp.apply_resource(revocation(*tokens))
 
 
 async def test_a_revoked_token_ends_its_stream_and_no_other(tmp_path: Path) -> None:
@@ -36,6 +44,29 @@ async def test_a_revoked_token_ends_its_stream_and_no_other(tmp_path: Path) -> N
         assert again.certificate == b""
         assert db.connected
         assert DB.key in cp.parts.proxies
+
+
+async def test_a_token_that_is_revoked_while_its_proxy_arrives_gets_nothing(tmp_path: Path) -> None:
+    def writing() -> int:
+        return sum(task.get_name() == "store transaction" for task in asyncio.all_tasks())
+
+    async with running(tmp_path) as cp:
+        await cp.apply(MTLS)
+        stolen = cp.token("web-01")
+        with contextlib.closing(sqlite3.connect(tmp_path / "kuma.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")  # nothing is written until it ends
+            revoking = aio.spawn(cp.parts.manager.store.transact([Create(revocation(stolen))]), name="revoking")
+            async with asyncio.timeout(5):
+                while writing() < 1:
+                    await asyncio.sleep(0.01)
+                web = await cp.proxy(WEB, stolen)
+                while writing() < 2:  # its token has been looked at, and its Dataplane waits to be written
+                    await asyncio.sleep(0.01)
+            other.execute("ROLLBACK")
+        await revoking
+        error = await web.failure()
+        assert (error.code, "has been revoked" in error.details) == (grpc.StatusCode.UNAUTHENTICATED, True)
+        assert web.certificate == b""
 
 
 async def test_without_its_signing_key_a_token_holds_no_longer(tmp_path: Path) -> None:

@@ -147,6 +147,51 @@ async def test_a_proxy_of_another_machine_has_nothing_called_on_this_one(cp: Run
     await server.wait_closed()
 
 
+@pytest.mark.parametrize("address", ["127.0.0.2", "::ffff:127.0.0.1"])
+async def test_nor_at_another_name_of_this_machine(cp: Running, address: str) -> None:
+    called = []
+
+    async def answer(reader: Any, writer: Any) -> None:
+        called.append(await reader.read(1))
+        writer.close()
+
+    server = await asyncio.start_server(answer, "0.0.0.0", 0)  # all names of this machine
+    proxy = FakeProxy("default.web-01", cp.token(), codec.parse(body(address=address)))
+    proxy.node.metadata.update({"dataplane.admin.port": str(server.sockets[0].getsockname()[1])})
+    proxy.connect(await cp.channel())
+    await cp.settled(1)
+    next(iter(cp.parts.proxies)).host = "192.0.2.1"
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{await cp.api_port()}") as client:
+        assert (await client.get("/meshes/default/dataplanes/web-01/stats")).status_code == 503
+    assert called == []
+    await proxy.disconnect()
+    server.close()
+    await server.wait_closed()
+
+
+@pytest.mark.parametrize("answered", [b"hi", b"[" * 100_000, b'{"configs": ' + b"[" * 900 + b"]" * 900 + b"}"])
+async def test_what_answers_like_no_envoy_is_no_fault_of_ours(cp: Running, answered: bytes) -> None:
+    """A proxy says itself where its Envoy is; anything may be there."""
+
+    async def answer(reader: Any, writer: Any) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(answered), answered))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    proxy = FakeProxy("default.web-01", cp.token(), codec.parse(body(address="127.0.0.1")))
+    proxy.node.metadata.update({"dataplane.admin.port": str(server.sockets[0].getsockname()[1])})
+    proxy.connect(await cp.channel())
+    await cp.settled(1)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{await cp.api_port()}") as client:
+        found = await client.get("/meshes/default/dataplanes/web-01/xds")
+        assert (found.status_code, "does not answer" in found.text) == (503, True)
+    await proxy.disconnect()
+    server.close()
+    await server.wait_closed()
+
+
 async def test_envoys_are_asked_at_the_port_they_were_started_with(cp: Running) -> None:
     """A user may write any admin port into a Dataplane, and a proxy may say that it is at the control plane's own."""
     called = []

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from cryptography import x509
 from envoy.service.discovery.v3 import discovery_pb2
+from structlog.testing import capture_logs
 
 from kuma.base import aio
 from kuma.resources import kinds
@@ -233,6 +234,21 @@ async def test_what_is_kept_of_a_long_reason_is_its_beginning(cp: Running) -> No
     reason = insight.subscriptions[-1].status.cds.last_rejection
     assert reason.startswith("no such filter!")
     assert len(reason) <= 2_000
+
+
+async def test_what_a_proxy_says_commands_no_terminal(cp: Running) -> None:
+    """It comes to the log and to whoever inspects the proxy; a terminal obeys what it is shown."""
+    web = FakeProxy("default.web-01", cp.token(), WEB)
+    web.node.metadata.update({"version": {"kumaDp": {"version": "\x1b]0;title\x07" + "2.7\u009b"}}})
+    web.reject = lambda type_url: "\x1b[2Jbad\nnews\u202e" if type_url is TypeUrl.CLUSTER else ""
+    with capture_logs() as logs:
+        web.connect(await cp.channel())
+        insight = await cp.insight(WEB, lambda i: i.subscriptions[-1].status.cds.last_rejection)
+    (last,) = insight.subscriptions
+    assert last.status.cds.last_rejection == "?[2Jbad\nnews?"
+    assert last.version.kuma_dp.version == "?]0;title?2.7?"
+    assert {line["reason"] for line in logs if "rejected" in line["event"]} == {"?[2Jbad\nnews?"}
+    await web.disconnect()
 
 
 async def test_the_insight_tells_the_life_of_a_proxy(cp: Running) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi import Request, Response
+from starlette.requests import ClientDisconnect
 
 from kuma.base import strict_json
 from kuma.base.errors import InvalidResource
@@ -39,7 +40,7 @@ async def read_body(request: Request, limit: int) -> bytes:
 
     Raises:
         BodyTooLarge: it has more than `limit` bytes, by its own account or in fact.
-        BodyTooSlow: it has not come within `SLOWEST_BODY`.
+        BodyTooSlow: it has not come within `SLOWEST_BODY`, or never will, because the client has gone away.
     """
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
@@ -51,7 +52,7 @@ async def read_body(request: Request, limit: int) -> bytes:
                 body += piece
                 if len(body) > limit:
                     raise BodyTooLarge
-    except TimeoutError:
+    except (TimeoutError, ClientDisconnect):
         raise BodyTooSlow from None
     return bytes(body)
 

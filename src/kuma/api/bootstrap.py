@@ -14,6 +14,7 @@ from kuma.api.answers import BodyTooLarge, BodyTooSlow, json_answer, parse_objec
 from kuma.api.limits import Limits
 from kuma.api.withdrawal import Withdraw
 from kuma.base import strict_json
+from kuma.base.audit import Audit, Refusals
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, InvalidResource, NotFound, Unauthenticated
 from kuma.resources import codec, kinds, parsing
@@ -23,6 +24,8 @@ from kuma.xds.handout import Handed
 from kuma.xds.names import Unverifiable
 
 LARGEST_BODY = 1 << 20
+_MOST_TOLD = 10
+"""Fields of the wrong type that are named."""
 TOKEN_REQUIRED = (
     "Dataplane Token is required. Generate token using 'kumactl generate dataplane-token > /path/file' "  # noqa: S105
     "and provide it via --dataplane-token-file=/path/file argument to Kuma DP"
@@ -77,13 +80,19 @@ class Malformed(Exception):
     """The request is not what it should be; the client prints the text and does not try again."""
 
 
-def create_bootstrap_app(answer: Answer, withdraw: Withdraw, limit: Limits, clock: Clock) -> FastAPI:
+def create_bootstrap_app(answer: Answer, withdraw: Withdraw, limit: Limits, clock: Clock, audit: Audit) -> FastAPI:
     """The application of the data plane server."""
     app = FastAPI(title="Kuma data plane server", docs_url=None, redoc_url=None, openapi_url=None)
     errors.install(app)
     limits.install(app, limit, clock)
     hosts.install(app)
-    withdrawal.install(app, withdraw)
+    refusals = Refusals(audit, clock)
+
+    def refused(request: Request, error: Exception) -> None:
+        address = request.client.host if request.client else ""
+        refusals.record(address, server="data plane", path=request.scope["path"], reason=str(error))
+
+    withdrawal.install(app, withdraw, refused)
 
     @app.api_route("/bootstrap", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])  # the original looks at none
     async def bootstrap(request: Request) -> Response:
@@ -109,6 +118,8 @@ def create_bootstrap_app(answer: Answer, withdraw: Withdraw, limit: Limits, cloc
         except NotFound as error:
             return Response(str(error), 404, media_type="text/plain")
         except (Refused, InvalidResource, Unauthenticated, AccessDenied) as error:
+            if isinstance(error, Unauthenticated | AccessDenied):
+                refused(request, error)
             return Response(str(error), 422, media_type="text/plain")
         return _answer(request, made)
 
@@ -122,8 +133,10 @@ def _parse(body: bytes) -> tuple[BootstrapRequest, Resource[DataplaneSpec] | Non
     except InvalidResource as error:
         raise Malformed(f"the request {error}") from None
     except ValidationError as error:
-        fields = ", ".join(parsing.path_of(details["loc"]) for details in error.errors(include_input=False))
-        raise Malformed(f"{fields} of the wrong type") from None
+        wrong = error.errors(include_url=False, include_context=False, include_input=False)
+        fields = ", ".join(parsing.path_of(details["loc"]) for details in wrong[:_MOST_TOLD])
+        more = f" and {len(wrong) - _MOST_TOLD} more" if len(wrong) > _MOST_TOLD else ""
+        raise Malformed(f"{fields}{more} of the wrong type") from None
     if asked.proxy_type not in ("", "dataplane"):
         raise Refused(f'proxyType: "{asked.proxy_type}" is not supported; only dataplane is')
     if not asked.dataplane_token.strip():

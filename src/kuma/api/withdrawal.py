@@ -24,8 +24,8 @@ _STATUS: dict[type[Exception], int] = {
 }
 
 
-def install(app: FastAPI, withdraw: Withdraw) -> None:
-    """Serve it in `app`."""
+def install(app: FastAPI, withdraw: Withdraw, on_refusal: Callable[[Request, Exception], None]) -> None:
+    """Serve it in `app`; `on_refusal` is told who was refused, and why."""
 
     @app.post("/withdraw")
     async def withdrawal(request: Request) -> Response:
@@ -36,6 +36,8 @@ def install(app: FastAPI, withdraw: Withdraw) -> None:
                 raise InvalidResource.of("", "mesh, name and dataplaneToken have to be strings")
             await withdraw(mesh, name, token)
         except tuple(_STATUS) as error:
+            if isinstance(error, Unauthenticated | AccessDenied):
+                on_refusal(request, error)
             text = str(error) or "the body is too long or came too slowly"
             return Response(text, _STATUS[type(error)], media_type="text/plain")
         return json_answer({})

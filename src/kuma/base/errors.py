@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 
 class KumaError(Exception):
@@ -36,11 +37,17 @@ class Violation:
         return f"{self.field}: {self.reason}" if self.field else self.reason
 
 
+_MOST = 100
+"""Violations that are told: an answer has to be no longer than what it answers."""
+
+
 class InvalidResource(KumaError):
     """Content that breaks rules. Nothing was changed."""
 
     def __init__(self, violations: Iterable[Violation]) -> None:
-        self.violations = tuple(violations)
+        found = tuple(islice(violations, _MOST + 1))
+        more = (Violation("", f"and more: these are the first {_MOST}"),) if len(found) > _MOST else ()
+        self.violations = (*found[:_MOST], *more)
         super().__init__("; ".join(str(violation) for violation in self.violations))
 
     @classmethod

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import resource
 from pathlib import Path
 from typing import Annotated
 
@@ -48,6 +50,7 @@ def run(
     """
     settings = config.load(config_file)
     output.log_as(settings.general.log_level, settings.general.log_format)
+    _open_many_files()
     asyncio.run(_until_stopped(settings))
 
 
@@ -120,6 +123,13 @@ def version() -> None:
     Example: kuma-cp version
     """
     typer.echo(f"Kuma: {kuma.__version__}")
+
+
+def _open_many_files() -> None:
+    """Every connection is one; the usual limit is far below what the settings let in, and is there to be raised."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _until_stopped(settings: config.Settings) -> None:

@@ -69,7 +69,7 @@ def ensure(directory: Path, hosts: Iterable[str], now: datetime) -> ServerCertif
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in (ca_key_file, paths.key):
             files.tighten(path)
-        if paths.ca.exists() != ca_key_file.exists():
+        if paths.ca.exists() != ca_key_file.exists() and not _is_begun(paths):
             raise Misconfigured(
                 f"{directory} holds only one of ca.crt and ca.key; put back the other, "
                 "or delete it and give all proxies the new ca.crt"
@@ -98,6 +98,11 @@ def _opened(certificate: Path, key: Path) -> CaPair:
             "or delete both and give all proxies the new ca.crt"
         ) from None
     return found
+
+
+def _is_begun(paths: ServerCertificate) -> bool:
+    """Whether the first start was cut off before anything was issued: nobody has been given the CA."""
+    return not any(path.exists() for path in (paths.ca, paths.key, paths.chain))
 
 
 def _name(common: str) -> x509.Name:

@@ -44,10 +44,10 @@ def restore(source: Path, database: Path, key_file: Path) -> None:
         _check(fresh, source, key_file)
         if database.exists():
             _settle(database)
-            database.rename(database.with_name(database.name + REPLACED))
+            _keep(database)
         for end in ("-wal", "-shm"):
             database.with_name(database.name + end).unlink(missing_ok=True)
-        fresh.rename(database)
+        fresh.rename(database)  # at once: were there no store at any moment, a start could begin a new one
     finally:
         fresh.unlink(missing_ok=True)
         os.close(lock)
@@ -79,6 +79,18 @@ def _check(copy: Path, source: Path, key_file: Path) -> None:
     if not whole or row is None:
         raise Misconfigured(f"{source} is no backup of a store, or is damaged")
     seal.check(AesGcmSealer(KeyFile(key_file).load(may_create=False)), row[0])
+
+
+def _keep(database: Path) -> None:
+    """Give what is about to be replaced a second name."""
+    kept = database.with_name(database.name + REPLACED)
+    try:
+        kept.unlink(missing_ok=True)
+        kept.hardlink_to(database)
+    except OSError as error:
+        raise Misconfigured(
+            f"{database} cannot be kept as {kept}: {error.strerror}. Move it away yourself, with its -wal"
+        ) from None
 
 
 def _settle(database: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -76,7 +76,13 @@ class ResourceManager:
         return await self.store.list(kind, mesh, name_contains=name_contains, offset=offset, limit=limit)
 
     async def put(self, resource: AnyResource) -> Outcome:
-        """Create or replace. What is stored already is not written again.
+        """Create or replace, whatever is stored; see `change`."""
+        return await self.change(resource.key, lambda _: resource)
+
+    async def change(self, key: Key, make: Callable[[AnyResource | None], AnyResource]) -> Outcome:
+        """Create or replace with what `make` makes of what is stored, if it does not refuse by raising.
+
+        What it has been shown is what is replaced, and nothing else. What is stored already is not written again.
 
         Raises:
             InvalidResource: a rule is broken, or the mesh does not exist; nothing was changed.
@@ -84,20 +90,20 @@ class ResourceManager:
         """
         for attempt in range(_ATTEMPTS):
             try:
-                outcome = await self._put(resource)
+                outcome = await self._put(key, make)
             except (Conflict, AlreadyExists):
                 await _pause(attempt)  # somebody was faster: look again, judge again
                 continue
             for warning in outcome.warnings:
-                key = resource.key
                 log.warning("taken with a warning", kind=key.kind, mesh=key.mesh, name=key.name, warning=warning)
             return outcome
-        raise Conflict(f"{resource.key} is being changed by others all the time; try again")
+        raise Conflict(f"{key} is being changed by others all the time; try again")
 
-    async def _put(self, resource: AnyResource) -> Outcome:
-        kind = kinds.by_name(resource.key.kind)
-        parsing.check_key(resource.key)
-        old = await self.find(resource.key)
+    async def _put(self, key: Key, make: Callable[[AnyResource | None], AnyResource]) -> Outcome:
+        kind = kinds.by_name(key.kind)
+        parsing.check_key(key)
+        old = await self.find(key)
+        resource = make(old)
         resource = resource.with_spec(kind.meant(resource.spec, old.spec if old else None))
         decision = await self._decide(old, resource)
         warnings = (*kind.warnings(resource.spec), *decision.warnings)

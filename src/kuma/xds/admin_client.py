@@ -40,8 +40,11 @@ class AdminClient:
 
     async def config_dump(self, mesh: str, name: str, query: Mapping[str, str]) -> bytes:
         """What a proxy runs, in JSON, without keys and tokens; see `read`."""
-        found = json.loads(await self.read(mesh, name, "/config_dump", query))
-        return json.dumps(dump.redacted(found), indent=1).encode()
+        answered = await self.read(mesh, name, "/config_dump", query)
+        try:
+            return json.dumps(dump.redacted(json.loads(answered)), indent=1).encode()
+        except (ValueError, RecursionError):  # it is no Envoy
+            raise Unavailable(_SILENT.format(mesh=mesh, name=name)) from None
 
     async def read(self, mesh: str, name: str, path: str, query: Mapping[str, str]) -> bytes:
         """What Envoy answers at one of the paths of `administration.READABLE`.
@@ -60,7 +63,8 @@ class AdminClient:
             raise NotFound(f"no proxy is connected for {mesh}.{name}")
         networking = dataplane.spec.net
         remote = administration.is_remote(networking)
-        if not proxy.admin_port or (not remote and not self._may_be_here(proxy)):
+        here = sockets.is_own(networking.address)
+        if not proxy.admin_port or (here and not self._may_be_here(proxy)):
             raise Unavailable(_SILENT.format(mesh=mesh, name=name))
         where = urls.host_port(networking.address if remote else administration.ADDRESS, proxy.admin_port)
         verify = _verification(self._credential()) if remote else True
@@ -72,7 +76,7 @@ class AdminClient:
                 raise Unavailable(_SILENT.format(mesh=mesh, name=name)) from None
 
     def _may_be_here(self, proxy: Proxy) -> bool:
-        """Whether this machine's loopback is where the Envoy is that says so."""
+        """Whether this machine is where the Envoy is that says so."""
         return sockets.is_own(proxy.host) and proxy.admin_port not in self._own_ports()
 
 

@@ -115,15 +115,20 @@ class Arrivals:
             AccessDenied: the token is another proxy's, or there is no such Dataplane.
             InvalidResource: the Dataplane breaks a rule.
         """
-        stored = await self._manager.find(proxy.key)
-        for dataplane in (stored, proxy.dataplane):
-            if dataplane is not None:
+        if proxy.dataplane is None:
+            stored = await self._manager.find(proxy.key)
+            if stored is None:
+                raise AccessDenied(not_found(proxy.key))
+            self.authorize(identity, stored)
+            return stored
+        brought = proxy.dataplane
+
+        def arrived(stored: Resource[DataplaneSpec] | None) -> Resource[DataplaneSpec]:
+            for dataplane in filter(None, (stored, brought)):
                 self.authorize(identity, dataplane)
-        if proxy.dataplane is not None:
-            return await self._register(proxy.dataplane, stored)
-        if stored is None:
-            raise AccessDenied(not_found(proxy.key))
-        return stored
+            return _registered(brought, stored)
+
+        return (await self._manager.change(proxy.key, arrived)).resource
 
     def authenticate(self, mesh: str, token: str) -> tokens.DataplaneIdentity:
         """Who holds `token`, as far as the signing keys of the mesh vouch for it.
@@ -146,13 +151,9 @@ class Arrivals:
         """
         tokens.authorize(identity, dataplane.mesh, dataplane.name, dataplane.spec)
 
-    async def _register(
-        self, dataplane: Resource[DataplaneSpec], stored: Resource[DataplaneSpec] | None
-    ) -> Resource[DataplaneSpec]:
-        # One that was created through the API stays what it is: not removed when the proxy leaves.
-        if stored is not None:
-            arrived = replace(dataplane, labels=dict(stored.labels))
-        else:
-            arrived = publication.withdrawn(replace(dataplane, labels={**dataplane.labels, REGISTERED: BY_PROXY}))
-        outcome = await self._manager.put(arrived)
-        return outcome.resource
+
+def _registered(brought: Resource[DataplaneSpec], stored: Resource[DataplaneSpec] | None) -> Resource[DataplaneSpec]:
+    """What takes the place of `stored`."""
+    if stored is not None:  # one that was created through the API stays what it is: not removed when the proxy leaves
+        return replace(brought, labels=dict(stored.labels))
+    return publication.withdrawn(replace(brought, labels={**brought.labels, REGISTERED: BY_PROXY}))

@@ -14,7 +14,7 @@ from kuma.base.limits import Buckets, Rate
 from kuma.resources.resource import Key
 
 _FAILURES = Rate(20, 200)
-"""Streams without a valid token that one address may open."""
+"""Streams that one address may open without a token that holds for their Dataplane."""
 
 
 class TooMany(KumaError):
@@ -59,13 +59,13 @@ class Gate:
                 del self._pending[address]
 
     def failed(self, peer: str) -> None:
-        """A stream of this peer had no valid token.
+        """A stream of this peer had no token that holds for its Dataplane.
 
         Raises:
             TooMany: it is one of many.
         """
         if self._failures.take(address_of(peer), self._clock.now()):
-            raise TooMany("too many streams without a valid token from this address; try again later")
+            raise TooMany("too many streams without a token that holds from this address; try again later")
 
     def stream(self, key: Key) -> None:
         """A proxy opens a stream.

@@ -16,12 +16,11 @@ import structlog
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 
-from kuma.base import aio, sockets, urls
+from kuma.base import aio, foreign, sockets, urls
 from kuma.base.audit import ACTOR, Audit, Refusals
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Misconfigured, Unauthenticated
 from kuma.pki.tokens import DataplaneIdentity
-from kuma.resources.resource import Key
 from kuma.xds import arrivals, gate
 from kuma.xds.arrivals import Arrivals, Presented
 from kuma.xds.departures import Departures
@@ -125,8 +124,8 @@ class Discovery:
             # Before anything else of the request is looked at.
             token = _token(context)
             await self._meshes.until_listed()  # the keys of tokens are known by then
-            identity = self._authenticate(arrivals.proxy_key(first.node), token, context.peer())
-            proxy = await self._connect(arrivals.presented(first.node), token, identity, context.peer())
+            who, identity = self._admitted(first.node, token, context.peer())
+            proxy = await self._connect(who, token, identity, context.peer())
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the first request did not come in time")
             return
@@ -140,6 +139,8 @@ class Discovery:
             await context.abort(status, f"{prefix}{error}")
             return
         try:
+            # Once more: from here on the stream is ended when its token is revoked, which it may have been meanwhile.
+            self._arrivals.authenticate(proxy.key.mesh, token)
             proxy.receive(_request(first))
             await self._serve(proxy, requests, context)
         except (Superseded, Unauthenticated, AccessDenied, InvalidResource, TooMany) as error:
@@ -148,14 +149,27 @@ class Discovery:
         finally:
             self._disconnect(proxy)
 
-    def _authenticate(self, key: Key, token: str, peer: str) -> DataplaneIdentity:
+    def _admitted(self, node: Any, token: str, peer: str) -> tuple[Presented, DataplaneIdentity]:
+        """Who it is, as far as can be told at once.
+
+        Until then nothing is done in the name of a Dataplane: nobody uses up the streams of another, or keeps it from
+        being removed.
+        """
         try:
-            identity = self._arrivals.authenticate(key.mesh, token)
-        except Unauthenticated:
+            identity = self._arrivals.authenticate(arrivals.proxy_key(node).mesh, token)
+            who = arrivals.presented(node)
+            stored = self._meshes.state(who.key.mesh).config.view.dataplanes.get(who.key.name)
+            known = tuple(filter(None, (stored, who.dataplane)))
+            for dataplane in known:
+                self._arrivals.authorize(identity, dataplane)
+        except KumaError:
             self._gate.failed(peer)
             raise
-        self._gate.stream(key)
-        return identity
+        if known:
+            self._gate.stream(who.key)
+        else:  # there is none, or it has only just been created
+            self._gate.failed(peer)
+        return who, identity
 
     async def _connect(self, who: Presented, token: str, identity: DataplaneIdentity, peer: str) -> Proxy:
         ACTOR.set(f"proxy {who.key.mesh}.{who.key.name}")
@@ -275,8 +289,12 @@ def _request(message: Any) -> Request:
         tuple(message.resource_names_unsubscribe),
         dict(message.initial_resource_versions),
         message.response_nonce,
-        message.error_detail.message[:_LONGEST_REASON] if message.HasField("error_detail") else None,
+        _reason(message) if message.HasField("error_detail") else None,
     )
+
+
+def _reason(message: Any) -> str:
+    return foreign.printable(message.error_detail.message[:_LONGEST_REASON], keep="\n\t")
 
 
 class DiscoveryServer(sockets.OnPort):

@@ -1,0 +1,8 @@
+"""What others say, on its way to people."""
+
+from __future__ import annotations
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    """`text` with `?` for what a terminal would obey rather than show, except for the characters in `keep`."""
+    return "".join(char if char.isprintable() or char in keep else "?" for char in text)

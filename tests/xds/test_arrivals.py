@@ -1,0 +1,73 @@
+"""Whoever arrives under a name gets nothing, takes nothing and holds nothing up that is another's."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from kuma.base.errors import AccessDenied
+from kuma.resources.dataplane_insight import Version
+from kuma.resources.resource import Resource
+from kuma.xds.arrivals import Arrivals, Presented
+from kuma.xds.entry import TypeUrl
+from tests.fakes.clock import ManualClock
+from tests.fakes.control_plane import Running, dataplane, running
+
+WEB = dataplane("web-01", "web")
+
+
+@pytest.fixture
+async def cp(tmp_path: Path) -> AsyncIterator[Running]:
+    async with running(tmp_path) as found:
+        yield found
+
+
+async def test_of_two_that_arrive_at_once_neither_takes_the_place_of_the_other(cp: Running) -> None:
+    arrivals = Arrivals(cp.parts.manager, cp.parts.views, cp.clock)
+
+    async def arrive(described: Resource[Any], service: str) -> Resource[Any] | AccessDenied:
+        identity = arrivals.authenticate("default", cp.token(service=service))
+        try:
+            return await arrivals.admit(Presented(described.key, described, Version()), identity)
+        except AccessDenied as error:
+            return error
+
+    for number in range(5):
+        name = f"it-{number}"
+        services = ("web", "db")
+        both = await asyncio.gather(*(arrive(dataplane(name, service), service) for service in services))
+        (winner,) = [found for found in both if isinstance(found, Resource)]
+        assert (await cp.parts.manager.get(winner.key)).spec == winner.spec
+
+
+async def test_whoever_is_not_let_in_does_not_put_off_the_removal_of_anothers_dataplane(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with running(tmp_path, clock) as cp:
+        web = await cp.proxy(WEB)
+        await web.until(lambda: web.names(TypeUrl.LISTENER))
+        await web.disconnect()
+        await cp.disconnected(WEB)
+        for described, bring in ((WEB, False), (dataplane("web-01", "db"), True)):
+            thief = await cp.proxy(described, cp.token(service="db"), bring=bring)
+            assert (await thief.failure()).code is grpc.StatusCode.PERMISSION_DENIED
+        clock.advance(10)
+        async with asyncio.timeout(10):
+            await cp.parts.views.until(lambda: not cp.parts.views.view("default").dataplanes)
+
+
+async def test_whoever_is_not_let_in_does_not_use_up_the_streams_of_another(tmp_path: Path) -> None:
+    limits = {"port": 0, "stream_burst": 3, "streams_per_second": 0.001}
+    async with running(tmp_path, xds_server=limits) as cp:
+        for _ in range(5):
+            thief = await cp.proxy(WEB, cp.token(service="db"), bring=False)
+            assert "not found" in (await thief.failure()).details
+        await cp.apply_resource(WEB)
+        for _ in range(5):
+            for described, bring in ((WEB, False), (dataplane("web-01", "db"), True)):
+                thief = await cp.proxy(described, cp.token(service="db"), bring=bring)
+                assert (await thief.failure()).code is grpc.StatusCode.PERMISSION_DENIED
+        web = await cp.proxy(WEB, cp.token(service="web"))
+        await web.until(lambda: web.names(TypeUrl.LISTENER))
