@@ -88,7 +88,12 @@ class Proxy:
     @property
     def converged(self) -> bool:
         """Whether the proxy has acknowledged all that it should run now, with an identity as it should be."""
-        return not self._outdated and self.keeper.is_current and self.session.converged
+        return self.has_acknowledged and self.keeper.is_current
+
+    @property
+    def has_acknowledged(self) -> bool:
+        """Whether it has acknowledged all that there is for it now, with the identity that is wanted or without."""
+        return not self._outdated and self.session.converged
 
     @property
     def serves(self) -> bool:
@@ -98,7 +103,7 @@ class Proxy:
     @property
     def is_unserved(self) -> bool:
         """Whether this control plane fails to issue the identity that the proxy should have."""
-        return bool(self.keeper.last_error) and not self.keeper.is_current
+        return self.keeper.is_refused
 
     async def something_to_do(self) -> None:
         """Return once `responses` may have something to say."""
