@@ -117,7 +117,9 @@ async def test_an_authority_that_has_ended_takes_nothing_else_from_proxies(tmp_p
         assert proxy.keeper.identity.chain_pem == last
 
         before = len(web.received)
-        late = await cp.proxy(dataplane("backend-02", "backend", port=81))
+        newcomer = dataplane("backend-02", "backend", port=81)
+        await cp.apply_resource(newcomer)
+        late = await cp.proxy(newcomer, bring=False)
         await web.until(lambda: b"\x51" in web.held[TypeUrl.ENDPOINTS]["backend"].value)
         await cp.apply(ALLOW_ALL)
         await web.until(lambda: TypeUrl.ROUTES in {type_url for type_url, _ in web.received[before:]})

@@ -13,6 +13,7 @@ import pytest
 
 from kuma.resources import kinds
 from kuma.resources.mesh_transition import MeshTransitionSpec
+from kuma.xds.publication import is_published
 from tests.fakes import cas
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import Running, dataplane, running
@@ -46,22 +47,31 @@ async def transition(
     return found
 
 
+def serving(cp: Running) -> list[bool]:
+    """Whether callers are sent to each of the proxies."""
+    return [is_published(dataplane) for _, dataplane in sorted(cp.parts.views.view("default").dataplanes.items())]
+
+
 @pytest.mark.parametrize("remedy", ["another backend", "another content", "no mutual TLS"])
 async def test_a_change_away_from_an_authority_that_has_ended_does_not_wait_for_it(tmp_path: Path, remedy: str) -> None:
-    clock = ManualClock(datetime.now(UTC) + timedelta(seconds=1))
+    first = provided(tmp_path, days="20")
     remedies = {
         "another backend": (dict(name="two", type="builtin"),),
         "another content": (provided(tmp_path, days="60"),),
         "no mutual TLS": (),
     }
+    clock = ManualClock(datetime.now(UTC) + timedelta(seconds=1))  # by now, what openssl has made is valid
     async with running(tmp_path, clock) as cp:
-        await cp.apply(mesh(provided(tmp_path, days="20")))
+        await cp.apply(mesh(first))
         await cp.proxy(WEB)
         await cp.settled(1)
         clock.advance(ENDED)
         await cp.proxy(NEWCOMER)
         stuck = await transition(cp, clock, lambda found: found.problem, 40)
         assert "1 proxies get no certificate, such as web-02" in stuck.problem
+        assert serving(cp) == [True, False], "callers would be let in nowhere without its certificate"
         await cp.apply(mesh(*remedies[remedy]))
         done = await transition(cp, clock, lambda found: found.complete, 20)
         assert done.complete, "long before a proxy would have been given up"
+        async with asyncio.timeout(10):
+            await cp.parts.views.until(lambda: serving(cp) == [True, True])

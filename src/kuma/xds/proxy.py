@@ -97,8 +97,13 @@ class Proxy:
 
     @property
     def serves(self) -> bool:
-        """Whether callers may be sent here: it has answered to its whole configuration, and is not about to end."""
-        return not self._outdated and not self.is_leaving and self.session.answered
+        """Whether callers may be sent here: it has answered to its whole configuration, and is not about to end.
+
+        Without an identity Envoy acknowledges listeners for mutual TLS, and lets nobody in there.
+        """
+        level = self._meshes.state(self.key.mesh).config.level
+        lets_in = level is Level.PLAIN or self.keeper.entry is not None
+        return not self._outdated and not self.is_leaving and lets_in and self.session.answered
 
     @property
     def is_unserved(self) -> bool:
