@@ -90,6 +90,17 @@ async def test_an_empty_backend_turns_mtls_off(cp: Running) -> None:
     await complete(cp, Level.PLAIN)
 
 
+async def test_nobody_gets_a_certificate_on_the_way_out_of_mutual_tls(cp: Running, tmp_path: Path) -> None:
+    """Least of all one that lives for longer than the Mesh allowed: no lifetime is declared any more."""
+    await cp.apply(MTLS.replace("type: builtin", "type: builtin, dpCert: {rotation: {expiration: 1h}}"))
+    web, _ = await cp.proxy(WEB), await cp.proxy(BACKEND)
+    await cp.settled(2)
+    first = serial(web)
+    await cp.apply("{type: Mesh, name: default}")
+    await complete(cp, Level.PLAIN)
+    assert issued(tmp_path) == [f"{first:x}"]
+
+
 async def test_an_authority_that_has_ended_takes_nothing_else_from_proxies(tmp_path: Path) -> None:
     """The last good certificate stays; endpoints, permissions and newcomers are served."""
     ca = cas.root(tmp_path, "root", days="20")

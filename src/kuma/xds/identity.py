@@ -77,6 +77,11 @@ class IdentityKeeper:
             return True
 
     @property
+    def lifetime(self) -> timedelta | None:
+        """For how long the identity was to live when it was issued; None without one."""
+        return self._have.lifetime if self._have else None
+
+    @property
     def is_refused(self) -> bool:
         """Whether the identity is not as it is wanted because that, and nothing older, could not be issued."""
         return not self.is_current and self._refused is not None and self._wanted() == self._refused

@@ -184,7 +184,7 @@ class Proxy:
         if state.config.level is Level.PLAIN or not uris:
             return None
         backend = state.config.view.enabled_backend
-        lifetime = backend.leaf_lifetime if backend else DEFAULT_LEAF_LIFETIME
+        lifetime = backend.leaf_lifetime if backend else self.keeper.lifetime or DEFAULT_LEAF_LIFETIME
         return Wanted(self.key.mesh, state.trust.issuing, uris, lifetime)
 
     def _identity_changed(self) -> None:
