@@ -9,6 +9,7 @@ for longer than it is waited for; and what is called complete is what was declar
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import combinations, product
 
 import hypothesis.strategies as st
 from hypothesis import settings
@@ -291,6 +292,41 @@ TestMesh = Mesh.TestCase
 TestMesh.settings = settings(max_examples=600, stateful_step_count=60, deadline=None)
 
 
+def positions() -> list[Position]:
+    """Every place that a mesh can be at."""
+    found = [Position()]
+    for count in range(1, len(AUTHORITIES) + 1):
+        for roots in combinations(AUTHORITIES, count):
+            levels = (Level.ACCEPTING, Level.ENCRYPTING, Level.STRICT)
+            found += [Position(level=level, authority=a, roots=roots) for level in levels for a in roots]
+    return found
+
+
+def on_the_way(before: Position, after: Position) -> list[Proxy]:
+    """What a proxy may run between two positions: the old one, parts of the new one, or all of it."""
+    found = []
+    for parts in range(4):
+        proxy = Proxy(issued=before.authority)
+        proxy.take(before)
+        proxy.issued = after.authority
+        if parts:
+            proxy.take(after, parts)
+        found.append(proxy)
+    return found
+
+
+def test_from_everywhere_to_everywhere_one_step_leaves_everybody_able_to_talk() -> None:
+    goals = [Declared()] + [
+        Declared(position.level, position.authority, position.roots)
+        for position in positions()
+        if position.level >= Level.ENCRYPTING
+    ]
+    for before, goal in product(positions(), goals):
+        after = next_position(before, goal, settled=True)
+        for client, server in product(on_the_way(before, after), repeat=2):
+            assert can_talk(client, server), (before, goal, client, server)
+
+
 def test_without_an_authority_nothing_moves() -> None:
     assert next_position(Position(), Declared(Level.STRICT), settled=True) == Position()
 
@@ -381,3 +417,22 @@ def test_a_proxy_without_its_identity_does_not_run_what_it_has_acknowledged() ->
     unserved.lacks_identity(NOW)
     verdict = judge({"u": unserved, "g": follower(runs=NEW, behind=None)}, NEW, NOW, PATIENCE)
     assert (verdict.settled, verdict.everybody, verdict.waiting) == (False, False, ("u",))
+
+
+def test_who_has_left_something_unanswered_is_not_taken_to_run_what_it_ran_before_that() -> None:
+    """The mesh went elsewhere and came back without it: it may have gone along, and not have said so."""
+    verdict = judge({"h": follower(runs=NEW, behind=31), "g": follower(runs=NEW, behind=None)}, NEW, NOW, PATIENCE)
+    assert (verdict.settled, verdict.everybody, verdict.late) == (True, False, ("h",))
+
+
+def test_who_is_away_shows_nobody_that_a_step_can_be_taken() -> None:
+    away, rejecting = follower(connected=False, runs=NEW, behind=None), follower(behind=1000)
+    assert not judge({"a": away, "r": rejecting}, NEW, NOW, PATIENCE).settled
+
+
+def test_nobody_is_there_once_all_have_been_away_for_as_long_as_an_answer_may_take() -> None:
+    away = follower(runs=NEW, behind=None)
+    away.gone(NOW)
+    found = [judge({"a": away}, NEW, NOW + timedelta(seconds=seconds), PATIENCE) for seconds in (29, 30)]
+    assert [(verdict.alone, verdict.settled) for verdict in found] == [(False, False), (True, True)]
+    assert found[0].look_again == NOW + PATIENCE.answer
