@@ -4,12 +4,16 @@ import base64
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from kuma.base.errors import Conflict
 from kuma.resources import kinds
 from kuma.resources.mesh_transition import MeshTransitionSpec
 from kuma.resources.resource import Resource
 from kuma.store.manager import ResourceManager
 from kuma.store.protocol import Create, Update
 from tests.fakes import cas
+from tests.fakes.control_plane import MTLS, resource
 from tests.pki.test_provided import manager, mesh, provide, secret  # noqa: F401
 
 TRANSITION = kinds.MESH_TRANSITION.key("default", "default")
@@ -42,3 +46,14 @@ async def test_edits_of_the_secrets_of_an_authority(manager: ResourceManager, tm
     assert not await begins_a_change(manager, secret("cert", two.cert)), "half of another pair"
     assert await begins_a_change(manager, secret("key", two.key))
     assert not await begins_a_change(manager, secret("of-nobody", "x"))
+
+
+async def test_what_was_decided_before_an_edit_is_not_stored_after_it(manager: ResourceManager) -> None:  # noqa: F811
+    """Not even while another change is under way: it would tell of the edit that it is complete."""
+    await manager.put(resource(MTLS))
+    for mode in ("PERMISSIVE", "STRICT"):
+        before = await manager.get(TRANSITION)
+        assert not before.spec.complete
+        await manager.put(resource(MTLS.replace("type: builtin", f"type: builtin, mode: {mode}")))
+        with pytest.raises(Conflict):
+            await manager.store.transact([Update(before.with_spec(MeshTransitionSpec(complete=True)))])

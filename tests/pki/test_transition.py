@@ -1,14 +1,15 @@
 """The staged change of a mesh's mutual TLS, model-checked.
 
-Random edits, partial and whole acknowledgements, rejections, failed issues, joins, leaves, hangs, lost connections that
-come back with an older state, delays and restarts of the control plane, against two invariants: no two proxies that may
-talk are ever in TLS states that cannot talk, unless one of them has not answered for longer than it is waited for; and
-what is called complete is what was declared, at every proxy.
+Random edits, partial and whole acknowledgements, rejections, authorities that fail and are repaired, joins, leaves,
+hangs, lost connections that come back with an older state, delays and restarts of the control plane, against two
+invariants: no two proxies that may talk are ever in TLS states that cannot talk, unless one of them has not answered
+for longer than it is waited for; and what is called complete is what was declared, at every proxy.
 """
 
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import combinations, product
 
 import hypothesis.strategies as st
 from hypothesis import settings
@@ -25,16 +26,23 @@ PATIENCE = Patience(timedelta(seconds=30), timedelta(seconds=15))
 
 @dataclass
 class Proxy:
-    """What an Envoy really runs: as a client and as a server. `fresh` until it has its first whole configuration."""
+    """What an Envoy really runs: as a client and as a server. `fresh` until it has its first whole configuration.
+
+    `issued` is whose leaf it was given on its present stream; it may run an older one from before.
+    """
 
     sends: Level = Level.PLAIN
     accepts: Level = Level.PLAIN
     leaf: str = ""
+    issued: str = ""
     roots: frozenset[str] = frozenset()
     fresh: bool = True
     connected: bool = True
     hangs: bool = False
     rejects: bool = False
+    unanswered: timedelta = timedelta()
+    """For how long it could have taken up what it should run, and has not."""
+    away: timedelta = timedelta()
     given_up: bool = False
 
     @property
@@ -45,9 +53,14 @@ class Proxy:
         """Clusters come first, then the secrets, then the listeners."""
         self.sends = position.level
         if parts > 1:
-            self.leaf, self.roots = position.authority, frozenset(position.roots)
+            self.leaf = self.issued or self.leaf if position.level else ""
+            self.roots = frozenset(position.roots)
         if parts > 2:
-            self.accepts, self.fresh = position.level, False
+            self.accepts, self.fresh = position.level, self.fresh and not self.has_identity(position)
+
+    def has_identity(self, position: Position) -> bool:
+        """Whether it was given the identity that belongs to a position."""
+        return position.level is Level.PLAIN or self.issued == position.authority
 
     def runs(self, position: Position) -> bool:
         whole = (position.level, position.level, position.authority, frozenset(position.roots))
@@ -71,27 +84,59 @@ class World:
     proxies: dict[str, Proxy]
     followers: dict[str, Follower]
     late: dict[str, datetime | None]
+    failing: set[str]
+    """The authorities that do not sign."""
+
+    @property
+    def leaves(self) -> bool:
+        """Whether the way leads away from the authority that issues now."""
+        return self.declared.authority != self.position.authority
 
     def advance(self) -> None:
         verdict = judge(self.followers, self.position, self.now, PATIENCE)
         self.late = {name: self.followers[name].since for name in verdict.late}
-        for name, proxy in self.proxies.items():
-            gone = not proxy.connected and self.followers[name].left + PATIENCE.absence <= self.now
-            proxy.given_up |= gone or name in verdict.late
         before = self.position
         self.position = next_position(before, self.declared, settled=verdict.settled, alone=verdict.alone)
         self.complete = self.position == before == self.declared.as_position() and verdict.everybody
         self.take_stock()
 
+    def let_pass(self, time: timedelta) -> None:
+        """Patience is with proxies: the time in which the control plane fails one does not count."""
+        self.now += time
+        for proxy in self.proxies.values():
+            is_behind = not proxy.runs(self.position) and not self.fails(proxy)
+            proxy.unanswered += time if is_behind else timedelta()
+            proxy.away = timedelta() if proxy.connected else proxy.away + time
+            proxy.given_up |= proxy.unanswered >= PATIENCE.answer or proxy.away >= PATIENCE.absence
+
+    def fails(self, proxy: Proxy) -> bool:
+        return proxy.connected and not self.leaves and not proxy.has_identity(self.position)
+
     def take_stock(self) -> None:
-        for follower in self.followers.values():
+        for name, follower in self.followers.items():
+            if self.proxies[name].connected:
+                self.issue(name)
             if follower.runs != self.position:
                 follower.has_something_to_do(self.now)
 
+    def issue(self, name: str) -> None:
+        """The control plane's own part, which needs no answer of the proxy."""
+        proxy, follower = self.proxies[name], self.followers[name]
+        if self.position.authority not in self.failing:
+            proxy.issued = self.position.authority
+        if self.fails(proxy):
+            follower.lacks_identity(self.now)
+        else:
+            follower.is_served(self.now)
+
     def acknowledge(self, name: str) -> None:
-        self.proxies[name].take(self.position)
-        self.proxies[name].given_up = False
-        self.followers[name].ran(self.position)
+        proxy = self.proxies[name]
+        self.issue(name)
+        proxy.take(self.position)
+        if proxy.has_identity(self.position):
+            proxy.given_up, proxy.unanswered = False, timedelta()
+        if not self.followers[name].unserved:
+            self.followers[name].ran(self.position)
 
 
 LISTED = st.sets(st.sampled_from(AUTHORITIES), min_size=1)
@@ -102,7 +147,7 @@ class Mesh(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.w = World(NOW, Declared(), Position(), True, {}, {}, {})
+        self.w = World(NOW, Declared(), Position(), True, {}, {}, {}, set())
         self.joined = 0
 
     def pick(self, data: st.DataObject) -> str:
@@ -112,10 +157,12 @@ class Mesh(RuleBasedStateMachine):
     def edit(self, level: Level, listed: set[str], data: st.DataObject) -> None:
         self.w.declared = Declared(level, data.draw(st.sampled_from(sorted(listed))), tuple(sorted(listed)))
         self.w.complete = False  # in the same transaction
+        self.w.take_stock()
 
     @rule()
     def turn_off(self) -> None:
         self.w.declared, self.w.complete = Declared(), False
+        self.w.take_stock()
 
     @rule()
     def join(self) -> None:
@@ -138,6 +185,7 @@ class Mesh(RuleBasedStateMachine):
         proxy = self.w.proxies[name]
         proxy.connected = not proxy.connected
         if proxy.connected:
+            proxy.issued = ""
             self.w.followers[name].joined(self.w.now)
         else:
             self.w.followers[name].gone(self.w.now)
@@ -155,11 +203,10 @@ class Mesh(RuleBasedStateMachine):
         proxy = self.w.proxies[self.pick(data)]
         proxy.rejects = not proxy.rejects
 
-    @precondition(lambda self: self.w.proxies)
-    @rule(data=st.data())
-    def fail_to_serve(self, data: st.DataObject) -> None:
-        follower = self.w.followers[self.pick(data)]
-        follower.unserved = follower.connected and follower.runs != self.w.position
+    @rule(authority=st.sampled_from(AUTHORITIES))
+    def fail_or_repair(self, authority: str) -> None:
+        self.w.failing ^= {authority}
+        self.w.take_stock()
 
     @precondition(lambda self: self.w.proxies)
     @rule(data=st.data(), parts=st.integers(1, 2))
@@ -172,20 +219,20 @@ class Mesh(RuleBasedStateMachine):
     @rule(data=st.data())
     def acknowledge(self, data: st.DataObject) -> None:
         name = self.pick(data)
-        if self.w.proxies[name].answers and not self.w.followers[name].unserved:
+        if self.w.proxies[name].answers:
             self.w.acknowledge(name)
 
     @rule(steps=st.integers(1, 4))
     def go_on(self, steps: int) -> None:
         for _ in range(steps):
             for name, proxy in self.w.proxies.items():
-                if proxy.answers and not self.w.followers[name].unserved:
+                if proxy.answers:
                     self.w.acknowledge(name)
             self.w.advance()
 
     @rule(seconds=st.sampled_from([1, 10, 16, 31, 120]))
     def time_passes(self, seconds: int) -> None:
-        self.w.now += timedelta(seconds=seconds)
+        self.w.let_pass(timedelta(seconds=seconds))
         self.advance()
 
     @rule()
@@ -220,17 +267,20 @@ class Mesh(RuleBasedStateMachine):
 
     @rule()
     def it_ends(self) -> None:
-        """If nothing more happens, the declared state is reached, and within bounded time whoever hangs or is away."""
+        """If nothing more happens, the declared state is reached, and within bounded time whoever hangs or is away.
+
+        So it is if the declared authority signs, whatever the one does that the mesh comes from.
+        """
         mesh = deepcopy(self.w)
         answering = [name for name, proxy in mesh.proxies.items() if proxy.answers]
-        for follower in mesh.followers.values():
-            follower.unserved = False
+        mesh.failing.discard(mesh.declared.authority)
+        mesh.take_stock()
         if mesh.proxies and not answering and any(p.connected for p in mesh.proxies.values()):
             return  # nobody shows that a step can be taken
         for _ in range(12):
             for name in answering:
                 mesh.acknowledge(name)
-            mesh.now += timedelta(seconds=6)
+            mesh.let_pass(timedelta(seconds=6))
             mesh.advance()
         assert set(mesh.position.roots) == set(mesh.declared.roots)
         assert (mesh.position.level, mesh.position.authority) == (mesh.declared.level, mesh.declared.authority)
@@ -240,6 +290,41 @@ class Mesh(RuleBasedStateMachine):
 
 TestMesh = Mesh.TestCase
 TestMesh.settings = settings(max_examples=600, stateful_step_count=60, deadline=None)
+
+
+def positions() -> list[Position]:
+    """Every place that a mesh can be at."""
+    found = [Position()]
+    for count in range(1, len(AUTHORITIES) + 1):
+        for roots in combinations(AUTHORITIES, count):
+            levels = (Level.ACCEPTING, Level.ENCRYPTING, Level.STRICT)
+            found += [Position(level=level, authority=a, roots=roots) for level in levels for a in roots]
+    return found
+
+
+def on_the_way(before: Position, after: Position) -> list[Proxy]:
+    """What a proxy may run between two positions: the old one, parts of the new one, or all of it."""
+    found = []
+    for parts in range(4):
+        proxy = Proxy(issued=before.authority)
+        proxy.take(before)
+        proxy.issued = after.authority
+        if parts:
+            proxy.take(after, parts)
+        found.append(proxy)
+    return found
+
+
+def test_from_everywhere_to_everywhere_one_step_leaves_everybody_able_to_talk() -> None:
+    goals = [Declared()] + [
+        Declared(position.level, position.authority, position.roots)
+        for position in positions()
+        if position.level >= Level.ENCRYPTING
+    ]
+    for before, goal in product(positions(), goals):
+        after = next_position(before, goal, settled=True)
+        for client, server in product(on_the_way(before, after), repeat=2):
+            assert can_talk(client, server), (before, goal, client, server)
 
 
 def test_without_an_authority_nothing_moves() -> None:
@@ -308,3 +393,46 @@ def test_a_lost_connection_is_no_acknowledgement() -> None:
     verdict = judge({"a": away, "g": good}, NEW, NOW + timedelta(seconds=15), PATIENCE)
     assert verdict.settled
     assert not verdict.everybody
+
+
+def test_the_time_in_which_we_fail_a_proxy_is_none_that_it_was_given_to_answer() -> None:
+    good = follower(runs=NEW, behind=None)
+
+    def late(proxy: Follower, seconds: int) -> bool:
+        return bool(judge({"u": proxy, "g": good}, NEW, NOW + timedelta(seconds=seconds), PATIENCE).late)
+
+    served, restless = follower(behind=1000), follower(behind=1000)
+    for proxy in (served, restless):
+        proxy.lacks_identity(NOW)
+    served.is_served(NOW)
+    restless.gone(NOW)
+    assert (late(served, 29), late(served, 30)) == (False, True)
+    assert (late(restless, 14), late(restless, 15)) == (False, True)
+    restless.joined(NOW + timedelta(seconds=1))
+    assert (late(restless, 29), late(restless, 30)) == (False, True)
+
+
+def test_a_proxy_without_its_identity_does_not_run_what_it_has_acknowledged() -> None:
+    unserved = follower(runs=NEW, behind=None)
+    unserved.lacks_identity(NOW)
+    verdict = judge({"u": unserved, "g": follower(runs=NEW, behind=None)}, NEW, NOW, PATIENCE)
+    assert (verdict.settled, verdict.everybody, verdict.waiting) == (False, False, ("u",))
+
+
+def test_who_has_left_something_unanswered_is_not_taken_to_run_what_it_ran_before_that() -> None:
+    """The mesh went elsewhere and came back without it: it may have gone along, and not have said so."""
+    verdict = judge({"h": follower(runs=NEW, behind=31), "g": follower(runs=NEW, behind=None)}, NEW, NOW, PATIENCE)
+    assert (verdict.settled, verdict.everybody, verdict.late) == (True, False, ("h",))
+
+
+def test_who_is_away_shows_nobody_that_a_step_can_be_taken() -> None:
+    away, rejecting = follower(connected=False, runs=NEW, behind=None), follower(behind=1000)
+    assert not judge({"a": away, "r": rejecting}, NEW, NOW, PATIENCE).settled
+
+
+def test_nobody_is_there_once_all_have_been_away_for_as_long_as_an_answer_may_take() -> None:
+    away = follower(runs=NEW, behind=None)
+    away.gone(NOW)
+    found = [judge({"a": away}, NEW, NOW + timedelta(seconds=seconds), PATIENCE) for seconds in (29, 30)]
+    assert [(verdict.alone, verdict.settled) for verdict in found] == [(False, False), (True, True)]
+    assert found[0].look_again == NOW + PATIENCE.answer

@@ -82,6 +82,17 @@ async def test_an_empty_backend_turns_mtls_off(cp: Running) -> None:
     await complete(cp, Level.PLAIN)
 
 
+async def test_nobody_gets_a_certificate_on_the_way_out_of_mutual_tls(cp: Running, tmp_path: Path) -> None:
+    """Least of all one that lives for longer than the Mesh allowed: no lifetime is declared any more."""
+    await cp.apply(MTLS.replace("type: builtin", "type: builtin, dpCert: {rotation: {expiration: 1h}}"))
+    web, _ = await cp.proxy(WEB), await cp.proxy(BACKEND)
+    await cp.settled(2)
+    first = serial(web)
+    await cp.apply("{type: Mesh, name: default}")
+    await complete(cp, Level.PLAIN)
+    assert issued(tmp_path) == [f"{first:x}"]
+
+
 async def test_an_authority_that_has_ended_takes_nothing_else_from_proxies(tmp_path: Path) -> None:
     """The last good certificate stays; endpoints, permissions and newcomers are served."""
     ca = cas.root(tmp_path, "root", days="20")
@@ -109,7 +120,9 @@ async def test_an_authority_that_has_ended_takes_nothing_else_from_proxies(tmp_p
         assert proxy.keeper.identity.chain_pem == last
 
         before = len(web.received)
-        late = await cp.proxy(dataplane("backend-02", "backend", port=81))
+        newcomer = dataplane("backend-02", "backend", port=81)
+        await cp.apply_resource(newcomer)
+        late = await cp.proxy(newcomer, bring=False)
         await web.until(lambda: b"\x51" in web.held[TypeUrl.ENDPOINTS]["backend"].value)
         await cp.apply(ALLOW_ALL)
         await web.until(lambda: TypeUrl.ROUTES in {type_url for type_url, _ in web.received[before:]})

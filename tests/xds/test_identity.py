@@ -172,6 +172,27 @@ async def test_after_a_failed_rotation_the_next_ones_come_in_time(world: World) 
     assert len(serials) == 4
 
 
+async def test_another_authority_under_the_same_name_is_not_blamed_for_the_failures_of_the_first(world: World) -> None:
+    keeper, wanted = await world.keeper(), world.wanted
+    assert wanted is not None
+    world.authority.down = True
+    world.wanted = wanted._replace(lifetime=DAY)
+    keeper.check()
+    await world.advance(timedelta(minutes=30))  # its pauses are long by now, and it is spared as well
+    assert keeper.is_refused
+    other = Moody(LocalAuthority("ca-1", await builtin.create_root("default", Conf(), world.clock)))
+    other.down = True
+    world.wanted = wanted._replace(authority=other)
+    assert not keeper.is_refused, "nobody has asked that one yet"
+    keeper.check()
+    await everybody_has_acted()
+    assert (keeper.is_refused, other.asked) == (True, 1)
+    other.down = False
+    await world.advance(timedelta(seconds=5))
+    assert keeper.is_current
+    assert not keeper.is_refused
+
+
 async def test_a_machine_that_slept_past_the_time_of_rotation_replaces_at_once(world: World) -> None:
     keeper = await world.keeper()
     first = keeper.identity

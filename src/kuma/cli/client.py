@@ -24,8 +24,23 @@ class RequestFailed(KumaError):
         super().__init__(text)
         self.status = status
 
+    @property
+    def passes(self) -> bool:
+        """Whether the same request may be answered otherwise a while later: there was no answer, or too much to do."""
+        return self.status in _PASSING
 
+
+_PASSING = (
+    0,
+    httpx.codes.TOO_MANY_REQUESTS,
+    httpx.codes.BAD_GATEWAY,
+    httpx.codes.SERVICE_UNAVAILABLE,
+    httpx.codes.GATEWAY_TIMEOUT,
+)
 CHOOSE_ANOTHER = "Another address is chosen with: kumactl config control-planes add"
+
+_SHORTEST_WAIT = 1.0
+"""Seconds; nobody answers within none."""
 
 
 class Client:
@@ -43,6 +58,7 @@ class Client:
         client_file: str = "",
     ) -> None:
         self._address = address
+        self._timeout = timeout
         self._ca_file = ca_file
         self._client_file = client_file
         self._remedy = remedy
@@ -61,6 +77,10 @@ class Client:
     def close(self) -> None:
         """End all connections."""
         self._http.close()
+
+    def wait_at_most(self, seconds: float) -> None:
+        """Wait for no answer from now on for longer than this."""
+        self._http.timeout = min(self._timeout, max(seconds, _SHORTEST_WAIT))
 
     def index(self) -> Mapping[str, Any]:
         """What the control plane says it is."""

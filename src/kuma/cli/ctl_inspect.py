@@ -72,10 +72,10 @@ def meshes(
     if watch and output is not Form.TABLE:
         raise Misconfigured("--watch prints lines; it cannot be given together with --output")
     session: Session = context.obj
+    if watch:
+        _follow(session, watch, _duration(timeout))
+        return
     with session.client() as client:
-        if watch:
-            _follow(client, watch, _duration(timeout))
-            return
         items = client.list_whole("/meshes")
         transitions = {item["mesh"]: item for item in client.list_whole("/mesh-transitions")}
     found = [{**item, "transition": transitions.get(item["name"])} for item in items]
@@ -181,19 +181,24 @@ def _duration(text: str) -> float:
         raise Misconfigured(f"--timeout {error}") from None
 
 
-def _follow(client: Client, mesh: str, seconds: float) -> None:
-    """Print each step as it comes; ends when the change is complete. A control plane that restarts is waited for."""
+def _follow(session: Session, mesh: str, seconds: float) -> None:
+    """Print each step as it comes; ends when the change is complete.
+
+    A control plane that restarts is waited for, and one that hangs, but not beyond the time that there is.
+    """
     end, printed = time.monotonic() + seconds, ""
-    while True:
-        found, line = _progress(client, mesh)
-        if line != printed:
-            typer.echo(line)
-            printed = line
-        if found.get("complete"):
-            return
-        if time.monotonic() > end:
-            raise Misconfigured(f"the change was not complete within {seconds:.0f} seconds")
-        time.sleep(_FOLLOW_INTERVAL)
+    with session.client(at_most=seconds) as client:
+        while True:
+            client.wait_at_most(end - time.monotonic())
+            found, line = _progress(client, mesh)
+            if line != printed:
+                typer.echo(line)
+                printed = line
+            if found.get("complete"):
+                return
+            if time.monotonic() > end:
+                raise Misconfigured(f"the change was not complete within {seconds:.0f} seconds")
+            time.sleep(_FOLLOW_INTERVAL)
 
 
 def _progress(client: Client, mesh: str) -> tuple[Mapping[str, Any], str]:
@@ -203,7 +208,7 @@ def _progress(client: Client, mesh: str) -> tuple[Mapping[str, Any], str]:
         if found is None and client.get(kinds.MESH, mesh, "") is None:
             raise Misconfigured(f'there is no Mesh "{mesh}"')
     except RequestFailed as error:
-        if error.status:  # an answer, and not one that time would change
+        if not error.passes:
             raise
         return {}, "the control plane does not answer; waiting for it"
     if found is None:

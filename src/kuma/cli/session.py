@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,14 +39,17 @@ class Session:
         return ctl_config.load(self.path)
 
     @contextmanager
-    def client(self, *, greet: bool = True) -> Iterator[Client]:
-        """A client of the chosen control plane; warns if the two do not fit, unless that is the caller's business."""
+    def client(self, *, greet: bool = True, at_most: float = math.inf) -> Iterator[Client]:
+        """A client of the chosen control plane; warns if the two do not fit, unless that is the caller's business.
+
+        It waits `at_most` so many seconds for an answer.
+        """
         server = self.config().current().coordinates.api_server
         try:
             seconds = durations.parse_go_duration(self._timeout).total_seconds()
         except ValueError as error:
             raise Misconfigured(f"--api-timeout {error}") from None
-        client = transport.client(server, seconds)
+        client = transport.client(server, min(seconds, at_most))
         transport.warn(server)
         try:
             if greet:

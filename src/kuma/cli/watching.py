@@ -31,7 +31,7 @@ def show(watch: bool, look: Callable[[], Found], draw: Callable[[Found], None]) 
         try:
             found = look()
         except RequestFailed as error:
-            if error.status:  # an answer, and not one that time would change
+            if not error.passes:
                 raise
             if str(error) != told:
                 typer.echo(f"Warning: {error}", err=True)

@@ -8,19 +8,20 @@ from kuma.resources import kinds
 from kuma.resources.mesh import MeshSpec
 from kuma.resources.mesh_transition import MeshTransitionSpec
 from kuma.resources.resource import Resource
-from kuma.store.protocol import Create, Expect, Operation, Store, Update, find
+from kuma.store.protocol import Create, Operation, Store, Update, find
 
 BEGUN = "beginning"
 
 
 async def announced(mesh: str, store: Store) -> tuple[Operation, ...]:
-    """What marks the transition of a mesh as begun. What drives it says more within an instant."""
+    """What marks the transition of a mesh as begun. What drives it says more within an instant.
+
+    Also if it has begun before: then what was decided of it without the edit cannot be stored any more.
+    """
     key = kinds.MESH_TRANSITION.key(mesh, mesh)
     stored = await find(store, key)
     if stored is None:
         return (Create(Resource(key, MeshTransitionSpec(step=BEGUN)), kinds.MESH.key(mesh)),)
-    if not stored.spec.complete:
-        return (Expect(key, stored.version),)
     spec = stored.spec.model_copy(update={"complete": False, "step": BEGUN})
     return (Update(stored.with_spec(spec)),)
 

@@ -37,11 +37,21 @@ class Follower:
 
     def joined(self, now: datetime) -> None:
         """A stream has begun: the proxy runs what it ran before, whatever that is."""
-        self.connected, self.runs, self.unserved, self.since = True, None, False, self.since or now
+        self.is_served(now)
+        self.connected, self.runs, self.since = True, None, self.since or now
 
     def ran(self, position: Position) -> None:
         """It has acknowledged all of a position."""
         self.runs, self.since, self.unserved = position, None, False
+
+    def lacks_identity(self, now: datetime) -> None:
+        """The control plane fails to issue what it should have: it runs no position whole, and not by its own fault."""
+        self.runs, self.unserved, self.since = None, True, self.since or now
+
+    def is_served(self, now: datetime) -> None:
+        """The control plane does not fail it, or no longer: then it has all its time to answer from now on."""
+        if self.unserved:
+            self.unserved, self.since = False, now
 
     def has_something_to_do(self, now: datetime) -> None:
         """What it should run has changed, or it has not acknowledged that yet."""
@@ -49,7 +59,8 @@ class Follower:
 
     def gone(self, now: datetime) -> None:
         """Its stream has ended. It goes on running what it has."""
-        self.connected, self.left, self.unserved = False, now, False
+        self.is_served(now)
+        self.connected, self.left = False, now
 
     def given_up_at(self, patience: Patience) -> datetime | None:
         """When to wait for it no longer; None if it runs what it should."""

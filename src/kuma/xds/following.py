@@ -126,9 +126,14 @@ class Observer:
             self._streams.add(proxy)
             self._have_run.add(key)
             follower.joined(now)
-        follower.unserved = proxy.is_unserved
-        if proxy.converged:
-            position = self._meshes.state(key.mesh).config.view.position
+        state = self._meshes.state(key.mesh)
+        if proxy.is_unserved and not state.leaves_its_authority:
+            follower.lacks_identity(now)
+            return follower
+        follower.is_served(now)
+        # An authority that the mesh is leaving may fail for ever: whom it issues nothing to is not to wait for it.
+        if proxy.converged or (proxy.is_unserved and proxy.has_acknowledged):
+            position = state.config.view.position
             # The same object compares quickly.
             follower.ran(following.position if position == following.position else position)
         else:

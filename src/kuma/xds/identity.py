@@ -54,6 +54,8 @@ class IdentityKeeper:
         self._have: Wanted | None = None
         self._rotate_at: datetime | None = None
         self._failures = 0
+        self._refused: Wanted | None = None
+        """What could not be issued when it was tried last."""
         self.identity: Identity | None = None
         self.entry: Entry | None = None
         self.last_error = ""
@@ -74,6 +76,16 @@ class IdentityKeeper:
         except AuthorityUnusable:
             return True
 
+    @property
+    def lifetime(self) -> timedelta | None:
+        """For how long the identity was to live when it was issued; None without one."""
+        return self._have.lifetime if self._have else None
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the identity is not as it is wanted because that, and nothing older, could not be issued."""
+        return not self.is_current and self._refused is not None and self._wanted() == self._refused
+
     async def settled(self) -> None:
         """Return once the first identity is there, or turned out to be not wanted or not to be had."""
         await self._settled.wait()
@@ -90,6 +102,7 @@ class IdentityKeeper:
 
     async def _renew(self) -> float | None:
         """Issue if it is time; returns the seconds until it will be, None if only a change can make it so."""
+        wanted: Wanted | None = None
         try:
             wanted = self._wanted()
             if wanted is None:
@@ -102,7 +115,7 @@ class IdentityKeeper:
                 self._proxy, wanted.mesh, wanted.authority, wanted.uris, wanted.lifetime, reason=reason
             )
         except KumaError as error:
-            return self._failed(error)
+            return self._failed(error, wanted)
         self.reason = reason
         self._keep(wanted, identity)
         return self._until(self._rotate_at) if self._rotate_at else None
@@ -111,7 +124,8 @@ class IdentityKeeper:
         # How early it is replaced differs from proxy to proxy, so that a mesh is not renewed in one instant.
         luck = random.random()  # noqa: S311 - spreads load, guards nothing
         self._rotate_at = rotation_time(self._clock.now(), identity.not_after, luck)
-        self._have, self.identity, self._failures, self.last_error = wanted, identity, 0, ""
+        self._have, self.identity = wanted, identity
+        self._failures, self._refused, self.last_error = 0, None, ""
         secret = security.identity(wanted.mesh, identity.chain_pem, identity.key_pem)
         self.entry = Entry.of(naming.identity_secret(wanted.mesh), secret)
         self._on_change()
@@ -121,8 +135,9 @@ class IdentityKeeper:
             self.identity = self.entry = self._have = self._rotate_at = None
             self._on_change()
 
-    def _failed(self, error: KumaError) -> float:
-        self._failures += 1
+    def _failed(self, error: KumaError, wanted: Wanted | None) -> float:
+        self._failures = self._failures + 1 if wanted == self._refused else 1
+        self._refused = wanted
         pause = _RETRY.delay(self._failures)
         self.last_error = str(error)
         log.error("certificate not issued", proxy=self._proxy, reason=str(error), retry_in_seconds=pause)

@@ -20,7 +20,8 @@ class Issuing:
         self._clock = clock
         self._metrics = metrics
         self._audit = audit
-        self._breakers: dict[tuple[str, str], Breaker] = {}
+        self._breakers: dict[tuple[str, str], tuple[str, Breaker]] = {}
+        """By mesh and backend, with the fingerprint of the authority whose failures it counts."""
 
     async def issue(
         self, proxy: str, mesh: str, authority: Authority, uris: tuple[str, ...], lifetime: timedelta, *, reason: str
@@ -30,7 +31,7 @@ class Issuing:
         Raises:
             IssueFailed: the authority did not sign, what it signed is not what was asked for, or it is being spared.
         """
-        breaker = self._breakers.setdefault((mesh, authority.name), Breaker())
+        breaker = self._breaker(mesh, authority)
         if not breaker.allows(self._clock.now()):
             raise IssueFailed(f'backend "{authority.name}" of mesh "{mesh}" has failed repeatedly and is being spared')
         try:
@@ -51,3 +52,10 @@ class Issuing:
             reason=reason,
         )
         return identity
+
+    def _breaker(self, mesh: str, authority: Authority) -> Breaker:
+        """Another authority under the name of one that has failed begins anew."""
+        known = self._breakers.get((mesh, authority.name))
+        if known is None or known[0] != authority.fingerprint:
+            known = self._breakers[mesh, authority.name] = authority.fingerprint, Breaker()
+        return known[1]

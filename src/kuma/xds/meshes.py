@@ -34,6 +34,12 @@ class MeshState:
         same = old.mesh is view.mesh and old.secrets is view.secrets and old.transition is view.transition
         return cls(config, previous.trust if same else trust.trust(view, previous.trust))
 
+    @property
+    def leaves_its_authority(self) -> bool:
+        """Whether the mesh is on its way from the authority that issues to another one, or to none."""
+        backend = self.config.view.enabled_backend
+        return backend is None or self.trust.fingerprint(backend.name) not in ("", self.trust.position.authority)
+
 
 Affected = Callable[[str, frozenset[str]], None]
 """Told a mesh and the Dataplanes in it whose snapshot or identity may be another now."""

@@ -89,17 +89,27 @@ class Proxy:
     @property
     def converged(self) -> bool:
         """Whether the proxy has acknowledged all that it should run now, with an identity as it should be."""
-        return not self._outdated and self.keeper.is_current and self.session.converged
+        return self.has_acknowledged and self.keeper.is_current
+
+    @property
+    def has_acknowledged(self) -> bool:
+        """Whether it has acknowledged all that there is for it now, with the identity that is wanted or without."""
+        return not self._outdated and self.session.converged
 
     @property
     def serves(self) -> bool:
-        """Whether callers may be sent here: it has answered to its whole configuration, and is not about to end."""
-        return not self._outdated and not self.is_leaving and self.session.answered
+        """Whether callers may be sent here: it has answered to its whole configuration, and is not about to end.
+
+        Without an identity Envoy acknowledges listeners for mutual TLS, and lets nobody in there.
+        """
+        level = self._meshes.state(self.key.mesh).config.level
+        lets_in = level is Level.PLAIN or self.keeper.entry is not None
+        return not self._outdated and not self.is_leaving and lets_in and self.session.answered
 
     @property
     def is_unserved(self) -> bool:
         """Whether this control plane fails to issue the identity that the proxy should have."""
-        return bool(self.keeper.last_error) and not self.keeper.is_current
+        return self.keeper.is_refused
 
     async def something_to_do(self) -> None:
         """Return once `responses` may have something to say."""
@@ -175,7 +185,7 @@ class Proxy:
         if state.config.level is Level.PLAIN or not uris:
             return None
         backend = state.config.view.enabled_backend
-        lifetime = backend.leaf_lifetime if backend else DEFAULT_LEAF_LIFETIME
+        lifetime = backend.leaf_lifetime if backend else self.keeper.lifetime or DEFAULT_LEAF_LIFETIME
         return Wanted(self.key.mesh, state.trust.issuing, uris, lifetime)
 
     def _identity_changed(self) -> None:
