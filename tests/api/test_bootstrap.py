@@ -234,3 +234,12 @@ async def test_who_is_refused_is_on_record(ask: Asking, tmp_path: Path) -> None:
     assert {(line["server"], line["address"]) for line in found} == {("data plane", "127.0.0.1")}
     assert "is not allowed with this token" in found[-1]["reason"]
     assert token not in text
+
+
+async def test_a_dataplane_of_many_thousand_ports_is_not_even_looked_at(ask: Asking) -> None:
+    """Anybody may send one, and what is done with it holds everybody else up."""
+    inbounds = [{"port": port} for port in range(1, 25_000)]
+    brought = {"type": "Dataplane", "mesh": "default", "name": "web-01", "networking": {"inbound": inbounds}}
+    answer = await ask(dataplaneResource=json.dumps(brought), dataplaneToken="x")  # noqa: S106
+    assert answer.status_code == 422
+    assert answer.text == "dataplaneResource: is not a Dataplane in JSON: it has more than 20000 values"

@@ -24,6 +24,8 @@ from kuma.xds.handout import Handed
 from kuma.xds.names import Unverifiable
 
 LARGEST_BODY = 1 << 20
+_MOST_VALUES = 20_000
+"""Of a Dataplane that is brought along: some 2,000 inbounds and outbounds. It is looked at before the token is."""
 _MOST_TOLD = 10
 """Fields of the wrong type that are named."""
 TOKEN_REQUIRED = (
@@ -145,8 +147,10 @@ def _parse(body: bytes) -> tuple[BootstrapRequest, Resource[DataplaneSpec] | Non
         parsing.check_key(kinds.DATAPLANE.key(asked.name, asked.mesh))
         return asked, None
     try:
-        brought = codec.parse(strict_json.loads(asked.dataplane_resource))
-    except (ValueError, AttributeError, TypeError):
+        brought = codec.parse(strict_json.loads(asked.dataplane_resource, _MOST_VALUES))
+    except ValueError as error:
+        raise Refused(f"dataplaneResource: is not a Dataplane in JSON: {error}") from None
+    except (AttributeError, TypeError):
         raise Refused("dataplaneResource: is not a Dataplane in JSON") from None
     if brought.key.kind != kinds.DATAPLANE.name:
         raise Refused(f"dataplaneResource: is a {brought.key.kind}, not a Dataplane")

@@ -14,15 +14,15 @@ MOST = 100_000
 """Values, about: what stands between commas, and maps and lists themselves. A resource of a megabyte has fewer."""
 
 
-def loads(text: str | bytes) -> Any:
-    """What `text` says.
+def loads(text: str | bytes, most: int = MOST) -> Any:
+    """What `text` says; it has at most so many values.
 
     Raises:
         ValueError: it is no JSON (RFC 8259: no NaN, no Infinity), says a name twice, is nested too deeply, has too
             many values, or holds half of a surrogate pair, which no encoding can carry. The text says which.
     """
-    if _marks(text) > MOST:  # before anything is made of them: that takes a hundred times as long as counting
-        raise ValueError(f"it has more than {MOST} values")
+    if _marks(text) > most:  # before anything is made of them: that takes a hundred times as long as counting
+        raise ValueError(f"it has more than {most} values")
     try:
         found = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
     except RecursionError:
