@@ -21,6 +21,8 @@ async def no_task_is_left() -> AsyncIterator[None]:
     before = asyncio.all_tasks()
     yield
     left = {task for task in asyncio.all_tasks() - before if task is not asyncio.current_task() and not task.done()}
+    if left:  # one that has been cancelled may need a few more turns of the loop
+        _, left = await asyncio.wait(left, timeout=5)
     assert not left, f"tasks left behind: {[task.get_name() for task in left]}"
 
 
