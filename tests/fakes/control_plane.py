@@ -23,6 +23,7 @@ from kuma.resources.dataplane import admin_port
 from kuma.resources.resource import Resource
 from kuma.servers import HTTP
 from kuma.store.sqlite import open_sqlite
+from kuma.xds.entry import TypeUrl
 from tests.fakes.proxy import FakeProxy, channel
 
 MTLS = "{type: Mesh, name: default, mtls: {enabledBackend: ca-1, backends: [{name: ca-1, type: builtin}]}}"
@@ -120,6 +121,13 @@ class Running:
         found.connect(await self.channel())
         self._stack.push_async_callback(found.disconnect)
         return found
+
+    async def come_and_gone(self, described: Resource[Any], *, bring: bool = True) -> None:
+        """Return once a proxy has been there for a Dataplane, with listeners, and has left."""
+        found = await self.proxy(described, bring=bring)
+        await found.until(lambda: found.names(TypeUrl.LISTENER))
+        await found.disconnect()
+        await self.disconnected(described)
 
     async def close(self) -> None:
         await self._stack.aclose()

@@ -46,10 +46,7 @@ async def test_of_two_that_arrive_at_once_neither_takes_the_place_of_the_other(c
 async def test_whoever_is_not_let_in_does_not_put_off_the_removal_of_anothers_dataplane(tmp_path: Path) -> None:
     clock = ManualClock()
     async with running(tmp_path, clock) as cp:
-        web = await cp.proxy(WEB)
-        await web.until(lambda: web.names(TypeUrl.LISTENER))
-        await web.disconnect()
-        await cp.disconnected(WEB)
+        await cp.come_and_gone(WEB)
         for described, bring in ((WEB, False), (dataplane("web-01", "db"), True)):
             thief = await cp.proxy(described, cp.token(service="db"), bring=bring)
             assert (await thief.failure()).code is grpc.StatusCode.PERMISSION_DENIED

@@ -1,7 +1,9 @@
 """No inbound leads to what trusts its callers because they are on the same machine."""
 
 import asyncio
+import contextlib
 import json
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +16,7 @@ from envoy.config.listener.v3 import listener_pb2
 from kuma.resources import codec
 from kuma.xds import naming
 from kuma.xds.entry import TypeUrl
+from kuma.xds.proxy import Proxy
 from tests.fakes.control_plane import Running
 from tests.fakes.proxy import FakeProxy
 
@@ -122,6 +125,23 @@ async def test_a_proxy_that_does_not_say_where_its_administration_is_has_no_list
     await proxy.disconnect()
 
 
+@contextlib.asynccontextmanager
+async def administered(
+    cp: Running, answer: Callable[[Any, Any], Awaitable[None]], address: str = "127.0.0.1"
+) -> AsyncIterator[tuple[Proxy, httpx.AsyncClient]]:
+    """A connected proxy of this address whose administration is what `answer` answers, and a client of the API."""
+    server = await asyncio.start_server(answer, "0.0.0.0", 0)  # at all names of this machine
+    proxy = FakeProxy("default.web-01", cp.token(), codec.parse(body(address=address)))
+    proxy.node.metadata.update({"dataplane.admin.port": str(server.sockets[0].getsockname()[1])})
+    proxy.connect(await cp.channel())
+    await cp.settled(1)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{await cp.api_port()}") as client:
+        yield next(iter(cp.parts.proxies)), client
+    await proxy.disconnect()
+    server.close()
+    await server.wait_closed()
+
+
 async def test_a_proxy_of_another_machine_has_nothing_called_on_this_one(cp: Running) -> None:
     called = []
 
@@ -130,21 +150,11 @@ async def test_a_proxy_of_another_machine_has_nothing_called_on_this_one(cp: Run
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    proxy = FakeProxy("default.web-01", cp.token(), codec.parse(body(address="127.0.0.1")))
-    proxy.node.metadata.update({"dataplane.admin.port": str(server.sockets[0].getsockname()[1])})
-    proxy.connect(await cp.channel())
-    await cp.settled(1)
-    connected = next(iter(cp.parts.proxies))
-    base = f"http://127.0.0.1:{await cp.api_port()}"
-    async with httpx.AsyncClient(base_url=base) as client:
+    async with administered(cp, answer) as (connected, client):
         for host, status in (("192.0.2.1", 503), (connected.host, 200)):
             connected.host = host  # there is no other machine here
             assert (await client.get("/meshes/default/dataplanes/web-01/stats")).status_code == status
             assert len(called) == (status == 200)
-    await proxy.disconnect()
-    server.close()
-    await server.wait_closed()
 
 
 @pytest.mark.parametrize("address", ["127.0.0.2", "::ffff:127.0.0.1"])
@@ -155,18 +165,10 @@ async def test_nor_at_another_name_of_this_machine(cp: Running, address: str) ->
         called.append(await reader.read(1))
         writer.close()
 
-    server = await asyncio.start_server(answer, "0.0.0.0", 0)  # all names of this machine
-    proxy = FakeProxy("default.web-01", cp.token(), codec.parse(body(address=address)))
-    proxy.node.metadata.update({"dataplane.admin.port": str(server.sockets[0].getsockname()[1])})
-    proxy.connect(await cp.channel())
-    await cp.settled(1)
-    next(iter(cp.parts.proxies)).host = "192.0.2.1"
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{await cp.api_port()}") as client:
+    async with administered(cp, answer, address) as (connected, client):
+        connected.host = "192.0.2.1"
         assert (await client.get("/meshes/default/dataplanes/web-01/stats")).status_code == 503
     assert called == []
-    await proxy.disconnect()
-    server.close()
-    await server.wait_closed()
 
 
 @pytest.mark.parametrize("answered", [b"hi", b"[" * 100_000, b'{"configs": ' + b"[" * 900 + b"]" * 900 + b"}"])
@@ -179,17 +181,9 @@ async def test_what_answers_like_no_envoy_is_no_fault_of_ours(cp: Running, answe
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    proxy = FakeProxy("default.web-01", cp.token(), codec.parse(body(address="127.0.0.1")))
-    proxy.node.metadata.update({"dataplane.admin.port": str(server.sockets[0].getsockname()[1])})
-    proxy.connect(await cp.channel())
-    await cp.settled(1)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{await cp.api_port()}") as client:
+    async with administered(cp, answer) as (_, client):
         found = await client.get("/meshes/default/dataplanes/web-01/xds")
         assert (found.status_code, "does not answer" in found.text) == (503, True)
-    await proxy.disconnect()
-    server.close()
-    await server.wait_closed()
 
 
 async def test_envoys_are_asked_at_the_port_they_were_started_with(cp: Running) -> None:

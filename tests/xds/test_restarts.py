@@ -50,14 +50,19 @@ async def transition(cp: Running, holds: Callable[[MeshTransitionSpec], Any]) ->
     return found()
 
 
+async def change_without_web(cp: Running, clock: ManualClock) -> None:
+    """Mutual TLS is being turned on: backend has taken the first step, web answers no more."""
+    web, _ = await both(cp, clock)
+    web.silent = True
+    await cp.apply(MTLS)
+    await transition(cp, lambda found: found.position.level is Level.ACCEPTING)
+    await runs_all(cp, BACKEND)
+
+
 async def test_who_has_not_come_back_since_a_restart_inside_a_change_is_waited_for(tmp_path: Path) -> None:
     clock = ManualClock()
     async with running(tmp_path, clock) as cp:
-        web, _ = await both(cp, clock)
-        web.silent = True
-        await cp.apply(MTLS)
-        await transition(cp, lambda found: found.position.level is Level.ACCEPTING)
-        await runs_all(cp, BACKEND)
+        await change_without_web(cp, clock)
     async with running(tmp_path, clock) as cp:
         await cp.proxy(BACKEND, bring=False)
         await runs_all(cp, BACKEND)
@@ -70,11 +75,7 @@ async def test_who_has_not_come_back_since_a_restart_inside_a_change_is_waited_f
 async def test_who_was_given_up_before_a_restart_holds_up_nothing_after_it(tmp_path: Path) -> None:
     clock = ManualClock()
     async with running(tmp_path, clock) as cp:
-        web, _ = await both(cp, clock)
-        web.silent = True
-        await cp.apply(MTLS)
-        await transition(cp, lambda found: found.position.level is Level.ACCEPTING)
-        await runs_all(cp, BACKEND)
+        await change_without_web(cp, clock)
         clock.advance(31)
         first = await transition(cp, lambda found: found.position.level is Level.STRICT and found.unresponsive)
     async with running(tmp_path, clock) as cp:

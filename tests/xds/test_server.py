@@ -143,10 +143,7 @@ async def test_a_dataplane_created_through_the_api_is_served_and_stays(tmp_path:
     clock = ManualClock()
     async with running(tmp_path, clock) as cp:
         await cp.apply_resource(WEB)
-        web = await cp.proxy(WEB, bring=False)
-        await web.until(lambda: web.names(TypeUrl.LISTENER))
-        await web.disconnect()
-        await cp.disconnected(WEB)
+        await cp.come_and_gone(WEB, bring=False)
         clock.advance(3600)
         await asyncio.sleep(0.05)
         assert await cp.parts.manager.find(WEB.key) is not None
@@ -155,10 +152,7 @@ async def test_a_dataplane_created_through_the_api_is_served_and_stays(tmp_path:
 async def test_a_dataplane_that_was_brought_along_leaves_with_its_proxy_after_a_while(tmp_path: Path) -> None:
     clock = ManualClock()
     async with running(tmp_path, clock) as cp:
-        web = await cp.proxy(WEB)
-        await web.until(lambda: web.names(TypeUrl.LISTENER))
-        await web.disconnect()
-        await cp.disconnected(WEB)
+        await cp.come_and_gone(WEB)
         assert await cp.parts.manager.find(WEB.key) is not None
         clock.advance(10)
         await cp.parts.views.until(lambda: not cp.parts.views.view("default").dataplanes)
@@ -168,10 +162,7 @@ async def test_a_proxy_that_comes_back_in_time_keeps_its_dataplane(tmp_path: Pat
     clock = ManualClock()
     async with running(tmp_path, clock) as cp:
         for _ in range(3):
-            web = await cp.proxy(WEB)
-            await web.until(lambda: web.names(TypeUrl.LISTENER))  # noqa: B023
-            await web.disconnect()
-            await cp.disconnected(WEB)
+            await cp.come_and_gone(WEB)
             clock.advance(6)
         assert await cp.parts.manager.find(WEB.key) is not None
 
