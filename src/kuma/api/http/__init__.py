@@ -1,0 +1,1 @@
+"""What every HTTP server of the control plane is made of: connections, limits, authentication, errors and bodies."""

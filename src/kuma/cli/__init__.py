@@ -1,1 +1,0 @@
-"""The three commands: arguments and printing only."""

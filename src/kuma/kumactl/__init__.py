@@ -1,0 +1,1 @@
+"""`kumactl`: reaches the control plane over the wire only."""

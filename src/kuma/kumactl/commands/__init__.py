@@ -1,0 +1,1 @@
+"""The commands of kumactl: arguments, one call or a few, and printing."""

@@ -1,0 +1,1 @@
+"""Staged rollouts: moves meshes towards the mutual TLS they declare, one safe step at a time."""

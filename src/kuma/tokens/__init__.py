@@ -1,0 +1,1 @@
+"""Signing keys, and the tokens by which proxies and people prove who they are."""

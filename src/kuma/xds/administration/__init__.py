@@ -1,0 +1,1 @@
+"""Reads from the administration of connected Envoys, over mutual TLS where they are on other machines."""

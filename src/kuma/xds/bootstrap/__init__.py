@@ -1,0 +1,1 @@
+"""Answers bootstrap requests: what an Envoy needs to reach this control plane."""

@@ -1,0 +1,1 @@
+"""The delta discovery protocol of one proxy, without any I/O."""
