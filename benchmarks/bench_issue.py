@@ -12,8 +12,8 @@ from collections.abc import Callable
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
+from kuma.authorities import builtin
 from kuma.base.clock import SystemClock
-from kuma.pki import builtin
 from kuma.pki.authority import LocalAuthority
 from kuma.pki.issuer import Issuer
 from kuma.pki.x509 import PrivateKey

@@ -29,7 +29,7 @@ from benchmarks.figures import cpu, rss, shown
 from benchmarks.limits import Limit
 from kuma.base import aio
 from kuma.resources import codec
-from kuma.xds.entry import Entry, TypeUrl
+from kuma.xds.envoy.resource import Entry, TypeUrl
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, resource, running
 from tests.fakes.proxy import FakeProxy, channel
 

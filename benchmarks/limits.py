@@ -23,7 +23,7 @@ import grpc
 import grpc.aio
 
 from benchmarks.figures import cpu, rss
-from kuma.pki import serving
+from kuma.app import server_certificate
 from tests.fakes.proxy import channel
 
 MESSAGE = b"x" * 2000
@@ -67,7 +67,7 @@ async def measure(count: int, rounds: int) -> Limit:
     handler = grpc.stream_stream_rpc_method_handler(bare.serve)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bare", {"Echo": handler}),))
     with tempfile.TemporaryDirectory() as name:
-        files = serving.ensure(Path(name), ("localhost",), datetime.now(UTC))
+        files = server_certificate.ensure(Path(name), ("localhost",), datetime.now(UTC))
         pair = (files.key.read_bytes(), files.chain.read_bytes())
         port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
         await server.start()

@@ -14,9 +14,9 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.listener.v3 import listener_pb2
 
 from kuma.resources import codec
-from kuma.xds import naming
-from kuma.xds.entry import TypeUrl
-from kuma.xds.proxy import Proxy
+from kuma.xds.envoy import resource_names
+from kuma.xds.envoy.resource import TypeUrl
+from kuma.xds.proxies.proxy import Proxy
 from tests.fakes.control_plane import Running
 from tests.fakes.proxy import FakeProxy
 
@@ -91,8 +91,8 @@ async def test_the_administration_is_where_the_envoy_runs_whatever_its_dataplane
 
 def administration(proxy: FakeProxy) -> set[int]:
     """The ports that the listener in front of its administration is at and leads to."""
-    listener = listener_pb2.Listener.FromString(proxy.held[TypeUrl.LISTENER][naming.ADMIN].value)
-    cluster = cluster_pb2.Cluster.FromString(proxy.held[TypeUrl.CLUSTER][naming.ADMIN].value)
+    listener = listener_pb2.Listener.FromString(proxy.held[TypeUrl.LISTENER][resource_names.ADMIN].value)
+    cluster = cluster_pb2.Cluster.FromString(proxy.held[TypeUrl.CLUSTER][resource_names.ADMIN].value)
     endpoint = cluster.load_assignment.endpoints[0].lb_endpoints[0].endpoint
     return {listener.address.socket_address.port_value, endpoint.address.socket_address.port_value}
 
@@ -101,7 +101,7 @@ async def test_the_listener_leads_to_where_the_envoy_was_started(cp: Running) ->
     proxy = FakeProxy("default.web-01", cp.token(), codec.parse(body()))
     proxy.node.metadata.update({"dataplane.admin.port": "9901"})
     proxy.connect(await cp.channel())
-    await proxy.until(lambda: naming.ADMIN in proxy.held[TypeUrl.LISTENER])
+    await proxy.until(lambda: resource_names.ADMIN in proxy.held[TypeUrl.LISTENER])
     assert administration(proxy) == {9901}
     changed = body(port=81)
     changed["networking"]["admin"] = {"port": 6379}
@@ -113,7 +113,7 @@ async def test_the_listener_leads_to_where_the_envoy_was_started(cp: Running) ->
     ]
     assert (await put(cp, changed)).status_code == 200
     await proxy.until(lambda: "outbound:10.0.0.1:9901" in proxy.held[TypeUrl.LISTENER])
-    await proxy.until(lambda: naming.ADMIN not in proxy.held[TypeUrl.LISTENER])  # two cannot be at one place
+    await proxy.until(lambda: resource_names.ADMIN not in proxy.held[TypeUrl.LISTENER])  # two cannot be at one place
     await proxy.disconnect()
 
 
@@ -121,7 +121,7 @@ async def test_a_proxy_that_does_not_say_where_its_administration_is_has_no_list
     proxy = FakeProxy("default.web-01", cp.token(), codec.parse(body()))
     proxy.connect(await cp.channel())
     await proxy.until(lambda: "inbound:10.0.0.1:80" in proxy.held[TypeUrl.LISTENER])
-    assert naming.ADMIN not in proxy.held[TypeUrl.LISTENER]
+    assert resource_names.ADMIN not in proxy.held[TypeUrl.LISTENER]
     await proxy.disconnect()
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from cryptography import x509
 
+from kuma.admission.mesh_rules import MeshRules
+from kuma.admission.secret_rules import SecretRules
+from kuma.authorities import builtin
 from kuma.base.clock import SystemClock
 from kuma.base.errors import InvalidResource
-from kuma.pki import builtin
 from kuma.pki.authority import AuthorityUnusable
-from kuma.pki.mesh_rules import MeshRules
-from kuma.pki.secret_rules import SecretRules
 from kuma.resources import codec, kinds
 from kuma.resources.mesh import Conf
 from kuma.resources.resource import Resource

@@ -12,9 +12,9 @@ from kuma.resources.mesh_transition import MeshTransitionSpec
 from kuma.resources.resource import Resource
 from kuma.store.manager import ResourceManager
 from kuma.store.protocol import Create, Update
+from tests.authorities.test_provided import manager, mesh, provide, secret  # noqa: F401
 from tests.fakes import cas
 from tests.fakes.control_plane import MTLS, resource
-from tests.pki.test_provided import manager, mesh, provide, secret  # noqa: F401
 
 TRANSITION = kinds.MESH_TRANSITION.key("default", "default")
 

@@ -13,9 +13,9 @@ from kuma.resources import codec, kinds
 from kuma.resources.resource import Resource
 from kuma.store.manager import ResourceManager
 from kuma.store.protocol import Delete
+from tests.authorities.test_provided import ANY_LENGTH, CA, ODD_EXTENSIONS, SIGN, manager, provide, secret  # noqa: F401
 from tests.fakes import cas
 from tests.fakes.cas import Ca, on_curve, with_extensions
-from tests.pki.test_provided import ANY_LENGTH, CA, ODD_EXTENSIONS, SIGN, manager, provide, secret  # noqa: F401
 
 
 def ended() -> Ca:

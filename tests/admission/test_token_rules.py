@@ -6,10 +6,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from kuma.admission.secret_rules import SecretRules
+from kuma.admission.token_rules import TokenRules
 from kuma.base.clock import SystemClock
 from kuma.base.errors import InvalidResource
-from kuma.pki.secret_rules import SecretRules
-from kuma.pki.token_rules import TokenRules
 from kuma.resources import kinds
 from kuma.resources.mesh import MeshSpec
 from kuma.resources.resource import Key, Resource

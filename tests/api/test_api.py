@@ -10,15 +10,15 @@ from typing import Any
 import httpx
 import pytest
 
+from kuma.admission.mesh_rules import MeshRules
+from kuma.admission.secret_rules import SecretRules
 from kuma.api.app import create_app
 from kuma.api.context import ApiContext, ApiSettings, Certificate
 from kuma.base.clock import SystemClock
-from kuma.pki.mesh_rules import MeshRules
-from kuma.pki.secret_rules import SecretRules
-from kuma.pki.user_tokens import UserTokens
 from kuma.resources import codec, kinds
 from kuma.store.manager import ResourceManager
 from kuma.store.sqlite import open_sqlite
+from kuma.tokens.user_tokens import UserTokens
 
 JSON = {"content-type": "application/json"}
 MESH: Mapping[str, Any] = {"type": "Mesh", "name": "default"}

@@ -15,9 +15,9 @@ import pytest
 
 from kuma.agent.bootstrap import request_body
 from kuma.agent.workload import Workload
-from kuma.pki import serving
+from kuma.app import server_certificate
 from kuma.resources import codec
-from kuma.xds.names import ServerNames, Unverifiable
+from kuma.xds.bootstrap.server_names import ServerNames, Unverifiable
 from tests.fakes.control_plane import Running, dataplane, running
 
 WEB = dataplane("web-01", "web")
@@ -205,7 +205,7 @@ async def test_a_damaged_store_shows_nothing(ask: Asking, tmp_path: Path, damage
 
 
 def test_names_of_certificates(tmp_path: Path) -> None:
-    files = serving.ensure(tmp_path, ("*.example.com", "10.0.0.1"), datetime.now(UTC))
+    files = server_certificate.ensure(tmp_path, ("*.example.com", "10.0.0.1"), datetime.now(UTC))
     names = ServerNames.of(files.chain.read_bytes(), files.ca.read_bytes())
     for host in ("cp.example.com", "10.0.0.1"):
         assert names.ca_for(host, b"") == files.ca.read_bytes()

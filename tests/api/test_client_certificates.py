@@ -15,9 +15,9 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from demo.processes import BIN
-from kuma import config
+from kuma.app import client_cas, config
 from kuma.base.errors import Misconfigured
-from kuma.pki import client_cas, own_ca
+from kuma.pki import own_ca
 from kuma.pki.x509 import CaPair, certificate_pem, key_pem
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import Running, running

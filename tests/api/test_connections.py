@@ -13,11 +13,11 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from kuma.api import diagnostics
-from kuma.api.connections import ConnectionLimits
-from kuma.api.server import HttpServer
+from kuma.api.http.connections import ConnectionLimits
+from kuma.api.http.server import HttpServer
+from kuma.api.routes import diagnostics
+from kuma.app import server_certificate
 from kuma.base import aio
-from kuma.pki import serving
 
 ABUSER = ("127.0.0.2", 0)
 HALF_A_HEAD = b"GET /healthy HTTP/1.1\r\nhost: localhost\r\nx: "
@@ -104,7 +104,7 @@ async def test_a_head_that_trickles_in_is_cut_off_all_the_same() -> None:
 
 
 async def test_half_a_handshake_counts_and_is_cut_off(tmp_path: Path) -> None:
-    files = serving.ensure(tmp_path, serving.own_names("127.0.0.1"), datetime.now(UTC))
+    files = server_certificate.ensure(tmp_path, server_certificate.own_names("127.0.0.1"), datetime.now(UTC))
     async with serving_at(QUICK, tls=(files.chain, files.key)) as port:
         held = [await connect(port, b"\x16\x03\x01\x02\x00") for _ in range(5)]
         one_more = await connect(port)

@@ -13,9 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kuma.base.errors import InvalidResource, Unauthenticated
-from kuma.pki import pem, tokens
+from kuma.base.values import durations
+from kuma.pki import pem
 from kuma.pki.authority import AuthorityUnusable
-from kuma.resources import codec, durations, kinds
+from kuma.resources import codec, kinds
+from kuma.tokens import dataplane_tokens
 from tests.api.test_api import DATAPLANE, MESH, Api, api, manager  # noqa: F401 - fixtures
 
 WORDS = st.sampled_from(
@@ -113,7 +115,7 @@ def test_any_text_is_the_duration_that_it_says_or_is_refused(text: str) -> None:
 @given(st.text(max_size=100))
 def test_any_text_is_no_token(text: str) -> None:
     with pytest.raises(Unauthenticated):
-        tokens.verify_token(text, "default", {}, datetime.now(UTC))
+        dataplane_tokens.verify_token(text, "default", {}, datetime.now(UTC))
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -9,7 +9,7 @@ import httpx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kuma.base.limits import Buckets, Rate
+from kuma.base.values.rate_limit import Buckets, Rate
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import running
 

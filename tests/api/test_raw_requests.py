@@ -12,20 +12,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from kuma.api.bootstrap import create_bootstrap_app
-from kuma.api.limits import Limits
+from kuma.api.http.rate_limits import Limits
+from kuma.api.routes.bootstrap import create_bootstrap_app
 from kuma.base import aio
 from kuma.base.audit import NoAudit
 from kuma.base.clock import SystemClock
 from kuma.base.errors import NotFound
-from kuma.base.limits import Rate
+from kuma.base.values.rate_limit import Rate
 from kuma.pki import own_ca
 from kuma.pki.x509 import certificate_pem
 from kuma.store.manager import ResourceManager
 from kuma.store.views import Views
-from kuma.xds.arrivals import Arrivals
-from kuma.xds.handout import Handout
-from kuma.xds.names import ServerNames
+from kuma.xds.bootstrap.server_names import ServerNames
+from kuma.xds.bootstrap.service import Handout
+from kuma.xds.stream.authentication import Arrivals
 from tests.api.test_api import Api, api, manager  # noqa: F401 - fixtures
 from tests.api.test_fuzz import DOCUMENTS, TEXTS, VALUES
 

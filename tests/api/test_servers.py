@@ -9,11 +9,11 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from kuma.api import diagnostics
-from kuma.api.server import HttpServer
+from kuma.api.http.server import HttpServer
+from kuma.api.routes import diagnostics
+from kuma.app import server_certificate
 from kuma.base import aio
 from kuma.base.errors import Misconfigured
-from kuma.pki import serving
 
 
 def app(ready: bool = True) -> Any:
@@ -52,7 +52,7 @@ async def test_a_port_in_use_is_said_with_the_setting() -> None:
 
 
 async def test_tls_is_verified_and_not_older_than_1_2(tmp_path: Path) -> None:
-    files = serving.ensure(tmp_path, serving.own_names("127.0.0.1"), datetime.now(UTC))
+    files = server_certificate.ensure(tmp_path, server_certificate.own_names("127.0.0.1"), datetime.now(UTC))
     server = HttpServer(app(), "127.0.0.1", 0, setting="X", tls=(files.chain, files.key))
     task = aio.spawn(server.run(), name="server")
     url = f"https://localhost:{await server.port()}/healthy"

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from kuma.api.callers import Access, Grant
+from kuma.admission.mesh_rules import MeshRules
+from kuma.api.http.callers import Access, Grant
 from kuma.base.clock import SystemClock
 from kuma.base.errors import Unauthenticated
-from kuma.pki import tokens
-from kuma.pki.mesh_rules import MeshRules
-from kuma.pki.user_tokens import ADMIN_TOKEN, UserTokens
 from kuma.resources import kinds
 from kuma.resources.resource import Resource
 from kuma.resources.secret import SecretSpec
 from kuma.store.manager import ResourceManager
 from kuma.store.sqlite import open_sqlite
+from kuma.tokens import dataplane_tokens
+from kuma.tokens.user_tokens import ADMIN_TOKEN, UserTokens
 from tests.api.test_api import MESH, PERMISSION, SECRET, Api, application
 from tests.fakes.clock import ManualClock
 
@@ -113,7 +113,7 @@ async def test_a_revoked_token_is_401_at_once(api: Api, manager: ResourceManager
 async def test_signing_keys_rotate(api: Api, manager: ResourceManager) -> None:
     old = await user(api, "john")
     first = await manager.get(kinds.GLOBAL_SECRET.key("user-token-signing-key-1"))
-    second = await tokens.new_signing_key("x")
+    second = await dataplane_tokens.new_signing_key("x")
     await manager.put(Resource(kinds.GLOBAL_SECRET.key("user-token-signing-key-2"), second.spec))
     new = await user(api, "john")
     assert [(await api("GET", "/meshes", headers=each)).status_code for each in (old, new)] == [200, 200]
@@ -123,25 +123,25 @@ async def test_signing_keys_rotate(api: Api, manager: ResourceManager) -> None:
 
 async def test_a_dataplane_token_is_no_user_token(api: Api, manager: ResourceManager) -> None:
     secrets = {s.name: s for s in (await manager.list("Secret", "default")).items}
-    token = tokens.issue_token("default", secrets, name="web-01", valid_for=HOUR, now=SystemClock().now())
+    token = dataplane_tokens.issue_token("default", secrets, name="web-01", valid_for=HOUR, now=SystemClock().now())
     assert (await api("GET", "/meshes", headers=bearer(token))).status_code == 401
 
 
 async def test_a_token_of_one_kind_is_none_of_another_even_under_the_same_key(manager: ResourceManager) -> None:
     users, now = UserTokens(manager.store, SystemClock()), SystemClock().now()
     key = (await manager.get(kinds.GLOBAL_SECRET.key("user-token-signing-key-1"))).spec
-    name = tokens.signing_key_name("default")
+    name = dataplane_tokens.signing_key_name("default")
     secrets = {name: Resource(kinds.SECRET.key(name, "default"), key)}
     for made in (
-        tokens.issue_token("default", secrets, name="mesh-system:admin", valid_for=HOUR, now=now),
-        tokens.issue_token("default", secrets, valid_for=HOUR, now=now),
+        dataplane_tokens.issue_token("default", secrets, name="mesh-system:admin", valid_for=HOUR, now=now),
+        dataplane_tokens.issue_token("default", secrets, valid_for=HOUR, now=now),
     ):
-        assert tokens.verify_token(made, "default", secrets, now).mesh == "default"
+        assert dataplane_tokens.verify_token(made, "default", secrets, now).mesh == "default"
         with pytest.raises(Unauthenticated, match="none of a user"):
             await users.verify(made)
     for groups in ([], ["team"]):
         with pytest.raises(Unauthenticated, match="none of a dataplane"):
-            tokens.verify_token(await users.issue("web-01", groups, HOUR), "default", secrets, now)
+            dataplane_tokens.verify_token(await users.issue("web-01", groups, HOUR), "default", secrets, now)
 
 
 ADMIN_KEY = kinds.GLOBAL_SECRET.key(ADMIN_TOKEN)

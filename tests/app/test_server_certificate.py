@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from kuma.app import server_certificate
 from kuma.base.errors import Misconfigured
-from kuma.pki import serving
 
 
 def test_openssl_verifies_the_servers_by_every_name(tmp_path: Path) -> None:
-    files = serving.ensure(tmp_path / "cp", ("localhost", "127.0.0.1", "::1", "cp.example"), datetime.now(UTC))
+    files = server_certificate.ensure(
+        tmp_path / "cp", ("localhost", "127.0.0.1", "::1", "cp.example"), datetime.now(UTC)
+    )
     names = {"localhost": "hostname", "cp.example": "hostname", "127.0.0.1": "ip", "::1": "ip"}
     for name, kind in names.items():
         command = ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", f"-verify_{kind}", name, "-CAfile"]
@@ -24,32 +26,32 @@ def test_openssl_verifies_the_servers_by_every_name(tmp_path: Path) -> None:
 
 
 def test_the_ca_stays_and_the_certificate_follows_the_names(tmp_path: Path) -> None:
-    first = serving.ensure(tmp_path, ("localhost",), datetime.now(UTC))
+    first = server_certificate.ensure(tmp_path, ("localhost",), datetime.now(UTC))
     ca, chain = first.ca.read_bytes(), first.chain.read_bytes()
-    second = serving.ensure(tmp_path, ("localhost", "new.example"), datetime.now(UTC))
+    second = server_certificate.ensure(tmp_path, ("localhost", "new.example"), datetime.now(UTC))
     assert second.ca.read_bytes() == ca
     assert second.chain.read_bytes() != chain
 
 
 def test_keys_are_the_owners(tmp_path: Path) -> None:
-    serving.ensure(tmp_path, ("localhost",), datetime.now(UTC))
+    server_certificate.ensure(tmp_path, ("localhost",), datetime.now(UTC))
     assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ca.key", "tls.key")} == {0o600}
 
 
 def test_half_a_ca_is_not_replaced(tmp_path: Path) -> None:
-    serving.ensure(tmp_path, ("localhost",), datetime.now(UTC))
+    server_certificate.ensure(tmp_path, ("localhost",), datetime.now(UTC))
     (tmp_path / "ca.key").unlink()
     with pytest.raises(Misconfigured, match=r"only one of ca\.crt and ca\.key"):
-        serving.ensure(tmp_path, ("localhost",), datetime.now(UTC))
+        server_certificate.ensure(tmp_path, ("localhost",), datetime.now(UTC))
 
 
 @pytest.mark.parametrize("damaged", ["ca.crt", "ca.key"])
 @pytest.mark.parametrize("content", ["", "something else"])
 def test_a_damaged_ca_is_named_and_not_replaced(tmp_path: Path, damaged: str, content: str) -> None:
-    serving.ensure(tmp_path, ("localhost",), datetime.now(UTC))
+    server_certificate.ensure(tmp_path, ("localhost",), datetime.now(UTC))
     (tmp_path / damaged).write_text(content)
     with pytest.raises(Misconfigured, match=r"ca\.crt and .*ca\.key have to hold a certificate and its key"):
-        serving.ensure(tmp_path, ("localhost",), datetime.now(UTC))
+        server_certificate.ensure(tmp_path, ("localhost",), datetime.now(UTC))
     assert (tmp_path / damaged).read_text() == content
 
 
@@ -58,7 +60,7 @@ def test_a_kill_in_the_first_start_is_made_good_by_the_next(tmp_path: Path) -> N
         directory = tmp_path / str(change)
         command = [sys.executable, "-m", "tests.fakes.killed", "first start", str(directory), str(change)]
         status = subprocess.run(command, check=False).returncode
-        serving.ensure(directory, ("localhost",), datetime.now(UTC))
+        server_certificate.ensure(directory, ("localhost",), datetime.now(UTC))
         if status == 0:
             assert change > 3
             return
@@ -67,9 +69,9 @@ def test_a_kill_in_the_first_start_is_made_good_by_the_next(tmp_path: Path) -> N
 
 def test_keys_that_others_could_read_are_theirs_no_more(tmp_path: Path) -> None:
     now = datetime.now(UTC)
-    serving.ensure(tmp_path, ["localhost"], now)
+    server_certificate.ensure(tmp_path, ["localhost"], now)
     for name in ("ca.key", "tls.key"):
         (tmp_path / name).chmod(0o644)
-    serving.ensure(tmp_path, ["localhost"], now)
+    server_certificate.ensure(tmp_path, ["localhost"], now)
     for name in ("ca.key", "tls.key"):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o600

@@ -13,7 +13,7 @@ import pytest
 
 from demo.mesh import DemoMesh
 from demo.processes import BIN, Processes
-from kuma.cli import output
+from kuma.base import command_line
 
 
 @pytest.mark.parametrize("arguments", [["kuma-cp", "run"], ["kuma-dp", "run"], ["kumactl", "get", "meshes"]])
@@ -68,7 +68,7 @@ def test_an_error_that_nobody_expected_is_one_sentence_without_what_it_quotes(
 
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(SystemExit) as caught:
-        output.run(app)
+        command_line.run(app)
     signal.signal(signal.SIGINT, before)
     assert caught.value.code == 1
     said = capsys.readouterr().err

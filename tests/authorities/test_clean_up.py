@@ -6,9 +6,9 @@ from pathlib import Path
 
 from cryptography import x509
 
+from kuma.authorities import builtin
+from kuma.authorities.clean_up import leftovers
 from kuma.base.clock import SystemClock
-from kuma.pki import builtin
-from kuma.pki.leftovers import leftovers
 from kuma.resources.mesh import Conf
 from tests.fakes.cas import root
 from tests.fakes.control_plane import MTLS, Running, dataplane, resource, running

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from kuma.admission.mesh_rules import MeshRules
 from kuma.base.errors import InvalidResource
-from kuma.pki.mesh_rules import MeshRules
 from kuma.resources import codec, kinds
 from kuma.resources.resource import Resource
 from kuma.store.manager import ResourceManager

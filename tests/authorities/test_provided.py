@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from spiffe import X509Svid
 
+from kuma.admission.mesh_rules import MeshRules
+from kuma.admission.secret_rules import SecretRules
+from kuma.authorities import registry
 from kuma.base.clock import SystemClock
 from kuma.base.errors import InvalidResource
-from kuma.pki import backends, chain_rules, pem
+from kuma.pki import ca_requirements, pem
 from kuma.pki.issuer import Issuer
-from kuma.pki.mesh_rules import MeshRules
-from kuma.pki.secret_rules import SecretRules
 from kuma.resources import codec, kinds
 from kuma.resources.masks import masked
 from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME
@@ -78,7 +79,7 @@ def test_the_references_own_chain_is_one() -> None:
     assert [certificate.subject.rfc4514_string().split(",")[0] for certificate in chain] == [
         "CN=KumaIntermediateCA", "CN=KumaCA",
     ]  # fmt: skip
-    assert not list(chain_rules.violations("cert", chain, datetime(2022, 1, 1, tzinfo=UTC)))
+    assert not list(ca_requirements.violations("cert", chain, datetime(2022, 1, 1, tzinfo=UTC)))
 
 
 async def test_secrets_have_to_exist_first(manager: ResourceManager) -> None:
@@ -158,7 +159,7 @@ async def test_a_ca_that_ends_too_soon_is_warned_of(manager: ResourceManager, tm
 
 @pytest.mark.parametrize(("year", "reason"), [(2042, "ended at 2031-05-10T13:35:51Z"), (2020, "is not valid before")])
 def test_a_ca_has_its_time(year: int, reason: str) -> None:
-    found = chain_rules.violations("cert", pem.read_chain(REFERENCE.read_bytes()), datetime(year, 1, 1, tzinfo=UTC))
+    found = ca_requirements.violations("cert", pem.read_chain(REFERENCE.read_bytes()), datetime(year, 1, 1, tzinfo=UTC))
     assert any(reason in violation.reason for violation in found)
 
 
@@ -206,7 +207,7 @@ async def test_whoever_holds_only_the_root_verifies_a_leaf(
     await provide(manager, ca)
     secrets = {s.name: s for s in (await manager.list("Secret", "default")).items}
     (backend,) = (await manager.get(kinds.MESH.key("default"))).spec.mtls.backends
-    authority = backends.open_authority("default", backend, secrets)
+    authority = registry.open_authority("default", backend, secrets)
     identity = await Issuer(SystemClock()).issue(authority, ("spiffe://default/web",), DEFAULT_LEAF_LIFETIME)
     (tmp_path / "leaf.pem").write_bytes(identity.chain_pem)
     (tmp_path / "bundle.pem").write_bytes(authority.roots_pem)

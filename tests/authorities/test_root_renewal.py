@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from kuma.pki import builtin
+from kuma.authorities import builtin
 from kuma.resources import kinds
 from tests.fakes import cas
 from tests.fakes.clock import ManualClock

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from kuma.authorities import trust
 from kuma.resources import kinds
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.store.protocol import Update
-from kuma.xds import trust
 from tests.fakes import cas
 from tests.fakes.cas import Ca, on_curve, with_extensions
 from tests.fakes.control_plane import MTLS, Running, dataplane, resource, running

@@ -3,7 +3,7 @@
 import pytest
 
 from kuma.base.errors import Misconfigured
-from kuma.base.variables import filled, pairs
+from kuma.base.values.variables import filled, pairs
 
 
 def test_texts_are_filled_with_what_the_arguments_say() -> None:

@@ -12,16 +12,16 @@ import pytest
 from fastapi import FastAPI
 from starlette.routing import Route
 
-from kuma.api import absent
+from kuma.admission.mesh_rules import MeshRules
 from kuma.api.app import create_app
 from kuma.api.context import ApiContext, ApiSettings
-from kuma.api.limits import Limits
+from kuma.api.http.rate_limits import Limits
+from kuma.api.routes import absent
 from kuma.base.clock import SystemClock
-from kuma.base.limits import Rate
-from kuma.pki.mesh_rules import MeshRules
-from kuma.pki.user_tokens import UserTokens
+from kuma.base.values.rate_limit import Rate
 from kuma.store.manager import ResourceManager
 from kuma.store.sqlite import open_sqlite
+from kuma.tokens.user_tokens import UserTokens
 from tests.api.test_api import DATAPLANE, MESH, PERMISSION, SECRET, Api, issue
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "security.md"

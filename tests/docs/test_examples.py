@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from demo.processes import BIN
+from kuma.admission.mesh_rules import MeshRules
+from kuma.admission.secret_rules import SecretRules
 from kuma.base.clock import SystemClock
-from kuma.pki.mesh_rules import MeshRules
-from kuma.pki.secret_rules import SecretRules
 from kuma.resources import codec, kinds
 from kuma.resources.mesh_transition import Level
 from kuma.resources.resource import Resource

@@ -12,18 +12,18 @@ from typing import Any
 
 import grpc.aio
 
-from kuma import assembly, config
-from kuma.assembly import ControlPlane
+from kuma.app import assembly, config
+from kuma.app.assembly import ControlPlane
+from kuma.app.servers import HTTP
 from kuma.base import aio
 from kuma.base.audit import AuditFile
 from kuma.base.clock import Clock, SystemClock
-from kuma.pki import tokens
 from kuma.resources import codec, kinds
 from kuma.resources.dataplane import admin_port
 from kuma.resources.resource import Resource
-from kuma.servers import HTTP
 from kuma.store.sqlite import open_sqlite
-from kuma.xds.entry import TypeUrl
+from kuma.tokens import dataplane_tokens
+from kuma.xds.envoy.resource import TypeUrl
 from tests.fakes.proxy import FakeProxy, channel
 
 MTLS = "{type: Mesh, name: default, mtls: {enabledBackend: ca-1, backends: [{name: ca-1, type: builtin}]}}"
@@ -96,7 +96,7 @@ class Running:
         self, name: str = "", mesh: str = "default", service: str = "", valid_for: timedelta = timedelta(days=3650)
     ) -> str:
         """A dataplane token, restricted to a name or a service if they are given."""
-        return tokens.issue_token(
+        return dataplane_tokens.issue_token(
             mesh,
             self.parts.views.view(mesh).secrets,
             name=name,

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
-from kuma.pki import serving
+from kuma.app import server_certificate
 from kuma.store.backup import restore
 
 _CHANGES = {"os.rename", "os.remove", "os.link"}
@@ -29,7 +29,7 @@ def _restore(directory: Path) -> None:
 
 
 def _first_start(directory: Path) -> None:
-    serving.ensure(directory, ("localhost",), datetime.now(UTC))
+    server_certificate.ensure(directory, ("localhost",), datetime.now(UTC))
 
 
 _DEEDS: dict[str, Callable[[Path], None]] = {"restore": _restore, "first start": _first_start}

@@ -18,8 +18,8 @@ from google.rpc import status_pb2
 from kuma.base import aio
 from kuma.resources import codec
 from kuma.resources.resource import Resource
-from kuma.xds import naming
-from kuma.xds.entry import TypeUrl
+from kuma.xds.envoy import resource_names
+from kuma.xds.envoy.resource import TypeUrl
 
 EOF: Any = getattr(grpc.aio, "EOF")  # noqa: B009 - missing in the type stubs
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
@@ -165,8 +165,8 @@ class FakeProxy:
                 wanted.setdefault(TypeUrl.ENDPOINTS, set()).add(resource.name)
             if (response.type_url == TypeUrl.LISTENER and b"route_config_name" in body) or b"\x1a" in body:
                 mesh = self.node.id.partition(".")[0]
-                secrets = {naming.identity_secret(mesh), naming.trust_bundle_secret(mesh)}
-                secrets |= {naming.ADMIN_IDENTITY, naming.ADMIN_CA}
+                secrets = {resource_names.identity_secret(mesh), resource_names.trust_bundle_secret(mesh)}
+                secrets |= {resource_names.ADMIN_IDENTITY, resource_names.ADMIN_CA}
                 wanted.setdefault(TypeUrl.SECRET, set()).update(s for s in secrets if s.encode() in body)
                 if b"http_connection_manager" in body:
                     wanted.setdefault(TypeUrl.ROUTES, set()).add(resource.name)

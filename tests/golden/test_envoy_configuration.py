@@ -19,8 +19,8 @@ from google.protobuf import json_format
 
 from kuma.resources import codec, dataplane
 from kuma.resources.view import MeshView
-from kuma.xds.entry import Entry, TypeUrl
-from kuma.xds.snapshot import MeshConfig
+from kuma.xds.envoy.resource import Entry, TypeUrl
+from kuma.xds.envoy.snapshot import MeshConfig
 from tests.fakes.views import arrived
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.yaml"))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
+from kuma.authorities import builtin
 from kuma.base.clock import SystemClock
-from kuma.pki import builtin
 from kuma.pki.authority import LocalAuthority
 from kuma.pki.issuer import Issuer
 from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME

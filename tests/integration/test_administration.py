@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from demo.processes import free_ports
-from kuma.pki.envoy_admin import Credential
+from kuma.xds.administration.ca import Credential
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running
 from tests.integration.sidecars import Sidecar, Sidecars, until
 

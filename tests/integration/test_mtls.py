@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from kuma.authorities import builtin
 from kuma.base.clock import SystemClock
-from kuma.pki import builtin
 from kuma.pki.authority import LocalAuthority
 from kuma.resources.mesh import Conf
 from tests.fakes import cas

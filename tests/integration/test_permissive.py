@@ -18,7 +18,7 @@ from kuma.base.errors import Unauthenticated
 from kuma.resources import kinds
 from kuma.resources.dataplane import Inbound
 from kuma.resources.mesh_transition import Level
-from kuma.xds import naming
+from kuma.xds.envoy import resource_names
 from tests.fakes import cas
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running
 from tests.integration.changes import edit_inbounds, revoke, tagged
@@ -89,7 +89,7 @@ async def exchange_all(port: int, data: bytes) -> bytes:
 
 async def callers(sidecar: Sidecar, port: int, kind: str = "tcp") -> tuple[int, int, int]:
     """The connections that an inbound has counted: mesh TLS, foreign TLS, plaintext."""
-    prefix = naming.stat_name(naming.inbound_listener(ADDRESS, port))
+    prefix = resource_names.stat_name(resource_names.inbound_listener(ADDRESS, port))
     found = await counters(sidecar, rf"(tcp|http)\.{prefix}\w*\.downstream_cx_total")
     names = (f"{kind}.{prefix}", f"tcp.{prefix}_foreign_tls", f"{kind}.{prefix}_plaintext")
     mesh, foreign, plaintext = [found.get(f"{name}.downstream_cx_total", 0) for name in names]
@@ -249,7 +249,7 @@ async def test_callers_encrypt_in_permissive_mode(cp: Running, mesh: Sidecars) -
         assert await web.talk("backend") == b"backend:hello"
     assert await handshakes(web, "backend") == (connections + 5, before + 5)
     assert await callers(backend, backend.port) == (inbound[0] + 5, 0, 0)
-    listener = naming.stat_name(naming.inbound_listener(ADDRESS, backend.port))
+    listener = resource_names.stat_name(resource_names.inbound_listener(ADDRESS, backend.port))
     served = await counters(backend, rf"listener\.{listener}\.ssl\.handshake")
     assert list(served.values()) == [inbound[0] + 5]
 

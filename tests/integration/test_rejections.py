@@ -7,7 +7,7 @@ import pytest
 from demo.processes import free_ports
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
-from kuma.xds.entry import TypeUrl
+from kuma.xds.envoy.resource import TypeUrl
 from tests.fakes.control_plane import ALLOW_ALL, Running
 from tests.integration.sidecars import Sidecars, http_status, until
 

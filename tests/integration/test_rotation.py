@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from kuma.cli import output
+from kuma.base import command_line
 from kuma.resources import kinds
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
 from tests.integration.clients import own_authority, with_leaf_of
@@ -91,7 +91,7 @@ def control_planes_log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
     """Logs as `kuma-cp` does, and as much as it can, to a file."""
     path = tmp_path / "kuma-cp.log"
     with path.open("w") as file, contextlib.redirect_stderr(file):
-        output.log_as("debug", request.param)
+        command_line.log_as("debug", request.param)
         yield path
     structlog.reset_defaults()
 

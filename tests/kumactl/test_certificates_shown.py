@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.fake_server import Server, serving
-from tests.cli.test_reaching import KUMA, add, kumactl
+from tests.kumactl.fake_server import Server, serving
+from tests.kumactl.test_transport import KUMA, add, kumactl
 
 TIMES = {"notBefore": "2026-01-01T00:00:00Z", "notAfter": "2026-02-01T00:00:00Z"}
 ITEMS: list[dict[str, object]] = [

@@ -14,7 +14,7 @@ import yaml
 
 from demo.mesh import DemoMesh
 from demo.processes import BIN, Processes, free_ports
-from kuma.pki import serving
+from kuma.app import server_certificate
 from tests.fakes import cas
 from tests.fakes.control_plane import ALLOW_ALL, MTLS
 
@@ -350,7 +350,7 @@ def test_what_kuma_dp_cannot_work_with(mesh: DemoMesh, change: dict[str, str], c
     }  # fmt: skip
     for name, text in files.items():
         mesh.write(name, text).chmod(0o700 if name in ("hangs", "garbage") else 0o600)
-    serving.ensure(mesh.home / "other", ("localhost",), datetime.now(UTC))
+    server_certificate.ensure(mesh.home / "other", ("localhost",), datetime.now(UTC))
     change = {name: value.format(api=mesh.ports.api, https=mesh.ports.https) for name, value in change.items()}
     arguments = {
         "--cp-address": f"https://localhost:{mesh.ports.dp}",

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from kuma.cli import common_options
-from tests.cli.fake_server import serving
-from tests.cli.test_reaching import KUMA, add, answers, kumactl
+from kuma.kumactl import common_options
+from tests.kumactl.fake_server import serving
+from tests.kumactl.test_transport import KUMA, add, answers, kumactl
 
 OPTIONS = {"--file": True, "--bare": False}
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from demo.processes import BIN
-from tests.cli.fake_server import serving
+from tests.kumactl.fake_server import serving
 
 NONE: Mapping[str, str] = {}
 ASCII_ONLY = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kuma.cli import tables
+from kuma.kumactl.display import tables
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

@@ -13,7 +13,7 @@ import pytest
 
 import kuma
 from demo.processes import BIN
-from tests.cli.fake_server import Server, serving
+from tests.kumactl.fake_server import Server, serving
 
 ESCAPE = "\x1b["
 INDEX = {"product": "Kuma", "version": f"{kuma.__version__}-preview"}

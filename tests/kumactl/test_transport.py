@@ -17,13 +17,13 @@ from cryptography.x509.oid import NameOID
 
 import kuma
 from demo.processes import BIN, free_ports
-from kuma.cli import handshake, transport
-from kuma.cli.ctl_config import ApiServer, Header
+from kuma.kumactl import transport, version_check
+from kuma.kumactl.config_file import ApiServer, Header
 from kuma.pki import own_ca
 from kuma.pki.x509 import certificate_pem
-from tests.cli.fake_server import Answers, serving
 from tests.fakes import cas
 from tests.fakes.control_plane import running
+from tests.kumactl.fake_server import Answers, serving
 
 KUMA = {"product": "Kuma", "tagline": "Kuma", "version": f"{kuma.__version__}-preview"}
 EMPTY = {"total": 0, "items": [], "next": None}
@@ -59,7 +59,7 @@ MISMATCH = f"WARNING: You are using kumactl version {kuma.__version__} for Kuma,
     ],
 )
 def test_what_is_said_of_a_server(index: Any, said: str) -> None:
-    assert handshake.warning(index) == said
+    assert version_check.warning(index) == said
 
 
 @pytest.mark.parametrize(

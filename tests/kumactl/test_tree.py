@@ -9,7 +9,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from kuma.cli import cp, ctl, dp
+from kuma.app import kuma_cp, kuma_dp
+from kuma.kumactl import main
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "kumactl.md"
 
@@ -26,7 +27,7 @@ def commands(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
 
 ALL = [
     pytest.param(path, command, id=" ".join(path))
-    for program in (ctl, dp, cp)
+    for program in (main, kuma_dp, kuma_cp)
     for path, command in commands(typer.main.get_command(program.app), (str(program.app.info.name),))
 ]
 
@@ -48,7 +49,7 @@ def test_every_option_is_explained(path: tuple[str, ...], command: Any) -> None:
         assert parameter.help, f"{' '.join(path)} {parameter.name}"
 
 
-@pytest.mark.parametrize("program", [ctl, dp, cp], ids=lambda program: program.app.info.name)
+@pytest.mark.parametrize("program", [main, kuma_dp, kuma_cp], ids=lambda program: program.app.info.name)
 def test_help_cuts_nothing_off_that_has_to_be_typed(program: Any) -> None:
     """At the usual width of a terminal, and without one."""
     for path, command in commands(typer.main.get_command(program.app), ()):
@@ -64,5 +65,5 @@ def test_help_cuts_nothing_off_that_has_to_be_typed(program: Any) -> None:
 
 def test_the_page_lists_the_commands_of_kumactl() -> None:
     text = PAGE.read_text()
-    for path, _ in commands(typer.main.get_command(ctl.app), ("kumactl",)):
+    for path, _ in commands(typer.main.get_command(main.app), ("kumactl",)):
         assert f"`{' '.join(path)}`" in text

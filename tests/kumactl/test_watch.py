@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from demo.processes import BIN
-from tests.cli.fake_server import Server
-from tests.cli.test_terminal import environment, kumactl, server  # noqa: F401
+from tests.kumactl.fake_server import Server
+from tests.kumactl.test_terminal import environment, kumactl, server  # noqa: F401
 
 TRANSITION = "/meshes/default/mesh-transitions/default"
 FOLLOW = ("inspect", "meshes", "--watch", "default", "--timeout")

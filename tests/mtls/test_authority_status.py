@@ -10,17 +10,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from kuma.pki import builtin, x509
+from kuma.authorities import builtin
+from kuma.mtls import authority_status
+from kuma.pki import x509
 from kuma.pki.x509 import CaPair
 from kuma.resources import kinds
 from kuma.resources.mesh_transition import BackendStatus
 from kuma.resources.view import MeshView
-from kuma.xds import authorities
-from kuma.xds.meshes import MeshState
-from kuma.xds.metrics import LeafExpiry, Metrics
+from kuma.xds.proxies.meshes import MeshState
+from kuma.xds.proxies.metrics import LeafExpiry, Metrics
+from tests.authorities.test_clean_up import complete
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import MTLS, Running, dataplane, resource, running
-from tests.pki.test_leftovers import complete
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -46,7 +47,7 @@ def state(lifetime: timedelta) -> MeshState:
     ],
 )
 def test_a_root_that_is_not_renewed_in_time_is_a_problem(days: float, begins: str) -> None:
-    (status,) = authorities.statuses(state(100 * DAY), START + days * DAY)
+    (status,) = authority_status.statuses(state(100 * DAY), START + days * DAY)
     assert status.problem.startswith(begins)
     assert bool(status.problem) == bool(begins) == status.renewal_overdue
 
@@ -54,10 +55,10 @@ def test_a_root_that_is_not_renewed_in_time_is_a_problem(days: float, begins: st
 def test_there_is_an_alarm_for_it_however_short_a_root_lives() -> None:
     for lifetime in (timedelta(minutes=1), DAY, 3650 * DAY):
         found = state(lifetime)
-        late = min(authorities.alarms(found))
+        late = min(authority_status.alarms(found))
         assert lifetime * 0.8 < late - START + x509.BACKDATED < lifetime
-        (before,) = authorities.statuses(found, late - timedelta(milliseconds=1))
-        (after,) = authorities.statuses(found, late)
+        (before,) = authority_status.statuses(found, late - timedelta(milliseconds=1))
+        (after,) = authority_status.statuses(found, late)
         assert (before.renewal_overdue, after.renewal_overdue) == (False, True)
 
 

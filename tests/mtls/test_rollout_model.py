@@ -15,8 +15,8 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from kuma.pki.followers import Follower, Patience, judge
-from kuma.pki.transition import Declared, next_position
+from kuma.mtls.steps.next_step import Declared, next_position
+from kuma.mtls.steps.progress import Follower, Patience, judge
 from kuma.resources.mesh_transition import Level, Position
 
 AUTHORITIES = ("a", "b", "c")

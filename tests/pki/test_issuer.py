@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spiffe import X509Svid
 
+from kuma.authorities import builtin
 from kuma.base.clock import SystemClock
-from kuma.pki import builtin
 from kuma.pki.authority import Authority, LocalAuthority, SignedLeaf, SignRequest
 from kuma.pki.issuer import Identity, IssueFailed, Issuer
 from kuma.pki.x509 import CaPair

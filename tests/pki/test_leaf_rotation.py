@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kuma.pki.failures import OPENS_AT, PAUSE, Breaker
-from kuma.pki.rotation import rotation_time
+from kuma.pki.issuance_failures import OPENS_AT, PAUSE, Breaker
+from kuma.pki.leaf_rotation import rotation_time
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

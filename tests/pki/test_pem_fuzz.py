@@ -16,9 +16,9 @@ from kuma.resources import codec
 from kuma.resources.resource import Resource
 from kuma.resources.secret import SecretSpec
 from kuma.store.manager import ResourceManager
+from tests.authorities.test_provided import manager, mesh, secret  # noqa: F401
 from tests.fakes import cas
 from tests.fakes.cas import Ca, on_curve, with_extensions
-from tests.pki.test_provided import manager, mesh, secret  # noqa: F401
 
 ALGORITHMS = (
     ("rsa:2048",), ("rsa:1024",), ("rsa-pss", "-pkeyopt", "rsa_keygen_bits:2048"), ("ed25519",), ("ed448",),

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from kuma.base.errors import InvalidResource
-from kuma.policy import permissions
-from kuma.policy.permissions import NOBODY, Admission, MeshPermission, Permission, Principal
+from kuma.policy import authorization
+from kuma.policy.authorization import NOBODY, Admission, MeshPermission, Permission, Principal
 from kuma.resources import codec, kinds
 from kuma.resources.resource import Resource
 from kuma.resources.traffic_permission import Selector, TrafficPermissionSpec
@@ -49,30 +49,30 @@ WEB_V1 = {SERVICE: "web", "version": "v1"}
     ],
 )  # fmt: skip
 def test_one_permission_decides(candidates: list[Permission], winner: str) -> None:
-    assert permissions.admission(candidates, [], WEB_V1).permission == winner
-    assert permissions.admission(candidates[::-1], [], WEB_V1).permission == winner
+    assert authorization.admission(candidates, [], WEB_V1).permission == winner
+    assert authorization.admission(candidates[::-1], [], WEB_V1).permission == winner
 
 
 def test_nobody_is_the_answer_without_permissions() -> None:
-    assert permissions.admission([], [], WEB_V1) == NOBODY == Admission("", ())
+    assert authorization.admission([], [], WEB_V1) == NOBODY == Admission("", ())
 
 
 def test_principals_are_sorted_and_any_caller_swallows_the_rest() -> None:
     many = permission("p", WEB_V1, {"version": "v2", SERVICE: "b"}, {SERVICE: "a", "zone": "*"}, {SERVICE: "a"})
-    assert permissions.principals(many) == (
+    assert authorization.principals(many) == (
         Principal(((SERVICE, "a"),)),
         Principal(((SERVICE, "b"), ("version", "v2"))),
     )
     names = ("lots", "of", "callers", "more", "than", "come", "in", "order", "by", "chance")
     callers = permission("p", WEB_V1, *({SERVICE: name} for name in names))
-    assert permissions.principals(callers) == tuple(Principal(((SERVICE, name),)) for name in sorted(names))
+    assert authorization.principals(callers) == tuple(Principal(((SERVICE, name),)) for name in sorted(names))
     anyone = permission("p", WEB_V1, {SERVICE: "a"}, {SERVICE: "*"})
-    assert permissions.principals(anyone) == (Principal(),)
+    assert authorization.principals(anyone) == (Principal(),)
 
 
 def test_leaves_carry_the_tags_that_sources_are_selected_by() -> None:
     chosen = [permission("p", WEB_V1, {SERVICE: "b", "version": "v2", "zone": "*"})]
-    assert permissions.selected_source_tags(chosen, []) == {"version"}
+    assert authorization.selected_source_tags(chosen, []) == {"version"}
 
 
 def mesh_permission(
@@ -106,7 +106,7 @@ def subset(**tags: str) -> dict[str, Any]:
 )
 def test_a_mesh_permission_takes_over_the_inbounds_that_it_targets(target: dict[str, Any], decides: bool) -> None:
     old = permission("old", {SERVICE: "web"}, {SERVICE: "a"})
-    found = permissions.admission(
+    found = authorization.admission(
         [old], [mesh_permission("new", target, ("Allow", {"kind": "MeshService", "name": "b"}))], WEB_V1
     )
     assert found.principals == (Principal(((SERVICE, "b" if decides else "a"),)),)
@@ -116,21 +116,21 @@ def test_a_mesh_permission_in_shadow_configures_nothing() -> None:
     old = permission("old", {SERVICE: "web"}, {SERVICE: "a"})
     item = ("Deny", subset(env="dev"))
     shadow = mesh_permission("new", MESH, item, labels={"kuma.io/effect": "shadow"})
-    assert permissions.admission([old], [shadow], WEB_V1).permission == "old"
-    assert permissions.selected_source_tags([], [shadow]) == frozenset()
+    assert authorization.admission([old], [shadow], WEB_V1).permission == "old"
+    assert authorization.selected_source_tags([], [shadow]) == frozenset()
     real = mesh_permission("new", MESH, item, labels={"kuma.io/effect": "other"})
-    assert permissions.admission([old], [real], WEB_V1).permission == "MeshTrafficPermission"
+    assert authorization.admission([old], [real], WEB_V1).permission == "MeshTrafficPermission"
 
 
 def test_a_refusal_overrides_whoever_says_it() -> None:
     everybody = mesh_permission("a", {"kind": "MeshService", "name": "web"}, ("Allow", MESH))
     not_dev = mesh_permission("b", MESH, ("Deny", subset(env="dev")), ("AllowWithShadowDeny", subset(env="test")))
-    found = permissions.admission([], [everybody, not_dev], WEB_V1)
-    assert found == permissions.admission([], [not_dev, everybody], WEB_V1)
+    found = authorization.admission([], [everybody, not_dev], WEB_V1)
+    assert found == authorization.admission([], [not_dev, everybody], WEB_V1)
     assert Principal() in found.principals
     assert found.denied == (Principal((("env", "dev"),)),)
     assert found.shadowed == (Principal((("env", "test"),)),)
-    assert permissions.selected_source_tags([], [everybody, not_dev]) == {"env"}
+    assert authorization.selected_source_tags([], [everybody, not_dev]) == {"env"}
 
 
 @pytest.mark.parametrize(

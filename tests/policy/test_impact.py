@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from kuma.admission.permission_rules import PermissionRules
 from kuma.base.clock import SystemClock
-from kuma.policy.rules import PermissionRules
 from kuma.resources import kinds
 from kuma.store.manager import ResourceManager
 from kuma.store.sqlite import open_sqlite

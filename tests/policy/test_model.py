@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kuma.policy import permissions
-from kuma.policy.permissions import Admission, MeshPermission, Permission, Principal
+from kuma.policy import authorization
+from kuma.policy.authorization import Admission, MeshPermission, Permission, Principal
 from kuma.resources import codec, kinds
 from kuma.resources.mesh_traffic_permission import TargetRef
 from kuma.resources.resource import Resource
@@ -53,7 +53,7 @@ def winner(candidates: list[Permission], tags: dict[str, str]) -> str:
 @settings(max_examples=500, deadline=None)
 @given(some_permissions(), TAGS)
 def test_the_winner_is_the_models(candidates: list[Permission], tags: dict[str, str]) -> None:
-    assert permissions.admission(candidates, [], tags).permission == winner(candidates, tags)
+    assert authorization.admission(candidates, [], tags).permission == winner(candidates, tags)
 
 
 CALLERS = st.dictionaries(st.sampled_from(["kuma.io/service", "version", "env"]), st.sampled_from("abc"), min_size=1)
@@ -125,9 +125,9 @@ def answer(admission: Admission, caller: dict[str, str]) -> tuple[bool, bool]:
 def test_who_is_admitted_is_as_the_model_says(
     legacy: list[Permission], mesh: list[MeshPermission], inbound: dict[str, str], caller: dict[str, str]
 ) -> None:
-    found = permissions.admission(legacy, mesh, inbound)
+    found = authorization.admission(legacy, mesh, inbound)
     assert answer(found, caller) == verdict(legacy, mesh, inbound, caller)
-    assert found == permissions.admission(legacy[::-1], mesh[::-1], inbound)
+    assert found == authorization.admission(legacy[::-1], mesh[::-1], inbound)
     # What callers are told apart by is in their certificates.
     needed = {name for p in (*found.principals, *found.denied, *found.shadowed) for name, _ in p.tags}
-    assert needed - {"kuma.io/service"} <= permissions.selected_source_tags(legacy, mesh)
+    assert needed - {"kuma.io/service"} <= authorization.selected_source_tags(legacy, mesh)

@@ -13,10 +13,10 @@ import jwt
 import pytest
 
 from kuma.base.errors import AccessDenied, NoSigningKey, Unauthenticated
-from kuma.pki import tokens
 from kuma.resources import codec
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.secret import SecretSpec
+from kuma.tokens import dataplane_tokens
 from tests.fakes import cas
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -25,12 +25,12 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture(scope="session")
 def secrets() -> Any:
-    found = [asyncio.run(tokens.new_signing_key("default", serial)) for serial in (1, 2)]
+    found = [asyncio.run(dataplane_tokens.new_signing_key("default", serial)) for serial in (1, 2)]
     return {secret.name: secret for secret in found}
 
 
 def issue(secrets: Any, **claims: Any) -> str:
-    return tokens.issue_token("default", secrets, **{"valid_for": HOUR, "now": NOW, **claims})
+    return dataplane_tokens.issue_token("default", secrets, **{"valid_for": HOUR, "now": NOW, **claims})
 
 
 def spec(*tags: str) -> DataplaneSpec:
@@ -42,7 +42,7 @@ def spec(*tags: str) -> DataplaneSpec:
 
 def test_a_token_says_what_it_was_issued_for(secrets: Any) -> None:
     token = issue(secrets, name="web-01", tags={"kuma.io/service": ["web", "api"]})
-    found = tokens.verify_token(token, "default", secrets, NOW)
+    found = dataplane_tokens.verify_token(token, "default", secrets, NOW)
     assert (found.mesh, found.name) == ("default", "web-01")
     assert found.tags == {"kuma.io/service": frozenset({"web", "api"})}
     assert jwt.get_unverified_header(token) == {"alg": "RS256", "kid": "2", "typ": "JWT"}
@@ -50,9 +50,9 @@ def test_a_token_says_what_it_was_issued_for(secrets: Any) -> None:
 
 def test_the_newest_key_signs_and_all_verify(secrets: Any) -> None:
     older = {name: secret for name, secret in secrets.items() if name.endswith("-1")}
-    assert tokens.verify_token(issue(older), "default", secrets, NOW)
+    assert dataplane_tokens.verify_token(issue(older), "default", secrets, NOW)
     with pytest.raises(Unauthenticated, match='a key that mesh "default" does not have'):
-        tokens.verify_token(issue(secrets), "default", older, NOW)
+        dataplane_tokens.verify_token(issue(secrets), "default", older, NOW)
 
 
 def test_a_mesh_without_a_key_issues_nothing() -> None:
@@ -63,15 +63,15 @@ def test_a_mesh_without_a_key_issues_nothing() -> None:
 @pytest.mark.parametrize(("later", "reason"), [(HOUR, "has expired"), (-timedelta(minutes=6), "not valid yet")])
 def test_a_token_holds_for_its_time_only(secrets: Any, later: timedelta, reason: str) -> None:
     with pytest.raises(Unauthenticated, match=reason):
-        tokens.verify_token(issue(secrets), "default", secrets, NOW + later)
+        dataplane_tokens.verify_token(issue(secrets), "default", secrets, NOW + later)
 
 
 def test_a_token_of_another_mesh_does_not_hold(secrets: Any) -> None:
     with pytest.raises(Unauthenticated):
-        tokens.verify_token(issue(secrets), "other", secrets, NOW)
+        dataplane_tokens.verify_token(issue(secrets), "other", secrets, NOW)
     renamed = {name.replace("-default-", "-other-"): secret for name, secret in secrets.items()}
     with pytest.raises(Unauthenticated, match="proxy mesh from requestor: other is different than in token: default"):
-        tokens.verify_token(issue(secrets), "other", renamed, NOW)
+        dataplane_tokens.verify_token(issue(secrets), "other", renamed, NOW)
 
 
 def _forged(header: dict[str, str], claims: dict[str, Any], sign: Any) -> str:
@@ -84,7 +84,7 @@ CLAIMS = {"Name": "", "Mesh": "default", "Tags": {}, "exp": 4102444800, "nbf": 0
 
 
 def test_other_algorithms_are_not_accepted(secrets: Any) -> None:
-    key = tokens.keyring("default", secrets)._key(1)
+    key = dataplane_tokens.keyring("default", secrets)._key(1)
     assert key is not None
     public = key.public_key()
     from cryptography.hazmat.primitives import serialization
@@ -95,22 +95,22 @@ def test_other_algorithms_are_not_accepted(secrets: Any) -> None:
         ({"alg": "HS256", "kid": "1"}, lambda body: hmac.new(pem, body, hashlib.sha256).digest()),
     ):
         with pytest.raises(Unauthenticated):
-            tokens.verify_token(_forged(header, CLAIMS, sign), "default", secrets, NOW)
+            dataplane_tokens.verify_token(_forged(header, CLAIMS, sign), "default", secrets, NOW)
 
 
 @pytest.mark.parametrize("token", ["", "x", "a.b.c", "....", "\x00"])
 def test_nonsense_is_no_token(secrets: Any, token: str) -> None:
     with pytest.raises(Unauthenticated):
-        tokens.verify_token(token, "default", secrets, NOW)
+        dataplane_tokens.verify_token(token, "default", secrets, NOW)
 
 
 @pytest.mark.parametrize("kid", [None, "", "0", "01", "../1", "99999999999", "3"])
 def test_a_key_is_looked_up_by_its_number_only(secrets: Any, kid: Any) -> None:
-    key = tokens.keyring("default", secrets)._key(1)
+    key = dataplane_tokens.keyring("default", secrets)._key(1)
     assert key is not None
     token = jwt.encode(CLAIMS, key, algorithm="RS256", headers={"kid": kid} if kid is not None else None)
     with pytest.raises(Unauthenticated):
-        tokens.verify_token(token, "default", secrets, NOW)
+        dataplane_tokens.verify_token(token, "default", secrets, NOW)
 
 
 @pytest.mark.parametrize(
@@ -129,16 +129,16 @@ def test_a_key_is_looked_up_by_its_number_only(secrets: Any, kid: Any) -> None:
     ],
 )
 def test_malformed_claims_do_not_hold(secrets: Any, change: dict[str, Any]) -> None:
-    key = tokens.keyring("default", secrets)._key(1)
+    key = dataplane_tokens.keyring("default", secrets)._key(1)
     assert key is not None
     claims = {name: value for name, value in {**CLAIMS, **change}.items() if value is not None or name == "Groups"}
     token = jwt.encode(claims, key, algorithm="RS256", headers={"kid": "1"})
     with pytest.raises(Unauthenticated):
-        tokens.verify_token(token, "default", secrets, NOW)
+        dataplane_tokens.verify_token(token, "default", secrets, NOW)
 
 
-def identity(name: str = "", mesh: str = "default", **tags: set[str]) -> tokens.DataplaneIdentity:
-    return tokens.DataplaneIdentity(
+def identity(name: str = "", mesh: str = "default", **tags: set[str]) -> dataplane_tokens.DataplaneIdentity:
+    return dataplane_tokens.DataplaneIdentity(
         mesh, name, {tag.replace("_", "/", 1): frozenset(values) for tag, values in tags.items()}
     )
 
@@ -153,15 +153,15 @@ WEB = ("kuma.io/service: web", "kuma.io/service: api, version: v1")
         (identity(mesh="other"), "proxy mesh from requestor: default is different than in token: other"),
         (identity(team={"a"}), 'dataplane has no tag "team" required by the token'),
         (
-            tokens.DataplaneIdentity("default", "", {"kuma.io/service": frozenset({"web"})}),
+            dataplane_tokens.DataplaneIdentity("default", "", {"kuma.io/service": frozenset({"web"})}),
             'tag "kuma.io/service" with value "api" which is not allowed with this token. '
             'Allowed values in token are ["web"]',
         ),
     ],
 )
-def test_who_may_not_run_for_a_dataplane(who: tokens.DataplaneIdentity, reason: str) -> None:
+def test_who_may_not_run_for_a_dataplane(who: dataplane_tokens.DataplaneIdentity, reason: str) -> None:
     with pytest.raises(AccessDenied) as caught:
-        tokens.authorize(who, "default", "web-01", spec(*WEB))
+        dataplane_tokens.authorize(who, "default", "web-01", spec(*WEB))
     assert reason in str(caught.value)
 
 
@@ -170,11 +170,11 @@ def test_who_may_not_run_for_a_dataplane(who: tokens.DataplaneIdentity, reason: 
     [
         identity(),
         identity(name="web-01"),
-        tokens.DataplaneIdentity("default", "", {"kuma.io/service": frozenset({"web", "api", "more"})}),
+        dataplane_tokens.DataplaneIdentity("default", "", {"kuma.io/service": frozenset({"web", "api", "more"})}),
     ],
 )
-def test_who_may(who: tokens.DataplaneIdentity) -> None:
-    tokens.authorize(who, "default", "web-01", spec(*WEB))
+def test_who_may(who: dataplane_tokens.DataplaneIdentity) -> None:
+    dataplane_tokens.authorize(who, "default", "web-01", spec(*WEB))
 
 
 def test_a_signing_key_that_cannot_be_read_verifies_nothing(secrets: Any, tmp_path: Path) -> None:
@@ -184,4 +184,4 @@ def test_a_signing_key_that_cannot_be_read_verifies_nothing(secrets: Any, tmp_pa
     name = "dataplane-token-signing-key-default-1"
     changed = {**secrets, name: secrets[name].with_spec(SecretSpec(data=odd.encode()))}
     with pytest.raises(Unauthenticated, match="does not hold an RSA key in PEM"):
-        tokens.verify_token(token, "default", changed, NOW)
+        dataplane_tokens.verify_token(token, "default", changed, NOW)

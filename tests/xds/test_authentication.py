@@ -11,8 +11,8 @@ import pytest
 from kuma.base.errors import AccessDenied
 from kuma.resources.dataplane_insight import Version
 from kuma.resources.resource import Resource
-from kuma.xds.arrivals import Arrivals, Presented
-from kuma.xds.entry import TypeUrl
+from kuma.xds.envoy.resource import TypeUrl
+from kuma.xds.stream.authentication import Arrivals, Presented
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import Running, dataplane, running
 

@@ -18,9 +18,9 @@ from kuma.resources.resource import Resource
 from kuma.store.manager import ResourceManager
 from kuma.store.sqlite import open_sqlite
 from kuma.store.views import Views
-from kuma.xds.arrivals import Arrivals
-from kuma.xds.handout import Handout
-from kuma.xds.names import ServerNames
+from kuma.xds.bootstrap.server_names import ServerNames
+from kuma.xds.bootstrap.service import Handout
+from kuma.xds.stream.authentication import Arrivals
 from tests.fakes.control_plane import Running, dataplane, running
 
 WEB = dataplane("web-01", "web")

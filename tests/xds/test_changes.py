@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 
 from kuma.resources import kinds
 from kuma.resources.mesh_transition import Level
-from kuma.xds.entry import TypeUrl
-from kuma.xds.session import Request
+from kuma.xds.delta.session import Request
+from kuma.xds.envoy.resource import TypeUrl
 from tests.fakes import cas
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, running

@@ -13,7 +13,7 @@ import pytest
 
 from kuma.resources import kinds
 from kuma.resources.mesh_transition import MeshTransitionSpec
-from kuma.xds.publication import is_published
+from kuma.xds.envoy.serving_label import is_published
 from tests.fakes import cas
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import Running, dataplane, running

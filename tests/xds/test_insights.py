@@ -5,8 +5,8 @@ from pathlib import Path
 
 from kuma.pki.issuer import Identity
 from kuma.resources.dataplane_insight import DataplaneInsightSpec, Version
-from kuma.xds.entry import TypeUrl
-from kuma.xds.insights import Record
+from kuma.xds.envoy.resource import TypeUrl
+from kuma.xds.proxies.insights import Record
 from tests.fakes.control_plane import MTLS, dataplane, running
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from kuma.authorities import builtin
 from kuma.base import aio
 from kuma.base.audit import AuditFile
 from kuma.base.errors import KumaError
-from kuma.pki import builtin
 from kuma.pki.authority import Authority, LocalAuthority, SignedLeaf, SignRequest
 from kuma.pki.issuer import Issuer
 from kuma.resources.mesh import Conf
-from kuma.xds.identity import IdentityKeeper, Wanted
-from kuma.xds.issuing import Issuing
-from kuma.xds.metrics import Metrics
+from kuma.xds.proxies.issuance import Issuing
+from kuma.xds.proxies.leaf import IdentityKeeper, Wanted
+from kuma.xds.proxies.metrics import Metrics
 from tests.fakes.clock import ManualClock
 
 DAY = timedelta(days=1)

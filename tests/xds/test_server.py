@@ -17,8 +17,8 @@ from kuma.base import aio
 from kuma.resources import kinds
 from kuma.resources.mesh_transition import MeshTransitionSpec
 from kuma.store.protocol import Commit, Put
-from kuma.xds import naming, publication
-from kuma.xds.entry import TypeUrl
+from kuma.xds.envoy import resource_names, serving_label
+from kuma.xds.envoy.resource import TypeUrl
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, running
 from tests.fakes.proxy import METHOD, FakeProxy
@@ -32,9 +32,9 @@ async def test_a_proxy_gets_everything_that_it_needs(cp: Running) -> None:
     await cp.proxy(BACKEND)
     web = await cp.proxy(WEB)
     await web.until(lambda: len(web.names(TypeUrl.SECRET)) == 4 and web.names(TypeUrl.ROUTES))
-    assert web.names(TypeUrl.CLUSTER) == {"localhost:10.0.0.1:980", "backend", naming.ADMIN}
-    assert web.names(TypeUrl.LISTENER) == {"inbound:10.0.0.1:80", "outbound:127.0.0.1:20000", naming.ADMIN}
-    assert web.names(TypeUrl.SECRET) == SECRETS | {naming.ADMIN_IDENTITY, naming.ADMIN_CA}
+    assert web.names(TypeUrl.CLUSTER) == {"localhost:10.0.0.1:980", "backend", resource_names.ADMIN}
+    assert web.names(TypeUrl.LISTENER) == {"inbound:10.0.0.1:80", "outbound:127.0.0.1:20000", resource_names.ADMIN}
+    assert web.names(TypeUrl.SECRET) == SECRETS | {resource_names.ADMIN_IDENTITY, resource_names.ADMIN_CA}
     await web.until(lambda: b"10.0.0.1" in web.held[TypeUrl.ENDPOINTS]["backend"].value)
     leaf = x509.load_pem_x509_certificate(web.certificate)
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -65,7 +65,7 @@ async def test_a_change_elsewhere_reaches_nobody_else(cp: Running) -> None:
     web = await cp.proxy(WEB)
     await cp.settled(3)
     await cp.parts.views.until(
-        lambda: all(map(publication.is_published, cp.parts.views.view("default").dataplanes.values()))
+        lambda: all(map(serving_label.is_published, cp.parts.views.view("default").dataplanes.values()))
     )
     await cp.settled(3)
     before = len(other.received), len(web.received)
@@ -443,7 +443,7 @@ async def _tellings(cp: Running, count: int) -> int:
     async for event in cp.parts.manager.store.watch():
         if isinstance(event, Commit):
             puts = [change.resource for change in event.changes if isinstance(change, Put)]
-            serving = {put.name for put in puts if put.labels.get(publication.SERVING) == "true"} - {"web-01"}
+            serving = {put.name for put in puts if put.labels.get(serving_label.SERVING) == "true"} - {"web-01"}
             found, served = found + bool(serving - served), served | serving
         if len(served) == count:
             break

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kuma.xds.names import ServerNames, Unverifiable
+from kuma.xds.bootstrap.server_names import ServerNames, Unverifiable
 from tests.fakes import cas
 from tests.fakes.cas import on_curve, with_extensions
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import wrappers_pb2
 
-from kuma.xds import entry
-from kuma.xds.entry import Entry, TypeUrl
-from kuma.xds.session import Request, Response, Session
+from kuma.xds.delta.session import Request, Response, Session
+from kuma.xds.envoy import resource
+from kuma.xds.envoy.resource import Entry, TypeUrl
 
 CDS, EDS, SDS, LDS = TypeUrl.CLUSTER, TypeUrl.ENDPOINTS, TypeUrl.SECRET, TypeUrl.LISTENER
 
@@ -300,6 +300,6 @@ def test_an_unknown_nonce_proves_nothing() -> None:
 
 def test_a_spliced_response_is_what_protobuf_reads() -> None:
     content = tuple(entries(a="x" * 300, b="").values())
-    message = discovery_pb2.DeltaDiscoveryResponse.FromString(entry.encode_response(CDS, "7", content, ("c",)))
+    message = discovery_pb2.DeltaDiscoveryResponse.FromString(resource.encode_response(CDS, "7", content, ("c",)))
     assert (message.type_url, message.nonce, list(message.removed_resources)) == (CDS.value, "7", ["c"])
     assert [(r.name, r.version) for r in message.resources] == [(e.name, e.version) for e in content]

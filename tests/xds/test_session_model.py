@@ -10,8 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from kuma.xds.entry import Entry, TypeUrl
-from kuma.xds.session import Request, Response, Session
+from kuma.xds.delta.session import Request, Response, Session
+from kuma.xds.envoy.resource import Entry, TypeUrl
 
 CDS, EDS, SDS, LDS, RDS = TypeUrl
 NAMES = "abcde"

@@ -12,9 +12,9 @@ from kuma.resources.dataplane import admin_port
 from kuma.resources.mesh import MeshSpec
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
-from kuma.xds import naming
-from kuma.xds.entry import Entry, TypeUrl
-from kuma.xds.snapshot import MeshConfig
+from kuma.xds.envoy import resource_names
+from kuma.xds.envoy.resource import Entry, TypeUrl
+from kuma.xds.envoy.snapshot import MeshConfig
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, resource
 from tests.fakes.views import arrived
 
@@ -61,7 +61,7 @@ def test_generating_for_one_proxy_leaves_nothing_behind_for_another() -> None:
     first = {name: contents(made, name) for name in NAMES}
     for name in (*NAMES, *reversed(NAMES)):
         assert contents(made, name) == first[name]
-        admin = first[name][TypeUrl.CLUSTER, naming.ADMIN].wire
+        admin = first[name][TypeUrl.CLUSTER, resource_names.ADMIN].wire
         ports = {other for other, port in admins.items() if (b"\x18" + _varint(port)) in admin}
         assert ports == {name}
 

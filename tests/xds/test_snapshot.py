@@ -7,8 +7,8 @@ from typing import Any
 from kuma.resources import codec
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
-from kuma.xds.entry import TypeUrl
-from kuma.xds.snapshot import MeshConfig
+from kuma.xds.envoy.resource import TypeUrl
+from kuma.xds.envoy.snapshot import MeshConfig
 from tests.fakes.views import arrived
 
 

@@ -14,7 +14,7 @@ from google.rpc import status_pb2
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from kuma.xds.entry import TypeUrl
+from kuma.xds.envoy.resource import TypeUrl
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, running
 from tests.fakes.proxy import EOF, METHOD
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from kuma.base.errors import InvalidResource, Violation
-from kuma.resources import addresses
+from kuma.base.values import addresses
 from kuma.resources.dataplane import DataplaneSpec, Inbound, Networking, listen_address, workload
 from kuma.resources.resource import Resource
 from kuma.store.manager import Decision
 from kuma.store.protocol import Store
 from kuma.store.views import Views
-from kuma.xds.proxy import Proxies
+from kuma.xds.proxies.proxy import Proxies
 
 OwnPorts = Callable[[], Mapping[int, str]]
 """The ports that this control plane listens on, with what they are."""

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kuma.admission.ca_examination import examine, path_of
+from kuma.admission.rollout_announcement import announced, staged_part
+from kuma.authorities import builtin, retained
+from kuma.authorities.registry import stored_secrets
 from kuma.base.clock import Clock
 from kuma.base.errors import Conflict, InvalidResource
-from kuma.pki import builtin, kept, tokens
-from kuma.pki.announcement import announced, staged_part
-from kuma.pki.backends import stored_secrets
-from kuma.pki.examination import examine, path_of
 from kuma.resources import kinds
 from kuma.resources.mesh import Backend, MeshSpec
 from kuma.resources.mesh_traffic_permission import EFFECT, SHADOW
 from kuma.resources.resource import Resource
 from kuma.store.manager import Decision
 from kuma.store.protocol import AnyResource, Create, Delete, Expect, Operation, Store, find
+from kuma.tokens import dataplane_tokens
 
 
 class MeshRules:
@@ -29,8 +30,11 @@ class MeshRules:
         created: list[AnyResource] = []
         expected: list[Expect] = []
         warnings: list[str] = []
-        if old is None and await find(store, kinds.SECRET.key(tokens.signing_key_name(new.name), new.name)) is None:
-            created.append(await tokens.new_signing_key(new.name))
+        if (
+            old is None
+            and await find(store, kinds.SECRET.key(dataplane_tokens.signing_key_name(new.name), new.name)) is None
+        ):
+            created.append(await dataplane_tokens.new_signing_key(new.name))
         for index, backend in enumerate(new.spec.backends):
             if backend.type == "provided":
                 warnings += await self._provided(new.name, backend, index, store)
@@ -54,7 +58,7 @@ class MeshRules:
             *expected,
             *await _dropped(old, new, store),
             *(Create(resource, new.key) for resource in created),
-            *(await kept.keep(new.name, store) if staged else ()),
+            *(await retained.keep(new.name, store) if staged else ()),
             *(await announced(new.name, store) if staged else ()),
         ]
         return Decision(tuple(operations), tuple(warnings), staged=staged)

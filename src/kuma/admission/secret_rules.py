@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from kuma.admission.ca_examination import examine, path_of
+from kuma.admission.rollout_announcement import announced
+from kuma.authorities import registry, retained
 from kuma.base.clock import Clock
 from kuma.base.errors import InvalidResource, Violation
-from kuma.pki import backends, chain_rules, kept, pem, trial
-from kuma.pki.announcement import announced
+from kuma.pki import ca_requirements, pem, trial
 from kuma.pki.authority import AuthorityUnusable
-from kuma.pki.examination import examine, path_of
 from kuma.resources import kinds
 from kuma.resources.mesh import Backend, MeshSpec
 from kuma.resources.resource import Resource
@@ -62,7 +63,7 @@ class SecretRules:
         mesh = uses[0].mesh
         staged = whole and (old is None or old.spec != new.spec)
         announcement = await announced(mesh.name, store) if staged else ()
-        operations = (Expect(mesh.key, mesh.version), *await kept.keep(mesh.name, store), *announcement)
+        operations = (Expect(mesh.key, mesh.version), *await retained.keep(mesh.name, store), *announcement)
         return Decision(operations, tuple(warnings), staged=staged)
 
     async def on_delete(self, old: Resource[SecretSpec], store: Store) -> Decision:
@@ -87,7 +88,7 @@ class SecretRules:
 
     async def _own_faults(self, use: _Use, new: Resource[SecretSpec]) -> tuple[Violation, ...]:
         """What is wrong with the new Secret itself, whatever the other one of the pair is."""
-        cert, key = backends.halves(use.mesh.name, use.backend)
+        cert, key = registry.halves(use.mesh.name, use.backend)
         now = self._clock.now()
         try:
             if new.name == key:
@@ -95,7 +96,7 @@ class SecretRules:
             if new.name != cert:
                 return ()
             chain = pem.read_chain(new.spec.data)
-            wrong = tuple(chain_rules.violations("data", chain, now))
+            wrong = tuple(ca_requirements.violations("data", chain, now))
             if not wrong:
                 await trial.check_without_key(use.mesh.name, chain, now)
         except AuthorityUnusable as error:
@@ -105,7 +106,7 @@ class SecretRules:
 
 def _is_half(use: _Use, new: Resource[SecretSpec]) -> bool:
     """Whether the only trouble with an authority is the other one of its two Secrets."""
-    cert, key = backends.halves(use.mesh.name, use.backend)
+    cert, key = registry.halves(use.mesh.name, use.backend)
     if not cert or not key or cert == key or _opens(use, {**use.secrets, new.name: new}):
         return False  # nothing comes that could make it right
     # A builtin root that works is never replaced by halves: nobody has another pair of it.
@@ -131,15 +132,15 @@ async def _uses(secret: Resource[SecretSpec], store: Store) -> list[_Use]:
     if mesh is None:
         return []
     return [
-        _Use(mesh, index, backend, await backends.stored_secrets(mesh.name, backend, store))
+        _Use(mesh, index, backend, await registry.stored_secrets(mesh.name, backend, store))
         for index, backend in enumerate(mesh.spec.backends)
-        if secret.name in backends.used_secrets(mesh.name, backend)
+        if secret.name in registry.used_secrets(mesh.name, backend)
     ]
 
 
 def _opens(use: _Use, secrets: Secrets) -> bool:
     try:
-        backends.open_authority(use.mesh.name, use.backend, secrets)
+        registry.open_authority(use.mesh.name, use.backend, secrets)
     except AuthorityUnusable:
         return False
     return True

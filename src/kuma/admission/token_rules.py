@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 
 from kuma.base.errors import InvalidResource, Violation
-from kuma.pki import keyring
 from kuma.resources.resource import Resource
 from kuma.resources.secret import SecretSpec
 from kuma.store.manager import Decision, Rules
 from kuma.store.protocol import Store
+from kuma.tokens import signing_keys
 
 _KEY = re.compile(r"(user-token|zone-token|dataplane-token)-signing-key(-.*)?", re.ASCII)
 _REVOCATIONS = re.compile(r"(user-token-revocations|zone-token-revocations|dataplane-token-revocations-.*)", re.ASCII)
@@ -35,11 +35,11 @@ class TokenRules:
 
 def _violations(name: str, data: bytes) -> Iterator[Violation]:
     if _KEY.fullmatch(name):
-        key = keyring.parsed(data)
+        key = signing_keys.parsed(data)
         if key is None:
             yield Violation("data", "has to be an RSA key in PEM, as `kumactl generate signing-key` makes one")
-        elif key.key_size < keyring.KEY_BITS:
-            yield Violation("data", f"the key has {key.key_size} bits; {keyring.KEY_BITS} are needed")
+        elif key.key_size < signing_keys.KEY_BITS:
+            yield Violation("data", f"the key has {key.key_size} bits; {signing_keys.KEY_BITS} are needed")
     elif _REVOCATIONS.fullmatch(name):
         try:
             revoked = [part.strip() for part in data.decode().split(",")]

@@ -16,10 +16,11 @@ import structlog
 
 import kuma
 from kuma.agent.workload import Workload
-from kuma.base import handshakes, urls
+from kuma.base import handshakes
 from kuma.base.aio import Backoff
 from kuma.base.clock import Clock
 from kuma.base.errors import KumaError, Misconfigured
+from kuma.base.values import urls
 from kuma.resources import codec
 
 log = structlog.get_logger(__name__)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from kuma.base import sockets
 from kuma.base.errors import Misconfigured
-from kuma.base.urls import host_port
+from kuma.base.values.urls import host_port
 from kuma.resources.dataplane import DataplaneSpec, listen_address
 
 LISTENS = {

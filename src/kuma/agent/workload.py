@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kuma.base import texts
 from kuma.base.errors import InvalidResource, Misconfigured
-from kuma.base.variables import filled, pairs
+from kuma.base.values.variables import filled, pairs
 from kuma.resources import codec, kinds
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import structlog
 
-from kuma.api.server import HttpServer
+from kuma.api.http.server import HttpServer
 
 log = structlog.get_logger(__name__)
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from kuma.api import summaries
-from kuma.api.summaries import POLICIES
+from kuma.api.derived import summaries
+from kuma.api.derived.summaries import POLICIES
 from kuma.resources import codec, kinds
 from kuma.resources.resource import NEVER
 from kuma.store.manager import ResourceManager

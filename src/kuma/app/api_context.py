@@ -7,18 +7,18 @@ from datetime import timedelta
 
 import structlog
 
-from kuma.api.callers import VerifyToken
 from kuma.api.context import Certificate, IssueToken, IssueUserToken
+from kuma.api.http.callers import VerifyToken
 from kuma.base.audit import Audit
 from kuma.base.clock import Clock
-from kuma.pki import keyring, tokens
-from kuma.pki.user_tokens import UserTokens
 from kuma.resources import kinds
 from kuma.store.sql import SqlStore
 from kuma.store.views import Views
-from kuma.xds import dump
-from kuma.xds.meshes import Meshes
-from kuma.xds.proxy import Proxies, Proxy
+from kuma.tokens import dataplane_tokens, signing_keys
+from kuma.tokens.user_tokens import UserTokens
+from kuma.xds.envoy import config_dump
+from kuma.xds.proxies.meshes import Meshes
+from kuma.xds.proxies.proxy import Proxies, Proxy
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +29,7 @@ def issue_token(views: Views, clock: Clock, audit: Audit) -> IssueToken:
     async def issue(
         mesh: str, name: str, tags: Mapping[str, Sequence[str]], proxy_type: str, valid_for: timedelta
     ) -> str:
-        token = tokens.issue_token(
+        token = dataplane_tokens.issue_token(
             mesh,
             views.view(mesh).secrets,
             name=name,
@@ -38,7 +38,7 @@ def issue_token(views: Views, clock: Clock, audit: Audit) -> IssueToken:
             valid_for=valid_for,
             now=clock.now(),
         )
-        audit.record("token issued", kind="dataplane", mesh=mesh, name=name, tags=tags, **keyring.described(token))
+        audit.record("token issued", kind="dataplane", mesh=mesh, name=name, tags=tags, **signing_keys.described(token))
         return token
 
     return issue
@@ -49,7 +49,7 @@ def issue_user_token(users: UserTokens, audit: Audit) -> IssueUserToken:
 
     async def issue(name: str, groups: Sequence[str], valid_for: timedelta) -> str:
         token = await users.issue(name, groups, valid_for)
-        audit.record("token issued", kind="user", name=name, groups=groups, **keyring.described(token))
+        audit.record("token issued", kind="user", name=name, groups=groups, **signing_keys.described(token))
         return token
 
     return issue
@@ -84,7 +84,7 @@ def wanted_configuration(meshes: Meshes, proxies: Proxies) -> Callable[[str, str
         bundle = [state.trust.bundle] if state.trust.bundle else []
         proxy = proxies.get(kinds.DATAPLANE.key(name, mesh))
         admin_port = proxy.admin_port if proxy is not None else 0
-        return dump.config_dump(state.config.snapshot(name, {e.name: e for e in bundle}, admin_port))
+        return config_dump.config_dump(state.config.snapshot(name, {e.name: e for e in bundle}, admin_port))
 
     return wanted
 

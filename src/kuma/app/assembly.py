@@ -1,6 +1,6 @@
 """The composition root: builds every part of the control plane, and nothing else does.
 
-How the settings make servers of some of the parts, `kuma.servers` knows; what the API is given, `kuma.api_context`.
+How the settings make servers of some of the parts, `kuma.app.servers` knows; what the API is given, `kuma.app.api_context`.
 """
 
 from __future__ import annotations
@@ -17,57 +17,56 @@ from pathlib import Path
 import structlog
 from prometheus_client import CollectorRegistry
 
-from kuma import api_context, servers
-from kuma.api import diagnostics
+from kuma.admission.dataplane_rules import DataplaneRules
+from kuma.admission.mesh_rules import MeshRules
+from kuma.admission.permission_rules import PermissionRules
+from kuma.admission.secret_rules import SecretRules
+from kuma.admission.token_rules import TokenRules
 from kuma.api.app import create_app
-from kuma.api.bootstrap import create_bootstrap_app
 from kuma.api.context import ApiContext, ApiSettings
+from kuma.api.http.server import HttpServer
 from kuma.api.ready import Announcement
-from kuma.api.server import HttpServer
+from kuma.api.routes import diagnostics
+from kuma.api.routes.bootstrap import create_bootstrap_app
+from kuma.app import api_context, server_certificate, servers
+from kuma.app.config import Settings
+from kuma.app.servers import HTTP, HTTPS, Servers
+from kuma.authorities.clean_up import Leftovers
+from kuma.authorities.root_renewal import Renewals
 from kuma.base import aio, files
 from kuma.base.audit import Audit, AuditFile
 from kuma.base.clock import Clock
-from kuma.config import Settings
-from kuma.pki import serving
-from kuma.pki.envoy_admin import EnvoyAdminCa
-from kuma.pki.followers import Patience
+from kuma.mtls.controller import Transitions
+from kuma.mtls.steps.progress import Patience
 from kuma.pki.issuer import Issuer
-from kuma.pki.leftovers import Leftovers
-from kuma.pki.mesh_rules import MeshRules
-from kuma.pki.renewal import Renewals
-from kuma.pki.secret_rules import SecretRules
-from kuma.pki.token_rules import TokenRules
-from kuma.pki.user_tokens import UserTokens
-from kuma.policy.rules import PermissionRules
 from kuma.resources import kinds
 from kuma.resources.config import ConfigSpec
 from kuma.resources.mesh import MeshSpec
 from kuma.resources.resource import Resource
-from kuma.servers import HTTP, HTTPS, Servers
 from kuma.store import audited, backup
 from kuma.store.manager import ResourceManager, Rules
 from kuma.store.sql import SqlStore
 from kuma.store.sqlite import open_sqlite
 from kuma.store.views import Views
-from kuma.xds import administration
-from kuma.xds.admin_client import AdminClient
-from kuma.xds.arrivals import Arrivals
-from kuma.xds.credentials import Credentials
-from kuma.xds.dataplane_rules import DataplaneRules
-from kuma.xds.departures import Departures
-from kuma.xds.entry import Entry
-from kuma.xds.gate import Gate
-from kuma.xds.handout import Handout
-from kuma.xds.insights import Insights
-from kuma.xds.issuing import Issuing
-from kuma.xds.meshes import Meshes
-from kuma.xds.metrics import LeafExpiry, Metrics
-from kuma.xds.names import ServerNames
-from kuma.xds.proxy import Proxies
-from kuma.xds.publisher import Publisher
-from kuma.xds.server import Discovery, DiscoveryServer
-from kuma.xds.transitions import Transitions
-from kuma.xds.turnover import Turnover
+from kuma.tokens.user_tokens import UserTokens
+from kuma.xds.administration.ca import EnvoyAdminCa
+from kuma.xds.administration.client import AdminClient
+from kuma.xds.bootstrap.server_names import ServerNames
+from kuma.xds.bootstrap.service import Handout
+from kuma.xds.envoy import admin_listener
+from kuma.xds.envoy.resource import Entry
+from kuma.xds.proxies.drain import Turnover
+from kuma.xds.proxies.endpoint_readiness import Publisher
+from kuma.xds.proxies.insights import Insights
+from kuma.xds.proxies.issuance import Issuing
+from kuma.xds.proxies.meshes import Meshes
+from kuma.xds.proxies.metrics import LeafExpiry, Metrics
+from kuma.xds.proxies.proxy import Proxies
+from kuma.xds.stream.authentication import Arrivals
+from kuma.xds.stream.deregistration import Departures
+from kuma.xds.stream.rate_limits import Gate
+from kuma.xds.stream.revocation import Credentials
+from kuma.xds.stream.server import Discovery, DiscoveryServer
 
 log = structlog.get_logger(__name__)
 
@@ -244,11 +243,11 @@ def _rules(
 
 def _admin_secrets(ca: EnvoyAdminCa, address: str) -> Mapping[str, Entry]:
     credential = ca.proxy(address)
-    return administration.secrets(credential.certificate, credential.key, credential.ca)
+    return admin_listener.secrets(credential.certificate, credential.key, credential.ca)
 
 
 def _announcement(
-    settings: Settings, listening: Servers, views: Views, certificate: serving.ServerCertificate
+    settings: Settings, listening: Servers, views: Views, certificate: server_certificate.ServerCertificate
 ) -> Announcement:
     """What is said once everything listens."""
     api = listening.api

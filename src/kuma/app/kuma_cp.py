@@ -13,10 +13,9 @@ import typer
 import yaml
 
 import kuma
-from kuma import assembly, config
-from kuma.base import aio
+from kuma.app import assembly, config
+from kuma.base import aio, command_line, signals
 from kuma.base.clock import SystemClock
-from kuma.cli import output, signals
 
 app = typer.Typer(
     name="kuma-cp",
@@ -49,7 +48,7 @@ def run(
     Example: kuma-cp run --config-file kuma-cp.yaml
     """
     settings = config.load(config_file)
-    output.log_as(settings.general.log_level, settings.general.log_format)
+    command_line.log_as(settings.general.log_level, settings.general.log_format)
     _open_many_files()
     asyncio.run(_until_stopped(settings))
 
@@ -144,4 +143,4 @@ async def _until_stopped(settings: config.Settings) -> None:
 
 def main() -> None:
     """Entry point."""
-    output.run(app)
+    command_line.run(app)

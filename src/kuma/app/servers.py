@@ -7,19 +7,19 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from kuma.api.callers import Access, Grant
-from kuma.api.client_certificates import ClientCertificates
-from kuma.api.connections import ConnectionLimits
-from kuma.api.limits import Limits
-from kuma.api.server import HttpServer
+from kuma.api.http.callers import Access, Grant
+from kuma.api.http.client_certificates import ClientCertificates
+from kuma.api.http.connections import ConnectionLimits
+from kuma.api.http.rate_limits import Limits
+from kuma.api.http.server import HttpServer
+from kuma.app import client_cas, server_certificate
+from kuma.app.config import AccessSection, ApiServer, Diagnostics, DpServer, LimitsSection, Settings, XdsServer
 from kuma.base.audit import Audit, Refusals
 from kuma.base.clock import Clock
-from kuma.base.limits import Rate
-from kuma.config import AccessSection, ApiServer, Diagnostics, DpServer, LimitsSection, Settings, XdsServer
-from kuma.pki import client_cas, serving
-from kuma.resources import addresses, durations
-from kuma.xds.gate import StreamLimits
-from kuma.xds.server import DiscoveryServer
+from kuma.base.values import addresses, durations
+from kuma.base.values.rate_limit import Rate
+from kuma.xds.stream.rate_limits import StreamLimits
+from kuma.xds.stream.server import DiscoveryServer
 
 log = structlog.get_logger(__name__)
 
@@ -43,17 +43,17 @@ class Servers(NamedTuple):
         return {port: name for port, name in found.items() if port}
 
 
-def certificate(settings: Settings, clock: Clock) -> serving.ServerCertificate:
+def certificate(settings: Settings, clock: Clock) -> server_certificate.ServerCertificate:
     """The certificate of all servers: the one that is given, or one of the control plane's own."""
     general = settings.general
     if general.tls_cert_file and general.tls_key_file and general.tls_ca_file:
-        return serving.given(general.tls_cert_file, general.tls_key_file, general.tls_ca_file)
-    hosts = (*serving.own_names(settings.dp_server.interface), *general.hostnames)
-    return serving.ensure(settings.work_dir, hosts, clock.now())
+        return server_certificate.given(general.tls_cert_file, general.tls_key_file, general.tls_ca_file)
+    hosts = (*server_certificate.own_names(settings.dp_server.interface), *general.hostnames)
+    return server_certificate.ensure(settings.work_dir, hosts, clock.now())
 
 
 def api(
-    settings: ApiServer, app: Any, certificate: serving.ServerCertificate, audit: Audit, clock: Clock
+    settings: ApiServer, app: Any, certificate: server_certificate.ServerCertificate, audit: Audit, clock: Clock
 ) -> dict[str, HttpServer]:
     """The API over HTTP, HTTPS or both."""
     found = {}
@@ -93,7 +93,7 @@ def _clients(settings: ApiServer, audit: Audit, clock: Clock) -> ClientCertifica
     return ClientCertificates(trusted, settings.https.require_client_cert, refused, clock) if trusted else None
 
 
-def data_plane(settings: DpServer, app: Any, certificate: serving.ServerCertificate) -> HttpServer:
+def data_plane(settings: DpServer, app: Any, certificate: server_certificate.ServerCertificate) -> HttpServer:
     """What proxies ask for their bootstrap."""
     return HttpServer(
         app,

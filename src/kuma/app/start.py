@@ -12,17 +12,17 @@ import signal
 
 def control_plane() -> None:
     """`kuma-cp`."""
-    _run("kuma.cli.cp")
+    _run("kuma.app.kuma_cp")
 
 
 def data_plane() -> None:
     """`kuma-dp`."""
-    _run("kuma.cli.dp")
+    _run("kuma.agent.kuma_dp")
 
 
 def kumactl() -> None:
     """`kumactl`."""
-    _run("kuma.cli.ctl")
+    _run("kuma.kumactl.main")
 
 
 def _run(module: str) -> None:

@@ -7,10 +7,10 @@ from contextlib import suppress
 
 import structlog
 
+from kuma.authorities import builtin, retained
+from kuma.authorities.registry import open_authority
 from kuma.base.errors import Conflict, NotFound, Unavailable
-from kuma.pki import builtin, kept
 from kuma.pki.authority import AuthorityUnusable
-from kuma.pki.backends import open_authority
 from kuma.resources import kinds
 from kuma.resources.view import MeshView
 from kuma.store.protocol import Delete, Expect, Store
@@ -69,14 +69,14 @@ def leftovers(view: MeshView) -> tuple[str, ...]:
     listed = {backend.name for backend in view.backends if backend.type == "builtin"}
     gone = (name for name in sorted(builtin.stored(view.name, view.secrets) - listed) if not _is_trusted(view, name))
     found = [secret for name in gone for secret in builtin.secret_names(view.name, name) if secret in view.secrets]
-    return (*found, *([kept.secret_name(view.name)] if _is_kept_in_vain(view) else ()))
+    return (*found, *([retained.secret_name(view.name)] if _is_kept_in_vain(view) else ()))
 
 
 def _is_kept_in_vain(view: MeshView) -> bool:
     """Whether an authority is kept that does not issue any more, or is listed as it was: nobody needs the copy."""
-    if kept.secret_name(view.name) not in view.secrets:
+    if retained.secret_name(view.name) not in view.secrets:
         return False
-    authority, issuing = kept.open_kept(view), view.position.authority
+    authority, issuing = retained.open_kept(view), view.position.authority
     if authority is None or authority.fingerprint != issuing:
         return True
     backend = view.enabled_backend

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kuma.pki import builtin, provided
+from kuma.authorities import builtin, provided
 from kuma.pki.authority import Authority
 from kuma.resources import kinds
 from kuma.resources.mesh import Backend

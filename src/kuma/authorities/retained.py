@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from kuma.authorities import provided
+from kuma.authorities.registry import stored_secrets
 from kuma.base.errors import NotFound
-from kuma.pki import pem, provided
+from kuma.pki import pem
 from kuma.pki.authority import Authority, AuthorityUnusable, LocalAuthority
-from kuma.pki.backends import stored_secrets
 from kuma.pki.x509 import CaPair
 from kuma.resources import kinds
 from kuma.resources.mesh import Backend

@@ -7,12 +7,13 @@ from datetime import datetime
 
 import structlog
 
+from kuma.authorities import builtin
 from kuma.base.clock import Clock
 from kuma.base.errors import Conflict, Unavailable
 from kuma.base.rounds import Rounds
-from kuma.pki import builtin, pem
+from kuma.pki import pem
 from kuma.pki.authority import AuthorityUnusable
-from kuma.pki.rotation import rotation_time
+from kuma.pki.leaf_rotation import rotation_time
 from kuma.resources.mesh import Backend
 from kuma.resources.view import MeshView
 from kuma.store.protocol import Expect, Store, Update

@@ -10,14 +10,14 @@ from types import MappingProxyType
 
 import structlog
 
-from kuma.pki import builtin, kept
+from kuma.authorities import builtin, retained
+from kuma.authorities.registry import fingerprint, open_authority
 from kuma.pki.authority import Authority, AuthorityUnusable
-from kuma.pki.backends import fingerprint, open_authority
 from kuma.resources.mesh import Backend
 from kuma.resources.mesh_transition import Level, Position
 from kuma.resources.view import MeshView
-from kuma.xds import naming, security
-from kuma.xds.entry import Entry
+from kuma.xds.envoy import resource_names, tls
+from kuma.xds.envoy.resource import Entry
 
 log = structlog.get_logger(__name__)
 
@@ -100,7 +100,7 @@ def _unlisted(view: MeshView) -> Iterator[Authority]:
     if view.position.level is Level.PLAIN:
         return
     with contextlib.suppress(Exception):  # as above; nobody has listed it, so nobody is told
-        if (authority := kept.open_kept(view)) is not None:
+        if (authority := retained.open_kept(view)) is not None:
             yield authority
     listed = frozenset(backend.name for backend in view.backends if backend.type == "builtin")
     for name in builtin.stored(view.name, view.secrets) - listed:
@@ -112,4 +112,4 @@ def _bundle(mesh: str, roots: tuple[str, ...]) -> Entry | None:
     """The roots that proxies trust. None rather than empty: without a bundle Envoy trusts nobody."""
     if not roots:
         return None
-    return Entry.of(naming.trust_bundle_secret(mesh), security.trust_bundle(mesh, "".join(roots).encode()))
+    return Entry.of(resource_names.trust_bundle_secret(mesh), tls.trust_bundle(mesh, "".join(roots).encode()))

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured
-from kuma.base.limits import Buckets, Rate
+from kuma.base.values.rate_limit import Buckets, Rate
 
 CONTROL_PLANE = "mesh-system:control-plane"
 ACTOR: ContextVar[str] = ContextVar("actor", default=CONTROL_PLANE)

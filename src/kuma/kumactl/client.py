@@ -9,9 +9,10 @@ from typing import Any
 import httpx
 
 import kuma
-from kuma.base import handshakes, urls
+from kuma.base import handshakes
 from kuma.base.errors import KumaError
-from kuma.cli import paths
+from kuma.base.values import urls
+from kuma.kumactl import paths
 from kuma.resources import codec
 from kuma.resources.kinds import Kind
 from kuma.resources.resource import Key, Resource

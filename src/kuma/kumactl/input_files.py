@@ -12,7 +12,7 @@ import httpx
 
 from kuma.base import handshakes, texts
 from kuma.base.errors import InvalidResource, KumaError, Misconfigured, Violation
-from kuma.base.variables import filled, names_in
+from kuma.base.values.variables import filled, names_in
 from kuma.resources import codec
 from kuma.resources.resource import Resource
 

@@ -8,18 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kuma.base.errors import Misconfigured
-from kuma.cli import ctl_config, handshake, transport
-from kuma.cli.client import Client
-from kuma.cli.ctl_config import Config
-from kuma.resources import durations
+from kuma.base.values import durations
+from kuma.kumactl import config_file, transport, version_check
+from kuma.kumactl.client import Client
+from kuma.kumactl.config_file import Config
 
 
 class Session:
     """The common options of a command."""
 
-    def __init__(self, config_file: Path | None, *, no_config: bool, timeout: str) -> None:
-        self.path = ctl_config.location(config_file)
-        self._chosen = config_file is not None
+    def __init__(self, file: Path | None, *, no_config: bool, timeout: str) -> None:
+        self.path = config_file.location(file)
+        self._chosen = file is not None
         self._no_config = no_config
         self._timeout = timeout
 
@@ -30,13 +30,13 @@ class Session:
             Misconfigured: it does not, or cannot be read or understood.
         """
         if self._no_config:
-            return ctl_config.default()
+            return config_file.default()
         if self._chosen and not may_begin and not self.path.exists():
             raise Misconfigured(
                 f"--config-file {self.path}: No such file or directory. "
                 "It is begun with: kumactl --config-file FILE config control-planes add"
             )
-        return ctl_config.load(self.path)
+        return config_file.load(self.path)
 
     @contextmanager
     def client(self, *, greet: bool = True, at_most: float = math.inf) -> Iterator[Client]:
@@ -53,7 +53,7 @@ class Session:
         transport.warn(server)
         try:
             if greet:
-                handshake.warn(client)
+                version_check.warn(client)
             yield client
         finally:
             client.close()

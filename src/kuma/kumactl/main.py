@@ -12,19 +12,12 @@ import typer
 from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
 import kuma
-from kuma.cli import (
-    ctl_apply,
-    ctl_config_commands,
-    ctl_export,
-    ctl_generate,
-    ctl_inspect,
-    ctl_resources,
-    handshake,
-    output,
-)
-from kuma.cli.client import RequestFailed
-from kuma.cli.common_options import CommonOptions
-from kuma.cli.session import Session
+from kuma.base import command_line
+from kuma.kumactl import version_check
+from kuma.kumactl.client import RequestFailed
+from kuma.kumactl.commands import apply, config, export, generate, inspect, resources
+from kuma.kumactl.common_options import CommonOptions
+from kuma.kumactl.invocation import Session
 
 app = typer.Typer(
     name="kumactl",
@@ -54,7 +47,7 @@ def _root(
     log_level: Annotated[LogLevel, typer.Option(help="Tell every request on standard error.")] = LogLevel.OFF,
 ) -> None:
     """Common options."""
-    output.log_requests(log_level)
+    command_line.log_requests(log_level)
     context.obj = Session(config_file, no_config=no_config, timeout=api_timeout)
 
 
@@ -67,7 +60,7 @@ def version(
 
     Example: kumactl version --detailed
     """
-    own = {"product": handshake.PRODUCT, "version": kuma.__version__, "python": platform.python_version()}
+    own = {"product": version_check.PRODUCT, "version": kuma.__version__, "python": platform.python_version()}
     typer.echo(f"Client: {json.dumps(own, indent=3)}" if detailed else f"Client: Kuma {kuma.__version__}")
     session: Session = context.obj
     with session.client(greet=False) as client:
@@ -76,10 +69,10 @@ def version(
         except RequestFailed as error:
             typer.echo(f"Unable to connect to control plane: {error}", err=True)
             return
-    short = f"{handshake.product_of(index)} {index.get('version', '')}"
+    short = f"{version_check.product_of(index)} {index.get('version', '')}"
     typer.echo(f"Server: {json.dumps(index, indent=3) if detailed else short}")
-    if handshake.warning(index):
-        typer.echo(handshake.warning(index), err=True)
+    if version_check.warning(index):
+        typer.echo(version_check.warning(index), err=True)
 
 
 @app.command()
@@ -113,15 +106,15 @@ def completion(shell: Annotated[Shell, typer.Argument(help="Your shell.")]) -> N
     typer.echo(get_completion_script(prog_name="kumactl", complete_var="_KUMACTL_COMPLETE", shell=shell))
 
 
-app.command("apply")(ctl_apply.apply)
-app.command("get")(ctl_resources.get)
-app.command("export")(ctl_export.export)
-app.command("delete")(ctl_resources.delete)
-app.add_typer(ctl_inspect.app, name="inspect")
-app.add_typer(ctl_generate.app, name="generate")
-app.add_typer(ctl_config_commands.app, name="config")
+app.command("apply")(apply.apply)
+app.command("get")(resources.get)
+app.command("export")(export.export)
+app.command("delete")(resources.delete)
+app.add_typer(inspect.app, name="inspect")
+app.add_typer(generate.app, name="generate")
+app.add_typer(config.app, name="config")
 
 
 def main() -> None:
     """Entry point."""
-    output.run(app)
+    command_line.run(app)

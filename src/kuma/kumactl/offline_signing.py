@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from kuma.base.errors import Misconfigured
-from kuma.resources import durations
+from kuma.base.values import durations
 
 _BACKDATED = timedelta(minutes=5)
 """Tokens begin this long before they are made: clocks differ."""

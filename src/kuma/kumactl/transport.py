@@ -14,9 +14,9 @@ import typer
 from cryptography import x509
 
 from kuma.base.errors import Misconfigured
-from kuma.cli.client import CHOOSE_ANOTHER, Client
-from kuma.cli.ctl_config import ApiServer
-from kuma.resources import addresses
+from kuma.base.values import addresses
+from kuma.kumactl.client import CHOOSE_ANOTHER, Client
+from kuma.kumactl.config_file import ApiServer
 
 
 def client(server: ApiServer, seconds: float, remedy: str = CHOOSE_ANOTHER) -> Client:

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 import kuma
-from kuma.cli.client import Client, RequestFailed
+from kuma.kumactl.client import Client, RequestFailed
 
 PRODUCT = "Kuma"
 _ANY_VERSION = "preview"

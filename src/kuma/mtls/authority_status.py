@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from kuma.pki.authority import Authority
-from kuma.pki.rotation import rotation_time
+from kuma.pki.leaf_rotation import rotation_time
 from kuma.resources.mesh import Backend
 from kuma.resources.mesh_transition import BackendStatus
-from kuma.xds.meshes import MeshState
+from kuma.xds.proxies.meshes import MeshState
 
 _NOTICE = timedelta(days=30)
 """Operators hear of the end of a CA that they provide at least this long before."""

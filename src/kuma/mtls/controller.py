@@ -1,7 +1,7 @@
 """Moves meshes towards what they declare, one safe step at a time, when their proxies have acknowledged the last one.
 
 The position of a mesh is a stored resource, so any control plane goes on from it, and proxies are configured from it
-(`MeshView.position`) rather than from the Mesh itself. What the next step is, `kuma.pki.transition` says.
+(`MeshView.position`) rather than from the Mesh itself. What the next step is, `kuma.mtls.steps.next_step` says.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import structlog
 from kuma.base.clock import Clock
 from kuma.base.errors import AlreadyExists, Conflict, NotFound, Unavailable
 from kuma.base.rounds import Rounds
-from kuma.pki.followers import Patience, judge
-from kuma.pki.transition import Declared, next_position, step
+from kuma.mtls import authority_status
+from kuma.mtls.observer import Following, Observer
+from kuma.mtls.steps.next_step import Declared, next_position, step
+from kuma.mtls.steps.progress import Patience, judge
 from kuma.resources import kinds
 from kuma.resources.mesh_transition import Level, MeshTransitionSpec
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.store.protocol import Create, Store, Update
 from kuma.store.views import Views
-from kuma.xds import authorities
-from kuma.xds.following import Following, Observer
-from kuma.xds.meshes import Meshes, MeshState
-from kuma.xds.metrics import Metrics
-from kuma.xds.proxy import Proxies, Proxy
+from kuma.xds.proxies.meshes import Meshes, MeshState
+from kuma.xds.proxies.metrics import Metrics
+from kuma.xds.proxies.proxy import Proxies, Proxy
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +55,7 @@ class _Run:
 
 
 class Transitions:
-    """Drives all meshes. Who follows them, `kuma.xds.following` knows."""
+    """Drives all meshes. Who follows them, `kuma.mtls.observer` knows."""
 
     def __init__(
         self,
@@ -199,12 +199,12 @@ class Transitions:
             unresponsive=following.awaited(verdict.late),
             complete=complete,
             problem=self._problem(mesh, following),
-            backends=authorities.statuses(state, now),
+            backends=authority_status.statuses(state, now),
         )
         self._metrics.waiting.labels(mesh).set(len(verdict.waiting) + len(verdict.late))
         self._metrics.authorities(mesh, spec.backends)
         await self._write(mesh, run, view.transition, spec)
-        alarms = (verdict.look_again, *(soon for soon in authorities.alarms(state) if soon > now))
+        alarms = (verdict.look_again, *(soon for soon in authority_status.alarms(state) if soon > now))
         return min((alarm for alarm in alarms if alarm is not None), default=None)
 
     def _problem(self, mesh: str, following: Following) -> str:

@@ -1,6 +1,6 @@
 """Which proxies follow a mesh's position, from what is seen of their streams and of the mesh's Dataplanes.
 
-Who of them is waited for, and for how long, `kuma.pki.followers` says.
+Who of them is waited for, and for how long, `kuma.mtls.steps.progress` says.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from datetime import datetime
 from weakref import WeakSet
 
 from kuma.base.clock import Clock
-from kuma.pki.followers import Follower
+from kuma.mtls.steps.progress import Follower
 from kuma.resources import kinds
 from kuma.resources.mesh_transition import Awaited, Position
 from kuma.resources.resource import Key
 from kuma.resources.view import MeshView
-from kuma.xds.meshes import Meshes
-from kuma.xds.proxy import Proxies, Proxy
+from kuma.xds.proxies.meshes import Meshes
+from kuma.xds.proxies.proxy import Proxies, Proxy
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from kuma.policy.permissions import Admission, MeshPermission, Permission, Principal, admission
+from kuma.policy.authorization import Admission, MeshPermission, Permission, Principal, admission
 from kuma.resources import tags as tag_rules
 
 

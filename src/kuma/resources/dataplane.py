@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import StrictBool, StrictInt
 
 from kuma.base.errors import Violation
-from kuma.resources import addresses
+from kuma.base.values import addresses
 from kuma.resources import tags as tag_rules
 from kuma.resources.resource import Model, plain
 

@@ -11,7 +11,8 @@ from pydantic import BeforeValidator, Field, StrictBool, StrictInt
 from pydantic_core import PydanticCustomError
 
 from kuma.base.errors import Violation
-from kuma.resources import durations, mesh_unused
+from kuma.base.values import durations
+from kuma.resources import mesh_unused
 from kuma.resources.resource import Model, plain
 from kuma.resources.secret import Base64
 

@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from kuma.base.errors import AccessDenied, Unauthenticated
-from kuma.pki.keyring import Keyring, new_key
 from kuma.resources import kinds
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 from kuma.resources.secret import Secrets, SecretSpec
+from kuma.tokens.signing_keys import Keyring, new_key
 
 _OTHERS = frozenset({"Groups", "Zone", "Scope"})
 """Claims of tokens of other kinds. Whoever uses one key for both must not get two tokens for one."""

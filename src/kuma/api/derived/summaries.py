@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from kuma.policy.authorization import MeshPermission, Permission, admission, effective
 from kuma.policy.matching import match
-from kuma.policy.permissions import MeshPermission, Permission, admission, effective
 from kuma.resources import codec, kinds
 from kuma.resources.dataplane import DataplaneSpec, Inbound, Networking, listen_address, workload
 from kuma.resources.dataplane_insight import DataplaneInsightSpec

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI, Request, Response
 
-from kuma.api import callers, errors
-from kuma.api.callers import ANONYMOUS
 from kuma.api.context import ApiContext
+from kuma.api.http import callers, errors
+from kuma.api.http.callers import ANONYMOUS
 from kuma.base.audit import ACTOR, Refusals
 from kuma.base.errors import KumaError
 

@@ -10,8 +10,8 @@ from typing import Any
 from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
-from kuma.base import strict_json
 from kuma.base.errors import InvalidResource
+from kuma.base.values import strict_json
 
 
 def json_answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
-from kuma.api import hosts
+from kuma.api.http import hosts
 from kuma.base.errors import AccessDenied, Unauthenticated
-from kuma.resources import addresses
+from kuma.base.values import addresses
 from kuma.resources.kinds import Kind
 
 ADMIN_USER, ADMIN_GROUP = "mesh-system:admin", "mesh-system:admin"

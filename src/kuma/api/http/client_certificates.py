@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kuma.api.errors import Problem
+from kuma.api.http.errors import Problem
 from kuma.base.clock import Clock, SystemClock
 
 _TITLE = "Invalid authentication data"

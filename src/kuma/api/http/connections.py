@@ -13,9 +13,9 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from kuma.api import errors
-from kuma.api.client_certificates import ClientCertificates
-from kuma.api.errors import Problem
+from kuma.api.http import errors
+from kuma.api.http.client_certificates import ClientCertificates
+from kuma.api.http.errors import Problem
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 
-from kuma.api.answers import json_answer
+from kuma.api.http.bodies import json_answer
 from kuma.base.errors import (
     AccessDenied,
     AlreadyExists,

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI, Request, Response
 
-from kuma.api import errors
-from kuma.api.errors import Problem
-from kuma.resources import addresses
+from kuma.api.http import errors
+from kuma.api.http.errors import Problem
+from kuma.base.values import addresses
 
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]*))(?::[0-9]{0,5})?", re.ASCII)
 

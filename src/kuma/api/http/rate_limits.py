@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from fastapi import FastAPI, Request, Response
 
-from kuma.api import errors
-from kuma.api.errors import Problem
+from kuma.api.http import errors
+from kuma.api.http.errors import Problem
 from kuma.base.clock import Clock
-from kuma.base.limits import Buckets, Rate
+from kuma.base.values.rate_limit import Buckets, Rate
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,12 @@ from typing import Any
 import structlog
 import uvicorn
 
-from kuma.api import connections
-from kuma.api.client_certificates import ClientCertificates
-from kuma.api.connections import Connection, ConnectionLimits, Open
-from kuma.base import aio, sockets, urls
+from kuma.api.http import connections
+from kuma.api.http.client_certificates import ClientCertificates
+from kuma.api.http.connections import Connection, ConnectionLimits, Open
+from kuma.base import aio, sockets
 from kuma.base.errors import Misconfigured
+from kuma.base.values import urls
 
 log = structlog.get_logger(__name__)
 

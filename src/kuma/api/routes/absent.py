@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from kuma.api import resources
 from kuma.api.context import ApiContext
-from kuma.api.errors import Problem
+from kuma.api.http.errors import Problem
+from kuma.api.routes import resources
 from kuma.base.errors import NotFound
 from kuma.resources.kinds import DATAPLANE
 

@@ -9,19 +9,20 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from kuma.api import errors, hosts, limits, withdrawal
-from kuma.api.answers import BodyTooLarge, BodyTooSlow, json_answer, parse_object, read_body
-from kuma.api.limits import Limits
-from kuma.api.withdrawal import Withdraw
-from kuma.base import strict_json
+from kuma.api.http import errors, hosts, rate_limits
+from kuma.api.http.bodies import BodyTooLarge, BodyTooSlow, json_answer, parse_object, read_body
+from kuma.api.http.rate_limits import Limits
+from kuma.api.routes import withdrawal
+from kuma.api.routes.withdrawal import Withdraw
 from kuma.base.audit import Audit, Refusals
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, InvalidResource, NotFound, Unauthenticated
+from kuma.base.values import strict_json
 from kuma.resources import codec, kinds, parsing
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
-from kuma.xds.handout import Handed
-from kuma.xds.names import Unverifiable
+from kuma.xds.bootstrap.server_names import Unverifiable
+from kuma.xds.bootstrap.service import Handed
 
 LARGEST_BODY = 1 << 20
 _MOST_VALUES = 20_000
@@ -58,7 +59,7 @@ class BootstrapRequest(BaseModel):
 
 
 class Answer(Protocol):
-    """Makes the bootstrap of a proxy; see `kuma.xds.handout`."""
+    """Makes the bootstrap of a proxy; see `kuma.xds.bootstrap.service`."""
 
     async def __call__(
         self,
@@ -86,7 +87,7 @@ def create_bootstrap_app(answer: Answer, withdraw: Withdraw, limit: Limits, cloc
     """The application of the data plane server."""
     app = FastAPI(title="Kuma data plane server", docs_url=None, redoc_url=None, openapi_url=None)
     errors.install(app)
-    limits.install(app, limit, clock)
+    rate_limits.install(app, limit, clock)
     hosts.install(app)
     refusals = Refusals(audit, clock)
 

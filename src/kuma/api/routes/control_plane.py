@@ -9,9 +9,9 @@ from fastapi import APIRouter, Request, Response
 
 import kuma
 from kuma.api import totals
-from kuma.api.answers import json_answer
 from kuma.api.context import ApiContext
-from kuma.api.summaries import POLICIES
+from kuma.api.derived.summaries import POLICIES
+from kuma.api.http.bodies import json_answer
 from kuma.resources import kinds
 from kuma.resources.kinds import DATAPLANE, Kind
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from kuma.api import resources, summaries
-from kuma.api.answers import json_answer
 from kuma.api.context import ApiContext
-from kuma.api.summaries import POLICIES, Dataplanes
+from kuma.api.derived import summaries
+from kuma.api.derived.summaries import POLICIES, Dataplanes
+from kuma.api.http.bodies import json_answer
+from kuma.api.routes import resources
 from kuma.base.errors import NotFound
 from kuma.resources import kinds
 from kuma.resources.kinds import DATAPLANE, DATAPLANE_INSIGHT, MESH, Kind

@@ -7,9 +7,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from kuma.api import resources
-from kuma.api.answers import json_answer
 from kuma.api.context import ApiContext
+from kuma.api.http.bodies import json_answer
+from kuma.api.routes import resources
 from kuma.resources import codec
 from kuma.resources.kinds import DATAPLANE, DATAPLANE_INSIGHT
 from kuma.resources.resource import Resource

@@ -7,10 +7,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from kuma.api import resources
-from kuma.api.answers import json_answer
-from kuma.api.callers import Grant
 from kuma.api.context import ApiContext, Certificate
+from kuma.api.http.bodies import json_answer
+from kuma.api.http.callers import Grant
+from kuma.api.routes import resources
 from kuma.resources import codec
 from kuma.resources.kinds import DATAPLANE
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from kuma.api.answers import json_answer
 from kuma.api.context import ApiContext
-from kuma.api.errors import Problem
+from kuma.api.http.bodies import json_answer
+from kuma.api.http.errors import Problem
 from kuma.base.errors import InvalidResource, Violation
 from kuma.resources import codec, kinds
 from kuma.resources.dataplane import DataplaneSpec

@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from kuma.api.context import ApiContext
-from kuma.api.errors import Problem
+from kuma.api.http.errors import Problem
 from kuma.base.errors import InvalidResource, Violation
-from kuma.resources import durations, kinds, parsing
+from kuma.base.values import durations
+from kuma.resources import kinds, parsing
 
 LONGEST = timedelta(days=10 * 365)
 USUAL = timedelta(days=30)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI, Request, Response
 
-from kuma.api.answers import BodyTooLarge, BodyTooSlow, json_answer, parse_object, read_body
+from kuma.api.http.bodies import BodyTooLarge, BodyTooSlow, json_answer, parse_object, read_body
 from kuma.base.errors import AccessDenied, InvalidResource, NotFound, Unauthenticated, Unavailable
 
 Withdraw = Callable[[str, str, str], Awaitable[None]]

@@ -9,11 +9,11 @@ import typer
 import yaml
 
 from kuma.base.errors import KumaError, Misconfigured
-from kuma.base.variables import pairs
-from kuma.cli import ctl_files
-from kuma.cli.client import Client, RequestFailed
-from kuma.cli.ctl_files import Declared
-from kuma.cli.session import Session
+from kuma.base.values.variables import pairs
+from kuma.kumactl import input_files
+from kuma.kumactl.client import Client, RequestFailed
+from kuma.kumactl.input_files import Declared
+from kuma.kumactl.invocation import Session
 from kuma.resources import codec, kinds
 
 
@@ -35,9 +35,9 @@ def apply(
 
     Example: kumactl apply -f mesh.yaml    or: cat mesh.yaml | kumactl apply -f -
     """
-    declared = ctl_files.read(file, pairs(ctl_files.VARIABLE, var or ()))
+    declared = input_files.read(file, pairs(input_files.VARIABLE, var or ()))
     if not declared:
-        raise Misconfigured(f"there is no resource in {', '.join(map(ctl_files.described, file))}")
+        raise Misconfigured(f"there is no resource in {', '.join(map(input_files.described, file))}")
     if dry_run:
         documents = [codec.to_universal(one.resource) for one in declared]
         typer.echo(yaml.safe_dump_all(documents, sort_keys=False), nl=False)

@@ -10,12 +10,13 @@ from typing import Annotated
 import typer
 import yaml
 
-from kuma.base import urls
 from kuma.base.errors import Misconfigured
-from kuma.cli import ctl_config, handshake, tables, transport
-from kuma.cli.client import Client
-from kuma.cli.ctl_config import ApiServer, Header
-from kuma.cli.session import Session
+from kuma.base.values import urls
+from kuma.kumactl import config_file, transport, version_check
+from kuma.kumactl.client import Client
+from kuma.kumactl.config_file import ApiServer, Header
+from kuma.kumactl.display import tables
+from kuma.kumactl.invocation import Session
 
 app = typer.Typer(help="Chooses the control plane.", no_args_is_help=True)
 planes = typer.Typer(help="Adds, lists, removes and switches control planes.", no_args_is_help=True)
@@ -105,7 +106,7 @@ def add(
     transport.warn(server)
     if not skip_check:
         _check(server)
-    ctl_config.save(session.path, config.adding(name, server))
+    config_file.save(session.path, config.adding(name, server))
     typer.echo(f'added Control Plane "{name}"\nswitched active Control Plane to "{name}"')
 
 
@@ -122,7 +123,7 @@ def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
 
 
 def _check_authentication(server: ApiServer) -> None:
-    if server.auth_type not in ("", ctl_config.TOKENS):
+    if server.auth_type not in ("", config_file.TOKENS):
         raise Misconfigured(f'--auth-type {server.auth_type}: only "tokens" is known')
     if server.auth_type and not server.auth_conf.get("token"):
         raise Misconfigured("--auth-conf is not valid: provide token=YOUR_TOKEN")
@@ -135,7 +136,7 @@ def _check(server: ApiServer) -> None:
     stranger = server.model_copy(update={"auth_type": ""})
     with _client(stranger) as client:
         index = client.index()
-    if handshake.product_of(index) != handshake.PRODUCT:
+    if version_check.product_of(index) != version_check.PRODUCT:
         raise Misconfigured(f"what answers at {server.url} is no control plane of Kuma. {_REMEDY}")
     if server.auth_type:
         with _client(server) as client:
@@ -161,7 +162,7 @@ def remove(context: typer.Context, name: Annotated[str, typer.Option(help="Of th
     config = session.config()
     if all(plane.name != name for plane in config.control_planes):
         raise Misconfigured(f'there is no Control Plane with name "{name}"')
-    ctl_config.save(session.path, config.without(name))
+    config_file.save(session.path, config.without(name))
     typer.echo(f'removed Control Plane "{name}"')
 
 
@@ -176,5 +177,5 @@ def switch(context: typer.Context, name: Annotated[str, typer.Option(help="Of th
     names = [c.name for c in config.contexts if c.control_plane == name]
     if not names:
         raise Misconfigured(f'there is no Control Plane with name "{name}"')
-    ctl_config.save(session.path, config.model_copy(update={"current_context": names[0]}))
+    config_file.save(session.path, config.model_copy(update={"current_context": names[0]}))
     typer.echo(f'switched active Control Plane to "{name}"')

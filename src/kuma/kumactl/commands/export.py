@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from kuma.cli.client import Client
-from kuma.cli.session import Session
+from kuma.kumactl.client import Client
+from kuma.kumactl.invocation import Session
 from kuma.resources import codec, kinds
 from kuma.resources.kinds import Kind
 

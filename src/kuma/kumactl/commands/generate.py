@@ -16,10 +16,11 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from kuma.base.variables import pair
-from kuma.cli import ctl_certificate, signing
-from kuma.cli.ctl_resources import MeshOption
-from kuma.cli.session import Session
+from kuma.base.values.variables import pair
+from kuma.kumactl import offline_signing
+from kuma.kumactl.commands import certificate
+from kuma.kumactl.commands.resources import MeshOption
+from kuma.kumactl.invocation import Session
 from kuma.resources import kinds, parsing
 
 
@@ -64,7 +65,7 @@ def dataplane_token(
         tags.setdefault(key, []).extend(values.split(","))
     parsing.check_key(kinds.DATAPLANE.key(name or "any", mesh))
     claims = {"Name": name, "Mesh": mesh, "Tags": tags, "Type": proxy_type}
-    signed = signing.sign(claims, valid_for, signing_key_path, kid)
+    signed = offline_signing.sign(claims, valid_for, signing_key_path, kid)
     if signed is not None:
         typer.echo(signed, nl=False)
         return
@@ -89,7 +90,7 @@ def user_token(
 
     Example: kumactl generate user-token --name john --group team-a --valid-for 24h
     """
-    signed = signing.sign({"Name": name, "Groups": group or []}, valid_for, signing_key_path, kid)
+    signed = offline_signing.sign({"Name": name, "Groups": group or []}, valid_for, signing_key_path, kid)
     if signed is not None:
         typer.echo(signed, nl=False)
         return
@@ -136,11 +137,11 @@ def public_key(
 
     Example: kumactl generate public-key --signing-key-path key.pem
     """
-    key = signing.load_key(signing_key_path)
+    key = offline_signing.load_key(signing_key_path)
     typer.echo(key.public_key().public_bytes(Encoding.PEM, PublicFormat.PKCS1), nl=False)
 
 
-app.command("tls-certificate")(ctl_certificate.tls_certificate)
+app.command("tls-certificate")(certificate.tls_certificate)
 
 
 def _new_key() -> rsa.RSAPrivateKey:

@@ -12,12 +12,15 @@ from urllib.parse import urlencode
 import typer
 
 from kuma.base.errors import Misconfigured
-from kuma.base.variables import pair
-from kuma.cli import ctl_inspect_zones, paths, tables, watching
-from kuma.cli.client import Client, RequestFailed
-from kuma.cli.ctl_resources import Form, FormOption, MeshOption, WatchOption, show_list
-from kuma.cli.session import Session
-from kuma.resources import durations, kinds
+from kuma.base.values import durations
+from kuma.base.values.variables import pair
+from kuma.kumactl import paths
+from kuma.kumactl.client import Client, RequestFailed
+from kuma.kumactl.commands import inspect_zones
+from kuma.kumactl.commands.resources import Form, FormOption, MeshOption, WatchOption, show_list
+from kuma.kumactl.display import tables
+from kuma.kumactl.invocation import Session
+from kuma.resources import kinds
 from kuma.resources.kinds import Kind
 
 app = typer.Typer(help="Shows what the control plane has found out.", no_args_is_help=True)
@@ -165,9 +168,9 @@ def _policy(kind: Kind) -> None:
 
 
 for _name, _command in (
-    ("zones", ctl_inspect_zones.zones),
-    ("zone-ingresses", ctl_inspect_zones.zone_ingresses),
-    ("zoneegresses", ctl_inspect_zones.zone_egresses),
+    ("zones", inspect_zones.zones),
+    ("zone-ingresses", inspect_zones.zone_ingresses),
+    ("zoneegresses", inspect_zones.zone_egresses),
 ):
     app.command(_name)(_command)
 for _kind in (kinds.TRAFFIC_PERMISSION, kinds.MESH_TRAFFIC_PERMISSION):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from kuma.cli import tables
-from kuma.cli.ctl_resources import Form, FormOption, show_list
-from kuma.cli.session import Session
+from kuma.kumactl.commands.resources import Form, FormOption, show_list
+from kuma.kumactl.display import tables
+from kuma.kumactl.invocation import Session
 
 _SEEN = ("NAME", "STATUS", "LAST CONNECTED AGO", "LAST UPDATED AGO", "TOTAL UPDATES", "TOTAL ERRORS")
 _PROXY = (*_SEEN, "KUMA-DP VERSION", "ENVOY VERSION")

@@ -13,9 +13,10 @@ import typer
 import yaml
 
 from kuma.base.errors import Misconfigured
-from kuma.cli import foreign_kinds, paths, tables, watching
-from kuma.cli.client import Client, RequestFailed
-from kuma.cli.session import Session
+from kuma.kumactl import foreign_kinds, paths
+from kuma.kumactl.client import Client, RequestFailed
+from kuma.kumactl.display import tables
+from kuma.kumactl.invocation import Session
 from kuma.resources import kinds
 from kuma.resources.kinds import Kind
 

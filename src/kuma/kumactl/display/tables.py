@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from kuma.base import foreign
+from kuma.base.values import printable
 
 Row = Sequence[str]
 _GAP = 3
@@ -15,7 +15,7 @@ _STEPS = ((60, 1, "s"), (3600, 60, "m"), (86400, 3600, "h"), (365 * 86400, 86400
 
 def table(headers: Row, rows: Iterable[Row]) -> str:
     """Left-aligned columns, three spaces apart; nothing is added after the last one. No cell leaves its line."""
-    lines = [headers, *([foreign.printable(cell) for cell in row] for row in rows)]
+    lines = [headers, *([printable.printable(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) + _GAP for column in range(len(headers))]
     return "\n".join(
         "".join([*(cell.ljust(width) for cell, width in zip(line[:-1], widths, strict=False)), line[-1]])

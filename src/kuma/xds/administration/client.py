@@ -9,15 +9,16 @@ from collections.abc import Callable, Mapping
 import httpx
 import structlog
 
-from kuma.base import sockets, urls
+from kuma.admission.dataplane_rules import OwnPorts
+from kuma.base import sockets
 from kuma.base.errors import NotFound, Unavailable
-from kuma.pki.envoy_admin import Credential
+from kuma.base.values import urls
 from kuma.pki.tls import show
 from kuma.resources import kinds
-from kuma.xds import administration, dump
-from kuma.xds.dataplane_rules import OwnPorts
-from kuma.xds.meshes import Meshes
-from kuma.xds.proxy import Proxies, Proxy
+from kuma.xds.administration.ca import Credential
+from kuma.xds.envoy import admin_listener, config_dump
+from kuma.xds.proxies.meshes import Meshes
+from kuma.xds.proxies.proxy import Proxies, Proxy
 
 log = structlog.get_logger(__name__)
 
@@ -42,12 +43,12 @@ class AdminClient:
         """What a proxy runs, in JSON, without keys and tokens; see `read`."""
         answered = await self.read(mesh, name, "/config_dump", query)
         try:
-            return json.dumps(dump.redacted(json.loads(answered)), indent=1).encode()
+            return json.dumps(config_dump.redacted(json.loads(answered)), indent=1).encode()
         except (ValueError, RecursionError):  # it is no Envoy
             raise Unavailable(_SILENT.format(mesh=mesh, name=name)) from None
 
     async def read(self, mesh: str, name: str, path: str, query: Mapping[str, str]) -> bytes:
-        """What Envoy answers at one of the paths of `administration.READABLE`.
+        """What Envoy answers at one of the paths of `admin_listener.READABLE`.
 
         It is asked at the port that it was started with, as its proxy has said when it connected: users may change
         the Dataplane, and must not have us call ports of their choice. Nor may proxies of other machines have us call
@@ -62,11 +63,11 @@ class AdminClient:
         if dataplane is None or proxy is None:
             raise NotFound(f"no proxy is connected for {mesh}.{name}")
         networking = dataplane.spec.net
-        remote = administration.is_remote(networking)
+        remote = admin_listener.is_remote(networking)
         here = sockets.is_own(networking.address)
         if not proxy.admin_port or (here and not self._may_be_here(proxy)):
             raise Unavailable(_SILENT.format(mesh=mesh, name=name))
-        where = urls.host_port(networking.address if remote else administration.ADDRESS, proxy.admin_port)
+        where = urls.host_port(networking.address if remote else admin_listener.ADDRESS, proxy.admin_port)
         verify = _verification(self._credential()) if remote else True
         async with httpx.AsyncClient(verify=verify, timeout=_TIMEOUT, trust_env=False) as client:
             try:

@@ -13,10 +13,10 @@ from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 from kuma.store.manager import ResourceManager
 from kuma.store.views import Views
-from kuma.xds import arrivals
-from kuma.xds.arrivals import Arrivals
-from kuma.xds.bootstrap import Bootstrap
-from kuma.xds.names import ServerNames
+from kuma.xds.bootstrap.server_names import ServerNames
+from kuma.xds.envoy.bootstrap import Bootstrap
+from kuma.xds.stream import authentication
+from kuma.xds.stream.authentication import Arrivals
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Handout:
                 self._arrivals.authorize(identity, known)
         dataplane = brought or stored
         if dataplane is None:
-            raise NotFound(arrivals.not_found(key))
+            raise NotFound(authentication.not_found(key))
         networking = dataplane.spec.net
         bootstrap = Bootstrap(
             mesh=mesh,

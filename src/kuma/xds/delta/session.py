@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from kuma.base.errors import InvalidResource
-from kuma.xds.entry import Entry, TypeUrl
+from kuma.xds.envoy.resource import Entry, TypeUrl
 
 Snapshot = Mapping[TypeUrl, Mapping[str, Entry]]
 """Everything that one proxy should run, by type and name."""

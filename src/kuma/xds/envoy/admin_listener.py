@@ -17,8 +17,8 @@ from envoy.extensions.transport_sockets.tls.v3 import common_pb2
 from envoy.type.matcher.v3 import string_pb2
 
 from kuma.resources.dataplane import Networking, listen_address
-from kuma.xds import clusters, listeners, naming, security
-from kuma.xds.entry import Entry, TypeUrl
+from kuma.xds.envoy import clusters, listeners, resource_names, tls
+from kuma.xds.envoy.resource import Entry, TypeUrl
 
 ADDRESS = "127.0.0.1"
 READABLE = ("/config_dump", "/stats", "/clusters")
@@ -52,31 +52,31 @@ def _is_taken(networking: Networking, port: int) -> bool:
 
 def secrets(certificate: bytes, key: bytes, ca: bytes) -> Mapping[str, Entry]:
     """The listener's certificate, and the CA of those whom it lets in."""
-    made = security.certificate(naming.ADMIN_IDENTITY, certificate, key), security.trusted(naming.ADMIN_CA, ca)
+    made = tls.certificate(resource_names.ADMIN_IDENTITY, certificate, key), tls.trusted(resource_names.ADMIN_CA, ca)
     return {secret.name: Entry.of(secret.name, secret) for secret in made}
 
 
 @lru_cache(maxsize=1024)
 def _cluster(port: int) -> Entry:
-    return clusters.local(ADDRESS, port, "http", naming.ADMIN)
+    return clusters.local(ADDRESS, port, "http", resource_names.ADMIN)
 
 
 @lru_cache(maxsize=16384)
 def _listener(address: str, port: int) -> Entry:
-    host = route_components_pb2.VirtualHost(name=naming.ADMIN, domains=["*"], routes=map(_route, READABLE))
+    host = route_components_pb2.VirtualHost(name=resource_names.ADMIN, domains=["*"], routes=map(_route, READABLE))
     manager = hcm_pb2.HttpConnectionManager(
-        stat_prefix=naming.stat_name(naming.ADMIN),
-        route_config=route_pb2.RouteConfiguration(name=naming.ADMIN, virtual_hosts=[host]),
+        stat_prefix=resource_names.stat_name(resource_names.ADMIN),
+        route_config=route_pb2.RouteConfiguration(name=resource_names.ADMIN, virtual_hosts=[host]),
         http_filters=[listeners.ROUTER],
     )
     peer = common_pb2.SubjectAltNameMatcher(
         san_type=common_pb2.SubjectAltNameMatcher.DNS, matcher=string_pb2.StringMatcher(exact=CLIENT)
     )
     chain = listener_components_pb2.FilterChain(
-        transport_socket=security.requiring(security.verified(naming.ADMIN_IDENTITY, naming.ADMIN_CA, peer)),
+        transport_socket=tls.requiring(tls.verified(resource_names.ADMIN_IDENTITY, resource_names.ADMIN_CA, peer)),
         filters=[listeners.network_filter("envoy.filters.network.http_connection_manager", manager)],
     )
-    return listeners.listener(naming.ADMIN, address, port, base_pb2.INBOUND, [chain])
+    return listeners.listener(resource_names.ADMIN, address, port, base_pb2.INBOUND, [chain])
 
 
 def _route(path: str) -> route_components_pb2.Route:
@@ -84,5 +84,5 @@ def _route(path: str) -> route_components_pb2.Route:
     method = route_components_pb2.HeaderMatcher(name=":method", string_match=get)
     return route_components_pb2.Route(
         match=route_components_pb2.RouteMatch(path=path, headers=[method]),
-        route=route_components_pb2.RouteAction(cluster=naming.ADMIN),
+        route=route_components_pb2.RouteAction(cluster=resource_names.ADMIN),
     )

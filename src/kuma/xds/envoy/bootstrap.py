@@ -16,10 +16,11 @@ from envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf import json_format
 
-from kuma.resources import addresses, codec
+from kuma.base.values import addresses
+from kuma.resources import codec
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
-from kuma.xds import administration, clusters, security
+from kuma.xds.envoy import admin_listener, clusters, tls
 
 ADS_CLUSTER = "ads_cluster"
 RESOURCE_MONITORS = "feature-resource-monitors"
@@ -54,10 +55,10 @@ class Bootstrap:
 
     def _message(self) -> bootstrap_pb2.Bootstrap:
         found = bootstrap_pb2.Bootstrap(node=self._node())
-        found.admin.address.CopyFrom(clusters.socket(administration.ADDRESS, self.admin_port))
+        found.admin.address.CopyFrom(clusters.socket(admin_listener.ADDRESS, self.admin_port))
         dynamic = found.dynamic_resources
         for source in (dynamic.lds_config, dynamic.cds_config):
-            source.CopyFrom(security.ADS)
+            source.CopyFrom(tls.ADS)
             source.initial_fetch_timeout.FromTimedelta(timedelta())  # wait for ever: serve nothing before it is known
         dynamic.ads_config.CopyFrom(self._ads())
         found.static_resources.clusters.append(self._cluster())
@@ -78,7 +79,7 @@ class Bootstrap:
             max_active_downstream_connections=_DOWNSTREAM_CONNECTIONS
         )
         bootstrap.overload_manager.resource_monitors.add(
-            name="envoy.resource_monitors.global_downstream_max_connections", typed_config=security.packed(monitor)
+            name="envoy.resource_monitors.global_downstream_max_connections", typed_config=tls.packed(monitor)
         )
 
     def _node(self) -> base_pb2.Node:
@@ -127,7 +128,7 @@ class Bootstrap:
         keepalive.interval.FromTimedelta(timedelta(seconds=15))
         keepalive.timeout.FromTimedelta(timedelta(seconds=10))
         options.explicit_http_config.http2_protocol_options.connection_keepalive.CopyFrom(keepalive)
-        cluster.typed_extension_protocol_options[clusters.HTTP_OPTIONS].CopyFrom(security.packed(options))
+        cluster.typed_extension_protocol_options[clusters.HTTP_OPTIONS].CopyFrom(tls.packed(options))
         cluster.transport_socket.CopyFrom(self._tls())
         return cluster
 
@@ -141,4 +142,4 @@ class Bootstrap:
         matcher = common_pb2.SubjectAltNameMatcher
         san.san_type = matcher.IP_ADDRESS if self._has_address else matcher.DNS
         san.matcher.exact = self.host
-        return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=security.packed(context))
+        return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=tls.packed(context))

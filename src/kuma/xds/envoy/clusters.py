@@ -11,8 +11,8 @@ from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
 from kuma.resources import tags as tag_rules
-from kuma.xds import naming, security
-from kuma.xds.entry import Entry
+from kuma.xds.envoy import resource_names, tls
+from kuma.xds.envoy.resource import Entry
 
 CONNECT_TIMEOUT = timedelta(seconds=5)
 HTTP_PROTOCOLS = frozenset({"http", "http2", "grpc"})
@@ -29,7 +29,7 @@ def socket(address: str, port: int) -> address_pb2.Address:
 
 def local(address: str, port: int, protocol: str, name: str = "") -> Entry:
     """The workload of an inbound: in the clear, because it is on the proxy's own machine."""
-    cluster = _cluster(name or naming.local_cluster(address, port), cluster_pb2.Cluster.STATIC)
+    cluster = _cluster(name or resource_names.local_cluster(address, port), cluster_pb2.Cluster.STATIC)
     cluster.load_assignment.CopyFrom(assignment(cluster.name, [(address, port)]))
     if protocol in HTTP_PROTOCOLS:
         _speak(cluster, http2=protocol != "http")
@@ -38,20 +38,20 @@ def local(address: str, port: int, protocol: str, name: str = "") -> Entry:
 
 def service(mesh: str, tags: Mapping[str, str], protocol: str, *, mtls: bool) -> Entry:
     """A service, or a part of it, as its callers see it. The same for all callers of the mesh."""
-    cluster = _cluster(naming.service_cluster(tags), cluster_pb2.Cluster.EDS)
-    cluster.eds_cluster_config.eds_config.CopyFrom(security.ADS)
+    cluster = _cluster(resource_names.service_cluster(tags), cluster_pb2.Cluster.EDS)
+    cluster.eds_cluster_config.eds_config.CopyFrom(tls.ADS)
     # An endpoint that has left must not be called because it still answers health checks of nobody.
     cluster.ignore_health_on_host_removal = True
     if protocol in HTTP_PROTOCOLS:
         _speak(cluster, http2=True)  # between two of our Envoys, whatever the workloads speak
     if mtls:
-        cluster.transport_socket.CopyFrom(security.upstream(mesh, tags))
+        cluster.transport_socket.CopyFrom(tls.upstream(mesh, tags))
     return Entry.of(cluster.name, cluster)
 
 
 def endpoints(tags: Mapping[str, str], found: Iterable[Endpoint]) -> Entry:
     """Where the proxies of a service are, in one order so that equal sets look equal."""
-    name = naming.service_cluster(tags)
+    name = resource_names.service_cluster(tags)
     return Entry.of(name, assignment(name, sorted(set(found))))
 
 
@@ -72,7 +72,7 @@ _STACKS = {
 
 
 def _cluster(name: str, discovery: cluster_pb2.Cluster.DiscoveryType) -> cluster_pb2.Cluster:
-    cluster = cluster_pb2.Cluster(name=name, alt_stat_name=naming.stat_name(name), type=discovery)
+    cluster = cluster_pb2.Cluster(name=name, alt_stat_name=resource_names.stat_name(name), type=discovery)
     cluster.connect_timeout.FromTimedelta(CONNECT_TIMEOUT)
     return cluster
 
@@ -100,7 +100,7 @@ def _speak(cluster: cluster_pb2.Cluster, *, http2: bool) -> None:
         options.explicit_http_config.http2_protocol_options.CopyFrom(http2_options)
     else:
         options.explicit_http_config.http_protocol_options.SetInParent()
-    cluster.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(security.packed(options))
+    cluster.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(tls.packed(options))
 
 
 def selects(tags: Mapping[str, str], inbound_tags: Mapping[str, str]) -> bool:

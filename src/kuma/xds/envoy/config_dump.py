@@ -11,8 +11,8 @@ from envoy.config.route.v3 import route_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import json_format, message
 
-from kuma.xds.entry import Entry, TypeUrl
-from kuma.xds.session import Snapshot
+from kuma.xds.delta.session import Snapshot
+from kuma.xds.envoy.resource import Entry, TypeUrl
 
 _ADMIN = "type.googleapis.com/envoy.admin.v3"
 _FORMS: dict[TypeUrl, tuple[type[message.Message], str]] = {

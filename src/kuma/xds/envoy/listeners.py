@@ -23,15 +23,15 @@ from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from google.protobuf import message, wrappers_pb2
 
-from kuma.policy.permissions import Admission
-from kuma.xds import naming, security
-from kuma.xds.clusters import HTTP_PROTOCOLS, socket
-from kuma.xds.entry import Entry
+from kuma.policy.authorization import Admission
+from kuma.xds.envoy import resource_names, tls
+from kuma.xds.envoy.clusters import HTTP_PROTOCOLS, socket
+from kuma.xds.envoy.resource import Entry
 
 _INSPECTION = timedelta(seconds=1)
 _HTTP_RBAC = "envoy.filters.http.rbac"
 _NOBODY = rbac_pb2.RBAC(action=rbac_pb2.RBAC.ALLOW)
-ROUTER = hcm_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=security.packed(router_pb2.Router()))
+ROUTER = hcm_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=tls.packed(router_pb2.Router()))
 """The last link of every HTTP filter chain."""
 
 
@@ -55,7 +55,7 @@ def inbound(
     admitted, and callers of the mesh do not encrypt yet. `callers` stands for what the callers' leaves say: connections
     from before are drained when it is another.
     """
-    name = naming.inbound_listener(address, port)
+    name = resource_names.inbound_listener(address, port)
     if admission is None:
         return listener(name, address, port, base_pb2.INBOUND, [_plaintext(name, cluster, protocol, "")])
     mutual = _mutual(mesh, name, cluster, protocol, admission)
@@ -64,14 +64,16 @@ def inbound(
     if strict:
         return listener(name, address, port, base_pb2.INBOUND, [mutual])
     mutual.filter_chain_match.transport_protocol = "tls"
-    mutual.filter_chain_match.application_protocols.append(security.ALPN)
+    mutual.filter_chain_match.application_protocols.append(tls.ALPN)
     foreign = listener_components_pb2.FilterChain(name="foreign_tls", filters=[_tcp(name, cluster, "_foreign_tls")])
     foreign.filter_chain_match.transport_protocol = "tls"
     plaintext = _plaintext(name, cluster, protocol, "_plaintext")
     plaintext.filter_chain_match.transport_protocol = "raw_buffer"
     if sealed:
         for chain in (foreign, plaintext):
-            refusal = network_rbac_pb2.RBAC(rules=_NOBODY, stat_prefix=f"{naming.stat_name(name)}.{chain.name}.")
+            refusal = network_rbac_pb2.RBAC(
+                rules=_NOBODY, stat_prefix=f"{resource_names.stat_name(name)}.{chain.name}."
+            )
             chain.filters.insert(0, network_filter("envoy.filters.network.rbac", refusal))
     return listener(name, address, port, base_pb2.INBOUND, [mutual, foreign, plaintext])
 
@@ -87,13 +89,15 @@ def _plaintext(name: str, cluster: str, protocol: str, statistics: str) -> liste
 def _mutual(
     mesh: str, name: str, cluster: str, protocol: str, admission: Admission
 ) -> listener_components_pb2.FilterChain:
-    chain = listener_components_pb2.FilterChain(name="mesh_tls", transport_socket=security.downstream(mesh))
+    chain = listener_components_pb2.FilterChain(name="mesh_tls", transport_socket=tls.downstream(mesh))
     if protocol in HTTP_PROTOCOLS:
         chain.filters.append(_inbound_http(name))
     else:
-        rules = security.access(mesh, admission)
-        shadow = security.shadow_access(mesh, admission)
-        access = network_rbac_pb2.RBAC(rules=rules, shadow_rules=shadow, stat_prefix=f"{naming.stat_name(name)}.")
+        rules = tls.access(mesh, admission)
+        shadow = tls.shadow_access(mesh, admission)
+        access = network_rbac_pb2.RBAC(
+            rules=rules, shadow_rules=shadow, stat_prefix=f"{resource_names.stat_name(name)}."
+        )
         chain.filters.extend([network_filter("envoy.filters.network.rbac", access), _tcp(name, cluster)])
     return chain
 
@@ -108,15 +112,15 @@ def inbound_routes(
     # a moment later than its routes.
     rule = http_rbac_pb2.RBACPerRoute()
     if admission is not None:
-        shadow = security.shadow_access(mesh, admission)
-        rule.rbac.CopyFrom(http_rbac_pb2.RBAC(rules=security.access(mesh, admission), shadow_rules=shadow))
-    route.typed_per_filter_config[_HTTP_RBAC].CopyFrom(security.packed(rule))
-    return _routes(naming.inbound_listener(address, port), service, route)
+        shadow = tls.shadow_access(mesh, admission)
+        rule.rbac.CopyFrom(http_rbac_pb2.RBAC(rules=tls.access(mesh, admission), shadow_rules=shadow))
+    route.typed_per_filter_config[_HTTP_RBAC].CopyFrom(tls.packed(rule))
+    return _routes(resource_names.inbound_listener(address, port), service, route)
 
 
 def outbound(address: str, port: int, tags: Mapping[str, str], protocol: str) -> Entry:
     """The listener at which the workload reaches a service."""
-    name, cluster = naming.outbound_listener(address, port), naming.service_cluster(tags)
+    name, cluster = resource_names.outbound_listener(address, port), resource_names.service_cluster(tags)
     chain = listener_components_pb2.FilterChain()
     if protocol in HTTP_PROTOCOLS:
         # What the workload itself claims of its callers is dropped: identity is the server's to establish.
@@ -128,10 +132,12 @@ def outbound(address: str, port: int, tags: Mapping[str, str], protocol: str) ->
 
 def outbound_routes(address: str, port: int, service: str, tags: Mapping[str, str]) -> Entry:
     """The routes of an HTTP outbound. A request that has reached nobody is sent to another endpoint: it did nothing."""
-    action = route_components_pb2.RouteAction(cluster=naming.service_cluster(tags), retry_policy=_RETRY_ELSEWHERE)
+    action = route_components_pb2.RouteAction(
+        cluster=resource_names.service_cluster(tags), retry_policy=_RETRY_ELSEWHERE
+    )
     action.timeout.SetInParent()
     route = route_components_pb2.Route(match=_EVERYTHING, route=action)
-    return _routes(naming.outbound_listener(address, port), service, route)
+    return _routes(resource_names.outbound_listener(address, port), service, route)
 
 
 _EVERYTHING = route_components_pb2.RouteMatch(prefix="/")
@@ -143,7 +149,7 @@ _RETRY_ELSEWHERE = route_components_pb2.RetryPolicy(
     retry_host_predicate=[
         route_components_pb2.RetryPolicy.RetryHostPredicate(
             name="envoy.retry_host_predicates.previous_hosts",
-            typed_config=security.packed(previous_hosts_pb2.PreviousHostsPredicate()),
+            typed_config=tls.packed(previous_hosts_pb2.PreviousHostsPredicate()),
         )
     ],
 )
@@ -155,7 +161,7 @@ def _inbound_http(name: str) -> listener_components_pb2.Filter:
     Values that the caller sent are replaced (SANITIZE_SET), so the header can be trusted.
     """
     deny_all = http_rbac_pb2.RBAC(rules=_NOBODY)
-    access = hcm_pb2.HttpFilter(name=_HTTP_RBAC, typed_config=security.packed(deny_all))
+    access = hcm_pb2.HttpFilter(name=_HTTP_RBAC, typed_config=tls.packed(deny_all))
     return _http(name, name, hcm_pb2.HttpConnectionManager.SANITIZE_SET, access)
 
 
@@ -167,9 +173,9 @@ def _http(
     statistics: str = "",
 ) -> listener_components_pb2.Filter:
     manager = hcm_pb2.HttpConnectionManager(
-        stat_prefix=naming.stat_name(counted_as) + statistics,
+        stat_prefix=resource_names.stat_name(counted_as) + statistics,
         forward_client_cert_details=client_certificate,
-        rds=hcm_pb2.Rds(route_config_name=routes, config_source=security.ADS),
+        rds=hcm_pb2.Rds(route_config_name=routes, config_source=tls.ADS),
         upgrade_configs=[hcm_pb2.HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
     )
     manager.http2_protocol_options.allow_connect = True
@@ -180,14 +186,14 @@ def _http(
 
 
 def _tcp(counted_as: str, cluster: str, statistics: str = "", attempts: int = 1) -> listener_components_pb2.Filter:
-    proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=naming.stat_name(counted_as) + statistics, cluster=cluster)
+    proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=resource_names.stat_name(counted_as) + statistics, cluster=cluster)
     proxy.max_connect_attempts.value = attempts
     return network_filter("envoy.filters.network.tcp_proxy", proxy)
 
 
 def network_filter(name: str, config: message.Message) -> listener_components_pb2.Filter:
     """One link of a filter chain."""
-    return listener_components_pb2.Filter(name=name, typed_config=security.packed(config))
+    return listener_components_pb2.Filter(name=name, typed_config=tls.packed(config))
 
 
 def listener(
@@ -201,13 +207,13 @@ def listener(
     made = listener_pb2.Listener(
         name=name,
         address=socket(address, port),
-        stat_prefix=naming.stat_name(name),
+        stat_prefix=resource_names.stat_name(name),
         traffic_direction=direction,
         filter_chains=chains,
     )
     made.enable_reuse_port.value = False
     if len(chains) > 1:
-        inspector = security.packed(tls_inspector_pb2.TlsInspector())
+        inspector = tls.packed(tls_inspector_pb2.TlsInspector())
         made.listener_filters.add(name="envoy.filters.listener.tls_inspector", typed_config=inspector)
         # Where the server speaks first, a plaintext caller sends nothing to inspect: it is not kept waiting for long.
         made.listener_filters_timeout.FromTimedelta(_INSPECTION)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kuma.base import foreign
+from kuma.base.values import printable
 from kuma.resources.dataplane_insight import EnvoyVersion, KumaDpVersion, Version
 
 DYNAMIC = "dynamicMetadata"
@@ -33,13 +33,13 @@ def versions(metadata: Mapping[str, Any]) -> Version:
 def _text(data: Any, part: str, field: str) -> str:
     found = data.get(part, {}) if isinstance(data, Mapping) else {}
     value = found.get(field, "") if isinstance(found, Mapping) else ""
-    return foreign.printable(value[:_LONGEST]) if isinstance(value, str) else ""
+    return printable.printable(value[:_LONGEST]) if isinstance(value, str) else ""
 
 
 def _dependencies(dynamic: Any) -> dict[str, str]:
     pairs = dynamic.items() if isinstance(dynamic, Mapping) else ()
     found = {
-        foreign.printable(name.removeprefix(_DEPENDENCY)[:_LONGEST]): foreign.printable(value[:_LONGEST])
+        printable.printable(name.removeprefix(_DEPENDENCY)[:_LONGEST]): printable.printable(value[:_LONGEST])
         for name, value in sorted(pairs)
         if name.startswith(_DEPENDENCY) and isinstance(value, str)
     }

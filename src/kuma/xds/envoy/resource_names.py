@@ -7,7 +7,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 
-from kuma.base.urls import host_port
+from kuma.base.values.urls import host_port
 from kuma.resources import tags as tag_rules
 
 ADMIN = "kuma:envoy:admin"

@@ -10,17 +10,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from kuma.policy import permissions
-from kuma.policy.permissions import Admission
+from kuma.policy import authorization
+from kuma.policy.authorization import Admission
 from kuma.resources import dataplane as dataplanes
 from kuma.resources import tags as tag_rules
 from kuma.resources.dataplane import DataplaneSpec, Inbound, Networking
 from kuma.resources.mesh_transition import Level
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
-from kuma.xds import administration, clusters, listeners, publication, security
-from kuma.xds.entry import Entry, TypeUrl
-from kuma.xds.session import Snapshot
+from kuma.xds.delta.session import Snapshot
+from kuma.xds.envoy import admin_listener, clusters, listeners, serving_label, tls
+from kuma.xds.envoy.resource import Entry, TypeUrl
 
 Tags = tuple[tuple[str, str], ...]
 
@@ -63,7 +63,7 @@ class MeshConfig:
             and previous.view.mesh_permissions is view.mesh_permissions
         )
         self._admissions: dict[Tags, Admission] = previous._admissions if previous and same_permissions else {}
-        self._selected = permissions.selected_source_tags(*_permissions(view))
+        self._selected = authorization.selected_source_tags(*_permissions(view))
         # Services whose members are the same keep their serialised resources.
         same_tls = previous is not None and previous.level == self.level
         self._services: dict[Tags, tuple[Entry, Entry, str]] = {}
@@ -94,12 +94,12 @@ class MeshConfig:
         if resource is None:
             return ()
         carried = sorted(
-            security.tag_uri(tag, value)
+            tls.tag_uri(tag, value)
             for tag, values in resource.spec.tag_values.items()
             if tag in self._selected
             for value in values
         )
-        return (*(security.spiffe_id(self.view.name, service) for service in resource.spec.services), *carried)
+        return (*(tls.spiffe_id(self.view.name, service) for service in resource.spec.services), *carried)
 
     @property
     def selected(self) -> frozenset[str]:
@@ -107,7 +107,7 @@ class MeshConfig:
         return self._selected
 
     def _entries(self, networking: Networking, admin_port: int) -> Iterator[tuple[TypeUrl, Entry]]:
-        yield from administration.entries(networking, admin_port)
+        yield from admin_listener.entries(networking, admin_port)
         for inbound in networking.inbound:
             yield from self._inbound(networking, inbound)
         for outbound in networking.outbound:
@@ -129,7 +129,7 @@ class MeshConfig:
         admission = self._admission(_sorted(inbound.tags)) if accepts_tls else None
         http = inbound.protocol in clusters.HTTP_PROTOCOLS
         # The listener of an HTTP inbound does not depend on who is admitted: its routes say that.
-        listed = permissions.NOBODY if http and admission is not None else admission
+        listed = authorization.NOBODY if http and admission is not None else admission
         yield TypeUrl.CLUSTER, cluster
         strict = self.level is Level.STRICT
         # On the way between plaintext and mutual TLS callers cannot be told apart; where nobody is admitted, nobody is.
@@ -164,7 +164,7 @@ class MeshConfig:
     def _admission(self, tags: Tags) -> Admission:
         found = self._admissions.get(tags)
         if found is None:
-            found = self._admissions[tags] = permissions.admission(*_permissions(self.view), dict(tags))
+            found = self._admissions[tags] = authorization.admission(*_permissions(self.view), dict(tags))
         return found
 
     def affected_since(self, previous: MeshConfig) -> frozenset[str]:
@@ -201,7 +201,7 @@ def _members(view: MeshView, previous: MeshConfig | None) -> tuple[_Inbounds, Ma
 
 
 def _inbounds(resource: Resource[DataplaneSpec]) -> Iterator[tuple[str, Member]]:
-    networking, published = resource.spec.net, publication.is_published(resource)
+    networking, published = resource.spec.net, serving_label.is_published(resource)
     for inbound in networking.inbound:
         address = networking.advertised_address or dataplanes.listen_address(networking, inbound)
         yield (
@@ -210,7 +210,7 @@ def _inbounds(resource: Resource[DataplaneSpec]) -> Iterator[tuple[str, Member]]
         )
 
 
-def _permissions(view: MeshView) -> tuple[Iterable[permissions.Permission], Iterable[permissions.MeshPermission]]:
+def _permissions(view: MeshView) -> tuple[Iterable[authorization.Permission], Iterable[authorization.MeshPermission]]:
     return view.permissions.values(), view.mesh_permissions.values()
 
 

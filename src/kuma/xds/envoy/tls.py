@@ -10,9 +10,9 @@ from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tl
 from envoy.type.matcher.v3 import string_pb2
 from google.protobuf import any_pb2, message
 
-from kuma.policy.permissions import Admission, Principal
+from kuma.policy.authorization import Admission, Principal
 from kuma.resources import tags as tag_rules
-from kuma.xds import naming
+from kuma.xds.envoy import resource_names
 
 ALPN = "kuma"
 """The protocol that a client offers; tells mesh TLS from a workload's own TLS."""
@@ -72,7 +72,7 @@ def upstream(mesh: str, tags: Mapping[str, str]) -> base_pb2.TransportSocket:
 
 def _common(mesh: str, peer: string_pb2.StringMatcher) -> tls_pb2.CommonTlsContext:
     matcher = common_pb2.SubjectAltNameMatcher(san_type=common_pb2.SubjectAltNameMatcher.URI, matcher=peer)
-    return verified(naming.identity_secret(mesh), naming.trust_bundle_secret(mesh), matcher)
+    return verified(resource_names.identity_secret(mesh), resource_names.trust_bundle_secret(mesh), matcher)
 
 
 def verified(own: str, trusted: str, peer: common_pb2.SubjectAltNameMatcher) -> tls_pb2.CommonTlsContext:
@@ -88,7 +88,7 @@ def verified(own: str, trusted: str, peer: common_pb2.SubjectAltNameMatcher) -> 
 
 def identity(mesh: str, chain_pem: bytes, key_pem: bytes) -> secret_pb2.Secret:
     """The certificate of a proxy of this mesh, and its key."""
-    return certificate(naming.identity_secret(mesh), chain_pem, key_pem)
+    return certificate(resource_names.identity_secret(mesh), chain_pem, key_pem)
 
 
 def certificate(name: str, chain_pem: bytes, key_pem: bytes) -> secret_pb2.Secret:
@@ -104,7 +104,7 @@ def certificate(name: str, chain_pem: bytes, key_pem: bytes) -> secret_pb2.Secre
 
 def trust_bundle(mesh: str, roots_pem: bytes) -> secret_pb2.Secret:
     """The roots that a proxy of this mesh trusts."""
-    return trusted(naming.trust_bundle_secret(mesh), roots_pem)
+    return trusted(resource_names.trust_bundle_secret(mesh), roots_pem)
 
 
 def trusted(name: str, roots_pem: bytes) -> secret_pb2.Secret:

@@ -18,9 +18,9 @@ from kuma.base.rounds import Rounds
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 from kuma.store.views import Views
-from kuma.xds.meshes import Meshes
-from kuma.xds.proxy import Proxies, Proxy
-from kuma.xds.snapshot import NOTHING_YET, MeshConfig, TakenUp
+from kuma.xds.envoy.snapshot import NOTHING_YET, MeshConfig, TakenUp
+from kuma.xds.proxies.meshes import Meshes
+from kuma.xds.proxies.proxy import Proxies, Proxy
 
 log = structlog.get_logger(__name__)
 

@@ -15,9 +15,9 @@ from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.resource import Key, Resource
 from kuma.store.protocol import Store, Update
 from kuma.store.views import Views
-from kuma.xds import publication
-from kuma.xds.arrivals import Arrivals
-from kuma.xds.proxy import Proxies, Proxy
+from kuma.xds.envoy import serving_label
+from kuma.xds.proxies.proxy import Proxies, Proxy
+from kuma.xds.stream.authentication import Arrivals
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +27,7 @@ _RETRY = 1.0
 
 
 class Publisher:
-    """Writes the label `publication.SERVING`. A proxy serves when it has answered to its whole configuration."""
+    """Writes the label `serving_label.SERVING`. A proxy serves when it has answered to its whole configuration."""
 
     def __init__(self, store: Store, views: Views, proxies: Proxies, arrivals: Arrivals, clock: Clock) -> None:
         self._store = store
@@ -62,7 +62,7 @@ class Publisher:
     def _hidden(self, key: Key) -> Resource[DataplaneSpec] | None:
         """The Dataplane, if its proxy serves and callers are not sent there."""
         proxy, dataplane = self._proxies.get(key), self._views.view(key.mesh).dataplanes.get(key.name)
-        hidden = dataplane is not None and not publication.is_published(dataplane)
+        hidden = dataplane is not None and not serving_label.is_published(dataplane)
         return dataplane if hidden and proxy is not None and proxy.serves else None
 
     async def _publish(self, keys: Sequence[Key]) -> None:
@@ -71,7 +71,7 @@ class Publisher:
         if not hidden:
             return
         try:
-            stored = await self._store.transact([Update(publication.published(dataplane)) for dataplane in hidden])
+            stored = await self._store.transact([Update(serving_label.published(dataplane)) for dataplane in hidden])
         except (Conflict, NotFound):
             if len(keys) > 1:  # one of them stands in the way of the others: each alone
                 for dataplane in hidden:
@@ -95,7 +95,7 @@ class Publisher:
             if proxy is not None:
                 proxy.is_leaving = True
             with contextlib.suppress(Conflict):  # somebody was faster: look again
-                (changed,) = await self._store.transact([Update(publication.withdrawn(stored))])
+                (changed,) = await self._store.transact([Update(serving_label.withdrawn(stored))])
         gone = changed
         await self._views.until(lambda: self._views.holds(gone))  # callers are being told by now
         log.info("endpoints withdrawn: the proxy is about to end", mesh=mesh, dataplane=name)

@@ -25,7 +25,7 @@ from kuma.resources.dataplane_insight import (
 )
 from kuma.resources.resource import Key, Resource
 from kuma.store.protocol import Create, Store, Update, find
-from kuma.xds.entry import TypeUrl
+from kuma.xds.envoy.resource import TypeUrl
 
 log = structlog.get_logger(__name__)
 

@@ -7,9 +7,9 @@ from datetime import timedelta
 from kuma.base.audit import Audit
 from kuma.base.clock import Clock
 from kuma.pki.authority import Authority
-from kuma.pki.failures import Breaker
+from kuma.pki.issuance_failures import Breaker
 from kuma.pki.issuer import Identity, IssueFailed, Issuer
-from kuma.xds.metrics import Metrics
+from kuma.xds.proxies.metrics import Metrics
 
 
 class Issuing:

@@ -16,10 +16,10 @@ from kuma.base.errors import KumaError
 from kuma.base.rounds import Rounds
 from kuma.pki.authority import Authority, AuthorityUnusable
 from kuma.pki.issuer import Identity
-from kuma.pki.rotation import rotation_time
-from kuma.xds import naming, security
-from kuma.xds.entry import Entry
-from kuma.xds.issuing import Issuing
+from kuma.pki.leaf_rotation import rotation_time
+from kuma.xds.envoy import resource_names, tls
+from kuma.xds.envoy.resource import Entry
+from kuma.xds.proxies.issuance import Issuing
 
 log = structlog.get_logger(__name__)
 
@@ -126,8 +126,8 @@ class IdentityKeeper:
         self._rotate_at = rotation_time(self._clock.now(), identity.not_after, luck)
         self._have, self.identity = wanted, identity
         self._failures, self._refused, self.last_error = 0, None, ""
-        secret = security.identity(wanted.mesh, identity.chain_pem, identity.key_pem)
-        self.entry = Entry.of(naming.identity_secret(wanted.mesh), secret)
+        secret = tls.identity(wanted.mesh, identity.chain_pem, identity.key_pem)
+        self.entry = Entry.of(resource_names.identity_secret(wanted.mesh), secret)
         self._on_change()
 
     def _drop(self) -> None:

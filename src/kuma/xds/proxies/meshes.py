@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from kuma.authorities import trust
+from kuma.authorities.trust import Trust
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.store.views import Views
-from kuma.xds import trust
-from kuma.xds.snapshot import NOTHING_YET, MeshConfig, TakenUp
-from kuma.xds.trust import Trust
+from kuma.xds.envoy.snapshot import NOTHING_YET, MeshConfig, TakenUp
 
 
 @dataclass(frozen=True, slots=True)

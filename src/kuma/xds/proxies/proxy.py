@@ -9,19 +9,19 @@ import structlog
 
 from kuma.base.clock import Clock
 from kuma.base.errors import KumaError
-from kuma.pki.tokens import DataplaneIdentity
 from kuma.resources import kinds
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME
 from kuma.resources.mesh_transition import Level
 from kuma.resources.resource import Key, Resource
-from kuma.xds import administration
-from kuma.xds.entry import Entry
-from kuma.xds.identity import IdentityKeeper, Wanted
-from kuma.xds.insights import Insights, Record
-from kuma.xds.issuing import Issuing
-from kuma.xds.meshes import Meshes
-from kuma.xds.session import Request, Response, Session, Verdict
+from kuma.tokens.dataplane_tokens import DataplaneIdentity
+from kuma.xds.delta.session import Request, Response, Session, Verdict
+from kuma.xds.envoy import admin_listener
+from kuma.xds.envoy.resource import Entry
+from kuma.xds.proxies.insights import Insights, Record
+from kuma.xds.proxies.issuance import Issuing
+from kuma.xds.proxies.leaf import IdentityKeeper, Wanted
+from kuma.xds.proxies.meshes import Meshes
 
 log = structlog.get_logger(__name__)
 
@@ -173,7 +173,7 @@ class Proxy:
 
     def _administration(self, dataplane: Resource[DataplaneSpec] | None) -> Mapping[str, Entry]:
         """The secrets of the listener before Envoy's administration: made once, again for another address."""
-        if dataplane is None or not self.admin_port or not administration.is_remote(dataplane.spec.net):
+        if dataplane is None or not self.admin_port or not admin_listener.is_remote(dataplane.spec.net):
             return {}
         if self._admin[0] != dataplane.spec.net.address:
             self._admin = dataplane.spec.net.address, self._admin_secrets(dataplane.spec.net.address)

@@ -10,17 +10,17 @@ from typing import Any
 from envoy.config.core.v3 import base_pb2
 from google.protobuf import json_format
 
-from kuma.base import strict_json
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, InvalidResource, Unauthenticated
-from kuma.pki import tokens
+from kuma.base.values import strict_json
 from kuma.resources import codec, kinds
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.dataplane_insight import Version
 from kuma.resources.resource import Key, Resource
 from kuma.store.manager import ResourceManager
 from kuma.store.views import Views
-from kuma.xds import node_metadata, publication
+from kuma.tokens import dataplane_tokens
+from kuma.xds.envoy import node_metadata, serving_label
 
 REGISTERED = "kuma.io/registered-by"
 """Label of a Dataplane that its proxy has brought along: it is removed when the proxy leaves."""
@@ -105,7 +105,7 @@ class Arrivals:
         self._views = views
         self._clock = clock
 
-    async def admit(self, proxy: Presented, identity: tokens.DataplaneIdentity) -> Resource[DataplaneSpec]:
+    async def admit(self, proxy: Presented, identity: dataplane_tokens.DataplaneIdentity) -> Resource[DataplaneSpec]:
         """The stored Dataplane of an authenticated proxy; stores the one that it brought along.
 
         A token has to hold for what is stored as well as for what is to replace it: otherwise any service could
@@ -130,7 +130,7 @@ class Arrivals:
 
         return (await self._manager.change(proxy.key, arrived)).resource
 
-    def authenticate(self, mesh: str, token: str) -> tokens.DataplaneIdentity:
+    def authenticate(self, mesh: str, token: str) -> dataplane_tokens.DataplaneIdentity:
         """Who holds `token`, as far as the signing keys of the mesh vouch for it.
 
         Raises:
@@ -141,19 +141,19 @@ class Arrivals:
                 "a dataplane token is required; make one with `kumactl generate dataplane-token` "
                 "and give it to kuma-dp with --dataplane-token-file"
             )
-        return tokens.verify_token(token, mesh, self._views.view(mesh).secrets, self._clock.now())
+        return dataplane_tokens.verify_token(token, mesh, self._views.view(mesh).secrets, self._clock.now())
 
-    def authorize(self, identity: tokens.DataplaneIdentity, dataplane: Resource[DataplaneSpec]) -> None:
+    def authorize(self, identity: dataplane_tokens.DataplaneIdentity, dataplane: Resource[DataplaneSpec]) -> None:
         """Check that the token may be used for this Dataplane.
 
         Raises:
             AccessDenied: it may not; the text says what differs.
         """
-        tokens.authorize(identity, dataplane.mesh, dataplane.name, dataplane.spec)
+        dataplane_tokens.authorize(identity, dataplane.mesh, dataplane.name, dataplane.spec)
 
 
 def _registered(brought: Resource[DataplaneSpec], stored: Resource[DataplaneSpec] | None) -> Resource[DataplaneSpec]:
     """What takes the place of `stored`."""
     if stored is not None:  # one that was created through the API stays what it is: not removed when the proxy leaves
         return replace(brought, labels=dict(stored.labels))
-    return publication.withdrawn(replace(brought, labels={**brought.labels, REGISTERED: BY_PROXY}))
+    return serving_label.withdrawn(replace(brought, labels={**brought.labels, REGISTERED: BY_PROXY}))

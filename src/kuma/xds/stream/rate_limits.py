@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from kuma.base.clock import Clock
 from kuma.base.errors import KumaError
-from kuma.base.limits import Buckets, Rate
+from kuma.base.values.rate_limit import Buckets, Rate
 from kuma.resources.resource import Key
 
 _FAILURES = Rate(20, 200)

@@ -11,7 +11,7 @@ from kuma.base.errors import Unauthenticated
 from kuma.base.rounds import Rounds
 from kuma.resources.resource import Key
 from kuma.store.views import Views
-from kuma.xds.proxy import Proxies, Proxy
+from kuma.xds.proxies.proxy import Proxies, Proxy
 
 _LONGEST_PAUSE = 600.0
 """Seconds; a machine that slept notices within this time."""

@@ -16,23 +16,24 @@ import structlog
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 
-from kuma.base import aio, foreign, sockets, urls
+from kuma.base import aio, sockets
 from kuma.base.audit import ACTOR, Audit, Refusals
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Misconfigured, Unauthenticated
-from kuma.pki.tokens import DataplaneIdentity
-from kuma.xds import arrivals, gate
-from kuma.xds.arrivals import Arrivals, Presented
-from kuma.xds.departures import Departures
-from kuma.xds.entry import TypeUrl, encode_response
-from kuma.xds.gate import Gate, TooMany
-from kuma.xds.insights import Insights
-from kuma.xds.issuing import Issuing
-from kuma.xds.meshes import Meshes
-from kuma.xds.metrics import Metrics
-from kuma.xds.proxy import AdminSecrets, Proxies, Proxy
-from kuma.xds.sending import Sender
-from kuma.xds.session import Request
+from kuma.base.values import printable, urls
+from kuma.tokens.dataplane_tokens import DataplaneIdentity
+from kuma.xds.delta.session import Request
+from kuma.xds.envoy.resource import TypeUrl, encode_response
+from kuma.xds.proxies.insights import Insights
+from kuma.xds.proxies.issuance import Issuing
+from kuma.xds.proxies.meshes import Meshes
+from kuma.xds.proxies.metrics import Metrics
+from kuma.xds.proxies.proxy import AdminSecrets, Proxies, Proxy
+from kuma.xds.stream import authentication, rate_limits
+from kuma.xds.stream.authentication import Arrivals, Presented
+from kuma.xds.stream.deregistration import Departures
+from kuma.xds.stream.rate_limits import Gate, TooMany
+from kuma.xds.stream.writer import Sender
 
 log = structlog.get_logger(__name__)
 
@@ -133,7 +134,7 @@ class Discovery:
             self._metrics.refused.inc()
             log.warning("proxy refused", peer=context.peer(), reason=str(error))
             if isinstance(error, Unauthenticated | AccessDenied):
-                self._refusals.record(gate.address_of(context.peer()), server="discovery", reason=str(error))
+                self._refusals.record(rate_limits.address_of(context.peer()), server="discovery", reason=str(error))
             prefix = "" if isinstance(error, InvalidResource | TooMany) else "authentication failed: "
             status = _STATUS.get(type(error), grpc.StatusCode.UNAVAILABLE)
             await context.abort(status, f"{prefix}{error}")
@@ -156,8 +157,8 @@ class Discovery:
         being removed.
         """
         try:
-            identity = self._arrivals.authenticate(arrivals.proxy_key(node).mesh, token)
-            who = arrivals.presented(node)
+            identity = self._arrivals.authenticate(authentication.proxy_key(node).mesh, token)
+            who = authentication.presented(node)
             stored = self._meshes.state(who.key.mesh).config.view.dataplanes.get(who.key.name)
             known = tuple(filter(None, (stored, who.dataplane)))
             for dataplane in known:
@@ -190,7 +191,7 @@ class Discovery:
             self._clock,
             self._admin_secrets,
             who.admin_port,
-            gate.host_of(peer),
+            rate_limits.host_of(peer),
         )
         older = self._proxies.get(who.key)
         if older is not None:
@@ -294,7 +295,7 @@ def _request(message: Any) -> Request:
 
 
 def _reason(message: Any) -> str:
-    return foreign.printable(message.error_detail.message[:_LONGEST_REASON], keep="\n\t")
+    return printable.printable(message.error_detail.message[:_LONGEST_REASON], keep="\n\t")
 
 
 class DiscoveryServer(sockets.OnPort):

@@ -15,11 +15,10 @@ import typer
 import kuma
 from kuma.agent import bootstrap, envoy, ports, token_argument
 from kuma.agent.workload import Workload, read_dataplane, read_token, workload
-from kuma.base import aio
+from kuma.base import aio, command_line, signals
 from kuma.base.clock import SystemClock
 from kuma.base.errors import Misconfigured
-from kuma.cli import output, signals
-from kuma.resources import durations
+from kuma.base.values import durations
 
 app = typer.Typer(
     name="kuma-dp",
@@ -121,7 +120,7 @@ def run(
     Example: kuma-dp run --dataplane-file=web.yaml --dataplane-token-file=token
     --cp-address=https://localhost:5678 --ca-cert-file=ca.crt
     """
-    output.log_as(log_level, "console")
+    command_line.log_as(log_level, "console")
     os.environ.pop("KUMA_DATAPLANE_RUNTIME_TOKEN", None)  # not for Envoy
     if os.environ.pop(token_argument.MARK, ""):
         structlog.get_logger(__name__).warning(token_argument.WARNING)
@@ -178,4 +177,4 @@ def _seconds(text: str) -> float:
 def main() -> None:
     """Entry point."""
     token_argument.hide()
-    output.run(app)
+    command_line.run(app)

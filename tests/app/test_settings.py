@@ -2,7 +2,7 @@
 
 import pytest
 
-from kuma import config
+from kuma.app import config
 from kuma.base.errors import Misconfigured
 
 

@@ -15,7 +15,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloa
 from pydantic.alias_generators import to_camel
 
 from kuma.base.errors import InvalidResource, Misconfigured
-from kuma.resources import codec, durations
+from kuma.base.values import durations
+from kuma.resources import codec
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 MaybePath = Annotated[Path | None, BeforeValidator(lambda given: given or None)]

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import typer
 
-from kuma.cli.client import RequestFailed
+from kuma.kumactl.client import RequestFailed
 
 Found = TypeVar("Found")
 _INTERVAL = 1.0
