@@ -4,12 +4,15 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 # gRPC would start its threads again in every process that a test forks, and abort that process when their files are
 # closed before the program in it begins (grpc issue 43055). It reads this when it is imported.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
+
+from tests.fakes.control_plane import Running, running
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,3 +35,10 @@ def hangups() -> Iterator[None]:
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
+async def cp(tmp_path: Path) -> AsyncIterator[Running]:
+    """A control plane with the settings that it has by itself. A file that needs another one has its own fixture."""
+    async with running(tmp_path) as found:
+        yield found

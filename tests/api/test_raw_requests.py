@@ -24,8 +24,8 @@ from kuma.pki.x509 import certificate_pem
 from kuma.store.manager import ResourceManager
 from kuma.store.views import Views
 from kuma.xds.bootstrap.server_names import ServerNames
-from kuma.xds.bootstrap.service import Handout
-from kuma.xds.stream.authentication import Arrivals
+from kuma.xds.bootstrap.service import BootstrapService
+from kuma.xds.stream.authentication import Authenticator
 from tests.api.test_api import Api, api, manager  # noqa: F401 - fixtures
 from tests.api.test_fuzz import DOCUMENTS, TEXTS, VALUES
 
@@ -77,9 +77,9 @@ async def bootstraps(manager: ResourceManager) -> AsyncIterator[Any]:  # noqa: F
     clock, views = SystemClock(), Views(manager.store)
     ca = own_ca.new_ca(x509.Name([]), clock.now(), timedelta(days=1)).certificate
     names = ServerNames(("localhost",), certificate_pem(ca))
-    handout = Handout(manager, views, Arrivals(manager, views, clock), port, names)
+    bootstrap_service = BootstrapService(manager, views, Authenticator(manager, views, clock), port, names)
     following = aio.spawn(views.run(), name="views")
-    yield create_bootstrap_app(handout.answer, withdraw, Limits(Rate(1e6, 10**6)), clock, NoAudit())
+    yield create_bootstrap_app(bootstrap_service.answer, withdraw, Limits(Rate(1e6, 10**6)), clock, NoAudit())
     await aio.stop([following])
 
 

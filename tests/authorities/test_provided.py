@@ -15,8 +15,7 @@ from kuma.admission.secret_rules import SecretRules
 from kuma.authorities import registry
 from kuma.base.clock import SystemClock
 from kuma.base.errors import InvalidResource
-from kuma.pki import ca_requirements, pem
-from kuma.pki.issuer import Issuer
+from kuma.pki import ca_requirements, issuer, pem
 from kuma.resources import codec, kinds
 from kuma.resources.masks import masked
 from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME
@@ -208,7 +207,7 @@ async def test_whoever_holds_only_the_root_verifies_a_leaf(
     secrets = {s.name: s for s in (await manager.list("Secret", "default")).items}
     (backend,) = (await manager.get(kinds.MESH.key("default"))).spec.mtls.backends
     authority = registry.open_authority("default", backend, secrets)
-    identity = await Issuer(SystemClock()).issue(authority, ("spiffe://default/web",), DEFAULT_LEAF_LIFETIME)
+    identity = await issuer.issue(authority, ("spiffe://default/web",), DEFAULT_LEAF_LIFETIME, SystemClock().now())
     (tmp_path / "leaf.pem").write_bytes(identity.chain_pem)
     (tmp_path / "bundle.pem").write_bytes(authority.roots_pem)
     if with_root:

@@ -12,9 +12,10 @@ from typing import Any
 
 import grpc.aio
 
-from kuma.app import assembly, config
+from kuma.app import assembly
 from kuma.app.assembly import ControlPlane
 from kuma.app.servers import HTTP
+from kuma.app.settings import Settings
 from kuma.base import aio
 from kuma.base.audit import AuditFile
 from kuma.base.clock import Clock, SystemClock
@@ -145,7 +146,7 @@ async def running(
         "xds_server": {"port": 0},
         "diagnostics": {"server_port": 0},
     }
-    settings = config.Settings.model_validate({**ports, **sections}, by_name=True)
+    settings = Settings.model_validate({**ports, **sections}, by_name=True)
     chosen = clock or SystemClock()
     store = await open_sqlite(settings.database, chosen)
     audit = AuditFile(settings.audit_file, chosen)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from kuma.authorities import builtin
 from kuma.base.clock import SystemClock
+from kuma.pki import issuer
 from kuma.pki.authority import LocalAuthority
-from kuma.pki.issuer import Issuer
 from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME
 from tests.fakes.control_plane import Running
 
@@ -29,7 +29,7 @@ def without_certificate() -> ssl.SSLContext:
 
 async def with_leaf_of(authority: LocalAuthority, directory: Path) -> ssl.SSLContext:
     """A client that shows a leaf of some authority, for the service `web`, and takes any certificate."""
-    identity = await Issuer(SystemClock()).issue(authority, ("spiffe://default/web",), DEFAULT_LEAF_LIFETIME)
+    identity = await issuer.issue(authority, ("spiffe://default/web",), DEFAULT_LEAF_LIFETIME, SystemClock().now())
     (directory / "leaf.pem").write_bytes(identity.chain_pem + identity.key_pem)
     context = without_certificate()
     context.load_cert_chain(directory / "leaf.pem")

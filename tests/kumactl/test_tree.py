@@ -9,7 +9,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from kuma.app import kuma_cp, kuma_dp
+from kuma.agent import kuma_dp
+from kuma.app import kuma_cp
 from kuma.kumactl import main
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "kumactl.md"

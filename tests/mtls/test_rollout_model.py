@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from kuma.mtls.steps.next_step import Declared, next_position
-from kuma.mtls.steps.progress import Follower, Patience, judge
+from kuma.mtls.steps.progress import Patience, ProxyProgress, judge
 from kuma.resources.mesh_transition import Level, Position
 
 AUTHORITIES = ("a", "b", "c")
@@ -82,7 +82,7 @@ class World:
     position: Position
     complete: bool
     proxies: dict[str, Proxy]
-    followers: dict[str, Follower]
+    followers: dict[str, ProxyProgress]
     late: dict[str, datetime | None]
     failing: set[str]
     """The authorities that do not sign."""
@@ -93,11 +93,11 @@ class World:
         return self.declared.authority != self.position.authority
 
     def advance(self) -> None:
-        verdict = judge(self.followers, self.position, self.now, PATIENCE)
-        self.late = {name: self.followers[name].since for name in verdict.late}
+        progress = judge(self.followers, self.position, self.now, PATIENCE)
+        self.late = {name: self.followers[name].since for name in progress.late}
         before = self.position
-        self.position = next_position(before, self.declared, settled=verdict.settled, alone=verdict.alone)
-        self.complete = self.position == before == self.declared.as_position() and verdict.everybody
+        self.position = next_position(before, self.declared, settled=progress.settled, alone=progress.alone)
+        self.complete = self.position == before == self.declared.as_position() and progress.everybody
         self.take_stock()
 
     def let_pass(self, time: timedelta) -> None:
@@ -168,7 +168,7 @@ class Mesh(RuleBasedStateMachine):
     def join(self) -> None:
         self.joined += 1
         name = f"p{self.joined}"
-        self.w.proxies[name], self.w.followers[name] = Proxy(), Follower(left=self.w.now)
+        self.w.proxies[name], self.w.followers[name] = Proxy(), ProxyProgress(left=self.w.now)
         self.w.followers[name].joined(self.w.now)
         self.advance()
 
@@ -240,7 +240,9 @@ class Mesh(RuleBasedStateMachine):
         """What is stored is all that the next control plane knows: also who has ever run something."""
         known = self.w.position if self.w.complete else None
         self.w.followers = {
-            name: Follower(left=self.w.now, runs=None if name in self.w.late else known, since=self.w.late.get(name))
+            name: ProxyProgress(
+                left=self.w.now, runs=None if name in self.w.late else known, since=self.w.late.get(name)
+            )
             for name in self.w.proxies
         }
         for proxy in self.w.proxies.values():
@@ -343,9 +345,9 @@ OLD, NEW = Position(level=Level.STRICT, authority="a", roots=("a",)), Position(
 )  # fmt: skip
 
 
-def follower(*, connected: bool = True, runs: Position | None = OLD, behind: float | None = 0) -> Follower:
+def follower(*, connected: bool = True, runs: Position | None = OLD, behind: float | None = 0) -> ProxyProgress:
     since = None if behind is None else NOW - timedelta(seconds=behind)
-    return Follower(left=NOW - timedelta(days=1), connected=connected, runs=runs, since=since)
+    return ProxyProgress(left=NOW - timedelta(days=1), connected=connected, runs=runs, since=since)
 
 
 def test_a_proxy_that_reconnects_all_the_time_is_given_up_like_one_that_hangs() -> None:
@@ -354,10 +356,10 @@ def test_a_proxy_that_reconnects_all_the_time_is_given_up_like_one_that_hangs() 
         restless.gone(NOW + timedelta(seconds=second))
         restless.joined(NOW + timedelta(seconds=second + 1))
         assert not judge({"r": restless, "g": good}, NEW, NOW + timedelta(seconds=second), PATIENCE).settled
-    verdict = judge({"r": restless, "g": good}, NEW, NOW + timedelta(seconds=31), PATIENCE)
-    assert verdict.settled
-    assert verdict.late == ("r",)
-    assert not verdict.everybody
+    progress = judge({"r": restless, "g": good}, NEW, NOW + timedelta(seconds=31), PATIENCE)
+    assert progress.settled
+    assert progress.late == ("r",)
+    assert not progress.everybody
 
 
 def test_a_proxy_that_was_given_up_holds_no_later_step_up() -> None:
@@ -373,16 +375,16 @@ def test_a_proxy_that_was_given_up_holds_no_later_step_up() -> None:
 
 def test_a_step_that_nobody_takes_up_is_not_followed_by_another() -> None:
     rejecting = {name: follower(behind=1000) for name in "xyz"}
-    verdict = judge(rejecting, NEW, NOW, PATIENCE)
-    assert verdict.late == ("x", "y", "z")
-    assert not verdict.settled
+    progress = judge(rejecting, NEW, NOW, PATIENCE)
+    assert progress.late == ("x", "y", "z")
+    assert not progress.settled
 
 
 def test_a_proxy_that_gets_no_certificate_from_us_is_waited_for_for_ever() -> None:
     unserved = replace(follower(behind=1000), unserved=True)
-    verdict = judge({"u": unserved, "g": follower(runs=NEW, behind=None)}, NEW, NOW, PATIENCE)
-    assert not verdict.settled
-    assert verdict.waiting == ("u",)
+    progress = judge({"u": unserved, "g": follower(runs=NEW, behind=None)}, NEW, NOW, PATIENCE)
+    assert not progress.settled
+    assert progress.waiting == ("u",)
 
 
 def test_a_lost_connection_is_no_acknowledgement() -> None:
@@ -390,15 +392,15 @@ def test_a_lost_connection_is_no_acknowledgement() -> None:
     away.gone(NOW - timedelta(seconds=1))
     good = follower(runs=NEW, behind=None)
     assert not judge({"a": away, "g": good}, NEW, NOW, PATIENCE).settled
-    verdict = judge({"a": away, "g": good}, NEW, NOW + timedelta(seconds=15), PATIENCE)
-    assert verdict.settled
-    assert not verdict.everybody
+    progress = judge({"a": away, "g": good}, NEW, NOW + timedelta(seconds=15), PATIENCE)
+    assert progress.settled
+    assert not progress.everybody
 
 
 def test_the_time_in_which_we_fail_a_proxy_is_none_that_it_was_given_to_answer() -> None:
     good = follower(runs=NEW, behind=None)
 
-    def late(proxy: Follower, seconds: int) -> bool:
+    def late(proxy: ProxyProgress, seconds: int) -> bool:
         return bool(judge({"u": proxy, "g": good}, NEW, NOW + timedelta(seconds=seconds), PATIENCE).late)
 
     served, restless = follower(behind=1000), follower(behind=1000)
@@ -415,14 +417,14 @@ def test_the_time_in_which_we_fail_a_proxy_is_none_that_it_was_given_to_answer()
 def test_a_proxy_without_its_identity_does_not_run_what_it_has_acknowledged() -> None:
     unserved = follower(runs=NEW, behind=None)
     unserved.lacks_identity(NOW)
-    verdict = judge({"u": unserved, "g": follower(runs=NEW, behind=None)}, NEW, NOW, PATIENCE)
-    assert (verdict.settled, verdict.everybody, verdict.waiting) == (False, False, ("u",))
+    progress = judge({"u": unserved, "g": follower(runs=NEW, behind=None)}, NEW, NOW, PATIENCE)
+    assert (progress.settled, progress.everybody, progress.waiting) == (False, False, ("u",))
 
 
 def test_who_has_left_something_unanswered_is_not_taken_to_run_what_it_ran_before_that() -> None:
     """The mesh went elsewhere and came back without it: it may have gone along, and not have said so."""
-    verdict = judge({"h": follower(runs=NEW, behind=31), "g": follower(runs=NEW, behind=None)}, NEW, NOW, PATIENCE)
-    assert (verdict.settled, verdict.everybody, verdict.late) == (True, False, ("h",))
+    progress = judge({"h": follower(runs=NEW, behind=31), "g": follower(runs=NEW, behind=None)}, NEW, NOW, PATIENCE)
+    assert (progress.settled, progress.everybody, progress.late) == (True, False, ("h",))
 
 
 def test_who_is_away_shows_nobody_that_a_step_can_be_taken() -> None:
@@ -434,5 +436,5 @@ def test_nobody_is_there_once_all_have_been_away_for_as_long_as_an_answer_may_ta
     away = follower(runs=NEW, behind=None)
     away.gone(NOW)
     found = [judge({"a": away}, NEW, NOW + timedelta(seconds=seconds), PATIENCE) for seconds in (29, 30)]
-    assert [(verdict.alone, verdict.settled) for verdict in found] == [(False, False), (True, True)]
+    assert [(progress.alone, progress.settled) for progress in found] == [(False, False), (True, True)]
     assert found[0].look_again == NOW + PATIENCE.answer

@@ -15,8 +15,9 @@ from spiffe import X509Svid
 
 from kuma.authorities import builtin
 from kuma.base.clock import SystemClock
+from kuma.pki import issuer
 from kuma.pki.authority import Authority, LocalAuthority, SignedLeaf, SignRequest
-from kuma.pki.issuer import Identity, IssueFailed, Issuer
+from kuma.pki.issuer import Identity, IssueFailed
 from kuma.pki.x509 import CaPair
 from kuma.resources.mesh import CaCert, Conf
 from tests.fakes.clock import ManualClock
@@ -41,7 +42,7 @@ def leaf_of(identity: Identity) -> x509.Certificate:
 
 
 async def test_openssl_verifies_a_leaf(authority: Authority, tmp_path: Path) -> None:
-    identity = await Issuer(SystemClock()).issue(authority, URIS, MONTH)
+    identity = await issuer.issue(authority, URIS, MONTH, SystemClock().now())
     (tmp_path / "leaf.pem").write_bytes(identity.chain_pem)
     (tmp_path / "root.pem").write_bytes(authority.roots_pem)
     for purpose in ("sslserver", "sslclient"):
@@ -55,13 +56,13 @@ async def test_openssl_verifies_a_leaf(authority: Authority, tmp_path: Path) -> 
 
 
 async def test_a_spiffe_library_accepts_a_leaf(authority: Authority) -> None:
-    identity = await Issuer(SystemClock()).issue(authority, URIS[:1], MONTH)
+    identity = await issuer.issue(authority, URIS[:1], MONTH, SystemClock().now())
     svid = X509Svid.parse(identity.chain_pem, identity.key_pem)
     assert str(svid.spiffe_id) == "spiffe://default/web"
 
 
 async def test_the_profile_of_a_leaf(authority: Authority) -> None:
-    leaf = leaf_of(await Issuer(SystemClock()).issue(authority, URIS, MONTH))
+    leaf = leaf_of(await issuer.issue(authority, URIS, MONTH, SystemClock().now()))
     found: Any = {extension.oid: extension for extension in leaf.extensions}
     names = found[x509.SubjectAlternativeName.oid]
     usage = found[x509.KeyUsage.oid].value
@@ -103,15 +104,15 @@ async def test_the_configured_size_of_rsa_is_used() -> None:
 
 
 async def test_every_leaf_has_its_own_key_and_serial(authority: Authority) -> None:
-    issuer = Issuer(SystemClock())
-    first, second = [await issuer.issue(authority, URIS, MONTH) for _ in range(2)]
+    now = SystemClock().now()
+    first, second = [await issuer.issue(authority, URIS, MONTH, now) for _ in range(2)]
     assert first.serial != second.serial
     assert first.key_pem != second.key_pem
 
 
 async def test_a_leaf_begins_a_little_earlier_and_lives_as_long_as_asked(authority: Authority) -> None:
     clock = ManualClock(datetime.now(UTC))
-    identity = await Issuer(clock).issue(authority, URIS, timedelta(hours=1))
+    identity = await issuer.issue(authority, URIS, timedelta(hours=1), clock.now())
     leaf = leaf_of(identity)
     now = clock.now().replace(microsecond=0)
     assert (leaf.not_valid_before_utc, leaf.not_valid_after_utc) == (
@@ -122,14 +123,14 @@ async def test_a_leaf_begins_a_little_earlier_and_lives_as_long_as_asked(authori
 
 
 async def test_no_leaf_outlives_its_authority(authority: Authority) -> None:
-    identity = await Issuer(SystemClock()).issue(authority, URIS, timedelta(days=20 * 365))
+    identity = await issuer.issue(authority, URIS, timedelta(days=20 * 365), SystemClock().now())
     assert identity.not_after == authority.not_after
 
 
 async def test_an_expired_authority_issues_nothing(authority: Authority) -> None:
     clock = ManualClock(authority.not_after + timedelta(seconds=1))
     with pytest.raises(IssueFailed, match='the certificate of backend "ca-1" ended at'):
-        await Issuer(clock).issue(authority, URIS, MONTH)
+        await issuer.issue(authority, URIS, MONTH, clock.now())
 
 
 class Willful:
@@ -147,7 +148,7 @@ class Willful:
 
 async def test_a_leaf_with_other_names_is_not_released(authority: Authority) -> None:
     with pytest.raises(IssueFailed, match="signed another names than asked for"):
-        await Issuer(SystemClock()).issue(Willful(authority), URIS, MONTH)
+        await issuer.issue(Willful(authority), URIS, MONTH, SystemClock().now())
 
 
 class Breaking(Willful):
@@ -159,11 +160,11 @@ class Breaking(Willful):
 
 async def test_any_failure_of_an_authority_is_a_certificate_that_is_not_issued(authority: Authority) -> None:
     with pytest.raises(IssueFailed, match="did not sign: by surprise"):
-        await Issuer(SystemClock()).issue(Breaking(authority), URIS, MONTH)
+        await issuer.issue(Breaking(authority), URIS, MONTH, SystemClock().now())
 
 
 async def test_a_key_is_never_shown(pair: CaPair) -> None:
-    identity = await Issuer(SystemClock()).issue(LocalAuthority("ca-1", pair), URIS, MONTH)
+    identity = await issuer.issue(LocalAuthority("ca-1", pair), URIS, MONTH, SystemClock().now())
     assert "PRIVATE KEY" not in repr(identity)
     assert "key=" not in repr(pair)
 
@@ -172,6 +173,6 @@ async def test_a_key_is_never_shown(pair: CaPair) -> None:
 async def test_any_services_make_a_leaf_that_parses(services: list[str]) -> None:
     pair = await builtin.create_root("default", Conf(), SystemClock())
     uris = tuple(f"spiffe://default/{service}" for service in services)
-    leaf = leaf_of(await Issuer(SystemClock()).issue(LocalAuthority("ca-1", pair), uris, MONTH))
+    leaf = leaf_of(await issuer.issue(LocalAuthority("ca-1", pair), uris, MONTH, SystemClock().now()))
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert tuple(names.get_values_for_type(x509.UniformResourceIdentifier)) == uris

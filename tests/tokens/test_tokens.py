@@ -137,8 +137,8 @@ def test_malformed_claims_do_not_hold(secrets: Any, change: dict[str, Any]) -> N
         dataplane_tokens.verify_token(token, "default", secrets, NOW)
 
 
-def identity(name: str = "", mesh: str = "default", **tags: set[str]) -> dataplane_tokens.DataplaneIdentity:
-    return dataplane_tokens.DataplaneIdentity(
+def identity(name: str = "", mesh: str = "default", **tags: set[str]) -> dataplane_tokens.DataplaneClaims:
+    return dataplane_tokens.DataplaneClaims(
         mesh, name, {tag.replace("_", "/", 1): frozenset(values) for tag, values in tags.items()}
     )
 
@@ -153,13 +153,13 @@ WEB = ("kuma.io/service: web", "kuma.io/service: api, version: v1")
         (identity(mesh="other"), "proxy mesh from requestor: default is different than in token: other"),
         (identity(team={"a"}), 'dataplane has no tag "team" required by the token'),
         (
-            dataplane_tokens.DataplaneIdentity("default", "", {"kuma.io/service": frozenset({"web"})}),
+            dataplane_tokens.DataplaneClaims("default", "", {"kuma.io/service": frozenset({"web"})}),
             'tag "kuma.io/service" with value "api" which is not allowed with this token. '
             'Allowed values in token are ["web"]',
         ),
     ],
 )
-def test_who_may_not_run_for_a_dataplane(who: dataplane_tokens.DataplaneIdentity, reason: str) -> None:
+def test_who_may_not_run_for_a_dataplane(who: dataplane_tokens.DataplaneClaims, reason: str) -> None:
     with pytest.raises(AccessDenied) as caught:
         dataplane_tokens.authorize(who, "default", "web-01", spec(*WEB))
     assert reason in str(caught.value)
@@ -170,10 +170,10 @@ def test_who_may_not_run_for_a_dataplane(who: dataplane_tokens.DataplaneIdentity
     [
         identity(),
         identity(name="web-01"),
-        dataplane_tokens.DataplaneIdentity("default", "", {"kuma.io/service": frozenset({"web", "api", "more"})}),
+        dataplane_tokens.DataplaneClaims("default", "", {"kuma.io/service": frozenset({"web", "api", "more"})}),
     ],
 )
-def test_who_may(who: dataplane_tokens.DataplaneIdentity) -> None:
+def test_who_may(who: dataplane_tokens.DataplaneClaims) -> None:
     dataplane_tokens.authorize(who, "default", "web-01", spec(*WEB))
 
 

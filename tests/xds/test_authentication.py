@@ -12,7 +12,7 @@ from kuma.base.errors import AccessDenied
 from kuma.resources.dataplane_insight import Version
 from kuma.resources.resource import Resource
 from kuma.xds.envoy.resource import TypeUrl
-from kuma.xds.stream.authentication import Arrivals, Presented
+from kuma.xds.stream.authentication import Authenticator, Presented
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import Running, dataplane, running
 
@@ -26,12 +26,12 @@ async def cp(tmp_path: Path) -> AsyncIterator[Running]:
 
 
 async def test_of_two_that_arrive_at_once_neither_takes_the_place_of_the_other(cp: Running) -> None:
-    arrivals = Arrivals(cp.parts.manager, cp.parts.views, cp.clock)
+    authenticator = Authenticator(cp.parts.manager, cp.parts.views, cp.clock)
 
     async def arrive(described: Resource[Any], service: str) -> Resource[Any] | AccessDenied:
-        identity = arrivals.authenticate("default", cp.token(service=service))
+        identity = authenticator.authenticate("default", cp.token(service=service))
         try:
-            return await arrivals.admit(Presented(described.key, described, Version()), identity)
+            return await authenticator.admit(Presented(described.key, described, Version()), identity)
         except AccessDenied as error:
             return error
 

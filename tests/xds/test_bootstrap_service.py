@@ -19,8 +19,8 @@ from kuma.store.manager import ResourceManager
 from kuma.store.sqlite import open_sqlite
 from kuma.store.views import Views
 from kuma.xds.bootstrap.server_names import ServerNames
-from kuma.xds.bootstrap.service import Handout
-from kuma.xds.stream.authentication import Arrivals
+from kuma.xds.bootstrap.service import BootstrapService
+from kuma.xds.stream.authentication import Authenticator
 from tests.fakes.control_plane import Running, dataplane, running
 
 WEB = dataplane("web-01", "web")
@@ -88,9 +88,9 @@ async def test_nobody_is_refused_because_the_meshes_have_not_been_listed_yet(tmp
             return 5677
 
         names = ServerNames(("localhost",), (tmp_path / "ca.crt").read_bytes())
-        handout = Handout(manager, views, Arrivals(manager, views, SystemClock()), port, names)
+        bootstrap_service = BootstrapService(manager, views, Authenticator(manager, views, SystemClock()), port, names)
         asked = aio.spawn(
-            handout.answer(
+            bootstrap_service.answer(
                 mesh="default",
                 name="web-01",
                 brought=None,

@@ -17,10 +17,9 @@ from kuma.base import aio
 from kuma.base.audit import AuditFile
 from kuma.base.errors import KumaError
 from kuma.pki.authority import Authority, LocalAuthority, SignedLeaf, SignRequest
-from kuma.pki.issuer import Issuer
 from kuma.resources.mesh import Conf
 from kuma.xds.proxies.issuance import Issuing
-from kuma.xds.proxies.leaf import IdentityKeeper, Wanted
+from kuma.xds.proxies.leaf import LeafKeeper, Wanted
 from kuma.xds.proxies.metrics import Metrics
 from tests.fakes.clock import ManualClock
 
@@ -55,13 +54,13 @@ class World:
 
     def __init__(self, clock: ManualClock, authority: Moody, audit: AuditFile) -> None:
         self.clock, self.authority, self.registry = clock, authority, CollectorRegistry()
-        self.issuing = Issuing(Issuer(clock), clock, Metrics(self.registry), audit)
+        self.issuing = Issuing(clock, Metrics(self.registry), audit)
         self.wanted: Wanted | None = Wanted("default", authority, ("spiffe://default/web",), LIFE)
         self._stack = contextlib.AsyncExitStack()
 
-    async def keeper(self, on_change: Callable[[], None] = lambda: None) -> IdentityKeeper:
+    async def keeper(self, on_change: Callable[[], None] = lambda: None) -> LeafKeeper:
         """A keeper that has settled, and waits for the time of rotation."""
-        found = IdentityKeeper("default.web-01", self.issuing, self.clock, lambda: self.wanted, on_change)
+        found = LeafKeeper("default.web-01", self.issuing, self.clock, lambda: self.wanted, on_change)
         task = aio.spawn(found.run(), name="keeper")
         self._stack.push_async_callback(aio.stop, [task])
         await found.settled()

@@ -6,25 +6,33 @@ API, the caller would be its administrator; if it were an Envoy's administration
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
+from typing import Protocol
 
 from kuma.base.errors import InvalidResource, Violation
 from kuma.base.values import addresses
 from kuma.resources.dataplane import DataplaneSpec, Inbound, Networking, listen_address, workload
-from kuma.resources.resource import Resource
+from kuma.resources.resource import Key, Resource
 from kuma.store.manager import Decision
 from kuma.store.protocol import Store
 from kuma.store.views import Views
-from kuma.xds.proxies.proxy import Proxies
 
 OwnPorts = Callable[[], Mapping[int, str]]
 """The ports that this control plane listens on, with what they are."""
 
 
+class Administrations(Protocol):
+    """The administrations of the Envoys that are connected."""
+
+    def administered_at(self, port: int) -> Set[Key]:
+        """The Dataplanes whose Envoys have their administration at this port."""
+        ...
+
+
 class DataplaneRules:
     """Refuses. Which ports the control plane and connected Envoys use is known while they run."""
 
-    def __init__(self, views: Views, proxies: Proxies, own_ports: OwnPorts) -> None:
+    def __init__(self, views: Views, proxies: Administrations, own_ports: OwnPorts) -> None:
         self._views = views
         self._proxies = proxies
         self._own_ports = own_ports

@@ -81,7 +81,7 @@ def wanted_configuration(meshes: Meshes, proxies: Proxies) -> Callable[[str, str
 
     def wanted(mesh: str, name: str) -> Mapping[str, object]:
         state = meshes.state(mesh)
-        bundle = [state.trust.bundle] if state.trust.bundle else []
+        bundle = [state.bundle] if state.bundle else []
         proxy = proxies.get(kinds.DATAPLANE.key(name, mesh))
         admin_port = proxy.admin_port if proxy is not None else 0
         return config_dump.config_dump(state.config.snapshot(name, {e.name: e for e in bundle}, admin_port))

@@ -1,6 +1,7 @@
 """The composition root: builds every part of the control plane, and nothing else does.
 
-How the settings make servers of some of the parts, `kuma.app.servers` knows; what the API is given, `kuma.app.api_context`.
+`kuma.app.servers` makes servers of some of the parts, as the settings say; `kuma.app.api_context` has what the API
+is given.
 """
 
 from __future__ import annotations
@@ -29,16 +30,15 @@ from kuma.api.ready import Announcement
 from kuma.api.routes import diagnostics
 from kuma.api.routes.bootstrap import create_bootstrap_app
 from kuma.app import api_context, server_certificate, servers
-from kuma.app.config import Settings
 from kuma.app.servers import HTTP, HTTPS, Servers
-from kuma.authorities.clean_up import Leftovers
-from kuma.authorities.root_renewal import Renewals
+from kuma.app.settings import Settings
+from kuma.authorities.clean_up import CleanUp
+from kuma.authorities.root_renewal import RootRenewal
 from kuma.base import aio, files
 from kuma.base.audit import Audit, AuditFile
 from kuma.base.clock import Clock
-from kuma.mtls.controller import Transitions
+from kuma.mtls.controller import RolloutController
 from kuma.mtls.steps.progress import Patience
-from kuma.pki.issuer import Issuer
 from kuma.resources import kinds
 from kuma.resources.config import ConfigSpec
 from kuma.resources.mesh import MeshSpec
@@ -52,19 +52,19 @@ from kuma.tokens.user_tokens import UserTokens
 from kuma.xds.administration.ca import EnvoyAdminCa
 from kuma.xds.administration.client import AdminClient
 from kuma.xds.bootstrap.server_names import ServerNames
-from kuma.xds.bootstrap.service import Handout
+from kuma.xds.bootstrap.service import BootstrapService
 from kuma.xds.envoy import admin_listener
 from kuma.xds.envoy.resource import Entry
-from kuma.xds.proxies.drain import Turnover
-from kuma.xds.proxies.endpoint_readiness import Publisher
+from kuma.xds.proxies.drain import Drain
+from kuma.xds.proxies.endpoint_readiness import EndpointReadiness
 from kuma.xds.proxies.insights import Insights
 from kuma.xds.proxies.issuance import Issuing
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.metrics import LeafExpiry, Metrics
 from kuma.xds.proxies.proxy import Proxies
-from kuma.xds.stream.authentication import Arrivals
-from kuma.xds.stream.deregistration import Departures
-from kuma.xds.stream.rate_limits import Gate
+from kuma.xds.stream.authentication import Authenticator
+from kuma.xds.stream.deregistration import Deregistration
+from kuma.xds.stream.rate_limits import StreamLimiter
 from kuma.xds.stream.revocation import Credentials
 from kuma.xds.stream.server import Discovery, DiscoveryServer
 
@@ -136,9 +136,9 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
     metrics = Metrics(registry)
     registry.register(LeafExpiry(lambda: _ends_of_leaves(proxies)))
     meshes = Meshes(views, proxies.touch)
-    arrivals = Arrivals(manager, views, clock)
+    authenticator = Authenticator(manager, views, clock)
     insights = Insights(store, clock, instance)
-    departures = Departures(
+    deregistration = Deregistration(
         manager,
         clock,
         grace=settings.xds_server.deregistration_seconds,
@@ -149,21 +149,21 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
         timedelta(seconds=settings.xds_server.patience_seconds),
         timedelta(seconds=settings.xds_server.absence_seconds),
     )
-    transitions = Transitions(store, views, meshes, proxies, clock, metrics, patience)
-    publisher = Publisher(store, views, proxies, arrivals, clock)
-    turnover = Turnover(views, meshes, proxies, clock, patience=settings.xds_server.patience_seconds)
-    credentials = Credentials(views, proxies, clock, arrivals.authenticate)
+    transitions = RolloutController(store, views, meshes, proxies, clock, metrics, patience)
+    endpoint_readiness = EndpointReadiness(store, views, proxies, authenticator, clock)
+    drain = Drain(views, meshes, proxies, clock, patience=settings.xds_server.patience_seconds)
+    credentials = Credentials(views, proxies, clock, authenticator.authenticate)
     envoy_admin_ca = EnvoyAdminCa(store, clock)
     discovery = Discovery(
-        arrivals,
-        departures,
+        authenticator,
+        deregistration,
         proxies,
         meshes,
-        Issuing(Issuer(clock), clock, metrics, audit),
+        Issuing(clock, metrics, audit),
         insights,
         clock,
         metrics,
-        Gate(servers.stream_limits(settings.xds_server), clock),
+        StreamLimiter(servers.stream_limits(settings.xds_server), clock),
         audit,
         lambda address: _admin_secrets(envoy_admin_ca, address),
         send_seconds=settings.xds_server.send_seconds,
@@ -195,13 +195,13 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
         AdminClient(meshes, proxies, envoy_admin_ca.control_plane, lambda: listening.ports()),
     )
     names = ServerNames.of(certificate.chain.read_bytes(), certificate.ca.read_bytes())
-    handout = Handout(manager, views, arrivals, xds.port, names)
+    bootstrap_service = BootstrapService(manager, views, authenticator, xds.port, names)
     dp_limits = servers.limits(settings.dp_server.limits)
     listening = Servers(
         servers.api(settings.api_server, create_app(context), certificate, audit, clock),
         servers.data_plane(
             settings.dp_server,
-            create_bootstrap_app(handout.answer, publisher.withdraw, dp_limits, clock, audit),
+            create_bootstrap_app(bootstrap_service.answer, endpoint_readiness.withdraw, dp_limits, clock, audit),
             certificate,
         ),
         servers.diagnostics(settings.diagnostics, diagnostics.create_app(registry, lambda: views.listed)),
@@ -211,13 +211,13 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
     parts: tuple[tuple[str, aio.Component], ...] = (
         ("insights", insights),
         ("mesh views", views),
-        ("departures", departures),
-        ("publisher", publisher),
-        ("turnover", turnover),
+        ("deregistration", deregistration),
+        ("endpoint_readiness", endpoint_readiness),
+        ("drain", drain),
         ("transitions", transitions),
         ("credentials", credentials),
-        ("renewals", Renewals(store, views, clock)),
-        ("leftovers", Leftovers(store, views)),
+        ("renewals", RootRenewal(store, views, clock)),
+        ("leftovers", CleanUp(store, views)),
         ("discovery server", xds),
         ("bootstrap server", listening.dp),
         *listening.api.items(),

@@ -13,7 +13,8 @@ import typer
 import yaml
 
 import kuma
-from kuma.app import assembly, config
+from kuma.app import assembly
+from kuma.app.settings import Settings, load
 from kuma.base import aio, command_line, signals
 from kuma.base.clock import SystemClock
 
@@ -47,7 +48,7 @@ def run(
 
     Example: kuma-cp run --config-file kuma-cp.yaml
     """
-    settings = config.load(config_file)
+    settings = load(config_file)
     command_line.log_as(settings.general.log_level, settings.general.log_format)
     _open_many_files()
     asyncio.run(_until_stopped(settings))
@@ -59,7 +60,7 @@ def config_(config_file: ConfigFile = None) -> None:
 
     Example: kuma-cp config --config-file kuma-cp.yaml
     """
-    settings = config.load(config_file)
+    settings = load(config_file)
     typer.echo(yaml.safe_dump(settings.model_dump(by_alias=True, mode="json"), sort_keys=False), nl=False)
 
 
@@ -78,7 +79,7 @@ def up(config_file: ConfigFile = None) -> None:
 
     Example: kuma-cp migrate up
     """
-    settings = config.load(config_file)
+    settings = load(config_file)
     asyncio.run(assembly.migrate(settings, SystemClock()))
     typer.echo(f"{settings.database} is up to date")
 
@@ -94,7 +95,7 @@ def backup(
 
     Example: kuma-cp backup kuma-backup.db
     """
-    settings = config.load(config_file)
+    settings = load(config_file)
     assembly.backup_store(settings, file)
     typer.echo(f"{settings.database} is saved in {file}")
 
@@ -110,7 +111,7 @@ def restore(
 
     Example: kuma-cp restore kuma-backup.db
     """
-    settings = config.load(config_file)
+    settings = load(config_file)
     assembly.restore_store(settings, file)
     typer.echo(f"{settings.database} is as it was saved in {file}")
 
@@ -131,7 +132,7 @@ def _open_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-async def _until_stopped(settings: config.Settings) -> None:
+async def _until_stopped(settings: Settings) -> None:
     task = aio.spawn(assembly.run(settings, SystemClock()), name="control plane")
     # Once: ending takes seconds at most, and a second signal would cut off what is being answered or written.
     signals.on_end(lambda: task.cancelling() or task.cancel())

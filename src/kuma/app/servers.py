@@ -13,7 +13,7 @@ from kuma.api.http.connections import ConnectionLimits
 from kuma.api.http.rate_limits import Limits
 from kuma.api.http.server import HttpServer
 from kuma.app import client_cas, server_certificate
-from kuma.app.config import AccessSection, ApiServer, Diagnostics, DpServer, LimitsSection, Settings, XdsServer
+from kuma.app.settings import AccessSection, ApiServer, Diagnostics, DpServer, LimitsSection, Settings, XdsServer
 from kuma.base.audit import Audit, Refusals
 from kuma.base.clock import Clock
 from kuma.base.values import addresses, durations

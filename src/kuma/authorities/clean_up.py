@@ -19,7 +19,7 @@ from kuma.store.views import Views
 log = structlog.get_logger(__name__)
 
 
-class Leftovers:
+class CleanUp:
     """Looks when a mesh has changed. A name that is listed again later gets a new root."""
 
     def __init__(self, store: Store, views: Views) -> None:
@@ -76,7 +76,7 @@ def _is_kept_in_vain(view: MeshView) -> bool:
     """Whether an authority is kept that does not issue any more, or is listed as it was: nobody needs the copy."""
     if retained.secret_name(view.name) not in view.secrets:
         return False
-    authority, issuing = retained.open_kept(view), view.position.authority
+    authority, issuing = retained.open_retained(view), view.position.authority
     if authority is None or authority.fingerprint != issuing:
         return True
     backend = view.enabled_backend

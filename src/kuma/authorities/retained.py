@@ -57,7 +57,7 @@ async def _write(mesh: str, backend: Backend, content: tuple[bytes, bytes], stor
     return () if before.spec == spec else (Update(before.with_spec(spec)),)
 
 
-def open_kept(view: MeshView) -> Authority | None:
+def open_retained(view: MeshView) -> Authority | None:
     """The authority that is kept, if one is and can be opened."""
     secret = view.secrets.get(secret_name(view.name))
     if secret is None:

@@ -26,7 +26,7 @@ _LONGEST_PAUSE = 3600.0
 _RETRY = 60.0
 
 
-class Renewals:
+class RootRenewal:
     """Looks at every builtin root when something changes, and when the next one is due: at 4/5 of its life."""
 
     def __init__(self, store: Store, views: Views, clock: Clock) -> None:

@@ -16,8 +16,6 @@ from kuma.pki.authority import Authority, AuthorityUnusable
 from kuma.resources.mesh import Backend
 from kuma.resources.mesh_transition import Level, Position
 from kuma.resources.view import MeshView
-from kuma.xds.envoy import resource_names, tls
-from kuma.xds.envoy.resource import Entry
 
 log = structlog.get_logger(__name__)
 
@@ -26,9 +24,11 @@ _Content = tuple[bytes | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """The trust bundle that proxies hold, and the authorities; `problems` says why one cannot be opened."""
+    """The authorities of a mesh, and the position that says whose roots are trusted.
 
-    bundle: Entry | None = None
+    `problems` says why an authority cannot be opened.
+    """
+
     problems: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     opened: Mapping[str, tuple[_Content, Authority]] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     position: Position = field(default_factory=Position)
@@ -83,7 +83,7 @@ def trust(view: MeshView, previous: Trust = NONE) -> Trust:
     known = (*(authority for _, authority in previous.opened.values()), previous.retiring)
     candidates = itertools.chain(known, _unlisted(view))
     retiring = next((a for a in candidates if a is not None and a.fingerprint == position.authority), None)
-    found = Trust(_bundle(view.name, position.roots), problems, opened, position, retiring)
+    found = Trust(problems, opened, position, retiring)
     return previous if found == previous else found
 
 
@@ -100,16 +100,9 @@ def _unlisted(view: MeshView) -> Iterator[Authority]:
     if view.position.level is Level.PLAIN:
         return
     with contextlib.suppress(Exception):  # as above; nobody has listed it, so nobody is told
-        if (authority := retained.open_kept(view)) is not None:
+        if (authority := retained.open_retained(view)) is not None:
             yield authority
     listed = frozenset(backend.name for backend in view.backends if backend.type == "builtin")
     for name in builtin.stored(view.name, view.secrets) - listed:
         with contextlib.suppress(Exception):
             yield builtin.open_authority(view.name, name, view.secrets)
-
-
-def _bundle(mesh: str, roots: tuple[str, ...]) -> Entry | None:
-    """The roots that proxies trust. None rather than empty: without a bundle Envoy trusts nobody."""
-    if not roots:
-        return None
-    return Entry.of(resource_names.trust_bundle_secret(mesh), tls.trust_bundle(mesh, "".join(roots).encode()))

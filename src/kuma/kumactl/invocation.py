@@ -14,7 +14,7 @@ from kuma.kumactl.client import Client
 from kuma.kumactl.config_file import Config
 
 
-class Session:
+class Invocation:
     """The common options of a command."""
 
     def __init__(self, file: Path | None, *, no_config: bool, timeout: str) -> None:

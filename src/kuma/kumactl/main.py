@@ -17,7 +17,7 @@ from kuma.kumactl import version_check
 from kuma.kumactl.client import RequestFailed
 from kuma.kumactl.commands import apply, config, export, generate, inspect, resources
 from kuma.kumactl.common_options import CommonOptions
-from kuma.kumactl.invocation import Session
+from kuma.kumactl.invocation import Invocation
 
 app = typer.Typer(
     name="kumactl",
@@ -48,7 +48,7 @@ def _root(
 ) -> None:
     """Common options."""
     command_line.log_requests(log_level)
-    context.obj = Session(config_file, no_config=no_config, timeout=api_timeout)
+    context.obj = Invocation(config_file, no_config=no_config, timeout=api_timeout)
 
 
 @app.command()
@@ -62,8 +62,8 @@ def version(
     """
     own = {"product": version_check.PRODUCT, "version": kuma.__version__, "python": platform.python_version()}
     typer.echo(f"Client: {json.dumps(own, indent=3)}" if detailed else f"Client: Kuma {kuma.__version__}")
-    session: Session = context.obj
-    with session.client(greet=False) as client:
+    invocation: Invocation = context.obj
+    with invocation.client(greet=False) as client:
         try:
             index = client.index()
         except RequestFailed as error:
@@ -83,8 +83,8 @@ def rekey(context: typer.Context) -> None:
 
     Example: kumactl rekey
     """
-    session: Session = context.obj
-    with session.client() as client:
+    invocation: Invocation = context.obj
+    with invocation.client() as client:
         client.rekey()
     typer.echo("all Secrets are sealed under a new key-encryption key; back up the new key file")
 

@@ -16,7 +16,7 @@ from kuma.base.clock import Clock
 from kuma.base.errors import AlreadyExists, Conflict, NotFound, Unavailable
 from kuma.base.rounds import Rounds
 from kuma.mtls import authority_status
-from kuma.mtls.observer import Following, Observer
+from kuma.mtls.observer import Observer, Rollout
 from kuma.mtls.steps.next_step import Declared, next_position, step
 from kuma.mtls.steps.progress import Patience, judge
 from kuma.resources import kinds
@@ -44,7 +44,7 @@ class _Run:
     """What is known of one mesh between two steps."""
 
     since: datetime
-    following: Following
+    following: Rollout
     late: int = 0
     """How many of those that are behind are no longer waited for."""
     origin: str = ""
@@ -54,7 +54,7 @@ class _Run:
     """What the next step depends on besides the proxies, as it was looked at last."""
 
 
-class Transitions:
+class RolloutController:
     """Drives all meshes. Who follows them, `kuma.mtls.observer` knows."""
 
     def __init__(
@@ -147,7 +147,7 @@ class Transitions:
     def _begin(self, view: MeshView) -> _Run:
         """Go on from what is stored: where the mesh stands, since when, and who was given up."""
         now, stored = self._clock.now(), view.transition.spec if view.transition else MeshTransitionSpec()
-        run = self._runs[view.name] = _Run(stored.since or now, Following(view.position), origin=stored.origin)
+        run = self._runs[view.name] = _Run(stored.since or now, Rollout(view.position), origin=stored.origin)
         run.following.give_up(stored.unresponsive, now)
         return run
 
@@ -179,11 +179,11 @@ class Transitions:
         if run is None or view.mesh is None:
             return None
         following, declared = run.following, _declared(state)
-        verdict = judge(following.followers, following.position, now, self._patience)
-        run.late = len(verdict.late)
-        position = next_position(view.position, declared, settled=verdict.settled, alone=verdict.alone)
+        progress = judge(following.followers, following.position, now, self._patience)
+        run.late = len(progress.late)
+        position = next_position(view.position, declared, settled=progress.settled, alone=progress.alone)
         stays = position == view.position
-        complete = stays and position == declared.as_position() and verdict.everybody
+        complete = stays and position == declared.as_position() and progress.everybody
         goal = _goal(state)
         if complete:
             run.origin = goal
@@ -195,19 +195,19 @@ class Transitions:
             since=run.since if stays else now,
             followers=len(following.followers),
             acknowledged=len(following.followers) - len(following.behind) if stays else 0,
-            waiting_for=following.awaited(verdict.waiting[:_NAMED]),
-            unresponsive=following.awaited(verdict.late),
+            waiting_for=following.awaited(progress.waiting[:_NAMED]),
+            unresponsive=following.awaited(progress.late),
             complete=complete,
             problem=self._problem(mesh, following),
             backends=authority_status.statuses(state, now),
         )
-        self._metrics.waiting.labels(mesh).set(len(verdict.waiting) + len(verdict.late))
+        self._metrics.waiting.labels(mesh).set(len(progress.waiting) + len(progress.late))
         self._metrics.authorities(mesh, spec.backends)
         await self._write(mesh, run, view.transition, spec)
-        alarms = (verdict.look_again, *(soon for soon in authority_status.alarms(state) if soon > now))
+        alarms = (progress.look_again, *(soon for soon in authority_status.alarms(state) if soon > now))
         return min((alarm for alarm in alarms if alarm is not None), default=None)
 
-    def _problem(self, mesh: str, following: Following) -> str:
+    def _problem(self, mesh: str, following: Rollout) -> str:
         """Why the control plane itself holds a step up."""
         unserved = sorted(name for name, follower in following.followers.items() if follower.unserved)
         if not unserved:

@@ -11,7 +11,7 @@ from datetime import datetime
 from weakref import WeakSet
 
 from kuma.base.clock import Clock
-from kuma.mtls.steps.progress import Follower
+from kuma.mtls.steps.progress import ProxyProgress
 from kuma.resources import kinds
 from kuma.resources.mesh_transition import Awaited, Position
 from kuma.resources.resource import Key
@@ -21,19 +21,19 @@ from kuma.xds.proxies.proxy import Proxies, Proxy
 
 
 @dataclass(slots=True)
-class Following:
+class Rollout:
     """The followers of one mesh, by the names of their Dataplanes."""
 
     position: Position
-    followers: dict[str, Follower] = field(default_factory=dict)
+    followers: dict[str, ProxyProgress] = field(default_factory=dict)
     behind: set[str] = field(default_factory=set)
     """The followers that do not run the position."""
     seen: Mapping[str, object] = field(default_factory=dict)
     """The Dataplanes as they were looked at last."""
 
-    def follower(self, name: str, now: datetime) -> Follower:
+    def follower(self, name: str, now: datetime) -> ProxyProgress:
         """The follower of that name, who is one from now on."""
-        return self.followers.setdefault(name, Follower(left=now))
+        return self.followers.setdefault(name, ProxyProgress(left=now))
 
     def go_to(self, position: Position, now: datetime) -> None:
         """The mesh stands elsewhere now."""
@@ -54,7 +54,7 @@ class Following:
         """Take over who was waited for no longer when this was written down."""
         for awaited in unresponsive:
             since = awaited.since or now
-            self.followers[awaited.name] = Follower(left=since, since=since)
+            self.followers[awaited.name] = ProxyProgress(left=since, since=since)
             self.behind.add(awaited.name)
 
     def drop(self, name: str) -> None:
@@ -84,7 +84,7 @@ class Observer:
         """These proxies have run something before this process began: they may be running it still."""
         self._have_run = set(have_run)
 
-    def take_stock(self, view: MeshView, following: Following) -> bool:
+    def take_stock(self, view: MeshView, following: Rollout) -> bool:
         """Followers are the Dataplanes whose proxies run something: not the ones that nobody has started yet.
 
         Returns whether somebody counts who did not before, or the other way round.
@@ -101,20 +101,20 @@ class Observer:
             key = kinds.DATAPLANE.key(name, view.name)
             if key in self._have_run:
                 # What was complete is run by all; of anything else nothing is known until they are back.
-                following.followers[name] = Follower(left=now, runs=following.position if complete else None)
+                following.followers[name] = ProxyProgress(left=now, runs=following.position if complete else None)
                 following.count(name, now)
             if (proxy := self._proxies.get(key)) is not None:
                 self.note(following, proxy)
         following.seen = view.dataplanes
         return bool(gone) or len(following.followers) != before
 
-    def note(self, following: Following, proxy: Proxy) -> Follower:
+    def note(self, following: Rollout, proxy: Proxy) -> ProxyProgress:
         """Take in how a proxy is, and count it."""
         follower = self._noted(following, proxy)
         following.count(proxy.key.name, self._clock.now())
         return follower
 
-    def _noted(self, following: Following, proxy: Proxy) -> Follower:
+    def _noted(self, following: Rollout, proxy: Proxy) -> ProxyProgress:
         now, key = self._clock.now(), proxy.key
         follower = following.follower(key.name, now)
         speaking = self._proxies.get(key)

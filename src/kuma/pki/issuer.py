@@ -10,7 +10,6 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from kuma.base.clock import Clock
 from kuma.base.errors import KumaError
 from kuma.pki.authority import Authority, SignedLeaf, SignRequest
 from kuma.pki.x509 import BACKDATED, certificate_pem, key_pem
@@ -33,44 +32,40 @@ class Identity:
     key_pem: bytes = field(repr=False)
 
 
-class Issuer:
-    """Issues identities from any authority. Each gets a new ECDSA P-256 key, whatever the authority's own key is."""
+async def issue(authority: Authority, uris: Sequence[str], lifetime: timedelta, now: datetime) -> Identity:
+    """Issue a new identity that says `uris` and lives for `lifetime`, or as long as its authority if that ends before.
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    The key is a new ECDSA P-256 key, whatever the authority's own key is.
 
-    async def issue(self, authority: Authority, uris: Sequence[str], lifetime: timedelta) -> Identity:
-        """A new identity that says `uris` and lives for `lifetime`, or as long as its authority if that ends before.
-
-        Raises:
-            IssueFailed: the authority has expired, does not sign, or signed something else.
-        """
-        now = self._clock.now().replace(microsecond=0)  # as coarse as X.509 time, RFC 5280 §4.1.2.5
-        not_after = min(now + lifetime, authority.not_after)
-        if not_after <= now:
-            raise IssueFailed(
-                f'the certificate of backend "{authority.name}" ended at {authority.not_after:%Y-%m-%dT%H:%M:%SZ}: '
-                "enable another backend"
-            )
-        key = ec.generate_private_key(ec.SECP256R1())
-        request = SignRequest(key.public_key(), tuple(uris), now - BACKDATED, not_after)
-        try:
-            signed = await authority.sign(request)
-            _check(authority, request, signed)
-        except IssueFailed:
-            raise
-        except Exception as error:  # an authority may be anything, and fail in any way: it holds up its mesh only
-            raise IssueFailed(f'backend "{authority.name}" did not sign: {error}') from error
-        chain = b"".join(certificate_pem(certificate) for certificate in (signed.leaf, *signed.intermediates))
-        return Identity(
-            backend=authority.name,
-            uris=request.uris,
-            serial=signed.leaf.serial_number,
-            not_before=request.not_before,
-            not_after=not_after,
-            chain_pem=chain,
-            key_pem=key_pem(key),
+    Raises:
+        IssueFailed: the authority has expired, does not sign, or signed something else.
+    """
+    now = now.replace(microsecond=0)  # as coarse as X.509 time, RFC 5280 §4.1.2.5
+    not_after = min(now + lifetime, authority.not_after)
+    if not_after <= now:
+        raise IssueFailed(
+            f'the certificate of backend "{authority.name}" ended at {authority.not_after:%Y-%m-%dT%H:%M:%SZ}: '
+            "enable another backend"
         )
+    key = ec.generate_private_key(ec.SECP256R1())
+    request = SignRequest(key.public_key(), tuple(uris), now - BACKDATED, not_after)
+    try:
+        signed = await authority.sign(request)
+        _check(authority, request, signed)
+    except IssueFailed:
+        raise
+    except Exception as error:  # an authority may be anything, and fail in any way: it holds up its mesh only
+        raise IssueFailed(f'backend "{authority.name}" did not sign: {error}') from error
+    chain = b"".join(certificate_pem(certificate) for certificate in (signed.leaf, *signed.intermediates))
+    return Identity(
+        backend=authority.name,
+        uris=request.uris,
+        serial=signed.leaf.serial_number,
+        not_before=request.not_before,
+        not_after=not_after,
+        chain_pem=chain,
+        key_pem=key_pem(key),
+    )
 
 
 def _check(authority: Authority, request: SignRequest, signed: SignedLeaf) -> None:

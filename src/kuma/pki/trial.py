@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from kuma.pki import standin
+from kuma.pki import spiffe, standin
 from kuma.pki.authority import Authority, AuthorityUnusable, SignRequest
 from kuma.pki.pem import readable
 from kuma.pki.tls import show
@@ -35,7 +35,7 @@ async def check(mesh: str, authority: Authority, now: datetime) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     # It ends before it is made: nobody can use it for anything else.
     end = now.replace(microsecond=0) - timedelta(days=1)
-    request = SignRequest(key.public_key(), (f"spiffe://{mesh}/x",), end - _LIFETIME, end)
+    request = SignRequest(key.public_key(), (spiffe.service_id(mesh, "x"),), end - _LIFETIME, end)
     with readable("cannot sign certificates"):
         signed = await authority.sign(request)
         chain = b"".join(certificate_pem(certificate) for certificate in (signed.leaf, *signed.intermediates))

@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from kuma.pki import spiffe
+
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 """What an authority may sign with."""
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
@@ -38,7 +40,7 @@ def build_root(mesh: str, key: PrivateKey, now: datetime, lifetime: timedelta) -
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage("key_cert_sign", "crl_sign"), critical=True)
         .add_extension(
-            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"spiffe://{mesh}")]), critical=False
+            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe.trust_domain_id(mesh))]), critical=False
         )
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         .sign(key, _digest(key))

@@ -20,7 +20,7 @@ _FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class DataplaneIdentity:
+class DataplaneClaims:
     """Whom a token names, and until when. What is empty is not restricted."""
 
     mesh: str
@@ -75,7 +75,7 @@ def issue_token(
     return keyring(mesh, secrets).sign(claims, valid_for, now)
 
 
-def verify_token(token: str, mesh: str, secrets: Secrets, now: datetime) -> DataplaneIdentity:
+def verify_token(token: str, mesh: str, secrets: Secrets, now: datetime) -> DataplaneClaims:
     """Whom `token` names, as far as the signing keys of `mesh` vouch for it.
 
     Raises:
@@ -91,7 +91,7 @@ def verify_token(token: str, mesh: str, secrets: Secrets, now: datetime) -> Data
     if own_mesh != mesh:
         raise Unauthenticated(f"proxy mesh from requestor: {mesh} is different than in token: {own_mesh}")
     found = {tag: frozenset(values) for tag, values in tags.items()}
-    return DataplaneIdentity(own_mesh, name, found, _time(claims["exp"]))
+    return DataplaneClaims(own_mesh, name, found, _time(claims["exp"]))
 
 
 def _time(seconds: int) -> datetime:
@@ -101,7 +101,7 @@ def _time(seconds: int) -> datetime:
         return _FOREVER
 
 
-def authorize(identity: DataplaneIdentity, mesh: str, name: str, spec: DataplaneSpec) -> None:
+def authorize(identity: DataplaneClaims, mesh: str, name: str, spec: DataplaneSpec) -> None:
     """Check that whoever `identity` names may run for this Dataplane.
 
     Raises:

@@ -22,7 +22,7 @@ from kuma.resources import codec, kinds, parsing
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 from kuma.xds.bootstrap.server_names import Unverifiable
-from kuma.xds.bootstrap.service import Handed
+from kuma.xds.bootstrap.service import AnsweredBootstrap
 
 LARGEST_BODY = 1 << 20
 _MOST_VALUES = 20_000
@@ -72,7 +72,7 @@ class Answer(Protocol):
         version: dict[str, Any],
         said: dict[str, Any],
         ca_pem: str,
-    ) -> Handed: ...
+    ) -> AnsweredBootstrap: ...
 
 
 class Refused(Exception):
@@ -171,7 +171,7 @@ def _bounded(version: Any, depth: int = 0) -> Any:
     return version if isinstance(version, bool) else None
 
 
-def _answer(request: Request, made: Handed) -> Response:
+def _answer(request: Request, made: AnsweredBootstrap) -> Response:
     """JSON for the original's client; the bare bootstrap for everybody else."""
     if "application/json" not in request.headers.get("accept", ""):
         return Response(made.bootstrap, media_type="text/x-yaml")

@@ -13,7 +13,7 @@ from kuma.base.values.variables import pairs
 from kuma.kumactl import input_files
 from kuma.kumactl.client import Client, RequestFailed
 from kuma.kumactl.input_files import Declared
-from kuma.kumactl.invocation import Session
+from kuma.kumactl.invocation import Invocation
 from kuma.resources import codec, kinds
 
 
@@ -42,8 +42,8 @@ def apply(
         documents = [codec.to_universal(one.resource) for one in declared]
         typer.echo(yaml.safe_dump_all(documents, sort_keys=False), nl=False)
         return
-    session: Session = context.obj
-    with session.client() as client:
+    invocation: Invocation = context.obj
+    with invocation.client() as client:
         _check_meshes(client, declared)
         _send(client, declared)
 

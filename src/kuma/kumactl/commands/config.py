@@ -16,7 +16,7 @@ from kuma.kumactl import config_file, transport, version_check
 from kuma.kumactl.client import Client
 from kuma.kumactl.config_file import ApiServer, Header
 from kuma.kumactl.display import tables
-from kuma.kumactl.invocation import Session
+from kuma.kumactl.invocation import Invocation
 
 app = typer.Typer(help="Chooses the control plane.", no_args_is_help=True)
 planes = typer.Typer(help="Adds, lists, removes and switches control planes.", no_args_is_help=True)
@@ -31,8 +31,8 @@ def view(context: typer.Context) -> None:
 
     Example: kumactl config view
     """
-    session: Session = context.obj
-    content = session.config().model_dump(by_alias=True, exclude_defaults=True, mode="json")
+    invocation: Invocation = context.obj
+    content = invocation.config().model_dump(by_alias=True, exclude_defaults=True, mode="json")
     for plane in content.get("controlPlanes", ()):
         server = plane["coordinates"]["apiServer"]
         for secret in ("authConf", "headers"):
@@ -47,8 +47,8 @@ def list_(context: typer.Context) -> None:
 
     Example: kumactl config control-planes list
     """
-    session: Session = context.obj
-    config = session.config()
+    invocation: Invocation = context.obj
+    config = invocation.config()
     active = next((c.control_plane for c in config.contexts if c.name == config.current_context), "")
     rows = [("*" if p.name == active else "", p.name, p.coordinates.api_server.url) for p in config.control_planes]
     typer.echo(tables.table(("ACTIVE", "NAME", "ADDRESS"), rows))
@@ -79,8 +79,8 @@ def add(
 
     Example: kumactl config control-planes add --name prod --address http://localhost:5681
     """
-    session: Session = context.obj
-    config = session.config(may_begin=True)
+    invocation: Invocation = context.obj
+    config = invocation.config(may_begin=True)
     if not name:
         raise Misconfigured("--name: cannot be empty")
     if not overwrite and any(plane.name == name for plane in config.control_planes):
@@ -106,7 +106,7 @@ def add(
     transport.warn(server)
     if not skip_check:
         _check(server)
-    config_file.save(session.path, config.adding(name, server))
+    config_file.save(invocation.path, config.adding(name, server))
     typer.echo(f'added Control Plane "{name}"\nswitched active Control Plane to "{name}"')
 
 
@@ -158,11 +158,11 @@ def remove(context: typer.Context, name: Annotated[str, typer.Option(help="Of th
 
     Example: kumactl config control-planes remove --name prod
     """
-    session: Session = context.obj
-    config = session.config()
+    invocation: Invocation = context.obj
+    config = invocation.config()
     if all(plane.name != name for plane in config.control_planes):
         raise Misconfigured(f'there is no Control Plane with name "{name}"')
-    config_file.save(session.path, config.without(name))
+    config_file.save(invocation.path, config.without(name))
     typer.echo(f'removed Control Plane "{name}"')
 
 
@@ -172,10 +172,10 @@ def switch(context: typer.Context, name: Annotated[str, typer.Option(help="Of th
 
     Example: kumactl config control-planes switch --name prod
     """
-    session: Session = context.obj
-    config = session.config()
+    invocation: Invocation = context.obj
+    config = invocation.config()
     names = [c.name for c in config.contexts if c.control_plane == name]
     if not names:
         raise Misconfigured(f'there is no Control Plane with name "{name}"')
-    config_file.save(session.path, config.model_copy(update={"current_context": names[0]}))
+    config_file.save(invocation.path, config.model_copy(update={"current_context": names[0]}))
     typer.echo(f'switched active Control Plane to "{name}"')

@@ -10,7 +10,7 @@ import typer
 import yaml
 
 from kuma.kumactl.client import Client
-from kuma.kumactl.invocation import Session
+from kuma.kumactl.invocation import Invocation
 from kuma.resources import codec, kinds
 from kuma.resources.kinds import Kind
 
@@ -48,8 +48,8 @@ def export(
 
     Example: kumactl export --profile all > resources.yaml
     """
-    session: Session = context.obj
-    with session.client() as client:
+    invocation: Invocation = context.obj
+    with invocation.client() as client:
         for item in _ordered(_items(client, _chosen(profile))):
             resource = codec.parse(item)
             shown = codec.to_kubernetes(resource) if form is ExportForm.KUBERNETES else codec.to_universal(resource)

@@ -20,7 +20,7 @@ from kuma.base.values.variables import pair
 from kuma.kumactl import offline_signing
 from kuma.kumactl.commands import certificate
 from kuma.kumactl.commands.resources import MeshOption
-from kuma.kumactl.invocation import Session
+from kuma.kumactl.invocation import Invocation
 from kuma.resources import kinds, parsing
 
 
@@ -70,8 +70,8 @@ def dataplane_token(
         typer.echo(signed, nl=False)
         return
     request = {"name": name, "mesh": mesh, "tags": tags, "type": proxy_type, "validFor": valid_for}
-    session: Session = context.obj
-    with session.client() as client:
+    invocation: Invocation = context.obj
+    with invocation.client() as client:
         typer.echo(client.token("dataplane", request), nl=False)
     if not (name or tags):
         typer.echo(f'Warning: without --name and --tag the token holds for every Dataplane of mesh "{mesh}"', err=True)
@@ -94,8 +94,8 @@ def user_token(
     if signed is not None:
         typer.echo(signed, nl=False)
         return
-    session: Session = context.obj
-    with session.client() as client:
+    invocation: Invocation = context.obj
+    with invocation.client() as client:
         request = {"name": name, "groups": group or [], "validFor": valid_for}
         typer.echo(client.token("user", request), nl=False)
 
@@ -112,8 +112,8 @@ def zone_token(
     Example: kumactl generate zone-token --zone east --valid-for 24h
     """
     scopes = [part for text in scope or ("ingress,egress",) for part in text.split(",")]
-    session: Session = context.obj
-    with session.client() as client:
+    invocation: Invocation = context.obj
+    with invocation.client() as client:
         typer.echo(client.token("zone", {"zone": zone, "scope": scopes, "validFor": valid_for}), nl=False)
 
 

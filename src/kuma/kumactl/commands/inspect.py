@@ -14,12 +14,12 @@ import typer
 from kuma.base.errors import Misconfigured
 from kuma.base.values import durations
 from kuma.base.values.variables import pair
-from kuma.kumactl import paths
+from kuma.kumactl import paths, watching
 from kuma.kumactl.client import Client, RequestFailed
 from kuma.kumactl.commands import inspect_zones
 from kuma.kumactl.commands.resources import Form, FormOption, MeshOption, WatchOption, show_list
 from kuma.kumactl.display import tables
-from kuma.kumactl.invocation import Session
+from kuma.kumactl.invocation import Invocation
 from kuma.resources import kinds
 from kuma.resources.kinds import Kind
 
@@ -50,8 +50,8 @@ def dataplanes(
     flags = {name: "true" for name, on in (("gateway", gateway), ("ingress", ingress)) if on}
     filters = {**flags, "tag": [":".join(pair("--tag", text)) for text in tag or ()]}
     path = paths.within(mesh, "dataplanes+insights")
-    session: Session = context.obj
-    with session.client() as client:
+    invocation: Invocation = context.obj
+    with invocation.client() as client:
         watching.show(
             watch,
             lambda: client.list_whole(path, filters=filters),
@@ -74,11 +74,11 @@ def meshes(
     """
     if watch and output is not Form.TABLE:
         raise Misconfigured("--watch prints lines; it cannot be given together with --output")
-    session: Session = context.obj
+    invocation: Invocation = context.obj
     if watch:
-        _follow(session, watch, _duration(timeout))
+        _follow(invocation, watch, _duration(timeout))
         return
-    with session.client() as client:
+    with invocation.client() as client:
         items = client.list_whole("/meshes")
         transitions = {item["mesh"]: item for item in client.list_whole("/mesh-transitions")}
     found = [{**item, "transition": transitions.get(item["name"])} for item in items]
@@ -124,8 +124,8 @@ def dataplane(
     elif output is Form.JSON:
         query = [("format", "json")]
     key = kinds.DATAPLANE.key(name, mesh)
-    session: Session = context.obj
-    with session.client() as client:
+    invocation: Invocation = context.obj
+    with invocation.client() as client:
         if view is View.POLICIES:
             items = client.items_of(key, "policies")
             show_list(items, output, lambda: tables.policies(items))
@@ -139,8 +139,8 @@ def services(context: typer.Context, mesh: MeshOption = "default", output: FormO
 
     Example: kumactl inspect services --mesh default
     """
-    session: Session = context.obj
-    with session.client() as client:
+    invocation: Invocation = context.obj
+    with invocation.client() as client:
         items = client.list_whole(paths.within(mesh, "service-insights"))
     show_list(items, output, lambda: tables.services(items))
 
@@ -157,8 +157,8 @@ def _policy(kind: Kind) -> None:
         output: FormOption = Form.TABLE,
     ) -> None:
         key = kind.key(name, mesh)
-        session: Session = context.obj
-        with session.client() as client:
+        invocation: Invocation = context.obj
+        with invocation.client() as client:
             if new_api:
                 items = client.list_whole(f"{paths.item(key)}/_resources/dataplanes", about=str(key))
                 show_list(items, output, lambda: tables.names(items))
@@ -184,13 +184,13 @@ def _duration(text: str) -> float:
         raise Misconfigured(f"--timeout {error}") from None
 
 
-def _follow(session: Session, mesh: str, seconds: float) -> None:
+def _follow(invocation: Invocation, mesh: str, seconds: float) -> None:
     """Print each step as it comes; ends when the change is complete.
 
     A control plane that restarts is waited for, and one that hangs, but not beyond the time that there is.
     """
     end, printed = time.monotonic() + seconds, ""
-    with session.client(at_most=seconds) as client:
+    with invocation.client(at_most=seconds) as client:
         while True:
             client.wait_at_most(end - time.monotonic())
             found, line = _progress(client, mesh)

@@ -6,7 +6,7 @@ import typer
 
 from kuma.kumactl.commands.resources import Form, FormOption, show_list
 from kuma.kumactl.display import tables
-from kuma.kumactl.invocation import Session
+from kuma.kumactl.invocation import Invocation
 
 _SEEN = ("NAME", "STATUS", "LAST CONNECTED AGO", "LAST UPDATED AGO", "TOTAL UPDATES", "TOTAL ERRORS")
 _PROXY = (*_SEEN, "KUMA-DP VERSION", "ENVOY VERSION")
@@ -36,9 +36,9 @@ def zone_egresses(context: typer.Context, output: FormOption = Form.TABLE) -> No
     _show(context.obj, "/zoneegressoverviews", _PROXY, output)
 
 
-def _show(session: Session, path: str, headers: tables.Row, output: Form) -> None:
+def _show(invocation: Invocation, path: str, headers: tables.Row, output: Form) -> None:
     """A list that is empty on our control plane; another's is shown by name."""
-    with session.client() as client:
+    with invocation.client() as client:
         items = client.list_whole(path)
     unknown = [""] * (len(headers) - 1)
     show_list(items, output, lambda: tables.table(headers, [(item["name"], *unknown) for item in items]))

@@ -13,10 +13,10 @@ import typer
 import yaml
 
 from kuma.base.errors import Misconfigured
-from kuma.kumactl import foreign_kinds, paths
+from kuma.kumactl import foreign_kinds, paths, watching
 from kuma.kumactl.client import Client, RequestFailed
 from kuma.kumactl.display import tables
-from kuma.kumactl.invocation import Session
+from kuma.kumactl.invocation import Invocation
 from kuma.resources import kinds
 from kuma.resources.kinds import Kind
 
@@ -65,7 +65,7 @@ def get(
 
     Example: kumactl get meshes    or: kumactl get dataplane web-01 -o yaml    or: kumactl get certificates --watch
     """
-    session: Session = context.obj
+    invocation: Invocation = context.obj
     found = _certificates(mesh) if kind == CERTIFICATES else _resources(_kind(kind, CERTIFICATES), mesh)
     if kind in _SINGLE and kind not in _LISTS and not name:
         raise Misconfigured(f"which {kind}? Give its name, or list all with: kumactl get {_SINGLE[kind].plural}")
@@ -79,7 +79,7 @@ def get(
             following = (offset or 0) + len(page["items"])
             typer.echo(f"\nRerun command with --offset={following} argument to retrieve more resources")
 
-    with session.client() as client:
+    with invocation.client() as client:
         if name:
             watching.show(watch, lambda: found.one(client, name), lambda item: draw(item, [item]))
         else:
@@ -144,8 +144,8 @@ def delete(
     Example: kumactl delete traffic-permission allow-all --mesh default
     """
     found = _kind(kind)
-    session: Session = context.obj
-    with session.client() as client:
+    invocation: Invocation = context.obj
+    with invocation.client() as client:
         client.delete(found, name, mesh)
     typer.echo(f'deleted {found.name} "{name}"')
 

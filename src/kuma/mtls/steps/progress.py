@@ -23,7 +23,7 @@ class Patience(NamedTuple):
 
 
 @dataclass(slots=True)
-class Follower:
+class ProxyProgress:
     """What is known of the proxy of one Dataplane. `left` is since when it is not connected, if it is not."""
 
     left: datetime
@@ -70,7 +70,7 @@ class Follower:
         return answer if self.connected else min(answer, self.left + patience.absence)
 
 
-class Verdict(NamedTuple):
+class Progress(NamedTuple):
     """How a position is followed. `look_again` is when the answer may be another without anything having happened."""
 
     settled: bool
@@ -81,7 +81,7 @@ class Verdict(NamedTuple):
     look_again: datetime | None
 
 
-def judge(followers: Mapping[str, Follower], position: Position, now: datetime, patience: Patience) -> Verdict:
+def judge(followers: Mapping[str, ProxyProgress], position: Position, now: datetime, patience: Patience) -> Progress:
     """Whether a position is followed well enough to go on from it.
 
     `settled`: nobody is waited for, and somebody has taken it up. `alone`: there is nobody to be careful of.
@@ -96,7 +96,7 @@ def judge(followers: Mapping[str, Follower], position: Position, now: datetime, 
     alone = len(forgotten) == len(followers) and all(time <= now for time in forgotten)
     shown = any(follower.connected and name not in behind for name, follower in followers.items())
     alarms = [time for time in (*ends.values(), *forgotten) if time is not None and time > now]
-    return Verdict(
+    return Progress(
         settled=not waiting and (shown or alone),
         alone=alone,
         everybody=not behind and not late,

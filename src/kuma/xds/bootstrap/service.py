@@ -16,18 +16,18 @@ from kuma.store.views import Views
 from kuma.xds.bootstrap.server_names import ServerNames
 from kuma.xds.envoy.bootstrap import Bootstrap
 from kuma.xds.stream import authentication
-from kuma.xds.stream.authentication import Arrivals
+from kuma.xds.stream.authentication import Authenticator
 
 
 @dataclass(frozen=True, slots=True)
-class Handed:
+class AnsweredBootstrap:
     """A bootstrap in JSON, and the address of the Dataplane that it is for."""
 
     bootstrap: str = field(repr=False)
     address: str
 
 
-class Handout:
+class BootstrapService:
     """Hands out bootstraps, to whom the stream would be granted too: so kuma-dp ends with the reason at once.
 
     A bootstrap holds nothing but what the caller sent; what is secret comes over the stream.
@@ -37,13 +37,13 @@ class Handout:
         self,
         manager: ResourceManager,
         views: Views,
-        arrivals: Arrivals,
+        authenticator: Authenticator,
         ads_port: Callable[[], Awaitable[int]],
         names: ServerNames,
     ) -> None:
         self._manager = manager
         self._views = views
-        self._arrivals = arrivals
+        self._authenticator = authenticator
         self._ads_port = ads_port
         self._names = names
 
@@ -58,7 +58,7 @@ class Handout:
         version: Mapping[str, Any],
         said: Mapping[str, Any],
         ca_pem: str,
-    ) -> Handed:
+    ) -> AnsweredBootstrap:
         """The bootstrap of the proxy of a Dataplane, in JSON. `host` is the name that it reached us by.
 
         Raises:
@@ -72,12 +72,12 @@ class Handout:
         await self._views.until(lambda: True)  # the mesh and the keys of its tokens are known by then
         if self._views.view(mesh).mesh is None:
             raise InvalidResource.of("mesh", f'mesh "{mesh}" does not exist')
-        identity = self._arrivals.authenticate(mesh, token)
+        identity = self._authenticator.authenticate(mesh, token)
         key = kinds.DATAPLANE.key(name, mesh)
         stored = await self._manager.find(key)
         for known in (stored, brought):
             if known is not None:
-                self._arrivals.authorize(identity, known)
+                self._authenticator.authorize(identity, known)
         dataplane = brought or stored
         if dataplane is None:
             raise NotFound(authentication.not_found(key))
@@ -95,4 +95,4 @@ class Handout:
             brought=brought,
             said=said,
         )
-        return Handed(bootstrap.to_json(), networking.address)
+        return AnsweredBootstrap(bootstrap.to_json(), networking.address)

@@ -24,7 +24,7 @@ from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from google.protobuf import message, wrappers_pb2
 
 from kuma.policy.authorization import Admission
-from kuma.xds.envoy import resource_names, tls
+from kuma.xds.envoy import rbac, resource_names, tls
 from kuma.xds.envoy.clusters import HTTP_PROTOCOLS, socket
 from kuma.xds.envoy.resource import Entry
 
@@ -93,8 +93,8 @@ def _mutual(
     if protocol in HTTP_PROTOCOLS:
         chain.filters.append(_inbound_http(name))
     else:
-        rules = tls.access(mesh, admission)
-        shadow = tls.shadow_access(mesh, admission)
+        rules = rbac.access(mesh, admission)
+        shadow = rbac.shadow_access(mesh, admission)
         access = network_rbac_pb2.RBAC(
             rules=rules, shadow_rules=shadow, stat_prefix=f"{resource_names.stat_name(name)}."
         )
@@ -112,8 +112,8 @@ def inbound_routes(
     # a moment later than its routes.
     rule = http_rbac_pb2.RBACPerRoute()
     if admission is not None:
-        shadow = tls.shadow_access(mesh, admission)
-        rule.rbac.CopyFrom(http_rbac_pb2.RBAC(rules=tls.access(mesh, admission), shadow_rules=shadow))
+        shadow = rbac.shadow_access(mesh, admission)
+        rule.rbac.CopyFrom(http_rbac_pb2.RBAC(rules=rbac.access(mesh, admission), shadow_rules=shadow))
     route.typed_per_filter_config[_HTTP_RBAC].CopyFrom(tls.packed(rule))
     return _routes(resource_names.inbound_listener(address, port), service, route)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
+from kuma.pki import spiffe
 from kuma.policy import authorization
 from kuma.policy.authorization import Admission
 from kuma.resources import dataplane as dataplanes
@@ -19,7 +20,7 @@ from kuma.resources.mesh_transition import Level
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.xds.delta.session import Snapshot
-from kuma.xds.envoy import admin_listener, clusters, listeners, serving_label, tls
+from kuma.xds.envoy import admin_listener, clusters, listeners, serving_label
 from kuma.xds.envoy.resource import Entry, TypeUrl
 
 Tags = tuple[tuple[str, str], ...]
@@ -34,7 +35,7 @@ class Member(NamedTuple):
     ready: bool
 
 
-class TakenUp(NamedTuple):
+class LeafGeneration(NamedTuple):
     """What all leaves say by now: the tags that permissions look at, and how often one has got other names."""
 
     tags: frozenset[str] = frozenset()
@@ -46,15 +47,17 @@ class TakenUp(NamedTuple):
         return f"{','.join(tags)}/{self.changes}" if tags or self.changes else ""
 
 
-NOTHING_YET = TakenUp()
+NOTHING_YET = LeafGeneration()
 
 
 class MeshConfig:
     """The Envoy resources of one mesh view. Immutable in effect: what it caches, it would compute again equally."""
 
-    def __init__(self, view: MeshView, previous: MeshConfig | None = None, taken_up: TakenUp = NOTHING_YET) -> None:
+    def __init__(
+        self, view: MeshView, previous: MeshConfig | None = None, leaf_generation: LeafGeneration = NOTHING_YET
+    ) -> None:
         self.view = view
-        self._taken_up = taken_up
+        self._leaf_generation = leaf_generation
         self.level = view.position.level
         self._inbounds, self._members = _members(view, previous)
         same_permissions = (
@@ -94,12 +97,12 @@ class MeshConfig:
         if resource is None:
             return ()
         carried = sorted(
-            tls.tag_uri(tag, value)
+            spiffe.tag_uri(tag, value)
             for tag, values in resource.spec.tag_values.items()
             if tag in self._selected
             for value in values
         )
-        return (*(tls.spiffe_id(self.view.name, service) for service in resource.spec.services), *carried)
+        return (*(spiffe.service_id(self.view.name, service) for service in resource.spec.services), *carried)
 
     @property
     def selected(self) -> frozenset[str]:
@@ -136,7 +139,7 @@ class MeshConfig:
         sealed = self.level is Level.ACCEPTING and admission is not None and not admission.principals
         # Another word for what leaves say: connections that were made with older ones are drained.
         looks_at_tags = admission is not None and admission.looks_at_tags
-        callers = self._taken_up.word(looks_at_tags=looks_at_tags) if admission is not None else ""
+        callers = self._leaf_generation.word(looks_at_tags=looks_at_tags) if admission is not None else ""
         where = (address, inbound.port)
         yield (
             TypeUrl.LISTENER,
@@ -171,7 +174,7 @@ class MeshConfig:
         """The Dataplanes whose snapshot, secrets apart, may differ from what `previous` gave."""
         old, new = previous.view, self.view
         same_permissions = old.permissions is new.permissions and old.mesh_permissions is new.mesh_permissions
-        same_callers = previous._taken_up == self._taken_up
+        same_callers = previous._leaf_generation == self._leaf_generation
         if previous.level != self.level or old.mesh is not new.mesh or not (same_permissions and same_callers):
             return frozenset(new.dataplanes) | frozenset(old.dataplanes)
         if old.dataplanes is new.dataplanes:

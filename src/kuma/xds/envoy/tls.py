@@ -1,16 +1,15 @@
-"""TLS contexts, secrets and access rules: what makes a connection mutual TLS and lets a caller in."""
+"""TLS contexts and secrets: what makes a connection mutual TLS."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 
 from envoy.config.core.v3 import base_pb2, config_source_pb2
-from envoy.config.rbac.v3 import rbac_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
 from envoy.type.matcher.v3 import string_pb2
 from google.protobuf import any_pb2, message
 
-from kuma.policy.authorization import Admission, Principal
+from kuma.pki import spiffe
 from kuma.resources import tags as tag_rules
 from kuma.xds.envoy import resource_names
 
@@ -31,19 +30,9 @@ def packed(content: message.Message) -> any_pb2.Any:
     return wrapped
 
 
-def spiffe_id(mesh: str, service: str) -> str:
-    """The identity of a service. Kept here as text: whether it is valid was settled when the Dataplane was applied."""
-    return f"spiffe://{mesh}/{service}"
-
-
-def tag_uri(name: str, value: str) -> str:
-    """The URI by which a leaf carries a tag that permissions select callers by."""
-    return f"kuma://{name}/{value}"
-
-
 def downstream(mesh: str) -> base_pb2.TransportSocket:
     """The server's side: a client certificate of this mesh is required."""
-    return requiring(_common(mesh, string_pb2.StringMatcher(prefix=f"spiffe://{mesh}/")))
+    return requiring(_common(mesh, string_pb2.StringMatcher(prefix=spiffe.prefix(mesh))))
 
 
 def requiring(common: tls_pb2.CommonTlsContext) -> base_pb2.TransportSocket:
@@ -62,7 +51,7 @@ def requiring(common: tls_pb2.CommonTlsContext) -> base_pb2.TransportSocket:
 
 def upstream(mesh: str, tags: Mapping[str, str]) -> base_pb2.TransportSocket:
     """The client's side: the server has to be exactly the service that is called."""
-    expected = string_pb2.StringMatcher(exact=spiffe_id(mesh, tags[tag_rules.SERVICE]))
+    expected = string_pb2.StringMatcher(exact=spiffe.service_id(mesh, tags[tag_rules.SERVICE]))
     name = tag_rules.server_name(mesh, tags)
     context = tls_pb2.UpstreamTlsContext(common_tls_context=_common(mesh, expected), sni=name)
     context.common_tls_context.alpn_protocols.append(ALPN)
@@ -115,55 +104,3 @@ def trusted(name: str, roots_pem: bytes) -> secret_pb2.Secret:
             trusted_ca=base_pb2.DataSource(inline_bytes=roots_pem)
         ),
     )
-
-
-def access(mesh: str, admission: Admission) -> rbac_pb2.RBAC:
-    """The callers that may pass. Without principals nobody passes: ALLOW with no policy denies."""
-    rules = rbac_pb2.RBAC(action=rbac_pb2.RBAC.ALLOW)
-    if admission.principals:
-        policy = rules.policies[admission.permission]
-        policy.permissions.add(any=True)
-        allowed = list(_principals(mesh, admission.principals))
-        if admission.denied:
-            refused = rbac_pb2.Principal(not_id=_any_of(list(_principals(mesh, admission.denied))))
-            allowed = [rbac_pb2.Principal(and_ids=rbac_pb2.Principal.Set(ids=[_any_of(allowed), refused]))]
-        policy.principals.extend(allowed)
-    return rules
-
-
-def shadow_access(mesh: str, admission: Admission) -> rbac_pb2.RBAC | None:
-    """What would be refused if shadow denials were real: counted by Envoy as `shadow_denied`, and let through."""
-    if not admission.shadowed:
-        return None
-    rules = rbac_pb2.RBAC(action=rbac_pb2.RBAC.DENY)
-    policy = rules.policies[admission.permission]
-    policy.permissions.add(any=True)
-    policy.principals.extend(_principals(mesh, admission.shadowed))
-    return rules
-
-
-def _any_of(principals: Sequence[rbac_pb2.Principal]) -> rbac_pb2.Principal:
-    if len(principals) == 1:
-        return principals[0]
-    return rbac_pb2.Principal(or_ids=rbac_pb2.Principal.Set(ids=principals))
-
-
-def _principals(mesh: str, principals: Iterable[Principal]) -> Iterable[rbac_pb2.Principal]:
-    for principal in principals:
-        conditions = [_carries(mesh, name, value) for name, value in principal.tags]
-        if not conditions:
-            # Any caller with an identity of this mesh; never simply "any", which a plaintext peer would match.
-            conditions = [_authenticated(string_pb2.StringMatcher(prefix=f"spiffe://{mesh}/"))]
-        if len(conditions) == 1:
-            yield conditions[0]
-        else:
-            yield rbac_pb2.Principal(and_ids=rbac_pb2.Principal.Set(ids=conditions))
-
-
-def _carries(mesh: str, name: str, value: str) -> rbac_pb2.Principal:
-    uri = spiffe_id(mesh, value) if name == tag_rules.SERVICE else tag_uri(name, value)
-    return _authenticated(string_pb2.StringMatcher(exact=uri))
-
-
-def _authenticated(matcher: string_pb2.StringMatcher) -> rbac_pb2.Principal:
-    return rbac_pb2.Principal(authenticated=rbac_pb2.Principal.Authenticated(principal_name=matcher))

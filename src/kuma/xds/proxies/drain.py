@@ -18,7 +18,7 @@ from kuma.base.rounds import Rounds
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 from kuma.store.views import Views
-from kuma.xds.envoy.snapshot import NOTHING_YET, MeshConfig, TakenUp
+from kuma.xds.envoy.snapshot import NOTHING_YET, LeafGeneration, MeshConfig
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.proxy import Proxies, Proxy
 
@@ -26,11 +26,11 @@ log = structlog.get_logger(__name__)
 
 
 class _Pending(NamedTuple):
-    wanted: TakenUp
+    wanted: LeafGeneration
     since: datetime
 
 
-class Turnover:
+class Drain:
     """Waits for the leaves of each mesh; a proxy that does not take its own up within `patience` is not waited for."""
 
     def __init__(self, views: Views, meshes: Meshes, proxies: Proxies, clock: Clock, *, patience: float) -> None:
@@ -39,7 +39,7 @@ class Turnover:
         self._clock = clock
         self._patience = timedelta(seconds=patience)
         self._pending: dict[str, _Pending] = {}
-        self._done: dict[str, TakenUp] = {}
+        self._done: dict[str, LeafGeneration] = {}
         self._changes: dict[str, int] = {}
         self._seen: dict[str, MeshConfig] = {}
         self._rounds = Rounds(clock, "patience with new leaves")
@@ -70,7 +70,7 @@ class Turnover:
             before, self._seen[mesh] = self._seen.get(mesh), config
             if before is not None and _has_another_name(before, config):
                 self._changes[mesh] = self._changes.get(mesh, 0) + 1
-            wanted = TakenUp(config.selected, self._changes.get(mesh, 0))
+            wanted = LeafGeneration(config.selected, self._changes.get(mesh, 0))
             if wanted == self._done.get(mesh, NOTHING_YET):
                 self._pending.pop(mesh, None)
             elif not any(proxy.key.mesh == mesh for proxy in self._proxies):
@@ -86,7 +86,7 @@ class Turnover:
     def _have_new_leaves(self, mesh: str) -> bool:
         return all(proxy.converged for proxy in self._proxies if proxy.key.mesh == mesh)
 
-    def _finish(self, mesh: str, wanted: TakenUp) -> None:
+    def _finish(self, mesh: str, wanted: LeafGeneration) -> None:
         self._pending.pop(mesh, None)
         self._done[mesh] = wanted
         log.debug("connections from before are drained", mesh=mesh)

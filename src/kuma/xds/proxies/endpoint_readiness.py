@@ -17,7 +17,7 @@ from kuma.store.protocol import Store, Update
 from kuma.store.views import Views
 from kuma.xds.envoy import serving_label
 from kuma.xds.proxies.proxy import Proxies, Proxy
-from kuma.xds.stream.authentication import Arrivals
+from kuma.xds.stream.authentication import Authenticator
 
 log = structlog.get_logger(__name__)
 
@@ -26,14 +26,16 @@ _RETRY = 1.0
 """Seconds."""
 
 
-class Publisher:
+class EndpointReadiness:
     """Writes the label `serving_label.SERVING`. A proxy serves when it has answered to its whole configuration."""
 
-    def __init__(self, store: Store, views: Views, proxies: Proxies, arrivals: Arrivals, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, views: Views, proxies: Proxies, authenticator: Authenticator, clock: Clock
+    ) -> None:
         self._store = store
         self._views = views
         self._proxies = proxies
-        self._arrivals = arrivals
+        self._authenticator = authenticator
         self._clock = clock
         self._due: set[Key] = set()
         self._wake = asyncio.Event()
@@ -86,11 +88,11 @@ class Publisher:
             Unauthenticated, AccessDenied: the token does not hold, or not for this Dataplane.
             NotFound: there is no such Dataplane.
         """
-        identity, key = self._arrivals.authenticate(mesh, token), kinds.DATAPLANE.key(name, mesh)
+        identity, key = self._authenticator.authenticate(mesh, token), kinds.DATAPLANE.key(name, mesh)
         changed = None
         while changed is None:
             stored = await self._store.get(key)
-            self._arrivals.authorize(identity, stored)
+            self._authenticator.authorize(identity, stored)
             proxy = self._proxies.get(key)
             if proxy is not None:
                 proxy.is_leaving = True

@@ -6,17 +6,17 @@ from datetime import timedelta
 
 from kuma.base.audit import Audit
 from kuma.base.clock import Clock
+from kuma.pki import issuer
 from kuma.pki.authority import Authority
 from kuma.pki.issuance_failures import Breaker
-from kuma.pki.issuer import Identity, IssueFailed, Issuer
+from kuma.pki.issuer import Identity, IssueFailed
 from kuma.xds.proxies.metrics import Metrics
 
 
 class Issuing:
     """The issuer as proxies use it. One mesh's failing authority holds up no other."""
 
-    def __init__(self, issuer: Issuer, clock: Clock, metrics: Metrics, audit: Audit) -> None:
-        self._issuer = issuer
+    def __init__(self, clock: Clock, metrics: Metrics, audit: Audit) -> None:
         self._clock = clock
         self._metrics = metrics
         self._audit = audit
@@ -35,7 +35,7 @@ class Issuing:
         if not breaker.allows(self._clock.now()):
             raise IssueFailed(f'backend "{authority.name}" of mesh "{mesh}" has failed repeatedly and is being spared')
         try:
-            identity = await self._issuer.issue(authority, uris, lifetime)
+            identity = await issuer.issue(authority, uris, lifetime, self._clock.now())
         except IssueFailed:
             breaker.failed(self._clock.now())
             self._metrics.issue_failures.labels(mesh, authority.name).inc()

@@ -33,7 +33,7 @@ class Wanted(NamedTuple):
     lifetime: timedelta
 
 
-class IdentityKeeper:
+class LeafKeeper:
     """Keeps the identity of one proxy as it is wanted. A failure keeps the last good one and is tried again."""
 
     def __init__(

@@ -11,7 +11,9 @@ from kuma.authorities.trust import Trust
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.store.views import Views
-from kuma.xds.envoy.snapshot import NOTHING_YET, MeshConfig, TakenUp
+from kuma.xds.envoy import resource_names, tls
+from kuma.xds.envoy.resource import Entry
+from kuma.xds.envoy.snapshot import NOTHING_YET, LeafGeneration, MeshConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,19 +22,25 @@ class MeshState:
 
     config: MeshConfig
     trust: Trust = trust.NONE
+    bundle: Entry | None = None
+    """The trust bundle that proxies hold."""
 
     @classmethod
-    def of(cls, view: MeshView, previous: MeshState | None, taken_up: TakenUp = NOTHING_YET) -> MeshState:
+    def of(cls, view: MeshView, previous: MeshState | None, leaf_generation: LeafGeneration = NOTHING_YET) -> MeshState:
         """The state that follows from `view`; what has not changed is taken from `previous`.
 
-        `taken_up` is what all proxies have in their leaves.
+        `leaf_generation` is what all proxies have in their leaves.
         """
-        config = MeshConfig(view, previous.config if previous else None, taken_up)
+        config = MeshConfig(view, previous.config if previous else None, leaf_generation)
         if previous is None:
-            return cls(config, trust.trust(view))
+            found = trust.trust(view)
+            return cls(config, found, _bundle(view.name, found.position.roots))
         old = previous.config.view
-        same = old.mesh is view.mesh and old.secrets is view.secrets and old.transition is view.transition
-        return cls(config, previous.trust if same else trust.trust(view, previous.trust))
+        if old.mesh is view.mesh and old.secrets is view.secrets and old.transition is view.transition:
+            return cls(config, previous.trust, previous.bundle)
+        found = trust.trust(view, previous.trust)
+        same = found.position.roots == previous.trust.position.roots
+        return cls(config, found, previous.bundle if same else _bundle(view.name, found.position.roots))
 
     @property
     def leaves_its_authority(self) -> bool:
@@ -51,7 +59,7 @@ class Meshes:
     def __init__(self, views: Views, on_affected: Affected) -> None:
         self._views = views
         self._states: dict[str, MeshState] = {}
-        self._taken_up: dict[str, TakenUp] = {}
+        self._leaf_generation: dict[str, LeafGeneration] = {}
         self._on_affected = on_affected
         views.on_change(self._changed)
 
@@ -67,16 +75,16 @@ class Meshes:
         """Return once what is stored has been seen."""
         await self._views.until(lambda: True)
 
-    def take_up(self, mesh: str, taken_up: TakenUp) -> None:
+    def take_up(self, mesh: str, leaf_generation: LeafGeneration) -> None:
         """Every proxy of a mesh has its leaf as it is to be now: what older ones have opened is to end."""
-        self._taken_up[mesh] = taken_up
+        self._leaf_generation[mesh] = leaf_generation
         self._changed(frozenset({mesh}))
 
     def _changed(self, meshes: frozenset[str]) -> None:
         for mesh in meshes:
             before = self.state(mesh)
             view = self._views.view(mesh)
-            after = self._states[mesh] = MeshState.of(view, before, self._taken_up.get(mesh, NOTHING_YET))
+            after = self._states[mesh] = MeshState.of(view, before, self._leaf_generation.get(mesh, NOTHING_YET))
             affected = after.config.affected_since(before.config)
             if after.trust is not before.trust:
                 affected |= frozenset(view.dataplanes)
@@ -84,4 +92,11 @@ class Meshes:
                 self._on_affected(mesh, affected)
             if view == MeshView(mesh):
                 del self._states[mesh]
-                self._taken_up.pop(mesh, None)
+                self._leaf_generation.pop(mesh, None)
+
+
+def _bundle(mesh: str, roots: tuple[str, ...]) -> Entry | None:
+    """The roots that proxies trust. None rather than empty: without a bundle Envoy trusts nobody."""
+    if not roots:
+        return None
+    return Entry.of(resource_names.trust_bundle_secret(mesh), tls.trust_bundle(mesh, "".join(roots).encode()))

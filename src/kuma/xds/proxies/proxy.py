@@ -14,13 +14,13 @@ from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME
 from kuma.resources.mesh_transition import Level
 from kuma.resources.resource import Key, Resource
-from kuma.tokens.dataplane_tokens import DataplaneIdentity
+from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.xds.delta.session import Request, Response, Session, Verdict
 from kuma.xds.envoy import admin_listener
 from kuma.xds.envoy.resource import Entry
 from kuma.xds.proxies.insights import Insights, Record
 from kuma.xds.proxies.issuance import Issuing
-from kuma.xds.proxies.leaf import IdentityKeeper, Wanted
+from kuma.xds.proxies.leaf import LeafKeeper, Wanted
 from kuma.xds.proxies.meshes import Meshes
 
 log = structlog.get_logger(__name__)
@@ -36,7 +36,7 @@ class Proxy:
         self,
         key: Key,
         credential: str,
-        token: DataplaneIdentity,
+        token: DataplaneClaims,
         meshes: Meshes,
         issuing: Issuing,
         insights: Insights,
@@ -54,7 +54,7 @@ class Proxy:
         self.token = token
         self.session = Session()
         self.record = record
-        self.keeper = IdentityKeeper(f"{key.mesh}.{key.name}", issuing, clock, self._wanted, self._identity_changed)
+        self.keeper = LeafKeeper(f"{key.mesh}.{key.name}", issuing, clock, self._wanted, self._identity_changed)
         self.is_leaving = False
         """It has said that it is about to end."""
         self.on_progress: Callable[[Proxy], None] = lambda _: None
@@ -168,7 +168,7 @@ class Proxy:
         state = self._meshes.state(self.key.mesh)
         found = dict(self._administration(state.config.view.dataplanes.get(self.key.name)))
         if state.config.level is not Level.PLAIN:
-            found |= {entry.name: entry for entry in (self.keeper.entry, state.trust.bundle) if entry is not None}
+            found |= {entry.name: entry for entry in (self.keeper.entry, state.bundle) if entry is not None}
         return found
 
     def _administration(self, dataplane: Resource[DataplaneSpec] | None) -> Mapping[str, Entry]:

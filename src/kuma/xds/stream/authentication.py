@@ -97,7 +97,7 @@ def _dataplane(text: str, mesh: str) -> Resource[DataplaneSpec]:
     return codec.parse(document, default_mesh=mesh)
 
 
-class Arrivals:
+class Authenticator:
     """Lets proxies in."""
 
     def __init__(self, manager: ResourceManager, views: Views, clock: Clock) -> None:
@@ -105,7 +105,7 @@ class Arrivals:
         self._views = views
         self._clock = clock
 
-    async def admit(self, proxy: Presented, identity: dataplane_tokens.DataplaneIdentity) -> Resource[DataplaneSpec]:
+    async def admit(self, proxy: Presented, identity: dataplane_tokens.DataplaneClaims) -> Resource[DataplaneSpec]:
         """The stored Dataplane of an authenticated proxy; stores the one that it brought along.
 
         A token has to hold for what is stored as well as for what is to replace it: otherwise any service could
@@ -130,7 +130,7 @@ class Arrivals:
 
         return (await self._manager.change(proxy.key, arrived)).resource
 
-    def authenticate(self, mesh: str, token: str) -> dataplane_tokens.DataplaneIdentity:
+    def authenticate(self, mesh: str, token: str) -> dataplane_tokens.DataplaneClaims:
         """Who holds `token`, as far as the signing keys of the mesh vouch for it.
 
         Raises:
@@ -143,7 +143,7 @@ class Arrivals:
             )
         return dataplane_tokens.verify_token(token, mesh, self._views.view(mesh).secrets, self._clock.now())
 
-    def authorize(self, identity: dataplane_tokens.DataplaneIdentity, dataplane: Resource[DataplaneSpec]) -> None:
+    def authorize(self, identity: dataplane_tokens.DataplaneClaims, dataplane: Resource[DataplaneSpec]) -> None:
         """Check that the token may be used for this Dataplane.
 
         Raises:

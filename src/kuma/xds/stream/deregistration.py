@@ -19,7 +19,7 @@ from kuma.xds.stream.authentication import BY_PROXY, REGISTERED
 log = structlog.get_logger(__name__)
 
 
-class Departures:
+class Deregistration:
     """Waits out the grace period of each proxy that left, so that a lost connection removes no endpoint."""
 
     def __init__(

@@ -23,14 +23,14 @@ class TooMany(KumaError):
 
 @dataclass(frozen=True, slots=True)
 class StreamLimits:
-    """What one proxy may do: open streams, and send requests on one. `pending`: see `Gate.pending`."""
+    """What one proxy may do: open streams, and send requests on one. `pending`: see `StreamLimiter.pending`."""
 
     streams: Rate
     requests: Rate
     pending: int = 500
 
 
-class Gate:
+class StreamLimiter:
     """Counts. Addresses are counted by failures only: many proxies may share one."""
 
     def __init__(self, limits: StreamLimits, clock: Clock) -> None:

@@ -21,7 +21,7 @@ from kuma.base.audit import ACTOR, Audit, Refusals
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Misconfigured, Unauthenticated
 from kuma.base.values import printable, urls
-from kuma.tokens.dataplane_tokens import DataplaneIdentity
+from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.xds.delta.session import Request
 from kuma.xds.envoy.resource import TypeUrl, encode_response
 from kuma.xds.proxies.insights import Insights
@@ -30,9 +30,9 @@ from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.metrics import Metrics
 from kuma.xds.proxies.proxy import AdminSecrets, Proxies, Proxy
 from kuma.xds.stream import authentication, rate_limits
-from kuma.xds.stream.authentication import Arrivals, Presented
-from kuma.xds.stream.deregistration import Departures
-from kuma.xds.stream.rate_limits import Gate, TooMany
+from kuma.xds.stream.authentication import Authenticator, Presented
+from kuma.xds.stream.deregistration import Deregistration
+from kuma.xds.stream.rate_limits import StreamLimiter, TooMany
 from kuma.xds.stream.writer import Sender
 
 log = structlog.get_logger(__name__)
@@ -78,29 +78,29 @@ class Discovery:
 
     def __init__(
         self,
-        arrivals: Arrivals,
-        departures: Departures,
+        authenticator: Authenticator,
+        deregistration: Deregistration,
         proxies: Proxies,
         meshes: Meshes,
         issuing: Issuing,
         insights: Insights,
         clock: Clock,
         metrics: Metrics,
-        gate: Gate,
+        limiter: StreamLimiter,
         audit: Audit,
         admin_secrets: AdminSecrets,
         *,
         send_seconds: float,
     ) -> None:
-        self._arrivals = arrivals
-        self._departures = departures
+        self._authenticator = authenticator
+        self._deregistration = deregistration
         self._proxies = proxies
         self._meshes = meshes
         self._issuing = issuing
         self._insights = insights
         self._clock = clock
         self._metrics = metrics
-        self._gate = gate
+        self._limiter = limiter
         self._refusals = Refusals(audit, clock)
         self._admin_secrets = admin_secrets
         self._send_seconds = send_seconds
@@ -117,7 +117,7 @@ class Discovery:
 
     async def _stream(self, requests: AsyncIterator[Any], context: Any) -> None:
         try:
-            with self._gate.pending(context.peer()):
+            with self._limiter.pending(context.peer()):
                 async with asyncio.timeout(_FIRST_REQUEST):
                     first = await anext(requests, None)
             if first is None:
@@ -141,7 +141,7 @@ class Discovery:
             return
         try:
             # Once more: from here on the stream is ended when its token is revoked, which it may have been meanwhile.
-            self._arrivals.authenticate(proxy.key.mesh, token)
+            self._authenticator.authenticate(proxy.key.mesh, token)
             proxy.receive(_request(first))
             await self._serve(proxy, requests, context)
         except (Superseded, Unauthenticated, AccessDenied, InvalidResource, TooMany) as error:
@@ -150,32 +150,32 @@ class Discovery:
         finally:
             self._disconnect(proxy)
 
-    def _admitted(self, node: Any, token: str, peer: str) -> tuple[Presented, DataplaneIdentity]:
+    def _admitted(self, node: Any, token: str, peer: str) -> tuple[Presented, DataplaneClaims]:
         """Who it is, as far as can be told at once.
 
         Until then nothing is done in the name of a Dataplane: nobody uses up the streams of another, or keeps it from
         being removed.
         """
         try:
-            identity = self._arrivals.authenticate(authentication.proxy_key(node).mesh, token)
+            identity = self._authenticator.authenticate(authentication.proxy_key(node).mesh, token)
             who = authentication.presented(node)
             stored = self._meshes.state(who.key.mesh).config.view.dataplanes.get(who.key.name)
             known = tuple(filter(None, (stored, who.dataplane)))
             for dataplane in known:
-                self._arrivals.authorize(identity, dataplane)
+                self._authenticator.authorize(identity, dataplane)
         except KumaError:
-            self._gate.failed(peer)
+            self._limiter.failed(peer)
             raise
         if known:
-            self._gate.stream(who.key)
+            self._limiter.stream(who.key)
         else:  # there is none, or it has only just been created
-            self._gate.failed(peer)
+            self._limiter.failed(peer)
         return who, identity
 
-    async def _connect(self, who: Presented, token: str, identity: DataplaneIdentity, peer: str) -> Proxy:
+    async def _connect(self, who: Presented, token: str, identity: DataplaneClaims, peer: str) -> Proxy:
         ACTOR.set(f"proxy {who.key.mesh}.{who.key.name}")
-        await self._departures.back(who.key)
-        dataplane = await self._arrivals.admit(who, identity)
+        await self._deregistration.back(who.key)
+        dataplane = await self._authenticator.admit(who, identity)
 
         # A proxy that reconnects still runs its configuration: it must not be sent less than what is stored.
         await self._meshes.until_seen(dataplane)
@@ -204,7 +204,7 @@ class Discovery:
     def _disconnect(self, proxy: Proxy) -> None:
         self._insights.close(proxy.record)
         if self._proxies.remove(proxy):
-            self._departures.left(proxy.key)
+            self._deregistration.left(proxy.key)
             log.info("proxy disconnected", mesh=proxy.key.mesh, dataplane=proxy.key.name)
         self._metrics.streams.set(len(self._proxies))
 
@@ -235,7 +235,7 @@ class Discovery:
                 raise asyncio.CancelledError  # leaves without a status: gRPC resets the stream
 
     async def _read(self, proxy: Proxy, requests: AsyncIterator[Any]) -> None:
-        count = self._gate.counter()
+        count = self._limiter.counter()
         async for message in requests:
             if message.HasField("node") and message.node.id and message.node.id != f"{proxy.key.mesh}.{proxy.key.name}":
                 raise InvalidResource.of("node.id", "must not change within a stream")
@@ -261,7 +261,7 @@ class Discovery:
         """The Dataplane may have been given tags that the proxy's token does not allow."""
         dataplane = self._meshes.state(proxy.key.mesh).config.view.dataplanes.get(proxy.key.name)
         if dataplane is not None:
-            self._arrivals.authorize(proxy.token, dataplane)
+            self._authenticator.authorize(proxy.token, dataplane)
 
 
 async def _decoded(frames: AsyncIterator[bytes]) -> AsyncIterator[Any]:

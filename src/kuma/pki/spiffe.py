@@ -1,0 +1,23 @@
+"""SPIFFE IDs of a mesh, and the URIs by which leaves carry tags. The trust domain is the mesh's name."""
+
+from __future__ import annotations
+
+
+def trust_domain_id(mesh: str) -> str:
+    """The identity of the mesh itself, which its root carries (SPIFFE-ID §2, X.509-SVID §3.1)."""
+    return f"spiffe://{mesh}"
+
+
+def prefix(mesh: str) -> str:
+    """How the identities of all services of a mesh begin."""
+    return f"spiffe://{mesh}/"
+
+
+def service_id(mesh: str, service: str) -> str:
+    """The identity of a service. Kept here as text: whether it is valid was settled when the Dataplane was applied."""
+    return f"{prefix(mesh)}{service}"
+
+
+def tag_uri(name: str, value: str) -> str:
+    """The URI by which a leaf carries a tag that permissions select callers by."""
+    return f"kuma://{name}/{value}"

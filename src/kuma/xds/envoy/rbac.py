@@ -1,0 +1,64 @@
+"""Access rules: which callers an inbound lets in, as Envoy's RBAC (`config.rbac.v3`) says it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from envoy.config.rbac.v3 import rbac_pb2
+from envoy.type.matcher.v3 import string_pb2
+
+from kuma.pki import spiffe
+from kuma.policy.authorization import Admission, Principal
+from kuma.resources import tags as tag_rules
+
+
+def access(mesh: str, admission: Admission) -> rbac_pb2.RBAC:
+    """The callers that may pass. Without principals nobody passes: ALLOW with no policy denies."""
+    rules = rbac_pb2.RBAC(action=rbac_pb2.RBAC.ALLOW)
+    if admission.principals:
+        policy = rules.policies[admission.permission]
+        policy.permissions.add(any=True)
+        allowed = list(_principals(mesh, admission.principals))
+        if admission.denied:
+            refused = rbac_pb2.Principal(not_id=_any_of(list(_principals(mesh, admission.denied))))
+            allowed = [rbac_pb2.Principal(and_ids=rbac_pb2.Principal.Set(ids=[_any_of(allowed), refused]))]
+        policy.principals.extend(allowed)
+    return rules
+
+
+def shadow_access(mesh: str, admission: Admission) -> rbac_pb2.RBAC | None:
+    """What would be refused if shadow denials were real: counted by Envoy as `shadow_denied`, and let through."""
+    if not admission.shadowed:
+        return None
+    rules = rbac_pb2.RBAC(action=rbac_pb2.RBAC.DENY)
+    policy = rules.policies[admission.permission]
+    policy.permissions.add(any=True)
+    policy.principals.extend(_principals(mesh, admission.shadowed))
+    return rules
+
+
+def _any_of(principals: Sequence[rbac_pb2.Principal]) -> rbac_pb2.Principal:
+    if len(principals) == 1:
+        return principals[0]
+    return rbac_pb2.Principal(or_ids=rbac_pb2.Principal.Set(ids=principals))
+
+
+def _principals(mesh: str, principals: Iterable[Principal]) -> Iterable[rbac_pb2.Principal]:
+    for principal in principals:
+        conditions = [_carries(mesh, name, value) for name, value in principal.tags]
+        if not conditions:
+            # Any caller with an identity of this mesh; never simply "any", which a plaintext peer would match.
+            conditions = [_authenticated(string_pb2.StringMatcher(prefix=spiffe.prefix(mesh)))]
+        if len(conditions) == 1:
+            yield conditions[0]
+        else:
+            yield rbac_pb2.Principal(and_ids=rbac_pb2.Principal.Set(ids=conditions))
+
+
+def _carries(mesh: str, name: str, value: str) -> rbac_pb2.Principal:
+    uri = spiffe.service_id(mesh, value) if name == tag_rules.SERVICE else spiffe.tag_uri(name, value)
+    return _authenticated(string_pb2.StringMatcher(exact=uri))
+
+
+def _authenticated(matcher: string_pb2.StringMatcher) -> rbac_pb2.Principal:
+    return rbac_pb2.Principal(authenticated=rbac_pb2.Principal.Authenticated(principal_name=matcher))
