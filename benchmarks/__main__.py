@@ -1,4 +1,4 @@
-"""All benchmarks, one after the other."""
+"""Runs all benchmarks, one after the other."""
 
 from benchmarks import bench_issue, bench_proxies
 

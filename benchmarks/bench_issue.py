@@ -24,7 +24,7 @@ TARGET, SHARE = 4000, 0.2
 
 
 def rate(work: Callable[[], object]) -> float:
-    """How often `work` is done in a second."""
+    """Measures how often `work` is done in a second."""
     done, start = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - start) < SECONDS:
         work()

@@ -72,7 +72,7 @@ class Another:
         self.process = process
 
     async def ask(self, line: str = "") -> str:
-        """What it answers."""
+        """Sends a line and returns the answer."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(f"{line}\n".encode())
@@ -101,7 +101,7 @@ async def settle(cp: Running, count: int, process: asyncio.subprocess.Process) -
 
 
 def rounds(count: int) -> int:
-    """How often the change of a permission is measured."""
+    """Returns how often the change of a permission is measured."""
     return ROUNDS.get(count, FEW_ROUNDS)
 
 
@@ -146,7 +146,7 @@ async def propagation(cp: Running, count: int) -> list[tuple[float, float]]:
 
 
 async def measure(count: int) -> None:
-    """All figures for `count` proxies."""
+    """Measures all figures for `count` proxies."""
     limit = await limits.limit(count, rounds(count))
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
@@ -173,7 +173,7 @@ async def measure(count: int) -> None:
 
 
 async def idle(count: int, limit: Limit) -> None:
-    """What `count` proxies cost while nothing changes."""
+    """Measures what `count` proxies cost while nothing changes."""
     await asyncio.sleep(5)
     start = cpu()
     await asyncio.sleep(IDLE_SECONDS)
@@ -198,7 +198,7 @@ def generated() -> Iterator[list[str]]:
 
 
 async def one_endpoint(cp: Running, clients: Another) -> None:
-    """What is generated and sent when one endpoint of one service changes."""
+    """Measures what is generated and sent when one endpoint of one service changes."""
     proxies = list(cp.parts.proxies)
     callers = [p for p in proxies if int(p.key.name[1:]) % SERVICES in ((7 - 1) % SERVICES, (7 - 2) % SERVICES)]
     before = {p.key: sum(c.sent for c in p.record.counters.values()) for p in proxies}

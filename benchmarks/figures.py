@@ -1,4 +1,4 @@
-"""How times and sizes are measured and printed."""
+"""Measures and prints times and sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What no control plane in Python can beat on this machine: a bare grpc.aio server over TLS that sends to N streams.
+"""Measures the upper limit for any control plane in Python: a bare grpc.aio server over TLS with N streams.
 
 It has no store, resources or state: a message of some bytes goes to every stream, and every client sends as much back.
 

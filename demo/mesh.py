@@ -34,12 +34,12 @@ class Ports:
 
     @classmethod
     def free(cls) -> Ports:
-        """Some that nobody else uses, nor takes while the control plane is away for a moment."""
+        """Picks ports that nobody else uses, nor takes while the control plane is down for a moment."""
         return cls(*free_ports(len(_STANDARD)))
 
     @classmethod
     def standard(cls) -> Ports:
-        """The standard ones, or others if those are taken."""
+        """Returns the standard ports, or others if those are taken."""
         return cls(**_STANDARD) if all(is_free(port) for port in _STANDARD.values()) else cls.free()
 
     @property
@@ -52,7 +52,7 @@ class Unanswered(Failed):
 
 
 class DemoMesh:
-    """What the steps of the demo use. All state is in `home`; the commands are the ones that users type."""
+    """Context of the demo's steps. All state is in `home`; the commands are the ones that users type."""
 
     TCP_HANDSHAKES: ClassVar[str] = "^cluster.backend_tcp.ssl.handshake$"
     """The statistic of web's proxy that counts its handshakes with backend's TCP inbound."""
@@ -136,7 +136,7 @@ class DemoMesh:
         return self.processes.start(f"kuma-dp-{service}", [BIN / program, *paths], self.environment)
 
     def kumactl(self, *arguments: str, stdin: str | None = None, timeout: float = _PATIENCE) -> str:
-        """What a `kumactl` command prints.
+        """Runs a `kumactl` command and returns its output.
 
         Raises:
             Failed: it did not end well.
@@ -173,7 +173,7 @@ class DemoMesh:
         return found
 
     def handshakes(self, service: str, stats: str = "ssl.handshake$") -> int:
-        """How many TLS handshakes the proxy of a service has completed, by its own count."""
+        """Returns how many TLS handshakes the proxy of a service has completed, by its own count."""
         _, body = read(f"http://127.0.0.1:{self._admin[service]}/stats?filter={stats}")
         return sum(int(line.rpartition(b": ")[2]) for line in body.splitlines())
 

@@ -50,7 +50,7 @@ class Processes:
         return process
 
     def check(self) -> None:
-        """Complain if a process has ended by itself.
+        """Raises if a process has ended by itself.
 
         Raises:
             Failed: one has; with the end of its log.
@@ -123,12 +123,12 @@ def inherited() -> Mapping[str, str]:
 
 
 def _end_with_parent() -> None:
-    """In the child: ask the kernel to end it when its parent dies, however that happens."""
+    """Runs in the child: asks the kernel to end it when its parent dies, for whatever reason."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def until(what: str, ask: Callable[[], T | None], processes: Processes | None = None, seconds: float = 30) -> T:
-    """What `ask` answers once it answers something true.
+    """Polls `ask` until it returns something true, and returns that.
 
     Raises:
         Failed: it did not within `seconds`, or a process ended meanwhile.
@@ -162,6 +162,6 @@ def free_ports(count: int) -> tuple[int, ...]:
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens on this port of the loopback."""
+    """Tells whether nobody listens on this port of the loopback."""
     with socket.socket() as sock:
         return sock.connect_ex(("127.0.0.1", port)) != 0

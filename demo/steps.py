@@ -1,4 +1,4 @@
-"""How the demo speaks: a step, its command, its outcome."""
+"""Prints the demo: each step, its command, its outcome."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Traffic:
 
     @property
     def failed(self) -> int:
-        """How many requests have had another answer than 200, or none."""
+        """Number of requests with another answer than 200, or none."""
         return self.answers.total() - self.answers["200"]
 
     def stop(self) -> None:
@@ -56,7 +56,7 @@ def call(port: int) -> str:
 
 
 def judge(answers: Mapping[str, int], handshakes: int) -> str:
-    """What a load has shown, in a sentence.
+    """Sums up a load in a sentence.
 
     Raises:
         Failed: a request failed, or there were too few requests or handshakes to say anything.

@@ -1,4 +1,4 @@
-"""From nothing to mutual TLS, step by step, each step with its command and its proven outcome."""
+"""Walks from nothing to mutual TLS, each step with its command and its proven outcome."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def main() -> int:
 
 
 def walk_through(steps: Steps) -> None:
-    """All steps, in order."""
+    """Walks through all steps, in order."""
     started = time.monotonic()
     start(steps)
     turn_on(steps)
@@ -95,7 +95,7 @@ def turn_on(steps: Steps) -> None:
 
 
 def refuse_plaintext(steps: Steps) -> None:
-    """Nobody without a certificate gets in."""
+    """Shows that nobody without a certificate gets in."""
     port = steps.mesh.backend_in
     steps.step("A caller from outside the mesh tries backend's inbound in plaintext")
     steps.command(f"curl http://127.0.0.1:{port}/")
@@ -115,7 +115,7 @@ def _plaintext_answer(port: int) -> bytes:
 
 
 def permissions(steps: Steps) -> None:
-    """No permission, no traffic."""
+    """Shows that there is no traffic without a permission."""
     steps.step("Take the permission away: mutual TLS alone admits nobody")
     steps.kumactl("delete", "traffic-permission", "allow-all", "--mesh", "default")
     steps.calls("the call is refused", lambda status, _: status == 403)
@@ -178,7 +178,7 @@ def another_authority(steps: Steps) -> None:
 
 
 def tables(steps: Steps) -> None:
-    """What an operator sees."""
+    """Shows what an operator sees."""
     steps.step("Look at the secrets and the proxies")
     secrets = steps.kumactl("get", "secrets", "--mesh", "default")
     if "default.ca-builtin-cert-ca-2" not in secrets or "default.ca-builtin-key-ca-2" not in secrets:

@@ -68,7 +68,7 @@ class Soak:
         until("web reaches backend", lambda: mesh.call()[0] == 200, self.processes)
 
     def round(self, change: Change) -> None:
-        """One change, disturbed, followed to its end, and looked at."""
+        """Makes one change, disturbs it, follows it to its end, and checks the result."""
         self.counts["changes"] += 1
         self._apply(change)
         if random.random() < 0.5:
@@ -159,7 +159,7 @@ class Soak:
                     os.kill(pid, signal.SIGCONT)
 
     def _look(self, change: Change) -> None:
-        """What a STRICT mesh that is complete lets in."""
+        """Checks what a complete STRICT mesh lets in."""
         before, self._current = self._current, self._authority(change.enabled)
         if before is not None and before != self._current:
             self.retired.append(before)

@@ -22,7 +22,7 @@ _TIMEOUT = 5.0
 
 @dataclass(frozen=True)
 class Provided:
-    """What goes into the two Secrets of a provided CA."""
+    """Content of the two Secrets of a provided CA."""
 
     chain: bytes
     key: bytes
@@ -52,7 +52,7 @@ class Root:
 
 
 def is_let_in(port: int, authority: Provided, spiffe_id: str) -> bool:
-    """Whether the proxy at a port of the loopback takes a caller with a leaf of this CA, and passes on what it says."""
+    """Tells whether the proxy at a port of the loopback admits a caller with a leaf of this CA."""
     context = _client(authority, spiffe_id)
     try:
         with (
@@ -66,7 +66,7 @@ def is_let_in(port: int, authority: Provided, spiffe_id: str) -> bool:
 
 
 def takes_plaintext(port: int) -> bool:
-    """Whether the proxy at a port of the loopback passes on what comes in the clear."""
+    """Tells whether the proxy at a port of the loopback passes on plaintext."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT) as plain:
             plain.sendall(REQUEST)

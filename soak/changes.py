@@ -16,7 +16,7 @@ LONGEST_OUTAGE = 20.0
 
 @dataclass(frozen=True)
 class Change:
-    """What to apply, document after document. `lifetime` is the leaves', in seconds; `dwell` is how long to stay."""
+    """A change: documents to apply in order. `lifetime` is the leaves', in seconds; `dwell` is how long to stay."""
 
     what: str
     documents: tuple[dict[str, Any], ...]

@@ -1,1 +1,1 @@
-"""What `make` runs of its own."""
+"""Programs that `make` runs."""

@@ -16,7 +16,7 @@ _COMMAND = ("-m", "pip_audit", "--skip-editable", "--progress-spinner", "off", "
 
 
 def verdict(dependencies: Sequence[Mapping[str, Any]]) -> tuple[str, bool]:
-    """What to say of the findings, and whether they are a failure."""
+    """Returns a verdict on the findings, and whether they are a failure."""
     audited = [found for found in dependencies if "vulns" in found]
     bad = [f"{found['name']} {found['version']}: {vuln['id']}" for found in audited for vuln in found["vulns"]]
     if bad:

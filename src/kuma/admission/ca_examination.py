@@ -16,12 +16,12 @@ from kuma.resources.secret import Secrets
 
 
 def path_of(backend: Backend, index: int) -> str:
-    """Where the Mesh says what an authority is made of."""
+    """Returns the field of the Mesh that says what an authority is made of."""
     return f"mtls.backends[{index}].{backend.spelling}"
 
 
 async def examine(mesh: str, backend: Backend, path: str, secrets: Secrets, now: datetime) -> tuple[str, ...]:
-    """What should be known of an authority that can be used; `path` is where the Mesh describes it.
+    """Returns warnings about an authority, and raises if it is unusable; `path` is where the Mesh describes it.
 
     Raises:
         InvalidResource: it cannot be used; with every reason.

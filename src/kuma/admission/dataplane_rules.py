@@ -1,4 +1,4 @@
-"""What Dataplanes ask of their changes: no inbound leads to what trusts callers because they are on its machine.
+"""Rules for changes of Dataplanes: no inbound may lead to a port that trusts callers because they are on its machine.
 
 Whoever connects to an inbound arrives at the workload from the loopback. If that workload were the control plane's own
 API, the caller would be its administrator; if it were an Envoy's administration, the caller would command that proxy.
@@ -30,7 +30,7 @@ class Administrations(Protocol):
 
 
 class DataplaneRules:
-    """Refuses. Which ports the control plane and connected Envoys use is known while they run."""
+    """Refuses inbounds that lead to administrative ports. Which ports these are is known only while proxies run."""
 
     def __init__(self, views: Views, proxies: Administrations, own_ports: OwnPorts) -> None:
         self._views = views
@@ -57,7 +57,7 @@ class DataplaneRules:
                     yield Violation(path, f"{address}:{port} is the administration of an Envoy")
 
     def _is_administration(self, dataplane: Resource[DataplaneSpec], address: str, port: int) -> bool:
-        """Whether an Envoy that is known to run on the machine of `dataplane` has its administration there.
+        """Tells whether an Envoy that is known to run on the machine of `dataplane` has its administration there.
 
         What the Dataplane says of its own is checked by itself; but it may say something else than what runs.
         """
@@ -72,6 +72,6 @@ class DataplaneRules:
 
 
 def _places(networking: Networking, inbound: Inbound) -> Iterator[tuple[str, str, int]]:
-    """Where an inbound leads to, and where clients are sent to reach it."""
+    """Returns the addresses that an inbound leads to, and those to which clients are sent to reach it."""
     yield ("servicePort", *workload(networking, inbound))
     yield ("port", networking.advertised_address or listen_address(networking, inbound), inbound.port)

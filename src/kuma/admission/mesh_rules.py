@@ -1,4 +1,4 @@
-"""What a Mesh asks of its changes: every builtin backend gets its root, in the transaction that stores the Mesh."""
+"""Rules for changes of a Mesh: every builtin backend gets its root, in the transaction that stores the Mesh."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from kuma.tokens import dataplane_tokens
 
 
 class MeshRules:
-    """Makes what a Mesh needs to work, all of it or none."""
+    """Creates what a Mesh needs to work, all of it or nothing."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
     async def on_put(self, old: Resource[MeshSpec] | None, new: Resource[MeshSpec], store: Store) -> Decision:
-        """Roots for builtin backends that have none yet, and the first token signing key."""
+        """Creates roots for builtin backends that have none yet, and the first token signing key."""
         created: list[AnyResource] = []
         expected: list[Expect] = []
         warnings: list[str] = []
@@ -64,13 +64,13 @@ class MeshRules:
         return Decision(tuple(operations), tuple(warnings), staged=staged)
 
     async def on_delete(self, old: AnyResource, store: Store) -> Decision:
-        """Nothing of its own: the store takes away what belongs to the Mesh."""
+        """Adds nothing: the store itself deletes what belongs to the Mesh."""
         return Decision()
 
     async def _root(
         self, mesh: str, backend: Backend, index: int, store: Store
     ) -> tuple[Sequence[AnyResource], Sequence[AnyResource]]:
-        """The Secrets of the root: the ones that are there, which must stay until the Mesh is stored, or new ones."""
+        """Returns the Secrets of the root: the existing ones, which must stay until the Mesh is stored, or new ones."""
         names = builtin.secret_names(mesh, backend.name)
         found = {name: await find(store, kinds.SECRET.key(name, mesh)) for name in names}
         existing = [secret for secret in found.values() if secret is not None]

@@ -1,4 +1,4 @@
-"""What permissions ask of their changes: nothing, but they tell what they take away."""
+"""Rules for changes of permissions: every change is allowed, but callers that lose access are named in a warning."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAMED = 5
 
 
 class PermissionRules:
-    """Warns when a new permission takes the place of another one, and callers lose what that one allowed."""
+    """Warns when a new permission displaces another one, so that callers lose what that one allowed."""
 
     async def on_put(self, old: AnyResource | None, new: AnyResource, store: Store) -> Decision:
         before = await _permissions(new.mesh, store)

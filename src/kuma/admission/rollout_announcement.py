@@ -1,4 +1,4 @@
-"""A staged change is announced in the transaction that brings it about: nobody is told "complete" in between."""
+"""Announces a staged rollout in the transaction that causes it, so that no status says "complete" in between."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BEGUN = "beginning"
 
 
 async def announced(mesh: str, store: Store) -> tuple[Operation, ...]:
-    """What marks the transition of a mesh as begun. What drives it says more within an instant.
+    """Returns the operations that mark the rollout of a mesh as begun; the controller fills in the details at once.
 
     Also if it has begun before: then what was decided of it without the edit cannot be stored any more.
     """
@@ -27,7 +27,7 @@ async def announced(mesh: str, store: Store) -> tuple[Operation, ...]:
 
 
 def staged_part(mesh: Resource[MeshSpec] | None) -> Any:
-    """What of a Mesh is changed step by step: all of its mutual TLS but how long certificates live, and timeouts.
+    """Returns the part of a Mesh that is changed step by step: its mutual TLS without leaf lifetimes and timeouts.
 
     How it is spelled is no change.
     """

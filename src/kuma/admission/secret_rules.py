@@ -1,4 +1,4 @@
-"""What Secrets ask of their changes: the ones that an authority is made of are neither deleted nor damaged."""
+"""Rules for changes of Secrets: the Secrets of listed authorities are neither deleted nor damaged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kuma.store.protocol import Expect, Store, find
 
 @dataclass(frozen=True, slots=True)
 class _Use:
-    """A listed backend that a Secret is part of; `secrets` are the ones it is made of, as they are stored."""
+    """A listed backend that uses a Secret; `secrets` are all the ones it is made of, as they are stored."""
 
     mesh: Resource[MeshSpec]
     index: int
@@ -31,13 +31,13 @@ class _Use:
 
 
 class SecretRules:
-    """Protects the Secrets of listed backends. The Mesh is expected to be as it was looked at."""
+    """Protects the Secrets of listed backends. Expects that the Mesh does not change before the transaction commits."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
     async def on_put(self, old: Resource[SecretSpec] | None, new: Resource[SecretSpec], store: Store) -> Decision:
-        """Refuse content that any of the authorities which use it could not issue with.
+        """Refuses content with which any of the authorities that use it could not issue.
 
         Certificate and key may be in two Secrets, which are replaced, or put back, one after the other: what is right
         in itself is let through with a warning, and the authority goes on as it was until the other one has come.
@@ -67,7 +67,7 @@ class SecretRules:
         return Decision(operations, tuple(warnings), staged=staged)
 
     async def on_delete(self, old: Resource[SecretSpec], store: Store) -> Decision:
-        """Refuse the deletion of what listed backends are made of."""
+        """Refuses to delete what listed backends are made of."""
         violations = [
             Violation(
                 "name",
@@ -82,12 +82,12 @@ class SecretRules:
         return Decision()
 
     async def _examined(self, use: _Use, new: Resource[SecretSpec]) -> Sequence[str]:
-        """What should be known of an authority after the change; see `examine`."""
+        """Returns warnings about an authority as it would be after the change; see `examine`."""
         path, secrets = path_of(use.backend, use.index), {**use.secrets, new.name: new}
         return await examine(use.mesh.name, use.backend, path, secrets, self._clock.now())
 
     async def _own_faults(self, use: _Use, new: Resource[SecretSpec]) -> tuple[Violation, ...]:
-        """What is wrong with the new Secret itself, whatever the other one of the pair is."""
+        """Returns the faults of the new Secret itself, independent of the other one of the pair."""
         cert, key = registry.halves(use.mesh.name, use.backend)
         now = self._clock.now()
         try:
@@ -105,7 +105,7 @@ class SecretRules:
 
 
 def _is_half(use: _Use, new: Resource[SecretSpec]) -> bool:
-    """Whether the only trouble with an authority is the other one of its two Secrets."""
+    """Tells whether the only fault of an authority lies in the other one of its two Secrets."""
     cert, key = registry.halves(use.mesh.name, use.backend)
     if not cert or not key or cert == key or _opens(use, {**use.secrets, new.name: new}):
         return False  # nothing comes that could make it right

@@ -1,4 +1,4 @@
-"""What Secrets that tokens depend on ask of their changes: keys can sign, and lists of revoked tokens can be read."""
+"""Rules for Secrets that tokens depend on: signing keys must be able to sign, lists of revoked tokens readable."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _JTI = re.compile(r"[!-+\--~]{1,200}", re.ASCII)
 
 
 class TokenRules:
-    """Refuses what would keep every token from being issued or verified; `then` judges what is left."""
+    """Refuses changes that would keep every token from being issued or verified; `then` judges everything else."""
 
     def __init__(self, then: Rules | None = None) -> None:
         self._then = then

@@ -32,22 +32,22 @@ _FAREWELL = 2.0
 
 
 class BootstrapRefused(KumaError):
-    """The control plane does not hand out a bootstrap; asking again would not help."""
+    """Raised when the control plane refuses a bootstrap; asking again would not help."""
 
 
 class Unreachable(KumaError):
-    """No answer that could be used; asking again may help."""
+    """Raised when there is no usable answer; asking again may help."""
 
 
 @dataclass(frozen=True, slots=True)
 class ControlPlane:
-    """Where the control plane is, and the CA by which it is recognised."""
+    """Address of the control plane, and the CA that verifies it."""
 
     address: str
     ca_file: Path | None = None
 
     def verification(self) -> ssl.SSLContext | bool:
-        """How the control plane's certificate is verified: always.
+        """Returns the TLS settings that verify the control plane's certificate; verification cannot be turned off.
 
         Raises:
             Misconfigured: the CA file cannot be used, or the address is no https URL.
@@ -153,13 +153,13 @@ _ANOTHER_SERVER = "this is no data plane server; its port is 5678"
 
 
 def _is_of_another_server(answer: httpx.Response) -> bool:
-    """Whether a 404 is about the path; one about the Dataplane is in plain words, or in none."""
+    """Tells whether a 404 is about the path; one about a Dataplane has a plain-text body, or none."""
     is_page = answer.headers.get("content-type", "").startswith(("application/", "text/html"))
     return is_page or answer.text.startswith(("404 page not found", "404: Page Not Found"))
 
 
 def _refusal(control_plane: ControlPlane, error: httpx.HTTPError) -> str:
-    """Why asking again would not help, if so."""
+    """Returns why asking again would not help; empty if it might."""
     address, untrusted = control_plane.address, handshakes.untrusted(error)
     if untrusted and control_plane.ca_file is None:
         return (

@@ -1,4 +1,4 @@
-"""One Envoy process: started, drained, ended, and never left behind."""
+"""Runs one Envoy process: starts, drains and ends it, and never leaves it behind."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _VERSION_TIMEOUT = 10.0
 
 @dataclass(frozen=True, slots=True)
 class EnvoyOptions:
-    """How Envoy is run. `listener_drain` and `drain` are in seconds."""
+    """Options of an Envoy process. `listener_drain` and `drain` are in seconds."""
 
     binary: Path
     log_level: str = "warning"
@@ -207,7 +207,7 @@ async def _first(exited: asyncio.Task[int], *others: Coroutine[Any, Any, object]
 
 
 def _end_with_parent(parent: int) -> None:
-    """In the child, before it becomes Envoy: have the kernel kill it when kuma-dp dies, however that happens."""
+    """Runs in the child before it becomes Envoy: asks the kernel to kill it when kuma-dp dies, for whatever reason."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the line above
         os._exit(1)

@@ -1,4 +1,4 @@
-"""Whether an Envoy could listen where it is to: a port that is taken would leave it half alive, and silent."""
+"""Checks that Envoy can listen on its ports: with a port taken it would run half configured and say nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LISTENS = {
 
 
 def check(bootstrap: bytes, spec: DataplaneSpec | None) -> None:
-    """See that every port of a proxy is free; `spec` is its Dataplane, if that is known here.
+    """Checks that every port of a proxy is free; `spec` is its Dataplane, if that is known here.
 
     Raises:
         Misconfigured: one is not; names the field and the remedy.

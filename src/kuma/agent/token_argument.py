@@ -1,4 +1,4 @@
-"""`--dataplane-token`, which the original takes: anybody on the machine reads arguments in the list of processes.
+"""Handles `--dataplane-token`, which the original takes: anybody on the machine can read a process's arguments.
 
 So the program starts itself anew with the token in anonymous memory instead, before it does anything else.
 """
@@ -19,7 +19,7 @@ WARNING = (
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], str]:
-    """The arguments without the token, and the token; it is empty if there is none."""
+    """Returns the arguments without the token, and the token, which is empty if there is none."""
     rest: list[str] = []
     token, is_value = "", False
     for argument in arguments:
@@ -35,7 +35,7 @@ def split(arguments: Sequence[str]) -> tuple[list[str], str]:
 
 
 def hide() -> None:
-    """If there is a token among this program's arguments: start it anew without. A file that is named as well wins."""
+    """Restarts this program without the token if its arguments contain one; a token file that is named as well wins."""
     rest, token = split(sys.argv[1:])
     if not token:
         return

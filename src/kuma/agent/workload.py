@@ -1,4 +1,4 @@
-"""What kuma-dp is told about the workload that it runs beside."""
+"""Reads what kuma-dp is told about the workload beside it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _VARIABLE = "--dataplane-var"
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Whom the bootstrap is for: a Dataplane that is brought along, or one that the control plane knows already."""
+    """Subject of the bootstrap: a Dataplane that is brought along, or one that the control plane knows already."""
 
     mesh: str
     name: str

@@ -1,4 +1,4 @@
-"""What the routes of the API work with."""
+"""Context of the API's routes: the parts of the control plane that they use."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class _NoEnvoys:
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
-    """What can be configured of the API."""
+    """Settings of the API."""
 
     localhost_is_admin: bool = True
     access: Access = field(default_factory=Access)
@@ -94,12 +94,12 @@ class ApiContext:
     envoys: Envoys = field(default_factory=_NoEnvoys)
 
     def caller(self, request: Request) -> Caller:
-        """Who sends this request, as `authentication` has found out."""
+        """Returns the sender of this request, as `authentication` has identified it."""
         caller: Caller = request.state.caller
         return caller
 
     def check(self, request: Request, kind: Kind) -> None:
-        """Whether the sender may do this to resources of `kind`.
+        """Checks that the sender may do this to resources of `kind`; raises if not.
 
         Raises:
             AccessDenied: not.
@@ -107,7 +107,7 @@ class ApiContext:
         self.settings.access.check(self.caller(request), kind, request.method)
 
     def check_grant(self, request: Request, grant: Grant, what: str) -> None:
-        """Whether the sender has been granted something; see `callers.check_grant`."""
+        """Checks that the sender has been granted something; see `callers.check_grant`."""
         callers.check_grant(self.caller(request), grant, what)
 
     async def body(self, request: Request) -> dict[str, object]:
@@ -130,7 +130,7 @@ class ApiContext:
             raise Problem(400, "Bad Request", str(error)) from None
 
     async def check_mesh(self, mesh: str) -> None:
-        """Whether the mesh in a path exists.
+        """Checks that the mesh in a path exists.
 
         Raises:
             Problem: 404.

@@ -13,7 +13,7 @@ log = structlog.get_logger(__name__)
 
 
 class Announcement:
-    """Waits until every server listens and what is stored is known, logs `ready`, and is silent ever after."""
+    """Waits until every server listens and what is stored is known, and logs `ready` once."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""How much there is of everything, over all meshes."""
+"""Counts the resources and proxies of all meshes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the API shows and does of the other parts, none of which it knows."""
+"""Implements what the API asks of other parts, none of which it imports."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def restore_store(settings: Settings, source: Path) -> None:
 
 
 def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> ControlPlane:
-    """All parts of a control plane over an open store."""
+    """Builds all parts of a control plane over an open store."""
     store.on_commit(audited.recorder(audit))
     registry = CollectorRegistry()
     instance = f"{platform.node()}-{secrets.token_hex(2)}"
@@ -230,7 +230,7 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
 def _rules(
     views: Views, proxies: Proxies, clock: Clock, own_ports: Callable[[], Mapping[int, str]]
 ) -> Mapping[str, Rules]:
-    """What resources of each kind have to fulfil beyond their form."""
+    """Returns the admission rules of each kind."""
     return {
         kinds.MESH.name: MeshRules(clock),
         kinds.DATAPLANE.name: DataplaneRules(views, proxies, own_ports),
@@ -249,7 +249,7 @@ def _admin_secrets(ca: EnvoyAdminCa, address: str) -> Mapping[str, Entry]:
 def _announcement(
     settings: Settings, listening: Servers, views: Views, certificate: server_certificate.ServerCertificate
 ) -> Announcement:
-    """What is said once everything listens."""
+    """Returns the message that is logged once everything listens."""
     api = listening.api
     named = {"api": api.get(HTTP) or api.get(HTTPS), "bootstrap": listening.dp}
 

@@ -1,4 +1,4 @@
-"""By which certificates those of the API's clients are verified: what an administrator has put into files."""
+"""Reads the CAs that verify certificates of the API's clients, from the files of the administrator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SUFFIXES = (".pem", ".crt")
 
 
 def read(file: Path | None, directory: Path | None) -> str:
-    """All certificates of both places in PEM, and nothing else that stands there; empty if neither is given.
+    """Returns the certificates of both places in PEM and nothing else; empty if neither is given.
 
     Raises:
         Misconfigured: one cannot be read, or holds no certificate; names the setting.

@@ -126,7 +126,7 @@ def version() -> None:
 
 
 def _open_many_files() -> None:
-    """Every connection is one; the usual limit is far below what the settings let in, and is there to be raised."""
+    """Raises the limit of open files: every connection is one, and the usual limit is below what settings allow."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

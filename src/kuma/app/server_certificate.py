@@ -101,7 +101,7 @@ def _opened(certificate: Path, key: Path) -> CaPair:
 
 
 def _is_begun(paths: ServerCertificate) -> bool:
-    """Whether the first start was cut off before anything was issued: nobody has been given the CA."""
+    """Tells whether the first start was interrupted before anything was issued, so that nobody has the CA."""
     return not any(path.exists() for path in (paths.ca, paths.key, paths.chain))
 
 

@@ -27,7 +27,7 @@ HTTP, HTTPS = "API server", "API server, HTTPS"
 
 
 class Servers(NamedTuple):
-    """All that listens."""
+    """All listening servers."""
 
     api: Mapping[str, HttpServer]
     """By the names `HTTP` and `HTTPS`."""
@@ -83,7 +83,7 @@ def api(
 
 
 def _clients(settings: ApiServer, audit: Audit, clock: Clock) -> ClientCertificates | None:
-    """What is asked of the certificates of the API's clients; nothing if there is nothing to verify them by."""
+    """Returns the settings for client certificates of the API; None if there is no CA to verify them by."""
     trusted = client_cas.read(settings.https.tls_ca_file, settings.auth.client_certs_dir)
     refusals = Refusals(audit, clock)
 
@@ -94,7 +94,7 @@ def _clients(settings: ApiServer, audit: Audit, clock: Clock) -> ClientCertifica
 
 
 def data_plane(settings: DpServer, app: Any, certificate: server_certificate.ServerCertificate) -> HttpServer:
-    """What proxies ask for their bootstrap."""
+    """Builds the server that proxies ask for their bootstrap."""
     return HttpServer(
         app,
         settings.interface,
@@ -116,12 +116,12 @@ def diagnostics(settings: Diagnostics, app: Any) -> HttpServer:
 
 
 def limits(settings: LimitsSection) -> Limits:
-    """How many requests an HTTP server admits."""
+    """Returns the request rate limits of an HTTP server."""
     return Limits(Rate(settings.requests_per_second, settings.burst), settings.concurrent)
 
 
 def stream_limits(settings: XdsServer) -> StreamLimits:
-    """How many streams, and requests on them, the discovery server admits."""
+    """Returns the limits of streams, and of requests on them, of the discovery server."""
     return StreamLimits(
         Rate(settings.streams_per_second, settings.stream_burst),
         Rate(settings.requests_per_second, settings.request_burst),
@@ -130,7 +130,7 @@ def stream_limits(settings: XdsServer) -> StreamLimits:
 
 
 def access(settings: AccessSection) -> Access:
-    """Who may do what over the API."""
+    """Returns the access rules of the API."""
     grants = {
         name: Grant.of(section.users, section.groups)
         for name, section in ((name, getattr(settings.static, name)) for name in type(settings.static).model_fields)

@@ -30,7 +30,7 @@ class Section(BaseModel):
 
 
 class General(Section):
-    """What concerns the whole process."""
+    """Settings of the whole process."""
 
     work_dir: Path = Field(Path("~/.kuma"), description="Directory of everything that the control plane keeps.")
     tls_cert_file: MaybePath = Field(
@@ -51,7 +51,7 @@ class General(Section):
 
 
 class Store(Section):
-    """Where resources are kept."""
+    """Settings of the store."""
 
     type: Literal["sqlite"] = Field("sqlite", description="Kind of store.")
     sqlite_path: MaybePath = Field(None, description="Database file. `kuma.db` in the work directory if empty.")
@@ -61,7 +61,7 @@ class Store(Section):
 
 
 class LimitsSection(Section):
-    """What one client address may do, and how long each connection may take for what."""
+    """Limits of one client address and of one connection."""
 
     requests_per_second: PositiveFloat = Field(200, description="Requests a second in the long run; more are 429.")
     burst: PositiveInt = Field(400, description="Requests at once that count as one burst.")
@@ -99,7 +99,7 @@ class Https(Section):
 
 
 class Auth(Section):
-    """By which certificates clients are known, beside the CA file."""
+    """Client certificates: the CAs that verify them, beside the CA file."""
 
     client_certs_dir: MaybePath = Field(
         None, description="Directory of further such certificates, of CAs or clients: its files `.pem` and `.crt`."
@@ -115,7 +115,7 @@ class AuthnTokens(Section):
 
 
 class Authn(Section):
-    """Who counts as whom."""
+    """Authentication of callers."""
 
     localhost_is_admin: bool = Field(True, description="Whether callers from this machine are administrators.")
     tokens: AuthnTokens = AuthnTokens()
@@ -132,14 +132,14 @@ class ApiServer(Section):
 
 
 class GrantSection(Section):
-    """Who may do something."""
+    """Users and groups who may do something."""
 
     users: tuple[str, ...] = Field(("mesh-system:admin",), description="Users who may; separated by commas.")
     groups: tuple[str, ...] = Field(("mesh-system:admin",), description="Groups that may; separated by commas.")
 
 
 class MembersSection(GrantSection):
-    """Who may do something that every known user may do unless configured otherwise."""
+    """Users and groups who may do something that every known user may do by default."""
 
     groups: tuple[str, ...] = Field(
         ("mesh-system:admin", "mesh-system:authenticated"), description="Groups that may; separated by commas."
@@ -147,7 +147,7 @@ class MembersSection(GrantSection):
 
 
 class StaticAccess(Section):
-    """Who may do what, in the API."""
+    """Static access rules of the API."""
 
     admin_resources: GrantSection = Field(GrantSection(), description="Secrets and GlobalSecrets.")
     generate_dp_token: GrantSection = GrantSection()
@@ -160,7 +160,7 @@ class StaticAccess(Section):
 
 
 class AccessSection(Section):
-    """Who may do what, in the API."""
+    """Access rules of the API."""
 
     static: StaticAccess = StaticAccess()
     anonymous_reads: bool = Field(
@@ -169,7 +169,7 @@ class AccessSection(Section):
 
 
 class DpServer(Section):
-    """The server that hands out bootstraps, over HTTPS."""
+    """The bootstrap server, over HTTPS."""
 
     interface: str = Field("127.0.0.1", description="Address to listen on; also that of the discovery server.")
     port: Port = Field(5678, description="Port to listen on.")
@@ -224,7 +224,7 @@ class Diagnostics(Section):
 
 
 class Defaults(Section):
-    """What is created at the first start."""
+    """Resources that are created at the first start."""
 
     skip_mesh_creation: bool = Field(False, description="Whether the Mesh `default` is left to be created.")
 

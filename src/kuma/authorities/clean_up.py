@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 
 class CleanUp:
-    """Looks when a mesh has changed. A name that is listed again later gets a new root."""
+    """Removes authorities that are no longer needed, whenever a mesh changes. A name listed again gets a new root."""
 
     def __init__(self, store: Store, views: Views) -> None:
         self._store = store
@@ -73,7 +73,7 @@ def leftovers(view: MeshView) -> tuple[str, ...]:
 
 
 def _is_kept_in_vain(view: MeshView) -> bool:
-    """Whether an authority is kept that does not issue any more, or is listed as it was: nobody needs the copy."""
+    """Tells whether a retained authority is no longer needed: it does not issue any more, or is listed as it was."""
     if retained.secret_name(view.name) not in view.secrets:
         return False
     authority, issuing = retained.open_retained(view), view.position.authority

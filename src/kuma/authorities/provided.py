@@ -21,7 +21,7 @@ def used_secrets(backend: Backend) -> tuple[str, ...]:
 
 
 def load(source: DataSource, mesh: str, secrets: Secrets) -> bytes:
-    """What a data source holds.
+    """Returns the content of a data source.
 
     Raises:
         AuthorityUnusable: the Secret does not exist, or the file cannot be read.
@@ -44,7 +44,7 @@ def load(source: DataSource, mesh: str, secrets: Secrets) -> bytes:
 
 
 def _contents(path: Path) -> bytes:
-    """Of a file, that is: a pipe or a device may never end, and nothing else is done meanwhile.
+    """Returns the content of a regular file; a pipe or a device could block for ever, and everything else with it.
 
     Raises:
         OSError, ValueError: it cannot be read, or is none.

@@ -18,7 +18,7 @@ def used_secrets(mesh: str, backend: Backend) -> tuple[str, ...]:
 
 
 async def stored_secrets(mesh: str, backend: Backend, store: Store) -> Secrets:
-    """These Secrets as they are stored, by their names; without those that are missing."""
+    """Reads Secrets, by their names; those that are missing are left out."""
     found = {name: await find(store, kinds.SECRET.key(name, mesh)) for name in used_secrets(mesh, backend)}
     return {name: secret for name, secret in found.items() if secret is not None}
 
@@ -43,7 +43,7 @@ def content(mesh: str, backend: Backend, secrets: Secrets) -> tuple[bytes, bytes
 
 
 def fingerprint(mesh: str, backend: Backend, secrets: Secrets) -> tuple[bytes | None, ...]:
-    """What an authority is made of: while it is equal, the authority is the same.
+    """Identifies an authority by a hash of its content: with the same content it is the same authority.
 
     Raises:
         AuthorityUnusable: it cannot be loaded.

@@ -1,4 +1,4 @@
-"""The authority that issues, kept while what it is made of is being changed.
+"""Retains the issuing authority while its content is being changed.
 
 Certificate and key of a provided authority may be in two Secrets, which are replaced one after the other, or be removed
 together with their backend: between that and the end of the staged change proxies still need certificates of the old
@@ -33,7 +33,7 @@ def secret_name(mesh: str) -> str:
 
 
 async def keep(mesh: str, store: Store) -> tuple[Operation, ...]:
-    """What keeps the provided authority that issues now, to be done together with the change of what it is made of."""
+    """Returns the operations that retain the issuing authority, for the transaction that changes its content."""
     with suppress(NotFound):
         stored = await store.get(kinds.MESH.key(mesh))
         transition = await store.get(kinds.MESH_TRANSITION.key(mesh, mesh))
@@ -58,7 +58,7 @@ async def _write(mesh: str, backend: Backend, content: tuple[bytes, bytes], stor
 
 
 def open_retained(view: MeshView) -> Authority | None:
-    """The authority that is kept, if one is and can be opened."""
+    """Opens the retained authority; None if there is none, or it cannot be opened."""
     secret = view.secrets.get(secret_name(view.name))
     if secret is None:
         return None

@@ -1,4 +1,4 @@
-"""What a mesh trusts and who issues in it, derived from the Mesh and its Secrets."""
+"""Derives what a mesh trusts and who issues in it from the Mesh and its Secrets."""
 
 from __future__ import annotations
 

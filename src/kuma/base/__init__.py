@@ -1,1 +1,1 @@
-"""What every layer may use: the clock, the error tree and task life cycles. Knows no resource and no protocol."""
+"""Foundations of every layer: the clock, the error tree and task life cycles. Knows no resource and no protocol."""

@@ -39,7 +39,7 @@ async def stop(tasks: Iterable[asyncio.Task[Any]], *, patience: float = 5.0) -> 
 
 
 def failure(task: asyncio.Task[Any]) -> BaseException | None:
-    """What a task has failed with, if it has. Once asked, asyncio does not complain that nobody did."""
+    """Returns the exception that a task has failed with, if it has, and marks it as seen for asyncio."""
     return task.exception() if task.done() and not task.cancelled() else None
 
 

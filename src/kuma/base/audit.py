@@ -51,7 +51,7 @@ class AuditFile:
         self._write(json.dumps(line, ensure_ascii=False, default=str).encode(errors="replace") + b"\n")
 
     def _write(self, content: bytes) -> None:
-        """All of it at once, or an error: a disk that is full takes a part."""
+        """Writes the whole line or raises: a full disk may take only a part."""
         written = os.write(self._file, content)
         if written < len(content):
             self._torn = written > 0
@@ -66,7 +66,7 @@ class NoAudit:
     """Takes no notes."""
 
     def record(self, event: str, **fields: object) -> None:
-        """Pass over an event."""
+        """Passes the event over."""
 
 
 _REFUSALS = Rate(1, 100)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What a component may know of time."""
+    """Time, as far as components need it."""
 
     def now(self) -> datetime:
         """The current instant, timezone-aware in UTC."""

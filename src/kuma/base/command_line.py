@@ -1,4 +1,4 @@
-"""What the commands have in common: how they log, and how they fail."""
+"""Common parts of the commands: logging and error messages."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _interrupted(*_: object) -> NoReturn:
 
 
 def _colour_on_terminals_only() -> None:
-    """Whatever the environment says: what reads a pipe or a file does not expect escape sequences."""
+    """Writes colours to terminals only: whoever reads a pipe or a file does not expect escape sequences."""
     for variable in ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE"):
         os.environ.pop(variable, None)
     helper = sys.modules.get("typer.rich_utils")

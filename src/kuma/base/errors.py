@@ -61,7 +61,7 @@ class NotFound(KumaError):
 
 
 class NoSigningKey(NotFound):
-    """There is no key to issue tokens with; the text names the Secret that is missing."""
+    """Raised when there is no key to issue tokens with; the text names the Secret that is missing."""
 
 
 class AlreadyExists(KumaError):

@@ -1,4 +1,4 @@
-"""Why a TLS handshake has failed, found among the causes of whatever a client has raised."""
+"""Finds the reason why a TLS handshake failed among the causes of a client's exception."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 def untrusted(error: BaseException) -> str:
-    """What is wrong with the other side's certificate, in the words of OpenSSL; empty if that is not the cause."""
+    """Returns the fault of the other side's certificate in the words of OpenSSL; empty if that is not the cause."""
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return cause.verify_message.rstrip(".") or "it cannot be verified"
@@ -16,17 +16,17 @@ def untrusted(error: BaseException) -> str:
 
 
 def no_tls(error: BaseException) -> bool:
-    """Whether the other side has answered with something that is not TLS."""
+    """Tells whether the other side has answered with something that is not TLS."""
     return any(isinstance(cause, ssl.SSLError) and cause.reason in _NOT_TLS for cause in _causes(error))
 
 
 def refused(error: BaseException) -> bool:
-    """Whether the other side has said that it does not let us in with the certificate that we have shown, or none."""
+    """Tells whether the other side has refused the certificate that we have shown, or its absence."""
     return any(isinstance(cause, ssl.SSLError) and cause.reason in _REFUSALS for cause in _causes(error))
 
 
 def cut_off(error: BaseException) -> bool:
-    """Whether the other side has ended a connection without an answer."""
+    """Tells whether the other side has ended a connection without an answer."""
     return any(
         isinstance(cause, (ssl.SSLEOFError, ConnectionError)) or _SILENCE in str(cause) for cause in _causes(error)
     )

@@ -10,7 +10,7 @@ from kuma.base.clock import Clock
 
 
 class Rounds:
-    """One round after the other. Waking during a round begins another; waking several times between two begins one."""
+    """Runs rounds one after the other. A wake-up during a round begins another; several between two begin one."""
 
     def __init__(self, clock: Clock, name: str) -> None:
         self._clock = clock
@@ -18,7 +18,7 @@ class Rounds:
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
-        """Something has happened: go round again."""
+        """Asks for another round."""
         self._woken.set()
 
     async def run(self, work: Callable[[], Awaitable[float | None]]) -> None:

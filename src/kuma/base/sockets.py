@@ -8,7 +8,7 @@ from kuma.base import aio
 
 
 class OnPort:
-    """What listens on one port: the one that it is given, or with 0 one that the system chooses."""
+    """Something that listens on one port: the given one, or with 0 one that the system chooses."""
 
     def __init__(self, host: str, port: int) -> None:
         self._host = host
@@ -28,7 +28,7 @@ class OnPort:
 
 
 def is_own(address: str) -> bool:
-    """Whether this machine has this IP address: a socket can have it."""
+    """Tells whether this machine has this IP address, by binding a socket to it."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as tried:

@@ -27,7 +27,7 @@ class RequestFailed(KumaError):
 
     @property
     def passes(self) -> bool:
-        """Whether the same request may be answered otherwise a while later: there was no answer, or too much to do."""
+        """Tells whether the same request may be answered later: there was no answer, or too much to do."""
         return self.status in _PASSING
 
 
@@ -45,7 +45,7 @@ _SHORTEST_WAIT = 1.0
 
 
 class Client:
-    """One control plane. `remedy` is what somebody does who finds it at its address no more."""
+    """Client of one control plane. `remedy` is advice for a user who no longer finds it at its address."""
 
     def __init__(
         self,
@@ -84,15 +84,15 @@ class Client:
         self._http.timeout = min(self._timeout, max(seconds, _SHORTEST_WAIT))
 
     def index(self) -> Mapping[str, Any]:
-        """What the control plane says it is."""
+        """Fetches what the control plane says of itself."""
         return self._object(_INDEX)
 
     def who_am_i(self) -> Mapping[str, Any]:
-        """Whom the control plane takes us for."""
+        """Fetches the caller's identity as the control plane sees it."""
         return self._object("/who-am-i")
 
     def list(self, kind: Kind, mesh: str, size: int | None, offset: int | None) -> Mapping[str, Any]:
-        """One page of a list of resources."""
+        """Fetches one page of a list of resources."""
         return self.page(paths.collection(kind, mesh), size, offset)
 
     def page(
@@ -104,7 +104,7 @@ class Client:
         about: str = "",
         more: Mapping[str, str | Sequence[str]] | None = None,
     ) -> Mapping[str, Any]:
-        """One page of a list; `more` is the rest of the query, and `about` names what the list concerns, for errors."""
+        """Fetches one page of a list; `more` is the rest of the query, `about` names what it concerns in errors."""
         paging = {name: value for name, value in (("size", size), ("offset", offset)) if value is not None}
         return self._object(path, about=about, params={**paging, **(more or {})})
 
@@ -116,7 +116,7 @@ class Client:
         reveal: bool = False,
         filters: Mapping[str, str | Sequence[str]] | None = None,
     ) -> Sequence[Mapping[str, Any]]:
-        """All items of a list, or those that the filters let through, page by page.
+        """Fetches all items of a list, or those that pass the filters, page by page.
 
         `about` names the resource that the list concerns, for errors; `reveal`: without masks, which administrators
         may ask for.
@@ -130,7 +130,7 @@ class Client:
                 return items
 
     def get(self, kind: Kind, name: str, mesh: str) -> Mapping[str, Any] | None:
-        """One resource, or None if there is none."""
+        """Fetches one resource; None if there is none."""
         key = kind.key(name, mesh)
         try:
             return self._object(paths.item(key, kind), about=str(key))
@@ -144,7 +144,7 @@ class Client:
         self._request("POST", "/rekey")
 
     def text_of(self, key: Key, *parts: str) -> str:
-        """What the control plane answers about a resource, as it stands."""
+        """Fetches the answer about a resource unchanged."""
         return self._request("GET", "/".join((paths.item(key), *parts)), about=str(key)).text
 
     def items_of(self, key: Key, *parts: str) -> Sequence[Mapping[str, Any]]:
@@ -184,7 +184,7 @@ class Client:
         return found
 
     def _stranger(self, what: str = "is no control plane of Kuma") -> RequestFailed:
-        """It is not what it should be; no answer of it means what a control plane's would, such as 404."""
+        """Returns the error for a server that is no control plane, so that its answers, such as a 404, mean nothing."""
         return RequestFailed(f"what answers at {self._address} {what}. {self._remedy}", httpx.codes.OK)
 
     def _request(self, method: str, path: str, *, about: str = "", **arguments: Any) -> httpx.Response:
@@ -207,7 +207,7 @@ class Client:
         raise RequestFailed(f"{about}: {text}" if about else text, answer.status_code)
 
     def _unreached(self, error: httpx.HTTPError) -> str:
-        """Why there is no answer, and what to do about it."""
+        """Describes why there was no answer, and the remedy."""
         untrusted = handshakes.untrusted(error)
         if untrusted and self._ca_file:
             return f"the certificate of {self._address} does not hold by the CA in {self._ca_file}: {untrusted}"
@@ -229,7 +229,7 @@ class Client:
         return f"cannot reach the control plane at {self._address}: {reason}. Is kuma-cp running? {self._remedy}"
 
     def _not_let_in(self) -> str:
-        """The other side has not liked how we came, and perhaps has not said why."""
+        """Describes a refused handshake, for which the other side may not have given the reason."""
         if not self._client_file:
             return (
                 f"what answers at {self._address} wants a client certificate; "
@@ -260,6 +260,6 @@ def _text(answer: httpx.Response) -> str:
 
 
 def _excerpt(answer: httpx.Response) -> str:
-    """What else it says, if that is text for people and no page for browsers."""
+    """Returns an excerpt of a plain-text answer; empty for an HTML page."""
     text = answer.text.strip()
     return f": {text[:1000]}" if text and not text.startswith("<") else ""

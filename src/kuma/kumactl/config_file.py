@@ -23,7 +23,7 @@ class _Frame(BaseModel):
 
 
 class _Part(_Frame):
-    """Other fields of the original's file are kept as they are."""
+    """Part of the file; other fields of the original's are kept as they are."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -36,7 +36,7 @@ class Header(_Part):
 
 
 class ApiServer(_Part):
-    """How one control plane is reached."""
+    """Address, headers and TLS settings of one control plane."""
 
     url: str
     ca_cert_file: str = ""
@@ -49,14 +49,14 @@ class ApiServer(_Part):
 
     @property
     def request_headers(self) -> dict[str, str]:
-        """What every request carries: the headers of the user's choice, and the token."""
+        """Returns the headers of every request: those of the user's choice, and the token."""
         found = {header.key.lower(): header.value for header in self.headers}
         token = self.auth_conf.get("token") if self.auth_type == TOKENS else None
         return {**found, "authorization": f"Bearer {token}"} if token else found
 
 
 class Coordinates(_Frame):
-    """Where one control plane is."""
+    """Coordinates of one control plane."""
 
     api_server: ApiServer
 
@@ -97,7 +97,7 @@ class Config(_Frame):
         raise Misconfigured(f"no control plane is chosen. Run: kumactl config control-planes {remedy}")
 
     def adding(self, name: str, api_server: ApiServer) -> Config:
-        """With one more control plane (or another one under that name), which is chosen."""
+        """Returns the configuration with one more control plane (or another one under that name), which is chosen."""
         plane = ControlPlane(name=name, coordinates=Coordinates(api_server=api_server))
         others = self.without(name)
         return others.model_copy(
@@ -109,7 +109,7 @@ class Config(_Frame):
         )
 
     def without(self, name: str) -> Config:
-        """Without the control plane of that name."""
+        """Returns the configuration without the control plane of that name."""
         gone = {context.name for context in self.contexts if context.control_plane == name}
         return self.model_copy(
             update={
@@ -121,12 +121,12 @@ class Config(_Frame):
 
 
 def default() -> Config:
-    """What is in effect before anything is configured: the control plane on this machine."""
+    """Returns the configuration before anything is configured: the control plane on this machine."""
     return Config().adding("local", ApiServer(url=DEFAULT_ADDRESS))
 
 
 def location(given: Path | None) -> Path:
-    """Where the file is."""
+    """Returns the path of the file."""
     return given or Path("~/.kumactl/config").expanduser()
 
 

@@ -1,4 +1,4 @@
-"""What is read from files, standard input and URLs: all of it, and every mistake in it."""
+"""Reads resources from files, standard input and URLs, and reports every mistake in them."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _texts(name: str) -> Iterator[tuple[str, str]]:
 
 
 def described(name: str) -> str:
-    """How people call what `-f` names."""
+    """Returns the name that people use for what `-f` names."""
     return "standard input" if name == texts.STANDARD_INPUT else name
 
 

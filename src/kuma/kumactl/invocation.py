@@ -1,4 +1,4 @@
-"""What one run of kumactl works with: its configuration, and the client that this leads to."""
+"""Context of one run of kumactl: its configuration, and the client that follows from it."""
 
 from __future__ import annotations
 

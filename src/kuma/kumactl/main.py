@@ -29,7 +29,7 @@ app = typer.Typer(
 
 
 class LogLevel(StrEnum):
-    """How much kumactl tells of what it does."""
+    """Levels of kumactl's own log."""
 
     OFF = "off"
     INFO = "info"

@@ -1,4 +1,4 @@
-"""Paths of the REST API. A name is checked and quoted before it becomes part of one: it cannot lead elsewhere."""
+"""Paths of the REST API. A name is checked and quoted before it becomes part of one: it cannot lead to another path."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kuma.resources.resource import Key
 
 
 def collection(kind: Kind, mesh: str) -> str:
-    """All resources of a kind (in a mesh).
+    """Path of all resources of a kind (in a mesh).
 
     Raises:
         InvalidResource: there can be no mesh of that name.
@@ -19,7 +19,7 @@ def collection(kind: Kind, mesh: str) -> str:
 
 
 def item(key: Key, kind: Kind | None = None) -> str:
-    """One resource; `kind` has to be given if it is none of ours.
+    """Path of one resource; `kind` has to be given for kinds that are not ours.
 
     Raises:
         InvalidResource: there can be none of that name.
@@ -29,7 +29,7 @@ def item(key: Key, kind: Kind | None = None) -> str:
 
 
 def within(mesh: str, *parts: str) -> str:
-    """Something of a mesh.
+    """Path of something in a mesh.
 
     Raises:
         InvalidResource: there can be no mesh of that name.

@@ -1,4 +1,4 @@
-"""How the control plane is reached: by whose word it is believed to be the one, and what others could read."""
+"""Connects to the control plane: verifies it, shows a client certificate, warns of what others could read."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def client(server: ApiServer, seconds: float, remedy: str = CHOOSE_ANOTHER) -> C
 
 
 def verification(server: ApiServer) -> ssl.SSLContext:
-    """How a control plane is verified, and by which certificate it knows us.
+    """Returns the TLS settings that verify a control plane and hold our own certificate.
 
     Raises:
         Misconfigured: a file cannot be used.
@@ -57,12 +57,12 @@ def _show(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
 
 
 def _no_password() -> str:
-    """Asked for an encrypted key: nobody is there to type it in."""
+    """Raises, because a key is encrypted and nobody is there to type its password."""
     return ""
 
 
 def _check_client(certificate: Path, key: Path) -> None:
-    """Complain of what a server would refuse without a word, and of what others on this machine could take."""
+    """Raises for files that a server would refuse silently, and warns of keys that other users could read."""
     contents = {}
     for option, path in (("--client-cert-file", certificate), ("--client-key-file", key)):
         try:
@@ -105,7 +105,7 @@ def _reason(error: OSError) -> str:
 
 
 def warn(server: ApiServer) -> None:
-    """Say what others on the way could read, or pretend to be."""
+    """Warns of what others on the way could read or forge."""
     url = urlsplit(server.url)
     if url.scheme == "http" and not _is_here(url.hostname or ""):
         what = "the token is sent" if "authorization" in server.request_headers else "requests and answers travel"

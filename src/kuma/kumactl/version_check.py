@@ -1,4 +1,4 @@
-"""Whether kumactl and the control plane fit together: asked before every command that goes there, and never fatal."""
+"""Compares the versions of kumactl and the control plane before every command; never fails it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _UNCONFIRMED = "WARNING: Unable to confirm the server supports this kumactl vers
 
 
 def warning(index: Mapping[str, Any]) -> str:
-    """What is to be said of a server that says this of itself; nothing if it fits."""
+    """Returns the warning for a server that describes itself like this; empty if the versions fit."""
     if not isinstance(index, Mapping):
         return _UNCONFIRMED
     product, version = product_of(index), str(index.get("version", ""))
@@ -42,5 +42,5 @@ def warning(index: Mapping[str, Any]) -> str:
 
 
 def product_of(index: Mapping[str, Any]) -> str:
-    """What it is; servers of old say it in the tagline."""
+    """Returns the product name; old servers say it in the tagline."""
     return str(index.get("product") or index.get("tagline") or "")

@@ -1,4 +1,4 @@
-"""How the authorities of a mesh are: until when each can sign, and what operators have to know of it in time."""
+"""Status of a mesh's authorities: until when each can sign, and what operators have to know in time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def statuses(state: MeshState, now: datetime) -> tuple[BackendStatus, ...]:
 
 
 def alarms(state: MeshState) -> Iterator[datetime]:
-    """When a status changes by itself."""
+    """Returns the times at which a status changes by itself."""
     for backend in state.config.view.backends:
         if backend.name in state.trust.opened:
             authority = state.trust.opened[backend.name][1]
@@ -54,7 +54,7 @@ def _due(authority: Authority) -> datetime:
 
 
 def _end_of_ease(backend: Backend, authority: Authority) -> datetime:
-    """From when on the end of an authority is a problem: nobody renews a provided one, and a builtin one is late."""
+    """Returns when an authority's end becomes a problem: nobody renews a provided one, and a builtin one is late."""
     end = authority.not_after
     if backend.type == "builtin":
         due = _due(authority)

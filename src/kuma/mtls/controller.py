@@ -41,7 +41,7 @@ _PLAINTEXT = "mutual TLS off"
 
 @dataclass(slots=True)
 class _Run:
-    """What is known of one mesh between two steps."""
+    """State of one mesh between two steps."""
 
     since: datetime
     following: Rollout
@@ -88,7 +88,7 @@ class RolloutController:
         await self._rounds.run(self._drive_due)
 
     async def _remember(self) -> None:
-        """Whose proxies have run something before this process began: they may be running it still."""
+        """Restores which proxies have run something before this process began, because they may run it still."""
         page = await self._store.list(kinds.DATAPLANE_INSIGHT.name)
         self._observer.remember(kinds.DATAPLANE.key(insight.name, insight.mesh) for insight in page.items)
         await self._views.until(lambda: True)
@@ -208,7 +208,7 @@ class RolloutController:
         return min((alarm for alarm in alarms if alarm is not None), default=None)
 
     def _problem(self, mesh: str, following: Rollout) -> str:
-        """Why the control plane itself holds a step up."""
+        """Returns why the control plane itself holds a step up; None if it does not."""
         unserved = sorted(name for name, follower in following.followers.items() if follower.unserved)
         if not unserved:
             return ""

@@ -1,4 +1,4 @@
-"""Which proxies follow a mesh's position, from what is seen of their streams and of the mesh's Dataplanes.
+"""Observes which proxies run a mesh's position, by their streams and by the mesh's Dataplanes.
 
 Who of them is waited for, and for how long, `kuma.mtls.steps.progress` says.
 """
@@ -22,7 +22,7 @@ from kuma.xds.proxies.proxy import Proxies, Proxy
 
 @dataclass(slots=True)
 class Rollout:
-    """The followers of one mesh, by the names of their Dataplanes."""
+    """Progress of one mesh's rollout: its proxies, by the names of their Dataplanes."""
 
     position: Position
     followers: dict[str, ProxyProgress] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class Rollout:
         return self.followers.setdefault(name, ProxyProgress(left=now))
 
     def go_to(self, position: Position, now: datetime) -> None:
-        """The mesh stands elsewhere now."""
+        """Moves the mesh to another position."""
         self.position = position
         for name in self.followers:
             self.count(name, now)
@@ -51,25 +51,25 @@ class Rollout:
             follower.has_something_to_do(now)
 
     def give_up(self, unresponsive: Iterable[Awaited], now: datetime) -> None:
-        """Take over who was waited for no longer when this was written down."""
+        """Restores which proxies had been given up when this was stored."""
         for awaited in unresponsive:
             since = awaited.since or now
             self.followers[awaited.name] = ProxyProgress(left=since, since=since)
             self.behind.add(awaited.name)
 
     def drop(self, name: str) -> None:
-        """There is no such Dataplane any more."""
+        """Forgets a proxy whose Dataplane was deleted."""
         del self.followers[name]
         self.behind.discard(name)
 
     def awaited(self, names: Iterable[str]) -> tuple[Awaited, ...]:
-        """Some of the followers, as people are told of them."""
+        """Returns some of the proxies that are waited for, as people are told of them."""
         found = ((name, self.followers[name]) for name in names)
         return tuple(Awaited(name=name, since=f.since, absent=not f.connected) for name, f in found)
 
 
 class Observer:
-    """Keeps the followers of all meshes as they are seen to be."""
+    """Observes the rollouts of all meshes."""
 
     def __init__(self, meshes: Meshes, proxies: Proxies, clock: Clock) -> None:
         self._meshes = meshes
@@ -81,7 +81,7 @@ class Observer:
         """The streams that have been noted."""
 
     def remember(self, have_run: Iterable[Key]) -> None:
-        """These proxies have run something before this process began: they may be running it still."""
+        """Restores which proxies have run something before this process began, because they may run it still."""
         self._have_run = set(have_run)
 
     def take_stock(self, view: MeshView, following: Rollout) -> bool:

@@ -1,4 +1,4 @@
-"""What a CA backend is to the rest: an authority that signs, and roots that verify what it signed."""
+"""Protocol of a CA backend: an authority that signs, and the roots that verify what it signed."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ class Authority(Protocol):
 
     @property
     def roots_pem(self) -> bytes:
-        """What this authority adds to the trust bundle."""
+        """The roots that this authority adds to the trust bundle."""
         ...
 
     @property
     def not_before(self) -> datetime:
-        """When the signing certificate begins."""
+        """Begin of the signing certificate's validity."""
         ...
 
     @property
     def not_after(self) -> datetime:
-        """When the signing certificate ends; no leaf may outlive it."""
+        """End of the signing certificate's validity; no leaf may outlive it."""
         ...
 
     async def sign(self, request: SignRequest) -> SignedLeaf:

@@ -1,4 +1,4 @@
-"""What a chain of CA certificates has to be like: X.509-SVID §4, and what Envoys can verify."""
+"""Requirements on a chain of CA certificates: X.509-SVID §4, and what Envoys can verify."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WEAK_DIGESTS = (hashes.MD5, hashes.SHA1)
 
 
 def violations(path: str, chain: Sequence[x509.Certificate], now: datetime) -> Iterator[Violation]:
-    """What forbids a chain from issuing; `path` is the field that holds it."""
+    """Returns what forbids a chain from issuing; `path` is the field that holds it."""
     for index, certificate in enumerate(chain):
         field = f"{path}[{index}]"
         yield from _ca_rules(field, certificate, index)
@@ -84,12 +84,12 @@ def _strength(field: str, certificate: x509.Certificate) -> Iterator[Violation]:
 
 
 def _is_signed_weakly(certificate: x509.Certificate) -> bool:
-    """What is self-issued is trusted as it stands: nobody verifies its signature."""
+    """Tells whether a weak signature would be verified; nobody verifies that of a self-issued certificate."""
     return certificate.subject != certificate.issuer and isinstance(certificate.signature_hash_algorithm, WEAK_DIGESTS)
 
 
 def warnings(path: str, chain: Sequence[x509.Certificate], backend: Backend, now: datetime) -> Iterator[str]:
-    """What a chain should not be, and may."""
+    """Returns what is allowed in a chain but not advised."""
     for index, certificate in enumerate(chain):
         usage = _extension(certificate, x509.KeyUsage)
         for name, is_set in (

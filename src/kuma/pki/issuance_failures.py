@@ -1,4 +1,4 @@
-"""What to do about an authority that keeps failing. Pure: time is an argument."""
+"""Decides when to try an authority again that keeps failing. Pure: time is an argument."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ PAUSE = timedelta(seconds=30)
 
 
 class Breaker:
-    """Closed while all is well; after `OPENS_AT` failures in a row it lets one attempt through per `PAUSE`."""
+    """Circuit breaker: after `OPENS_AT` failures in a row it allows one attempt per `PAUSE`."""
 
     def __init__(self) -> None:
         self._failures = 0
         self._next_attempt: datetime | None = None
 
     def allows(self, now: datetime) -> bool:
-        """Whether an attempt may be made now; one that is let through delays the next."""
+        """Tells whether an attempt may be made now; one that is let through delays the next."""
         if self._failures < OPENS_AT:
             return True
         if self._next_attempt is not None and now < self._next_attempt:

@@ -16,7 +16,7 @@ from kuma.pki.x509 import BACKDATED, certificate_pem, key_pem
 
 
 class IssueFailed(KumaError):
-    """No certificate could be issued; the text says why. Nothing was issued instead."""
+    """Raised when no certificate could be issued; the text says why. Nothing was issued instead."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""When an identity is replaced. Pure: time and luck are arguments."""
+"""Decides when a leaf is rotated. Pure: time and luck are arguments."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ SPREAD = 0.05
 
 
 def rotation_time(issued: datetime, not_after: datetime, luck: float) -> datetime:
-    """When to replace a certificate that was issued at `issued`; `luck` is between 0 (latest) and 1 (earliest)."""
+    """Returns when to replace a certificate issued at `issued`; `luck` is between 0 (latest) and 1 (earliest)."""
     return issued + (not_after - issued) * (REPLACED_AT - SPREAD * luck)

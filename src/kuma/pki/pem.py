@@ -24,7 +24,7 @@ _KEY = b"PRIVATE KEY"
 
 
 class DamagedCertificate(AuthorityUnusable):
-    """One certificate of a chain cannot be read; `index` is its place."""
+    """Raised when one certificate of a chain cannot be read; `index` is its place."""
 
     def __init__(self, index: int, text: str) -> None:
         super().__init__(text)
@@ -47,7 +47,7 @@ def readable(complaint: str) -> Iterator[None]:
 
 
 def _words(error: Exception) -> str:
-    """The library's own words as far as they are for people, cut short: they may quote what was read."""
+    """Returns the library's message as far as it is for people, cut short because it may quote what was read."""
     text = str(error.args[0] if error.args else type(error).__name__).partition("ParseError")[0]
     return " ".join(text.split()).rstrip(" :")[:120]
 
@@ -109,7 +109,7 @@ def read_key(pem: bytes) -> PrivateKey:
 
 
 def check_pair(certificate: x509.Certificate, key: PrivateKey) -> None:
-    """Whether `key` is that of `certificate`.
+    """Checks that `key` is the key of `certificate`.
 
     Raises:
         AuthorityUnusable: not.

@@ -9,7 +9,7 @@ def trust_domain_id(mesh: str) -> str:
 
 
 def prefix(mesh: str) -> str:
-    """How the identities of all services of a mesh begin."""
+    """Returns the common prefix of the SPIFFE IDs of a mesh's services."""
     return f"spiffe://{mesh}/"
 
 

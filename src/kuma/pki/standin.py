@@ -31,7 +31,7 @@ def authority(chain: Sequence[x509.Certificate]) -> LocalAuthority:
 def _copy(
     original: x509.Certificate, key: ec.EllipticCurvePrivateKey, signer: ec.EllipticCurvePrivateKey
 ) -> x509.Certificate:
-    """With all that verifiers look at but key and signature; the identifiers of keys are taken as they stand."""
+    """Copies all that verifiers look at except key and signature; the identifiers of keys are kept."""
     builder = x509.CertificateBuilder(
         original.issuer,
         original.subject,

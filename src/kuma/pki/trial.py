@@ -27,7 +27,7 @@ _AT_ANY_TIME = ssl.VerifyFlags(0x200000)
 
 
 async def check(mesh: str, authority: Authority, now: datetime) -> None:
-    """Whether certificates of an authority verify.
+    """Checks that certificates of an authority verify.
 
     Raises:
         AuthorityUnusable: not; says why.
@@ -51,7 +51,7 @@ async def check(mesh: str, authority: Authority, now: datetime) -> None:
 
 
 async def check_without_key(mesh: str, chain: Sequence[x509.Certificate], now: datetime) -> None:
-    """Whether certificates of an authority with `chain` would verify, as far as that can be told before its key comes.
+    """Checks that certificates of an authority with `chain` would verify, as far as that is known without its key.
 
     Raises:
         AuthorityUnusable: not, whatever the key is; says why.

@@ -73,7 +73,7 @@ class LeafBuilder:
 
 
 def _authority_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    """What the issuer calls its key, however it has come to that: verifiers compare the two (RFC 5280 §4.2.1.1)."""
+    """Returns the issuer's own identifier of its key, because verifiers compare the two (RFC 5280 §4.2.1.1)."""
     try:
         named = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     except x509.ExtensionNotFound:
@@ -84,7 +84,7 @@ def _authority_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifi
 
 
 def _digest(key: PrivateKey) -> hashes.SHA256 | None:
-    """Ed25519 brings its own (RFC 8410)."""
+    """Returns the digest of a signature; Ed25519 brings its own (RFC 8410)."""
     return None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
 
 

@@ -1,1 +1,1 @@
-"""Who may call whom. Pure functions over resources: no I/O, no Envoy, no certificates."""
+"""Decides who may call whom. Pure functions over resources: no I/O, no Envoy, no certificates."""

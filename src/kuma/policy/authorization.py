@@ -1,4 +1,4 @@
-"""Which callers an inbound admits. Without a permission that selects it, an inbound admits nobody."""
+"""Decides which callers an inbound admits. Without a permission that selects it, an inbound admits nobody."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Who may call one inbound, and by which permission. No permission admits nobody.
+    """Callers that one inbound admits, and the permissions that say so. Without a permission it admits nobody.
 
     Of the `principals` those that are `denied` too are refused; those that are `shadowed` are admitted and counted as
     what a refusal would hit.
@@ -38,7 +38,7 @@ class Admission:
 
     @property
     def looks_at_tags(self) -> bool:
-        """Whether it goes by more of a caller than its service."""
+        """Tells whether it depends on more of a caller than its service."""
         known = (*self.principals, *self.denied, *self.shadowed)
         return any(name != tag_rules.SERVICE for principal in known for name, _ in principal.tags)
 
@@ -49,18 +49,18 @@ NOBODY = Admission()
 def admission(
     permissions: Iterable[Permission], mesh_permissions: Iterable[MeshPermission], inbound_tags: Mapping[str, str]
 ) -> Admission:
-    """Who may call an inbound with these tags: MeshTrafficPermissions decide if there are any for it."""
+    """Returns who may call an inbound with these tags: MeshTrafficPermissions decide if there are any for it."""
     matching = [p for p in effective(mesh_permissions) if match(p.spec.target_ref.selected, inbound_tags) is not None]
     return _by_mesh_permissions(matching) if matching else _by_permissions(permissions, inbound_tags)
 
 
 def effective(mesh_permissions: Iterable[MeshPermission]) -> Iterator[MeshPermission]:
-    """Without the ones in shadow: they are stored to be looked at, and configure nothing."""
+    """Returns the permissions without those in shadow mode, which are stored to be looked at and configure nothing."""
     return (p for p in mesh_permissions if p.labels.get(EFFECT) != SHADOW)
 
 
 def _by_mesh_permissions(matching: Iterable[MeshPermission]) -> Admission:
-    """All of them together; a refusal by any of them overrides."""
+    """Combines all MeshTrafficPermissions of an inbound; a denial by any of them overrides."""
     found: dict[str, set[Principal]] = {action: set() for action in ACTIONS}
     for permission in matching:
         for item in permission.spec.from_:
@@ -75,7 +75,7 @@ def _by_mesh_permissions(matching: Iterable[MeshPermission]) -> Admission:
 
 
 def _by_permissions(permissions: Iterable[Permission], inbound_tags: Mapping[str, str]) -> Admission:
-    """The one TrafficPermission that wins.
+    """Applies the one TrafficPermission that wins.
 
     Exactly one permission decides: the one whose destination is the most specific, then the one created last, then
     the first by name. Its sources do not take part in the choice, and permissions are not merged.

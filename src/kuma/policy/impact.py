@@ -1,4 +1,4 @@
-"""What a changed permission takes away from callers, for those who did not mean it to."""
+"""Finds what a changed permission takes away from callers, to warn those who did not mean it to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Permissions:
     mesh: tuple[MeshPermission, ...] = ()
 
     def admission(self, inbound_tags: Mapping[str, str]) -> Admission:
-        """Who may call an inbound with these tags."""
+        """Returns who may call an inbound with these tags."""
         return admission(self.legacy, self.mesh, inbound_tags)
 
 

@@ -1,4 +1,4 @@
-"""How a selector's tags select, and which of several selections is the most specific."""
+"""Matches selectors against tags, and ranks matches by how specific they are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kuma.resources import tags as tag_rules
 
 
 class Rank(NamedTuple):
-    """How specific a match is; the greater one wins."""
+    """Rank of a match by how specific it is; the greater one wins."""
 
     tags: int
     exact: int

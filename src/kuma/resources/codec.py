@@ -91,7 +91,7 @@ def numbered(text: str) -> Iterator[tuple[int, Mapping[str, Any] | InvalidResour
 
 
 def yaml_problem(error: Exception) -> str:
-    """What the YAML library complains of, and where; without a word of the text itself, which may be a Secret's."""
+    """Describes and locates a YAML error without quoting the text, which may be a Secret's."""
     if isinstance(error, yaml.reader.ReaderError):
         return f"a character at position {error.position} is not allowed: {error.reason}"
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
@@ -125,7 +125,7 @@ def _parse_universal(document: Mapping[str, Any], default_mesh: str) -> Resource
 
 
 def _under_spec(kind: Kind, content: Mapping[str, Any], mesh: str) -> Any:
-    """What stands under `spec`, with complaints at their paths below it."""
+    """Parses what stands under `spec`, with violations at their paths below it."""
     unknown = sorted(set(content) - {"spec"})
     if unknown:
         raise InvalidResource(

@@ -6,6 +6,6 @@ from kuma.resources.resource import Model
 
 
 class ConfigSpec(Model):
-    """One value."""
+    """One stored value."""
 
     config: str = ""

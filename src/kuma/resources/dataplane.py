@@ -20,7 +20,7 @@ _SERVICE_NAME = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 
 
 class Health(Model):
-    """Whether the workload can take requests."""
+    """Health of the workload."""
 
     ready: StrictBool = False
 
@@ -46,7 +46,7 @@ class Inbound(Model):
 
     @property
     def is_ready(self) -> bool:
-        """Whether clients should be sent here."""
+        """Tells whether clients should be sent here."""
         return self.state == "Ready" and (self.health is None or self.health.ready)
 
 
@@ -63,7 +63,7 @@ class Outbound(Model):
 
 
 class Admin(Model):
-    """Where Envoy's own administration interface listens, on loopback only."""
+    """Port of Envoy's own administration interface, which listens on loopback only."""
 
     port: StrictInt = 0
 
@@ -79,7 +79,7 @@ class Networking(Model):
 
 
 class DataplaneSpec(Model):
-    """What a Dataplane says."""
+    """Spec of a Dataplane."""
 
     networking: Networking | None = None
 
@@ -122,7 +122,7 @@ def admin_port(networking: Networking) -> int:
 
 
 def workload(networking: Networking, inbound: Inbound) -> tuple[str, int]:
-    """Where the workload itself listens."""
+    """Address and port of the workload itself."""
     return (
         inbound.service_address or listen_address(networking, inbound),
         inbound.service_port or inbound.port,
@@ -130,7 +130,7 @@ def workload(networking: Networking, inbound: Inbound) -> tuple[str, int]:
 
 
 def validate(spec: DataplaneSpec) -> Iterator[Violation]:
-    """Every rule of a Dataplane that its structure alone does not express."""
+    """Refuses a Dataplane that breaks a rule which its structure alone does not express."""
     networking = spec.networking
     if networking is None:
         yield Violation("networking", "must be defined")
@@ -188,7 +188,7 @@ def _inbound(networking: Networking, inbound: Inbound, path: str) -> Iterator[Vi
 
 
 def _administration(networking: Networking, inbound: Inbound, field: str) -> Iterator[Violation]:
-    """Whoever is admitted to a service must not find Envoy's own interface there: it can stop and rewrite the proxy."""
+    """Refuses inbounds that lead to Envoy's own administration, which can stop and rewrite the proxy."""
     address, port = workload(networking, inbound)
     if port == admin_port(networking) and (addresses.leads_here(address) or address == networking.address):
         yield Violation(field, f"{address}:{port} is the administration of this proxy's Envoy, and no workload")
@@ -262,5 +262,5 @@ def _address(field: str, address: str) -> Iterator[Violation]:
 
 
 def _is_ip(text: str) -> bool:
-    """Without a zone: `fe80::1%eth0` means something on one machine only."""
+    """Tells whether this is an IP address without a zone: `fe80::1%eth0` means something on one machine only."""
     return "%" not in text and addresses.parse(text) is not None

@@ -107,5 +107,5 @@ class DataplaneInsightSpec(Model):
 
     @property
     def online(self) -> bool:
-        """Whether a stream of the proxy is open."""
+        """Tells whether a stream of the proxy is open."""
         return any(s.connect_time and not s.disconnect_time for s in self.subscriptions)

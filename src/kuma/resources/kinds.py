@@ -62,7 +62,7 @@ class Kind:
 
     @property
     def masks(self) -> bool:
-        """Whether readers do not see all that is stored."""
+        """Tells whether readers are not shown everything that is stored."""
         return self.shown is not _as_it_is
 
     @property

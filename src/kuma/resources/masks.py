@@ -1,4 +1,4 @@
-"""What readers see of a Mesh: no private key, wherever one is written inline."""
+"""Masks the inline private keys of a Mesh for readers."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _MODES = ("STRICT", "PERMISSIVE")
 
 
 def _written(example: str) -> BeforeValidator:
-    """Whoever writes `expiration: 5` is told the form of a duration, not to put the number in quotes."""
+    """Explains the form of a duration to a user who writes `expiration: 5`, instead of advising quotes."""
 
     def check(value: object) -> object:
         if not isinstance(value, str):
@@ -46,20 +46,20 @@ Timeout = Annotated[str, _written('a number of seconds that ends in "s", such as
 
 
 class Rotation(Model):
-    """How long a leaf lives; it is replaced at 4/5 of that."""
+    """Lifetime of a leaf; it is replaced at 4/5 of that."""
 
     expiration: Lifetime = ""
 
 
 class DpCert(Model):
-    """How the certificates of data plane proxies are issued."""
+    """Settings of the certificates of data plane proxies."""
 
     rotation: Rotation | None = None
     request_timeout: Timeout = ""
 
 
 class RootChain(Model):
-    """How the authority's own certificates are read."""
+    """Settings of requests for the authority's own certificates."""
 
     request_timeout: Timeout = ""
 
@@ -76,7 +76,7 @@ class CaCert(Model):
 
 
 class DataSource(Model):
-    """Where an authority's certificate or key is read from; exactly one of these."""
+    """Source of an authority's certificate or key; exactly one of these."""
 
     secret: str | None = None
     inline: Base64 | None = Field(default=None, repr=False)
@@ -92,7 +92,7 @@ class DataSource(Model):
 
 
 class Conf(Model):
-    """What can be said of an authority: `caCert` of a `builtin` one, `cert` and `key` of a `provided` one."""
+    """Settings of an authority: `caCert` of a `builtin` one, `cert` and `key` of a `provided` one."""
 
     ca_cert: CaCert = CaCert()
     cert: DataSource | None = None
@@ -117,7 +117,7 @@ class Backend(Model):
 
     @property
     def settings(self) -> Conf:
-        """What is said of this authority, in either spelling."""
+        """The settings of this authority, in either spelling."""
         return self.config or self.conf
 
     @property
@@ -127,7 +127,7 @@ class Backend(Model):
 
     @property
     def leaf_lifetime(self) -> timedelta:
-        """How long the certificates that this authority issues live; 30 days unless configured."""
+        """Lifetime of the leaves of this authority; 30 days unless configured."""
         rotation = self.dp_cert.rotation if self.dp_cert else None
         if rotation is None or not rotation.expiration:
             return DEFAULT_LEAF_LIFETIME
@@ -148,7 +148,7 @@ class Mtls(Model):
 
 
 class MeshSpec(mesh_unused.Unused):
-    """What a Mesh says."""
+    """Spec of a Mesh."""
 
     mtls: Mtls | None = None
 
@@ -271,7 +271,7 @@ def _timeout(field: str, text: str) -> Iterator[Violation]:
 
 
 def warnings(spec: MeshSpec) -> Iterator[str]:
-    """What is allowed but should be known."""
+    """Returns warnings about what is allowed but should be known."""
     if spec.mtls is None:
         return
     if spec.mtls.backends and not spec.mtls.enabled_backend:

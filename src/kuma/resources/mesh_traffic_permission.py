@@ -40,20 +40,20 @@ class TargetRef(Model):
 
 
 class Default(Model):
-    """What is done with a caller."""
+    """Action for a caller."""
 
     action: str = ""
 
 
 class From(Model):
-    """Some callers, and what is done with them."""
+    """Callers, and the action for them."""
 
     target_ref: TargetRef = TargetRef()
     default: Default = Default()
 
 
 class MeshTrafficPermissionSpec(Model):
-    """What a MeshTrafficPermission says."""
+    """Spec of a MeshTrafficPermission."""
 
     target_ref: TargetRef = TargetRef()
     from_: tuple[From, ...] = Field(default=(), alias="from")
@@ -113,7 +113,7 @@ def _tags(path: str, reference: TargetRef) -> Iterator[Violation]:
 
 
 def warnings(spec: MeshTrafficPermissionSpec) -> Iterator[str]:
-    """What is allowed but should be known."""
+    """Returns warnings about what is allowed but should be known."""
     if any(item.target_ref.kind == "MeshService" for item in spec.from_):
         yield (
             "MeshService value for 'from[].targetRef.kind' is deprecated, use MeshSubset with 'kuma.io/service' instead"

@@ -9,7 +9,7 @@ from kuma.resources.resource import Model
 
 
 class Level(IntEnum):
-    """What proxies accept and send. Neighbours understand each other, so a mesh moves one level at a time."""
+    """Levels of what proxies accept and send. Neighbours understand each other, so a mesh moves one level at a time."""
 
     PLAIN = 0
     """Everything is plaintext."""
@@ -33,7 +33,7 @@ class Position(Model):
 
 
 class BackendStatus(Model):
-    """One authority: until when it can sign, or what is wrong with it."""
+    """Status of one authority: until when it can sign, or what is wrong with it."""
 
     name: str
     not_after: datetime | None = None

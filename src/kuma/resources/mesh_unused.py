@@ -23,7 +23,7 @@ class Outbound(Model):
 
 
 class MeshNetworking(Model):
-    """What workloads may reach."""
+    """Reachability of what is outside the mesh."""
 
     outbound: Outbound | None = None
 
@@ -45,20 +45,20 @@ class Backends(Model):
 
 
 class Membership(Model):
-    """Which Dataplanes the mesh would admit."""
+    """Membership rules for Dataplanes."""
 
     requirements: tuple[Any, ...] = ()
     restrictions: tuple[Any, ...] = ()
 
 
 class Constraints(Model):
-    """What Dataplanes would have to be like."""
+    """Constraints on Dataplanes."""
 
     dataplane_proxy: Membership | None = None
 
 
 class MeshServices(Model):
-    """Whether services would be resources of their own."""
+    """Services as resources of their own."""
 
     mode: str = "Disabled"
 
@@ -77,7 +77,7 @@ class Unused(Model):
 
 
 def validate(spec: Unused) -> Iterator[Violation]:
-    """What of these blocks would ask for something."""
+    """Returns a violation for each of these blocks that asks for something."""
     outbound = spec.networking.outbound if spec.networking else None
     if outbound is not None and outbound.passthrough is False:
         yield Violation(

@@ -1,4 +1,4 @@
-"""From plain data to a checked spec, with every complaint at the path where the user wrote it."""
+"""Parses plain data into a checked spec, with every violation at the path where the user wrote it."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _violation(kind: Kind, details: ErrorDetails) -> Violation:
 
 
 def reason(details: ErrorDetails) -> str:
-    """What is wrong with a value, in words that need no knowledge of the library that has found it."""
+    """Describes what is wrong with a value, in words that need no knowledge of the validation library."""
     if details["type"] == "literal_error":
         return f"has to be {details['ctx']['expected'].replace(chr(39), '')}; got {plain(details['input'])}"
     return _PLAIN_WORDS.get(details["type"], details["msg"])

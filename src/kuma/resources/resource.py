@@ -45,7 +45,7 @@ SpecT = TypeVar("SpecT", bound=Model, covariant=True)
 
 @dataclass(frozen=True, slots=True, order=True)
 class Key:
-    """What names a resource. `kind` is the type's name (`Mesh`); `mesh` is empty for global kinds."""
+    """Identity of a resource. `kind` is the type's name (`Mesh`); `mesh` is empty for global kinds."""
 
     kind: str
     mesh: str

@@ -16,14 +16,14 @@ class Selector(Model):
 
 
 class TrafficPermissionSpec(Model):
-    """What a TrafficPermission says."""
+    """Spec of a TrafficPermission."""
 
     sources: tuple[Selector, ...] = ()
     destinations: tuple[Selector, ...] = ()
 
 
 def validate(spec: TrafficPermissionSpec) -> Iterator[Violation]:
-    """Both lists select something, with well-formed tags."""
+    """Refuses empty lists and malformed tags."""
     for field, selectors in (("sources", spec.sources), ("destinations", spec.destinations)):
         if not selectors:
             yield Violation(field, "must have at least one element")

@@ -42,7 +42,7 @@ class MeshView:
 
     @property
     def position(self) -> Position:
-        """Where the mesh's mutual TLS stands; plaintext if nothing is known."""
+        """The position of the mesh's mutual TLS; plaintext if nothing is known."""
         return self.transition.spec.position if self.transition else Position()
 
     @property

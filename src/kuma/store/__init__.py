@@ -1,1 +1,1 @@
-"""Where resources are kept: the contract, its stores, and the manager through which everything is changed."""
+"""Storage of resources: the contract, its stores, and the manager through which everything is changed."""

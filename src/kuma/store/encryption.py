@@ -27,11 +27,11 @@ class Sealer(Protocol):
     """Seals the content of one resource so that it opens as the content of that resource only."""
 
     def seal(self, key: Key, content: bytes) -> bytes:
-        """The sealed form of `content`."""
+        """Encrypts the content of one resource so that it opens as the content of that resource only."""
         ...
 
     def open(self, key: Key, sealed: bytes) -> bytes:
-        """What was sealed.
+        """Decrypts what was sealed.
 
         Raises:
             StoreCorrupt: sealed under another key or for another resource, or damaged.

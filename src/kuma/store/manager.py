@@ -1,4 +1,4 @@
-"""The one door through which resources are changed: it checks, lets each kind's rules speak, and commits at once."""
+"""The only way to change resources: validates, applies each kind's admission rules, and commits in one transaction."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LONGEST_PAUSE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What admitting a change brings with it: operations of the same transaction, and warnings for the user."""
+    """Decision to admit a change: further operations of the same transaction, and warnings for the user."""
 
     operations: tuple[Operation, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -33,7 +33,7 @@ class Decision:
 
 
 class Rules(Protocol):
-    """What one kind asks of its changes beyond its own validation. Refuses by raising `InvalidResource`."""
+    """Admission rules of one kind beyond its own validation. Refuse by raising `InvalidResource`."""
 
     async def on_put(self, old: AnyResource | None, new: AnyResource, store: Store) -> Decision:
         """Judge the creation (`old` is None) or replacement of a resource."""
@@ -46,7 +46,7 @@ class Rules(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a put has stored. `created` is False for a replacement and for content that was there already."""
+    """Result of a put. `created` is False for a replacement and for content that was there already."""
 
     resource: AnyResource
     created: bool

@@ -1,4 +1,4 @@
-"""What a store promises. One suite, `tests/conformance/test_store.py`, holds every store to it."""
+"""Contract of a store. One suite, `tests/conformance/test_store.py`, holds every store to it."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """All that was stored at `revision`: what a watch begins with."""
+    """Everything stored at `revision`, with which a watch begins."""
 
     revision: int
     resources: tuple[AnyResource, ...]
@@ -96,7 +96,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """All that one transaction changed, in its order. Revisions grow; none is given twice."""
+    """Everything that one transaction changed, in its order. Revisions grow; none is given twice."""
 
     revision: int
     changes: tuple[Put | Removed, ...]

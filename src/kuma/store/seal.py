@@ -1,4 +1,4 @@
-"""What all that is sealed in a database has in common: one key-encryption key, which can be told and changed."""
+"""Common base of everything that is sealed in a database: one key-encryption key, and how it is changed."""
 
 from __future__ import annotations
 

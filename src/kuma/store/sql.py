@@ -55,7 +55,7 @@ class SqlStore:
         self._closing.callback(release)
 
     def on_commit(self, record: Callable[[Commit], None]) -> None:
-        """Call `record` with every commit at once, on behalf of whoever has made it, before anybody is told of it.
+        """Call `record` with every commit at once, in its caller's context, before any watcher is told of it.
 
         Only the end of the process between the commit and the call can keep it from being made.
         """
@@ -202,7 +202,7 @@ class SqlStore:
 
 @contextmanager
 def _reached() -> Iterator[None]:
-    """A database that is locked, full or gone is no fault of the request: it may be tried again. Why is for the log."""
+    """Translates errors of a database that is locked, full or gone into `Unavailable`; the reason is only logged."""
     try:
         yield
     except OperationalError as error:

@@ -119,7 +119,7 @@ def lock(path: Path) -> int:
 
 
 def _check_form(path: Path) -> None:
-    """Before anything else of it is looked at: its key would be missed, in a file that never had one.
+    """Refuses a file that is no store of ours before anything else of it is read, such as its key.
 
     Raises:
         Misconfigured: the file is something else than a SQLite database.

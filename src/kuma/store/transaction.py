@@ -1,4 +1,4 @@
-"""What the operations of one transaction do to the rows of the database."""
+"""Applies the operations of one transaction to the rows of the database."""
 
 from __future__ import annotations
 

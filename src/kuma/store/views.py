@@ -40,7 +40,7 @@ class Views:
 
     @property
     def listed(self) -> bool:
-        """Whether what is stored has been seen; until then every view is empty."""
+        """Tells whether the stored resources have been seen; until then every view is empty."""
         return self._revision.value >= 0
 
     def on_change(self, listener: Listener) -> None:
@@ -48,7 +48,7 @@ class Views:
         self._listeners.append(listener)
 
     def holds(self, resource: Resource[Any]) -> bool:
-        """Whether a resource is in its view, or has been until it was deleted, in the version given or a later one."""
+        """Tells whether a view has seen a resource in this version or a later one, even if it was deleted since."""
         there = self.view(_mesh_of(resource.key)).find(resource.key)
         seen = _age(there) if there is not None else self._removed.get(resource.key)
         return seen is not None and seen >= _age(resource)
@@ -119,7 +119,7 @@ class Views:
 
 
 def _age(resource: Resource[Any]) -> tuple[datetime, int]:
-    """Grows with every change, even if a resource is deleted and made again."""
+    """Counts the changes of a resource, even if it is deleted and created again."""
     return resource.creation_time, resource.version
 
 

@@ -1,4 +1,4 @@
-"""What has been committed and not yet been told to one watcher."""
+"""Collects the commits that one watcher has not been told yet."""
 
 from __future__ import annotations
 

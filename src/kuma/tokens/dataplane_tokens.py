@@ -21,7 +21,7 @@ _FOREVER = datetime.max.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class DataplaneClaims:
-    """Whom a token names, and until when. What is empty is not restricted."""
+    """Claims of a dataplane token: its subject and its end. Empty ones restrict nothing."""
 
     mesh: str
     name: str = ""
@@ -76,7 +76,7 @@ def issue_token(
 
 
 def verify_token(token: str, mesh: str, secrets: Secrets, now: datetime) -> DataplaneClaims:
-    """Whom `token` names, as far as the signing keys of `mesh` vouch for it.
+    """Verifies `token` with the signing keys of `mesh`, and returns its claims.
 
     Raises:
         Unauthenticated: it is forged, malformed, revoked, of another mesh, not valid yet or no longer.

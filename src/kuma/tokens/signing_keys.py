@@ -117,7 +117,7 @@ class Keyring:
 
     @property
     def can_sign(self) -> bool:
-        """Whether there is a key that tokens can be issued with."""
+        """Tells whether there is a key to issue tokens with."""
         return self._key(max(self._serials(), default=0)) is not None
 
     @property
@@ -134,14 +134,14 @@ class Keyring:
 
 
 def described(token: str) -> Mapping[str, object]:
-    """What the audit record says of a token that was issued: enough to revoke it, and nothing to use it."""
+    """Describes an issued token for the audit record: enough to revoke it, and nothing to use it."""
     claims = jwt.decode(token, options={"verify_signature": False})
     expires = datetime.fromtimestamp(claims["exp"], UTC).isoformat()
     return {"jti": claims["jti"], "kid": jwt.get_unverified_header(token)["kid"], "expires": expires}
 
 
 def _words(error: jwt.InvalidTokenError) -> str:
-    """What is wrong with a token, in our own words: the library's speak of its parts."""
+    """Describes what is wrong with a token in our own words, because the library's name its parts."""
     if isinstance(error, jwt.InvalidSignatureError):
         return "the token does not hold: its signature is not by the key that it names"
     if isinstance(error, jwt.InvalidAlgorithmError):

@@ -32,7 +32,7 @@ _ADMIN_TOKEN_LIFETIME = timedelta(days=10 * 365)
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Whom a token names."""
+    """Subject of a user token."""
 
     name: str
     groups: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class UserTokens:
         return keys.sign({"Name": name, "Groups": list(groups)}, valid_for, self._clock.now())
 
     async def verify(self, token: str) -> User:
-        """Whom a token names.
+        """Verifies a token and returns its subject.
 
         Raises:
             Unauthenticated: it is none of ours, revoked, not valid yet or no longer.
@@ -85,7 +85,7 @@ class UserTokens:
         log.info("user tokens made ready", secrets=[operation.resource.name for operation in operations])
 
     def _admin_token(self, keys: Keyring) -> tuple[Create | Update, ...]:
-        """What stores a token of the administrator, unless there is one that holds."""
+        """Returns the operation that stores a token of the administrator; nothing if there is one that is valid."""
         stored, now = keys.secrets.get(ADMIN_TOKEN), self._clock.now()
         if stored is not None:
             with suppress(Unauthenticated):

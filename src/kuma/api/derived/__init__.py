@@ -1,1 +1,1 @@
-"""What follows from stored resources, for answers of the API. Pure: no store, no time of its own."""
+"""Derives answers of the API from stored resources. Pure: no store, no time of its own."""

@@ -1,4 +1,4 @@
-"""What follows from the resources of a mesh, counted and put together. Pure."""
+"""Derives summaries from the resources of a mesh. Pure."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _each(statuses: Mapping[str, Iterable[str]]) -> dict[str, Any]:
 
 
 def service_insights(mesh: Resource[Any], dataplanes: Dataplanes) -> list[dict[str, Any]]:
-    """One ServiceInsight for every service of a mesh, by name."""
+    """Returns one ServiceInsight for every service of a mesh, by name."""
     found: dict[str, list[str]] = {}
     issued: dict[str, Counter[str]] = {}
     for dataplane, insight in dataplanes:
@@ -126,7 +126,7 @@ def affected(
     policy: Resource[Any], dataplane: DataplaneSpec, permissions: Sequence[Permission],
     mesh_permissions: Sequence[MeshPermission],
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """What of a Dataplane a permission acts on."""
+    """Returns the parts of a Dataplane that a permission acts on."""
     if policy.key.kind == kinds.MESH_TRAFFIC_PERMISSION.name:
         targeted = any(_targets(policy, inbound) for inbound in dataplane.net.inbound)
         return [{"type": "dataplane"}] if targeted else []

@@ -1,1 +1,1 @@
-"""What every HTTP server of the control plane is made of: connections, limits, authentication, errors and bodies."""
+"""Building blocks of the HTTP servers: connections, limits, authentication, errors and bodies."""

@@ -1,4 +1,4 @@
-"""Who calls the API, and what they may do."""
+"""Identifies callers of the API and checks what they may do."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ANONYMOUS = Caller("mesh-system:anonymous", (UNAUTHENTICATED,))
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Who may do something: any of these users, and whoever is in any of these groups."""
+    """Users and groups who may do something: any of these users, and every member of any of these groups."""
 
     users: frozenset[str] = frozenset({ADMIN_USER})
     groups: frozenset[str] = frozenset({ADMIN_GROUP})
@@ -58,7 +58,7 @@ _MEMBERS = Grant(groups=frozenset({ADMIN_GROUP, AUTHENTICATED}))
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may do what. Whatever is not named here is for everybody who is known, and for nobody who is not."""
+    """Access rules. Whatever is not named here is allowed to every known caller, and to no anonymous one."""
 
     admin_resources: Grant = field(default_factory=Grant)
     generate_dp_token: Grant = field(default_factory=Grant)
@@ -71,7 +71,7 @@ class Access:
     anonymous_reads: bool = False
 
     def check(self, caller: Caller, kind: Kind, method: str) -> None:
-        """Whether `caller` may do `method` to resources of `kind`.
+        """Checks that `caller` may do `method` to resources of `kind`.
 
         Raises:
             AccessDenied: not.
@@ -85,7 +85,7 @@ class Access:
 
 
 def check_grant(caller: Caller, grant: Grant, what: str) -> None:
-    """Whether `caller` has been granted something; `what` names it in the error.
+    """Checks that `caller` has been granted something; `what` names it in the error.
 
     Raises:
         AccessDenied: not.
@@ -95,7 +95,7 @@ def check_grant(caller: Caller, grant: Grant, what: str) -> None:
 
 
 async def identify(request: Request, verify: VerifyToken, *, localhost_is_admin: bool) -> Caller:
-    """Who sends this request: whom its token names, or else, from this machine, the administrator, if configured.
+    """Identifies the sender of a request by its token, or else, from this machine, as the administrator if configured.
 
     Not one that a proxy speaks for, and not a web page: a browser on this machine runs anybody's scripts (DNS
     rebinding, cross-site requests).

@@ -1,4 +1,4 @@
-"""Client certificates of an HTTPS server: a lock before the door, which says nothing of who comes in."""
+"""Verifies client certificates of an HTTPS server; does not authenticate users."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _MISSING = (
 
 
 def _unheard(address: str, reason: str) -> None:
-    """Nobody wants to know who was refused."""
+    """Ignores the reason of a refusal where nobody has asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientCertificates:
-    """What a server asks of its clients' certificates."""
+    """Settings for verifying client certificates of one server."""
 
     trusted: str
     """Certificates, PEM: a client's has to be one of them, or issued by one."""
@@ -43,7 +43,7 @@ class ClientCertificates:
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
 
     def refusal(self, peer: Mapping[str, Any] | None) -> Problem | None:
-        """Why a client is turned away that has shown `peer` in its handshake, as the ssl module describes it, or None.
+        """Returns why a client that has shown `peer`, as the ssl module describes it, is refused; None if it is not.
 
         A certificate may have ended since: connections are kept, and sessions are resumed without another look.
         """

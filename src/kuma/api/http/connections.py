@@ -1,4 +1,4 @@
-"""Connections of HTTP clients, each held to limits of time and size: who is slow or greedy holds up nobody else."""
+"""Connections of HTTP clients, each with limits of time and size, so that slow or greedy ones hold up nobody else."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Open:
         return None
 
     def release(self, address: str) -> None:
-        """One that was admitted has ended."""
+        """Counts one connection less."""
         self._by_address[address] -= 1
         if not self._by_address[address]:
             del self._by_address[address]

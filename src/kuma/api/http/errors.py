@@ -48,7 +48,7 @@ def body(status: int, title: str, detail: str, violations: Sequence[Violation] =
 
 
 def problem(error: Exception, title: str) -> Problem:
-    """What an error raised below means to a client; `title` says what was being tried."""
+    """Returns the answer to an error that was raised below; `title` says what was being tried."""
     match error:
         case Problem():
             return error
@@ -98,7 +98,7 @@ def install(app: FastAPI, *, unknown_path: str = "") -> None:
 
 
 async def _unexpected(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:
-    """The last resort: an error that nobody expected is logged whole and answered without its text."""
+    """Answers an unexpected error: logs it whole and sends none of its text."""
     try:
         return await proceed(request)
     except Exception:

@@ -1,4 +1,4 @@
-"""By which name a request has reached us. Whatever a client writes there, it gets an answer."""
+"""Reads the host name from requests; a malformed one is answered, not failed on."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from kuma.base.values.rate_limit import Buckets, Rate
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one client address may do."""
+    """Rate limits of HTTP requests, for one client address."""
 
     requests: Rate = field(default_factory=lambda: Rate(200, 400))
     concurrent: int = 64

@@ -52,7 +52,7 @@ class HttpServer(sockets.OnPort):
         self._clients = clients
 
     async def url(self) -> str:
-        """Where clients on this machine, or of the address that is listened on, find it, once they do."""
+        """Returns the URL at which clients reach it; usable once it listens."""
         host = {"0.0.0.0": "localhost", "::": "localhost", "127.0.0.1": "localhost"}.get(self._host, self._host)  # noqa: S104
         return f"{'https' if self._tls else 'http'}://{urls.host_port(host, await self.port())}"
 

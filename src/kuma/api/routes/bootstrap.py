@@ -36,7 +36,7 @@ TOKEN_REQUIRED = (
 
 
 class BootstrapRequest(BaseModel):
-    """What is used of a bootstrap request. Other versions of the client send more, which is passed over."""
+    """The used fields of a bootstrap request. Other versions of the client send more, which is passed over."""
 
     model_config = ConfigDict(alias_generator=to_camel, hide_input_in_errors=True)
 
@@ -53,7 +53,7 @@ class BootstrapRequest(BaseModel):
 
     @property
     def said(self) -> dict[str, Any]:
-        """What becomes part of Envoy's node as it is."""
+        """Returns what becomes part of Envoy's node unchanged."""
         found = {"dynamicMetadata": self.dynamic_metadata, "features": self.features, "workdir": self.workdir}
         return {name: value for name, value in found.items() if value}
 
@@ -162,7 +162,7 @@ _LONGEST_WORD, _MOST_WORDS, _DEEPEST = 200, 50, 4
 
 
 def _bounded(version: Any, depth: int = 0) -> Any:
-    """What a client says of its versions: words in maps. It is shown to people, so there is not to be much of it."""
+    """Checks that a client's versions are maps of short texts, because people are shown them."""
     if isinstance(version, str):
         return version[:_LONGEST_WORD]
     if isinstance(version, dict) and depth < _DEEPEST:

@@ -1,4 +1,4 @@
-"""What the control plane says of itself: version, caller, kinds, policies and configuration."""
+"""Routes about the control plane itself: version, caller, kinds, policies and configuration."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def _cluster_id(context: ApiContext) -> str:
 
 
 def _kind(kind: Kind) -> dict[str, Any]:
-    """As the original's client needs it; it knows no kind of ours that the original has not."""
+    """Formats a kind as the original's client needs it; that client knows no kind that the original does not have."""
     found: dict[str, Any] = {
         "includeInFederation": kind not in (DATAPLANE, kinds.DATAPLANE_INSIGHT),
         "name": kind.name,

@@ -15,7 +15,7 @@ _NOTHING_FOREIGN = (
 
 
 def routes(title: str) -> APIRouter:
-    """The page and the two files that it loads."""
+    """Serves the API's documentation at `/docs`: Swagger UI, entirely from this server."""
     router = APIRouter(include_in_schema=False)
     assets = files("fastapi_offline") / "static"
 

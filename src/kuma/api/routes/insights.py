@@ -19,7 +19,7 @@ from kuma.resources.resource import Resource
 
 
 def routes(context: ApiContext) -> APIRouter:
-    """All of them. They need the right to read Dataplanes."""
+    """Returns all of these routes. They need the right to read Dataplanes."""
     router, found = APIRouter(tags=["Inspection"]), _Inspection(context)
 
     def get(path: str, answer: Any, summary: str) -> None:

@@ -1,4 +1,4 @@
-"""What connected proxies have: their certificates, and the configuration that they should run."""
+"""Routes about connected proxies: their certificates, and the configuration that they should run."""
 
 from __future__ import annotations
 

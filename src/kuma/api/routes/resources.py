@@ -47,7 +47,7 @@ def routes(context: ApiContext) -> APIRouter:
 
 
 class _KindRoutes:
-    """What is done with one kind."""
+    """Routes of one kind."""
 
     def __init__(self, context: ApiContext, kind: Kind) -> None:
         self._context = context
@@ -107,7 +107,7 @@ class _KindRoutes:
         return json_answer({})
 
     async def _begin(self, request: Request, title: str) -> str:
-        """What precedes everything: the title of errors, access, and the mesh in the path, which is returned."""
+        """Prepares every request: sets the title of errors, checks access, and returns the mesh in the path."""
         request.state.title = title
         self._context.check(request, self._kind)
         mesh: str = request.path_params.get("mesh", "")
@@ -129,7 +129,7 @@ def shown(request: Request, context: ApiContext, kind: Kind) -> Callable[[Any], 
 
 
 def ref(kind: Kind) -> str:
-    """Where the OpenAPI document describes `kind`."""
+    """Returns the reference to the schema of `kind` in the OpenAPI document."""
     return f"#/components/schemas/{kind.name}"
 
 
@@ -149,7 +149,7 @@ def _parse(document: dict[str, object], key: Key) -> Resource[Any]:
 async def page(
     request: Request, context: ApiContext, kind: Kind, mesh: str | None, show: Show | None = None
 ) -> Response:
-    """One page of a list, as the query asks for it."""
+    """Reads one page of a list, as the query asks for it."""
     offset, size = _window(request)
     seen = shown(request, context, kind)
     name = request.query_params.get("name", "")
@@ -167,13 +167,13 @@ async def page(
 
 
 def _record_read(context: ApiContext, kind: Kind, mesh: str, name: str) -> None:
-    """Who reads Secrets is on record; an empty name stands for a list."""
+    """Records who reads Secrets; an empty name stands for a list."""
     if kind.admin_only:
         context.audit.record("secret read", type=kind.name, mesh=mesh, name=name)
 
 
 def answer_page(request: Request, items: Sequence[Any]) -> Response:
-    """One page of a list that is known as a whole, as the query asks for it."""
+    """Answers one page of a list that is known as a whole, as the query asks for it."""
     offset, size = _window(request)
     return _page(request, items[offset : offset + size], len(items), offset + size)
 
@@ -196,7 +196,7 @@ def _filters(request: Request) -> bool:
 
 
 def _is_wanted(dataplane: DataplaneSpec, request: Request) -> bool:
-    """Whether one inbound has all the tags of `tag=name:value`; the value is part of the tag's, or `*` for any."""
+    """Tells whether one inbound has all the tags of `tag=name:value`; a value matches as a substring, `*` always."""
     if request.query_params.get("gateway", "false") != "false":
         return False  # there are no gateways
     wanted = [text.partition(":") for text in request.query_params.getlist("tag")]

@@ -30,7 +30,7 @@ class _Request(BaseModel):
 
 
 class DataplaneTokenRequest(_Request):
-    """What a dataplane token should allow."""
+    """Claims of a dataplane token that is asked for."""
 
     mesh: str = ""
     tags: dict[str, list[str]] | None = None
@@ -38,7 +38,7 @@ class DataplaneTokenRequest(_Request):
 
 
 class UserTokenRequest(_Request):
-    """Whom a user token should name."""
+    """Subject of a user token that is asked for."""
 
     groups: list[str] | None = None
 
@@ -47,7 +47,7 @@ _Asked = TypeVar("_Asked", bound=_Request)
 
 
 def routes(context: ApiContext) -> APIRouter:
-    """`POST /tokens/dataplane`, `/tokens/user` and `/tokens/zone`."""
+    """Serves `POST /tokens/dataplane`, `/tokens/user` and `/tokens/zone`."""
     router = APIRouter(tags=["Tokens"])
     access = context.settings.access
 
@@ -110,7 +110,7 @@ def _violations(asked: _Request) -> Iterator[Violation]:
 
 
 def _names(asked: DataplaneTokenRequest) -> Iterator[Violation]:
-    """A token for a Dataplane that can never exist is a mistake."""
+    """Refuses names that no Dataplane can have: a token for one would be a mistake."""
     try:
         parsing.check_key(kinds.DATAPLANE.key(asked.name or "any", asked.mesh or "any"))
     except InvalidResource as error:

@@ -1,4 +1,4 @@
-"""`POST /withdraw`: a proxy that is about to end says so, and its callers are sent elsewhere before it does."""
+"""Serves `POST /withdraw`, with which a proxy announces its end, so that its callers are sent elsewhere before it."""
 
 from __future__ import annotations
 

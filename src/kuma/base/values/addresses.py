@@ -17,12 +17,12 @@ def parse(text: str) -> Address | None:
 
 
 def is_loopback(text: str) -> bool:
-    """Whether this machine calls itself by this address."""
+    """Tells whether this machine calls itself by this address."""
     found = parse(text)
     return found is not None and found.is_loopback
 
 
 def leads_here(text: str) -> bool:
-    """Whether a connection to this address stays on the machine it is made on; `0.0.0.0` leads to the loopback, too."""
+    """Tells whether a connection to this address stays on its machine; `0.0.0.0` leads to the loopback, too."""
     found = parse(text)
     return found is not None and (found.is_loopback or found.is_unspecified)

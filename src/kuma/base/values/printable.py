@@ -1,4 +1,4 @@
-"""What others say, on its way to people."""
+"""Makes foreign text safe to print."""
 
 from __future__ import annotations
 

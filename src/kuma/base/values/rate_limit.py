@@ -13,7 +13,7 @@ _REMEMBERED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many a second in the long run, and `burst` at once."""
+    """Rate of a token bucket: so many a second in the long run, and `burst` at once."""
 
     per_second: float
     burst: int

@@ -15,7 +15,7 @@ MOST = 100_000
 
 
 def loads(text: str | bytes, most: int = MOST) -> Any:
-    """What `text` says; it has at most so many values.
+    """Parses JSON with a bounded number of values.
 
     Raises:
         ValueError: it is no JSON (RFC 8259: no NaN, no Infinity), says a name twice, is nested too deeply, has too

@@ -23,7 +23,7 @@ def pair(option: str, text: str) -> tuple[str, str]:
 
 
 def pairs(option: str, texts: Sequence[str]) -> Mapping[str, str]:
-    """All arguments of an option; see `pair`."""
+    """Parses all arguments of an option; see `pair`."""
     return dict(pair(option, text) for text in texts)
 
 
@@ -33,7 +33,7 @@ def names_in(text: str) -> Sequence[str]:
 
 
 def filled(text: str, variables: Mapping[str, str], *, what: str, option: str) -> str:
-    """The text with the value of each `{{ name }}`; `what` it is and the `option` that gives values are for errors.
+    """Fills in the value of each `{{ name }}`; `what` the text is and the `option` that gives values are for errors.
 
     Raises:
         Misconfigured: some have no value; names them all.

@@ -18,7 +18,7 @@ from kuma.resources import codec, kinds
 
 
 class NotApplied(KumaError):
-    """Some or all of the resources could not be applied; the text says which were and which were not."""
+    """Raised when resources could not be applied; the text says which were and which were not."""
 
 
 def apply(

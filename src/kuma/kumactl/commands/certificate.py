@@ -23,7 +23,7 @@ _Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 
 class Purpose(StrEnum):
-    """Whose certificate it is."""
+    """Purpose of a certificate."""
 
     SERVER = "server"
     CLIENT = "client"

@@ -16,7 +16,7 @@ from kuma.resources.kinds import Kind
 
 
 class Profile(StrEnum):
-    """Which kinds are exported."""
+    """Kinds of resources to export."""
 
     FEDERATION = "federation"
     FEDERATION_WITH_POLICIES = "federation-with-policies"
@@ -24,7 +24,7 @@ class Profile(StrEnum):
 
 
 class ExportForm(StrEnum):
-    """How resources are written."""
+    """Written form of exported resources."""
 
     UNIVERSAL = "universal"
     KUBERNETES = "kubernetes"
@@ -70,7 +70,7 @@ def _items(client: Client, chosen: Sequence[Kind]) -> Iterator[Mapping[str, Any]
 
 
 def _ordered(items: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Such that each can be applied when its turn comes.
+    """Orders resources so that each can be applied when its turn comes.
 
     A Secret needs its Mesh and a `provided` backend its Secrets, so Meshes come twice: bare, and whole after the
     Secrets. Signing keys of user tokens come last: they end the tokens that the rest is applied with.

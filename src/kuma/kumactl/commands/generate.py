@@ -25,7 +25,7 @@ from kuma.resources import kinds, parsing
 
 
 class KeyForm(StrEnum):
-    """How a signing key is printed."""
+    """Printed form of a signing key."""
 
     BASE64 = "pem-base64"
     PEM = "pem"

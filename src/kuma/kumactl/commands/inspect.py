@@ -86,7 +86,7 @@ def meshes(
 
 
 class View(StrEnum):
-    """What of a proxy is shown."""
+    """Views of a proxy."""
 
     POLICIES = "policies"
     CONFIG_DUMP = "config-dump"
@@ -205,7 +205,7 @@ def _follow(invocation: Invocation, mesh: str, seconds: float) -> None:
 
 
 def _progress(client: Client, mesh: str) -> tuple[Mapping[str, Any], str]:
-    """Where a change is, and the line that says so."""
+    """Fetches the position of a rollout, and the line that describes it."""
     try:
         found = client.get(kinds.MESH_TRANSITION, mesh, mesh)
         if found is None and client.get(kinds.MESH, mesh, "") is None:

@@ -37,7 +37,7 @@ def zone_egresses(context: typer.Context, output: FormOption = Form.TABLE) -> No
 
 
 def _show(invocation: Invocation, path: str, headers: tables.Row, output: Form) -> None:
-    """A list that is empty on our control plane; another's is shown by name."""
+    """Fetches and shows a list that is empty on our control plane; that of another one is shown by name."""
     with invocation.client() as client:
         items = client.list_whole(path)
     unknown = [""] * (len(headers) - 1)

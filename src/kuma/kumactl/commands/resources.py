@@ -22,7 +22,7 @@ from kuma.resources.kinds import Kind
 
 
 class Form(StrEnum):
-    """How results are printed."""
+    """Output formats."""
 
     TABLE = "table"
     YAML = "yaml"
@@ -88,7 +88,7 @@ def get(
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """What `get` shows: how one of them is found, how a page of them, and what a table of them looks like."""
+    """Access of `get` to what it shows: one item, a page of items, and their table."""
 
     one: Callable[[Client, str], Mapping[str, Any]]
     page: Callable[[Client, int | None, int | None], Mapping[str, Any]]
@@ -119,7 +119,7 @@ def _certificates(mesh: str) -> _Shown:
         raise RequestFailed(f'Dataplane "{name}" in mesh "{mesh}" has no certificate', 404)
 
     def page(client: Client, size: int | None, offset: int | None) -> Mapping[str, Any]:
-        """All of them, unless a part is asked for."""
+        """Fetches all items, or one page if a part is asked for."""
         if size is None and offset is None:
             items = client.list_whole(path)
             return {"total": len(items), "items": items, "next": None}

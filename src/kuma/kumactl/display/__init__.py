@@ -1,1 +1,1 @@
-"""How answers look to people. Pure: time is an argument."""
+"""Formats answers for people. Pure: time is an argument."""

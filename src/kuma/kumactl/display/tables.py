@@ -24,7 +24,7 @@ def table(headers: Row, rows: Iterable[Row]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """How long something took, in its one greatest unit; `never` for what lies in the future."""
+    """Formats a duration in its greatest unit; `never` for a negative one."""
     whole = int(seconds)
     if whole < -1:
         return "never"
@@ -35,7 +35,7 @@ def duration(seconds: float) -> str:
 
 
 def ago(time: str | None, now: datetime) -> str:
-    """How long ago; `never` if there is no time."""
+    """Formats the time since an instant; `never` if there is none."""
     return duration((now - _time(time)).total_seconds()) if time else "never"
 
 
@@ -49,7 +49,7 @@ def _time(text: str) -> datetime:
 
 
 def tags(networking: Mapping[str, Any]) -> str:
-    """All tags of a Dataplane: `kuma.io/service=api version=v1,v2`."""
+    """Formats all tags of a Dataplane: `kuma.io/service=api version=v1,v2`."""
     found: dict[str, set[str]] = {}
     for inbound in networking.get("inbound", ()):
         for name, value in inbound.get("tags", {}).items():
@@ -71,7 +71,7 @@ def resources(kind: str, in_mesh: bool, items: Iterable[Mapping[str, Any]], now:
 
 
 def age(item: Mapping[str, Any], now: datetime) -> str:
-    """How long ago a resource was written last."""
+    """Formats the time since a resource was written last."""
     return ago(item.get("modificationTime"), now)
 
 
@@ -155,7 +155,7 @@ def _not_ready(inbounds: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _rejections(subscription: Mapping[str, Any]) -> Iterator[str]:
-    """What the proxy does not run of what it should, by Envoy's reason; beyond what the original notes."""
+    """Formats the rejections of a proxy with Envoy's reasons; an addition to the original's output."""
     for bucket, found in subscription.get("status", {}).items():
         reason = found.get("lastRejection") if isinstance(found, Mapping) else ""
         if reason and not subscription.get("disconnectTime"):
@@ -271,7 +271,7 @@ _NAMED = 5
 
 
 def progress(transition: Mapping[str, Any]) -> str:
-    """One line of `kumactl inspect meshes --watch`."""
+    """Formats one line of `kumactl inspect meshes --watch`."""
     parts = [transition.get("step", "")]
     if not transition.get("complete"):
         parts.append(f"{transition.get('acknowledged', 0)} of {transition.get('followers', 0)} proxies")

@@ -1,1 +1,1 @@
-"""What is safe next, and who is waited for. Pure: time is an argument."""
+"""Decides which step is safe next, and which proxies are waited for. Pure: time is an argument."""

@@ -13,7 +13,7 @@ from kuma.resources.mesh_transition import Level, Position
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What the Mesh asks for: a level, the enabled authority's fingerprint, and the roots of all that are listed."""
+    """The declared state: a level, the enabled authority's fingerprint, and the roots of all listed authorities."""
 
     level: Level = Level.PLAIN
     authority: str = ""
@@ -25,7 +25,7 @@ class Declared:
 
 
 def next_position(position: Position, declared: Declared, *, settled: bool, alone: bool = False) -> Position:
-    """Where to go from `position` now; `position` itself if there is nothing to do, or something to wait for.
+    """Returns the next position; `position` itself if there is nothing to do, or something to wait for.
 
     `settled`: all proxies run `position`. `alone`: there are none, so there is nobody to be careful of.
     """
@@ -61,7 +61,7 @@ def _union(roots: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def step(position: Position, declared: Declared) -> str:
-    """What is being done at `position`, for people."""
+    """Describes for people what is being done at `position`."""
     if position == declared.as_position():
         return "finishing" if declared.level is not Level.PLAIN else "turning mutual TLS off"
     if position.level is not declared.level:

@@ -1,4 +1,4 @@
-"""Who follows a mesh's position, who is waited for, and who is given up. Pure, but for the notes it keeps.
+"""Decides which proxies run a mesh's position, which are waited for, and which are given up. Time is an argument.
 
 A step needs everybody to run the present position; but a proxy that does not answer may hold a change up for a bounded
 time only, however often it reconnects, and once in the whole change. Two things are never overruled by time: a proxy
@@ -16,7 +16,7 @@ from kuma.resources.mesh_transition import Position
 
 
 class Patience(NamedTuple):
-    """How long to wait for a proxy that does not answer, and for one that has lost its connection."""
+    """Time limits of waiting: for a proxy that does not answer, and for one that has lost its connection."""
 
     answer: timedelta
     absence: timedelta
@@ -24,7 +24,7 @@ class Patience(NamedTuple):
 
 @dataclass(slots=True)
 class ProxyProgress:
-    """What is known of the proxy of one Dataplane. `left` is since when it is not connected, if it is not."""
+    """State of one Dataplane's proxy. `left` is since when it is not connected, if it is not."""
 
     left: datetime
     connected: bool = False
@@ -36,34 +36,34 @@ class ProxyProgress:
     """The control plane fails to issue its identity."""
 
     def joined(self, now: datetime) -> None:
-        """A stream has begun: the proxy runs what it ran before, whatever that is."""
+        """Notes a new stream: the proxy runs what it ran before, which is unknown."""
         self.is_served(now)
         self.connected, self.runs, self.since = True, None, self.since or now
 
     def ran(self, position: Position) -> None:
-        """It has acknowledged all of a position."""
+        """Notes that the proxy has acknowledged all of a position."""
         self.runs, self.since, self.unserved = position, None, False
 
     def lacks_identity(self, now: datetime) -> None:
-        """The control plane fails to issue what it should have: it runs no position whole, and not by its own fault."""
+        """Notes that the control plane fails to issue the proxy's identity, so that it cannot run the position."""
         self.runs, self.unserved, self.since = None, True, self.since or now
 
     def is_served(self, now: datetime) -> None:
-        """The control plane does not fail it, or no longer: then it has all its time to answer from now on."""
+        """Notes that the control plane serves the proxy again; from now on it has all its time to answer."""
         if self.unserved:
             self.unserved, self.since = False, now
 
     def has_something_to_do(self, now: datetime) -> None:
-        """What it should run has changed, or it has not acknowledged that yet."""
+        """Notes that what the proxy should run has changed, or is not acknowledged yet."""
         self.since = self.since or now
 
     def gone(self, now: datetime) -> None:
-        """Its stream has ended. It goes on running what it has."""
+        """Notes that the stream has ended. The proxy goes on running what it has."""
         self.is_served(now)
         self.connected, self.left = False, now
 
     def given_up_at(self, patience: Patience) -> datetime | None:
-        """When to wait for it no longer; None if it runs what it should."""
+        """Returns the time at which the proxy is given up; None if it runs what it should."""
         if self.since is None or self.unserved:
             return None
         answer = self.since + patience.answer
@@ -71,7 +71,7 @@ class ProxyProgress:
 
 
 class Progress(NamedTuple):
-    """How a position is followed. `look_again` is when the answer may be another without anything having happened."""
+    """Progress of a rollout. `look_again` is when it may change without any event."""
 
     settled: bool
     alone: bool
@@ -82,7 +82,7 @@ class Progress(NamedTuple):
 
 
 def judge(followers: Mapping[str, ProxyProgress], position: Position, now: datetime, patience: Patience) -> Progress:
-    """Whether a position is followed well enough to go on from it.
+    """Judges whether enough proxies run a position to go on from it.
 
     `settled`: nobody is waited for, and somebody has taken it up. `alone`: there is nobody to be careful of.
     `everybody`: all run it, the ones that are not connected too, as far as is known.

@@ -76,11 +76,11 @@ class EnvoyAdminCa:
         self._ca = _opened(stored.spec.data)
 
     def proxy(self, address: str) -> Credential:
-        """What the administrative listener of the proxy at an address shows."""
+        """Returns the certificate that the administrative listener of the proxy at an address shows."""
         return self._issue(address, ExtendedKeyUsageOID.SERVER_AUTH)
 
     def control_plane(self) -> Credential:
-        """What a control plane shows."""
+        """Returns the certificate that a control plane shows."""
         return self._issue(CONTROL_PLANE, ExtendedKeyUsageOID.CLIENT_AUTH)
 
     def _issue(self, host: str, purpose: x509.ObjectIdentifier) -> Credential:

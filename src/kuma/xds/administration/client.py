@@ -40,7 +40,7 @@ class AdminClient:
         self._credential = credential
 
     async def config_dump(self, mesh: str, name: str, query: Mapping[str, str]) -> bytes:
-        """What a proxy runs, in JSON, without keys and tokens; see `read`."""
+        """Fetches a proxy's configuration in JSON, without keys and tokens; see `read`."""
         answered = await self.read(mesh, name, "/config_dump", query)
         try:
             return json.dumps(config_dump.redacted(json.loads(answered)), indent=1).encode()
@@ -48,7 +48,7 @@ class AdminClient:
             raise Unavailable(_SILENT.format(mesh=mesh, name=name)) from None
 
     async def read(self, mesh: str, name: str, path: str, query: Mapping[str, str]) -> bytes:
-        """What Envoy answers at one of the paths of `admin_listener.READABLE`.
+        """Fetches Envoy's answer at one of the paths of `admin_listener.READABLE`.
 
         It is asked at the port that it was started with, as its proxy has said when it connected: users may change
         the Dataplane, and must not have us call ports of their choice. Nor may proxies of other machines have us call
@@ -77,7 +77,7 @@ class AdminClient:
                 raise Unavailable(_SILENT.format(mesh=mesh, name=name)) from None
 
     def _may_be_here(self, proxy: Proxy) -> bool:
-        """Whether this machine is where the Envoy is that says so."""
+        """Tells whether the Envoy that claims this address can be on this machine."""
         return sockets.is_own(proxy.host) and proxy.admin_port not in self._own_ports()
 
 

@@ -1,4 +1,4 @@
-"""Whether an Envoy can verify this control plane by the name and the CA that its kuma-dp knows it by."""
+"""Checks that an Envoy can verify this control plane by the name and the CA that its kuma-dp knows it by."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Unverifiable(KumaError):
 
 @dataclass(frozen=True, slots=True)
 class ServerNames:
-    """What the control plane's certificate says, and the CA by which it is verified unless the caller has another."""
+    """Names in the control plane's certificate, and the CA that verifies it unless the caller has another."""
 
     names: tuple[str, ...]
     ca_pem: bytes
@@ -72,7 +72,7 @@ def _certificates(pem: bytes) -> Sequence[x509.Certificate]:
 
 
 def _is_ca(certificate: x509.Certificate) -> bool:
-    """One that cannot be read is none; it may be one of many, of which others are."""
+    """Tells whether a certificate is a CA's; one that cannot be read is not, though others of the file may be."""
     try:
         with readable(""):
             return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca

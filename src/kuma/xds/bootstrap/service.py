@@ -28,7 +28,7 @@ class AnsweredBootstrap:
 
 
 class BootstrapService:
-    """Hands out bootstraps, to whom the stream would be granted too: so kuma-dp ends with the reason at once.
+    """Creates bootstraps only for callers who would be granted a stream, so that kuma-dp ends with the reason at once.
 
     A bootstrap holds nothing but what the caller sent; what is secret comes over the stream.
     """

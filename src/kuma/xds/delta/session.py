@@ -22,7 +22,7 @@ _NEVER_REMOVED = {TypeUrl.SECRET}
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What matters of a `DeltaDiscoveryRequest`."""
+    """The relevant fields of a `DeltaDiscoveryRequest`."""
 
     type_url: TypeUrl
     subscribe: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What to send: resources of one type that are new to the proxy, and names that it should forget."""
+    """A response to send: resources of one type that are new to the proxy, and names that it should forget."""
 
     type_url: TypeUrl
     nonce: str
@@ -75,11 +75,11 @@ class _TypeState:
         return self.wildcard or name in self.subscribed
 
     def is_awaited(self, name: str) -> bool:
-        """Whether an answer about this resource is still to come."""
+        """Tells whether an answer about this resource is still to come."""
         return any(name in content for content in self.pending.values())
 
     def runs(self, entry: Entry) -> bool:
-        """Whether the proxy is known to run this: it was sent last, and that was acknowledged."""
+        """Tells whether the proxy is known to run this: it was sent last, and that was acknowledged."""
         return self.sent.get(entry.name) == self.acked.get(entry.name) == entry.version and not self.is_awaited(
             entry.name
         )
@@ -149,7 +149,7 @@ class Session:
         self._snapshot = snapshot
 
     def responses(self) -> Iterator[Response]:
-        """What has to be sent now, in order. What is held back comes after a later `receive`."""
+        """Returns what has to be sent now, in order. What is held back comes after a later `receive`."""
         for type_url in TypeUrl:
             response = self._response(type_url)
             if response is not None:
@@ -202,7 +202,7 @@ class Session:
             yield name
 
     def _listeners_may_follow(self) -> bool:
-        """Whether everything that listeners route to has reached the proxy."""
+        """Tells whether everything that listeners route to has reached the proxy."""
         clusters, endpoints = self._types[TypeUrl.CLUSTER], self._types[TypeUrl.ENDPOINTS]
         unsent = (
             name
@@ -227,7 +227,7 @@ class Session:
 
     @property
     def converged(self) -> bool:
-        """Whether the proxy has acknowledged everything that it should run, in the versions of now."""
+        """Tells whether the proxy has acknowledged everything that it should run, in the versions of now."""
         return bool(self._snapshot) and all(
             self._types[type_url].runs(entry)
             for type_url, entries in self._snapshot.items()
@@ -236,7 +236,7 @@ class Session:
 
     @property
     def answered(self) -> bool:
-        """Whether the proxy has answered to everything that it should run, be it by a rejection."""
+        """Tells whether the proxy has answered to everything that it should run, be it by a rejection."""
         return bool(self._snapshot) and all(
             self._types[type_url].runs(entry)
             or self._types[type_url].rejected.get(name) == entry.version
@@ -246,14 +246,14 @@ class Session:
         )
 
     def _is_never_asked_for(self, type_url: TypeUrl, name: str) -> bool:
-        """Whether the proxy has rejected the cluster or listener that refers to this, so that it has no use for it."""
+        """Tells whether the proxy rejected the cluster or listener that refers to this, and so has no use for it."""
         referring = {TypeUrl.ENDPOINTS: TypeUrl.CLUSTER, TypeUrl.ROUTES: TypeUrl.LISTENER}.get(type_url)
         return (
             referring is not None and name in self._types[referring].rejected and not self._types[type_url].wants(name)
         )
 
     def rejects(self, type_url: TypeUrl) -> bool:
-        """Whether the proxy has rejected anything of this type that it should still run."""
+        """Tells whether the proxy has rejected anything of this type that it should still run."""
         state, wanted = self._types[type_url], self._snapshot.get(type_url, {})
         return bool(state.doubted) or any(
             name in wanted and wanted[name].version == version for name, version in state.rejected.items()

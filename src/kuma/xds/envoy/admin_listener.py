@@ -28,7 +28,7 @@ CLIENT = "kuma-cp"
 
 
 def is_remote(networking: Networking) -> bool:
-    """Whether a proxy's administration is reached through a listener of its own."""
+    """Tells whether a proxy's administration is reached through a listener of its own."""
     return networking.address != ADDRESS
 
 

@@ -34,7 +34,7 @@ _CONNECT = timedelta(seconds=5)
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """What a bootstrap is made of. `brought` is the Dataplane that the proxy registers when it connects."""
+    """Parameters of a bootstrap. `brought` is the Dataplane that the proxy registers when it connects."""
 
     mesh: str
     name: str
@@ -112,7 +112,7 @@ class Bootstrap:
 
     @property
     def _has_address(self) -> bool:
-        """Whether the control plane is called by its IP address rather than by a name."""
+        """Tells whether the control plane is called by its IP address rather than by a name."""
         return addresses.parse(self.host) is not None
 
     def _cluster(self) -> cluster_pb2.Cluster:

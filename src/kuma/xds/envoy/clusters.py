@@ -50,7 +50,7 @@ def service(mesh: str, tags: Mapping[str, str], protocol: str, *, mtls: bool) ->
 
 
 def endpoints(tags: Mapping[str, str], found: Iterable[Endpoint]) -> Entry:
-    """Where the proxies of a service are, in one order so that equal sets look equal."""
+    """Returns the endpoints of a service, in one order so that equal sets look equal."""
     name = resource_names.service_cluster(tags)
     return Entry.of(name, assignment(name, sorted(set(found))))
 
@@ -104,5 +104,5 @@ def _speak(cluster: cluster_pb2.Cluster, *, http2: bool) -> None:
 
 
 def selects(tags: Mapping[str, str], inbound_tags: Mapping[str, str]) -> bool:
-    """Whether an inbound belongs to what an outbound with `tags` calls."""
+    """Tells whether an inbound belongs to what an outbound with `tags` calls."""
     return all(inbound_tags.get(name) == value for name, value in tags.items() if name != tag_rules.PROTOCOL)

@@ -1,4 +1,4 @@
-"""What a proxy should be running now, as Envoy itself would dump it, and without any key. Pure."""
+"""Dumps what a proxy should be running now as Envoy itself would, without any key. Pure."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ REDACTED = "[redacted]"
 
 
 def redacted(content: Any) -> Any:
-    """What Envoy dumps, without what it does not hide itself: the proxy's token, and any key."""
+    """Returns Envoy's dump without the token and keys that Envoy itself does not hide."""
     if isinstance(content, list):
         return [redacted(item) for item in content]
     if not isinstance(content, dict):

@@ -1,4 +1,4 @@
-"""What kuma-dp says of itself, on its way through the bootstrap into Envoy's node and back to us."""
+"""Metadata that kuma-dp says of itself, carried through the bootstrap and Envoy's node back to the control plane."""
 
 from __future__ import annotations
 

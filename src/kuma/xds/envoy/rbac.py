@@ -27,7 +27,7 @@ def access(mesh: str, admission: Admission) -> rbac_pb2.RBAC:
 
 
 def shadow_access(mesh: str, admission: Admission) -> rbac_pb2.RBAC | None:
-    """What would be refused if shadow denials were real: counted by Envoy as `shadow_denied`, and let through."""
+    """Generates the rules that Envoy counts as `shadow_denied` and lets through: denials in shadow mode."""
     if not admission.shadowed:
         return None
     rules = rbac_pb2.RBAC(action=rbac_pb2.RBAC.DENY)

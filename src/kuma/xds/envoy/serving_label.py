@@ -1,4 +1,4 @@
-"""Whether a proxy's endpoints are shown to its callers: once it serves, and until it says that it is about to end."""
+"""Endpoint readiness: callers are sent to a proxy from when it serves until it says that it is about to end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NO, _YES = "false", "true"
 
 
 def is_published(dataplane: Resource[DataplaneSpec]) -> bool:
-    """Whether callers are to be sent to this Dataplane, as far as its proxy is concerned."""
+    """Tells whether callers are to be sent to this Dataplane, as far as its proxy is concerned."""
     return dataplane.labels.get(SERVING) != _NO
 
 

@@ -1,4 +1,4 @@
-"""What every proxy of a mesh should run, derived from the mesh view.
+"""Derives what every proxy of a mesh should run from the mesh view.
 
 What is equal for many proxies is generated and serialised once and shared; a change touches only the proxies that
 depend on what changed.
@@ -36,7 +36,7 @@ class Member(NamedTuple):
 
 
 class LeafGeneration(NamedTuple):
-    """What all leaves say by now: the tags that permissions look at, and how often one has got other names."""
+    """Generation of leaves: the tags that permissions select by, and how often a Dataplane's names have changed."""
 
     tags: frozenset[str] = frozenset()
     changes: int = 0
@@ -92,7 +92,7 @@ class MeshConfig:
         return found
 
     def uris(self, name: str) -> tuple[str, ...]:
-        """What the leaf of a Dataplane says: its services, and the tags that permissions select callers by."""
+        """Returns the URIs in the leaf of a Dataplane: services, and the tags that permissions select callers by."""
         resource = self.view.dataplanes.get(name)
         if resource is None:
             return ()

@@ -1,4 +1,4 @@
-"""Has connections end that were made with leaves from before a change of what permissions look at.
+"""Drains connections that were made with leaves from before a change of the tags that permissions select by.
 
 A permission is checked against the leaf that a connection was opened with. When a tag begins to matter, or a Dataplane
 gets another tag or service, its leaf is replaced; but connections that are open, and Envoy keeps them open, still show
@@ -94,7 +94,7 @@ class Drain:
 
 
 def _has_another_name(before: MeshConfig, after: MeshConfig) -> bool:
-    """Whether a Dataplane that was there says something else in its leaf now, of what both look at."""
+    """Tells whether the leaf of an existing Dataplane says something else now, of the tags that both select by."""
     old, new = before.view.dataplanes, after.view.dataplanes
     if old is new:
         return False

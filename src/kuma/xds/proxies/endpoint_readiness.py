@@ -1,4 +1,4 @@
-"""Shows the endpoints of proxies to their callers, and takes them away before they end: no port is called in vain."""
+"""Publishes the endpoints of proxies to callers once they serve, and withdraws them before the proxies end."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class EndpointReadiness:
         return dataplane if hidden and proxy is not None and proxy.serves else None
 
     async def _publish(self, keys: Sequence[Key]) -> None:
-        """In one transaction, because each sends the endpoints of a service to all of its callers."""
+        """Writes changes in one transaction, because each sends the endpoints of a service to all its callers."""
         hidden = [dataplane for key in keys if (dataplane := self._hidden(key)) is not None]
         if not hidden:
             return

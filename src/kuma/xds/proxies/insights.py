@@ -1,4 +1,4 @@
-"""What is known of every proxy, written to the store as DataplaneInsights, in batches."""
+"""Writes the state of every proxy to the store as DataplaneInsights, in batches."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ class Insights:
 def _certified(
     known: MtlsInsight | None, count: int, identity: Identity, supported: tuple[str, ...], now: datetime
 ) -> MtlsInsight:
-    """What is told of a certificate; `known` is what was told of the same one before, `count` how many there were."""
+    """Returns the insight of a certificate; `known` is the same certificate's last one, `count` the number of them."""
     return MtlsInsight(
         certificate_expiration_time=identity.not_after,
         last_certificate_regeneration=known.last_certificate_regeneration if known else now,

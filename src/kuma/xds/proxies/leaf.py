@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 
 class Wanted(NamedTuple):
-    """What an identity should be: whoever differs in any of this needs a new one."""
+    """Requirements on an identity: a difference in any of them needs a new one."""
 
     mesh: str
     authority: Authority
@@ -67,7 +67,7 @@ class LeafKeeper:
 
     @property
     def is_current(self) -> bool:
-        """Whether the identity is as it is wanted, or the best that can be had.
+        """Tells whether the identity is as it is wanted, or the best that can be had.
 
         An authority that nobody can open any more is waited for in vain: the change that leads away from it goes on.
         """
@@ -78,12 +78,12 @@ class LeafKeeper:
 
     @property
     def lifetime(self) -> timedelta | None:
-        """For how long the identity was to live when it was issued; None without one."""
+        """Lifetime that the identity was issued with; None without one."""
         return self._have.lifetime if self._have else None
 
     @property
     def is_refused(self) -> bool:
-        """Whether the identity is not as it is wanted because that, and nothing older, could not be issued."""
+        """Tells whether the identity is not as it is wanted because issuing it failed."""
         return not self.is_current and self._refused is not None and self._wanted() == self._refused
 
     async def settled(self) -> None:
@@ -149,7 +149,7 @@ class LeafKeeper:
 
 
 def _reason(wanted: Wanted, have: Wanted | None) -> str:
-    """Why a certificate is issued."""
+    """Returns the reason why a certificate is issued."""
     if have is None:
         return "connected"
     if wanted.authority.fingerprint != have.authority.fingerprint:

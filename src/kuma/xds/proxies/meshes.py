@@ -1,4 +1,4 @@
-"""What the proxies of each mesh should run, recomputed when the mesh changes and only where it matters."""
+"""Computes what the proxies of each mesh should run, again when the mesh changes and only where it matters."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class MeshState:
 
     @property
     def leaves_its_authority(self) -> bool:
-        """Whether the mesh is on its way from the authority that issues to another one, or to none."""
+        """Tells whether the mesh is on its way from the authority that issues to another one, or to none."""
         backend = self.config.view.enabled_backend
         return backend is None or self.trust.fingerprint(backend.name) not in ("", self.trust.position.authority)
 
@@ -54,7 +54,7 @@ Affected = Callable[[str, frozenset[str]], None]
 
 
 class Meshes:
-    """The newest state of every mesh; tells `on_affected` whom a change concerns."""
+    """Holds the newest state of every mesh; tells `on_affected` which proxies a change concerns."""
 
     def __init__(self, views: Views, on_affected: Affected) -> None:
         self._views = views
@@ -76,7 +76,7 @@ class Meshes:
         await self._views.until(lambda: True)
 
     def take_up(self, mesh: str, leaf_generation: LeafGeneration) -> None:
-        """Every proxy of a mesh has its leaf as it is to be now: what older ones have opened is to end."""
+        """Notes that every proxy of a mesh has its newest leaf, so that connections made with older ones drain."""
         self._leaf_generation[mesh] = leaf_generation
         self._changed(frozenset({mesh}))
 

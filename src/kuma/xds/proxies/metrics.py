@@ -1,4 +1,4 @@
-"""What the discovery server counts."""
+"""Metrics of the discovery server."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Metrics:
 
 
 class LeafExpiry(Collector):
-    """When the certificates of the connected proxies end. The earliest of each mesh only: meshes have many proxies."""
+    """Earliest end of a connected proxy's certificate, per mesh only because meshes have many proxies."""
 
     def __init__(self, leaves: Callable[[], Iterable[tuple[str, datetime]]]) -> None:
         self._leaves = leaves

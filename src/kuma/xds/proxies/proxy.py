@@ -1,4 +1,4 @@
-"""One connected proxy: its session, its identity, and what has to be looked at again."""
+"""One connected proxy: its session, its identity, and which parts have to be generated again."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Proxy:
         self._ended = asyncio.Event()
 
     def end(self, reason: KumaError) -> None:
-        """Have the stream ended: another one has taken its place, or its token no longer holds."""
+        """Ends the stream, because another one has replaced it or its token no longer holds."""
         self._end = self._end or reason
         self._ended.set()
 
@@ -80,7 +80,7 @@ class Proxy:
         return self._end
 
     def touch(self) -> None:
-        """What this proxy should run may be something else now."""
+        """Notes that what this proxy should run may have changed."""
         self._outdated = True
         self._wake.set()
         self.keeper.check()
@@ -88,17 +88,17 @@ class Proxy:
 
     @property
     def converged(self) -> bool:
-        """Whether the proxy has acknowledged all that it should run now, with an identity as it should be."""
+        """Tells whether the proxy has acknowledged all that it should run now, with an identity as it should be."""
         return self.has_acknowledged and self.keeper.is_current
 
     @property
     def has_acknowledged(self) -> bool:
-        """Whether it has acknowledged all that there is for it now, with the identity that is wanted or without."""
+        """Tells whether it has acknowledged all that there is for it now, even if its identity is missing."""
         return not self._outdated and self.session.converged
 
     @property
     def serves(self) -> bool:
-        """Whether callers may be sent here: it has answered to its whole configuration, and is not about to end.
+        """Tells whether callers may be sent here: it has answered to its whole configuration, and is not about to end.
 
         Without an identity Envoy acknowledges listeners for mutual TLS, and lets nobody in there.
         """
@@ -108,7 +108,7 @@ class Proxy:
 
     @property
     def is_unserved(self) -> bool:
-        """Whether this control plane fails to issue the identity that the proxy should have."""
+        """Tells whether this control plane fails to issue the identity that the proxy should have."""
         return self.keeper.is_refused
 
     async def something_to_do(self) -> None:
@@ -143,14 +143,14 @@ class Proxy:
         self._insights.note(self.record)
 
     def _forget_rejections(self) -> None:
-        """What was rejected may run now, or be wanted no more."""
+        """Forgets rejections of what may be accepted now, or is not wanted any more."""
         for type_url, counters in self.record.counters.items():
             if counters.rejection and not self.session.rejects(type_url):
                 counters.rejection = ""
                 self._insights.note(self.record)
 
     def responses(self) -> Iterator[Response]:
-        """What to send now; counts it as sent."""
+        """Returns what to send now, and counts it as sent."""
         if self._outdated:
             self._outdated = False
             self._note_certificate()
@@ -239,7 +239,7 @@ class Proxies:
             self._by_admin_port.pop(proxy.admin_port, None)
 
     def add(self, proxy: Proxy) -> None:
-        """A stream has begun."""
+        """Registers a new stream."""
         older = self._connected.get(proxy.key)
         if older is not None:
             self._forget(older)
@@ -249,7 +249,7 @@ class Proxies:
         self._progressed(proxy)
 
     def remove(self, proxy: Proxy) -> bool:
-        """A stream has ended; False if a newer stream has taken its place."""
+        """Removes a stream; False if a newer one has replaced it."""
         if self._connected.get(proxy.key) is not proxy:
             return False
         del self._connected[proxy.key]

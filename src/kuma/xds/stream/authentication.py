@@ -1,4 +1,4 @@
-"""A proxy that connects: who it says it is, whether its token bears that out, and the Dataplane it brings along."""
+"""Authenticates connecting proxies: their claim, their token, and the Dataplane that they bring along."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PORT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Presented:
-    """What a proxy says of itself in the first request of its stream."""
+    """The proxy's description of itself in the first request of its stream."""
 
     key: Key
     dataplane: Resource[DataplaneSpec] | None
@@ -40,7 +40,7 @@ class Presented:
 
 
 def not_found(key: Key) -> str:
-    """What is said of a Dataplane that is not stored, and did not come along."""
+    """Returns the error for a Dataplane that is not stored, and did not come along."""
     return (
         f'resource "{key.mesh}.{key.name}" not found; create a Dataplane in Kuma CP first or pass it as an argument '
         "to kuma-dp"
@@ -98,7 +98,7 @@ def _dataplane(text: str, mesh: str) -> Resource[DataplaneSpec]:
 
 
 class Authenticator:
-    """Lets proxies in."""
+    """Admits proxies."""
 
     def __init__(self, manager: ResourceManager, views: Views, clock: Clock) -> None:
         self._manager = manager
@@ -131,7 +131,7 @@ class Authenticator:
         return (await self._manager.change(proxy.key, arrived)).resource
 
     def authenticate(self, mesh: str, token: str) -> dataplane_tokens.DataplaneClaims:
-        """Who holds `token`, as far as the signing keys of the mesh vouch for it.
+        """Authenticates the holder of `token` with the signing keys of the mesh.
 
         Raises:
             Unauthenticated: it is missing or does not hold.
@@ -153,7 +153,7 @@ class Authenticator:
 
 
 def _registered(brought: Resource[DataplaneSpec], stored: Resource[DataplaneSpec] | None) -> Resource[DataplaneSpec]:
-    """What takes the place of `stored`."""
+    """Stores the Dataplane that came along, in place of `stored`."""
     if stored is not None:  # one that was created through the API stays what it is: not removed when the proxy leaves
         return replace(brought, labels=dict(stored.labels))
     return serving_label.withdrawn(replace(brought, labels={**brought.labels, REGISTERED: BY_PROXY}))

@@ -51,11 +51,11 @@ class Deregistration:
             await aio.stop(self._waiting.values())
 
     def left(self, key: Key) -> None:
-        """The stream of a proxy has ended."""
+        """Notes that the stream of a proxy has ended."""
         self._wait(key, self._grace)
 
     async def back(self, key: Key) -> None:
-        """The proxy has come back; returns once nothing removes it any more."""
+        """Notes that the proxy has come back; returns once nothing removes it any more."""
         task = self._waiting.pop(key, None)
         if task is not None:
             await aio.stop([task])

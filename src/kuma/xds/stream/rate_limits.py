@@ -1,4 +1,4 @@
-"""Limits of the discovery server: no proxy, and nobody without a token, keeps it from serving the others."""
+"""Limits of the discovery server, so that no proxy, and no anonymous client, keeps it from serving the others."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _FAILURES = Rate(20, 200)
 
 
 class TooMany(KumaError):
-    """A limit is exceeded; the text names it."""
+    """Raised when a limit is exceeded; the text names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamLimits:
-    """What one proxy may do: open streams, and send requests on one. `pending`: see `StreamLimiter.pending`."""
+    """Limits of one proxy: open streams, and requests on one. `pending`: see `StreamLimiter.pending`."""
 
     streams: Rate
     requests: Rate
@@ -42,7 +42,7 @@ class StreamLimiter:
 
     @contextmanager
     def pending(self, peer: str) -> Iterator[None]:
-        """Around the time in which a stream of this peer has said nothing yet.
+        """Counts a stream of this peer while it has not said anything yet.
 
         Raises:
             TooMany: as many others of its address have said nothing either.
@@ -59,7 +59,7 @@ class StreamLimiter:
                 del self._pending[address]
 
     def failed(self, peer: str) -> None:
-        """A stream of this peer had no token that holds for its Dataplane.
+        """Counts a stream of this peer without a token that holds for its Dataplane.
 
         Raises:
             TooMany: it is one of many.
@@ -68,7 +68,7 @@ class StreamLimiter:
             raise TooMany("too many streams without a token that holds from this address; try again later")
 
     def stream(self, key: Key) -> None:
-        """A proxy opens a stream.
+        """Counts an open stream of a proxy.
 
         Raises:
             TooMany: it has opened too many.
@@ -80,7 +80,7 @@ class StreamLimiter:
             )
 
     def counter(self) -> Callable[[], None]:
-        """Counts the requests of one stream; raises `TooMany` when they come too fast."""
+        """Returns a counter of the requests of one stream, which raises `TooMany` when they come too fast."""
         buckets = Buckets(self._limits.requests)
 
         def count() -> None:

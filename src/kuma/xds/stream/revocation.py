@@ -1,4 +1,4 @@
-"""Ends streams whose token no longer holds: it has expired, was revoked, or its signing key is gone."""
+"""Ends streams whose token has become invalid, when Secrets of the mesh change and when the token expires."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Credentials:
         return min((following - now).total_seconds(), _LONGEST_PAUSE)
 
     def _progressed(self, proxy: Proxy) -> None:
-        """A stream that has just begun may be the next one to expire."""
+        """Looks again, because a stream that has just begun may be the next one to expire."""
         if proxy.key in self._proxies and proxy.key not in self._known:
             self._known.add(proxy.key)
             self._rounds.wake()

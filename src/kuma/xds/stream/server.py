@@ -61,7 +61,7 @@ _LONGEST_REASON = 2_000
 
 
 class Superseded(KumaError):
-    """Another stream speaks for the same proxy now: after a lost connection the old one may linger."""
+    """Raised when another stream speaks for the same proxy now: after a lost connection the old one may linger."""
 
 
 _STATUS = {
@@ -74,7 +74,7 @@ _STATUS = {
 
 
 class Discovery:
-    """Serves one stream after the other; owns the table of connected proxies."""
+    """Serves streams, and owns the table of connected proxies."""
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class Discovery:
             self._disconnect(proxy)
 
     def _admitted(self, node: Any, token: str, peer: str) -> tuple[Presented, DataplaneClaims]:
-        """Who it is, as far as can be told at once.
+        """Identifies and admits the proxy of a stream, as far as its first request allows.
 
         Until then nothing is done in the name of a Dataplane: nobody uses up the streams of another, or keeps it from
         being removed.
@@ -258,7 +258,7 @@ class Discovery:
             await proxy.something_to_do()
 
     def _still_authorized(self, proxy: Proxy) -> None:
-        """The Dataplane may have been given tags that the proxy's token does not allow."""
+        """Ends the stream if the Dataplane has been given tags that the proxy's token does not allow."""
         dataplane = self._meshes.state(proxy.key.mesh).config.view.dataplanes.get(proxy.key.name)
         if dataplane is not None:
             self._authenticator.authorize(proxy.token, dataplane)

@@ -16,7 +16,7 @@ _LAST_WRITE = 5.0
 
 
 class TooSlow(KumaError):
-    """The proxy does not read what it is sent."""
+    """Raised when the proxy does not read what it is sent."""
 
 
 class Sender:
