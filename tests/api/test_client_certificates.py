@@ -39,7 +39,7 @@ class Pki:
         """A file with a client's certificate and key; for `days` below 0, one that has ended."""
         begin = self.now + min(0, days - 1) * DAY
         use = purpose or ExtendedKeyUsageOID.CLIENT_AUTH
-        issued = own_ca.issue(ca, _name(name), ["client.example"], use, begin, self.now + days * DAY)
+        issued = own_ca.issue(ca, _name(name), own_ca.names(["client.example"]), use, begin, self.now + days * DAY)
         file = self.directory / f"{name}.pem"
         file.write_bytes(certificate_pem(issued.certificate) + key_pem(issued.key))
         return file

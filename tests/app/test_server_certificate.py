@@ -1,14 +1,17 @@
 """The certificate of the control plane's own servers."""
 
+import resource
 import signal
+import ssl
 import stat
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from kuma.app import server_certificate
 from kuma.base.errors import Misconfigured
@@ -75,3 +78,45 @@ def test_keys_that_others_could_read_are_theirs_no_more(tmp_path: Path) -> None:
     server_certificate.ensure(tmp_path, ["localhost"], now)
     for name in ("ca.key", "tls.key"):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+
+
+def test_what_has_not_changed_is_not_written(tmp_path: Path) -> None:
+    """A disk that is full then keeps nothing from starting."""
+    now = datetime.now(UTC)
+    server_certificate.ensure(tmp_path, ("localhost", "localhost", "::1"), now)
+    before = {path: (path.stat().st_ino, path.read_bytes()) for path in tmp_path.iterdir()}
+    server_certificate.ensure(tmp_path, ("localhost", "::1"), now + timedelta(days=29))
+    assert {path: (path.stat().st_ino, path.read_bytes()) for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("days", [-1, 31, 500])
+def test_a_certificate_that_does_not_hold_or_is_old_is_replaced(tmp_path: Path, days: int) -> None:
+    now = datetime.now(UTC)
+    first = server_certificate.ensure(tmp_path, ("localhost",), now).chain.read_bytes()
+    assert server_certificate.ensure(tmp_path, ("localhost",), now + timedelta(days=days)).chain.read_bytes() != first
+
+
+@pytest.mark.parametrize("spoilt", ["tls.crt", "tls.key"])
+def test_a_certificate_that_is_damaged_or_half_written_is_replaced(tmp_path: Path, spoilt: str) -> None:
+    now = datetime.now(UTC)
+    server_certificate.ensure(tmp_path / "other", ("localhost",), now)
+    server_certificate.ensure(tmp_path, ("localhost",), now)
+    for content in (b"", (tmp_path / "other" / spoilt).read_bytes()):
+        (tmp_path / spoilt).write_bytes(content)
+        files = server_certificate.ensure(tmp_path, ("localhost",), now)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(files.chain, files.key)
+
+
+def test_an_old_certificate_is_used_while_no_other_can_be_written(tmp_path: Path) -> None:
+    now, months = datetime.now(UTC), timedelta(days=100)
+    first = server_certificate.ensure(tmp_path, ("localhost",), now).chain.read_bytes()
+    usual, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, most))
+    try:
+        with capture_logs() as logged:
+            assert server_certificate.ensure(tmp_path, ("localhost",), now + months).chain.read_bytes() == first
+        assert [entry["log_level"] for entry in logged] == ["warning"]
+        with pytest.raises(Misconfigured, match="cannot keep the control plane's certificate"):
+            server_certificate.ensure(tmp_path, ("localhost",), now + 5 * months)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (usual, most))

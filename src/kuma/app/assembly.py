@@ -107,9 +107,9 @@ async def run(settings: Settings, clock: Clock) -> None:
         await control_plane.run()
 
 
-async def migrate(settings: Settings, clock: Clock) -> None:
-    """Bring the store to this version's schema."""
-    store = await open_sqlite(settings.database, clock, _expanded(settings.store.encryption_key_file))
+async def migrate(settings: Settings, clock: Clock, *, anew: bool) -> None:
+    """Bring the store to this version's schema; see `open_sqlite` for `anew`."""
+    store = await open_sqlite(settings.database, clock, _expanded(settings.store.encryption_key_file), anew=anew)
     await store.close()
 
 

@@ -74,13 +74,18 @@ def _migrate() -> None:
 
 
 @migrate.command()
-def up(config_file: ConfigFile = None) -> None:
+def up(
+    config_file: ConfigFile = None,
+    new: Annotated[
+        bool, typer.Option("--new", help="Create a database under a key that is there, of one that is lost.")
+    ] = False,
+) -> None:
     """Create the database, or bring an older one up to date. `kuma-cp run` does the same when it starts.
 
     Example: kuma-cp migrate up
     """
     settings = load(config_file)
-    asyncio.run(assembly.migrate(settings, SystemClock()))
+    asyncio.run(assembly.migrate(settings, SystemClock(), anew=new))
     typer.echo(f"{settings.database} is up to date")
 
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import structlog
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from kuma.base import files
@@ -19,9 +21,13 @@ from kuma.pki import own_ca, pem
 from kuma.pki.authority import AuthorityUnusable
 from kuma.pki.x509 import CaPair, certificate_pem, key_pem
 
+log = structlog.get_logger(__name__)
+
 CA_LIFETIME = timedelta(days=10 * 365)
 LIFETIME = timedelta(days=397)
-"""Of the servers' certificate. It is made anew at every start."""
+"""Of the servers' certificate."""
+_KEPT = timedelta(days=30)
+"""How old the servers' certificate may be at a start that keeps it; the rest of its life is for running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +62,10 @@ def own_names(interface: str) -> tuple[str, ...]:
 
 
 def ensure(directory: Path, hosts: Iterable[str], now: datetime) -> ServerCertificate:
-    """A fresh server certificate for `hosts` under the CA in `directory`, which is made if it is not there.
+    """A server certificate for `hosts` under the CA in `directory`, which is made if it is not there.
 
-    The CA stays, because proxies are given it; the certificate below it can follow the configuration.
+    The CA stays, because proxies are given it; the certificate below it can follow the configuration. Nothing is
+    written that would not change, and one that is merely old is used if no other can be written.
 
     Raises:
         Misconfigured: the directory cannot be written, or holds half of a CA, or something else.
@@ -79,13 +86,36 @@ def ensure(directory: Path, hosts: Iterable[str], now: datetime) -> ServerCertif
             files.replace(ca_key_file, key_pem(made.key))
             files.replace(paths.ca, certificate_pem(made.certificate), mode=0o644)
         ca = _opened(paths.ca, ca_key_file)
-        purpose = ExtendedKeyUsageOID.SERVER_AUTH
-        issued = own_ca.issue(ca, _name("kuma-cp"), dict.fromkeys(hosts), purpose, now, now + LIFETIME)
-        files.replace(paths.key, key_pem(issued.key))
-        files.replace(paths.chain, certificate_pem(issued.certificate), mode=0o644)
+        names = own_ca.names(hosts)
+        made = _made(paths, ca, names, now)
+        if made is None or now > made + _KEPT:
+            try:
+                _write(paths, ca, names, now)
+            except OSError as error:
+                if _made(paths, ca, names, now) is None:
+                    raise
+                log.warning("the servers' certificate cannot be replaced; the old one is used", reason=error.strerror)
     except OSError as error:
         raise Misconfigured(f"cannot keep the control plane's certificate in {directory}: {error.strerror}") from None
     return paths
+
+
+def _made(paths: ServerCertificate, ca: CaPair, names: x509.SubjectAlternativeName, now: datetime) -> datetime | None:
+    """When the certificate that is there was made; None if there is none that will do."""
+    try:
+        found = _opened(paths.chain, paths.key).certificate
+        found.verify_directly_issued_by(ca.certificate)
+        has_names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value == names
+    except (OSError, Misconfigured, InvalidSignature, ValueError, TypeError, x509.ExtensionNotFound):
+        return None
+    begin, end = found.not_valid_before_utc, found.not_valid_after_utc
+    return begin if has_names and begin <= now < end else None
+
+
+def _write(paths: ServerCertificate, ca: CaPair, names: x509.SubjectAlternativeName, now: datetime) -> None:
+    issued = own_ca.issue(ca, _name("kuma-cp"), names, ExtendedKeyUsageOID.SERVER_AUTH, now, now + LIFETIME)
+    files.replace(paths.key, key_pem(issued.key))
+    files.replace(paths.chain, certificate_pem(issued.certificate), mode=0o644)
 
 
 def _opened(certificate: Path, key: Path) -> CaPair:

@@ -45,8 +45,17 @@ def replace(path: Path, content: bytes, *, mode: int = 0o600) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    fresh.rename(path)
-    directory = os.open(path.parent, os.O_RDONLY)
+    move(fresh, path)
+
+
+def move(path: Path, target: Path) -> None:
+    """Give a file another name in its directory, for good.
+
+    Raises:
+        OSError: that cannot be done.
+    """
+    path.rename(target)
+    directory = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:

@@ -28,14 +28,19 @@ def new_ca(name: x509.Name, now: datetime, lifetime: timedelta) -> CaPair:
 
 
 def issue(
-    ca: CaPair, subject: x509.Name, hosts: Iterable[str], purpose: x509.ObjectIdentifier, now: datetime, end: datetime
+    ca: CaPair,
+    subject: x509.Name,
+    names: x509.SubjectAlternativeName,
+    purpose: x509.ObjectIdentifier,
+    now: datetime,
+    end: datetime,
 ) -> CaPair:
-    """A certificate with a new key for names or addresses; it ends at `end`, or with its CA."""
+    """A certificate with a new key; it ends at `end`, or with its CA."""
     key = ec.generate_private_key(ec.SECP256R1())
     ends = min(end, ca.certificate.not_valid_after_utc)
     made = (
         _builder(ca.certificate.subject, subject, key.public_key(), now, ends)
-        .add_extension(x509.SubjectAlternativeName([_san(host) for host in hosts]), critical=not list(subject))
+        .add_extension(names, critical=not list(subject))
         .add_extension(usage("digital_signature"), critical=True)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
@@ -51,6 +56,11 @@ def _builder(
     serial = x509.random_serial_number()
     identifier = x509.SubjectKeyIdentifier.from_public_key(key)
     return x509.CertificateBuilder(issuer, subject, key, serial, now - _BACKDATED, end).add_extension(identifier, False)
+
+
+def names(hosts: Iterable[str]) -> x509.SubjectAlternativeName:
+    """The names and addresses of a certificate, each once."""
+    return x509.SubjectAlternativeName([_san(host) for host in dict.fromkeys(hosts)])
 
 
 def _san(host: str) -> x509.GeneralName:

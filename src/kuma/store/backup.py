@@ -8,7 +8,7 @@ import sqlite3
 from pathlib import Path
 
 from kuma.base.errors import Misconfigured
-from kuma.store import seal, sqlite
+from kuma.store import seal, sqlite_files
 from kuma.store.encryption import AesGcmSealer, KeyFile
 
 REPLACED = ".replaced"
@@ -36,7 +36,7 @@ def restore(source: Path, database: Path, key_file: Path) -> None:
     """
     if not source.exists():
         raise Misconfigured(f"there is no backup at {source}")
-    lock = sqlite.lock(database)
+    lock = sqlite_files.lock(database)
     fresh = database.with_name(f".{database.name}.restored")
     try:
         fresh.unlink(missing_ok=True)
@@ -45,6 +45,7 @@ def restore(source: Path, database: Path, key_file: Path) -> None:
         if database.exists():
             _settle(database)
             _keep(database)
+        sqlite_files.mark_idle(lock)
         for end in ("-wal", "-shm"):
             database.with_name(database.name + end).unlink(missing_ok=True)
         fresh.rename(database)  # at once: were there no store at any moment, a start could begin a new one
@@ -78,7 +79,7 @@ def _check(copy: Path, source: Path, key_file: Path) -> None:
         whole, row = False, None
     if not whole or row is None:
         raise Misconfigured(f"{source} is no backup of a store, or is damaged")
-    seal.check(AesGcmSealer(KeyFile(key_file).load(may_create=False)), row[0])
+    seal.check(AesGcmSealer(KeyFile(key_file).load()), row[0])
 
 
 def _keep(database: Path) -> None:

@@ -70,17 +70,43 @@ class KeyFile:
     """The file with the key-encryption keys, one a line in base64, the one that seals first."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
+        self._first = path.with_name(f".{path.name}.first")
+        """Where a new store's key is until the store exists: a key in its own place says that there is a store."""
 
-    def load(self, *, may_create: bool) -> tuple[bytes, ...]:
-        """The keys; one is made if there is no file and `may_create`, that is, if nothing is sealed yet.
+    def exists(self) -> bool:
+        """Whether there is a key in its place."""
+        return self.path.exists()
+
+    def begin(self) -> tuple[bytes, ...]:
+        """A key for a new store, which `settle` puts in its place.
+
+        Raises:
+            Misconfigured: it cannot be written.
+        """
+        keys = (new_key(),)
+        self._write(self._first, keys)
+        return keys
+
+    def settle(self) -> None:
+        """The store exists, so its key goes to its place, if it is not there yet."""
+        if not self._first.exists():
+            return
+        try:
+            if self.path.exists():
+                self._first.unlink()
+            else:
+                files.move(self._first, self.path)
+        except OSError as error:
+            raise Misconfigured(f"cannot write the key-encryption key {self.path}: {error.strerror}") from None
+
+    def load(self) -> tuple[bytes, ...]:
+        """The keys.
 
         Raises:
             Misconfigured: the file is missing, readable by others, or holds something else.
         """
-        path = self._path
-        if may_create and not path.exists():
-            self.save([new_key()])
+        path = self._first if self._first.exists() and not self.path.exists() else self.path
         try:
             status = path.stat()
             lines = path.read_text().split()
@@ -104,11 +130,14 @@ class KeyFile:
         Raises:
             Misconfigured: it cannot be written.
         """
+        self._write(self.path, keys)
+
+    def _write(self, path: Path, keys: Sequence[bytes]) -> None:
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            files.replace(self._path, b"".join(base64.b64encode(key) + b"\n" for key in keys))
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            files.replace(path, b"".join(base64.b64encode(key) + b"\n" for key in keys))
         except OSError as error:
-            raise Misconfigured(f"cannot write the key-encryption key {self._path}: {error.strerror}") from None
+            raise Misconfigured(f"cannot write the key-encryption key {self.path}: {error.strerror}") from None
 
 
 def new_key() -> bytes:

@@ -50,9 +50,11 @@ class SqlStore:
         self._writing: set[asyncio.Task[Any]] = set()
         self._closing = AsyncExitStack()
 
-    def close_with(self, release: Callable[[], object]) -> None:
-        """Call `release` when the store is closed."""
+    def close_with(self, release: Callable[[], object], *, first: Callable[[], object]) -> None:
+        """Call `first` before the database is closed, and `release` afterwards."""
         self._closing.callback(release)
+        self._closing.push_async_callback(self._engine.dispose)
+        self._closing.callback(first)
 
     def on_commit(self, record: Callable[[Commit], None]) -> None:
         """Call `record` with every commit at once, in its caller's context, before any watcher is told of it.
@@ -65,7 +67,6 @@ class SqlStore:
         """Finish what is being written, then release the database."""
         if self._writing:
             await asyncio.wait(self._writing)
-        await self._engine.dispose()
         await self._closing.aclose()
 
     async def get(self, key: Key) -> AnyResource:
@@ -127,19 +128,19 @@ class SqlStore:
 
     async def finish_rekey(self) -> bool:
         """Complete what a crash has left half done, and drop the old key; False if there was nothing to complete."""
-        if len(self._keys.load(may_create=False)) == 1:
+        if len(self._keys.load()) == 1:
             return False
         await self._to_its_end(self._seal_all(), "sealing anew, again")
         return True
 
     async def _rekey(self) -> None:
-        self._keys.save([new_key(), *self._keys.load(may_create=False)])
+        self._keys.save([new_key(), *self._keys.load()])
         await self._seal_all()
 
     async def _seal_all(self) -> None:
         """Seal everything with the first key of the file, and drop the others."""
         async with self._lock:
-            keys = self._keys.load(may_create=False)
+            keys = self._keys.load()
             self._sealer = AesGcmSealer(keys)
             with _reached():
                 async with self._writer.begin() as connection:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import sqlite3
 from pathlib import Path
@@ -12,14 +11,14 @@ from typing import Any
 
 import sqlalchemy as sa
 import structlog
+from alembic.util import CommandError
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from kuma.base import files
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured, Unavailable
-from kuma.store import migrations, schema, seal
+from kuma.store import migrations, schema, seal, sqlite_files
 from kuma.store.encryption import AesGcmSealer, KeyFile, Sealer
 from kuma.store.sql import WRITES, SqlStore
 
@@ -31,33 +30,29 @@ _SCRUBS = 3
 """Attempts to cut off the write-ahead log; each waits for readers by itself."""
 
 
-async def open_sqlite(path: Path, clock: Clock, key_file: Path | None = None) -> SqlStore:
-    """The store in the file `path`, made if it is not there, with its key-encryption key (`<path>.key` unless given).
+async def open_sqlite(path: Path, clock: Clock, key_file: Path | None = None, *, anew: bool = False) -> SqlStore:
+    """The store in the file `path`, with its key-encryption key (`<path>.key` unless given); made if neither is there.
+
+    `anew` makes a new store under a key that is there already, on purpose.
 
     Raises:
-        Misconfigured: the file cannot be used, another process uses it, or its key is missing.
+        Misconfigured: the file cannot be used, another process uses it, or it, its log or its key is missing.
         StoreCorrupt: the key is not the one that its Secrets are sealed with.
     """
-    descriptor = lock(path)
+    descriptor = sqlite_files.lock(path)
+    keys = KeyFile(key_file or path.with_name(path.name + ".key"))
     try:
-        _check_form(path)
-        _tighten(path)
-        keys = KeyFile(key_file or path.with_name(path.name + ".key"))
-        sealer = _sealer(path, keys)
-        engine = _engine(path)
-        try:
-            await _prepare(engine, sealer)
-        except BaseException:
-            await engine.dispose()
-            raise
-    except DBAPIError as error:
-        os.close(descriptor)
-        raise Misconfigured(f"{path} cannot be used as the store: {error.orig}") from None
+        sqlite_files.check_log(path, descriptor)
+        sqlite_files.tighten(path)
+        engine, sealer = await _opened(path, keys, anew=anew)
+        keys.settle()
+        sqlite_files.mark_in_use(path, descriptor)
+        sqlite_files.keep_spare(path)
     except BaseException:
         os.close(descriptor)
         raise
     store = SqlStore(engine, clock, sealer, keys, lambda: asyncio.to_thread(_scrub, path))
-    store.close_with(lambda: os.close(descriptor))
+    store.close_with(lambda: os.close(descriptor), first=lambda: sqlite_files.mark_idle(descriptor))
     try:
         if await store.finish_rekey():
             log.warning(
@@ -67,6 +62,50 @@ async def open_sqlite(path: Path, clock: Clock, key_file: Path | None = None) ->
         await store.close()
         raise
     return store
+
+
+async def _opened(path: Path, keys: KeyFile, *, anew: bool) -> tuple[AsyncEngine, Sealer]:
+    """The database as it is, or, if SQLite has no room to open it, in the room that was kept for that."""
+    while True:
+        try:
+            sealer = _sealer(path, keys, anew=anew)
+            engine = _engine(path)
+            try:
+                await _prepare(engine, sealer)
+            except BaseException:
+                await engine.dispose()
+                raise
+            return engine, sealer
+        except (DBAPIError, sqlite3.Error) as error:
+            reason = error.orig if isinstance(error, DBAPIError) else error
+            if not isinstance(reason, sqlite3.OperationalError) or not sqlite_files.use_spare(path):
+                raise Misconfigured(f"{path} cannot be used as the store: {reason}") from None
+            log.warning("no room to open the store: what was kept for that is used", reason=str(reason))
+        except CommandError as error:
+            raise Misconfigured(
+                f"{path} has a schema that this version does not know: {error}. It is of a newer version, or of "
+                "something else. Install that version, or put a backup of this one in its place: kuma-cp restore FILE"
+            ) from None
+
+
+def _sealer(path: Path, key_file: KeyFile, *, anew: bool) -> Sealer:
+    """The sealer of the store in `path`; a new file and a new key if there is neither.
+
+    Raises:
+        Misconfigured: one of the two is missing.
+    """
+    if sqlite_files.holds_store(path):
+        return AesGcmSealer(key_file.load())
+    keys = key_file.load() if key_file.exists() else key_file.begin()
+    if key_file.exists() and not anew:
+        what = "is empty: it holds no store" if path.exists() else "is missing"
+        raise Misconfigured(
+            f"{path} {what}, but {key_file.path} is there, the key of one: a new store would begin without any mesh's "
+            "mutual TLS. Put the database back with its -wal, or a backup with `kuma-cp restore FILE`. To begin anew "
+            "on purpose, move the key away, or run `kuma-cp migrate up --new`, which keeps it"
+        )
+    path.touch(mode=0o600)  # SQLite would let others read it
+    return AesGcmSealer(keys)
 
 
 def _scrub(path: Path) -> None:
@@ -95,58 +134,6 @@ def _scrub(path: Path) -> None:
         "all is sealed anew, but earlier content is still in the database's write-ahead log, which is being read all "
         "the time. Try again"
     )
-
-
-def lock(path: Path) -> int:
-    """Keep other processes from using the store, until the descriptor is closed.
-
-    Raises:
-        Misconfigured: one uses it already, or its directory cannot be used.
-    """
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise Misconfigured(f"the store's directory {path.parent} cannot be used: {error.strerror}") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise Misconfigured(
-            f"another control plane uses {path}. Stop it, or set KUMA_STORE_SQLITE_PATH to another file"
-        ) from None
-    return descriptor
-
-
-def _check_form(path: Path) -> None:
-    """Refuses a file that is no store of ours before anything else of it is read, such as its key.
-
-    Raises:
-        Misconfigured: the file is something else than a SQLite database.
-    """
-    try:
-        with path.open("rb") as file:
-            head = file.read(len(_MAGIC))
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise Misconfigured(f"{path} cannot be used as the store: {error.strerror}") from None
-    if head and head != _MAGIC:
-        raise Misconfigured(
-            f"{path} is no SQLite database. Put the right file back, or set KUMA_STORE_SQLITE_PATH to another one"
-        )
-
-
-_MAGIC = b"SQLite format 3\0"
-"""How every SQLite database begins (its file format, section 1.3)."""
-
-
-def _sealer(path: Path, key_file: KeyFile) -> Sealer:
-    """The sealer of the store in `path`; makes both if there is no store yet."""
-    is_new = not path.exists() or path.stat().st_size == 0
-    keys = key_file.load(may_create=is_new)
-    path.touch(mode=0o600)
-    return AesGcmSealer(keys)
 
 
 def _engine(path: Path) -> AsyncEngine:
@@ -183,9 +170,3 @@ async def _prepare(engine: AsyncEngine, sealer: Sealer) -> None:
             await connection.execute(sa.insert(meta), [{"name": n, "value": v} for n, v in values.items()])
             return
     seal.check(sealer, known["seal"])
-
-
-def _tighten(path: Path) -> None:
-    """Files from before, or copied here, may be readable by others."""
-    for end in ("", "-wal", "-shm", ".lock"):
-        files.tighten(path.with_name(path.name + end))

@@ -85,7 +85,7 @@ class EnvoyAdminCa:
 
     def _issue(self, host: str, purpose: x509.ObjectIdentifier) -> Credential:
         assert self._ca is not None, "ensure comes first"
-        issued = own_ca.issue(self._ca, x509.Name([]), [host], purpose, self._clock.now(), _WITH_ITS_CA)
+        issued = own_ca.issue(self._ca, x509.Name([]), own_ca.names([host]), purpose, self._clock.now(), _WITH_ITS_CA)
         return Credential(
             certificate_pem(issued.certificate), key_pem(issued.key), certificate_pem(self._ca.certificate)
         )

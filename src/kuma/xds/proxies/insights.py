@@ -169,6 +169,8 @@ class Insights:
                     await self._store.transact([Update(insight.with_spec(spec))])
                 except Conflict:
                     continue  # its proxy is back already
+                except Unavailable:  # a full disk, say: it is shown as connected, and is looked at again when it comes
+                    log.warning("insight of a stream that has ended not closed", dataplane=str(insight.key))
 
     async def _flush(self) -> None:
         records, self._changed = list(self._changed.values()), {}
