@@ -69,7 +69,7 @@ def _mark(descriptor: int, state: bytes) -> None:
 
 
 def check_log(path: Path, descriptor: int) -> None:
-    """Checks that what was stored last is there: it is in the write-ahead log, unless the store was closed in good order.
+    """Checks that what was stored last is there: in the write-ahead log, unless it was closed in good order.
 
     Raises:
         Misconfigured: the log is missing.
