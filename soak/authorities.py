@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from demo.traffic import REQUEST
-from kuma.pki.tls import show
+from kuma.pki.ssl_context import show
 from kuma.pki.x509 import CaPair, LeafBuilder, certificate_pem, key_pem, usage
 
 _LIFETIME = timedelta(days=60)

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from kuma.agent.bootstrap import request_body
+from kuma.agent.bootstrap_client import request_body
 from kuma.agent.workload import Workload
 from kuma.app import server_certificate
 from kuma.resources import codec

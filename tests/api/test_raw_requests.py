@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from kuma.api.http.rate_limits import Limits
+from kuma.api.http.request_limits import Limits
 from kuma.api.routes.bootstrap import create_bootstrap_app
 from kuma.base import aio
 from kuma.base.audit import NoAudit
@@ -25,7 +25,7 @@ from kuma.store.manager import ResourceManager
 from kuma.store.views import Views
 from kuma.xds.bootstrap.server_names import ServerNames
 from kuma.xds.bootstrap.service import BootstrapService
-from kuma.xds.stream.authentication import Authenticator
+from kuma.xds.stream.proxy_authentication import Authenticator
 from tests.api.test_api import Api, api, manager  # noqa: F401 - fixtures
 from tests.api.test_fuzz import DOCUMENTS, TEXTS, VALUES
 

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from kuma.admission.mesh_rules import MeshRules
 from kuma.api.app import create_app
 from kuma.api.context import ApiContext, ApiSettings
-from kuma.api.http.rate_limits import Limits
+from kuma.api.http.request_limits import Limits
 from kuma.api.routes import absent
 from kuma.base.clock import SystemClock
 from kuma.base.values.rate_limit import Rate

@@ -12,7 +12,7 @@ from kuma.base.errors import AccessDenied
 from kuma.resources.dataplane_insight import Version
 from kuma.resources.resource import Resource
 from kuma.xds.envoy.resource import TypeUrl
-from kuma.xds.stream.authentication import Authenticator, Presented
+from kuma.xds.stream.proxy_authentication import Authenticator, Presented
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import Running, dataplane, running
 

@@ -20,7 +20,7 @@ from kuma.store.sqlite import open_sqlite
 from kuma.store.views import Views
 from kuma.xds.bootstrap.server_names import ServerNames
 from kuma.xds.bootstrap.service import BootstrapService
-from kuma.xds.stream.authentication import Authenticator
+from kuma.xds.stream.proxy_authentication import Authenticator
 from tests.fakes.control_plane import Running, dataplane, running
 
 WEB = dataplane("web-01", "web")

@@ -10,7 +10,6 @@ from envoy.service.discovery.v3 import discovery_pb2
 from structlog.testing import capture_logs
 
 from kuma.xds.envoy.resource import TypeUrl
-from kuma.xds.stream import rate_limits
 from tests.fakes.control_plane import MTLS, dataplane, running
 from tests.fakes.proxy import METHOD, FakeProxy, channel
 
@@ -22,7 +21,7 @@ WEB, DB = dataplane("web-01", "web"), dataplane("db-01", "db")
     [("ipv4:10.0.0.1:5000", "10.0.0.1"), ("ipv6:%5B::1%5D:5000", "::1"), ("ipv6:[fe80::1]:5", "fe80::1")],
 )
 def test_the_address_of_a_peer(peer: str, host: str) -> None:
-    assert rate_limits.host_of(peer) == host
+    assert stream_limits.host_of(peer) == host
 
 
 async def test_a_proxy_that_reconnects_all_the_time_is_held_off_and_others_are_not(tmp_path: Path) -> None:

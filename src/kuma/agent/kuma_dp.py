@@ -13,7 +13,7 @@ import structlog
 import typer
 
 import kuma
-from kuma.agent import bootstrap, envoy, ports, token_argument
+from kuma.agent import envoy, ports, token_argument
 from kuma.agent.workload import Workload, read_dataplane, read_token, workload
 from kuma.base import aio, command_line, signals
 from kuma.base.clock import SystemClock
@@ -124,7 +124,7 @@ def run(
     os.environ.pop("KUMA_DATAPLANE_RUNTIME_TOKEN", None)  # not for Envoy
     if os.environ.pop(token_argument.MARK, ""):
         structlog.get_logger(__name__).warning(token_argument.WARNING)
-    control_plane = bootstrap.ControlPlane(cp_address, ca_cert_file)
+    control_plane = bootstrap_client.ControlPlane(cp_address, ca_cert_file)
     control_plane.verification()  # complain before anything is started
     if dataplane and dataplane_file:
         raise Misconfigured("--dataplane and --dataplane-file cannot be given together")
@@ -151,18 +151,18 @@ def version() -> None:
 
 
 async def _run(
-    control_plane: bootstrap.ControlPlane, described: Workload, options: envoy.EnvoyOptions, version: str
+    control_plane: bootstrap_client.ControlPlane, described: Workload, options: envoy.EnvoyOptions, version: str
 ) -> int:
     """Fetch the bootstrap and run Envoy. SIGTERM, SIGINT and SIGHUP drain; a second one ends at once."""
     clock = SystemClock()
-    fetching = aio.spawn(bootstrap.fetch(control_plane, described, version, clock), name="bootstrap")
+    fetching = aio.spawn(bootstrap_client.fetch(control_plane, described, version, clock), name="bootstrap")
     signals.on_end(fetching.cancel)
     try:
         fetched = await fetching
     except asyncio.CancelledError:
         return 0  # stopped before there was anything to end
     ports.check(fetched, described.dataplane.spec if described.dataplane else None)
-    proxy = envoy.Envoy(options, fetched, clock, lambda: bootstrap.withdraw(control_plane, described))
+    proxy = envoy.Envoy(options, fetched, clock, lambda: bootstrap_client.withdraw(control_plane, described))
     signals.on_end(proxy.stop)
     return await proxy.run()
 

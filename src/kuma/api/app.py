@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 
 import kuma
 from kuma.api.context import ApiContext
-from kuma.api.http import authentication, errors, hosts, rate_limits
+from kuma.api.http import authentication, errors, hosts, request_limits
 from kuma.api.routes import absent, control_plane, docs, insights, overviews, proxies, resources, tokens
 from kuma.resources import kinds
 
@@ -21,7 +21,7 @@ def create_app(context: ApiContext) -> FastAPI:
     )
     authentication.install(app, context)
     errors.install(app, unknown_path=errors.PAGE_NOT_FOUND)
-    rate_limits.install(app, context.limits, context.clock)
+    request_limits.install(app, context.limits, context.clock)
     hosts.install(app)
     # Before the generic routes: `dataplanes+insights` and `_overview` are no names of resources.
     app.include_router(overviews.routes(context))

@@ -13,7 +13,7 @@ from kuma.api.http import callers
 from kuma.api.http.bodies import BodyTooLarge, BodyTooSlow, parse_object, read_body
 from kuma.api.http.callers import Access, Caller, Grant, VerifyToken
 from kuma.api.http.errors import Problem
-from kuma.api.http.rate_limits import Limits
+from kuma.api.http.request_limits import Limits
 from kuma.base.audit import Audit, NoAudit
 from kuma.base.clock import Clock, SystemClock
 from kuma.base.errors import InvalidResource, NotFound

@@ -26,7 +26,7 @@ from kuma.admission.token_rules import TokenRules
 from kuma.api.app import create_app
 from kuma.api.context import ApiContext, ApiSettings
 from kuma.api.http.server import HttpServer
-from kuma.api.ready import Announcement
+from kuma.api.ready_log import Announcement
 from kuma.api.routes import diagnostics
 from kuma.api.routes.bootstrap import create_bootstrap_app
 from kuma.app import api_context, server_certificate, servers
@@ -49,8 +49,8 @@ from kuma.store.sql import SqlStore
 from kuma.store.sqlite import open_sqlite
 from kuma.store.views import Views
 from kuma.tokens.user_tokens import UserTokens
+from kuma.xds.administration.admin_client import AdminClient
 from kuma.xds.administration.ca import EnvoyAdminCa
-from kuma.xds.administration.client import AdminClient
 from kuma.xds.bootstrap.server_names import ServerNames
 from kuma.xds.bootstrap.service import BootstrapService
 from kuma.xds.envoy import admin_listener
@@ -62,11 +62,11 @@ from kuma.xds.proxies.issuance import Issuing
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.metrics import LeafExpiry, Metrics
 from kuma.xds.proxies.proxy import Proxies
-from kuma.xds.stream.authentication import Authenticator
 from kuma.xds.stream.deregistration import Deregistration
-from kuma.xds.stream.rate_limits import StreamLimiter
+from kuma.xds.stream.proxy_authentication import Authenticator
 from kuma.xds.stream.revocation import Credentials
 from kuma.xds.stream.server import Discovery, DiscoveryServer
+from kuma.xds.stream.stream_limits import StreamLimiter
 
 log = structlog.get_logger(__name__)
 

@@ -10,7 +10,7 @@ import structlog
 from kuma.api.http.callers import Access, Grant
 from kuma.api.http.client_certificates import ClientCertificates
 from kuma.api.http.connections import ConnectionLimits
-from kuma.api.http.rate_limits import Limits
+from kuma.api.http.request_limits import Limits
 from kuma.api.http.server import HttpServer
 from kuma.app import client_cas, server_certificate
 from kuma.app.settings import AccessSection, ApiServer, Diagnostics, DpServer, LimitsSection, Settings, XdsServer
@@ -18,8 +18,8 @@ from kuma.base.audit import Audit, Refusals
 from kuma.base.clock import Clock
 from kuma.base.values import addresses, durations
 from kuma.base.values.rate_limit import Rate
-from kuma.xds.stream.rate_limits import StreamLimits
 from kuma.xds.stream.server import DiscoveryServer
+from kuma.xds.stream.stream_limits import StreamLimits
 
 log = structlog.get_logger(__name__)
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from kuma.pki import spiffe, standin
 from kuma.pki.authority import Authority, AuthorityUnusable, SignRequest
 from kuma.pki.pem import readable
-from kuma.pki.tls import show
+from kuma.pki.ssl_context import show
 from kuma.pki.x509 import certificate_pem, key_pem
 
 _ROUNDS = 10

@@ -9,9 +9,9 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from kuma.api.http import errors, hosts, rate_limits
+from kuma.api.http import errors, hosts, request_limits
 from kuma.api.http.bodies import BodyTooLarge, BodyTooSlow, json_answer, parse_object, read_body
-from kuma.api.http.rate_limits import Limits
+from kuma.api.http.request_limits import Limits
 from kuma.api.routes import withdrawal
 from kuma.api.routes.withdrawal import Withdraw
 from kuma.base.audit import Audit, Refusals
@@ -87,7 +87,7 @@ def create_bootstrap_app(answer: Answer, withdraw: Withdraw, limit: Limits, cloc
     """The application of the data plane server."""
     app = FastAPI(title="Kuma data plane server", docs_url=None, redoc_url=None, openapi_url=None)
     errors.install(app)
-    rate_limits.install(app, limit, clock)
+    request_limits.install(app, limit, clock)
     hosts.install(app)
     refusals = Refusals(audit, clock)
 

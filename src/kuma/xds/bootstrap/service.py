@@ -15,8 +15,8 @@ from kuma.store.manager import ResourceManager
 from kuma.store.views import Views
 from kuma.xds.bootstrap.server_names import ServerNames
 from kuma.xds.envoy.bootstrap import Bootstrap
-from kuma.xds.stream import authentication
-from kuma.xds.stream.authentication import Authenticator
+from kuma.xds.stream import proxy_authentication
+from kuma.xds.stream.proxy_authentication import Authenticator
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class BootstrapService:
                 self._authenticator.authorize(identity, known)
         dataplane = brought or stored
         if dataplane is None:
-            raise NotFound(authentication.not_found(key))
+            raise NotFound(proxy_authentication.not_found(key))
         networking = dataplane.spec.net
         bootstrap = Bootstrap(
             mesh=mesh,

@@ -17,7 +17,7 @@ from kuma.store.protocol import Store, Update
 from kuma.store.views import Views
 from kuma.xds.envoy import serving_label
 from kuma.xds.proxies.proxy import Proxies, Proxy
-from kuma.xds.stream.authentication import Authenticator
+from kuma.xds.stream.proxy_authentication import Authenticator
 
 log = structlog.get_logger(__name__)
 

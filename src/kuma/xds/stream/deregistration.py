@@ -14,7 +14,7 @@ from kuma.base.errors import KumaError
 from kuma.resources import kinds
 from kuma.resources.resource import Key, Resource
 from kuma.store.manager import ResourceManager
-from kuma.xds.stream.authentication import BY_PROXY, REGISTERED
+from kuma.xds.stream.proxy_authentication import BY_PROXY, REGISTERED
 
 log = structlog.get_logger(__name__)
 

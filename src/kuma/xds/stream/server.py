@@ -29,10 +29,10 @@ from kuma.xds.proxies.issuance import Issuing
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.metrics import Metrics
 from kuma.xds.proxies.proxy import AdminSecrets, Proxies, Proxy
-from kuma.xds.stream import authentication, rate_limits
-from kuma.xds.stream.authentication import Authenticator, Presented
+from kuma.xds.stream import proxy_authentication, stream_limits
 from kuma.xds.stream.deregistration import Deregistration
-from kuma.xds.stream.rate_limits import StreamLimiter, TooMany
+from kuma.xds.stream.proxy_authentication import Authenticator, Presented
+from kuma.xds.stream.stream_limits import StreamLimiter, TooMany
 from kuma.xds.stream.writer import Sender
 
 log = structlog.get_logger(__name__)
@@ -134,7 +134,7 @@ class Discovery:
             self._metrics.refused.inc()
             log.warning("proxy refused", peer=context.peer(), reason=str(error))
             if isinstance(error, Unauthenticated | AccessDenied):
-                self._refusals.record(rate_limits.address_of(context.peer()), server="discovery", reason=str(error))
+                self._refusals.record(stream_limits.address_of(context.peer()), server="discovery", reason=str(error))
             prefix = "" if isinstance(error, InvalidResource | TooMany) else "authentication failed: "
             status = _STATUS.get(type(error), grpc.StatusCode.UNAVAILABLE)
             await context.abort(status, f"{prefix}{error}")
@@ -157,8 +157,8 @@ class Discovery:
         being removed.
         """
         try:
-            identity = self._authenticator.authenticate(authentication.proxy_key(node).mesh, token)
-            who = authentication.presented(node)
+            identity = self._authenticator.authenticate(proxy_authentication.proxy_key(node).mesh, token)
+            who = proxy_authentication.presented(node)
             stored = self._meshes.state(who.key.mesh).config.view.dataplanes.get(who.key.name)
             known = tuple(filter(None, (stored, who.dataplane)))
             for dataplane in known:
@@ -191,7 +191,7 @@ class Discovery:
             self._clock,
             self._admin_secrets,
             who.admin_port,
-            rate_limits.host_of(peer),
+            stream_limits.host_of(peer),
         )
         older = self._proxies.get(who.key)
         if older is not None:
