@@ -10,6 +10,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from structlog.testing import capture_logs
 
 from kuma.xds.envoy.resource import TypeUrl
+from kuma.xds.stream import stream_limits
 from tests.fakes.control_plane import MTLS, dataplane, running
 from tests.fakes.proxy import METHOD, FakeProxy, channel
 

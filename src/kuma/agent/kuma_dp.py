@@ -13,7 +13,7 @@ import structlog
 import typer
 
 import kuma
-from kuma.agent import envoy, ports, token_argument
+from kuma.agent import bootstrap_client, envoy, ports, token_argument
 from kuma.agent.workload import Workload, read_dataplane, read_token, workload
 from kuma.base import aio, command_line, signals
 from kuma.base.clock import SystemClock
