@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from kuma.api.http.request_limits import Limits
+from kuma.api.http.request_limits import RequestLimits
 from kuma.api.routes.bootstrap import create_bootstrap_app
 from kuma.base import aio
 from kuma.base.audit import NoAudit
@@ -79,7 +79,7 @@ async def bootstraps(manager: ResourceManager) -> AsyncIterator[Any]:  # noqa: F
     names = ServerNames(("localhost",), certificate_pem(ca))
     bootstrap_service = BootstrapService(manager, views, Authenticator(manager, views, clock), port, names)
     following = aio.spawn(views.run(), name="views")
-    yield create_bootstrap_app(bootstrap_service.answer, withdraw, Limits(Rate(1e6, 10**6)), clock, NoAudit())
+    yield create_bootstrap_app(bootstrap_service.answer, withdraw, RequestLimits(Rate(1e6, 10**6)), clock, NoAudit())
     await aio.stop([following])
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from cryptography import x509
 
 from kuma.authorities import builtin
-from kuma.authorities.clean_up import leftovers
+from kuma.authorities.clean_up import unused_secrets
 from kuma.base.clock import SystemClock
 from kuma.resources.mesh import Conf
 from tests.fakes.cas import root
@@ -74,7 +74,7 @@ async def test_an_edit_that_the_transition_has_not_seen_yet_removes_nothing(tmp_
         await cp.apply(MTLS)
         await cp.parts.views.until(lambda: complete(cp))
         view = cp.parts.views.view("default")
-        assert leftovers(view.having(resource(OTHER))) == ()
+        assert unused_secrets(view.having(resource(OTHER))) == ()
 
 
 def complete(cp: Running) -> bool:

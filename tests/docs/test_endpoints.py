@@ -15,7 +15,7 @@ from starlette.routing import Route
 from kuma.admission.mesh_rules import MeshRules
 from kuma.api.app import create_app
 from kuma.api.context import ApiContext, ApiSettings
-from kuma.api.http.request_limits import Limits
+from kuma.api.http.request_limits import RequestLimits
 from kuma.api.routes import absent
 from kuma.base.clock import SystemClock
 from kuma.base.values.rate_limit import Rate
@@ -63,7 +63,7 @@ async def test_every_endpoint_is_listed_with_who_may_call_it(
         user = await users.verify(token)
         return user.name, user.groups
 
-    limits = Limits(Rate(1e6, 10**6))
+    limits = RequestLimits(Rate(1e6, 10**6))
     app = create_app(ApiContext(manager, "cp", ApiSettings(), issue, users.issue, verify, limits=limits))
     api = Api(app)
     for body in (MESH, DATAPLANE, PERMISSION, SECRET):

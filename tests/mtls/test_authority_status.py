@@ -65,7 +65,7 @@ def test_there_is_an_alarm_for_it_however_short_a_root_lives() -> None:
 async def test_the_log_a_metric_and_the_transition_tell_of_it(tmp_path: Path) -> None:
     clock = ManualClock()
     with capture_logs() as logs:
-        async with running(tmp_path, clock, without="renewals") as cp:
+        async with running(tmp_path, clock, without="root renewal") as cp:
             await cp.apply(MTLS.replace("type: builtin", "type: builtin, conf: {caCert: {expiration: 100d}}"))
             await cp.parts.views.until(lambda: complete(cp))
             clock.advance(81 * DAY.total_seconds())

@@ -13,7 +13,7 @@ import pytest
 
 from kuma.resources import kinds
 from kuma.resources.mesh_transition import MeshTransitionSpec
-from kuma.xds.envoy.serving_label import is_published
+from kuma.xds.envoy.serving_label import is_serving
 from tests.fakes import cas
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import Running, dataplane, running
@@ -49,7 +49,7 @@ async def transition(
 
 def serving(cp: Running) -> list[bool]:
     """Whether callers are sent to each of the proxies."""
-    return [is_published(dataplane) for _, dataplane in sorted(cp.parts.views.view("default").dataplanes.items())]
+    return [is_serving(dataplane) for _, dataplane in sorted(cp.parts.views.view("default").dataplanes.items())]
 
 
 @pytest.mark.parametrize("remedy", ["another backend", "another content", "no mutual TLS"])

@@ -18,7 +18,7 @@ from kuma.base.audit import AuditFile
 from kuma.base.errors import KumaError
 from kuma.pki.authority import Authority, LocalAuthority, SignedLeaf, SignRequest
 from kuma.resources.mesh import Conf
-from kuma.xds.proxies.issuance import Issuing
+from kuma.xds.proxies.issuance import LeafIssuer
 from kuma.xds.proxies.leaf import LeafKeeper, Wanted
 from kuma.xds.proxies.metrics import Metrics
 from tests.fakes.clock import ManualClock
@@ -54,7 +54,7 @@ class World:
 
     def __init__(self, clock: ManualClock, authority: Moody, audit: AuditFile) -> None:
         self.clock, self.authority, self.registry = clock, authority, CollectorRegistry()
-        self.issuing = Issuing(clock, Metrics(self.registry), audit)
+        self.issuing = LeafIssuer(clock, Metrics(self.registry), audit)
         self.wanted: Wanted | None = Wanted("default", authority, ("spiffe://default/web",), LIFE)
         self._stack = contextlib.AsyncExitStack()
 

@@ -65,7 +65,7 @@ async def test_a_change_elsewhere_reaches_nobody_else(cp: Running) -> None:
     web = await cp.proxy(WEB)
     await cp.settled(3)
     await cp.parts.views.until(
-        lambda: all(map(serving_label.is_published, cp.parts.views.view("default").dataplanes.values()))
+        lambda: all(map(serving_label.is_serving, cp.parts.views.view("default").dataplanes.values()))
     )
     await cp.settled(3)
     before = len(other.received), len(web.received)

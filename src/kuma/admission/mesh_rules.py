@@ -58,7 +58,7 @@ class MeshRules:
             *expected,
             *await _dropped(old, new, store),
             *(Create(resource, new.key) for resource in created),
-            *(await retained.keep(new.name, store) if staged else ()),
+            *(await retained.retain(new.name, store) if staged else ()),
             *(await announced(new.name, store) if staged else ()),
         ]
         return Decision(tuple(operations), tuple(warnings), staged=staged)
@@ -97,7 +97,7 @@ class MeshRules:
 async def _dropped(old: Resource[MeshSpec] | None, new: Resource[MeshSpec], store: Store) -> Sequence[Operation]:
     """Takes away the Secrets of builtin backends that are listed no longer, if there never was mutual TLS.
 
-    If there was, proxies may still live by them: `leftovers` takes them away once the change is complete.
+    If there was, proxies may still live by them: `unused_secrets` takes them away once the change is complete.
     """
     transition = kinds.MESH_TRANSITION.key(new.name, new.name)
     gone = sorted(_builtin(old) - _builtin(new))

@@ -63,7 +63,7 @@ class SecretRules:
         mesh = uses[0].mesh
         staged = whole and (old is None or old.spec != new.spec)
         announcement = await announced(mesh.name, store) if staged else ()
-        operations = (Expect(mesh.key, mesh.version), *await retained.keep(mesh.name, store), *announcement)
+        operations = (Expect(mesh.key, mesh.version), *await retained.retain(mesh.name, store), *announcement)
         return Decision(operations, tuple(warnings), staged=staged)
 
     async def on_delete(self, old: Resource[SecretSpec], store: Store) -> Decision:

@@ -40,7 +40,7 @@ class Unreachable(KumaError):
 
 
 @dataclass(frozen=True, slots=True)
-class ControlPlane:
+class ControlPlaneAddress:
     """Address of the control plane, and the CA that verifies it."""
 
     address: str
@@ -90,7 +90,7 @@ def request_body(workload: Workload, ca_pem: str, envoy_version: str) -> Mapping
     }
 
 
-async def fetch(control_plane: ControlPlane, workload: Workload, envoy_version: str, clock: Clock) -> bytes:
+async def fetch(control_plane: ControlPlaneAddress, workload: Workload, envoy_version: str, clock: Clock) -> bytes:
     """The bootstrap; asks until it is answered, and says what is wrong each time it is not.
 
     Raises:
@@ -112,7 +112,7 @@ async def fetch(control_plane: ControlPlane, workload: Workload, envoy_version: 
                 await clock.sleep(pause)
 
 
-async def withdraw(control_plane: ControlPlane, workload: Workload) -> None:
+async def withdraw(control_plane: ControlPlaneAddress, workload: Workload) -> None:
     """Say that the proxy is about to end; returns when its callers have been told, or nobody could be asked to."""
     body = {"mesh": workload.mesh, "name": workload.name, "dataplaneToken": workload.token}
     try:
@@ -125,7 +125,7 @@ async def withdraw(control_plane: ControlPlane, workload: Workload) -> None:
         log.warning("callers not told that the proxy ends", reason=answer.text.strip()[:300])
 
 
-async def _ask(client: httpx.AsyncClient, control_plane: ControlPlane, body: Mapping[str, Any]) -> bytes:
+async def _ask(client: httpx.AsyncClient, control_plane: ControlPlaneAddress, body: Mapping[str, Any]) -> bytes:
     address = control_plane.address
     try:
         answer = await client.post(
@@ -158,7 +158,7 @@ def _is_of_another_server(answer: httpx.Response) -> bool:
     return is_page or answer.text.startswith(("404 page not found", "404: Page Not Found"))
 
 
-def _refusal(control_plane: ControlPlane, error: httpx.HTTPError) -> str:
+def _refusal(control_plane: ControlPlaneAddress, error: httpx.HTTPError) -> str:
     """Returns why asking again would not help; empty if it might."""
     address, untrusted = control_plane.address, handshakes.untrusted(error)
     if untrusted and control_plane.ca_file is None:

@@ -29,7 +29,7 @@ app = typer.Typer(
 )
 
 
-class LogLevel(StrEnum):
+class AgentLogLevel(StrEnum):
     """Levels of kuma-dp's own log."""
 
     DEBUG = "debug"
@@ -109,7 +109,7 @@ def run(
     drain_time: Annotated[
         str, typer.Option(envvar="KUMA_DATAPLANE_DRAIN_TIME", help="How long connections may last on after SIGTERM.")
     ] = "30s",
-    log_level: Annotated[LogLevel, typer.Option(help="Least level that kuma-dp logs.")] = LogLevel.INFO,
+    log_level: Annotated[AgentLogLevel, typer.Option(help="Least level that kuma-dp logs.")] = AgentLogLevel.INFO,
     envoy_log_level: Annotated[
         EnvoyLogLevel,
         typer.Option(envvar="KUMA_DATAPLANE_RUNTIME_ENVOY_LOG_LEVEL", help="Least level that Envoy logs."),
@@ -124,7 +124,7 @@ def run(
     os.environ.pop("KUMA_DATAPLANE_RUNTIME_TOKEN", None)  # not for Envoy
     if os.environ.pop(token_argument.MARK, ""):
         structlog.get_logger(__name__).warning(token_argument.WARNING)
-    control_plane = bootstrap_client.ControlPlane(cp_address, ca_cert_file)
+    control_plane = bootstrap_client.ControlPlaneAddress(cp_address, ca_cert_file)
     control_plane.verification()  # complain before anything is started
     if dataplane and dataplane_file:
         raise Misconfigured("--dataplane and --dataplane-file cannot be given together")
@@ -151,7 +151,7 @@ def version() -> None:
 
 
 async def _run(
-    control_plane: bootstrap_client.ControlPlane, described: Workload, options: envoy.EnvoyOptions, version: str
+    control_plane: bootstrap_client.ControlPlaneAddress, described: Workload, options: envoy.EnvoyOptions, version: str
 ) -> int:
     """Fetch the bootstrap and run Envoy. SIGTERM, SIGINT and SIGHUP drain; a second one ends at once."""
     clock = SystemClock()

@@ -13,7 +13,7 @@ from kuma.api.http import callers
 from kuma.api.http.bodies import BodyTooLarge, BodyTooSlow, parse_object, read_body
 from kuma.api.http.callers import Access, Caller, Grant, VerifyToken
 from kuma.api.http.errors import Problem
-from kuma.api.http.request_limits import Limits
+from kuma.api.http.request_limits import RequestLimits
 from kuma.base.audit import Audit, NoAudit
 from kuma.base.clock import Clock, SystemClock
 from kuma.base.errors import InvalidResource, NotFound
@@ -85,7 +85,7 @@ class ApiContext:
     issue_user_token: IssueUserToken
     verify_token: VerifyToken
     clock: Clock = field(default_factory=SystemClock)
-    limits: Limits = field(default_factory=Limits)
+    limits: RequestLimits = field(default_factory=RequestLimits)
     configuration: Mapping[str, object] = field(default_factory=dict)
     certificates: Callable[[], Sequence[Certificate]] = tuple
     rekey: Callable[[], Awaitable[None]] = _no_rekey

@@ -12,7 +12,7 @@ from kuma.api.http.server import HttpServer
 log = structlog.get_logger(__name__)
 
 
-class Announcement:
+class ReadyLog:
     """Waits until every server listens and what is stored is known, and logs `ready` once."""
 
     def __init__(

@@ -26,7 +26,7 @@ from kuma.admission.token_rules import TokenRules
 from kuma.api.app import create_app
 from kuma.api.context import ApiContext, ApiSettings
 from kuma.api.http.server import HttpServer
-from kuma.api.ready_log import Announcement
+from kuma.api.ready_log import ReadyLog
 from kuma.api.routes import diagnostics
 from kuma.api.routes.bootstrap import create_bootstrap_app
 from kuma.app import api_context, server_certificate, servers
@@ -58,13 +58,13 @@ from kuma.xds.envoy.resource import Entry
 from kuma.xds.proxies.drain import Drain
 from kuma.xds.proxies.endpoint_readiness import EndpointReadiness
 from kuma.xds.proxies.insights import Insights
-from kuma.xds.proxies.issuance import Issuing
+from kuma.xds.proxies.issuance import LeafIssuer
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.metrics import LeafExpiry, Metrics
 from kuma.xds.proxies.proxy import Proxies
 from kuma.xds.stream.deregistration import Deregistration
 from kuma.xds.stream.proxy_authentication import Authenticator
-from kuma.xds.stream.revocation import Credentials
+from kuma.xds.stream.revocation import TokenRevocation
 from kuma.xds.stream.server import Discovery, DiscoveryServer
 from kuma.xds.stream.stream_limits import StreamLimiter
 
@@ -149,17 +149,17 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
         timedelta(seconds=settings.xds_server.patience_seconds),
         timedelta(seconds=settings.xds_server.absence_seconds),
     )
-    transitions = RolloutController(store, views, meshes, proxies, clock, metrics, patience)
+    rollouts = RolloutController(store, views, meshes, proxies, clock, metrics, patience)
     endpoint_readiness = EndpointReadiness(store, views, proxies, authenticator, clock)
     drain = Drain(views, meshes, proxies, clock, patience=settings.xds_server.patience_seconds)
-    credentials = Credentials(views, proxies, clock, authenticator.authenticate)
+    revocation = TokenRevocation(views, proxies, clock, authenticator.authenticate)
     envoy_admin_ca = EnvoyAdminCa(store, clock)
     discovery = Discovery(
         authenticator,
         deregistration,
         proxies,
         meshes,
-        Issuing(clock, metrics, audit),
+        LeafIssuer(clock, metrics, audit),
         insights,
         clock,
         metrics,
@@ -212,17 +212,17 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
         ("insights", insights),
         ("mesh views", views),
         ("deregistration", deregistration),
-        ("endpoint_readiness", endpoint_readiness),
+        ("endpoint readiness", endpoint_readiness),
         ("drain", drain),
-        ("transitions", transitions),
-        ("credentials", credentials),
-        ("renewals", RootRenewal(store, views, clock)),
-        ("leftovers", CleanUp(store, views)),
+        ("rollouts", rollouts),
+        ("token revocation", revocation),
+        ("root renewal", RootRenewal(store, views, clock)),
+        ("clean-up of authorities", CleanUp(store, views)),
         ("discovery server", xds),
         ("bootstrap server", listening.dp),
         *listening.api.items(),
         ("diagnostics server", listening.diagnostics),
-        ("announcement", _announcement(settings, listening, views, certificate)),
+        ("ready log", _ready_log(settings, listening, views, certificate)),
     )
     return ControlPlane(parts, manager, views, proxies, users, envoy_admin_ca, *listening)
 
@@ -246,9 +246,9 @@ def _admin_secrets(ca: EnvoyAdminCa, address: str) -> Mapping[str, Entry]:
     return admin_listener.secrets(credential.certificate, credential.key, credential.ca)
 
 
-def _announcement(
+def _ready_log(
     settings: Settings, listening: Servers, views: Views, certificate: server_certificate.ServerCertificate
-) -> Announcement:
+) -> ReadyLog:
     """Returns the message that is logged once everything listens."""
     api = listening.api
     named = {"api": api.get(HTTP) or api.get(HTTPS), "bootstrap": listening.dp}
@@ -256,7 +256,7 @@ def _announcement(
     async def listed() -> None:
         await views.until(lambda: True)
 
-    return Announcement(
+    return ReadyLog(
         {name: server for name, server in named.items() if server is not None},
         (listed, listening.xds.port, listening.diagnostics.port, *(server.port for server in api.values())),
         {"work_dir": str(settings.work_dir), "ca": str(certificate.ca)},

@@ -10,10 +10,18 @@ import structlog
 from kuma.api.http.callers import Access, Grant
 from kuma.api.http.client_certificates import ClientCertificates
 from kuma.api.http.connections import ConnectionLimits
-from kuma.api.http.request_limits import Limits
+from kuma.api.http.request_limits import RequestLimits
 from kuma.api.http.server import HttpServer
 from kuma.app import client_cas, server_certificate
-from kuma.app.settings import AccessSection, ApiServer, Diagnostics, DpServer, LimitsSection, Settings, XdsServer
+from kuma.app.settings import (
+    AccessSection,
+    ApiServerSection,
+    DiagnosticsSection,
+    DpServerSection,
+    LimitsSection,
+    Settings,
+    XdsServerSection,
+)
 from kuma.base.audit import Audit, Refusals
 from kuma.base.clock import Clock
 from kuma.base.values import addresses, durations
@@ -53,7 +61,7 @@ def certificate(settings: Settings, clock: Clock) -> server_certificate.ServerCe
 
 
 def api(
-    settings: ApiServer, app: Any, certificate: server_certificate.ServerCertificate, audit: Audit, clock: Clock
+    settings: ApiServerSection, app: Any, certificate: server_certificate.ServerCertificate, audit: Audit, clock: Clock
 ) -> dict[str, HttpServer]:
     """The API over HTTP, HTTPS or both."""
     found = {}
@@ -82,7 +90,7 @@ def api(
     return found
 
 
-def _clients(settings: ApiServer, audit: Audit, clock: Clock) -> ClientCertificates | None:
+def _clients(settings: ApiServerSection, audit: Audit, clock: Clock) -> ClientCertificates | None:
     """Returns the settings for client certificates of the API; None if there is no CA to verify them by."""
     trusted = client_cas.read(settings.https.tls_ca_file, settings.auth.client_certs_dir)
     refusals = Refusals(audit, clock)
@@ -93,7 +101,7 @@ def _clients(settings: ApiServer, audit: Audit, clock: Clock) -> ClientCertifica
     return ClientCertificates(trusted, settings.https.require_client_cert, refused, clock) if trusted else None
 
 
-def data_plane(settings: DpServer, app: Any, certificate: server_certificate.ServerCertificate) -> HttpServer:
+def data_plane(settings: DpServerSection, app: Any, certificate: server_certificate.ServerCertificate) -> HttpServer:
     """Builds the server that proxies ask for their bootstrap."""
     return HttpServer(
         app,
@@ -105,7 +113,7 @@ def data_plane(settings: DpServer, app: Any, certificate: server_certificate.Ser
     )
 
 
-def diagnostics(settings: Diagnostics, app: Any) -> HttpServer:
+def diagnostics(settings: DiagnosticsSection, app: Any) -> HttpServer:
     """Health and metrics."""
     return HttpServer(
         app,
@@ -115,12 +123,12 @@ def diagnostics(settings: Diagnostics, app: Any) -> HttpServer:
     )
 
 
-def limits(settings: LimitsSection) -> Limits:
+def limits(settings: LimitsSection) -> RequestLimits:
     """Returns the request rate limits of an HTTP server."""
-    return Limits(Rate(settings.requests_per_second, settings.burst), settings.concurrent)
+    return RequestLimits(Rate(settings.requests_per_second, settings.burst), settings.concurrent)
 
 
-def stream_limits(settings: XdsServer) -> StreamLimits:
+def stream_limits(settings: XdsServerSection) -> StreamLimits:
     """Returns the limits of streams, and of requests on them, of the discovery server."""
     return StreamLimits(
         Rate(settings.streams_per_second, settings.stream_burst),

@@ -29,7 +29,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True)
 
 
-class General(Section):
+class GeneralSection(Section):
     """Settings of the whole process."""
 
     work_dir: Path = Field(Path("~/.kuma"), description="Directory of everything that the control plane keeps.")
@@ -50,7 +50,7 @@ class General(Section):
     log_format: Literal["console", "json"] = Field("console", description="How log lines are written.")
 
 
-class Store(Section):
+class StoreSection(Section):
     """Settings of the store."""
 
     type: Literal["sqlite"] = Field("sqlite", description="Kind of store.")
@@ -76,7 +76,7 @@ class LimitsSection(Section):
     url_bytes: PositiveInt = Field(8192, description="Bytes of a request's URL; more are 414.")
 
 
-class Http(Section):
+class HttpSection(Section):
     """The REST API over plain HTTP."""
 
     enabled: bool = Field(True, description="Whether the API is served over HTTP.")
@@ -84,7 +84,7 @@ class Http(Section):
     port: Port = Field(5681, description="Port to listen on.")
 
 
-class Https(Section):
+class HttpsSection(Section):
     """The REST API over HTTPS."""
 
     enabled: bool = Field(True, description="Whether the API is served over HTTPS.")
@@ -98,7 +98,7 @@ class Https(Section):
     )
 
 
-class Auth(Section):
+class AuthSection(Section):
     """Client certificates: the CAs that verify them, beside the CA file."""
 
     client_certs_dir: MaybePath = Field(
@@ -106,7 +106,7 @@ class Auth(Section):
     )
 
 
-class AuthnTokens(Section):
+class AuthnTokensSection(Section):
     """User tokens."""
 
     bootstrap_admin_token: bool = Field(
@@ -114,20 +114,20 @@ class AuthnTokens(Section):
     )
 
 
-class Authn(Section):
+class AuthnSection(Section):
     """Authentication of callers."""
 
     localhost_is_admin: bool = Field(True, description="Whether callers from this machine are administrators.")
-    tokens: AuthnTokens = AuthnTokens()
+    tokens: AuthnTokensSection = AuthnTokensSection()
 
 
-class ApiServer(Section):
+class ApiServerSection(Section):
     """The REST API."""
 
-    http: Http = Http()
-    https: Https = Https()
-    auth: Auth = Auth()
-    authn: Authn = Authn()
+    http: HttpSection = HttpSection()
+    https: HttpsSection = HttpsSection()
+    auth: AuthSection = AuthSection()
+    authn: AuthnSection = AuthnSection()
     limits: LimitsSection = LimitsSection()
 
 
@@ -146,7 +146,7 @@ class MembersSection(GrantSection):
     )
 
 
-class StaticAccess(Section):
+class StaticAccessSection(Section):
     """Static access rules of the API."""
 
     admin_resources: GrantSection = Field(GrantSection(), description="Secrets and GlobalSecrets.")
@@ -162,13 +162,13 @@ class StaticAccess(Section):
 class AccessSection(Section):
     """Access rules of the API."""
 
-    static: StaticAccess = StaticAccess()
+    static: StaticAccessSection = StaticAccessSection()
     anonymous_reads: bool = Field(
         False, description="Whether callers without a token, from other machines, may read what is not secret."
     )
 
 
-class DpServer(Section):
+class DpServerSection(Section):
     """The bootstrap server, over HTTPS."""
 
     interface: str = Field("127.0.0.1", description="Address to listen on; also that of the discovery server.")
@@ -176,7 +176,7 @@ class DpServer(Section):
     limits: LimitsSection = LimitsSection()
 
 
-class XdsServer(Section):
+class XdsServerSection(Section):
     """The discovery server (ADS), over TLS."""
 
     port: Port = Field(5677, description="Port to listen on.")
@@ -216,14 +216,14 @@ class XdsServer(Section):
         return durations.parse_duration(self.dataplane_deregistration_delay).total_seconds()
 
 
-class Diagnostics(Section):
+class DiagnosticsSection(Section):
     """Metrics and health."""
 
     server_interface: str = Field("127.0.0.1", description="Address to listen on.")
     server_port: Port = Field(5680, description="Port to listen on.")
 
 
-class Defaults(Section):
+class DefaultsSection(Section):
     """Resources that are created at the first start."""
 
     skip_mesh_creation: bool = Field(False, description="Whether the Mesh `default` is left to be created.")
@@ -232,14 +232,14 @@ class Defaults(Section):
 class Settings(Section):
     """All settings."""
 
-    general: General = General()
-    store: Store = Store()
-    api_server: ApiServer = ApiServer()
+    general: GeneralSection = GeneralSection()
+    store: StoreSection = StoreSection()
+    api_server: ApiServerSection = ApiServerSection()
     access: AccessSection = AccessSection()
-    dp_server: DpServer = DpServer()
-    xds_server: XdsServer = XdsServer()
-    diagnostics: Diagnostics = Diagnostics()
-    defaults: Defaults = Defaults()
+    dp_server: DpServerSection = DpServerSection()
+    xds_server: XdsServerSection = XdsServerSection()
+    diagnostics: DiagnosticsSection = DiagnosticsSection()
+    defaults: DefaultsSection = DefaultsSection()
 
     @property
     def work_dir(self) -> Path:

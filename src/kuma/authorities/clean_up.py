@@ -43,7 +43,7 @@ class CleanUp:
                 await self._clean(self._views.view(mesh))
 
     async def _clean(self, view: MeshView) -> None:
-        names = leftovers(view)
+        names = unused_secrets(view)
         if not names or view.mesh is None or view.transition is None:
             return
         guards = [Expect(found.key, found.version) for found in (view.mesh, view.transition)]
@@ -57,7 +57,7 @@ class CleanUp:
         log.info("secrets of removed authorities deleted", mesh=view.name, secrets=names)
 
 
-def leftovers(view: MeshView) -> tuple[str, ...]:
+def unused_secrets(view: MeshView) -> tuple[str, ...]:
     """The Secrets of builtin authorities that are neither listed nor trusted by any proxy.
 
     A Mesh may be newer than its transition, so being complete is not enough: the position has to be without them too.
@@ -69,10 +69,10 @@ def leftovers(view: MeshView) -> tuple[str, ...]:
     listed = {backend.name for backend in view.backends if backend.type == "builtin"}
     gone = (name for name in sorted(builtin.stored(view.name, view.secrets) - listed) if not _is_trusted(view, name))
     found = [secret for name in gone for secret in builtin.secret_names(view.name, name) if secret in view.secrets]
-    return (*found, *([retained.secret_name(view.name)] if _is_kept_in_vain(view) else ()))
+    return (*found, *([retained.secret_name(view.name)] if _is_retained_needlessly(view) else ()))
 
 
-def _is_kept_in_vain(view: MeshView) -> bool:
+def _is_retained_needlessly(view: MeshView) -> bool:
     """Tells whether a retained authority is no longer needed: it does not issue any more, or is listed as it was."""
     if retained.secret_name(view.name) not in view.secrets:
         return False

@@ -32,7 +32,7 @@ def secret_name(mesh: str) -> str:
     return f"{mesh}.ca-kept"
 
 
-async def keep(mesh: str, store: Store) -> tuple[Operation, ...]:
+async def retain(mesh: str, store: Store) -> tuple[Operation, ...]:
     """Returns the operations that retain the issuing authority, for the transaction that changes its content."""
     with suppress(NotFound):
         stored = await store.get(kinds.MESH.key(mesh))

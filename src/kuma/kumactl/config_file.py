@@ -61,7 +61,7 @@ class Coordinates(_Frame):
     api_server: ApiServer
 
 
-class ControlPlane(_Frame):
+class KnownControlPlane(_Frame):
     """A control plane with a name."""
 
     name: str
@@ -78,11 +78,11 @@ class Context(_Part):
 class Config(_Frame):
     """The whole file."""
 
-    control_planes: tuple[ControlPlane, ...] = ()
+    control_planes: tuple[KnownControlPlane, ...] = ()
     contexts: tuple[Context, ...] = ()
     current_context: str = ""
 
-    def current(self) -> ControlPlane:
+    def current(self) -> KnownControlPlane:
         """The control plane that commands go to.
 
         Raises:
@@ -98,7 +98,7 @@ class Config(_Frame):
 
     def adding(self, name: str, api_server: ApiServer) -> Config:
         """Returns the configuration with one more control plane (or another one under that name), which is chosen."""
-        plane = ControlPlane(name=name, coordinates=Coordinates(api_server=api_server))
+        plane = KnownControlPlane(name=name, coordinates=Coordinates(api_server=api_server))
         others = self.without(name)
         return others.model_copy(
             update={

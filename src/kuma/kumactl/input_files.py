@@ -25,7 +25,7 @@ _LARGEST_DOCUMENT = 2 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Declared:
+class DeclaredResource:
     """A resource and where it was read."""
 
     resource: Resource[Any]
@@ -36,14 +36,14 @@ class InvalidFiles(KumaError):
     """Files hold what is no valid resource; the text has every violation of every document."""
 
 
-def read(names: Sequence[str], variables: Mapping[str, str]) -> Sequence[Declared]:
+def read(names: Sequence[str], variables: Mapping[str, str]) -> Sequence[DeclaredResource]:
     """The resources behind names of files, directories, URLs, and `-` for standard input.
 
     Raises:
         Misconfigured: one cannot be read.
         InvalidFiles: they can, and do not hold what they should.
     """
-    found: list[Declared] = []
+    found: list[DeclaredResource] = []
     complaints: list[str] = []
     for source, text in (pair for name in names for pair in _texts(name)):
         _check_sizes(source, text)
@@ -51,7 +51,7 @@ def read(names: Sequence[str], variables: Mapping[str, str]) -> Sequence[Declare
         unfilled = () if variables else names_in(text)
         if violations and unfilled:
             violations.append(f"* it has {{{{ {unfilled[0]} }}}}, and no variable is given; see {VARIABLE}")
-        found += [Declared(resource, source) for resource in resources]
+        found += [DeclaredResource(resource, source) for resource in resources]
         complaints += [f"{source} is not valid", *violations] if violations else []
     if complaints:
         raise InvalidFiles("\n".join(complaints))

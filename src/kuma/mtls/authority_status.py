@@ -27,7 +27,7 @@ def alarms(state: MeshState) -> Iterator[datetime]:
     for backend in state.config.view.backends:
         if backend.name in state.trust.opened:
             authority = state.trust.opened[backend.name][1]
-            yield from (_end_of_ease(backend, authority), authority.not_after)
+            yield from (_alarm_time(backend, authority), authority.not_after)
 
 
 def _status(backend: Backend, state: MeshState, now: datetime) -> BackendStatus:
@@ -36,7 +36,7 @@ def _status(backend: Backend, state: MeshState, now: datetime) -> BackendStatus:
         return BackendStatus(name=backend.name, problem=problem)
     authority = state.trust.opened[backend.name][1]
     end, overdue = authority.not_after, False
-    if now >= _end_of_ease(backend, authority):
+    if now >= _alarm_time(backend, authority):
         overdue = backend.type == "builtin"
         ends = f"{'ended' if end <= now else 'ends'} at {end:%Y-%m-%dT%H:%M:%SZ}"
         remedy = (
@@ -53,7 +53,7 @@ def _due(authority: Authority) -> datetime:
     return rotation_time(authority.not_before, authority.not_after, luck=0)
 
 
-def _end_of_ease(backend: Backend, authority: Authority) -> datetime:
+def _alarm_time(backend: Backend, authority: Authority) -> datetime:
     """Returns when an authority's end becomes a problem: nobody renews a provided one, and a builtin one is late."""
     end = authority.not_after
     if backend.type == "builtin":

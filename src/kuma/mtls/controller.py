@@ -44,7 +44,7 @@ class _Run:
     """State of one mesh between two steps."""
 
     since: datetime
-    following: Rollout
+    rollout: Rollout
     late: int = 0
     """How many of those that are behind are no longer waited for."""
     origin: str = ""
@@ -55,7 +55,7 @@ class _Run:
 
 
 class RolloutController:
-    """Drives all meshes. Who follows them, `kuma.mtls.observer` knows."""
+    """Drives all meshes. Which proxies run what, `kuma.mtls.observer` knows."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class RolloutController:
         self._observer.remember(kinds.DATAPLANE.key(insight.name, insight.mesh) for insight in page.items)
         await self._views.until(lambda: True)
         for run in self._runs.values():
-            run.following.seen = {}
+            run.rollout.seen = {}
         self._changed(self._views.meshes)
 
     async def _drive_due(self) -> float | None:
@@ -133,10 +133,10 @@ class RolloutController:
                 self._forget(mesh)
                 continue
             run = self._runs.get(mesh) or self._begin(view)
-            if run.following.position != view.position:
+            if run.rollout.position != view.position:
                 run.since = self._clock.now()
-                run.following.go_to(view.position, run.since)
-            if self._observer.take_stock(view, run.following):
+                run.rollout.go_to(view.position, run.since)
+            if self._observer.take_stock(view, run.rollout):
                 self._look_at(mesh)
             run.written = view.transition.version if view.transition else 0
             decisive = (view.mesh, view.secrets, view.transition)
@@ -148,7 +148,7 @@ class RolloutController:
         """Go on from what is stored: where the mesh stands, since when, and who was given up."""
         now, stored = self._clock.now(), view.transition.spec if view.transition else MeshTransitionSpec()
         run = self._runs[view.name] = _Run(stored.since or now, Rollout(view.position), origin=stored.origin)
-        run.following.give_up(stored.unresponsive, now)
+        run.rollout.give_up(stored.unresponsive, now)
         return run
 
     def _forget(self, mesh: str) -> None:
@@ -159,17 +159,17 @@ class RolloutController:
         mesh, name, run = proxy.key.mesh, proxy.key.name, self._runs.get(proxy.key.mesh)
         if run is None or name not in self._meshes.state(mesh).config.view.dataplanes:
             return
-        behind = run.following.behind
+        behind = run.rollout.behind
         was_behind = name in behind
-        follower = self._observer.note(run.following, proxy)
+        seen = self._observer.note(run.rollout, proxy)
         is_behind = name in behind
         if is_behind and not was_behind:
             self._look_at(mesh)  # whoever comes back with less than what is said to be complete
         elif was_behind and len(behind) <= run.late:
             self._look_at(mesh)
-        elif was_behind or follower.since is not None:
+        elif was_behind or seen.since is not None:
             now = self._clock.now()
-            soon = now + _PROGRESS if was_behind else follower.given_up_at(self._patience) or now
+            soon = now + _PROGRESS if was_behind else seen.given_up_at(self._patience) or now
             self._look_again_at(mesh, soon)
 
     async def _drive(self, mesh: str) -> datetime | None:
@@ -178,8 +178,8 @@ class RolloutController:
         view, now = state.config.view, self._clock.now()
         if run is None or view.mesh is None:
             return None
-        following, declared = run.following, _declared(state)
-        progress = judge(following.followers, following.position, now, self._patience)
+        rollout, declared = run.rollout, _declared(state)
+        progress = judge(rollout.proxies, rollout.position, now, self._patience)
         run.late = len(progress.late)
         position = next_position(view.position, declared, settled=progress.settled, alone=progress.alone)
         stays = position == view.position
@@ -193,12 +193,12 @@ class RolloutController:
             goal=goal,
             step="complete" if complete else step(position, declared),
             since=run.since if stays else now,
-            followers=len(following.followers),
-            acknowledged=len(following.followers) - len(following.behind) if stays else 0,
-            waiting_for=following.awaited(progress.waiting[:_NAMED]),
-            unresponsive=following.awaited(progress.late),
+            followers=len(rollout.proxies),
+            acknowledged=len(rollout.proxies) - len(rollout.behind) if stays else 0,
+            waiting_for=rollout.awaited(progress.waiting[:_NAMED]),
+            unresponsive=rollout.awaited(progress.late),
             complete=complete,
-            problem=self._problem(mesh, following),
+            problem=self._problem(mesh, rollout),
             backends=authority_status.statuses(state, now),
         )
         self._metrics.waiting.labels(mesh).set(len(progress.waiting) + len(progress.late))
@@ -207,9 +207,9 @@ class RolloutController:
         alarms = (progress.look_again, *(soon for soon in authority_status.alarms(state) if soon > now))
         return min((alarm for alarm in alarms if alarm is not None), default=None)
 
-    def _problem(self, mesh: str, following: Rollout) -> str:
+    def _problem(self, mesh: str, rollout: Rollout) -> str:
         """Returns why the control plane itself holds a step up; None if it does not."""
-        unserved = sorted(name for name, follower in following.followers.items() if follower.unserved)
+        unserved = sorted(name for name, seen in rollout.proxies.items() if seen.unserved)
         if not unserved:
             return ""
         proxy = self._proxies.get(kinds.DATAPLANE.key(unserved[0], mesh))

@@ -25,46 +25,46 @@ class Rollout:
     """Progress of one mesh's rollout: its proxies, by the names of their Dataplanes."""
 
     position: Position
-    followers: dict[str, ProxyProgress] = field(default_factory=dict)
+    proxies: dict[str, ProxyProgress] = field(default_factory=dict)
     behind: set[str] = field(default_factory=set)
-    """The followers that do not run the position."""
+    """The proxies that do not run the position."""
     seen: Mapping[str, object] = field(default_factory=dict)
     """The Dataplanes as they were looked at last."""
 
-    def follower(self, name: str, now: datetime) -> ProxyProgress:
-        """The follower of that name, who is one from now on."""
-        return self.followers.setdefault(name, ProxyProgress(left=now))
+    def progress_of(self, name: str, now: datetime) -> ProxyProgress:
+        """Returns the progress of a proxy, which takes part from now on."""
+        return self.proxies.setdefault(name, ProxyProgress(left=now))
 
     def go_to(self, position: Position, now: datetime) -> None:
         """Moves the mesh to another position."""
         self.position = position
-        for name in self.followers:
+        for name in self.proxies:
             self.count(name, now)
 
     def count(self, name: str, now: datetime) -> None:
-        """Note whether a follower is behind, and since when."""
-        follower = self.followers[name]
-        if follower.runs is self.position or follower.runs == self.position:
+        """Notes whether a proxy is behind, and since when."""
+        progress = self.proxies[name]
+        if progress.runs is self.position or progress.runs == self.position:
             self.behind.discard(name)
         else:
             self.behind.add(name)
-            follower.has_something_to_do(now)
+            progress.has_something_to_do(now)
 
     def give_up(self, unresponsive: Iterable[Awaited], now: datetime) -> None:
         """Restores which proxies had been given up when this was stored."""
         for awaited in unresponsive:
             since = awaited.since or now
-            self.followers[awaited.name] = ProxyProgress(left=since, since=since)
+            self.proxies[awaited.name] = ProxyProgress(left=since, since=since)
             self.behind.add(awaited.name)
 
     def drop(self, name: str) -> None:
         """Forgets a proxy whose Dataplane was deleted."""
-        del self.followers[name]
+        del self.proxies[name]
         self.behind.discard(name)
 
     def awaited(self, names: Iterable[str]) -> tuple[Awaited, ...]:
         """Returns some of the proxies that are waited for, as people are told of them."""
-        found = ((name, self.followers[name]) for name in names)
+        found = ((name, self.proxies[name]) for name in names)
         return tuple(Awaited(name=name, since=f.since, absent=not f.connected) for name, f in found)
 
 
@@ -84,58 +84,58 @@ class Observer:
         """Restores which proxies have run something before this process began, because they may run it still."""
         self._have_run = set(have_run)
 
-    def take_stock(self, view: MeshView, following: Rollout) -> bool:
-        """Followers are the Dataplanes whose proxies run something: not the ones that nobody has started yet.
+    def take_stock(self, view: MeshView, rollout: Rollout) -> bool:
+        """Counts the Dataplanes whose proxies run something, but not the ones that nobody has started yet.
 
-        Returns whether somebody counts who did not before, or the other way round.
+        Returns whether a proxy takes part that did not before, or the other way round.
         """
-        if view.dataplanes is following.seen:
+        if view.dataplanes is rollout.seen:
             return False
-        before, now = len(following.followers), self._clock.now()
+        before, now = len(rollout.proxies), self._clock.now()
         complete = view.transition is not None and view.transition.spec.complete
-        gone = [name for name in following.followers if name not in view.dataplanes]
+        gone = [name for name in rollout.proxies if name not in view.dataplanes]
         for name in gone:
-            following.drop(name)
+            rollout.drop(name)
             self._have_run.discard(kinds.DATAPLANE.key(name, view.name))
-        for name in view.dataplanes.keys() - following.seen.keys() - following.followers.keys():
+        for name in view.dataplanes.keys() - rollout.seen.keys() - rollout.proxies.keys():
             key = kinds.DATAPLANE.key(name, view.name)
             if key in self._have_run:
                 # What was complete is run by all; of anything else nothing is known until they are back.
-                following.followers[name] = ProxyProgress(left=now, runs=following.position if complete else None)
-                following.count(name, now)
+                rollout.proxies[name] = ProxyProgress(left=now, runs=rollout.position if complete else None)
+                rollout.count(name, now)
             if (proxy := self._proxies.get(key)) is not None:
-                self.note(following, proxy)
-        following.seen = view.dataplanes
-        return bool(gone) or len(following.followers) != before
+                self.note(rollout, proxy)
+        rollout.seen = view.dataplanes
+        return bool(gone) or len(rollout.proxies) != before
 
-    def note(self, following: Rollout, proxy: Proxy) -> ProxyProgress:
+    def note(self, rollout: Rollout, proxy: Proxy) -> ProxyProgress:
         """Take in how a proxy is, and count it."""
-        follower = self._noted(following, proxy)
-        following.count(proxy.key.name, self._clock.now())
-        return follower
+        progress = self._noted(rollout, proxy)
+        rollout.count(proxy.key.name, self._clock.now())
+        return progress
 
-    def _noted(self, following: Rollout, proxy: Proxy) -> ProxyProgress:
+    def _noted(self, rollout: Rollout, proxy: Proxy) -> ProxyProgress:
         now, key = self._clock.now(), proxy.key
-        follower = following.follower(key.name, now)
+        progress = rollout.progress_of(key.name, now)
         speaking = self._proxies.get(key)
         if speaking is not proxy:
             if speaking is None:
-                follower.gone(now)
-            return follower
-        if not follower.connected or proxy not in self._streams:
+                progress.gone(now)
+            return progress
+        if not progress.connected or proxy not in self._streams:
             self._streams.add(proxy)
             self._have_run.add(key)
-            follower.joined(now)
+            progress.joined(now)
         state = self._meshes.state(key.mesh)
         if proxy.is_unserved and not state.leaves_its_authority:
-            follower.lacks_identity(now)
-            return follower
-        follower.is_served(now)
+            progress.lacks_identity(now)
+            return progress
+        progress.is_served(now)
         # An authority that the mesh is leaving may fail for ever: whom it issues nothing to is not to wait for it.
         if proxy.converged or (proxy.is_unserved and proxy.has_acknowledged):
             position = state.config.view.position
             # The same object compares quickly.
-            follower.ran(following.position if position == following.position else position)
+            progress.ran(rollout.position if position == rollout.position else position)
         else:
-            follower.has_something_to_do(now)
-        return follower
+            progress.has_something_to_do(now)
+        return progress

@@ -255,7 +255,7 @@ def _lifetime(field: str, text: str, shortest: timedelta) -> Iterator[Violation]
     try:
         if durations.parse_duration(text) < shortest:
             yield Violation(field, f'has to be at least "{int(shortest.total_seconds())}s"')
-    except durations.Malformed as error:
+    except durations.MalformedDuration as error:
         # What the original says of it leads; the rest says what the format is.
         yield Violation(field, f"has to be a valid format: {str(error).removeprefix('has to be ')}")
     except ValueError as error:

@@ -16,7 +16,7 @@ from kuma.resources.resource import Model
 _NOT_HERE = "is part of the original's Mesh but not implemented here; remove it"
 
 
-class Outbound(Model):
+class OutboundTraffic(Model):
     """`passthrough`: whether workloads may call what is outside the mesh. Nothing here keeps them from it."""
 
     passthrough: StrictBool | None = None
@@ -25,7 +25,7 @@ class Outbound(Model):
 class MeshNetworking(Model):
     """Reachability of what is outside the mesh."""
 
-    outbound: Outbound | None = None
+    outbound: OutboundTraffic | None = None
 
 
 class Routing(Model):

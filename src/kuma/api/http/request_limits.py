@@ -1,4 +1,4 @@
-"""Limits of the HTTP servers: an abusive client gets 429, and the others do not notice it."""
+"""Rate limits of the HTTP servers: an abusive client gets 429, and the others do not notice it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from kuma.base.values.rate_limit import Buckets, Rate
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RequestLimits:
     """Rate limits of HTTP requests, for one client address."""
 
     requests: Rate = field(default_factory=lambda: Rate(200, 400))
     concurrent: int = 64
 
 
-def install(app: FastAPI, limits: Limits, clock: Clock) -> None:
+def install(app: FastAPI, limits: RequestLimits, clock: Clock) -> None:
     """Hold every client of `app` to `limits`."""
     buckets, running = Buckets(limits.requests), Counter[str]()
 

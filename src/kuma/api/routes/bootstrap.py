@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from kuma.api.http import errors, hosts, request_limits
 from kuma.api.http.bodies import BodyTooLarge, BodyTooSlow, json_answer, parse_object, read_body
-from kuma.api.http.request_limits import Limits
+from kuma.api.http.request_limits import RequestLimits
 from kuma.api.routes import withdrawal
 from kuma.api.routes.withdrawal import Withdraw
 from kuma.base.audit import Audit, Refusals
@@ -79,11 +79,13 @@ class Refused(Exception):
     """The request cannot be answered; the client prints the text and does not try again."""
 
 
-class Malformed(Exception):
+class MalformedRequest(Exception):
     """The request is not what it should be; the client prints the text and does not try again."""
 
 
-def create_bootstrap_app(answer: Answer, withdraw: Withdraw, limit: Limits, clock: Clock, audit: Audit) -> FastAPI:
+def create_bootstrap_app(
+    answer: Answer, withdraw: Withdraw, limit: RequestLimits, clock: Clock, audit: Audit
+) -> FastAPI:
     """The application of the data plane server."""
     app = FastAPI(title="Kuma data plane server", docs_url=None, redoc_url=None, openapi_url=None)
     errors.install(app)
@@ -116,7 +118,7 @@ def create_bootstrap_app(answer: Answer, withdraw: Withdraw, limit: Limits, cloc
             return Response(f"the request is longer than {LARGEST_BODY} bytes", 413, media_type="text/plain")
         except BodyTooSlow:
             return Response("the request did not come in time", 408, media_type="text/plain")
-        except (Malformed, Unverifiable) as error:
+        except (MalformedRequest, Unverifiable) as error:
             return Response(str(error), 400, media_type="text/plain")
         except NotFound as error:
             return Response(str(error), 404, media_type="text/plain")
@@ -134,12 +136,12 @@ def _parse(body: bytes) -> tuple[BootstrapRequest, Resource[DataplaneSpec] | Non
         given = {name: value for name, value in parse_object(body).items() if value is not None}
         asked = BootstrapRequest.model_validate(given)
     except InvalidResource as error:
-        raise Malformed(f"the request {error}") from None
+        raise MalformedRequest(f"the request {error}") from None
     except ValidationError as error:
         wrong = error.errors(include_url=False, include_context=False, include_input=False)
         fields = ", ".join(parsing.path_of(details["loc"]) for details in wrong[:_MOST_TOLD])
         more = f" and {len(wrong) - _MOST_TOLD} more" if len(wrong) > _MOST_TOLD else ""
-        raise Malformed(f"{fields}{more} of the wrong type") from None
+        raise MalformedRequest(f"{fields}{more} of the wrong type") from None
     if asked.proxy_type not in ("", "dataplane"):
         raise Refused(f'proxyType: "{asked.proxy_type}" is not supported; only dataplane is')
     if not asked.dataplane_token.strip():

@@ -1,4 +1,4 @@
-"""Issuing tokens over the API: for data plane proxies, and for users. For zones there are none."""
+"""Issues tokens over the API: for data plane proxies, and for users. For zones there are none."""
 
 from __future__ import annotations
 

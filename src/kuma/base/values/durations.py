@@ -22,7 +22,7 @@ LONGEST = timedelta(days=100 * 365)
 """No certificate of ours is asked to live longer; also keeps dates within the calendar."""
 
 
-class Malformed(ValueError):
+class MalformedDuration(ValueError):
     """A text that is no duration at all, rather than one out of range."""
 
 
@@ -30,12 +30,14 @@ def parse_duration(text: str) -> timedelta:
     """The time that `text` stands for.
 
     Raises:
-        Malformed, ValueError: not one number with one unit, not above zero, or above a hundred years; the
+        MalformedDuration, ValueError: not one number with one unit, not above zero, or above a hundred years; the
             text says which.
     """
     match = _PATTERN.fullmatch(text)
     if match is None:
-        raise Malformed(f'has to be one whole number and one unit of y, w, d, h, m, s, ms, such as "30d"; got "{text}"')
+        raise MalformedDuration(
+            f'has to be one whole number and one unit of y, w, d, h, m, s, ms, such as "30d"; got "{text}"'
+        )
     number, unit = int(match[1]), _UNITS[match[2]]
     if number == 0:
         raise ValueError("has to be longer than 0")

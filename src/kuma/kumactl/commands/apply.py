@@ -12,7 +12,7 @@ from kuma.base.errors import KumaError, Misconfigured
 from kuma.base.values.variables import pairs
 from kuma.kumactl import input_files
 from kuma.kumactl.client import Client, RequestFailed
-from kuma.kumactl.input_files import Declared
+from kuma.kumactl.input_files import DeclaredResource
 from kuma.kumactl.invocation import Invocation
 from kuma.resources import codec, kinds
 
@@ -48,14 +48,14 @@ def apply(
         _send(client, declared)
 
 
-def _check_meshes(client: Client, declared: Sequence[Declared]) -> None:
+def _check_meshes(client: Client, declared: Sequence[DeclaredResource]) -> None:
     """See that every mesh is there when its resources are sent.
 
     Raises:
         NotApplied: one is not; nothing has been sent.
     """
     begun: set[str] = set()
-    waiting: dict[str, list[Declared]] = {}
+    waiting: dict[str, list[DeclaredResource]] = {}
     for one in declared:
         if one.resource.key.kind == kinds.MESH.name:
             begun.add(one.resource.name)
@@ -70,7 +70,7 @@ def _check_meshes(client: Client, declared: Sequence[Declared]) -> None:
         raise NotApplied("\n".join(["nothing was applied, because meshes are missing", *lines]))
 
 
-def _send(client: Client, declared: Sequence[Declared]) -> None:
+def _send(client: Client, declared: Sequence[DeclaredResource]) -> None:
     for index, one in enumerate(declared):
         try:
             created, said = client.put(one.resource)
@@ -87,7 +87,7 @@ def _send(client: Client, declared: Sequence[Declared]) -> None:
             typer.echo(f"A staged change has begun; follow it with: kumactl inspect meshes --watch {mesh}")
 
 
-def _listed(title: str, declared: Iterable[Declared]) -> list[str]:
+def _listed(title: str, declared: Iterable[DeclaredResource]) -> list[str]:
     """A line that names resources, if there are any."""
     names = ", ".join(str(one.resource.key) for one in declared)
     return [f"{title}: {names}"] if names else []

@@ -81,20 +81,20 @@ class Progress(NamedTuple):
     look_again: datetime | None
 
 
-def judge(followers: Mapping[str, ProxyProgress], position: Position, now: datetime, patience: Patience) -> Progress:
+def judge(proxies: Mapping[str, ProxyProgress], position: Position, now: datetime, patience: Patience) -> Progress:
     """Judges whether enough proxies run a position to go on from it.
 
     `settled`: nobody is waited for, and somebody has taken it up. `alone`: there is nobody to be careful of.
     `everybody`: all run it, the ones that are not connected too, as far as is known.
     """
-    behind = {name for name, f in followers.items() if f.runs is not position and f.runs != position}
-    ends = {name: follower.given_up_at(patience) for name, follower in followers.items()}
+    behind = {name for name, f in proxies.items() if f.runs is not position and f.runs != position}
+    ends = {name: proxy.given_up_at(patience) for name, proxy in proxies.items()}
     late = tuple(sorted(name for name, end in ends.items() if end is not None and end <= now))
     waiting = tuple(sorted(behind - set(late)))
     # Somebody has to show that the position can be taken up at all, or be away for so long that nobody is harmed.
-    forgotten = [follower.left + patience.answer for follower in followers.values() if not follower.connected]
-    alone = len(forgotten) == len(followers) and all(time <= now for time in forgotten)
-    shown = any(follower.connected and name not in behind for name, follower in followers.items())
+    forgotten = [proxy.left + patience.answer for proxy in proxies.values() if not proxy.connected]
+    alone = len(forgotten) == len(proxies) and all(time <= now for time in forgotten)
+    shown = any(proxy.connected and name not in behind for name, proxy in proxies.items())
     alarms = [time for time in (*ends.values(), *forgotten) if time is not None and time > now]
     return Progress(
         settled=not waiting and (shown or alone),

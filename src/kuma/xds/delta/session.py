@@ -43,7 +43,7 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Confirmation:
     """The proxy's answer to one response: acknowledged, or rejected with Envoy's reason."""
 
     type_url: TypeUrl
@@ -93,8 +93,8 @@ class Session:
         self._snapshot: Snapshot = {}
         self._nonce = 0
 
-    def receive(self, request: Request) -> Verdict | None:
-        """Take note of a request; returns the verdict if it answers a response of ours."""
+    def receive(self, request: Request) -> Confirmation | None:
+        """Take note of a request; returns the confirmation if it answers a response of ours."""
         state = self._types[request.type_url]
         self._subscribe(state, request)
         if not request.nonce:
@@ -109,7 +109,7 @@ class Session:
                 _acknowledge(state, name, version)
         else:
             _reject(state, told, alone=sum(version is not None for version in content.values()) == 1)
-        return Verdict(request.type_url, request.error)
+        return Confirmation(request.type_url, request.error)
 
     def _subscribe(self, state: _TypeState, request: Request) -> None:
         names = set(request.subscribe)

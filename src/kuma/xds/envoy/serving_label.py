@@ -12,16 +12,16 @@ SERVING = "kuma.io/serving"
 _NO, _YES = "false", "true"
 
 
-def is_published(dataplane: Resource[DataplaneSpec]) -> bool:
+def is_serving(dataplane: Resource[DataplaneSpec]) -> bool:
     """Tells whether callers are to be sent to this Dataplane, as far as its proxy is concerned."""
     return dataplane.labels.get(SERVING) != _NO
 
 
-def published(dataplane: Resource[DataplaneSpec]) -> Resource[DataplaneSpec]:
+def as_serving(dataplane: Resource[DataplaneSpec]) -> Resource[DataplaneSpec]:
     """The Dataplane with its proxy serving."""
     return replace(dataplane, labels={**dataplane.labels, SERVING: _YES})
 
 
-def withdrawn(dataplane: Resource[DataplaneSpec]) -> Resource[DataplaneSpec]:
+def as_not_serving(dataplane: Resource[DataplaneSpec]) -> Resource[DataplaneSpec]:
     """The Dataplane with its proxy not serving yet, or no longer."""
     return replace(dataplane, labels={**dataplane.labels, SERVING: _NO})

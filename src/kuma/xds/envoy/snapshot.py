@@ -35,29 +35,32 @@ class Member(NamedTuple):
     ready: bool
 
 
-class LeafGeneration(NamedTuple):
-    """Generation of leaves: the tags that permissions select by, and how often a Dataplane's names have changed."""
+class DrainEpoch(NamedTuple):
+    """Names what is in leaves: the tags that permissions select by, and how often a Dataplane's names have changed.
+
+    Filter chains carry it, so that Envoy drains the connections of an older epoch.
+    """
 
     tags: frozenset[str] = frozenset()
     changes: int = 0
 
-    def word(self, *, looks_at_tags: bool) -> str:
+    def label(self, *, looks_at_tags: bool) -> str:
         """Stands for it in a filter chain; empty for what has always been so."""
         tags = sorted(self.tags) if looks_at_tags else []
         return f"{','.join(tags)}/{self.changes}" if tags or self.changes else ""
 
 
-NOTHING_YET = LeafGeneration()
+FIRST_EPOCH = DrainEpoch()
 
 
 class MeshConfig:
     """The Envoy resources of one mesh view. Immutable in effect: what it caches, it would compute again equally."""
 
     def __init__(
-        self, view: MeshView, previous: MeshConfig | None = None, leaf_generation: LeafGeneration = NOTHING_YET
+        self, view: MeshView, previous: MeshConfig | None = None, drain_epoch: DrainEpoch = FIRST_EPOCH
     ) -> None:
         self.view = view
-        self._leaf_generation = leaf_generation
+        self._drain_epoch = drain_epoch
         self.level = view.position.level
         self._inbounds, self._members = _members(view, previous)
         same_permissions = (
@@ -137,9 +140,9 @@ class MeshConfig:
         strict = self.level is Level.STRICT
         # On the way between plaintext and mutual TLS callers cannot be told apart; where nobody is admitted, nobody is.
         sealed = self.level is Level.ACCEPTING and admission is not None and not admission.principals
-        # Another word for what leaves say: connections that were made with older ones are drained.
+        # Another epoch makes Envoy drain the connections that were made with older leaves.
         looks_at_tags = admission is not None and admission.looks_at_tags
-        callers = self._leaf_generation.word(looks_at_tags=looks_at_tags) if admission is not None else ""
+        callers = self._drain_epoch.label(looks_at_tags=looks_at_tags) if admission is not None else ""
         where = (address, inbound.port)
         yield (
             TypeUrl.LISTENER,
@@ -174,7 +177,7 @@ class MeshConfig:
         """The Dataplanes whose snapshot, secrets apart, may differ from what `previous` gave."""
         old, new = previous.view, self.view
         same_permissions = old.permissions is new.permissions and old.mesh_permissions is new.mesh_permissions
-        same_callers = previous._leaf_generation == self._leaf_generation
+        same_callers = previous._drain_epoch == self._drain_epoch
         if previous.level != self.level or old.mesh is not new.mesh or not (same_permissions and same_callers):
             return frozenset(new.dataplanes) | frozenset(old.dataplanes)
         if old.dataplanes is new.dataplanes:
@@ -204,12 +207,12 @@ def _members(view: MeshView, previous: MeshConfig | None) -> tuple[_Inbounds, Ma
 
 
 def _inbounds(resource: Resource[DataplaneSpec]) -> Iterator[tuple[str, Member]]:
-    networking, published = resource.spec.net, serving_label.is_published(resource)
+    networking, serving = resource.spec.net, serving_label.is_serving(resource)
     for inbound in networking.inbound:
         address = networking.advertised_address or dataplanes.listen_address(networking, inbound)
         yield (
             inbound.service,
-            Member(_sorted(inbound.tags), inbound.protocol, (address, inbound.port), published and inbound.is_ready),
+            Member(_sorted(inbound.tags), inbound.protocol, (address, inbound.port), serving and inbound.is_ready),
         )
 
 

@@ -18,7 +18,7 @@ from kuma.base.rounds import Rounds
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 from kuma.store.views import Views
-from kuma.xds.envoy.snapshot import NOTHING_YET, LeafGeneration, MeshConfig
+from kuma.xds.envoy.snapshot import FIRST_EPOCH, DrainEpoch, MeshConfig
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.proxy import Proxies, Proxy
 
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 
 class _Pending(NamedTuple):
-    wanted: LeafGeneration
+    wanted: DrainEpoch
     since: datetime
 
 
@@ -39,7 +39,7 @@ class Drain:
         self._clock = clock
         self._patience = timedelta(seconds=patience)
         self._pending: dict[str, _Pending] = {}
-        self._done: dict[str, LeafGeneration] = {}
+        self._done: dict[str, DrainEpoch] = {}
         self._changes: dict[str, int] = {}
         self._seen: dict[str, MeshConfig] = {}
         self._rounds = Rounds(clock, "patience with new leaves")
@@ -70,8 +70,8 @@ class Drain:
             before, self._seen[mesh] = self._seen.get(mesh), config
             if before is not None and _has_another_name(before, config):
                 self._changes[mesh] = self._changes.get(mesh, 0) + 1
-            wanted = LeafGeneration(config.selected, self._changes.get(mesh, 0))
-            if wanted == self._done.get(mesh, NOTHING_YET):
+            wanted = DrainEpoch(config.selected, self._changes.get(mesh, 0))
+            if wanted == self._done.get(mesh, FIRST_EPOCH):
                 self._pending.pop(mesh, None)
             elif not any(proxy.key.mesh == mesh for proxy in self._proxies):
                 self._finish(mesh, wanted)  # as after a restart: those that come back have their leaves from us
@@ -86,11 +86,11 @@ class Drain:
     def _have_new_leaves(self, mesh: str) -> bool:
         return all(proxy.converged for proxy in self._proxies if proxy.key.mesh == mesh)
 
-    def _finish(self, mesh: str, wanted: LeafGeneration) -> None:
+    def _finish(self, mesh: str, wanted: DrainEpoch) -> None:
         self._pending.pop(mesh, None)
         self._done[mesh] = wanted
         log.debug("connections from before are drained", mesh=mesh)
-        self._meshes.take_up(mesh, wanted)
+        self._meshes.drain(mesh, wanted)
 
 
 def _has_another_name(before: MeshConfig, after: MeshConfig) -> bool:

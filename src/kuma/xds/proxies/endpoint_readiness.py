@@ -1,4 +1,4 @@
-"""Publishes the endpoints of proxies to callers once they serve, and withdraws them before the proxies end."""
+"""Marks the endpoints of proxies as ready for callers once they serve, and withdraws them before the proxies end."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ class EndpointReadiness:
         proxies.on_progress(self._progressed)
 
     async def run(self) -> None:
-        """Publish until cancelled."""
+        """Mark proxies as serving until cancelled."""
         while True:
             await self._wake.wait()
             self._wake.clear()
             due, self._due = sorted(self._due, key=str), set()
             try:
                 for start in range(0, len(due), _BATCH):
-                    await self._publish(due[start : start + _BATCH])
+                    await self._mark_serving(due[start : start + _BATCH])
             except Unavailable as error:
-                log.error("endpoints not published", dataplanes=len(due), reason=str(error))
+                log.error("endpoints not marked as ready", dataplanes=len(due), reason=str(error))
                 self._due.update(due)
                 await self._clock.sleep(_RETRY)
                 self._wake.set()
@@ -64,20 +64,20 @@ class EndpointReadiness:
     def _hidden(self, key: Key) -> Resource[DataplaneSpec] | None:
         """The Dataplane, if its proxy serves and callers are not sent there."""
         proxy, dataplane = self._proxies.get(key), self._views.view(key.mesh).dataplanes.get(key.name)
-        hidden = dataplane is not None and not serving_label.is_published(dataplane)
+        hidden = dataplane is not None and not serving_label.is_serving(dataplane)
         return dataplane if hidden and proxy is not None and proxy.serves else None
 
-    async def _publish(self, keys: Sequence[Key]) -> None:
+    async def _mark_serving(self, keys: Sequence[Key]) -> None:
         """Writes changes in one transaction, because each sends the endpoints of a service to all its callers."""
         hidden = [dataplane for key in keys if (dataplane := self._hidden(key)) is not None]
         if not hidden:
             return
         try:
-            stored = await self._store.transact([Update(serving_label.published(dataplane)) for dataplane in hidden])
+            stored = await self._store.transact([Update(serving_label.as_serving(dataplane)) for dataplane in hidden])
         except (Conflict, NotFound):
             if len(keys) > 1:  # one of them stands in the way of the others: each alone
                 for dataplane in hidden:
-                    await self._publish([dataplane.key])
+                    await self._mark_serving([dataplane.key])
             return  # somebody was faster: that the proxy has got something to do will be heard
         await self._views.until(lambda: all(self._views.holds(dataplane) for dataplane in stored))
 
@@ -97,7 +97,7 @@ class EndpointReadiness:
             if proxy is not None:
                 proxy.is_leaving = True
             with contextlib.suppress(Conflict):  # somebody was faster: look again
-                (changed,) = await self._store.transact([Update(serving_label.withdrawn(stored))])
+                (changed,) = await self._store.transact([Update(serving_label.as_not_serving(stored))])
         gone = changed
         await self._views.until(lambda: self._views.holds(gone))  # callers are being told by now
         log.info("endpoints withdrawn: the proxy is about to end", mesh=mesh, dataplane=name)

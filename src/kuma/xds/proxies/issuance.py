@@ -1,4 +1,4 @@
-"""Issuing certificates to proxies: counted, and paused for an authority that keeps failing."""
+"""Issues certificates to proxies; counts them, and pauses for an authority that keeps failing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kuma.pki.issuer import Identity, IssueFailed
 from kuma.xds.proxies.metrics import Metrics
 
 
-class Issuing:
+class LeafIssuer:
     """The issuer as proxies use it. One mesh's failing authority holds up no other."""
 
     def __init__(self, clock: Clock, metrics: Metrics, audit: Audit) -> None:

@@ -19,7 +19,7 @@ from kuma.pki.issuer import Identity
 from kuma.pki.leaf_rotation import rotation_time
 from kuma.xds.envoy import resource_names, tls
 from kuma.xds.envoy.resource import Entry
-from kuma.xds.proxies.issuance import Issuing
+from kuma.xds.proxies.issuance import LeafIssuer
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +39,7 @@ class LeafKeeper:
     def __init__(
         self,
         proxy: str,
-        issuing: Issuing,
+        issuing: LeafIssuer,
         clock: Clock,
         wanted: Callable[[], Wanted | None],
         on_change: Callable[[], None],

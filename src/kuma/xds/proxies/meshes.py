@@ -13,7 +13,7 @@ from kuma.resources.view import MeshView
 from kuma.store.views import Views
 from kuma.xds.envoy import resource_names, tls
 from kuma.xds.envoy.resource import Entry
-from kuma.xds.envoy.snapshot import NOTHING_YET, LeafGeneration, MeshConfig
+from kuma.xds.envoy.snapshot import FIRST_EPOCH, DrainEpoch, MeshConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +26,12 @@ class MeshState:
     """The trust bundle that proxies hold."""
 
     @classmethod
-    def of(cls, view: MeshView, previous: MeshState | None, leaf_generation: LeafGeneration = NOTHING_YET) -> MeshState:
+    def of(cls, view: MeshView, previous: MeshState | None, drain_epoch: DrainEpoch = FIRST_EPOCH) -> MeshState:
         """The state that follows from `view`; what has not changed is taken from `previous`.
 
-        `leaf_generation` is what all proxies have in their leaves.
+        `drain_epoch` names the leaves that all proxies have.
         """
-        config = MeshConfig(view, previous.config if previous else None, leaf_generation)
+        config = MeshConfig(view, previous.config if previous else None, drain_epoch)
         if previous is None:
             found = trust.trust(view)
             return cls(config, found, _bundle(view.name, found.position.roots))
@@ -59,7 +59,7 @@ class Meshes:
     def __init__(self, views: Views, on_affected: Affected) -> None:
         self._views = views
         self._states: dict[str, MeshState] = {}
-        self._leaf_generation: dict[str, LeafGeneration] = {}
+        self._drain_epochs: dict[str, DrainEpoch] = {}
         self._on_affected = on_affected
         views.on_change(self._changed)
 
@@ -75,16 +75,16 @@ class Meshes:
         """Return once what is stored has been seen."""
         await self._views.until(lambda: True)
 
-    def take_up(self, mesh: str, leaf_generation: LeafGeneration) -> None:
-        """Notes that every proxy of a mesh has its newest leaf, so that connections made with older ones drain."""
-        self._leaf_generation[mesh] = leaf_generation
+    def drain(self, mesh: str, drain_epoch: DrainEpoch) -> None:
+        """Drains the connections that were made with older leaves: every proxy of the mesh has its newest one."""
+        self._drain_epochs[mesh] = drain_epoch
         self._changed(frozenset({mesh}))
 
     def _changed(self, meshes: frozenset[str]) -> None:
         for mesh in meshes:
             before = self.state(mesh)
             view = self._views.view(mesh)
-            after = self._states[mesh] = MeshState.of(view, before, self._leaf_generation.get(mesh, NOTHING_YET))
+            after = self._states[mesh] = MeshState.of(view, before, self._drain_epochs.get(mesh, FIRST_EPOCH))
             affected = after.config.affected_since(before.config)
             if after.trust is not before.trust:
                 affected |= frozenset(view.dataplanes)
@@ -92,7 +92,7 @@ class Meshes:
                 self._on_affected(mesh, affected)
             if view == MeshView(mesh):
                 del self._states[mesh]
-                self._leaf_generation.pop(mesh, None)
+                self._drain_epochs.pop(mesh, None)
 
 
 def _bundle(mesh: str, roots: tuple[str, ...]) -> Entry | None:

@@ -22,7 +22,7 @@ class Metrics:
         self.responses = Counter(
             "xds_responses_sent", "Discovery responses sent, by type.", ["type_url"], registry=registry
         )
-        self.verdicts = Counter(
+        self.confirmations = Counter(
             "xds_requests_received",
             "Discovery responses answered by proxies, by type: ACK, or NACK for a rejected one.",
             ["type_url", "confirmation"],

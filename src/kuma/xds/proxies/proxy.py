@@ -15,11 +15,11 @@ from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME
 from kuma.resources.mesh_transition import Level
 from kuma.resources.resource import Key, Resource
 from kuma.tokens.dataplane_tokens import DataplaneClaims
-from kuma.xds.delta.session import Request, Response, Session, Verdict
+from kuma.xds.delta.session import Confirmation, Request, Response, Session
 from kuma.xds.envoy import admin_listener
 from kuma.xds.envoy.resource import Entry
 from kuma.xds.proxies.insights import Insights, Record
-from kuma.xds.proxies.issuance import Issuing
+from kuma.xds.proxies.issuance import LeafIssuer
 from kuma.xds.proxies.leaf import LeafKeeper, Wanted
 from kuma.xds.proxies.meshes import Meshes
 
@@ -38,7 +38,7 @@ class Proxy:
         credential: str,
         token: DataplaneClaims,
         meshes: Meshes,
-        issuing: Issuing,
+        issuing: LeafIssuer,
         insights: Insights,
         record: Record,
         clock: Clock,
@@ -118,27 +118,27 @@ class Proxy:
 
     def receive(self, request: Request) -> None:
         """Take in what the proxy says."""
-        verdict = self.session.receive(request)
+        confirmation = self.session.receive(request)
         self._wake.set()
         self.on_progress(self)  # of a proxy that comes back with everything there is no acknowledgement to come
-        if verdict is not None:
-            self._count(verdict)
+        if confirmation is not None:
+            self._count(confirmation)
         self._forget_rejections()
 
-    def _count(self, verdict: Verdict) -> None:
+    def _count(self, confirmation: Confirmation) -> None:
         self.record.last_update = self._clock.now()
-        counters = self.record.counters[verdict.type_url]
-        if verdict.error is None:
+        counters = self.record.counters[confirmation.type_url]
+        if confirmation.error is None:
             counters.acked += 1
         else:
             counters.rejected += 1
-            counters.rejection = verdict.error
+            counters.rejection = confirmation.error
             log.error(
                 "proxy rejected its configuration",
                 mesh=self.key.mesh,
                 dataplane=self.key.name,
-                type=verdict.type_url.bucket,
-                reason=verdict.error,
+                type=confirmation.type_url.bucket,
+                reason=confirmation.error,
             )
         self._insights.note(self.record)
 

@@ -62,7 +62,7 @@ class Deregistration:
 
     def _wait(self, key: Key, grace: float) -> None:
         if key not in self._waiting and not self._has_ended:
-            self._waiting[key] = aio.spawn(self._remove_after(key, grace), name=f"departure of {key.name}")
+            self._waiting[key] = aio.spawn(self._remove_after(key, grace), name=f"deregistration of {key.name}")
 
     async def _remove_after(self, key: Key, grace: float) -> None:
         await self._clock.sleep(grace)

@@ -21,7 +21,7 @@ Verify = Callable[[str, str], Any]
 """Mesh and token; raises `Unauthenticated` if the token does not hold."""
 
 
-class Credentials:
+class TokenRevocation:
     """Looks at the tokens of a mesh's proxies when its Secrets have changed, and at each when it expires."""
 
     def __init__(self, views: Views, proxies: Proxies, clock: Clock, verify: Verify) -> None:

@@ -25,7 +25,7 @@ from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.xds.delta.session import Request
 from kuma.xds.envoy.resource import TypeUrl, encode_response
 from kuma.xds.proxies.insights import Insights
-from kuma.xds.proxies.issuance import Issuing
+from kuma.xds.proxies.issuance import LeafIssuer
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.metrics import Metrics
 from kuma.xds.proxies.proxy import AdminSecrets, Proxies, Proxy
@@ -82,7 +82,7 @@ class Discovery:
         deregistration: Deregistration,
         proxies: Proxies,
         meshes: Meshes,
-        issuing: Issuing,
+        issuing: LeafIssuer,
         insights: Insights,
         clock: Clock,
         metrics: Metrics,
@@ -243,7 +243,7 @@ class Discovery:
             request = _request(message)
             if message.response_nonce:
                 confirmation = "ACK" if request.error is None else "NACK"
-                self._metrics.verdicts.labels(request.type_url.bucket, confirmation).inc()
+                self._metrics.confirmations.labels(request.type_url.bucket, confirmation).inc()
             proxy.receive(request)
 
     async def _write(self, proxy: Proxy, sender: Sender) -> None:
