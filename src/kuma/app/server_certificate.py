@@ -87,12 +87,12 @@ def ensure(directory: Path, hosts: Iterable[str], now: datetime) -> ServerCertif
             files.replace(paths.ca, certificate_pem(made.certificate), mode=0o644)
         ca = _opened(paths.ca, ca_key_file)
         names = own_ca.names(hosts)
-        made = _made(paths, ca, names, now)
-        if made is None or now > made + _KEPT:
+        begun = _begin(paths, ca, names, now)
+        if begun is None or now > begun + _KEPT:
             try:
                 _write(paths, ca, names, now)
             except OSError as error:
-                if _made(paths, ca, names, now) is None:
+                if _begin(paths, ca, names, now) is None:
                     raise
                 log.warning("the servers' certificate cannot be replaced; the old one is used", reason=error.strerror)
     except OSError as error:
@@ -100,8 +100,8 @@ def ensure(directory: Path, hosts: Iterable[str], now: datetime) -> ServerCertif
     return paths
 
 
-def _made(paths: ServerCertificate, ca: CaPair, names: x509.SubjectAlternativeName, now: datetime) -> datetime | None:
-    """When the certificate that is there was made; None if there is none that will do."""
+def _begin(paths: ServerCertificate, ca: CaPair, names: x509.SubjectAlternativeName, now: datetime) -> datetime | None:
+    """When the certificate that is there begins; None if there is none that will do."""
     try:
         found = _opened(paths.chain, paths.key).certificate
         found.verify_directly_issued_by(ca.certificate)
