@@ -1,6 +1,7 @@
 """The REST API as its clients use it, over a real store."""
 
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +15,8 @@ from kuma.admission.mesh_rules import MeshRules
 from kuma.admission.secret_rules import SecretRules
 from kuma.api.app import create_app
 from kuma.api.context import ApiContext, ApiSettings, Certificate
+from kuma.api.http import callers
+from kuma.api.http.callers import LocalAdmins
 from kuma.base.clock import SystemClock
 from kuma.resources import codec, kinds
 from kuma.store.manager import ResourceManager
@@ -21,6 +24,7 @@ from kuma.store.sqlite import open_sqlite
 from kuma.tokens.user_tokens import UserTokens
 
 JSON = {"content-type": "application/json"}
+US = os.geteuid()
 MESH: Mapping[str, Any] = {"type": "Mesh", "name": "default"}
 SECRET: Mapping[str, Any] = {"type": "Secret", "mesh": "default", "name": "s", "data": "eA=="}
 ANYBODY = [{"match": {"kuma.io/service": "*"}}]
@@ -39,13 +43,18 @@ DATAPLANE: Mapping[str, Any] = {
 
 
 class Api:
-    """A client of the application; `peer` is where it seems to call from."""
+    """A client of the application; `peer` is where it seems to call from, and `user` as whom."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
 
-    async def __call__(self, method: str, path: str, peer: str = "127.0.0.1", **more: Any) -> httpx.Response:
-        transport = httpx.ASGITransport(self.app, client=(peer, 4711), raise_app_exceptions=False)
+    async def __call__(
+        self, method: str, path: str, peer: str = "127.0.0.1", user: int | None = US, **more: Any
+    ) -> httpx.Response:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await self.app({**scope, "state": {callers.LOCAL_USER: user}}, receive, send)
+
+        transport = httpx.ASGITransport(app, client=(peer, 4711), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost:5681") as client:
             return await client.request(method, path, **more)
 
@@ -75,7 +84,7 @@ def application(
         user = await users.verify(token)
         return user.name, user.groups
 
-    chosen = ApiSettings(**settings)
+    chosen = ApiSettings(**{"local_admins": LocalAdmins(frozenset({US})), **settings})
     return Api(create_app(ApiContext(manager, "cp-1", chosen, issue, users.issue, verify, certificates=certificates)))
 
 
@@ -373,7 +382,7 @@ async def test_a_credential_that_does_not_hold_is_401_even_from_here(api: Api) -
 
 
 async def test_localhost_can_be_nobody_special(manager: ResourceManager) -> None:
-    api = application(manager, localhost_is_admin=False)
+    api = application(manager, local_admins=LocalAdmins())
     assert (await api("GET", "/meshes")).status_code == 403
 
 

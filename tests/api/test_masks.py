@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kuma.api.http.callers import Access
+from kuma.api.http.callers import Access, LocalAdmins
 from kuma.resources import kinds
 from kuma.store.manager import ResourceManager
 from tests.api.test_api import DATAPLANE, Api, api, application, manager  # noqa: F401
@@ -109,7 +109,7 @@ async def test_administrators_may_ask_for_what_is_masked_and_nobody_else(
     ca = cas.root(tmp_path, "root")
     admin = application(manager)
     await admin.put(mesh({"inlineString": ca.cert}, {"inlineString": ca.key}))
-    reader = application(manager, localhost_is_admin=False, access=Access(anonymous_reads=True))
+    reader = application(manager, local_admins=LocalAdmins(), access=Access(anonymous_reads=True))
     for path in ("/meshes/default?reveal=true", "/meshes?reveal=true", "/meshes/default?reveal=true&format=k8s"):
         assert shows((await admin("GET", path)).text, ca)
         refused = await reader("GET", path)

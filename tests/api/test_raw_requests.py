@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from kuma.api.http import callers
 from kuma.api.http.request_limits import RequestLimits
 from kuma.api.routes.bootstrap import create_bootstrap_app
 from kuma.base import aio
@@ -26,7 +27,7 @@ from kuma.store.views import Views
 from kuma.xds.bootstrap.server_names import ServerNames
 from kuma.xds.bootstrap.service import BootstrapService
 from kuma.xds.stream.proxy_authentication import Authenticator
-from tests.api.test_api import Api, api, manager  # noqa: F401 - fixtures
+from tests.api.test_api import US, Api, api, manager  # noqa: F401 - fixtures
 from tests.api.test_fuzz import DOCUMENTS, TEXTS, VALUES
 
 HOSTS = st.sampled_from(["[", "]", "[::1", "[::1]:x", "::1", "x:99999999", "[]", "a b", "//", "@", "%5b", ""]) | (
@@ -52,7 +53,7 @@ async def raw(
     scope = {
         "type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"",
         "headers": list(headers), "client": ("127.0.0.1", 4711), "server": ("127.0.0.1", 5681), "scheme": "http",
-        "http_version": "1.1", "root_path": "",
+        "http_version": "1.1", "root_path": "", "state": {callers.LOCAL_USER: US},
     }  # fmt: skip
     await app(scope, receive, send)
     return statuses[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kuma.admission.mesh_rules import MeshRules
-from kuma.api.http.callers import Access, Grant
+from kuma.api.http.callers import Access, Grant, LocalAdmins
 from kuma.base.clock import SystemClock
 from kuma.base.errors import Unauthenticated
 from kuma.resources import kinds
@@ -77,7 +77,7 @@ async def test_a_user_may_do_everything_but_what_is_secret(api: Api) -> None:
 async def test_the_token_of_the_administrator_is_there_from_the_start(api: Api, manager: ResourceManager) -> None:
     stored = await api("GET", f"/global-secrets/{ADMIN_TOKEN}")
     admin = bearer(base64.b64decode(stored.json()["data"]).decode())
-    remote = application(manager, localhost_is_admin=False)
+    remote = application(manager, local_admins=LocalAdmins())
     assert (await remote("GET", "/meshes/default/secrets/s", headers=admin)).status_code == 200
     assert (await remote("GET", "/meshes/default/secrets/s")).status_code == 403
 

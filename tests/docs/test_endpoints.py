@@ -15,6 +15,7 @@ from starlette.routing import Route
 from kuma.admission.mesh_rules import MeshRules
 from kuma.api.app import create_app
 from kuma.api.context import ApiContext, ApiSettings
+from kuma.api.http.callers import LocalAdmins
 from kuma.api.http.request_limits import RequestLimits
 from kuma.api.routes import absent
 from kuma.base.clock import SystemClock
@@ -22,7 +23,7 @@ from kuma.base.values.rate_limit import Rate
 from kuma.store.manager import ResourceManager
 from kuma.store.sqlite import open_sqlite
 from kuma.tokens.user_tokens import UserTokens
-from tests.api.test_api import DATAPLANE, MESH, PERMISSION, SECRET, Api, issue
+from tests.api.test_api import DATAPLANE, MESH, PERMISSION, SECRET, US, Api, issue
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "security.md"
 BEGIN, END = "<!-- endpoints -->\n", "<!-- end of endpoints -->\n"
@@ -64,7 +65,9 @@ async def test_every_endpoint_is_listed_with_who_may_call_it(
         return user.name, user.groups
 
     limits = RequestLimits(Rate(1e6, 10**6))
-    app = create_app(ApiContext(manager, "cp", ApiSettings(), issue, users.issue, verify, limits=limits))
+    app = create_app(
+        ApiContext(manager, "cp", ApiSettings(LocalAdmins(frozenset({US}))), issue, users.issue, verify, limits=limits)
+    )
     api = Api(app)
     for body in (MESH, DATAPLANE, PERMISSION, SECRET):
         assert (await api.put(body)).status_code in (200, 201)

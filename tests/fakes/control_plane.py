@@ -52,10 +52,11 @@ def dataplane(name: str, service: str, port: int = 80, calls: tuple[str, ...] = 
 class Running:
     """A control plane that runs, and ways to use it as its clients do."""
 
-    def __init__(self, parts: ControlPlane, clock: Clock, ca_pem: bytes) -> None:
+    def __init__(self, parts: ControlPlane, clock: Clock, directory: Path) -> None:
         self.parts = parts
+        self.directory = directory
         self.clock = clock
-        self.ca_pem = ca_pem
+        self.ca_pem = (directory / "ca.crt").read_bytes()
         self._stack = contextlib.AsyncExitStack()
 
     async def apply(self, *texts: str) -> None:
@@ -154,7 +155,7 @@ async def running(
     parts = replace(parts, components=tuple(part for part in parts.components if part[0] != without))
     await assembly.prepare(settings, parts)
     task = aio.spawn(parts.run(), name="control plane")
-    found = Running(parts, chosen, (directory / "ca.crt").read_bytes())
+    found = Running(parts, chosen, directory)
     try:
         await parts.views.until(lambda: True)
         yield found

@@ -11,7 +11,7 @@ from fastapi import Request
 
 from kuma.api.http import callers
 from kuma.api.http.bodies import BodyTooLarge, BodyTooSlow, parse_object, read_body
-from kuma.api.http.callers import Access, Caller, Grant, VerifyToken
+from kuma.api.http.callers import Access, Caller, Grant, LocalAdmins, VerifyToken
 from kuma.api.http.errors import Problem
 from kuma.api.http.request_limits import RequestLimits
 from kuma.base.audit import Audit, NoAudit
@@ -69,7 +69,7 @@ class _NoEnvoys:
 class ApiSettings:
     """Settings of the API."""
 
-    localhost_is_admin: bool = True
+    local_admins: LocalAdmins
     access: Access = field(default_factory=Access)
     max_body: int = 1 << 20
 

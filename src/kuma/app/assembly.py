@@ -30,6 +30,7 @@ from kuma.api.ready_log import ReadyLog
 from kuma.api.routes import diagnostics
 from kuma.api.routes.bootstrap import create_bootstrap_app
 from kuma.app import api_context, server_certificate, servers
+from kuma.app.local_admins import local_admins
 from kuma.app.servers import HTTP, HTTPS, Servers
 from kuma.app.settings import Settings
 from kuma.authorities.clean_up import CleanUp
@@ -37,6 +38,7 @@ from kuma.authorities.root_renewal import RootRenewal
 from kuma.base import aio, files
 from kuma.base.audit import Audit, AuditFile
 from kuma.base.clock import Clock
+from kuma.base.peer_users import PeerUsers
 from kuma.mtls.controller import RolloutController
 from kuma.mtls.steps.progress import Patience
 from kuma.resources import kinds
@@ -177,11 +179,11 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
         streams=settings.xds_server.concurrent_streams,
     )
 
-    users = UserTokens(store, clock)
+    users, peers = UserTokens(store, clock), PeerUsers.of_this_system()
     context = ApiContext(
         manager,
         instance,
-        ApiSettings(settings.api_server.authn.localhost_is_admin, servers.access(settings.access)),
+        ApiSettings(local_admins(settings.api_server.authn, peers), servers.access(settings.access)),
         api_context.issue_token(views, clock, audit),
         api_context.issue_user_token(users, audit),
         api_context.verify_user(users),
@@ -198,7 +200,7 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
     bootstrap_service = BootstrapService(manager, views, authenticator, xds.port, names)
     dp_limits = servers.limits(settings.dp_server.limits)
     listening = Servers(
-        servers.api(settings.api_server, create_app(context), certificate, audit, clock),
+        servers.api(settings.api_server, create_app(context), certificate, audit, clock, peers),
         servers.data_plane(
             settings.dp_server,
             create_bootstrap_app(bootstrap_service.answer, endpoint_readiness.withdraw, dp_limits, clock, audit),

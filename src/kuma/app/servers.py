@@ -24,6 +24,7 @@ from kuma.app.settings import (
 )
 from kuma.base.audit import Audit, Refusals
 from kuma.base.clock import Clock
+from kuma.base.peer_users import PeerUsers
 from kuma.base.values import addresses, durations
 from kuma.base.values.rate_limit import Rate
 from kuma.xds.stream.server import DiscoveryServer
@@ -61,7 +62,12 @@ def certificate(settings: Settings, clock: Clock) -> server_certificate.ServerCe
 
 
 def api(
-    settings: ApiServerSection, app: Any, certificate: server_certificate.ServerCertificate, audit: Audit, clock: Clock
+    settings: ApiServerSection,
+    app: Any,
+    certificate: server_certificate.ServerCertificate,
+    audit: Audit,
+    clock: Clock,
+    peers: PeerUsers | None,
 ) -> dict[str, HttpServer]:
     """The API over HTTP, HTTPS or both."""
     found = {}
@@ -74,7 +80,12 @@ def api(
         )
     if http.enabled:
         found[HTTP] = HttpServer(
-            app, http.interface, http.port, setting="KUMA_API_SERVER_HTTP_PORT", limits=_connections(settings.limits)
+            app,
+            http.interface,
+            http.port,
+            setting="KUMA_API_SERVER_HTTP_PORT",
+            limits=_connections(settings.limits),
+            peers=peers,
         )
     if https.enabled:
         tls = (certificate.chain, certificate.key)
@@ -86,6 +97,7 @@ def api(
             tls=tls,
             clients=_clients(settings, audit, clock),
             limits=_connections(settings.limits),
+            peers=peers,
         )
     return found
 

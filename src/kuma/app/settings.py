@@ -117,7 +117,15 @@ class AuthnTokensSection(Section):
 class AuthnSection(Section):
     """Authentication of callers."""
 
-    localhost_is_admin: bool = Field(True, description="Whether callers from this machine are administrators.")
+    localhost_is_admin: bool = Field(
+        True, description="Whether its own user and root, on this machine, are administrators without a token."
+    )
+    localhost_admin_users: tuple[str, ...] = Field(
+        (), description="Further users of this machine, by name or number, who are, too; `*` is everybody on it."
+    )
+    localhost_admin_groups: tuple[str, ...] = Field(
+        (), description="Groups of this machine whose members are, too. Looked up at the start."
+    )
     tokens: AuthnTokensSection = AuthnTokensSection()
 
 
@@ -293,7 +301,7 @@ _OTHERS = ("KUMA_CONTROL_PLANE_", "KUMA_DATAPLANE_", "KUMA_DP_ENVOY_")
 """Variables of kuma-dp, which may stand in the same environment."""
 
 
-_LISTS = ("hostnames", "users", "groups")
+_LISTS = ("hostnames", "users", "groups", "localhost_admin_users", "localhost_admin_groups")
 
 
 def _listed(text: str) -> list[str]:

@@ -25,7 +25,11 @@ def install(app: FastAPI, context: ApiContext) -> None:
         if response.status_code in (401, 403):
             address = request.client.host if request.client else ""
             path = request.scope["path"][:300]
-            refusals.record(address, server="API", status=response.status_code, method=request.method, path=path)
+            user = callers.local_user(request)
+            more = {} if user is None else {"localUser": user}
+            refusals.record(
+                address, server="API", status=response.status_code, method=request.method, path=path, **more
+            )
         return response
 
     async def authenticate(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -33,9 +37,7 @@ def install(app: FastAPI, context: ApiContext) -> None:
             request.state.caller = (
                 ANONYMOUS
                 if request.scope["path"] in _FOR_EVERYBODY
-                else await callers.identify(
-                    request, context.verify_token, localhost_is_admin=context.settings.localhost_is_admin
-                )
+                else await callers.identify(request, context.verify_token, context.settings.local_admins)
             )
         except KumaError as error:
             return recorded(request, errors.answer(error, "Request failed"))

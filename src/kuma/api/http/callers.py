@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fastapi import Request
 
@@ -18,6 +18,8 @@ AUTHENTICATED, UNAUTHENTICATED = "mesh-system:authenticated", "mesh-system:unaut
 VerifyToken = Callable[[str], Awaitable[tuple[str, tuple[str, ...]]]]
 """A user token -> the name and groups that it vouches for. Raises `Unauthenticated`."""
 
+LOCAL_USER = "local_user"
+"""In the state of a request: the id of the user of this machine whose process sends it; None if it is not known."""
 _FORWARDING = ("forwarded", "via", "x-real-ip", "x-forwarded-", "x-envoy-")
 """Beginnings of the headers that proxies add. An Envoy of the mesh on this machine is not the person at it."""
 _SAFE = ("GET", "HEAD", "OPTIONS")
@@ -29,6 +31,8 @@ class Caller:
 
     name: str
     groups: tuple[str, ...]
+    hint: str = field(default="", compare=False)
+    """Ends what this caller is told when refused: why nobody else is seen in it."""
 
     def __str__(self) -> str:
         return f"{self.name}/{','.join(self.groups)}"
@@ -36,6 +40,11 @@ class Caller:
 
 ADMIN = Caller(ADMIN_USER, (ADMIN_GROUP, AUTHENTICATED))
 ANONYMOUS = Caller("mesh-system:anonymous", (UNAUTHENTICATED,))
+_NO_LOCAL_ADMIN = (
+    "; on this machine root, the control plane's own user and those named in "
+    "KUMA_API_SERVER_AUTHN_LOCALHOST_ADMIN_USERS or ..._GROUPS need no token: call as one of them, or send the token "
+    "of a user (kumactl config control-planes add --auth-type=tokens --auth-conf token=...)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +90,7 @@ class Access:
         else:
             allowed = AUTHENTICATED in caller.groups or (self.anonymous_reads and method in _SAFE)
         if not allowed:
-            raise AccessDenied(f'user "{caller}" cannot access the resource of type "{kind.name}"')
+            raise AccessDenied(f'user "{caller}" cannot access the resource of type "{kind.name}"{caller.hint}')
 
 
 def check_grant(caller: Caller, grant: Grant, what: str) -> None:
@@ -91,11 +100,33 @@ def check_grant(caller: Caller, grant: Grant, what: str) -> None:
         AccessDenied: not.
     """
     if not grant.covers(caller):
-        raise AccessDenied(f'user "{caller}" cannot access {what}')
+        raise AccessDenied(f'user "{caller}" cannot access {what}{caller.hint}')
 
 
-async def identify(request: Request, verify: VerifyToken, *, localhost_is_admin: bool) -> Caller:
-    """Identifies the sender of a request by its token, or else, from this machine, as the administrator if configured.
+@dataclass(frozen=True, slots=True)
+class LocalAdmins:
+    """Users of this machine who are the administrator without a token."""
+
+    users: frozenset[int] = frozenset()
+    """Their ids."""
+    everybody: bool = False
+
+    def __bool__(self) -> bool:
+        return self.everybody or bool(self.users)
+
+    def include(self, user: int | None) -> bool:
+        """Tells whether a user is among them; one that is not known is not."""
+        return self.everybody or user in self.users
+
+
+def local_user(request: Request) -> int | None:
+    """Returns the id of the user of this machine whose process sends a request; None if that is not known."""
+    found: int | None = getattr(request.state, LOCAL_USER, None)
+    return found
+
+
+async def identify(request: Request, verify: VerifyToken, local_admins: LocalAdmins) -> Caller:
+    """Identifies the sender of a request by its token, or else, as the administrator if a local admin runs it.
 
     Not one that a proxy speaks for, and not a web page: a browser on this machine runs anybody's scripts (DNS
     rebinding, cross-site requests).
@@ -111,8 +142,10 @@ async def identify(request: Request, verify: VerifyToken, *, localhost_is_admin:
             raise Unauthenticated("only bearer tokens are understood; make one with `kumactl generate user-token`")
         name, groups = await verify(token.strip())
         return Caller(name, (*groups, AUTHENTICATED))
-    if not localhost_is_admin or not _from_this_machine(request):
+    if not local_admins or not _from_this_machine(request):
         return ANONYMOUS
+    if not local_admins.include(local_user(request)):
+        return replace(ANONYMOUS, hint=_NO_LOCAL_ADMIN)
     origin = request.headers.get("origin")
     foreign = origin is not None and origin != f"{request.url.scheme}://{request.headers.get('host', '')}"
     if foreign or request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):

@@ -13,7 +13,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from kuma.api.http import errors
+from kuma.api.http import callers, errors
 from kuma.api.http.client_certificates import ClientCertificates
 from kuma.api.http.errors import Problem
 
@@ -72,7 +72,10 @@ def _headers(content: bytes) -> tuple[tuple[str, str], ...]:
 
 
 class Connection(H11Protocol):
-    """uvicorn's, with deadlines; `release` is called when it has ended."""
+    """uvicorn's, with deadlines; `release` is called when it has ended.
+
+    `user` is whose process is at its other end, if that is on this machine and known.
+    """
 
     def __init__(
         self,
@@ -81,8 +84,9 @@ class Connection(H11Protocol):
         limits: ConnectionLimits,
         release: Callable[[], None],
         clients: ClientCertificates | None = None,
+        user: int | None = None,
     ) -> None:
-        super().__init__(config, state, {})
+        super().__init__(config, state, {callers.LOCAL_USER: user})
         self._limits = limits
         self._release = release
         self._clients = clients

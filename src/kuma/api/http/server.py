@@ -17,7 +17,8 @@ from kuma.api.http.client_certificates import ClientCertificates
 from kuma.api.http.connections import Connection, ConnectionLimits, Open
 from kuma.base import aio, sockets
 from kuma.base.errors import Misconfigured
-from kuma.base.values import urls
+from kuma.base.peer_users import PeerUsers
+from kuma.base.values import addresses, urls
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +31,8 @@ _PAUSE = 0.1
 class HttpServer(sockets.OnPort):
     """Serves one application on one port, in the clear or (with `tls`: chain and key) over TLS 1.2 or later.
 
-    Over TLS, it may ask its `clients` for certificates.
+    Over TLS, it may ask its `clients` for certificates. With `peers` the application is told whose process it is that
+    calls from this machine (see `callers.LOCAL_USER`).
     """
 
     def __init__(
@@ -43,8 +45,10 @@ class HttpServer(sockets.OnPort):
         tls: tuple[Path, Path] | None = None,
         clients: ClientCertificates | None = None,
         limits: ConnectionLimits | None = None,
+        peers: PeerUsers | None = None,
     ) -> None:
         super().__init__(host, port)
+        self._peers = peers
         self._limits = limits or ConnectionLimits()
         self._app = connections.with_short_heads(app, self._limits)
         self._setting = setting
@@ -75,7 +79,7 @@ class HttpServer(sockets.OnPort):
             h11_max_incomplete_event_size=self._limits.head_bytes,
             **self._tls_options(),
         )
-        server = _Server(config, self._limits, self._clients)
+        server = _Server(config, self._limits, self._clients, self._peers)
         with self._listen() as listener:
             self._bound.set(listener.getsockname()[1])
             serving = aio.spawn(server.serve(sockets=[listener]), name=f"HTTP on port {self._bound.value}")
@@ -116,8 +120,15 @@ class HttpServer(sockets.OnPort):
 class _Server(uvicorn.Server):
     """Accepts by itself, so that a connection counts from its first packet on, and not only after a TLS handshake."""
 
-    def __init__(self, config: uvicorn.Config, limits: ConnectionLimits, clients: ClientCertificates | None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        limits: ConnectionLimits,
+        clients: ClientCertificates | None,
+        peers: PeerUsers | None,
+    ) -> None:
         super().__init__(config)
+        self._peers = peers
         self._clients = clients
         self._limits = limits
         self._open = Open(limits)
@@ -172,10 +183,12 @@ class _Server(uvicorn.Server):
                 self._open.release(address)
 
         def protocol() -> Connection:
-            return Connection(self.config, self.server_state, self._limits, release, self._clients)
+            return Connection(self.config, self.server_state, self._limits, release, self._clients, user)
 
         times = {"ssl_handshake_timeout": self._limits.handshake, "ssl_shutdown_timeout": _GOODBYE}
         try:
+            asked = self._peers if addresses.is_loopback(address) else None
+            user = await asked.user(accepted) if asked is not None else None
             await asyncio.get_running_loop().connect_accepted_socket(
                 protocol, accepted, ssl=self.config.ssl, **(times if self.config.ssl else {})
             )
