@@ -7,8 +7,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from kuma.policy.authorization import Principal, effective
-from kuma.policy.impact import Permissions, displaced
+from kuma.policy.authorization import Permissions, Principal, effective
+from kuma.policy.impact import displaced
 from kuma.resources import kinds
 from kuma.resources.mesh_traffic_permission import EFFECT, SHADOW
 from kuma.store.manager import Decision

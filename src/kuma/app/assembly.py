@@ -84,6 +84,7 @@ class ControlPlane:
     manager: ResourceManager
     views: Views
     proxies: Proxies
+    meshes: Meshes
     users: UserTokens
     envoy_admin_ca: EnvoyAdminCa
     api: Mapping[str, HttpServer]
@@ -153,7 +154,14 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
     )
     rollouts = RolloutController(store, views, meshes, proxies, clock, metrics, patience)
     endpoint_readiness = EndpointReadiness(store, views, proxies, authenticator, clock)
-    drain = Drain(views, meshes, proxies, clock, patience=settings.xds_server.patience_seconds)
+    drain = Drain(
+        views,
+        meshes,
+        proxies,
+        clock,
+        patience=settings.xds_server.patience_seconds,
+        drain=settings.xds_server.drain_seconds,
+    )
     revocation = TokenRevocation(views, proxies, clock, authenticator.authenticate)
     envoy_admin_ca = EnvoyAdminCa(store, clock)
     discovery = Discovery(
@@ -226,7 +234,7 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
         ("diagnostics server", listening.diagnostics),
         ("ready log", _ready_log(settings, listening, views, certificate)),
     )
-    return ControlPlane(parts, manager, views, proxies, users, envoy_admin_ca, *listening)
+    return ControlPlane(parts, manager, views, proxies, meshes, users, envoy_admin_ca, *listening)
 
 
 def _rules(

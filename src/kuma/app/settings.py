@@ -197,6 +197,11 @@ class XdsServerSection(Section):
     transition_absence: str = Field(
         "15s", description="How long it waits for a proxy that has lost its connection; they reconnect within seconds."
     )
+    connection_drain: str = Field(
+        "10s",
+        description="How long Envoys may take to end the connections that a change leaves behind: longer than their "
+        "--drain-time-s, which kuma-dp sets to 5 seconds.",
+    )
     streams_per_second: PositiveFloat = Field(1, description="Streams a second that one proxy may open.")
     stream_burst: PositiveInt = Field(20, description="Streams that one proxy may open at once.")
     requests_per_second: PositiveFloat = Field(100, description="Requests a second on one stream; more end it.")
@@ -214,6 +219,10 @@ class XdsServerSection(Section):
     @property
     def patience_seconds(self) -> float:
         return durations.parse_duration(self.transition_patience).total_seconds()
+
+    @property
+    def drain_seconds(self) -> float:
+        return durations.parse_duration(self.connection_drain).total_seconds()
 
     @property
     def absence_seconds(self) -> float:

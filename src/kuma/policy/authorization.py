@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from kuma.policy.matching import Rank, match
@@ -18,9 +19,13 @@ MeshPermission = Resource[MeshTrafficPermissionSpec]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Principal:
-    """A caller that carries all of these tags; without tags, every caller with an identity of the mesh."""
+    """A caller that carries all of these tags; without tags, every caller with an identity of the mesh.
+
+    With `lacks`, only if its leaf does not show each of those tags, with whatever value.
+    """
 
     tags: tuple[tuple[str, str], ...] = ()
+    lacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +42,10 @@ class Admission:
     shadowed: tuple[Principal, ...] = ()
 
     @property
-    def looks_at_tags(self) -> bool:
-        """Tells whether it depends on more of a caller than its service."""
+    def source_tags(self) -> frozenset[str]:
+        """The tags of a caller that it looks at, besides the service."""
         known = (*self.principals, *self.denied, *self.shadowed)
-        return any(name != tag_rules.SERVICE for principal in known for name, _ in principal.tags)
+        return frozenset(name for principal in known for name, _ in principal.tags) - {tag_rules.SERVICE}
 
 
 NOBODY = Admission()
@@ -52,6 +57,23 @@ def admission(
     """Returns who may call an inbound with these tags: MeshTrafficPermissions decide if there are any for it."""
     matching = [p for p in effective(mesh_permissions) if match(p.spec.target_ref.selected, inbound_tags) is not None]
     return _by_mesh_permissions(matching) if matching else _by_permissions(permissions, inbound_tags)
+
+
+@dataclass(frozen=True)
+class Permissions:
+    """All permissions of a mesh."""
+
+    legacy: tuple[Permission, ...] = ()
+    mesh: tuple[MeshPermission, ...] = ()
+
+    def admission(self, inbound_tags: Mapping[str, str]) -> Admission:
+        """Who may call an inbound with these tags."""
+        return admission(self.legacy, self.mesh, inbound_tags)
+
+    @cached_property
+    def source_tags(self) -> frozenset[str]:
+        """The tags, other than the service, that some of them select callers by: leaves have to carry these."""
+        return selected_source_tags(self.legacy, self.mesh)
 
 
 def effective(mesh_permissions: Iterable[MeshPermission]) -> Iterator[MeshPermission]:

@@ -3,22 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
-from kuma.policy.authorization import Admission, MeshPermission, Permission, Principal, admission
+from kuma.policy.authorization import Admission, Permissions, Principal
 from kuma.resources import tags as tag_rules
-
-
-@dataclass(frozen=True, slots=True)
-class Permissions:
-    """All permissions of a mesh."""
-
-    legacy: tuple[Permission, ...] = ()
-    mesh: tuple[MeshPermission, ...] = ()
-
-    def admission(self, inbound_tags: Mapping[str, str]) -> Admission:
-        """Returns who may call an inbound with these tags."""
-        return admission(self.legacy, self.mesh, inbound_tags)
 
 
 def displaced(

@@ -43,16 +43,22 @@ def _any_of(principals: Sequence[rbac_pb2.Principal]) -> rbac_pb2.Principal:
     return rbac_pb2.Principal(or_ids=rbac_pb2.Principal.Set(ids=principals))
 
 
+def _all_of(principals: Sequence[rbac_pb2.Principal]) -> rbac_pb2.Principal:
+    if len(principals) == 1:
+        return principals[0]
+    return rbac_pb2.Principal(and_ids=rbac_pb2.Principal.Set(ids=principals))
+
+
 def _principals(mesh: str, principals: Iterable[Principal]) -> Iterable[rbac_pb2.Principal]:
     for principal in principals:
         conditions = [_carries(mesh, name, value) for name, value in principal.tags]
         if not conditions:
             # Any caller with an identity of this mesh; never simply "any", which a plaintext peer would match.
             conditions = [_authenticated(string_pb2.StringMatcher(prefix=spiffe.prefix(mesh)))]
-        if len(conditions) == 1:
-            yield conditions[0]
-        else:
-            yield rbac_pb2.Principal(and_ids=rbac_pb2.Principal.Set(ids=conditions))
+        if principal.lacks:
+            shown = [_authenticated(string_pb2.StringMatcher(prefix=spiffe.tag_uri(n, ""))) for n in principal.lacks]
+            conditions.append(rbac_pb2.Principal(not_id=_all_of(shown)))
+        yield _all_of(conditions)
 
 
 def _carries(mesh: str, name: str, value: str) -> rbac_pb2.Principal:

@@ -7,12 +7,13 @@ depend on what changed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from kuma.pki import spiffe
-from kuma.policy import authorization
-from kuma.policy.authorization import Admission
+from kuma.policy import authorization, succession
+from kuma.policy.authorization import Admission, Permissions, Principal
+from kuma.policy.succession import Stage
 from kuma.resources import dataplane as dataplanes
 from kuma.resources import tags as tag_rules
 from kuma.resources.dataplane import DataplaneSpec, Inbound, Networking
@@ -35,32 +36,15 @@ class Member(NamedTuple):
     ready: bool
 
 
-class DrainEpoch(NamedTuple):
-    """Names what is in leaves: the tags that permissions select by, and how often a Dataplane's names have changed.
-
-    Filter chains carry it, so that Envoy drains the connections of an older epoch.
-    """
-
-    tags: frozenset[str] = frozenset()
-    changes: int = 0
-
-    def label(self, *, looks_at_tags: bool) -> str:
-        """Stands for it in a filter chain; empty for what has always been so."""
-        tags = sorted(self.tags) if looks_at_tags else []
-        return f"{','.join(tags)}/{self.changes}" if tags or self.changes else ""
-
-
-FIRST_EPOCH = DrainEpoch()
+SETTLED = Stage()
 
 
 class MeshConfig:
     """The Envoy resources of one mesh view. Immutable in effect: what it caches, it would compute again equally."""
 
-    def __init__(
-        self, view: MeshView, previous: MeshConfig | None = None, drain_epoch: DrainEpoch = FIRST_EPOCH
-    ) -> None:
+    def __init__(self, view: MeshView, previous: MeshConfig | None = None, stage: Stage = SETTLED) -> None:
         self.view = view
-        self._drain_epoch = drain_epoch
+        self.stage = stage
         self.level = view.position.level
         self._inbounds, self._members = _members(view, previous)
         same_permissions = (
@@ -69,7 +53,12 @@ class MeshConfig:
             and previous.view.mesh_permissions is view.mesh_permissions
         )
         self._admissions: dict[Tags, Admission] = previous._admissions if previous and same_permissions else {}
-        self._selected = authorization.selected_source_tags(*_permissions(view))
+        self.permissions: Permissions = (
+            previous.permissions
+            if previous and same_permissions
+            else Permissions(tuple(view.permissions.values()), tuple(view.mesh_permissions.values()))
+        )
+        self._meanwhile: dict[tuple[Tags, bool], Admission] = {}
         # Services whose members are the same keep their serialised resources.
         same_tls = previous is not None and previous.level == self.level
         self._services: dict[Tags, tuple[Entry, Entry, str]] = {}
@@ -102,7 +91,7 @@ class MeshConfig:
         carried = sorted(
             spiffe.tag_uri(tag, value)
             for tag, values in resource.spec.tag_values.items()
-            if tag in self._selected
+            if tag in self.selected | self.stage.carried
             for value in values
         )
         return (*(spiffe.service_id(self.view.name, service) for service in resource.spec.services), *carried)
@@ -110,7 +99,7 @@ class MeshConfig:
     @property
     def selected(self) -> frozenset[str]:
         """The tags, other than the service, that permissions look at."""
-        return self._selected
+        return self.permissions.source_tags
 
     def _entries(self, networking: Networking, admin_port: int) -> Iterator[tuple[TypeUrl, Entry]]:
         yield from admin_listener.entries(networking, admin_port)
@@ -132,17 +121,17 @@ class MeshConfig:
         )
         cluster = _local(target, port, inbound.protocol)
         accepts_tls = self.level is not Level.PLAIN
-        admission = self._admission(_sorted(inbound.tags)) if accepts_tls else None
         http = inbound.protocol in clusters.HTTP_PROTOCOLS
+        declared = self._admission(_sorted(inbound.tags)) if accepts_tls else None
+        admission = self._staged(declared, inbound.tags, at_every_request=http) if declared else None
         # The listener of an HTTP inbound does not depend on who is admitted: its routes say that.
         listed = authorization.NOBODY if http and admission is not None else admission
         yield TypeUrl.CLUSTER, cluster
         strict = self.level is Level.STRICT
         # On the way between plaintext and mutual TLS callers cannot be told apart; where nobody is admitted, nobody is.
         sealed = self.level is Level.ACCEPTING and admission is not None and not admission.principals
-        # Another epoch makes Envoy drain the connections that were made with older leaves.
-        looks_at_tags = admission is not None and admission.looks_at_tags
-        callers = self._drain_epoch.label(looks_at_tags=looks_at_tags) if admission is not None else ""
+        # Another label makes Envoy drain the connections that were made with older leaves.
+        callers = self.stage.label(declared) if declared else ""
         where = (address, inbound.port)
         yield (
             TypeUrl.LISTENER,
@@ -170,14 +159,42 @@ class MeshConfig:
     def _admission(self, tags: Tags) -> Admission:
         found = self._admissions.get(tags)
         if found is None:
-            found = self._admissions[tags] = authorization.admission(*_permissions(self.view), dict(tags))
+            found = self._admissions[tags] = self.permissions.admission(dict(tags))
         return found
+
+    def _staged(self, declared: Admission, tags: Mapping[str, str], *, at_every_request: bool) -> Admission:
+        """Whom an inbound admits as long as not everybody can show what the permissions look at."""
+        if self.stage.before is None or not declared.source_tags:
+            return declared
+        key = _sorted(tags), at_every_request
+        if key not in self._meanwhile:
+            old = self.stage.before.admission(tags)
+            if at_every_request:
+                self._meanwhile[key] = succession.for_requests(old, declared, self._services_of)
+            else:
+                self._meanwhile[key] = succession.for_connections(old, declared, self.stage.shown, self._services_of)
+        return self._meanwhile[key]
+
+    def _services_of(self, principal: Principal) -> Iterable[str]:
+        """The services whose Dataplanes have all that a principal says."""
+        having = [self._dataplanes_by_tag.get(tag, frozenset()) for tag in principal.tags]
+        named = frozenset.intersection(*having) if having else frozenset(self.view.dataplanes)
+        return {service for name in named for service in self.view.dataplanes[name].spec.services[:1]}
+
+    @cached_property
+    def _dataplanes_by_tag(self) -> Mapping[tuple[str, str], frozenset[str]]:
+        found: dict[tuple[str, str], set[str]] = {}
+        for name, dataplane in self.view.dataplanes.items():
+            for tag, values in dataplane.spec.tag_values.items():
+                for value in values:
+                    found.setdefault((tag, value), set()).add(name)
+        return {tag: frozenset(names) for tag, names in found.items()}
 
     def affected_since(self, previous: MeshConfig) -> frozenset[str]:
         """The Dataplanes whose snapshot, secrets apart, may differ from what `previous` gave."""
         old, new = previous.view, self.view
         same_permissions = old.permissions is new.permissions and old.mesh_permissions is new.mesh_permissions
-        same_callers = previous._drain_epoch == self._drain_epoch
+        same_callers = previous.stage == self.stage
         if previous.level != self.level or old.mesh is not new.mesh or not (same_permissions and same_callers):
             return frozenset(new.dataplanes) | frozenset(old.dataplanes)
         if old.dataplanes is new.dataplanes:
@@ -214,10 +231,6 @@ def _inbounds(resource: Resource[DataplaneSpec]) -> Iterator[tuple[str, Member]]
             inbound.service,
             Member(_sorted(inbound.tags), inbound.protocol, (address, inbound.port), serving and inbound.is_ready),
         )
-
-
-def _permissions(view: MeshView) -> tuple[Iterable[authorization.Permission], Iterable[authorization.MeshPermission]]:
-    return view.permissions.values(), view.mesh_permissions.values()
 
 
 def _sorted(tags: Mapping[str, str]) -> Tags:

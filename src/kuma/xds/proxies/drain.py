@@ -1,46 +1,65 @@
-"""Drains connections that were made with leaves from before a change of the tags that permissions select by.
+"""Has leaves and open connections follow the permissions of a mesh, and has what is left behind end.
 
 A permission is checked against the leaf that a connection was opened with. When a tag begins to matter, or a Dataplane
 gets another tag or service, its leaf is replaced; but connections that are open, and Envoy keeps them open, still show
 the old one: a refusal would not refuse them, nor an admission admit them. So when all proxies have taken up their new
 leaves, the inbounds that this concerns are given another filter chain, and Envoy drains what the old one has accepted.
+The permissions before decide meanwhile about whoever cannot show enough (`kuma.policy.succession`).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
+from enum import Enum
 from typing import NamedTuple
 
 import structlog
 
 from kuma.base.clock import Clock
 from kuma.base.rounds import Rounds
+from kuma.policy.succession import Stage
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 from kuma.store.views import Views
-from kuma.xds.envoy.snapshot import FIRST_EPOCH, DrainEpoch, MeshConfig
+from kuma.xds.envoy.snapshot import SETTLED, MeshConfig
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.proxy import Proxies, Proxy
 
 log = structlog.get_logger(__name__)
 
 
-class _Pending(NamedTuple):
-    wanted: DrainEpoch
-    since: datetime
+class _Wait(Enum):
+    """What is waited for."""
+
+    LEAVES = "all proxies have their new leaves"
+    CONNECTIONS = "connections from before have ended"
+    RULES = "all proxies run the new permissions alone"
+
+
+class _Waiting(NamedTuple):
+    wait: _Wait
+    until: datetime
+    """When it is over at the latest."""
 
 
 class Drain:
-    """Waits for the leaves of each mesh; a proxy that does not take its own up within `patience` is not waited for."""
+    """Takes the stages of each mesh.
 
-    def __init__(self, views: Views, meshes: Meshes, proxies: Proxies, clock: Clock, *, patience: float) -> None:
+    A proxy that does not take up its leaf within `patience` is not waited for. `drain` is how long Envoys take to end
+    what an old filter chain has accepted. Both in seconds.
+    """
+
+    def __init__(
+        self, views: Views, meshes: Meshes, proxies: Proxies, clock: Clock, *, patience: float, drain: float
+    ) -> None:
         self._meshes = meshes
         self._proxies = proxies
         self._clock = clock
-        self._patience = timedelta(seconds=patience)
-        self._pending: dict[str, _Pending] = {}
-        self._done: dict[str, DrainEpoch] = {}
-        self._changes: dict[str, int] = {}
+        self._patience, self._drain = timedelta(seconds=patience), timedelta(seconds=drain)
+        self._waiting: dict[str, _Waiting] = {}
+        self._stages: dict[str, Stage] = {}
+        self._renamed: dict[str, int] = {}
         self._seen: dict[str, MeshConfig] = {}
         self._rounds = Rounds(clock, "patience with new leaves")
         views.on_change(self._changed)
@@ -51,50 +70,74 @@ class Drain:
         await self._rounds.run(self._look)
 
     async def _look(self) -> float | None:
-        """Finish what waits no longer; returns the seconds until patience with the next one ends."""
-        for mesh, pending in tuple(self._pending.items()):
-            if self._clock.now() >= pending.since + self._patience or self._have_new_leaves(mesh):
-                self._finish(mesh, pending.wanted)
-        if not self._pending:
+        """Go on with what waits no longer; returns the seconds until patience with the next one ends."""
+        for mesh, waiting in tuple(self._waiting.items()):
+            is_late = self._clock.now() >= waiting.until
+            if is_late or (waiting.wait is not _Wait.CONNECTIONS and self._have_converged(mesh)):
+                self._go_on(mesh, waiting.wait)
+        if not self._waiting:
             return None
-        first = min(pending.since for pending in self._pending.values())
-        return (first + self._patience - self._clock.now()).total_seconds()
+        return (min(waiting.until for waiting in self._waiting.values()) - self._clock.now()).total_seconds()
 
     def _changed(self, meshes: frozenset[str]) -> None:
         for mesh in meshes:
             config = self._meshes.state(mesh).config
             if config.view.mesh is None:
-                for known in (self._pending, self._done, self._changes, self._seen):
+                for known in (self._waiting, self._stages, self._renamed, self._seen):
                     known.pop(mesh, None)
                 continue
             before, self._seen[mesh] = self._seen.get(mesh), config
             if before is not None and _has_another_name(before, config):
-                self._changes[mesh] = self._changes.get(mesh, 0) + 1
-            wanted = DrainEpoch(config.selected, self._changes.get(mesh, 0))
-            if wanted == self._done.get(mesh, FIRST_EPOCH):
-                self._pending.pop(mesh, None)
-            elif not any(proxy.key.mesh == mesh for proxy in self._proxies):
-                self._finish(mesh, wanted)  # as after a restart: those that come back have their leaves from us
-            elif mesh not in self._pending or self._pending[mesh].wanted != wanted:
-                self._pending[mesh] = _Pending(wanted, self._clock.now())
-                self._rounds.wake()
+                self._renamed[mesh] = self._renamed.get(mesh, 0) + 1
+            if before is None or not any(proxy.key.mesh == mesh for proxy in self._proxies):
+                self._settle(mesh)  # as after a restart: those that come back have their leaves from us
+                continue
+            stage = self._stages.get(mesh, SETTLED)
+            if before.permissions is not config.permissions:
+                stage = stage.begin(before.permissions, config.permissions)
+            if stage != self._stages.get(mesh, SETTLED) or self._renamed.get(mesh, 0) != stage.renamed:
+                self._go_to(mesh, stage)
+                self._wait_for(mesh, _Wait.LEAVES, self._patience)
 
     def _progressed(self, proxy: Proxy) -> None:
-        if proxy.key.mesh in self._pending:
+        if proxy.key.mesh in self._waiting:
             self._rounds.wake()
 
-    def _have_new_leaves(self, mesh: str) -> bool:
+    def _have_converged(self, mesh: str) -> bool:
         return all(proxy.converged for proxy in self._proxies if proxy.key.mesh == mesh)
 
-    def _finish(self, mesh: str, wanted: DrainEpoch) -> None:
-        self._pending.pop(mesh, None)
-        self._done[mesh] = wanted
-        log.debug("connections from before are drained", mesh=mesh)
-        self._meshes.drain(mesh, wanted)
+    def _go_on(self, mesh: str, over: _Wait) -> None:
+        stage = self._stages.get(mesh, SETTLED)
+        if over is _Wait.LEAVES:
+            stage = stage.learned(self._seen[mesh].permissions, self._renamed.get(mesh, 0))
+        elif over is _Wait.CONNECTIONS:
+            stage = replace(stage, before=None)
+        if over is _Wait.LEAVES and stage.before is not None:
+            self._go_to(mesh, stage)
+            self._wait_for(mesh, _Wait.CONNECTIONS, self._drain)
+        elif over is _Wait.CONNECTIONS and stage.carried:
+            self._go_to(mesh, stage)
+            self._wait_for(mesh, _Wait.RULES, self._patience)
+        else:
+            self._settle(mesh)
+
+    def _wait_for(self, mesh: str, wait: _Wait, patience: timedelta) -> None:
+        self._waiting[mesh] = _Waiting(wait, self._clock.now() + patience)
+        self._rounds.wake()
+
+    def _settle(self, mesh: str) -> None:
+        self._waiting.pop(mesh, None)
+        self._go_to(mesh, Stage(renamed=self._renamed.get(mesh, 0)).settled(self._seen[mesh].permissions))
+
+    def _go_to(self, mesh: str, stage: Stage) -> None:
+        if stage != self._stages.get(mesh, SETTLED):
+            self._stages[mesh] = stage
+            log.debug("connections follow the permissions", mesh=mesh, shown=sorted(stage.shown))
+            self._meshes.go_to(mesh, stage)
 
 
 def _has_another_name(before: MeshConfig, after: MeshConfig) -> bool:
-    """Tells whether the leaf of an existing Dataplane says something else now, of the tags that both select by."""
+    """Whether a Dataplane that was there says something else in its leaf now, of what both look at."""
     old, new = before.view.dataplanes, after.view.dataplanes
     if old is new:
         return False

@@ -8,12 +8,13 @@ from typing import Any
 
 from kuma.authorities import trust
 from kuma.authorities.trust import Trust
+from kuma.policy.succession import Stage
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.store.views import Views
 from kuma.xds.envoy import resource_names, tls
 from kuma.xds.envoy.resource import Entry
-from kuma.xds.envoy.snapshot import FIRST_EPOCH, DrainEpoch, MeshConfig
+from kuma.xds.envoy.snapshot import SETTLED, MeshConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +27,12 @@ class MeshState:
     """The trust bundle that proxies hold."""
 
     @classmethod
-    def of(cls, view: MeshView, previous: MeshState | None, drain_epoch: DrainEpoch = FIRST_EPOCH) -> MeshState:
+    def of(cls, view: MeshView, previous: MeshState | None, stage: Stage = SETTLED) -> MeshState:
         """The state that follows from `view`; what has not changed is taken from `previous`.
 
-        `drain_epoch` names the leaves that all proxies have.
+        `stage` is how far its leaves and connections have followed its permissions.
         """
-        config = MeshConfig(view, previous.config if previous else None, drain_epoch)
+        config = MeshConfig(view, previous.config if previous else None, stage)
         if previous is None:
             found = trust.trust(view)
             return cls(config, found, _bundle(view.name, found.position.roots))
@@ -59,7 +60,7 @@ class Meshes:
     def __init__(self, views: Views, on_affected: Affected) -> None:
         self._views = views
         self._states: dict[str, MeshState] = {}
-        self._drain_epochs: dict[str, DrainEpoch] = {}
+        self._stages: dict[str, Stage] = {}
         self._on_affected = on_affected
         views.on_change(self._changed)
 
@@ -75,16 +76,16 @@ class Meshes:
         """Return once what is stored has been seen."""
         await self._views.until(lambda: True)
 
-    def drain(self, mesh: str, drain_epoch: DrainEpoch) -> None:
-        """Drains the connections that were made with older leaves: every proxy of the mesh has its newest one."""
-        self._drain_epochs[mesh] = drain_epoch
+    def go_to(self, mesh: str, stage: Stage) -> None:
+        """Notes how far the leaves and connections of a mesh follow its permissions now."""
+        self._stages[mesh] = stage
         self._changed(frozenset({mesh}))
 
     def _changed(self, meshes: frozenset[str]) -> None:
         for mesh in meshes:
             before = self.state(mesh)
             view = self._views.view(mesh)
-            after = self._states[mesh] = MeshState.of(view, before, self._drain_epochs.get(mesh, FIRST_EPOCH))
+            after = self._states[mesh] = MeshState.of(view, before, self._stages.get(mesh, SETTLED))
             affected = after.config.affected_since(before.config)
             if after.trust is not before.trust:
                 affected |= frozenset(view.dataplanes)
@@ -92,7 +93,7 @@ class Meshes:
                 self._on_affected(mesh, affected)
             if view == MeshView(mesh):
                 del self._states[mesh]
-                self._drain_epochs.pop(mesh, None)
+                self._stages.pop(mesh, None)
 
 
 def _bundle(mesh: str, roots: tuple[str, ...]) -> Entry | None:

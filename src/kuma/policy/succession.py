@@ -1,0 +1,103 @@
+"""How new permissions take over from the ones before, while leaves cannot show yet what they look at. Pure.
+
+Permissions that look at a tag make leaves carry it. Until every proxy has such a leaf, and every connection that was
+opened with another one has ended, a rule that looks at the tag would take a caller that cannot show it for one that
+does not have it: it would refuse who is admitted before and after, and admit who is to be refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from kuma.policy.authorization import Admission, Permissions, Principal
+from kuma.resources import tags as tag_rules
+
+Named = Callable[[Principal], Iterable[str]]
+"""A principal -> services that have, among their Dataplanes, all of those that it means."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How far the leaves and the connections of a mesh have followed its permissions.
+
+    `shown` are the tags that every leaf shows, and `renamed` is how often the leaves of Dataplanes that got other names
+    have been replaced. `before` are the permissions that decide about who cannot show yet what those of today look at;
+    None when nobody is left of that kind. `carried` are tags that leaves go on carrying for rules that proxies may
+    still run.
+    """
+
+    shown: frozenset[str] = frozenset()
+    renamed: int = 0
+    before: Permissions | None = None
+    carried: frozenset[str] = frozenset()
+
+    def label(self, admission: Admission) -> str:
+        """Labels filter chains by what callers could show when they connected; empty for what has always been so.
+
+        Under another label, connections were opened that can show less than the rule looks at: Envoy drains them.
+        """
+        tags = sorted(admission.source_tags & self.shown)
+        return f"{','.join(tags)}/{self.renamed}" if tags or self.renamed else ""
+
+    def begin(self, old: Permissions, new: Permissions) -> Stage:
+        """Other permissions are declared: leaves carry what either looks at, and the old ones decide meanwhile."""
+        before = self.before if self.before is not None else old
+        carried = (self.carried | old.source_tags) - new.source_tags
+        return replace(self, before=before if new.source_tags else None, carried=carried)
+
+    def learned(self, declared: Permissions, renamed: int) -> Stage:
+        """Every proxy has its leaf as it is to be, and new connections show all that is looked at."""
+        return replace(self, shown=declared.source_tags | self.carried, renamed=renamed)
+
+    def settled(self, declared: Permissions) -> Stage:
+        """Nobody is left who cannot show what is looked at, and no proxy runs the permissions before."""
+        return Stage(declared.source_tags, self.renamed)
+
+
+def for_connections(old: Admission, new: Admission, shown: frozenset[str], named: Named) -> Admission:
+    """Whom to admit where callers are judged once, when they connect.
+
+    While leaves do not show all that `new` looks at, `old` decides whom to admit if it admits anybody; what `new`
+    denies by a tag is denied by the name of the service.
+    """
+    unseen = new.source_tags - shown
+    if not unseen:
+        return new
+    decides = old if old.principals else new
+    denied = {*old.denied, *new.denied, *_by_name(new.denied, unseen, named)}
+    return replace(decides, denied=tuple(sorted(denied)))
+
+
+def for_requests(old: Admission, new: Admission, named: Named) -> Admission:
+    """Whom to admit where callers are judged at every request, by the leaf that their connection was opened with.
+
+    A leaf that shows all that only `new` looks at is judged by `new`. About any other `old` decides, but for what `new`
+    denies, by name.
+    """
+    unseen = new.source_tags - old.source_tags
+    if not unseen:
+        return new
+    lacking = tuple(sorted(unseen))
+    principals = {*new.principals, *(replace(principal, lacks=lacking) for principal in old.principals)}
+    denied = {*new.denied, *(replace(principal, lacks=lacking) for principal in old.denied)}
+    denied |= set(_by_name(new.denied, unseen, named))
+    return replace(new, principals=tuple(sorted(principals)), denied=tuple(sorted(denied)))
+
+
+def _by_name(denied: Iterable[Principal], unseen: frozenset[str], named: Named) -> Iterator[Principal]:
+    """Those who are denied by tags that their leaves may not show, by the names of their services."""
+    found: dict[tuple[str, ...], set[str]] = {}
+    for principal in denied:
+        lacking = tuple(sorted({name for name, _ in principal.tags} & unseen))
+        if lacking:
+            found.setdefault(lacking, set()).update(named(principal))
+    for lacking, services in found.items():
+        if len(services) > _MOST_NAMES:
+            yield Principal(lacks=lacking)
+        else:
+            yield from (Principal(((tag_rules.SERVICE, service),), lacking) for service in services)
+
+
+_MOST_NAMES = 500
+"""Services that are named in one rule; where there are more, nobody passes whose leaf does not show the tags."""
