@@ -16,6 +16,7 @@ from kuma.resources.resource import Key, Resource
 from kuma.resources.secret import SecretSpec
 from kuma.store.manager import ResourceManager
 from kuma.store.sqlite import open_sqlite
+from tests.fakes.keys import NUMBERS, armoured, pkcs1
 
 KEYS = [
     kinds.GLOBAL_SECRET.key("user-token-signing-key-2"),
@@ -41,6 +42,8 @@ BAD = {
     "text": (b"my key", "RSA key in PEM"),
     "elliptic": (pem(ec.generate_private_key(ec.SECP256R1())), "RSA key in PEM"),
     "short": (pem(rsa.generate_private_key(65537, 1024)), "1024 bits; 2048 are needed"),
+    "very long": (pem(rsa.generate_private_key(65537, 4104)), "4104 bits; 4096 are the most"),
+    "huge": (armoured(pkcs1(NUMBERS, n=1 << 16383)), "16384 bits is too large; .* for tokens 4096 at most"),
     "public": (
         PUBLIC.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo),
         "RSA key in PEM",

@@ -25,6 +25,7 @@ from kuma.store.manager import ResourceManager
 from kuma.store.sqlite import open_sqlite
 from tests.fakes import cas
 from tests.fakes.cas import Ca, on_curve, with_extensions
+from tests.fakes.keys import NUMBERS, armoured, pkcs1
 
 REFERENCE = Path(__file__).with_name("reference-chain.pem")
 CA, SIGN = "basicConstraints=CA:TRUE", "keyUsage=keyCertSign,cRLSign"
@@ -326,3 +327,21 @@ async def test_constraints_that_fit_are_taken(manager: ResourceManager, tmp_path
 @pytest.mark.parametrize("algorithm", [*map(on_curve, ("P-256", "P-384", "P-521")), ("rsa:3072",), ("ed25519",)])
 async def test_keys_that_are_taken(manager: ResourceManager, tmp_path: Path, algorithm: tuple[str, ...]) -> None:
     assert await provide(manager, cas.root(tmp_path, "root", ANY_LENGTH, algorithm)) == ()
+
+
+async def test_a_very_long_chain_and_a_huge_key_are_refused_before_they_are_read(
+    manager: ResourceManager, tmp_path: Path
+) -> None:
+    ca, small = cas.root(tmp_path, "long"), cas.root(tmp_path, "small", ANY_LENGTH)
+    damaged = small.cert + "-----BEGIN CERTIFICATE-----\n%%%\n-----END CERTIFICATE-----\n" * 699
+    huge = armoured(pkcs1(NUMBERS, p=1 << 16383)).decode()
+    wide = "-----BEGIN CERTIFICATE-----\n" + "A" * 20_000 + "\n-----END CERTIFICATE-----\n"
+    for cert, key, reason in (
+        (damaged, ca.key, "700 certificates in certificate input; 10 are the most"),
+        (wide, ca.key, "characters in certificate input; 16,384 are the most"),
+        (ca.cert, huge, "the RSA key of 16384 bits is too large; use 8192 at most"),
+    ):
+        await manager.put(secret("cert", cert))
+        await manager.put(secret("key", key))
+        with pytest.raises(InvalidResource, match=reason):
+            await manager.put(mesh())

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from kuma.base import private_keys
 from kuma.base.errors import InvalidResource, Violation
 from kuma.resources.resource import Resource
 from kuma.resources.secret import SecretSpec
@@ -35,11 +38,19 @@ class TokenRules:
 
 def _violations(name: str, data: bytes) -> Iterator[Violation]:
     if _KEY.fullmatch(name):
-        key = signing_keys.parsed(data)
-        if key is None:
+        try:
+            key = private_keys.load(data)
+        except private_keys.TooLarge as error:
+            yield Violation("data", f"{error}; for tokens {signing_keys.LARGEST_KEY} at most")
+            return
+        except private_keys.UnusableKey:
+            key = None
+        if not isinstance(key, rsa.RSAPrivateKey):
             yield Violation("data", "has to be an RSA key in PEM, as `kumactl generate signing-key` makes one")
         elif key.key_size < signing_keys.KEY_BITS:
             yield Violation("data", f"the key has {key.key_size} bits; {signing_keys.KEY_BITS} are needed")
+        elif key.key_size > signing_keys.LARGEST_KEY:
+            yield Violation("data", f"the key has {key.key_size} bits; {signing_keys.LARGEST_KEY} are the most")
     elif _REVOCATIONS.fullmatch(name):
         try:
             revoked = [part.strip() for part in data.decode().split(",")]

@@ -10,8 +10,8 @@ from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from kuma.base import private_keys
 from kuma.base.errors import Misconfigured
 from kuma.base.values import durations
 
@@ -26,10 +26,12 @@ def load_key(path: Path) -> rsa.RSAPrivateKey:
         Misconfigured: there is none.
     """
     try:
-        key = load_pem_private_key(path.read_bytes(), None)
+        key = private_keys.load(path.read_bytes())
     except OSError as error:
         raise Misconfigured(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, TypeError):
+    except private_keys.TooLarge as error:
+        raise Misconfigured(f"{path}: {error}") from None
+    except private_keys.UnusableKey:
         raise Misconfigured(f"{path} does not hold a private key in PEM") from None
     if not isinstance(key, rsa.RSAPrivateKey):
         raise Misconfigured(f"{path} does not hold an RSA key")

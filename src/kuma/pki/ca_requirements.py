@@ -11,13 +11,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from kuma.base import private_keys
 from kuma.base.errors import Violation
 from kuma.pki import pem
 from kuma.pki.authority import AuthorityUnusable
 from kuma.resources.mesh import Backend
 
-WEAKEST_RSA, LARGEST_RSA = 2048, 8192
-"""Bits. Envoy's TLS library refuses larger keys."""
+WEAKEST_RSA, LARGEST_RSA = 2048, private_keys.LARGEST_RSA
+"""Bits."""
 CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 WEAK_DIGESTS = (hashes.MD5, hashes.SHA1)
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 
+from kuma.base import private_keys
 from kuma.pki.authority import AuthorityUnusable
 from kuma.pki.x509 import PrivateKey
 
@@ -21,6 +21,10 @@ NO_PAIR = "not a valid TLS key pair: "
 _BEGIN = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
 _CERTIFICATES = (b"CERTIFICATE", b"X509 CERTIFICATE")
 _KEY = b"PRIVATE KEY"
+LONGEST_CHAIN = 10
+"""Certificates from a CA up to its root. Public CAs have two or three; every Envoy is sent all of them."""
+LARGEST_CERTIFICATE = 16 * 1024
+"""Characters of one certificate in PEM; of one with the largest key and signature there are 4,000."""
 
 
 class DamagedCertificate(AuthorityUnusable):
@@ -56,10 +60,20 @@ def read_chain(pem: bytes) -> tuple[x509.Certificate, ...]:
     """The certificates in `pem`, in their order; at least one.
 
     Raises:
-        AuthorityUnusable: there is none, or, as `DamagedCertificate`, one cannot be read.
+        AuthorityUnusable: there is none, there are too many, or, as `DamagedCertificate`, one cannot be read.
     """
     blocks = list(_blocks(pem))
     found = [block for label, block in blocks if label in _CERTIFICATES]
+    if len(found) > LONGEST_CHAIN:  # before any of them is read
+        raise AuthorityUnusable(
+            f"{NO_PAIR}tls: {len(found)} certificates in certificate input; {LONGEST_CHAIN} are the most. "
+            "Leave out those that do not lead from the CA to its root"
+        )
+    if (longest := max(map(len, found), default=0)) > LARGEST_CERTIFICATE:
+        raise AuthorityUnusable(
+            f"{NO_PAIR}tls: a certificate of {longest:,} characters in certificate input; {LARGEST_CERTIFICATE:,} are "
+            "the most"
+        )
     if not found:
         raise AuthorityUnusable(NO_PAIR + _nothing("certificate", [label for label, _ in blocks]))
     return tuple(_certificate(index, block) for index, block in enumerate(found))
@@ -97,9 +111,10 @@ def read_key(pem: bytes) -> PrivateKey:
     if block is None:
         raise AuthorityUnusable(NO_PAIR + _nothing("key", [label for label, _ in blocks]))
     try:
-        with readable(""):
-            key = serialization.load_pem_private_key(block, None)
-    except AuthorityUnusable:  # in our own words: the library's might quote the key
+        key = private_keys.load(block)
+    except private_keys.TooLarge as error:
+        raise AuthorityUnusable(f"{NO_PAIR}tls: {error}") from None
+    except private_keys.UnusableKey:
         raise AuthorityUnusable(
             f"{NO_PAIR}tls: failed to parse private key; it has to be an unencrypted one in PEM"
         ) from None

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from kuma.base.errors import InvalidResource, Violation
+from kuma.resources import limits
 from kuma.resources.kinds import Kind
 from kuma.resources.resource import Key, Model, plain
 
@@ -35,8 +36,9 @@ def parse_spec(kind: Kind, data: Mapping[str, Any], mesh: str = "") -> Model:
     """A validated spec of `kind`, of a resource in `mesh`.
 
     Raises:
-        InvalidResource: with every violation found, structure first.
+        InvalidResource: with every violation found, structure first; with one if it is too large to be looked at.
     """
+    limits.check(kind.name, data)
     try:
         spec = kind.spec.model_validate(data)
     except ValidationError as error:
