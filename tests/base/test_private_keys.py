@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from kuma.base import private_keys
 from kuma.base.private_keys import TooLarge, UnusableKey
@@ -13,7 +14,7 @@ from tests.fakes.keys import NUMBERS, RSA, armoured, element, integer, pkcs1
 FORMATS = (serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.TraditionalOpenSSL)
 
 
-def pem(key: private_keys.PrivateKeyTypes, form: serialization.PrivateFormat = FORMATS[0]) -> bytes:
+def pem(key: PrivateKeyTypes, form: serialization.PrivateFormat = FORMATS[0]) -> bytes:
     return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
 
 
@@ -25,7 +26,7 @@ def pkcs8(inner: bytes) -> bytes:
 @pytest.mark.parametrize(
     "key", [RSA, ec.generate_private_key(ec.SECP384R1()), ed25519.Ed25519PrivateKey.generate()], ids=["r", "e", "ed"]
 )
-def test_what_can_be_used_is_read_in_every_form(key: private_keys.PrivateKeyTypes) -> None:
+def test_what_can_be_used_is_read_in_every_form(key: PrivateKeyTypes) -> None:
     forms = FORMATS[: 1 if isinstance(key, ed25519.Ed25519PrivateKey) else 2]
     for form in forms:
         found = private_keys.load(b"a line before\n" + pem(key, form) + pem(RSA))

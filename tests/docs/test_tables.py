@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from kuma.resources import limits
 from tests.docs.reference import BLOCKS, blocks, digest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,3 +67,11 @@ def test_no_weakness_of_the_original_is_left_out(number: int) -> None:
     text, tests = rows[number]
     assert tests & known_tests() or "does not apply" in text
     assert tests <= known_tests()
+
+
+def test_every_limit_is_documented() -> None:
+    page = (ROOT / "docs" / "limits.md").read_text()
+    for kind, most in limits.MOST.items():
+        for path, number in most.items():
+            shown = "512 KiB" if number > limits.LARGEST_SECRET else f"| {number:,} "
+            assert shown in page, (kind, path)

@@ -1,28 +1,48 @@
 """What a permission takes away from callers when it takes the place of another one."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from kuma.admission.permission_rules import PermissionRules
+from kuma.base import aio
 from kuma.base.clock import SystemClock
-from kuma.resources import kinds
-from kuma.store.manager import ResourceManager
+from kuma.base.errors import InvalidResource
+from kuma.base.turns import Turns
+from kuma.store.manager import Outcome, ResourceManager, Rules
+from kuma.store.protocol import AnyResource, Store
 from kuma.store.sqlite import open_sqlite
+from kuma.store.views import Views
 from tests.fakes.control_plane import ALLOW_ALL, dataplane, resource
+
+
+class Following(ResourceManager):
+    """Whoever puts something waits until it is in the view, by which the next is judged."""
+
+    def __init__(self, store: Store, rules: Mapping[str, Rules], views: Views) -> None:
+        super().__init__(store, rules)
+        self._views = views
+
+    async def put(self, resource: AnyResource) -> Outcome:
+        outcome = await super().put(resource)
+        await self._views.until(lambda: self._views.holds(outcome.resource))
+        return outcome
 
 
 @pytest.fixture
 async def manager(tmp_path: Path) -> AsyncIterator[ResourceManager]:
     store = await open_sqlite(tmp_path / "kuma.db", SystemClock())
-    rules = {kind.name: PermissionRules() for kind in (kinds.TRAFFIC_PERMISSION, kinds.MESH_TRAFFIC_PERMISSION)}
-    found = ResourceManager(store, rules)
+    views = Views(store)
+    following = aio.spawn(views.run(), name="views")
+    judge = PermissionRules(views, Turns())
+    found = Following(store, {"TrafficPermission": judge, "MeshTrafficPermission": judge}, views)
     await found.put(resource("{type: Mesh, name: default}"))
     for described in (dataplane("web-01", "web"), dataplane("web-02", "web"), dataplane("db-01", "db")):
         await found.put(described)
     await found.put(resource(ALLOW_ALL))
     yield found
+    await aio.stop([following])
     await store.close()
 
 
@@ -71,3 +91,32 @@ async def test_one_in_shadow_takes_nothing_away_and_says_so(manager: ResourceMan
         f"spec: {{targetRef: {{kind: Mesh}}, from: [{item}]}}}}",
     )
     assert warning == "the label kuma.io/effect: shadow keeps it from any effect: it is stored and shown only"
+
+
+def crowd(name: str, target: str, callers: int) -> str:
+    items = ", ".join(
+        f"{{targetRef: {{kind: MeshSubset, tags: {{kuma.io/service: {name}-{number}}}}}, default: {{action: Allow}}}}"
+        for number in range(callers)
+    )
+    return (
+        f"{{type: MeshTrafficPermission, mesh: default, name: {name}, spec: {{targetRef: {target}, from: [{items}]}}}}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "whose"),
+    [
+        ("{kind: Mesh}", "that select their target by no service"),
+        ("{kind: MeshSubset, tags: {kuma.io/service: web}}", 'for the service "web"'),
+    ],
+)
+async def test_all_permissions_together_name_no_more_callers_than_proxies_can_bear(
+    manager: ResourceManager, target: str, whose: str
+) -> None:
+    for name, callers in (("a", 1000), ("b", 900)):
+        await manager.put(resource(crowd(name, target, callers)))
+    with pytest.raises(InvalidResource, match=f"makes 2,001 callers in all MeshTrafficPermissions {whose}; 2,000 are"):
+        await manager.put(resource(crowd("c", target, 101)))
+    await manager.put(resource(crowd("b", target, 1)))
+    await manager.put(resource(crowd("c", target, 101)))
+    await manager.put(resource(crowd("d", "{kind: MeshSubset, tags: {kuma.io/service: other}}", 999)))

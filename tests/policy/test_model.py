@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from kuma.policy import authorization
 from kuma.policy.authorization import Admission, MeshPermission, Permission, Principal
+from kuma.policy.permissions import Permissions
 from kuma.resources import codec, kinds
 from kuma.resources.mesh_traffic_permission import TargetRef
 from kuma.resources.resource import Resource
@@ -131,3 +132,17 @@ def test_who_is_admitted_is_as_the_model_says(
     # What callers are told apart by is in their certificates.
     needed = {name for p in (*found.principals, *found.denied, *found.shadowed) for name, _ in p.tags}
     assert needed - {"kuma.io/service"} <= authorization.selected_source_tags(legacy, mesh)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.tuples(some_permissions(), some_mesh_permissions()), min_size=1, max_size=4), TAGS)
+def test_permissions_that_follow_each_other_say_what_they_say_from_scratch(
+    changes: list[tuple[list[Permission], list[MeshPermission]]], inbound: dict[str, str]
+) -> None:
+    found = Permissions()
+    for legacy, mesh in changes:
+        found = found.following({p.name: p for p in legacy}, {p.name: p for p in mesh})
+        fresh = Permissions().following(found.legacy, found.mesh)
+        assert found.admission(inbound) == authorization.admission(legacy, mesh, inbound)
+        assert found.source_tags == authorization.selected_source_tags(legacy, mesh)
+        assert (found.callers, found.broad) == (fresh.callers, fresh.broad)

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from kuma.policy.authorization import NOBODY, Admission, Permissions, Principal
+from kuma.policy.authorization import NOBODY, Admission, MeshPermission, Permission, Principal
+from kuma.policy.permissions import Permissions
 from kuma.policy.succession import Stage, for_connections, for_requests
 from kuma.resources.tags import SERVICE
 from tests.policy.test_authorization import MESH, mesh_permission, permission, subset
@@ -16,6 +17,14 @@ ENV = frozenset({"env"})
 
 WEB_OLD, WEB_NEW = {SERVICE: "web"}, {SERVICE: "web", "env": "prod"}
 SHOP_OLD, SHOP_DEV, SHOP_PROD = {SERVICE: "shop"}, {SERVICE: "shop", "env": "dev"}, {SERVICE: "shop", "env": "prod"}
+
+
+def legacy(found: Permission) -> Permissions:
+    return Permissions().following({found.name: found}, {})
+
+
+def mesh(found: MeshPermission) -> Permissions:
+    return Permissions().following({}, {found.name: found})
 
 
 def named(principal: Principal) -> Iterable[str]:
@@ -91,8 +100,8 @@ def test_where_too_many_would_have_to_be_named_nobody_passes_who_cannot_show() -
 
 
 def test_the_stages_of_a_mesh_that_comes_to_look_at_tags_and_goes_back() -> None:
-    by_service = Permissions((permission("p", {SERVICE: "*"}, {SERVICE: "web"}),))
-    by_env = Permissions(mesh=(mesh_permission("env", MESH, ("Allow", subset(env="prod"))),))
+    by_service = legacy(permission("p", {SERVICE: "*"}, {SERVICE: "web"}))
+    by_env = mesh(mesh_permission("env", MESH, ("Allow", subset(env="prod"))))
     stage = Stage().begin(by_service, by_env)
     assert (stage.before, stage.shown, stage.carried) == (by_service, frozenset(), frozenset())
     rule = by_env.admission({SERVICE: "backend"})
@@ -110,9 +119,9 @@ def test_the_stages_of_a_mesh_that_comes_to_look_at_tags_and_goes_back() -> None
 
 
 def test_a_second_change_before_the_first_has_been_followed_goes_back_to_what_decided_before_both() -> None:
-    by_service = Permissions((permission("p", {SERVICE: "*"}, {SERVICE: "web"}),))
-    by_env = Permissions(mesh=(mesh_permission("env", MESH, ("Allow", subset(env="prod"))),))
-    by_team = Permissions(mesh=(mesh_permission("team", MESH, ("Allow", subset(team="a"))),))
+    by_service = legacy(permission("p", {SERVICE: "*"}, {SERVICE: "web"}))
+    by_env = mesh(mesh_permission("env", MESH, ("Allow", subset(env="prod"))))
+    by_team = mesh(mesh_permission("team", MESH, ("Allow", subset(team="a"))))
     stage = Stage().begin(by_service, by_env).begin(by_env, by_team)
     assert stage.before is by_service
     assert stage.carried == ENV

@@ -39,6 +39,7 @@ from kuma.base import aio, files
 from kuma.base.audit import Audit, AuditFile
 from kuma.base.clock import Clock
 from kuma.base.peer_users import PeerUsers
+from kuma.base.turns import Turns
 from kuma.mtls.controller import RolloutController
 from kuma.mtls.steps.progress import Patience
 from kuma.resources import kinds
@@ -133,8 +134,8 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
     registry = CollectorRegistry()
     instance = f"{platform.node()}-{secrets.token_hex(2)}"
     certificate = servers.certificate(settings, clock)
-    views, proxies = Views(store), Proxies()
-    manager = ResourceManager(store, _rules(views, proxies, clock, lambda: listening.ports()))
+    views, proxies, turns = Views(store), Proxies(), Turns()
+    manager = ResourceManager(store, _rules(views, proxies, clock, turns, lambda: listening.ports()))
 
     metrics = Metrics(registry)
     registry.register(LeafExpiry(lambda: _ends_of_leaves(proxies)))
@@ -238,16 +239,17 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
 
 
 def _rules(
-    views: Views, proxies: Proxies, clock: Clock, own_ports: Callable[[], Mapping[int, str]]
+    views: Views, proxies: Proxies, clock: Clock, turns: Turns, own_ports: Callable[[], Mapping[int, str]]
 ) -> Mapping[str, Rules]:
     """Returns the admission rules of each kind."""
+    permissions = PermissionRules(views, turns)
     return {
         kinds.MESH.name: MeshRules(clock),
         kinds.DATAPLANE.name: DataplaneRules(views, proxies, own_ports),
         kinds.SECRET.name: TokenRules(SecretRules(clock)),
         kinds.GLOBAL_SECRET.name: TokenRules(),
-        kinds.TRAFFIC_PERMISSION.name: PermissionRules(),
-        kinds.MESH_TRAFFIC_PERMISSION.name: PermissionRules(),
+        kinds.TRAFFIC_PERMISSION.name: permissions,
+        kinds.MESH_TRAFFIC_PERMISSION.name: permissions,
     }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
 from collections.abc import Iterator
 from math import lcm
@@ -97,7 +98,5 @@ def _integers(der: bytes, depth: int = 0) -> Iterator[int]:
         elif tag == _SEQUENCE and depth < _DEEPEST:
             yield from _integers(content, depth + 1)
         elif tag == _OCTETS and content[:1] == bytes((_SEQUENCE,)) and depth < _DEEPEST:
-            try:
+            with contextlib.suppress(IndexError):  # not an encoding: the octets of an elliptic curve's key, say
                 yield from tuple(_integers(content, depth + 1))
-            except IndexError:
-                pass  # not an encoding: the octets of an elliptic curve's key, say

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from kuma.policy.matching import Rank, match
@@ -56,24 +55,7 @@ def admission(
 ) -> Admission:
     """Returns who may call an inbound with these tags: MeshTrafficPermissions decide if there are any for it."""
     matching = [p for p in effective(mesh_permissions) if match(p.spec.target_ref.selected, inbound_tags) is not None]
-    return _by_mesh_permissions(matching) if matching else _by_permissions(permissions, inbound_tags)
-
-
-@dataclass(frozen=True)
-class Permissions:
-    """All permissions of a mesh."""
-
-    legacy: tuple[Permission, ...] = ()
-    mesh: tuple[MeshPermission, ...] = ()
-
-    def admission(self, inbound_tags: Mapping[str, str]) -> Admission:
-        """Who may call an inbound with these tags."""
-        return admission(self.legacy, self.mesh, inbound_tags)
-
-    @cached_property
-    def source_tags(self) -> frozenset[str]:
-        """The tags, other than the service, that some of them select callers by: leaves have to carry these."""
-        return selected_source_tags(self.legacy, self.mesh)
+    return merged(matching) if matching else _by_permissions(permissions, inbound_tags)
 
 
 def effective(mesh_permissions: Iterable[MeshPermission]) -> Iterator[MeshPermission]:
@@ -81,8 +63,8 @@ def effective(mesh_permissions: Iterable[MeshPermission]) -> Iterator[MeshPermis
     return (p for p in mesh_permissions if p.labels.get(EFFECT) != SHADOW)
 
 
-def _by_mesh_permissions(matching: Iterable[MeshPermission]) -> Admission:
-    """Combines all MeshTrafficPermissions of an inbound; a denial by any of them overrides."""
+def merged(matching: Iterable[MeshPermission]) -> Admission:
+    """Returns what MeshTrafficPermissions of one inbound say together; a refusal by any of them overrides."""
     found: dict[str, set[Principal]] = {action: set() for action in ACTIONS}
     for permission in matching:
         for item in permission.spec.from_:

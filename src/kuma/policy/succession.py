@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from kuma.policy.authorization import Admission, Permissions, Principal
+from kuma.policy.authorization import Admission, Principal
+from kuma.policy.permissions import Permissions
 from kuma.resources import tags as tag_rules
 
 Named = Callable[[Principal], Iterable[str]]

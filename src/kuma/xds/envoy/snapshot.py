@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from kuma.pki import spiffe
 from kuma.policy import authorization, succession
-from kuma.policy.authorization import Admission, Permissions, Principal
+from kuma.policy.authorization import Admission, Principal
+from kuma.policy.permissions import Permissions
 from kuma.policy.succession import Stage
 from kuma.resources import dataplane as dataplanes
 from kuma.resources import tags as tag_rules
@@ -53,11 +54,8 @@ class MeshConfig:
             and previous.view.mesh_permissions is view.mesh_permissions
         )
         self._admissions: dict[Tags, Admission] = previous._admissions if previous and same_permissions else {}
-        self.permissions: Permissions = (
-            previous.permissions
-            if previous and same_permissions
-            else Permissions(tuple(view.permissions.values()), tuple(view.mesh_permissions.values()))
-        )
+        known = previous.permissions if previous else Permissions()
+        self.permissions: Permissions = known.following(view.permissions, view.mesh_permissions)
         self._meanwhile: dict[tuple[Tags, bool], Admission] = {}
         # Services whose members are the same keep their serialised resources.
         same_tls = previous is not None and previous.level == self.level

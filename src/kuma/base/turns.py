@@ -1,0 +1,38 @@
+"""Long work on the event loop, done in short turns: whoever else has something to do waits for one turn at most."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_LONGEST = 0.01
+"""Seconds of a turn, after which the item at hand is finished."""
+
+
+class Turns:
+    """Shared by all that have long work to do: of all of them together one has its turn between two looks at sockets.
+
+    They take turns in the order in which they come. Work that fits into one turn is done without a pause, unless
+    others are waiting.
+    """
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+
+    async def collect(self, work: Iterable[T]) -> list[T]:
+        """All that an iterable, which computes its items when it is asked for them, has."""
+        found, items = list[T](), iter(work)
+        while True:
+            async with self._turn:
+                end = time.perf_counter() + _LONGEST
+                for item in items:
+                    found.append(item)
+                    if time.perf_counter() >= end:
+                        break
+                else:
+                    return found
+            await asyncio.sleep(0)
