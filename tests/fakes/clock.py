@@ -10,18 +10,27 @@ class ManualClock:
     """Starts at a fixed instant; `advance` moves it and wakes whoever slept that long."""
 
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
-        self._now = start
-        self._sleepers: list[tuple[datetime, asyncio.Future[None]]] = []
+        self._start = start
+        self._passed = timedelta()
+        self._set_by = timedelta()
+        self._sleepers: list[tuple[timedelta, asyncio.Future[None]]] = []
 
     def now(self) -> datetime:
-        return self._now
+        return self._start + self._passed + self._set_by
+
+    def monotonic(self) -> float:
+        return self._passed.total_seconds()
+
+    def jump(self, seconds: float) -> None:
+        """Set the clock: no time passes."""
+        self._set_by += timedelta(seconds=seconds)
 
     async def sleep(self, seconds: float) -> None:
         if seconds <= 0:
             await asyncio.sleep(0)
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._sleepers.append((self._now + timedelta(seconds=seconds), future))
+        self._sleepers.append((self._passed + timedelta(seconds=seconds), future))
         await future
 
     @property
@@ -30,9 +39,9 @@ class ManualClock:
         return sum(not future.done() for _, future in self._sleepers)
 
     def advance(self, seconds: float) -> None:
-        self._now += timedelta(seconds=seconds)
-        due = [entry for entry in self._sleepers if entry[0] <= self._now]
-        self._sleepers = [entry for entry in self._sleepers if entry[0] > self._now]
+        self._passed += timedelta(seconds=seconds)
+        due = [entry for entry in self._sleepers if entry[0] <= self._passed]
+        self._sleepers = [entry for entry in self._sleepers if entry[0] > self._passed]
         for _, future in due:
             if not future.done():
                 future.set_result(None)

@@ -110,16 +110,42 @@ async def test_every_leaf_has_its_own_key_and_serial(authority: Authority) -> No
     assert first.key_pem != second.key_pem
 
 
-async def test_a_leaf_begins_a_little_earlier_and_lives_as_long_as_asked(authority: Authority) -> None:
+async def test_a_leaf_begins_an_hour_earlier_and_lives_as_long_as_asked(authority: Authority) -> None:
     clock = ManualClock(datetime.now(UTC))
     identity = await issuer.issue(authority, URIS, timedelta(hours=1), clock.now())
     leaf = leaf_of(identity)
     now = clock.now().replace(microsecond=0)
     assert (leaf.not_valid_before_utc, leaf.not_valid_after_utc) == (
-        now - timedelta(seconds=10),
+        now - timedelta(hours=1),
         now + timedelta(hours=1),
     )
     assert identity.not_after == leaf.not_valid_after_utc
+
+
+async def test_a_leaf_holds_since_the_one_was_issued_that_it_replaces() -> None:
+    """If it is our clock that has jumped ahead, it holds by everybody else's."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    root = await builtin.create_root("default", Conf(), ManualClock(now - timedelta(days=100)))
+    old = LocalAuthority("ca-1", root)
+    ahead = await issuer.issue(old, URIS, MONTH, now + timedelta(days=40), since=now)
+    assert (ahead.not_before, ahead.not_after) == (now - timedelta(hours=1), now + timedelta(days=40) + MONTH)
+    back = await issuer.issue(old, URIS, MONTH, now, since=ahead.issued)
+    assert (back.not_before, back.not_after) == (now - timedelta(hours=1), now + MONTH)
+
+
+async def test_no_leaf_begins_before_its_authority_or_is_issued_before_it(authority: Authority) -> None:
+    begin = authority.not_before
+    young = await issuer.issue(authority, URIS, MONTH, begin + timedelta(minutes=1))
+    assert young.not_before == begin
+    with pytest.raises(IssueFailed, match=r'the certificate of backend "ca-1" begins at .*: wait for that, or set'):
+        await issuer.issue(authority, URIS, MONTH, begin - timedelta(seconds=1))
+
+
+@pytest.mark.parametrize(("expiration", "earlier"), [("10s", 1), ("1m", 6), ("1d", 3600), ("10y", 3600)])
+async def test_a_root_begins_earlier_but_not_by_much_of_its_life(expiration: str, earlier: int) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    pair = await builtin.create_root("default", Conf(ca_cert=CaCert(expiration=expiration)), ManualClock(now))
+    assert now - pair.certificate.not_valid_before_utc == timedelta(seconds=earlier)
 
 
 async def test_no_leaf_outlives_its_authority(authority: Authority) -> None:

@@ -60,10 +60,20 @@ def test_a_mesh_without_a_key_issues_nothing() -> None:
         issue({})
 
 
-@pytest.mark.parametrize(("later", "reason"), [(HOUR, "has expired"), (-timedelta(minutes=6), "not valid yet")])
+@pytest.mark.parametrize(("later", "reason"), [(HOUR, "has expired"), (-timedelta(minutes=7), "not valid yet")])
 def test_a_token_holds_for_its_time_only(secrets: Any, later: timedelta, reason: str) -> None:
     with pytest.raises(Unauthenticated, match=reason):
         dataplane_tokens.verify_token(issue(secrets), "default", secrets, NOW + later)
+
+
+def test_a_token_that_begins_in_a_moment_holds_and_one_that_has_ended_a_moment_ago_does_not(secrets: Any) -> None:
+    """Clocks differ. Its end is what limits the use of a stolen one."""
+    begins, ends = NOW - timedelta(minutes=5), NOW + HOUR
+    assert dataplane_tokens.verify_token(issue(secrets), "default", secrets, begins - timedelta(seconds=59))
+    with pytest.raises(Unauthenticated, match="not valid yet: in 61 seconds"):
+        dataplane_tokens.verify_token(issue(secrets), "default", secrets, begins - timedelta(seconds=61))
+    with pytest.raises(Unauthenticated, match="has expired"):
+        dataplane_tokens.verify_token(issue(secrets), "default", secrets, ends)
 
 
 def test_a_token_of_another_mesh_does_not_hold(secrets: Any) -> None:

@@ -15,7 +15,7 @@ WEB = dataplane("web-01", "web")
 
 def identity(serial: int) -> Identity:
     """All of them end at the same time, as those of a CA that ends before they would."""
-    return Identity("ca-1", ("spiffe://default/web",), serial, NOW, NOW + timedelta(days=1), b"", b"")
+    return Identity("ca-1", ("spiffe://default/web",), serial, NOW, NOW, NOW + timedelta(days=1), b"", b"")
 
 
 def record(before: DataplaneInsightSpec = DataplaneInsightSpec()) -> Record:  # noqa: B008 - immutable

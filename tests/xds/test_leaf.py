@@ -200,7 +200,49 @@ async def test_a_machine_that_slept_past_the_time_of_rotation_replaces_at_once(w
     await everybody_has_acted()
     assert keeper.identity is not None
     assert keeper.identity.serial != first.serial
-    assert keeper.identity.not_before > first.not_after
+    assert keeper.identity.not_after > world.clock.now()
+
+
+async def test_a_clock_that_jumps_ahead_and_back_leaves_nobody_with_a_leaf_that_does_not_hold(world: World) -> None:
+    keeper, right = await world.keeper(), world.clock.now()
+    world.clock.jump((40 * DAY).total_seconds())
+    keeper.check()
+    await everybody_has_acted()
+    ahead = keeper.identity
+    assert ahead is not None
+    assert ahead.not_before < right, "it holds by the clocks that are right, too"
+    assert ahead.not_after > world.clock.now()
+    world.clock.jump(-(40 * DAY).total_seconds())
+    keeper.check()
+    await everybody_has_acted()
+    back = keeper.identity
+    assert back is not None
+    assert (back.issued, back.not_after, keeper.reason) == (right, right + LIFE, "clock set back")
+
+
+async def test_an_old_leaf_that_holds_is_kept_by_a_clock_that_jumps_a_little(world: World) -> None:
+    keeper = await world.keeper()
+    first = keeper.identity
+    for seconds in (60, -120, 20 * DAY.total_seconds(), -20 * DAY.total_seconds()):
+        world.clock.jump(seconds)
+        keeper.check()
+        await everybody_has_acted()
+        assert keeper.identity == first
+
+
+async def test_an_authority_that_has_not_begun_is_waited_for_and_the_old_leaf_is_kept(world: World) -> None:
+    """As one that was made on a machine whose clock is ahead."""
+    keeper, wanted = await world.keeper(), world.wanted
+    first = keeper.identity
+    assert wanted is not None
+    of_later = await builtin.create_root("default", Conf(), ManualClock(START + timedelta(hours=1, seconds=15)))
+    world.wanted = wanted._replace(authority=Moody(LocalAuthority("ca-2", of_later)))
+    keeper.check()
+    await everybody_has_acted()
+    assert keeper.identity == first
+    assert "begins at 2026-01-01T00:00:15Z" in keeper.last_error
+    await world.advance(timedelta(minutes=1))
+    assert keeper.identity != first
 
 
 async def test_only_what_concerns_the_certificate_replaces_it(world: World) -> None:

@@ -91,3 +91,17 @@ async def test_a_stream_ends_when_its_token_does(tmp_path: Path) -> None:
             await asyncio.sleep(0.02)
         assert "has expired" in (await web.failure()).details
         assert db.connected
+
+
+async def test_a_stream_goes_on_if_the_clock_is_set_back_before_its_token_begins(tmp_path: Path) -> None:
+    """It was valid when the stream began. One that is revoked meanwhile ends nevertheless."""
+    clock = ManualClock()
+    async with running(tmp_path, clock) as cp:
+        web = await cp.proxy(WEB, cp.token("web-01"))
+        stolen = cp.token("db-01")
+        db = await cp.proxy(DB, stolen)
+        await cp.settled(2)
+        clock.jump(-86400)
+        await revoke(cp, stolen)
+        assert "has been revoked" in (await db.failure()).details
+        assert web.connected

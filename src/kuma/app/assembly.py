@@ -37,7 +37,7 @@ from kuma.authorities.clean_up import CleanUp
 from kuma.authorities.root_renewal import RootRenewal
 from kuma.base import aio, files
 from kuma.base.audit import Audit, AuditFile
-from kuma.base.clock import Clock
+from kuma.base.clock import Clock, ClockWatch
 from kuma.base.peer_users import PeerUsers
 from kuma.base.turns import Turns
 from kuma.mtls.controller import RolloutController
@@ -137,7 +137,7 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
     views, proxies, turns = Views(store), Proxies(), Turns()
     manager = ResourceManager(store, _rules(views, proxies, clock, turns, lambda: listening.ports()))
 
-    metrics = Metrics(registry)
+    metrics, watch = Metrics(registry), ClockWatch(clock)
     registry.register(LeafExpiry(lambda: _ends_of_leaves(proxies)))
     meshes = Meshes(views, proxies.touch)
     authenticator = Authenticator(manager, views, clock)
@@ -153,7 +153,7 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
         timedelta(seconds=settings.xds_server.patience_seconds),
         timedelta(seconds=settings.xds_server.absence_seconds),
     )
-    rollouts = RolloutController(store, views, meshes, proxies, clock, metrics, patience)
+    rollouts = RolloutController(store, views, meshes, proxies, clock, metrics, patience, watch)
     endpoint_readiness = EndpointReadiness(store, views, proxies, authenticator, clock)
     drain = Drain(
         views,
@@ -165,12 +165,15 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
     )
     revocation = TokenRevocation(views, proxies, clock, authenticator.authenticate)
     envoy_admin_ca = EnvoyAdminCa(store, clock)
+    issuer, root_renewal = LeafIssuer(clock, metrics, audit), RootRenewal(store, views, clock)
+    for told in (metrics, issuer, root_renewal, revocation, proxies):
+        watch.on_jump(told.clock_jumped)
     discovery = Discovery(
         authenticator,
         deregistration,
         proxies,
         meshes,
-        LeafIssuer(clock, metrics, audit),
+        issuer,
         insights,
         clock,
         metrics,
@@ -220,6 +223,7 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
     )
 
     parts: tuple[tuple[str, aio.Component], ...] = (
+        ("clock watch", watch),
         ("insights", insights),
         ("mesh views", views),
         ("deregistration", deregistration),
@@ -227,7 +231,7 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
         ("drain", drain),
         ("rollouts", rollouts),
         ("token revocation", revocation),
-        ("root renewal", RootRenewal(store, views, clock)),
+        ("root renewal", root_renewal),
         ("clean-up of authorities", CleanUp(store, views)),
         ("discovery server", xds),
         ("bootstrap server", listening.dp),

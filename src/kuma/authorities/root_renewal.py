@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -36,6 +36,10 @@ class RootRenewal:
         self._rounds = Rounds(clock, "renewal of roots")
         views.on_change(lambda _: self._rounds.wake())
 
+    def clock_jumped(self, _: timedelta) -> None:
+        """Looks again: what is due now may be something else."""
+        self._rounds.wake()
+
     async def run(self) -> None:
         """Renew until cancelled."""
         await self._rounds.run(self._renew_all)
@@ -44,7 +48,7 @@ class RootRenewal:
         """Renew what is due; returns the seconds until the next one will be."""
         pause = _LONGEST_PAUSE
         for view in [self._views.view(mesh) for mesh in self._views.meshes]:
-            for backend, due in _due(view):
+            for backend, due in _due(view, self._clock.now()):
                 left = (due - self._clock.now()).total_seconds()
                 pause = min(pause, left if left > 0 else await self._renew(view, backend))
         return pause
@@ -69,7 +73,7 @@ class RootRenewal:
         return _LONGEST_PAUSE
 
 
-def _due(view: MeshView) -> Iterator[tuple[Backend, datetime]]:
+def _due(view: MeshView, now: datetime) -> Iterator[tuple[Backend, datetime]]:
     """The builtin authorities of a mesh whose root can be read, and when each is to be renewed."""
     for backend in view.backends:
         names = builtin.secret_names(view.name, backend.name)
@@ -79,4 +83,5 @@ def _due(view: MeshView) -> Iterator[tuple[Backend, datetime]]:
             (root, *_) = pem.read_chain(view.secrets[names[0]].spec.data)
         except AuthorityUnusable:
             continue  # the mesh's transition tells of it as a problem
-        yield backend, rotation_time(root.not_valid_before_utc, root.not_valid_after_utc, luck=0)
+        due = rotation_time(root.not_valid_before_utc, root.not_valid_after_utc, luck=0)
+        yield backend, due if root.not_valid_before_utc <= now else now  # made while the clock was ahead: holds nowhere

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from kuma.base.clock import Clock
+from kuma.base.clock import Clock, ClockWatch
 from kuma.base.errors import AlreadyExists, Conflict, NotFound, Unavailable
 from kuma.base.rounds import Rounds
 from kuma.mtls import authority_status
@@ -66,6 +66,7 @@ class RolloutController:
         clock: Clock,
         metrics: Metrics,
         patience: Patience,
+        watch: ClockWatch,
     ) -> None:
         self._store = store
         self._views = views
@@ -79,6 +80,8 @@ class RolloutController:
         self._due: set[str] = set()
         self._look_again: dict[str, datetime] = {}
         self._rounds = Rounds(clock, "patience with proxies")
+        self._watch = watch
+        watch.on_jump(self._clock_jumped)
         views.on_change(self._changed)
         proxies.on_progress(self._progressed)
 
@@ -101,6 +104,7 @@ class RolloutController:
 
         Returns the seconds until it is time to look again, None if only an event can matter.
         """
+        self._watch.look()  # patience is measured by the time of day
         due, self._due, now = self._due, set(), self._clock.now()
         due |= {mesh for mesh, time in self._look_again.items() if time <= now}
         for mesh in sorted(due):
@@ -115,6 +119,13 @@ class RolloutController:
         if not self._look_again:
             return None
         return (min(self._look_again.values()) - self._clock.now()).total_seconds()
+
+    def _clock_jumped(self, by: timedelta) -> None:
+        for run in self._runs.values():
+            run.since += by
+            run.rollout.clock_jumped(by)
+        self._due.update(self._runs)
+        self._rounds.wake()
 
     def _look_at(self, mesh: str) -> None:
         self._due.add(mesh)

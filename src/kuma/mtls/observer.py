@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from weakref import WeakSet
 
 from kuma.base.clock import Clock
@@ -56,6 +56,12 @@ class Rollout:
             since = awaited.since or now
             self.proxies[awaited.name] = ProxyProgress(left=since, since=since)
             self.behind.add(awaited.name)
+
+    def clock_jumped(self, by: timedelta) -> None:
+        """Moves what is known of times along, so that nobody has been waited for any longer because of that."""
+        for progress in self.proxies.values():
+            progress.left += by
+            progress.since = progress.since and progress.since + by
 
     def drop(self, name: str) -> None:
         """Forgets a proxy whose Dataplane was deleted."""

@@ -26,19 +26,24 @@ class Identity:
     backend: str
     uris: tuple[str, ...]
     serial: int
+    issued: datetime
     not_before: datetime
     not_after: datetime
     chain_pem: bytes = field(repr=False)
     key_pem: bytes = field(repr=False)
 
 
-async def issue(authority: Authority, uris: Sequence[str], lifetime: timedelta, now: datetime) -> Identity:
+async def issue(
+    authority: Authority, uris: Sequence[str], lifetime: timedelta, now: datetime, since: datetime | None = None
+) -> Identity:
     """Issue a new identity that says `uris` and lives for `lifetime`, or as long as its authority if that ends before.
 
-    The key is a new ECDSA P-256 key, whatever the authority's own key is.
+    The key is a new ECDSA P-256 key, whatever the authority's own key is. It begins well before `now`, or before
+    `since` if that is earlier: when the identity was issued that it replaces. So it holds on machines whose clocks are
+    behind, and if it is ours that has just jumped ahead. It never begins before its authority.
 
     Raises:
-        IssueFailed: the authority has expired, does not sign, or signed something else.
+        IssueFailed: the authority has expired or has not begun, does not sign, or signed something else.
     """
     now = now.replace(microsecond=0)  # as coarse as X.509 time, RFC 5280 §4.1.2.5
     not_after = min(now + lifetime, authority.not_after)
@@ -47,8 +52,14 @@ async def issue(authority: Authority, uris: Sequence[str], lifetime: timedelta, 
             f'the certificate of backend "{authority.name}" ended at {authority.not_after:%Y-%m-%dT%H:%M:%SZ}: '
             "enable another backend"
         )
+    if authority.not_before > now:
+        raise IssueFailed(
+            f'the certificate of backend "{authority.name}" begins at {authority.not_before:%Y-%m-%dT%H:%M:%SZ}, and '
+            f"it is {now:%Y-%m-%dT%H:%M:%SZ}: wait for that, or set the clock right"
+        )
     key = ec.generate_private_key(ec.SECP256R1())
-    request = SignRequest(key.public_key(), tuple(uris), now - BACKDATED, not_after)
+    begin = max(min(now, since or now).replace(microsecond=0) - BACKDATED, authority.not_before)
+    request = SignRequest(key.public_key(), tuple(uris), begin, not_after)
     try:
         signed = await authority.sign(request)
         _check(authority, request, signed)
@@ -61,7 +72,8 @@ async def issue(authority: Authority, uris: Sequence[str], lifetime: timedelta, 
         backend=authority.name,
         uris=request.uris,
         serial=signed.leaf.serial_number,
-        not_before=request.not_before,
+        issued=now,
+        not_before=signed.leaf.not_valid_before_utc,
         not_after=not_after,
         chain_pem=chain,
         key_pem=key_pem(key),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from kuma.pki.x509 import BACKDATED
+
 REPLACED_AT = 0.8
 """Part of its lifetime after which a certificate is replaced, at the latest."""
 SPREAD = 0.05
@@ -13,3 +15,11 @@ SPREAD = 0.05
 def rotation_time(issued: datetime, not_after: datetime, luck: float) -> datetime:
     """Returns when to replace a certificate issued at `issued`; `luck` is between 0 (latest) and 1 (earliest)."""
     return issued + (not_after - issued) * (REPLACED_AT - SPREAD * luck)
+
+
+def has_been_set_back(issued: datetime, now: datetime) -> bool:
+    """Whether the clock stands before the time at which a certificate was issued, by more than clocks differ.
+
+    Such a certificate may not hold yet anywhere, and would be used for longer than was asked for.
+    """
+    return now < issued - BACKDATED

@@ -10,9 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from kuma.pki.x509 import CaPair, usage
-
-_BACKDATED = timedelta(minutes=5)
+from kuma.pki.x509 import BACKDATED, CaPair, usage
 
 
 def new_ca(name: x509.Name, now: datetime, lifetime: timedelta) -> CaPair:
@@ -55,7 +53,7 @@ def _builder(
 ) -> x509.CertificateBuilder:
     serial = x509.random_serial_number()
     identifier = x509.SubjectKeyIdentifier.from_public_key(key)
-    return x509.CertificateBuilder(issuer, subject, key, serial, now - _BACKDATED, end).add_extension(identifier, False)
+    return x509.CertificateBuilder(issuer, subject, key, serial, now - BACKDATED, end).add_extension(identifier, False)
 
 
 def names(hosts: Iterable[str]) -> x509.SubjectAlternativeName:

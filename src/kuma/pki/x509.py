@@ -17,8 +17,11 @@ PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519Pri
 """What an authority may sign with."""
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
-BACKDATED = timedelta(seconds=10)
-"""Certificates begin this long before they are made: clocks differ."""
+BACKDATED = timedelta(hours=1)
+"""Certificates begin this long before they are made: clocks differ, and RFC 5280 §4.1.2.5 leaves the begin to the CA.
+
+As public CAs do; a machine whose clock is further behind has other troubles.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +34,13 @@ class CaPair:
 
 def build_root(mesh: str, key: PrivateKey, now: datetime, lifetime: timedelta) -> x509.Certificate:
     """A self-signed root of the trust domain `mesh`, for signing leaves only (X.509-SVID §4, RFC 5280 §4.2.1)."""
+    begin = now - min(BACKDATED, lifetime / 10)  # a short life stays about as long as it is asked to be
     name = x509.Name(
         [x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Kuma"), x509.NameAttribute(NameOID.COMMON_NAME, mesh)]
     )
     public = key.public_key()
     return (
-        x509.CertificateBuilder(name, name, public, x509.random_serial_number(), now - BACKDATED, now + lifetime)
+        x509.CertificateBuilder(name, name, public, x509.random_serial_number(), begin, now + lifetime)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage("key_cert_sign", "crl_sign"), critical=True)
         .add_extension(

@@ -25,7 +25,13 @@ KEY_BITS = 2048
 LARGEST_KEY = 4096
 """Bits of a key that is written today: signing one token with 8192 takes 50 ms."""
 _BACKDATED = timedelta(minutes=5)
+LEEWAY = timedelta(minutes=1)
+"""How long before its begin a token holds already: clocks differ (RFC 7519 §4.1.5). None is given after its end."""
 _SERIAL = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
+
+
+class NotValidYet(Unauthenticated):
+    """A token holds but for its begin: it is of later, or the clock is behind."""
 
 
 async def new_key() -> bytes:
@@ -94,9 +100,9 @@ class Keyring:
             claims: Mapping[str, Any] = jwt.decode(token, key.public_key(), algorithms=[ALGORITHM], options=options)
         except jwt.InvalidTokenError as error:
             raise Unauthenticated(f"{_words(error)}; make a new one with `{self.remedy}`") from None
-        self._check_times(claims, now)
         if str(claims.get("jti")) in self._revoked():
             raise Unauthenticated(f"the token has been revoked; make a new one with `{self.remedy}`")
+        self._check_times(claims, now)
         return claims
 
     def _check_times(self, claims: Mapping[str, Any], now: datetime) -> None:
@@ -105,8 +111,8 @@ class Keyring:
             raise Unauthenticated("the token does not say until when it is valid")
         if now.timestamp() >= exp:
             raise Unauthenticated(f"the token has expired; make a new one with `{self.remedy}`")
-        if now.timestamp() < nbf:
-            raise Unauthenticated("the token is not valid yet")
+        if (now + LEEWAY).timestamp() < nbf:
+            raise NotValidYet(f"the token is not valid yet: in {nbf - int(now.timestamp())} seconds")
 
     def _revoked(self) -> frozenset[str]:
         found = self.secrets.get(self.revocations)

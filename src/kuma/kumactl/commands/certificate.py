@@ -18,6 +18,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from kuma.base.errors import Misconfigured
 
+_BACKDATED = timedelta(hours=1)
+"""Clocks differ."""
 _LIFETIME = timedelta(days=10 * 365)
 _Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
@@ -67,7 +69,7 @@ def _certificate(key: _Key, purpose: Purpose, names: list[str]) -> x509.Certific
     now, whom = datetime.now(UTC), _subject(names[0] if names else "kuma client")
     server = ExtendedKeyUsageOID.SERVER_AUTH
     usage = server if purpose is Purpose.SERVER else ExtendedKeyUsageOID.CLIENT_AUTH
-    begin = now - timedelta(seconds=10)
+    begin = now - _BACKDATED
     builder = (
         x509.CertificateBuilder(whom, whom, key.public_key(), x509.random_serial_number(), begin, now + _LIFETIME)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)

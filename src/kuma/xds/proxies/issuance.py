@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from kuma.base.audit import Audit
 from kuma.base.clock import Clock
@@ -24,9 +24,17 @@ class LeafIssuer:
         """By mesh and backend, with the fingerprint of the authority whose failures it counts."""
 
     async def issue(
-        self, proxy: str, mesh: str, authority: Authority, uris: tuple[str, ...], lifetime: timedelta, *, reason: str
+        self,
+        proxy: str,
+        mesh: str,
+        authority: Authority,
+        uris: tuple[str, ...],
+        lifetime: timedelta,
+        *,
+        since: datetime | None,
+        reason: str,
     ) -> Identity:
-        """A new identity for a proxy; `reason` is why, for the audit record.
+        """A new identity for a proxy; `since` is when it was issued the last one, `reason` is for the audit record.
 
         Raises:
             IssueFailed: the authority did not sign, what it signed is not what was asked for, or it is being spared.
@@ -35,7 +43,7 @@ class LeafIssuer:
         if not breaker.allows(self._clock.now()):
             raise IssueFailed(f'backend "{authority.name}" of mesh "{mesh}" has failed repeatedly and is being spared')
         try:
-            identity = await issuer.issue(authority, uris, lifetime, self._clock.now())
+            identity = await issuer.issue(authority, uris, lifetime, self._clock.now(), since)
         except IssueFailed:
             breaker.failed(self._clock.now())
             self._metrics.issue_failures.labels(mesh, authority.name).inc()
@@ -52,6 +60,10 @@ class LeafIssuer:
             reason=reason,
         )
         return identity
+
+    def clock_jumped(self, _: timedelta) -> None:
+        """Spares no authority until a time that may be far away now."""
+        self._breakers.clear()
 
     def _breaker(self, mesh: str, authority: Authority) -> Breaker:
         """Another authority under the name of one that has failed begins anew."""

@@ -16,7 +16,7 @@ from kuma.base.errors import KumaError
 from kuma.base.rounds import Rounds
 from kuma.pki.authority import Authority, AuthorityUnusable
 from kuma.pki.issuer import Identity
-from kuma.pki.leaf_rotation import rotation_time
+from kuma.pki.leaf_rotation import has_been_set_back, rotation_time
 from kuma.xds.envoy import resource_names, tls
 from kuma.xds.envoy.resource import Entry
 from kuma.xds.proxies.issuance import LeafIssuer
@@ -108,11 +108,14 @@ class LeafKeeper:
             if wanted is None:
                 self._drop()
                 return None
-            if wanted == self._have and self._rotate_at is not None and self._clock.now() < self._rotate_at:
+            is_of_later = self._is_of_later()
+            is_due = is_of_later or self._rotate_at is None or self._clock.now() >= self._rotate_at
+            if wanted == self._have and self._rotate_at is not None and not is_due:
                 return self._until(self._rotate_at)
-            reason = _reason(wanted, self._have)
+            reason = "clock set back" if is_of_later else _reason(wanted, self._have)
+            since = self.identity.issued if self.identity else None
             identity = await self._issuing.issue(
-                self._proxy, wanted.mesh, wanted.authority, wanted.uris, wanted.lifetime, reason=reason
+                self._proxy, wanted.mesh, wanted.authority, wanted.uris, wanted.lifetime, since=since, reason=reason
             )
         except KumaError as error:
             return self._failed(error, wanted)
@@ -129,6 +132,9 @@ class LeafKeeper:
         secret = tls.identity(wanted.mesh, identity.chain_pem, identity.key_pem)
         self.entry = Entry.of(resource_names.identity_secret(wanted.mesh), secret)
         self._on_change()
+
+    def _is_of_later(self) -> bool:
+        return self.identity is not None and has_been_set_back(self.identity.issued, self._clock.now())
 
     def _drop(self) -> None:
         if self.identity is not None:

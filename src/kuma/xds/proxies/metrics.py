@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import GaugeMetricFamily
@@ -55,6 +55,14 @@ class Metrics:
             ["mesh", "backend"],
             registry=registry,
         )
+
+        self.jumps = Counter(
+            "clock_jumps", "Times that the clock was set, or the machine slept: two seconds or more.", registry=registry
+        )
+
+    def clock_jumped(self, _: timedelta) -> None:
+        """Counts it."""
+        self.jumps.inc()
 
     def authorities(self, mesh: str, backends: Iterable[BackendStatus]) -> None:
         """Show the authorities that a mesh has now, and no others."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Set
+from datetime import timedelta
 
 import structlog
 
@@ -256,6 +257,11 @@ class Proxies:
         self._forget(proxy)
         self._progressed(proxy)
         return True
+
+    def clock_jumped(self, _: timedelta) -> None:
+        """Has all of them look whether their certificates still hold."""
+        for proxy in self:
+            proxy.keeper.check()
 
     def touch(self, mesh: str, names: frozenset[str]) -> None:
         """Have the proxies of these Dataplanes look again at what they should run."""

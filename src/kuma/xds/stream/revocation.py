@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from kuma.base.clock import Clock
@@ -11,6 +11,7 @@ from kuma.base.errors import Unauthenticated
 from kuma.base.rounds import Rounds
 from kuma.resources.resource import Key
 from kuma.store.views import Views
+from kuma.tokens.signing_keys import NotValidYet
 from kuma.xds.proxies.proxy import Proxies, Proxy
 
 _LONGEST_PAUSE = 600.0
@@ -34,6 +35,10 @@ class TokenRevocation:
         self._rounds = Rounds(clock, "expiry of tokens")
         views.on_change(self._changed)
         proxies.on_progress(self._progressed)
+
+    def clock_jumped(self, _: timedelta) -> None:
+        """Looks again: other tokens may have expired by now."""
+        self._rounds.wake()
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -65,5 +70,7 @@ class TokenRevocation:
         for proxy in proxies:
             try:
                 self._verify(proxy.key.mesh, proxy.credential)
+            except NotValidYet:  # it was valid when the stream began, so the clock has been set back
+                continue
             except Unauthenticated as error:
                 proxy.end(error)
