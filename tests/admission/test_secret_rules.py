@@ -81,7 +81,8 @@ async def test_a_lost_pair_is_put_back_one_after_the_other(manager: ResourceMana
     ca = cas.root(tmp_path, "one")
     await provide(manager, ca)
     await manager.store.transact([Delete(secret(name, "").key) for name in ("cert", "key")])
-    assert "until the other one is replaced" in (await manager.put(secret("key", ca.key))).warnings[0]
+    (warning,) = (await manager.put(secret("key", ca.key))).warnings
+    assert 'waits for the other Secret that it is made of, "cert"' in warning
     assert (await manager.put(secret("cert", ca.cert))).warnings == ()
 
 

@@ -83,10 +83,14 @@ def test_the_references_own_chain_is_one() -> None:
 
 
 async def test_secrets_have_to_exist_first(manager: ResourceManager) -> None:
-    with pytest.raises(
-        InvalidResource, match=r'conf.cert: could not load data: Resource not found: type="Secret" name="key"'
-    ):
+    with pytest.raises(InvalidResource) as refused:
         await manager.put(mesh())
+    assert {violation.field: violation.reason for violation in refused.value.violations} == {
+        f"mtls.backends[0].conf.{part}": (
+            f'could not load data: Resource not found: type="Secret" name="{part}" mesh="default"'
+        )
+        for part in ("cert", "key")
+    }
 
 
 async def test_both_may_be_in_one_secret(manager: ResourceManager, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The commands as users type them, against a control plane that runs."""
 
+import base64
 import json
 import os
 import socket
@@ -62,15 +63,18 @@ def test_apply_get_and_delete(mesh: DemoMesh) -> None:
     done = run(mesh, "apply", "-f", "-", stdin=MESH_AND_PERMISSION + "---\n" + KUBERNETES)
     follow = "A staged change has begun; follow it with: kumactl inspect meshes --watch"
     assert done.stdout.splitlines() == [
-        'Mesh "default" configured', f"{follow} default", 'TrafficPermission "allow-all" in mesh "default" created',
-        'Mesh "other" created', f"{follow} other",
+        'Mesh "other" created', f"{follow} other", 'TrafficPermission "allow-all" in mesh "default" created',
+        'Mesh "default" configured', f"{follow} default",
+    ]  # fmt: skip
+    assert [line for line in done.stderr.splitlines() if "mutual TLS is on" in line] == [
+        'Warning: mutual TLS is on and mesh "other" has no permission: every call between its services is denied. '
+        "Apply a TrafficPermission or MeshTrafficPermission that admits the callers you want",
     ]  # fmt: skip
     assert follow not in run(mesh, "apply", "-f", "-", stdin=MTLS).stdout, "nothing is changed by it"
     followed = run(mesh, "inspect", "meshes", "--watch", "default", "--timeout", "20s")
     assert (followed.returncode, followed.stdout.splitlines()[-1]) == (0, "complete")
     rows = [line.split()[:3] for line in run(mesh, "inspect", "meshes").stdout.splitlines()]
     assert ["default", "builtin/ca-1", "complete"] in rows
-    assert "Warning: mutual TLS is on" in done.stderr
     meshes = run(mesh, "get", "meshes").stdout.splitlines()
     assert [line.split()[:2] for line in meshes] == [
         ["NAME", "mTLS"], ["default", "builtin/ca-1"], ["other", "builtin/ca-1"],
@@ -111,8 +115,6 @@ def test_files_directories_variables_and_dry_runs(mesh: DemoMesh) -> None:
         ("{type: Dataplane, mesh: nowhere, name: x, networking: {address: 10.0.0.1, inbound: [{port: 1, "
          "servicePort: 2, tags: {kuma.io/service: x}}]}}", ["Error: nothing was applied, because meshes are missing\n"
          '* standard input: Dataplane "x" in mesh "nowhere": mesh "nowhere" does not exist; create it first']),
-        ("{type: TrafficPermission, mesh: m, name: x, sources: &a [{match: {a: b}}], destinations: *a}\n---\n"
-         "{type: Mesh, name: m}", ['TrafficPermission "x" in mesh "m": mesh "m" comes later in the files; put it']),
         ("{type: DataplaneInsight, name: x}", ["type: DataplaneInsight is written by the control plane only"]),
         ("{type: Config, name: x}", ['type: unknown resource type "Config"']),
         ("{type: Mesh, name: x}\n---\n{type: Mesh, name: second, mtsl: {}}\n---\nno\n---\n{type: Mehs, name: z}",
@@ -136,12 +138,68 @@ def test_what_the_server_refuses_is_said_with_what_was_applied_and_what_was_not(
     secret = f"{{type: Secret, name: large, data: {'A' * (1 << 20)}}}"
     (mesh.home / "several.yaml").write_text(f"{{type: Mesh, name: one}}\n---\n{secret}\n---\n{{type: Mesh, name: two}}")
     done = run(mesh, "apply", "-f", "several.yaml")
-    assert done.stdout == 'Mesh "one" created\n'
+    assert done.stdout == 'Mesh "one" created\nMesh "two" created\n'
     refused(
         done, 'several.yaml: Secret "large" in mesh "default": Request Entity Too Large (the body is longer than',
-        '\nApplied before: Mesh "one"\nNot applied: Secret "large" in mesh "default", Mesh "two"\n',
+        '\nApplied before: Mesh "one", Mesh "two"\n',
     )  # fmt: skip
-    run(mesh, "delete", "mesh", "one")
+    for name in ("one", "two"):
+        run(mesh, "delete", "mesh", name)
+
+
+SECOND = "{type: Mesh, name: second, mtls: {enabledBackend: own, backends: [{name: own, type: provided, conf: %s}]}}"
+SECRETS_OF_SECOND = SECOND % "{cert: {secret: cert}, key: {secret: key}}"
+
+
+def secrets(ca: cas.Ca) -> str:
+    """The two Secrets of a CA, the certificate first."""
+    pair = {"cert": ca.cert, "key": ca.key}
+    return "\n---\n".join(
+        f"{{type: Secret, mesh: second, name: {name}, data: {base64.b64encode(text.encode()).decode()}}}"
+        for name, text in pair.items()
+    )
+
+
+def test_what_belongs_together_is_applied_in_an_order_that_works(mesh: DemoMesh, tmp_path: Path) -> None:
+    """In whatever order it stands: no warning that the same file makes untrue, and no mesh that has to come first."""
+    ca = cas.root(tmp_path, "own", days="90")
+    permission = ALLOW_ALL.replace("default", "second")
+    done = run(mesh, "apply", "-f", "-", stdin="\n---\n".join((permission, SECRETS_OF_SECOND, secrets(ca))))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line for line in done.stdout.splitlines() if "staged" not in line] == [
+        'Secret "key" in mesh "second" created', 'Secret "cert" in mesh "second" created',
+        'TrafficPermission "allow-all" in mesh "second" created', 'Mesh "second" created',
+    ]  # fmt: skip
+    followed = run(mesh, "inspect", "meshes", "--watch", "second", "--timeout", "20s")
+    assert (followed.returncode, followed.stdout.splitlines()[-1]) == (0, "complete")
+    done = run(mesh, "apply", "-f", "-", stdin=secrets(cas.root(tmp_path, "another", days="90")))
+    assert (done.returncode, done.stderr) == (0, ""), "half of the pair was another for an instant only"
+    run(mesh, "delete", "mesh", "second")
+
+
+def test_what_never_comes_is_waited_for_and_shown(mesh: DemoMesh, tmp_path: Path) -> None:
+    cert, _, _ = secrets(cas.root(tmp_path, "own", days="90")).partition("\n---\n")
+    done = run(mesh, "apply", "-f", "-", stdin=f"{SECRETS_OF_SECOND}\n---\n{cert}")
+    assert done.returncode == 1
+    for said in ('Resource not found: type="Secret" name="key"', 'Begun, and waiting for the rest: Mesh "second"\n'):
+        assert said in done.stderr
+    rows = [line for line in run(mesh, "inspect", "meshes").stdout.splitlines() if line.startswith("second")]
+    assert "waiting" in rows[0]
+    run(mesh, "delete", "mesh", "second")
+
+
+def test_what_is_declared_twice_is_meant_as_it_stands_last(mesh: DemoMesh) -> None:
+    run(mesh, "apply", "-f", "-", stdin=MESH_AND_PERMISSION)
+    before = _changes(mesh)
+    done = run(mesh, "apply", "-f", "-", stdin=f"{{type: Mesh, name: default}}\n---\n{MTLS}")
+    assert done.stderr == 'Warning: Mesh "default" is declared 2 times: what comes last is applied\n'
+    assert _changes(mesh) == before
+
+
+def _changes(mesh: DemoMesh) -> list[str]:
+    """What has been stored so far."""
+    lines = (mesh.home / "cp" / "audit.jsonl").read_text().splitlines()
+    return [line for line in lines if json.loads(line)["event"].startswith("resource")]
 
 
 def test_a_directory_names_the_file_and_every_file_is_looked_at(mesh: DemoMesh) -> None:
@@ -474,6 +532,16 @@ def test_signing_keys(mesh: DemoMesh) -> None:
 ENVOY_ADMIN_CA = "envoy-admin-ca"
 
 
+TARGETING = (
+    "{type: MeshTrafficPermission, mesh: default, name: all, spec: {targetRef: {kind: Mesh}, "
+    "from: [{targetRef: {kind: Mesh}, default: {action: Allow}}]}}"
+)
+WEB_09 = (
+    "{type: Dataplane, mesh: default, name: web-09, networking: {address: 10.0.0.1, "
+    "inbound: [{port: 80, servicePort: 8080, tags: {kuma.io/service: web}}]}}"
+)
+
+
 def test_everything_can_be_exported_and_applied_to_another_control_plane(mesh: DemoMesh, tmp_path: Path) -> None:
     run(mesh, "apply", "-f", "-", stdin=MESH_AND_PERMISSION)
     ca = cas.root(tmp_path, "inline")
@@ -481,10 +549,15 @@ def test_everything_can_be_exported_and_applied_to_another_control_plane(mesh: D
     mtls = {"backends": [{"name": "own", "type": "provided", "conf": conf}]}
     run(mesh, "apply", "-f", "-", stdin=json.dumps({"type": "Mesh", "name": "inline", "mtls": mtls}))
     assert "PRIVATE KEY" not in run(mesh, "get", "mesh", "inline", "-o", "yaml").stdout
-    done = run(mesh, "export", "--profile", "all")
+    run(mesh, "apply", "-f", "-", stdin=TARGETING + "\n---\n" + WEB_09)
+    done = run(mesh, "export")
     assert done.returncode == 0, done.stderr
     assert ENVOY_ADMIN_CA not in done.stdout
     (mesh.home / "export.yaml").write_text(done.stdout)
+    before = _changes(mesh)
+    again = run(mesh, "apply", "-f", "export.yaml")
+    assert again.returncode == 0, again.stderr
+    assert _changes(mesh) == before, "nothing is stored, not even for an instant"
     with Processes(tmp_path) as processes:
         other = DemoMesh(tmp_path, processes)
         other.start_control_plane()
@@ -492,8 +565,24 @@ def test_everything_can_be_exported_and_applied_to_another_control_plane(mesh: D
         other.kumactl("config", "control-planes", "add", "--name", "other", "--address", address, "--overwrite")
         applied = run(other, "apply", "-f", str(mesh.home / "export.yaml"))
         assert applied.returncode == 0, applied.stderr
-        for arguments in (("meshes",), ("secrets",), ("traffic-permissions",), ("global-secrets",)):
+        for arguments in (("meshes",), ("secrets",), ("traffic-permissions",), ("global-secrets",),
+                          ("dataplanes",), ("meshtrafficpermissions",)):  # fmt: skip
             assert _content(other, *arguments) == _content(mesh, *arguments)
+
+
+def test_exports_of_less(mesh: DemoMesh) -> None:
+    run(mesh, "apply", "-f", "-", stdin="\n---\n".join((MESH_AND_PERMISSION, TARGETING, WEB_09)))
+    left_out = {
+        "all": set(), "no-dataplanes": {"Dataplane"}, "federation-with-policies": {"Dataplane"},
+        "federation": {"Dataplane", "MeshTrafficPermission"},
+    }  # fmt: skip
+    found = {
+        profile: {item["type"] for item in yaml.safe_load_all(run(mesh, "export", "--profile", profile).stdout)}
+        for profile in left_out
+    }
+    assert {profile: found["all"] - kinds for profile, kinds in found.items()} == left_out
+    run(mesh, "delete", "meshtrafficpermission", "all")
+    run(mesh, "delete", "dataplane", "web-09")
 
 
 def _content(mesh: DemoMesh, *arguments: str) -> list[dict[str, object]]:
@@ -513,11 +602,7 @@ def test_a_backup_of_a_control_plane_that_runs(mesh: DemoMesh) -> None:
 
 def test_inspection_of_what_has_no_proxy(mesh: DemoMesh) -> None:
     run(mesh, "apply", "-f", "-", stdin=MESH_AND_PERMISSION)
-    dataplane = (
-        "{type: Dataplane, mesh: default, name: web-09, networking: {address: 10.0.0.1, "
-        "inbound: [{port: 80, servicePort: 8080, tags: {kuma.io/service: web}}]}}"
-    )
-    run(mesh, "apply", "-f", "-", stdin=dataplane)
+    run(mesh, "apply", "-f", "-", stdin=WEB_09)
     shown = run(mesh, "inspect", "dataplane", "web-09").stdout
     assert shown.splitlines() == ["INBOUND 10.0.0.1:80:8080(web):", "  TrafficPermission", "    allow-all"]
     assert "ListenersConfigDump" in run(mesh, "inspect", "dataplane", "web-09", "--type", "config").stdout

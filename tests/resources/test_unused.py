@@ -49,7 +49,6 @@ def test_what_asks_for_nothing_is_kept_as_it_is_meant(
             "constraints.dataplaneProxy.requirements",
         ),
         ({"meshServices": {"mode": "Exclusive"}}, "meshServices.mode"),
-        ({"mtls": {"skipValidation": True}}, "mtls.skipValidation"),
         ({"metrics": {"backend": []}}, "metrics.backend"),
         ({"netwroking": {}}, "netwroking"),
     ],

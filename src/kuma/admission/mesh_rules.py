@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from kuma.admission.ca_examination import examine, path_of
 from kuma.admission.rollout_announcement import announced, staged_part
 from kuma.authorities import builtin, retained
-from kuma.authorities.registry import stored_secrets
+from kuma.authorities.registry import stored_secrets, used_secrets
 from kuma.base.clock import Clock
-from kuma.base.errors import Conflict, InvalidResource
+from kuma.base.errors import Conflict, InvalidResource, Violation
 from kuma.resources import kinds
-from kuma.resources.mesh import Backend, MeshSpec
+from kuma.resources.mesh import AUTHORITY_LABEL, AWAITED, Backend, MeshSpec
 from kuma.resources.mesh_traffic_permission import EFFECT, SHADOW
 from kuma.resources.resource import Resource
+from kuma.resources.secret import Secrets
 from kuma.store.manager import Decision
 from kuma.store.protocol import AnyResource, Create, Delete, Expect, Operation, Store, find
 from kuma.tokens import dataplane_tokens
@@ -38,6 +39,10 @@ class MeshRules:
             created.append(await dataplane_tokens.new_signing_key(new.name))
         for index, backend in enumerate(new.spec.backends):
             await asyncio.sleep(0)  # others have their turn between two that are tried out
+            missing = await _missing(new, backend, store)
+            if missing and _waits(new, backend):
+                warnings.append(_WAITS.format(path=path_of(backend, index), secrets=" and ".join(missing)))
+                continue
             if backend.type == "provided":
                 warnings += await self._provided(new.name, backend, index, store)
                 continue
@@ -93,6 +98,9 @@ class MeshRules:
     async def _provided(self, mesh: str, backend: Backend, index: int, store: Store) -> tuple[str, ...]:
         """Warnings about a CA that the user provides; refuses one that cannot issue."""
         secrets = await stored_secrets(mesh, backend, store)
+        lacking = tuple(_lacking(mesh, backend, path_of(backend, index), secrets))
+        if lacking:
+            raise InvalidResource(lacking)
         return await examine(mesh, backend, path_of(backend, index), secrets, self._clock.now())
 
 
@@ -102,10 +110,12 @@ async def _dropped(old: Resource[MeshSpec] | None, new: Resource[MeshSpec], stor
     If there was, proxies may still live by them: `unused_secrets` takes them away once the change is complete.
     """
     transition = kinds.MESH_TRANSITION.key(new.name, new.name)
+    kept = {name for backend in new.spec.backends for name in used_secrets(new.name, backend)}
     gone = sorted(_builtin(old) - _builtin(new))
     if not gone or await find(store, transition) is not None:
         return ()
-    secrets = (kinds.SECRET.key(name, new.name) for backend in gone for name in builtin.secret_names(new.name, backend))
+    names = (name for backend in gone for name in builtin.secret_names(new.name, backend) if name not in kept)
+    secrets = (kinds.SECRET.key(name, new.name) for name in names)
     found = [secret for key in secrets if (secret := await find(store, key)) is not None]
     guards = (Expect(transition, 0), *(Expect(secret.key, secret.version) for secret in found))
     return (*guards, *(Delete(secret.key) for secret in found))
@@ -117,6 +127,35 @@ def _builtin(mesh: Resource[MeshSpec] | None) -> frozenset[str]:
 
 def _backend(mesh: Resource[MeshSpec] | None, name: str) -> Backend | None:
     return next((backend for backend in (mesh.spec.backends if mesh else ()) if backend.name == name), None)
+
+
+def _waits(mesh: Resource[MeshSpec], backend: Backend) -> bool:
+    """Whether a backend may come before its Secrets: by the label, or, as in the original, without validation."""
+    if mesh.labels.get(AUTHORITY_LABEL) == AWAITED:
+        return True
+    return backend.type == "provided" and mesh.spec.mtls is not None and mesh.spec.mtls.skip_validation
+
+
+async def _missing(mesh: Resource[MeshSpec], backend: Backend, store: Store) -> Sequence[str]:
+    """The Secrets of a backend that do not exist."""
+    secrets = await stored_secrets(mesh.name, backend, store)
+    return [f'"{name}"' for name in used_secrets(mesh.name, backend) if name not in secrets]
+
+
+def _lacking(mesh: str, backend: Backend, path: str, secrets: Secrets) -> Iterator[Violation]:
+    """Each Secret that is not there, where the Mesh names it."""
+    for part, source in (("cert", backend.settings.cert), ("key", backend.settings.key)):
+        if source is not None and source.secret is not None and source.secret not in secrets:
+            yield Violation(
+                f"{path}.{part}",
+                f'could not load data: Resource not found: type="Secret" name="{source.secret}" mesh="{mesh}"',
+            )
+
+
+_WAITS = (
+    "{path}: waits for the Secrets {secrets}: nobody gets a certificate of this backend before they are there, and no "
+    "other CA takes its place"
+)
 
 
 async def _has_permission(mesh: str, store: Store) -> bool:

@@ -55,7 +55,7 @@ class SecretRules:
             except InvalidResource as error:
                 own = await self._own_faults(use, new)
                 if not own and _is_half(use, new):
-                    warnings.append(_HALF.format(name=new.name, backend=use.backend.name))
+                    warnings.append(_half_told(use, new))
                 else:
                     refused.append(_refusal(use, own or error.violations))
         if refused:
@@ -113,6 +113,16 @@ def _is_half(use: _Use, new: Resource[SecretSpec]) -> bool:
     return use.backend.type == "provided" or not _opens(use, use.secrets)
 
 
+def _half_told(use: _Use, new: Resource[SecretSpec]) -> str:
+    names = registry.used_secrets(use.mesh.name, use.backend)
+    missing = next((name for name in names if name != new.name and name not in use.secrets), "")
+    text = _WAITS if missing else _HALF
+    return text.format(name=new.name, backend=use.backend.name, missing=missing)
+
+
+_WAITS = (
+    'mTLS backend "{backend}" waits for the other Secret that it is made of, "{missing}"; what it has issued goes on'
+)
 _HALF = (
     'Secret "{name}" and the other Secret of mTLS backend "{backend}" do not belong together now: the backend goes on '
     "as it was until the other one is replaced, too"

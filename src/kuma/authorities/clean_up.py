@@ -8,7 +8,7 @@ from contextlib import suppress
 import structlog
 
 from kuma.authorities import builtin, retained
-from kuma.authorities.registry import open_authority
+from kuma.authorities.registry import open_authority, used_secrets
 from kuma.base.errors import Conflict, NotFound, Unavailable
 from kuma.pki.authority import AuthorityUnusable
 from kuma.resources import kinds
@@ -67,8 +67,10 @@ def unused_secrets(view: MeshView) -> tuple[str, ...]:
     if view.mesh is None or view.transition is None or not view.transition.spec.complete:
         return ()  # somebody may still run what an old authority has issued
     listed = {backend.name for backend in view.backends if backend.type == "builtin"}
+    used = {name for backend in view.backends for name in used_secrets(view.name, backend)}
     gone = (name for name in sorted(builtin.stored(view.name, view.secrets) - listed) if not _is_trusted(view, name))
-    found = [secret for name in gone for secret in builtin.secret_names(view.name, name) if secret in view.secrets]
+    names = (secret for name in gone for secret in builtin.secret_names(view.name, name))
+    found = [secret for secret in names if secret in view.secrets and secret not in used]
     return (*found, *([retained.secret_name(view.name)] if _is_retained_needlessly(view) else ()))
 
 

@@ -194,7 +194,7 @@ class RolloutController:
         run.late = len(progress.late)
         position = next_position(view.position, declared, settled=progress.settled, alone=progress.alone)
         stays = position == view.position
-        complete = stays and position == declared.as_position() and progress.everybody
+        complete = stays and position == declared.as_position() and progress.everybody and not declared.waits
         goal = _goal(state)
         if complete:
             run.origin = goal

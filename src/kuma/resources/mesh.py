@@ -24,6 +24,9 @@ RSA_BITS = range(2048, 8193)
 """Below, a root can be broken; above, making one key takes minutes."""
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _SECRET_PREFIX = "ca-builtin-cert-"  # noqa: S105 - the beginning of a name
+AUTHORITY_LABEL, AWAITED = "kuma.io/authority", "awaited"
+"""A label of a Mesh, and its value that has it wait for Secrets that its authorities lack: nothing is made in place of
+them, and nobody gets a certificate before they are there."""
 _MODES = ("STRICT", "PERMISSIVE")
 """In the order of their numbers in the original's protobuf enumeration."""
 
@@ -140,6 +143,7 @@ class Mtls(Model):
     enabled_backend: str = ""
     backends: tuple[Backend, ...] = ()
     skip_validation: StrictBool = False
+    """Whether a `provided` authority may come before its Secrets; what is there is examined all the same."""
 
     @property
     def enabled(self) -> Backend | None:
@@ -172,8 +176,6 @@ def validate(spec: MeshSpec) -> Iterator[Violation]:
     yield from mesh_unused.validate(spec)
     if spec.mtls is None:
         return
-    if spec.mtls.skip_validation:
-        yield Violation("mtls.skipValidation", "is not implemented here: a CA that cannot be opened protects nobody")
     seen: set[str] = set()
     for index, backend in enumerate(spec.mtls.backends):
         path = f"mtls.backends[{index}]"

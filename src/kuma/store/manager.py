@@ -14,7 +14,7 @@ from kuma.base.errors import AlreadyExists, Conflict, InvalidResource, NotFound
 from kuma.resources import kinds, parsing
 from kuma.resources.kinds import MESH
 from kuma.resources.resource import Key
-from kuma.store.protocol import AnyResource, Create, Delete, Operation, Page, StillOwns, Store, Update, find
+from kuma.store.protocol import AnyResource, Create, Delete, Expect, Operation, Page, StillOwns, Store, Update, find
 
 log = structlog.get_logger(__name__)
 
@@ -108,7 +108,7 @@ class ResourceManager:
         decision = await self._decide(old, resource)
         warnings = (*kind.warnings(resource.spec), *decision.warnings)
         same = old is not None and old.spec == resource.spec and dict(old.labels) == dict(resource.labels)
-        if old is not None and same and not decision.operations:
+        if old is not None and same and all(isinstance(operation, Expect) for operation in decision.operations):
             return Outcome(old, created=False, warnings=warnings)
         owner = kinds.MESH.key(resource.mesh) if kind.in_mesh else None
         write: Operation = Update(replace(resource, version=old.version)) if old else Create(resource, owner)

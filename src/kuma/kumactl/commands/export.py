@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 import yaml
 
+from kuma.kumactl import apply_order
 from kuma.kumactl.client import Client
 from kuma.kumactl.invocation import Invocation
 from kuma.resources import codec, kinds
 from kuma.resources.kinds import Kind
+from kuma.resources.resource import Resource
 
 
 class Profile(StrEnum):
     """Kinds of resources to export."""
 
+    ALL = "all"
+    NO_DATAPLANES = "no-dataplanes"
     FEDERATION = "federation"
     FEDERATION_WITH_POLICIES = "federation-with-policies"
-    ALL = "all"
 
 
 class ExportForm(StrEnum):
@@ -34,24 +37,24 @@ _TARGETING = (kinds.MESH_TRAFFIC_PERMISSION,)
 _LOCAL = (kinds.DATAPLANE,)
 _NOT_EXPORTED = ("envoy-admin-ca", "inter-cp-ca")
 """Secrets of one installation, which another one must not have."""
-_SIGNING_KEY = "user-token-signing-key"
 
 
 def export(
     context: typer.Context,
     profile: Annotated[
-        Profile, typer.Option(help="federation: what every zone needs; all: Dataplanes and new policies, too.")
-    ] = Profile.FEDERATION,
+        Profile,
+        typer.Option(help="all; no-dataplanes; federation: neither Dataplanes nor policies of the targetRef kinds."),
+    ] = Profile.ALL,
     form: Annotated[ExportForm, typer.Option("--format", help="universal or kubernetes.")] = ExportForm.UNIVERSAL,
 ) -> None:
     """Print everything that is stored, Secrets too, as YAML that `kumactl apply` takes. Keep the output safe.
 
-    Example: kumactl export --profile all > resources.yaml
+    Example: kumactl export > resources.yaml
     """
     invocation: Invocation = context.obj
     with invocation.client() as client:
-        for item in _ordered(_items(client, _chosen(profile))):
-            resource = codec.parse(item)
+        resources = (codec.parse(item) for item in _items(client, _chosen(profile)))
+        for resource in sorted(resources, key=_place):
             shown = codec.to_kubernetes(resource) if form is ExportForm.KUBERNETES else codec.to_universal(resource)
             typer.echo("---\n" + yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), nl=False)
 
@@ -59,7 +62,7 @@ def export(
 def _chosen(profile: Profile) -> Sequence[Kind]:
     left_out: tuple[Kind, ...] = ()
     if profile is not Profile.ALL:
-        left_out = (*_LOCAL, *(() if profile is Profile.FEDERATION_WITH_POLICIES else _TARGETING))
+        left_out = (*_LOCAL, *(_TARGETING if profile is Profile.FEDERATION else ()))
     return [kind for kind in kinds.ALL if not kind.read_only and kind not in left_out]
 
 
@@ -69,20 +72,6 @@ def _items(client: Client, chosen: Sequence[Kind]) -> Iterator[Mapping[str, Any]
         yield from (item for item in found if item["name"] not in _NOT_EXPORTED)
 
 
-def _ordered(items: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Orders resources so that each can be applied when its turn comes.
-
-    A Secret needs its Mesh and a `provided` backend its Secrets, so Meshes come twice: bare, and whole after the
-    Secrets. Signing keys of user tokens come last: they end the tokens that the rest is applied with.
-    """
-    whole = list(items)
-    bare = [{k: v for k, v in item.items() if k != "mtls"} for item in whole if "mtls" in item]
-    return [*bare, *sorted(whole, key=_turn)]
-
-
-def _turn(item: Mapping[str, Any]) -> int:
-    if item["name"].startswith(_SIGNING_KEY):
-        return 4
-    if item["type"] in (kinds.SECRET.name, kinds.GLOBAL_SECRET.name):
-        return 1
-    return {kinds.MESH.name: 2 if "mtls" in item else 0}.get(item["type"], 3)
+def _place(resource: Resource[Any]) -> int:
+    """Meshes first, for readers and for clients that apply documents as they come; the rest as `apply` sends it."""
+    return -1 if resource.key.kind == kinds.MESH.name else apply_order.turn(resource)

@@ -19,6 +19,11 @@ class Declared:
     authority: str = ""
     roots: tuple[str, ...] = ()
 
+    @property
+    def waits(self) -> bool:
+        """Whether mutual TLS is asked for, and its authority is not there."""
+        return self.level is not Level.PLAIN and not self.authority
+
     def as_position(self) -> Position:
         """The position at which nothing is left to do."""
         return Position(level=self.level, authority=self.authority, roots=self.roots)
@@ -29,9 +34,9 @@ def next_position(position: Position, declared: Declared, *, settled: bool, alon
 
     `settled`: all proxies run `position`. `alone`: there are none, so there is nobody to be careful of.
     """
-    if declared.level is not Level.PLAIN and not declared.authority:
-        return position  # nobody to issue: stay
-    if alone:
+    if declared.waits:  # nobody to issue: stay; but who comes to a mesh that has not begun finds no plaintext
+        return declared.as_position() if alone and position == Position() else position
+    if alone or _is_closed(position):
         return declared.as_position()
     if declared.level is Level.PLAIN:
         return _lowered(position) if settled else position
@@ -50,6 +55,11 @@ def next_position(position: Position, declared: Declared, *, settled: bool, alon
     return position.model_copy(update={"roots": declared.roots})
 
 
+def _is_closed(position: Position) -> bool:
+    """Whether nobody can talk to anybody, because nobody has got a certificate: no step can take anything away."""
+    return position.level is not Level.PLAIN and not position.authority
+
+
 def _lowered(position: Position) -> Position:
     if position.level <= Level.ACCEPTING:
         return Position()
@@ -62,6 +72,8 @@ def _union(roots: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
 
 def step(position: Position, declared: Declared) -> str:
     """Describes for people what is being done at `position`."""
+    if declared.waits:
+        return "waiting: the authority is not there, or cannot be opened"
     if position == declared.as_position():
         return "finishing" if declared.level is not Level.PLAIN else "turning mutual TLS off"
     if position.level is not declared.level:

@@ -1,0 +1,73 @@
+"""The order in which resources that are applied together are sent, such that no instant is less than what is asked for.
+
+Secrets come before the Meshes that are made of them, and permissions before the mutual TLS that needs them. A mesh that
+does not exist has to come first, because everything else belongs to it: it is created as it is meant, but waits for its
+Secrets (`AWAITED`), and is sent again when they are there.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kuma.resources import kinds
+from kuma.resources.mesh import AUTHORITY_LABEL, AWAITED
+from kuma.resources.resource import Resource
+
+_SIGNING_KEYS = "user-token-signing-key"
+_SECRETS = (kinds.SECRET.name, kinds.GLOBAL_SECRET.name)
+_PERMISSIONS = (kinds.TRAFFIC_PERMISSION.name, kinds.MESH_TRAFFIC_PERMISSION.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """A resource to be sent. `again`: it is sent once more later, and what is said of it then is what holds."""
+
+    resource: Resource[Any]
+    again: bool = False
+
+
+def rounds(resources: Iterable[Resource[Any]], meshes: Set[str]) -> Sequence[Sequence[Sending]]:
+    """What is sent round after round; `meshes` exist already.
+
+    Signing keys of user tokens come last: they may end the token that the rest is applied with.
+    """
+    whole = list(resources)
+    begun = [_begun(mesh, whole) for mesh in whole if _is_mesh(mesh) and mesh.name not in meshes]
+    finished = {sending.resource.name for sending in begun if not sending.again}
+    rest = [resource for resource in whole if not (_is_mesh(resource) and resource.name in finished)]
+    turns = [list(resources) for _, resources in itertools.groupby(sorted(rest, key=turn), turn)]
+    found = [begun, *itertools.chain.from_iterable(map(_settled, turns))]
+    return [one for one in found if one]
+
+
+def _settled(resources: Sequence[Resource[Any]]) -> Sequence[Sequence[Sending]]:
+    """The rounds of one turn. A Secret may be half of a pair: it is looked at again when all of its mesh are there."""
+    last = {resource.mesh: resource for resource in resources if resource.key.kind == kinds.SECRET.name}
+    early = [resource for resource in resources if last.get(resource.mesh, resource) is not resource]
+    return [[Sending(resource, again=resource in early) for resource in resources], [Sending(r) for r in early]]
+
+
+def turn(resource: Resource[Any]) -> int:
+    """When it is the turn of a resource, in a control plane that has its mesh."""
+    if resource.name.startswith(_SIGNING_KEYS) and resource.key.kind in _SECRETS:
+        return 4
+    if resource.key.kind in _SECRETS:
+        return 0
+    if resource.key.kind in _PERMISSIONS:
+        return 1
+    return 2 if _is_mesh(resource) else 3
+
+
+def _begun(mesh: Resource[Any], whole: Iterable[Resource[Any]]) -> Sending:
+    """How a mesh that does not exist is created, before anything that belongs to it."""
+    belonging = {resource.key.kind for resource in whole if resource.mesh == mesh.name}
+    if kinds.SECRET.name in belonging and mesh.spec.backends:
+        return Sending(replace(mesh, labels={**mesh.labels, AUTHORITY_LABEL: AWAITED}), again=True)
+    return Sending(mesh, again=not belonging.isdisjoint(_PERMISSIONS))
+
+
+def _is_mesh(resource: Resource[Any]) -> bool:
+    return resource.key.kind == kinds.MESH.name
