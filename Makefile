@@ -3,11 +3,15 @@ VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# One more than the usual two cores: tests with real proxies wait for most of their time. A file's tests stay together,
+# since they share what it starts.
+TESTS_AT_ONCE ?= 3
+PYTEST := $(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install test check sbom bench demo soak clean
+.PHONY: help install test test-fast check sbom bench demo soak clean
 
 help: ## what can be done here
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(STAMP) ## make the virtual environment with everything in it
 
@@ -17,8 +21,11 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --group dev --constraint constraints.txt --editable .
 	@touch $(STAMP)
 
-test: $(STAMP) ## run all tests, the ones with real Envoys too
-	$(BIN)/python -m pytest
+test: $(STAMP) ## run all tests, the ones with real Envoys too; TESTS_AT_ONCE (3)
+	$(PYTEST) --durations 10
+
+test-fast: $(STAMP) ## run the tests that start no control plane and no other program
+	$(PYTEST) -m "not system"
 
 check: $(STAMP) ## ruff, mypy --strict, import-linter and pip-audit
 	$(BIN)/ruff check .

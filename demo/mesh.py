@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from demo import resources
-from demo.processes import BIN, Failed, Processes, free_ports, inherited, is_free, until
+from demo.processes import BIN, PATIENCE, Failed, Processes, free_ports, inherited, is_free, reserve, until
 
-_PATIENCE = 120.0
-"""Seconds that a command may take; longer than what commands are told with `--timeout`."""
 _STANDARD = {"api": 5681, "https": 5682, "diagnostics": 5680, "dp": 5678, "xds": 5677}
 
 
@@ -40,7 +38,8 @@ class Ports:
     @classmethod
     def standard(cls) -> Ports:
         """Returns the standard ports, or others if those are taken."""
-        return cls(**_STANDARD) if all(is_free(port) for port in _STANDARD.values()) else cls.free()
+        is_ours = all(is_free(port) for port in _STANDARD.values()) and reserve("standard ports")
+        return cls(**_STANDARD) if is_ours else cls.free()
 
     @property
     def is_standard(self) -> bool:
@@ -135,7 +134,7 @@ class DemoMesh:
         paths = [a.replace("=", f"={self.home}/", 1) if "-file=" in a else a for a in arguments]
         return self.processes.start(f"kuma-dp-{service}", [BIN / program, *paths], self.environment)
 
-    def kumactl(self, *arguments: str, stdin: str | None = None, timeout: float = _PATIENCE) -> str:
+    def kumactl(self, *arguments: str, stdin: str | None = None, timeout: float = PATIENCE) -> str:
         """Runs a `kumactl` command and returns its output.
 
         Raises:

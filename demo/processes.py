@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
+import itertools
 import os
 import random
 import shutil
@@ -21,6 +23,8 @@ from typing import TypeVar
 T = TypeVar("T")
 _PR_SET_PDEATHSIG = 1
 BIN = Path(sys.executable).parent
+PATIENCE = 120.0
+"""Seconds after which something is given up that should happen soon: far more than it takes on a busy machine."""
 
 
 class Failed(Exception):
@@ -127,7 +131,7 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def until(what: str, ask: Callable[[], T | None], processes: Processes | None = None, seconds: float = 30) -> T:
+def until(what: str, ask: Callable[[], T | None], processes: Processes | None = None, seconds: float = PATIENCE) -> T:
     """Polls `ask` until it returns something true, and returns that.
 
     Raises:
@@ -147,21 +151,52 @@ def until(what: str, ask: Callable[[], T | None], processes: Processes | None = 
 
 _PORTS = range(20_000, 32_768)
 """Below those that the kernel gives to outgoing connections: nobody takes one by chance before it is used."""
+_BLOCK = 256
+"""Ports that a program reserves for itself, and hands out one after the other."""
+_HELD: list[socket.socket] = []
+"""What this program has reserved, until it ends."""
+
+
+def reserve(what: str) -> bool:
+    """Keep something from all other programs of this machine that reserve it too, until this one ends.
+
+    A name in the abstract namespace of Unix sockets has one owner, and is free again however its owner ends.
+    """
+    held = socket.socket(socket.AF_UNIX)
+    try:
+        held.bind(f"\0kuma-demo {what}")
+    except OSError:
+        held.close()
+        return False
+    _HELD.append(held)
+    return True
+
+
+@functools.cache
+def _own_ports() -> Iterator[int]:
+    """Return the ports of a block that no other program has reserved, again and again in order."""
+    blocks = _PORTS[: -_BLOCK : _BLOCK]
+    for first in random.sample(blocks, len(blocks)):
+        if reserve(f"ports from {first}"):
+            return itertools.cycle(range(first, first + _BLOCK))
+    raise Failed(f"all ports from {_PORTS.start} to {_PORTS.stop} are reserved by other demos and tests")
 
 
 def free_ports(count: int) -> tuple[int, ...]:
-    """Ports of the loopback that nobody listens on."""
-    found: list[int] = []
-    for port in random.sample(_PORTS, len(_PORTS)):
-        with socket.socket() as sock, contextlib.suppress(OSError):
+    """Ports of the loopback that nobody listens on, and that no other program is given before they are used."""
+    return tuple(itertools.islice(filter(_can_be_bound, _own_ports()), count))
+
+
+def _can_be_bound(port: int) -> bool:
+    with socket.socket() as sock:
+        try:
             sock.bind(("127.0.0.1", port))
-            found.append(port)
-        if len(found) == count:
-            break
-    return tuple(found)
+        except OSError:
+            return False
+    return True
 
 
 def is_free(port: int) -> bool:
-    """Tells whether nobody listens on this port of the loopback."""
+    """Whether nobody listens on this port of the loopback."""
     with socket.socket() as sock:
         return sock.connect_ex(("127.0.0.1", port)) != 0

@@ -1,4 +1,8 @@
-"""What holds for all tests: none leaves tasks behind, and gRPC leaves forked processes alone."""
+"""What holds for all tests: none leaves tasks behind, reads the user's own files or settings, or starts late.
+
+Whatever a test needs to itself (ports, directories, a home) is its own in every process of pytest, so that the suite
+runs in several of them beside each other.
+"""
 
 import asyncio
 import os
@@ -12,11 +16,47 @@ import pytest
 # closed before the program in it begins (grpc issue 43055). It reads this when it is imported.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
 
+# Some machines forbid Python to keep what it has compiled; each of the hundreds of programs that tests start would then
+# compile everything again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+from demo.mesh import DemoMesh
+from demo.processes import BIN, Processes
 from tests.fakes.control_plane import Running, running
+from tests.fakes.patience import PATIENCE
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--bless", action="store_true", help="take today's Envoy configuration as the golden one")
+
+
+INTEGRATION = Path(__file__).parent / "integration"
+_STARTERS = (running, Processes, DemoMesh, BIN)
+"""Start control planes, proxies and our other programs; tests that have one of them in their module are slow."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts whole programs as `system`, and begin with that: the longest files come first."""
+    for item in items:
+        if _starts_programs(item):
+            item.add_marker("system")
+    items.sort(key=lambda item: (INTEGRATION not in item.path.parents, item.get_closest_marker("system") is None))
+
+
+def _starts_programs(item: pytest.Item) -> bool:
+    assert isinstance(item, pytest.Function)
+    found = vars(item.module).values()
+    return "cp" in item.fixturenames or any(value is starter for value in found for starter in _STARTERS)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_of_the_users_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A home, and settings, that are not the ones of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        for name in [name for name in os.environ if name.startswith("KUMA_")]:
+            environment.delenv(name)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +65,7 @@ async def no_task_is_left() -> AsyncIterator[None]:
     yield
     left = {task for task in asyncio.all_tasks() - before if task is not asyncio.current_task() and not task.done()}
     if left:  # one that has been cancelled may need a few more turns of the loop
-        _, left = await asyncio.wait(left, timeout=5)
+        _, left = await asyncio.wait(left, timeout=PATIENCE)
     assert not left, f"tasks left behind: {[task.get_name() for task in left]}"
 
 
