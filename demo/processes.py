@@ -175,7 +175,7 @@ def reserve(what: str) -> bool:
 @functools.cache
 def _own_ports() -> Iterator[int]:
     """Return the ports of a block that no other program has reserved, again and again in order."""
-    blocks = _PORTS[: -_BLOCK : _BLOCK]
+    blocks = _PORTS[:-_BLOCK:_BLOCK]
     for first in random.sample(blocks, len(blocks)):
         if reserve(f"ports from {first}"):
             return itertools.cycle(range(first, first + _BLOCK))

@@ -9,6 +9,7 @@ import pytest
 from demo.processes import BIN, free_ports
 from kuma.agent import token_argument, workload
 from kuma.base.errors import Misconfigured
+from tests.fakes.patience import PATIENCE
 
 SECRET = "hunter2-hunter2"
 DATAPLANE = (
@@ -55,7 +56,7 @@ def test_it_does_not_stay_in_the_list_of_processes(tmp_path: Path, arguments: li
     command = Path(f"/proc/{process.pid}/cmdline").read_text()
     variables = Path(f"/proc/{process.pid}/environ").read_text()
     process.terminate()
-    process.communicate(timeout=20)
+    process.communicate(timeout=PATIENCE)
     assert "was in the list of processes for a moment" in warned
     assert "no bootstrap yet" in waiting  # so it has read the token
     assert "--cp-address" in command
@@ -67,5 +68,5 @@ def test_a_variable_will_do_without_a_warning(tmp_path: Path) -> None:
     assert process.stderr is not None
     first = process.stderr.readline()
     process.terminate()
-    process.communicate(timeout=20)
+    process.communicate(timeout=PATIENCE)
     assert "no bootstrap yet" in first

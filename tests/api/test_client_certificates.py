@@ -21,6 +21,7 @@ from kuma.pki import own_ca
 from kuma.pki.x509 import CaPair, certificate_pem, key_pem
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import Running, running
+from tests.fakes.patience import PATIENCE
 
 DAY = timedelta(days=1)
 
@@ -190,7 +191,7 @@ def test_files_that_nobody_can_be_verified_by_are_refused_by_the_name_of_the_set
 
 def test_a_control_plane_does_not_start_without_the_file_that_it_is_told_of(tmp_path: Path) -> None:
     environment = {"HOME": str(tmp_path), "NO_COLOR": "1", "KUMA_API_SERVER_HTTPS_TLS_CA_FILE": "nowhere.pem"}
-    done = subprocess.run([BIN / "kuma-cp", "run"], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([BIN / "kuma-cp", "run"], env=environment, capture_output=True, text=True, timeout=PATIENCE)
     said = "Error: apiServer.https.tlsCaFile: cannot read nowhere.pem: No such file or directory\n"
     assert (done.returncode, done.stderr) == (1, said)
 

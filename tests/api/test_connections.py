@@ -18,6 +18,7 @@ from kuma.api.http.server import HttpServer
 from kuma.api.routes import diagnostics
 from kuma.app import server_certificate
 from kuma.base import aio
+from tests.fakes.patience import PATIENCE
 
 ABUSER = ("127.0.0.2", 0)
 HALF_A_HEAD = b"GET /healthy HTTP/1.1\r\nhost: localhost\r\nx: "
@@ -45,7 +46,7 @@ async def connect(port: int, first: bytes = b"", local: tuple[str, int] = ABUSER
 async def answer(connected: Connected) -> tuple[int, dict[str, Any]]:
     """Status and JSON of the answer, after which the connection is closed."""
     reader, writer = connected
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         head, _, content = (await reader.read()).partition(b"\r\n\r\n")
     writer.close()
     return int(head.split()[1]), json.loads(content)
@@ -54,7 +55,7 @@ async def answer(connected: Connected) -> tuple[int, dict[str, Any]]:
 async def closed(connected: Connected) -> None:
     """Return once the other side has closed."""
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await connected[0].read()
     except ConnectionError:
         pass
@@ -142,7 +143,7 @@ async def test_who_does_not_read_is_disconnected() -> None:
 
     async with serving_at(QUICK, endless) as port:
         connected = await connect(port, HALF_A_HEAD + b"y\r\n\r\n")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await ended.wait()
         connected[1].close()
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.patience import PATIENCE
+
 PROGRAM = Path(__file__).with_name("restarted_on_a_full_disk.py")
 
 
@@ -16,5 +18,5 @@ def test_a_control_plane_that_has_run_starts_on_a_full_disk(tmp_path: Path, end:
     """On a small file system of its own, in a mount namespace: whoever is not root gets one with a user namespace."""
     namespaces = ["--mount"] if os.geteuid() == 0 else ["--user", "--map-root-user", "--mount"]
     command = ["unshare", *namespaces, sys.executable, str(PROGRAM), str(tmp_path), str(int(end))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -14,6 +14,7 @@ import pytest
 from demo.mesh import DemoMesh
 from demo.processes import BIN, Processes
 from kuma.base import command_line
+from tests.fakes.patience import PATIENCE
 
 
 @pytest.mark.parametrize("arguments", [["kuma-cp", "run"], ["kuma-dp", "run"], ["kumactl", "get", "meshes"]])
@@ -28,7 +29,7 @@ def test_ctrl_c_while_a_command_is_loading(tmp_path: Path, arguments: list[str])
     while not process.stderr.readline().rstrip().endswith(" typer"):
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=30)
+    _, rest = process.communicate(timeout=PATIENCE)
     assert "Traceback" not in rest
     assert process.returncode == 130
 
@@ -41,7 +42,7 @@ def test_a_control_plane_that_is_told_to_end_twice_ends_in_good_order(tmp_path: 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
             control_plane.send_signal(number)
             time.sleep(0.01)
-        assert control_plane.wait(10) == 0
+        assert control_plane.wait(PATIENCE) == 0
         said = processes.tail("kuma-cp", 1000)
         assert "Traceback" not in said
         assert "destroyed" not in said

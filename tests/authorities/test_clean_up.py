@@ -12,6 +12,7 @@ from kuma.base.clock import SystemClock
 from kuma.resources.mesh import Conf
 from tests.fakes.cas import root
 from tests.fakes.control_plane import MTLS, Running, dataplane, resource, running
+from tests.fakes.patience import PATIENCE
 from tests.fakes.proxy import FakeProxy
 
 TWO = MTLS.replace("{name: ca-1, type: builtin}", "{name: ca-1, type: builtin}, {name: ca-2, type: builtin}")
@@ -35,7 +36,7 @@ async def test_they_go_when_nothing_live_depends_on_them(tmp_path: Path) -> None
         assert authorities(cp) == {"ca-1", "ca-2"}
         await web.disconnect()
         web = await cp.proxy(dataplane("web-01", "web"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await cp.parts.views.until(lambda: authorities(cp) == {"ca-2"})
 
 
@@ -46,7 +47,7 @@ async def test_they_go_from_a_mesh_that_never_had_mutual_tls(tmp_path: Path) -> 
         first = pair(cp)
         assert len(first) == 2
         await cp.apply("{type: Mesh, name: default}")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await cp.parts.views.until(lambda: not authorities(cp))
         await cp.apply(off)
         assert len(pair(cp)) == 2
@@ -113,7 +114,7 @@ async def test_an_authority_that_is_lost_does_not_hold_up_the_change_away_from_i
         web = await cp.proxy(dataplane("web-01", "web"))
         await web.until(lambda: web.certificate)
         assert "given" not in issuer(web.certificate)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await cp.parts.views.until(lambda: complete(cp))
 
 

@@ -8,6 +8,7 @@ from cryptography import x509
 
 from soak.authorities import Provided, Root
 from tests.fakes.control_plane import ALLOW_ALL, Running, dataplane, running
+from tests.fakes.patience import PATIENCE
 
 WEB = dataplane("web-01", "web")
 PROVIDED = (
@@ -53,7 +54,7 @@ async def test_a_restart_between_the_two_secrets_of_a_pair(tmp_path: Path) -> No
         assert issuer(web.certificate) == x509.load_pem_x509_certificate(one.chain).subject
         await put(cp, "key", two.key)
         await web.until(lambda: issuer(web.certificate) == x509.load_pem_x509_certificate(two.chain).subject)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await until_gone(cp)
 
 
@@ -74,5 +75,5 @@ async def test_a_restart_after_the_authority_was_removed_with_its_secrets(tmp_pa
         web = await cp.proxy(WEB)
         await web.until(lambda: web.certificate)
         await web.until(lambda: issuer(web.certificate) != x509.load_pem_x509_certificate(one.chain).subject)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await until_gone(cp)

@@ -12,6 +12,7 @@ from kuma.resources import kinds
 from tests.fakes import cas
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import MTLS, Running, dataplane, running
+from tests.fakes.patience import PATIENCE
 
 SHORT = MTLS.replace("type: builtin", "type: builtin, conf: {caCert: {expiration: 10d}}")
 DAY = 24 * 3600.0
@@ -33,13 +34,13 @@ async def test_a_root_is_renewed_at_four_fifths_of_its_life_by_a_staged_change(t
         await asyncio.sleep(0.1)
         assert await root(cp) == first
         clock.advance(0.2 * DAY)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while await root(cp) == first:
                 await asyncio.sleep(0.01)
         second = await root(cp)
         assert second.not_valid_after_utc > first.not_valid_after_utc
         await web.until(lambda: _is_of(web.certificate, second))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not (await cp.parts.manager.get(kinds.MESH_TRANSITION.key("default", "default"))).spec.complete:
                 await asyncio.sleep(0.01)
 
@@ -72,7 +73,7 @@ async def test_the_end_of_a_provided_authority_is_told_in_time(tmp_path: Path) -
 async def problem(cp: Running, begins: str) -> None:
     """Return once the only authority has this problem, or none."""
     key = kinds.MESH_TRANSITION.key("default", "default")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while True:
             found = await cp.parts.manager.find(key)
             if found is not None and found.spec.backends:

@@ -15,6 +15,7 @@ from kuma.store.protocol import Update
 from tests.fakes import cas
 from tests.fakes.cas import Ca, on_curve, with_extensions
 from tests.fakes.control_plane import MTLS, Running, dataplane, resource, running
+from tests.fakes.patience import PATIENCE
 
 CA, SIGN = "basicConstraints=CA:TRUE", "keyUsage=keyCertSign"
 X400 = "2.5.29.17=DER:30:04:A3:02:30:00"
@@ -35,7 +36,7 @@ async def store_unchecked(cp: Running, mesh: str) -> None:
 
 async def problem(cp: Running) -> str:
     key = kinds.MESH_TRANSITION.key("odd", "odd")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while True:
             found = await cp.parts.manager.find(key)
             if found is not None and found.spec.backends and found.spec.backends[0].problem:

@@ -10,6 +10,7 @@ import pytest
 
 from kuma.base import peer_users
 from kuma.base.peer_users import PeerUsers
+from tests.fakes.patience import PATIENCE
 
 NOBODY = 65534
 WAYS = [PeerUsers(peer_users._by_netlink), PeerUsers(peer_users._by_proc)]
@@ -70,7 +71,7 @@ async def test_another_user_is_told_from_us(peers: PeerUsers) -> None:
                 assert await peers.user(accepted) == NOBODY
                 assert await PeerUsers(peers.lookup, stranger=NOBODY).user(accepted) is None
                 accepted.send(b"\n")
-            assert process.wait(10) == 0
+            assert process.wait(PATIENCE) == 0
 
 
 def test_a_way_is_found_here() -> None:

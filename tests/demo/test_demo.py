@@ -18,6 +18,7 @@ from demo import mesh, steps, traffic
 from demo.mesh import Unanswered
 from demo.processes import Failed, Processes, free_ports, temporary_home
 from demo.traffic import Traffic
+from tests.fakes.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -72,7 +73,7 @@ def test_settings_of_another_control_plane_are_not_inherited(tmp_path: Path, mon
     monkeypatch.setenv("KUMA_STORE_TYPE", "postgres")
     with Processes(tmp_path) as processes:
         process = processes.start("env", ["/usr/bin/env"], {"KUMA_GENERAL_WORK_DIR": "here"})
-        process.wait(10)
+        process.wait(PATIENCE)
         said = processes.tail("env", 1000).splitlines()
         processes.forget(process)
     assert [line for line in said if line.startswith("KUMA_")] == ["KUMA_GENERAL_WORK_DIR=here"]
@@ -101,7 +102,7 @@ def test_nothing_is_left_behind_however_it_is_ended(tmp_path: Path, number: sign
         time.sleep(0.05)
     time.sleep(0.3)
     demo.send_signal(number)
-    _, errors = demo.communicate(timeout=40)
+    _, errors = demo.communicate(timeout=PATIENCE)
     assert (demo.returncode, errors) == (status, b"")
     assert not list(tmp_path.glob("kuma-demo-*"))
 
@@ -119,7 +120,7 @@ def test_ctrl_c_while_it_is_loading() -> None:
         if module == "demo":
             time.sleep(0.05)  # its first lines
         demo.send_signal(signal.SIGINT)
-        _, rest = demo.communicate(timeout=40)
+        _, rest = demo.communicate(timeout=PATIENCE)
         assert "Traceback" not in rest
         seen[demo.returncode] += 1
     assert seen == {130: 3}

@@ -6,6 +6,7 @@ from pathlib import Path
 import grpc.aio
 
 from demo.processes import Processes
+from tests.fakes.patience import PATIENCE
 
 
 async def test_what_is_started_beside_a_running_grpc_server_runs(tmp_path: Path) -> None:
@@ -18,5 +19,5 @@ async def test_what_is_started_beside_a_running_grpc_server_runs(tmp_path: Path)
             started = [processes.start("program", [sys.executable, "-S", "-c", ""], {}) for _ in range(200)]
             for process in started:
                 processes.forget(process)
-            assert [process.wait(30) for process in started] == [0] * len(started), processes.tail("program")
+            assert [process.wait(PATIENCE) for process in started] == [0] * len(started), processes.tail("program")
     await server.stop(None)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from demo.mesh import Ports
 from demo.processes import BIN, Processes, free_ports, until
+from tests.fakes.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```sh tour\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -42,7 +43,7 @@ def test_the_tour(tmp_path: Path) -> None:
             process = processes.start(f"{number}", [bash, "-c", f"cd {tmp_path} && {line}"], environment)
             if not command.startswith(SERVERS):
                 processes.forget(process)
-                status = process.wait(timeout=60)
+                status = process.wait(timeout=PATIENCE)
                 assert status == 0, f"{command}: {processes.tail(str(number))}"
             elif command.startswith("kuma-cp"):
                 ready = tmp_path / ".kuma" / "tls.crt"

@@ -25,6 +25,7 @@ from kuma.resources.resource import Resource
 from kuma.store.sqlite import open_sqlite
 from kuma.tokens import dataplane_tokens
 from kuma.xds.envoy.resource import TypeUrl
+from tests.fakes.patience import PATIENCE
 from tests.fakes.proxy import FakeProxy, channel
 
 MTLS = "{type: Mesh, name: default, mtls: {enabledBackend: ca-1, backends: [{name: ca-1, type: builtin}]}}"
@@ -71,20 +72,20 @@ class Running:
 
     async def disconnected(self, described: Resource[Any]) -> None:
         """Return once no proxy is connected for a Dataplane."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while described.key in self.parts.proxies:
                 await asyncio.sleep(0.01)
 
     async def settled(self, count: int) -> None:
         """Return once `count` proxies are connected and run what they should."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while len(self.parts.proxies) < count or not all(proxy.converged for proxy in self.parts.proxies):
                 await asyncio.sleep(0.01)
 
     async def insight(self, described: Resource[Any], holds: Callable[[Any], Any]) -> Any:
         """The insight of a Dataplane, once it is as expected."""
         key = kinds.DATAPLANE_INSIGHT.key(described.name, described.mesh)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 found = await self.parts.manager.find(key)
                 if found is not None and holds(found.spec):

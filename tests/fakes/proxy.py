@@ -20,6 +20,7 @@ from kuma.resources import codec
 from kuma.resources.resource import Resource
 from kuma.xds.envoy import resource_names
 from kuma.xds.envoy.resource import TypeUrl
+from tests.fakes.patience import PATIENCE
 
 EOF: Any = getattr(grpc.aio, "EOF")  # noqa: B009 - missing in the type stubs
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
@@ -77,13 +78,13 @@ class FakeProxy:
         """The error that ends the stream."""
         assert self._task is not None
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 await self._task
         except StreamEnded as error:
             return error
         raise AssertionError("the stream ended without an error")
 
-    async def until(self, holds: Callable[[], Any], seconds: float = 10) -> None:
+    async def until(self, holds: Callable[[], Any], seconds: float = PATIENCE) -> None:
         """Return once `holds()`, asked again after every response."""
         assert self._task is not None
         async with asyncio.timeout(seconds):

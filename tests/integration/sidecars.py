@@ -14,12 +14,13 @@ from typing import Any
 from demo.processes import BIN, free_ports
 from kuma.base import aio
 from tests.fakes.control_plane import Running
+from tests.fakes.patience import PATIENCE
 
 Reader = asyncio.StreamReader
 Writer = asyncio.StreamWriter
 
 
-async def until(what: str, ask: Callable[[], Awaitable[Any]], seconds: float = 20) -> Any:
+async def until(what: str, ask: Callable[[], Awaitable[Any]], seconds: float = PATIENCE) -> Any:
     """What `ask` answers once it answers something true."""
     answer = None
     with contextlib.suppress(TimeoutError):
@@ -110,7 +111,7 @@ def children_of(pid: int) -> list[int]:
 async def exchange(port: int, data: bytes, tls: ssl.SSLContext | None = None) -> bytes:
     """Connect, send, and read once; empty if the other side closes."""
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
             try:
                 writer.write(data)

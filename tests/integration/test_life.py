@@ -20,6 +20,7 @@ from demo.resources import BACKEND, WEB
 from demo.traffic import Traffic
 from kuma.resources import kinds
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running
+from tests.fakes.patience import PATIENCE
 from tests.integration.sidecars import Sidecar, Sidecars, children_of, traffic, until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,14 +78,14 @@ async def test_kill_9_leaves_no_envoy_and_shows_the_proxy_offline(cp: Running, m
     backend = await mesh.start("backend")
     envoy = backend.envoy
     backend.running.kill()
-    await until("Envoy has ended", lambda: gone(envoy), seconds=5)
+    await until("Envoy has ended", lambda: gone(envoy))
     insight = kinds.DATAPLANE_INSIGHT.key(KEY.name, KEY.mesh)
 
     async def offline() -> bool:
         found = await cp.parts.manager.find(insight)
         return found is None or not found.spec.online
 
-    await until("the proxy is shown offline", offline, seconds=5)
+    await until("the proxy is shown offline", offline)
 
 
 async def test_when_envoy_dies_kuma_dp_says_how(mesh: Sidecars) -> None:
@@ -166,7 +167,12 @@ def test_a_killed_control_plane_is_not_missed_and_takes_over_again(tmp_path: Pat
 
 def test_the_demo_does_what_it_claims() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "demo"], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=170
+        [sys.executable, "-m", "demo"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Every step had the outcome it claims" in done.stdout
@@ -187,7 +193,7 @@ def test_the_demo_can_be_stopped_at_any_moment(seconds: float) -> None:
     time.sleep(seconds)
     started = _descendants(demo.pid)
     demo.send_signal(signal.SIGINT)
-    _, errors = demo.communicate(timeout=40)
+    _, errors = demo.communicate(timeout=PATIENCE)
     assert demo.returncode == 130
     assert b"Traceback" not in errors
     assert not [pid for pid in started if is_alive(pid)]
@@ -224,7 +230,7 @@ def test_a_control_plane_killed_inside_a_change_and_stopped_while_it_resumes(tmp
                     control_plane.send_signal(how)
                     control_plane.wait()
                     control_plane = mesh.start_control_plane()
-                mesh.kumactl("inspect", "meshes", "--watch", "default", "--timeout", "60s")
+                mesh.kumactl("inspect", "meshes", "--watch", "default", "--timeout", "110s")
             until_sync(
                 "certificates of the last authority",
                 lambda: mesh.insight("backend-01").get("issuedBackend") == "ca-3",

@@ -21,6 +21,7 @@ from kuma.resources.mesh_transition import Level
 from kuma.xds.envoy import resource_names
 from tests.fakes import cas
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running
+from tests.fakes.patience import PATIENCE
 from tests.integration.changes import edit_inbounds, revoke, tagged
 from tests.integration.sidecars import (
     Reader,
@@ -68,7 +69,7 @@ async def arrived(cp: Running) -> None:
         transition = cp.parts.views.view("default").transition
         return transition is not None and transition.spec.complete and transition.spec.position.level != Level.PLAIN
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await cp.parts.views.until(complete)
 
 
@@ -189,7 +190,7 @@ async def test_three_kinds_of_callers_at_once_and_each_inbound_counts_its_own(
     for _ in range(2):
         for _, writer in opened:
             writer.write(b"hello")
-        answers = await asyncio.gather(*(asyncio.wait_for(reader.read(100), 5) for reader, _ in opened))
+        answers = await asyncio.gather(*(asyncio.wait_for(reader.read(100), PATIENCE) for reader, _ in opened))
         assert answers == [b"backend:hello"] * 21
         assert await other.talk("backend") == b"", "no permission admits it, whatever others do"
 

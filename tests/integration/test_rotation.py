@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from kuma.base import command_line
 from kuma.resources import kinds
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
+from tests.fakes.patience import PATIENCE
 from tests.integration.clients import own_authority, with_leaf_of
 from tests.integration.keys import Needle
 from tests.integration.sidecars import Sidecar, Sidecars, sidecars, until
@@ -63,7 +64,7 @@ async def test_connections_survive_rotation_and_new_ones_use_the_new_certificate
         said += 1
         writer.write(f"{said}".encode())
         await writer.drain()
-        assert await asyncio.wait_for(reader.read(100), 5) == f"backend:{said}".encode()
+        assert await asyncio.wait_for(reader.read(100), PATIENCE) == f"backend:{said}".encode()
 
     await say()
     await cp.apply(SHORT)

@@ -10,6 +10,7 @@ import pytest
 from demo.processes import free_ports
 from kuma.policy.succession import Stage
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running
+from tests.fakes.patience import PATIENCE
 from tests.integration.changes import edit_inbounds, tagged
 from tests.integration.sidecars import Sidecars, traffic, until
 
@@ -38,8 +39,8 @@ async def test_a_new_refusal_by_tag_ends_what_is_open(cp: Running, mesh: Sidecar
     writer.write(b"hello")
     assert await reader.read(100) == b"store:hello"
     await cp.apply(permission(MESH_ALLOW, DENY_DEV))
-    await until("web is refused, though its Envoy had a connection", lambda: web.is_refused("backend"), seconds=5)
-    async with asyncio.timeout(15):
+    await until("web is refused, though its Envoy had a connection", lambda: web.is_refused("backend"))
+    async with asyncio.timeout(PATIENCE):
         with contextlib.suppress(ConnectionError):
             assert await reader.read(100) == b""
     writer.close()
@@ -51,7 +52,7 @@ async def test_a_new_admission_by_tag_admits(cp: Running, mesh: Sidecars) -> Non
     web = await mesh.start("web", calls=("backend",), tags=", env: prod")
     await until("nobody is admitted", lambda: web.is_refused("backend"))
     await cp.apply(permission(DENY_DEV, ALLOW_PROD))
-    await until("web is admitted", lambda: web.reaches("backend"), seconds=5)
+    await until("web is admitted", lambda: web.reaches("backend"))
 
 
 async def test_another_tag_of_a_caller_counts_on_open_connections(cp: Running, mesh: Sidecars) -> None:
@@ -60,7 +61,7 @@ async def test_another_tag_of_a_caller_counts_on_open_connections(cp: Running, m
     web = await mesh.start("web", calls=("backend",), tags=", env: prod")
     assert await until("web reaches backend", lambda: web.call("backend")) == 200
     await edit_inbounds(cp, web, lambda inbound: (tagged(inbound, {"env": "dev"}),))
-    await until("web is refused", lambda: web.is_refused("backend"), seconds=5)
+    await until("web is refused", lambda: web.is_refused("backend"))
 
 
 async def test_a_service_that_a_caller_gets_counts_on_open_connections(cp: Running, mesh: Sidecars) -> None:
@@ -69,7 +70,7 @@ async def test_a_service_that_a_caller_gets_counts_on_open_connections(cp: Runni
     web, _ = await mesh.pair()
     (port,) = free_ports(1)
     await edit_inbounds(cp, web, lambda inbound: (inbound, tagged(inbound, {"kuma.io/service": "api"}, port=port)))
-    await until("web is refused, being api as well", lambda: web.is_refused("backend"), seconds=10)
+    await until("web is refused, being api as well", lambda: web.is_refused("backend"))
 
 
 async def followed(cp: Running, selected: set[str]) -> None:

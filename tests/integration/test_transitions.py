@@ -267,7 +267,7 @@ async def test_a_builtin_root_is_renewed_under_traffic(cp: Running, mesh: Sideca
             found = await transition(cp)
             return bool(found.complete and len(found.position.roots) == 1 and found.position.roots != (first,))
 
-        await until("the new root is the only one", renewed, seconds=60)
+        await until("the new root is the only one", renewed)
         await asyncio.sleep(0.3)
     assert len(answers) > 1000
     assert set(answers) == {b"backend:hello"}
@@ -287,6 +287,6 @@ async def test_proxies_that_join_leave_and_die_inside_a_change(cp: Running, mesh
             found = await transition(cp)
             return found.complete and "ca-2" in found.goal
 
-        await until("the change is complete", complete, seconds=40)
+        await until("the change is complete", complete)
     assert set(answers) == {b"backend:hello"}
     assert await late.talk("backend") == b"backend:hello"

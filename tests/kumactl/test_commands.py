@@ -18,6 +18,7 @@ from demo.processes import BIN, Processes, free_ports
 from kuma.app import server_certificate
 from tests.fakes import cas
 from tests.fakes.control_plane import ALLOW_ALL, MTLS
+from tests.fakes.patience import PATIENCE
 
 MESH_AND_PERMISSION = f"---\n{MTLS}\n---\n{ALLOW_ALL}\n"
 KUBERNETES = """
@@ -47,7 +48,7 @@ def run(mesh: DemoMesh, *arguments: str, stdin: str = "", program: str = "kumact
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
 
 
@@ -71,7 +72,7 @@ def test_apply_get_and_delete(mesh: DemoMesh) -> None:
         "Apply a TrafficPermission or MeshTrafficPermission that admits the callers you want",
     ]  # fmt: skip
     assert follow not in run(mesh, "apply", "-f", "-", stdin=MTLS).stdout, "nothing is changed by it"
-    followed = run(mesh, "inspect", "meshes", "--watch", "default", "--timeout", "20s")
+    followed = run(mesh, "inspect", "meshes", "--watch", "default", "--timeout", "120s")
     assert (followed.returncode, followed.stdout.splitlines()[-1]) == (0, "complete")
     rows = [line.split()[:3] for line in run(mesh, "inspect", "meshes").stdout.splitlines()]
     assert ["default", "builtin/ca-1", "complete"] in rows
@@ -309,7 +310,11 @@ def test_a_port_in_use(mesh: DemoMesh, tmp_path: Path) -> None:
         variable = f"KUMA_{server}_PORT"
         others = {name: "0" for name in mine if name.endswith("_PORT") and name != variable}
         done = subprocess.run(
-            [BIN / "kuma-cp", "run"], env={**os.environ, **mine, **others}, capture_output=True, text=True, timeout=30
+            [BIN / "kuma-cp", "run"],
+            env={**os.environ, **mine, **others},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
         )
         assert done.returncode == 1
         assert f"set {variable}" in done.stderr.splitlines()[-1]
@@ -318,7 +323,7 @@ def test_a_port_in_use(mesh: DemoMesh, tmp_path: Path) -> None:
 def test_every_port_in_use_is_told_in_one_sentence(mesh: DemoMesh, tmp_path: Path) -> None:
     mine = {**mesh.environment, "KUMA_GENERAL_WORK_DIR": str(tmp_path)}
     done = subprocess.run(
-        [BIN / "kuma-cp", "run"], env={**os.environ, **mine}, capture_output=True, text=True, timeout=30
+        [BIN / "kuma-cp", "run"], env={**os.environ, **mine}, capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if not line.startswith("20")]  # but the log's
@@ -342,7 +347,7 @@ def test_settings_that_make_no_sense(mesh: DemoMesh, name: str, value: str, comp
         env={**os.environ, **mesh.environment, name: value},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
     )
     refused(done, complaint)
 
@@ -461,7 +466,7 @@ def test_kuma_dp_waits_for_a_control_plane_that_is_down(mesh: DemoMesh) -> None:
     assert process.stderr is not None
     line = process.stderr.readline()
     process.terminate()
-    process.communicate(timeout=20)
+    process.communicate(timeout=PATIENCE)
     assert f"the control plane at https://localhost:{port} cannot be reached" in line
     assert "Is kuma-cp running?" in line
     assert process.returncode == 0
@@ -633,7 +638,7 @@ def test_the_schema_is_brought_up_to_date_by_command(mesh: DemoMesh, tmp_path: P
     environment = {**os.environ, **mesh.environment, "KUMA_GENERAL_WORK_DIR": str(tmp_path)}
     for _ in range(2):
         done = subprocess.run(
-            [BIN / "kuma-cp", "migrate", "up"], env=environment, capture_output=True, text=True, timeout=30
+            [BIN / "kuma-cp", "migrate", "up"], env=environment, capture_output=True, text=True, timeout=PATIENCE
         )
         assert (done.returncode, done.stdout.strip()) == (0, f"{tmp_path / 'kuma.db'} is up to date")
     refused(run(mesh, "migrate", "up", program="kuma-cp"), "another control plane uses")

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from demo.processes import BIN
+from tests.fakes.patience import PATIENCE
 from tests.kumactl.fake_server import serving
 
 NONE: Mapping[str, str] = {}
@@ -21,7 +22,7 @@ def dry_run(
 ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [BIN / "kumactl", "apply", "--dry-run", *arguments], cwd=home, env={**os.environ, "HOME": str(home), **locale},
-        input=stdin, capture_output=True, timeout=60,
+        input=stdin, capture_output=True, timeout=PATIENCE,
     )  # fmt: skip
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
@@ -55,7 +56,7 @@ def test_the_locale_says_nothing_of_a_file(tmp_path: Path) -> None:
 )
 def test_standard_input_that_holds_nothing(tmp_path: Path, standard_input: str, said: str) -> None:
     line = f"'{BIN / 'kumactl'}' apply -f - {standard_input}"
-    done = subprocess.run(["sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, done.stderr.startswith(f"Error: {said}")) == (1, True), done.stderr
 
 

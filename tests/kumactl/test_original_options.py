@@ -15,6 +15,7 @@ import yaml
 from demo.mesh import DemoMesh, Ports
 from demo.processes import BIN, Processes, free_ports
 from tests.fakes.control_plane import ALLOW_ALL, MTLS
+from tests.fakes.patience import PATIENCE
 
 DATAPLANE = (
     "{type: Dataplane, mesh: default, name: web-09, networking: {address: 10.0.0.1, "
@@ -43,7 +44,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoMesh]:
 def run(mesh: DemoMesh, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [BIN / "kumactl", *arguments], cwd=mesh.home, env={**os.environ, **mesh.environment}, input=stdin,
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
 
 
@@ -159,7 +160,7 @@ def test_certificates_for_trying_things_out(mesh: DemoMesh, tmp_path: Path) -> N
         assert (tmp_path / "k.pem").stat().st_mode & 0o777 == 0o400
         verified = subprocess.run(
             ["openssl", "verify", "-purpose", "sslserver", "-x509_strict", "-verify_hostname", "cp.example",
-             "-CAfile", tmp_path / "c.pem", tmp_path / "c.pem"], capture_output=True, text=True, timeout=30,
+             "-CAfile", tmp_path / "c.pem", tmp_path / "c.pem"], capture_output=True, text=True, timeout=PATIENCE,
         )  # fmt: skip
         assert verified.returncode == 0, verified.stdout + verified.stderr
         refused(run(mesh, *make, "--hostname", "x", *files), "is there already, and is not overwritten")

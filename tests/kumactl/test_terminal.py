@@ -13,6 +13,7 @@ import pytest
 
 import kuma
 from demo.processes import BIN
+from tests.fakes.patience import PATIENCE
 from tests.kumactl.fake_server import Server, serving
 
 ESCAPE = "\x1b["
@@ -44,7 +45,7 @@ def environment(home: Path, **more: str) -> Mapping[str, str]:
 
 def kumactl(home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [BIN / "kumactl", *arguments], env=environment(home, **more), capture_output=True, text=True, timeout=60
+        [BIN / "kumactl", *arguments], env=environment(home, **more), capture_output=True, text=True, timeout=PATIENCE
     )
 
 
@@ -70,7 +71,7 @@ def test_a_terminal_is_coloured(tmp_path: Path) -> None:
                 break
             if not piece:
                 break
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=PATIENCE) == 0
     os.close(controller)
     assert ESCAPE.encode() in shown
 
@@ -80,7 +81,7 @@ def test_completion_scripts(tmp_path: Path, shell: str) -> None:
     done = kumactl(tmp_path, "completion", shell)
     assert (done.returncode, "_KUMACTL_COMPLETE" in done.stdout, done.stderr) == (0, True, "")
     if shutil.which(shell):
-        subprocess.run([shell, "-n"], input=done.stdout, text=True, check=True, timeout=30)
+        subprocess.run([shell, "-n"], input=done.stdout, text=True, check=True, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_watching_shows_every_change_until_it_is_stopped(server: Server, tmp_pat
     server.answers = {**server.answers, "/meshes": mesh_list("default", "other")}
     second = [process.stdout.readline() for _ in range(4)]
     process.send_signal(signal.SIGINT)
-    rest, _ = process.communicate(timeout=20)
+    rest, _ = process.communicate(timeout=PATIENCE)
     shown = [line.split()[:1] for line in (*first, *second)]
     assert shown == [["NAME"], ["default"], [], ["NAME"], ["default"], ["other"]]
     assert (rest, process.returncode) == ("", 130)
@@ -149,7 +150,7 @@ def test_watching_goes_on_when_a_control_plane_does_not_answer(server: Server, t
     assert process.stderr.readline().startswith("Warning: cannot reach the control plane")
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
 
 
@@ -160,7 +161,7 @@ def test_watching_ends_when_nobody_reads_any_more(server: Server, tmp_path: Path
     assert process.stdout is not None
     assert process.stdout.readline().startswith("NAME")
     process.stdout.close()
-    assert process.wait(timeout=20) == 1, "although nothing has changed"
+    assert process.wait(timeout=PATIENCE) == 1, "although nothing has changed"
 
 
 @pytest.mark.parametrize("line", ["get meshes", "get meshes -o json", "get meshes --watch", "get --help"])
@@ -168,7 +169,7 @@ def test_a_full_disk_is_no_defect(server: Server, tmp_path: Path, line: str) -> 
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [BIN / "kumactl", *line.split()], env=environment(tmp_path), stdout=full, stderr=subprocess.PIPE, text=True,
-            timeout=60,
+            timeout=PATIENCE,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (1, "Error: cannot write: No space left on device\n")
 

@@ -23,6 +23,7 @@ from kuma.pki import own_ca
 from kuma.pki.x509 import certificate_pem
 from tests.fakes import cas
 from tests.fakes.control_plane import running
+from tests.fakes.patience import PATIENCE
 from tests.kumactl.fake_server import Answers, serving
 
 KUMA = {"product": "Kuma", "tagline": "Kuma", "version": f"{kuma.__version__}-preview"}
@@ -32,7 +33,7 @@ EMPTY = {"total": 0, "items": [], "next": None}
 def kumactl(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "HOME": str(home), "NO_COLOR": "1"}
     command = [str(BIN / "kumactl"), *arguments]
-    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def add(home: Path, address: str, *more: str) -> subprocess.CompletedProcess[str]:

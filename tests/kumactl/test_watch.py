@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from demo.processes import BIN
+from tests.fakes.patience import PATIENCE
 from tests.kumactl.fake_server import Server
 from tests.kumactl.test_terminal import environment, kumactl, server  # noqa: F401
 
@@ -29,7 +30,7 @@ def test_a_control_plane_that_is_busy_is_waited_for(server: Server, tmp_path: Pa
     assert process.stdout is not None
     assert process.stdout.readline() == "the control plane does not answer; waiting for it\n"
     server.answers = {**server.answers, TRANSITION: (200, {**STEP, "step": "complete", "complete": True})}
-    assert process.communicate(timeout=20)[0] == "complete\n"
+    assert process.communicate(timeout=PATIENCE)[0] == "complete\n"
     assert process.returncode == 0
 
 

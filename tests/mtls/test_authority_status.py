@@ -22,6 +22,7 @@ from kuma.xds.proxies.metrics import LeafExpiry, Metrics
 from tests.authorities.test_clean_up import complete
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import MTLS, Running, dataplane, resource, running
+from tests.fakes.patience import PATIENCE
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -74,7 +75,7 @@ async def test_the_log_a_metric_and_the_transition_tell_of_it(tmp_path: Path) ->
             await cp.parts.views.until(lambda: complete(cp))
             clock.advance(81 * DAY.total_seconds())
             key = kinds.MESH_TRANSITION.key("default", "default")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 while not (await cp.parts.manager.get(key)).spec.backends[0].problem:
                     await asyncio.sleep(0.02)
             assert 'ca_renewal_overdue{backend="ca-1",mesh="default"} 1.0' in await shown_by(cp)

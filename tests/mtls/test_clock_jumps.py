@@ -12,6 +12,7 @@ from cryptography import x509
 from kuma.resources import kinds
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import MTLS, Running, dataplane, running
+from tests.fakes.patience import PATIENCE
 from tests.fakes.proxy import FakeProxy
 
 DAY = 86400.0
@@ -79,7 +80,7 @@ async def test_nobody_is_waited_for_any_longer_or_less_long(tmp_path: Path) -> N
         key = kinds.MESH_TRANSITION.key("default", "default")
 
         async def position(**wanted: object) -> None:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 while True:
                     spec = (await cp.parts.manager.get(key)).spec
                     names = {"waiting": [a.name for a in spec.waiting_for], "late": [a.name for a in spec.unresponsive]}

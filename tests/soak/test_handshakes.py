@@ -4,6 +4,7 @@ import threading
 
 from demo.mesh import Unanswered
 from soak.handshakes import Handshakes
+from tests.fakes.patience import PATIENCE
 
 
 def test_a_proxy_that_does_not_answer_for_a_while_or_counts_anew_is_counted_on() -> None:
@@ -18,6 +19,6 @@ def test_a_proxy_that_does_not_answer_for_a_while_or_counts_anew_is_counted_on()
         return count
 
     handshakes = Handshakes(ask)
-    assert done.wait(10)
+    assert done.wait(PATIENCE)
     handshakes.stop()
     assert handshakes.total == 6

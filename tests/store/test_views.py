@@ -15,6 +15,7 @@ from kuma.store.protocol import Create, Delete, Store
 from kuma.store.sqlite import open_sqlite
 from kuma.store.views import Views
 from tests.fakes.control_plane import dataplane
+from tests.fakes.patience import PATIENCE
 
 WEB = dataplane("web-01", "web")
 MESH = Resource(kinds.MESH.key("default"), MeshSpec())
@@ -34,7 +35,7 @@ async def test_who_waits_for_a_dataplane_that_was_deleted_meanwhile_does_not_wai
     (stored,) = await store.transact([Create(WEB, MESH.key)])
     await store.transact([Delete(WEB.key)])
     await views.until(lambda: not views.view("default").dataplanes)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await views.until(lambda: views.holds(stored))
         (again,) = await store.transact([Create(WEB, MESH.key)])
         await views.until(lambda: views.holds(again))
@@ -50,7 +51,7 @@ async def test_nobody_waits_for_ever_however_many_were_deleted(store: Store) -> 
     following = aio.spawn(views.run(), name="views")
     await views.until(lambda: bool(views.view("default").dataplanes))
     await store.transact([Delete(MESH.key)])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         await views.until(lambda: not views.meshes)
         await views.until(lambda: all(views.holds(resource) for resource in stored))
     await aio.stop([following])
@@ -71,7 +72,7 @@ async def test_what_is_deleted_again_is_remembered_as_the_last(store: Store) -> 
         await store.transact([Create(described, MESH.key)])
         await store.transact([Delete(described.key)])
     (end,) = await store.transact([Create(others[0], MESH.key)])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         await views.until(lambda: views.holds(end))
         await views.until(lambda: views.holds(again))
     await aio.stop([following])

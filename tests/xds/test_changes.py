@@ -19,6 +19,7 @@ from kuma.xds.envoy.resource import TypeUrl
 from tests.fakes import cas
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, running
+from tests.fakes.patience import PATIENCE
 from tests.fakes.proxy import FakeProxy
 
 WEB, BACKEND = dataplane("web-01", "web", calls=("backend",)), dataplane("backend-01", "backend")
@@ -45,7 +46,7 @@ async def complete(cp: Running, wanted: Level) -> None:
         transition = cp.parts.views.view("default").transition
         return transition is not None and transition.spec.complete and transition.spec.position.level is wanted
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         await cp.parts.views.until(arrived)
 
 
@@ -110,7 +111,7 @@ async def test_an_authority_that_has_ended_takes_nothing_else_from_proxies(tmp_p
         clock.advance(21 * DAY)
         proxy = cp.parts.proxies.get(WEB.key)
         assert proxy is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not proxy.keeper.last_error:
                 clock.advance(600)  # rotation is due since long; it has been tried again as well
                 await asyncio.sleep(0)
@@ -180,7 +181,7 @@ async def test_a_reconnect_in_permissive_mode_makes_no_caller_go_back_to_plainte
 
 async def test_changes_arrive_while_the_clock_stands_still(tmp_path: Path) -> None:
     """Nothing is polled: ten changes of every sort, one after the other, none of which waits for any time to pass."""
-    async with running(tmp_path, ManualClock()) as cp, asyncio.timeout(10):
+    async with running(tmp_path, ManualClock()) as cp, asyncio.timeout(PATIENCE):
         web, backend = await cp.proxy(WEB), await cp.proxy(BACKEND)
         await cp.settled(2)
         for _ in range(2):

@@ -17,6 +17,7 @@ from kuma.xds.envoy.serving_label import is_serving
 from tests.fakes import cas
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import Running, dataplane, running
+from tests.fakes.patience import PATIENCE
 
 WEB, NEWCOMER = dataplane("web-01", "web"), dataplane("web-02", "web", port=81)
 ENDED = 21 * 24 * 3600.0
@@ -73,5 +74,5 @@ async def test_a_change_away_from_an_authority_that_has_ended_does_not_wait_for_
         await cp.apply(mesh(*remedies[remedy]))
         done = await transition(cp, clock, lambda found: found.complete, 20)
         assert done.complete, "long before a proxy would have been given up"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await cp.parts.views.until(lambda: serving(cp) == [True, True])

@@ -15,6 +15,7 @@ from kuma.xds.envoy.resource import TypeUrl
 from kuma.xds.stream.proxy_authentication import Authenticator, Presented
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import Running, dataplane, running
+from tests.fakes.patience import PATIENCE
 
 WEB = dataplane("web-01", "web")
 
@@ -51,7 +52,7 @@ async def test_whoever_is_not_let_in_does_not_put_off_the_removal_of_anothers_da
             thief = await cp.proxy(described, cp.token(service="db"), bring=bring)
             assert (await thief.failure()).code is grpc.StatusCode.PERMISSION_DENIED
         clock.advance(10)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await cp.parts.views.until(lambda: not cp.parts.views.view("default").dataplanes)
 
 

@@ -12,6 +12,7 @@ from kuma.resources.mesh_transition import Level, MeshTransitionSpec
 from kuma.resources.resource import Resource
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import MTLS, Running, dataplane, running
+from tests.fakes.patience import PATIENCE
 from tests.fakes.proxy import FakeProxy
 
 WEB, BACKEND = dataplane("web-01", "web"), dataplane("backend-01", "backend")
@@ -24,7 +25,7 @@ async def both(cp: Running, clock: ManualClock) -> tuple[FakeProxy, FakeProxy]:
         await cp.apply_resource(described)
     web, backend = await cp.proxy(WEB, bring=False), await cp.proxy(BACKEND, bring=False)
     await cp.settled(2)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while (await cp.parts.manager.list(kinds.DATAPLANE_INSIGHT.name)).total < 2:
             clock.advance(1)  # insights are held back for a moment
             await asyncio.sleep(0.02)
@@ -33,7 +34,7 @@ async def both(cp: Running, clock: ManualClock) -> tuple[FakeProxy, FakeProxy]:
 
 async def runs_all(cp: Running, described: Resource[Any]) -> None:
     """Return once a proxy runs what it should."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while (proxy := cp.parts.proxies.get(described.key)) is None or not proxy.converged:
             await asyncio.sleep(0.01)
 
@@ -45,7 +46,7 @@ async def transition(cp: Running, holds: Callable[[MeshTransitionSpec], Any]) ->
         stored = cp.parts.views.view("default").transition
         return stored.spec if stored else MeshTransitionSpec()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         await cp.parts.views.until(lambda: holds(found()))
     return found()
 

@@ -16,6 +16,7 @@ from kuma.resources.secret import SecretSpec
 from kuma.store.protocol import Create
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import MTLS, Running, dataplane, running
+from tests.fakes.patience import PATIENCE
 
 WEB, DB = dataplane("web-01", "web"), dataplane("db-01", "db")
 
@@ -56,7 +57,7 @@ async def test_a_token_that_is_revoked_while_its_proxy_arrives_gets_nothing(tmp_
         with contextlib.closing(sqlite3.connect(tmp_path / "kuma.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")  # nothing is written until it ends
             revoking = aio.spawn(cp.parts.manager.store.transact([Create(revocation(stolen))]), name="revoking")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 while writing() < 1:
                     await asyncio.sleep(0.01)
                 web = await cp.proxy(WEB, stolen)

@@ -21,6 +21,7 @@ from kuma.xds.envoy import resource_names, serving_label
 from kuma.xds.envoy.resource import TypeUrl
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, running
+from tests.fakes.patience import PATIENCE
 from tests.fakes.proxy import METHOD, FakeProxy
 
 WEB, BACKEND = dataplane("web-01", "web", calls=("backend",)), dataplane("backend-01", "backend")
@@ -313,7 +314,7 @@ async def test_a_proxy_that_never_acknowledges_is_named_and_its_mesh_is_not_comp
         key = kinds.MESH_TRANSITION.key("default", "default")
 
         async def until(unresponsive: tuple[str, ...], complete: bool) -> None:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 while True:
                     found = await cp.parts.manager.find(key)
                     names = tuple(awaited.name for awaited in found.spec.unresponsive) if found else None
@@ -343,7 +344,7 @@ async def test_a_proxy_that_comes_back_with_less_is_not_complete(tmp_path: Path)
         key = kinds.MESH_TRANSITION.key("default", "default")
 
         async def until(complete: bool, acknowledged: int) -> MeshTransitionSpec:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 while True:
                     found: MeshTransitionSpec = (await cp.parts.manager.get(key)).spec
                     if (found.complete, found.followers, found.acknowledged) == (complete, 1, acknowledged):
@@ -433,7 +434,7 @@ async def test_proxies_that_become_ready_together_are_shown_to_their_callers_tog
     instances = [dataplane(f"backend-{number:02}", "backend", port=100 + number) for number in range(30)]
     told = aio.spawn(_tellings(cp, len(instances)), name="commits")
     await asyncio.gather(*(cp.proxy(instance) for instance in instances))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         assert await told < len(instances), "each of them sends the endpoints to all callers"
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from kuma.xds.envoy.resource import TypeUrl
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, running
+from tests.fakes.patience import PATIENCE
 from tests.fakes.proxy import EOF, METHOD
 
 WEB, DB = dataplane("web-01", "web"), dataplane("db-01", "db")
@@ -84,7 +85,7 @@ async def said(cp: Running, frames: list[bytes], token: str) -> tuple[grpc.Statu
     call = open_stream(METHOD)(metadata=(("authorization", token),))
     answers = b""
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             try:
                 for frame in frames:
                     await call.write(frame)

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from kuma.xds.envoy.resource import TypeUrl
 from kuma.xds.stream import stream_limits
 from tests.fakes.control_plane import MTLS, dataplane, running
+from tests.fakes.patience import PATIENCE
 from tests.fakes.proxy import METHOD, FakeProxy, channel
 
 WEB, DB = dataplane("web-01", "web"), dataplane("db-01", "db")
@@ -92,7 +93,7 @@ async def test_a_proxy_that_does_not_read_is_reset_and_holds_nobody_up(tmp_path:
             node = FakeProxy("default.web-01", "", caller).node
             first = discovery_pb2.DeltaDiscoveryRequest(node=node, type_url=TypeUrl.CLUSTER)
             await call.write(first.SerializeToString())
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 while caller.key not in cp.parts.proxies:
                     await asyncio.sleep(0.01)
             db = await cp.proxy(DB)
