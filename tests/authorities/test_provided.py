@@ -211,7 +211,7 @@ async def test_whoever_holds_only_the_root_verifies_a_leaf(
     await provide(manager, ca)
     secrets = {s.name: s for s in (await manager.list("Secret", "default")).items}
     (backend,) = (await manager.get(kinds.MESH.key("default"))).spec.mtls.backends
-    authority = registry.open_authority("default", backend, secrets)
+    authority = registry.STANDARD.of(backend).open("default", backend, secrets)
     identity = await issuer.issue(authority, ("spiffe://default/web",), DEFAULT_LEAF_LIFETIME, SystemClock().now())
     (tmp_path / "leaf.pem").write_bytes(identity.chain_pem)
     (tmp_path / "bundle.pem").write_bytes(authority.roots_pem)

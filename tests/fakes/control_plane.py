@@ -16,6 +16,7 @@ from kuma.app import assembly
 from kuma.app.assembly import ControlPlane
 from kuma.app.servers import HTTP
 from kuma.app.settings import Settings
+from kuma.authorities.registry import STANDARD, Drivers
 from kuma.base import aio
 from kuma.base.audit import AuditFile
 from kuma.base.clock import Clock, SystemClock
@@ -138,7 +139,7 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(
-    directory: Path, clock: Clock | None = None, without: str = "", **sections: Any
+    directory: Path, clock: Clock | None = None, without: str = "", drivers: Drivers = STANDARD, **sections: Any
 ) -> AsyncIterator[Running]:
     """A control plane over the store in `directory`, until the end of the block; `without` one of its parts."""
     ports: dict[str, Any] = {
@@ -152,7 +153,7 @@ async def running(
     chosen = clock or SystemClock()
     store = await open_sqlite(settings.database, chosen)
     audit = AuditFile(settings.audit_file, chosen)
-    parts = assembly.build(settings, store, chosen, audit)
+    parts = assembly.build(settings, store, chosen, audit, drivers)
     parts = replace(parts, components=tuple(part for part in parts.components if part[0] != without))
     await assembly.prepare(settings, parts)
     task = aio.spawn(parts.run(), name="control plane")

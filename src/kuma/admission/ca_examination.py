@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 
-from cryptography import x509
-
-from kuma.authorities import registry
+from kuma.authorities.driver import Driver
+from kuma.authorities.registry import STANDARD, Drivers
 from kuma.base.errors import InvalidResource, Violation
 from kuma.pki import ca_requirements, pem, trial
-from kuma.pki.authority import Authority, AuthorityUnusable
+from kuma.pki.authority import AuthorityUnusable
 from kuma.resources.mesh import Backend
 from kuma.resources.secret import Secrets
 
@@ -20,31 +18,39 @@ def path_of(backend: Backend, index: int) -> str:
     return f"mtls.backends[{index}].{backend.spelling}"
 
 
-async def examine(mesh: str, backend: Backend, path: str, secrets: Secrets, now: datetime) -> tuple[str, ...]:
+async def examine(
+    mesh: str, backend: Backend, path: str, secrets: Secrets, now: datetime, drivers: Drivers = STANDARD
+) -> tuple[str, ...]:
     """Returns warnings about an authority, and raises if it is unusable; `path` is where the Mesh describes it.
+
+    Of an authority that the control plane does not hold, the roots are looked at, and whether it signs what verifies.
 
     Raises:
         InvalidResource: it cannot be used; with every reason.
     """
-    chain, authority = _opened(mesh, backend, path, secrets)
-    wrong = tuple(ca_requirements.violations(f"{path}.cert", chain, now))
+    driver = drivers.of(backend)
+    held = _pair(driver, mesh, backend, path, secrets)
+    field = path if held is None else f"{path}.cert"
+    try:
+        chain = None if held is None else pem.read_chain(held[0])
+        authority = driver.open(mesh, backend, secrets)
+        chain = pem.read_chain(authority.roots_pem) if chain is None else chain
+    except pem.DamagedCertificate as error:
+        raise InvalidResource.of(f"{field}[{error.index}]", str(error)) from None
+    except AuthorityUnusable as error:
+        raise InvalidResource.of(field, str(error)) from None
+    wrong = tuple(ca_requirements.violations(field, chain, now))
     if wrong:
         raise InvalidResource(wrong)
     try:
         await trial.check(mesh, authority, now)
     except AuthorityUnusable as error:
-        raise InvalidResource.of(f"{path}.cert", str(error)) from None
-    return tuple(ca_requirements.warnings(f"{path}.cert", chain, backend, now))
+        raise InvalidResource.of(field, str(error)) from None
+    return tuple(ca_requirements.warnings(field, chain, backend, now))
 
 
-def _opened(mesh: str, backend: Backend, path: str, secrets: Secrets) -> tuple[Sequence[x509.Certificate], Authority]:
+def _pair(driver: Driver, mesh: str, backend: Backend, path: str, secrets: Secrets) -> tuple[bytes, bytes] | None:
     try:
-        cert, _ = registry.content(mesh, backend, secrets)
+        return driver.pair(mesh, backend, secrets)
     except AuthorityUnusable as error:  # said of both, as the original does
         raise InvalidResource(Violation(f"{path}.{part}", str(error)) for part in ("cert", "key")) from None
-    try:
-        return pem.read_chain(cert), registry.open_authority(mesh, backend, secrets)
-    except pem.DamagedCertificate as error:
-        raise InvalidResource.of(f"{path}.cert[{error.index}]", str(error)) from None
-    except AuthorityUnusable as error:
-        raise InvalidResource.of(f"{path}.cert", str(error)) from None

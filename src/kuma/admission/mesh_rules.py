@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 
 from kuma.admission.ca_examination import examine, path_of
 from kuma.admission.rollout_announcement import announced, staged_part
-from kuma.authorities import builtin, retained
-from kuma.authorities.registry import stored_secrets, used_secrets
+from kuma.authorities import retained
+from kuma.authorities.driver import Driver
+from kuma.authorities.registry import STANDARD, Drivers
 from kuma.base.clock import Clock
-from kuma.base.errors import Conflict, InvalidResource, Violation
+from kuma.base.errors import InvalidResource, Violation
 from kuma.resources import kinds
 from kuma.resources.mesh import AUTHORITY_LABEL, AWAITED, Backend, MeshSpec
 from kuma.resources.mesh_traffic_permission import EFFECT, SHADOW
@@ -24,8 +25,9 @@ from kuma.tokens import dataplane_tokens
 class MeshRules:
     """Creates what a Mesh needs to work, all of it or nothing."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, drivers: Drivers = STANDARD) -> None:
         self._clock = clock
+        self._drivers = drivers
 
     async def on_put(self, old: Resource[MeshSpec] | None, new: Resource[MeshSpec], store: Store) -> Decision:
         """Creates roots for builtin backends that have none yet, and the first token signing key."""
@@ -39,22 +41,16 @@ class MeshRules:
             created.append(await dataplane_tokens.new_signing_key(new.name))
         for index, backend in enumerate(new.spec.backends):
             await asyncio.sleep(0)  # others have their turn between two that are tried out
-            missing = await _missing(new, backend, store)
-            if missing and _waits(new, backend):
+            missing = await self._missing(new, backend, store)
+            if missing and self._waits(new, backend):
                 warnings.append(_WAITS.format(path=path_of(backend, index), secrets=" and ".join(missing)))
                 continue
-            if backend.type == "provided":
-                warnings += await self._provided(new.name, backend, index, store)
-                continue
-            existing, made = await self._root(new.name, backend, index, store)
-            expected += [Expect(secret.key, secret.version) for secret in existing]
-            created += made
-            before = _backend(old, backend.name)
-            if before is not None and before.type == "builtin" and before.settings != backend.settings:
-                warnings.append(
-                    f'{path_of(backend, index)}: the root of backend "{backend.name}" exists and stays as it is; '
-                    "list a backend with another name to have a new one"
-                )
+            root = await self._drivers.of(backend).root(
+                new.name, backend, f"mtls.backends[{index}]", store, self._clock
+            )
+            expected += [Expect(secret.key, secret.version) for secret in root.existing]
+            created += root.create
+            warnings += await self._warnings(old, new.name, backend, path_of(backend, index), store)
         if new.spec.enabled_backend and not await _has_permission(new.name, store):
             warnings.append(
                 f'mutual TLS is on and mesh "{new.name}" has no permission: every call between its services '
@@ -63,9 +59,9 @@ class MeshRules:
         staged = staged_part(old) != staged_part(new)
         operations = [
             *expected,
-            *await _dropped(old, new, store),
+            *await self._dropped(old, new, store),
             *(Create(resource, new.key) for resource in created),
-            *(await retained.retain(new.name, store) if staged else ()),
+            *(await retained.retain(new.name, store, self._drivers) if staged else ()),
             *(await announced(new.name, store) if staged else ()),
         ]
         return Decision(tuple(operations), tuple(warnings), staged=staged)
@@ -74,81 +70,64 @@ class MeshRules:
         """Adds nothing: the store itself deletes what belongs to the Mesh."""
         return Decision()
 
-    async def _root(
-        self, mesh: str, backend: Backend, index: int, store: Store
-    ) -> tuple[Sequence[AnyResource], Sequence[AnyResource]]:
-        """Returns the Secrets of the root: the existing ones, which must stay until the Mesh is stored, or new ones."""
-        names = builtin.secret_names(mesh, backend.name)
-        found = {name: await find(store, kinds.SECRET.key(name, mesh)) for name in names}
-        existing = [secret for secret in found.values() if secret is not None]
-        if len(existing) == len(names):
-            return existing, ()
-        if any([await find(store, secret.key) is None for secret in existing]):
-            raise Conflict("the pair was being removed")
-        if existing:  # never half of an old pair and half of a new one
-            missing = next(name for name, secret in found.items() if secret is None)
-            raise InvalidResource.of(
-                f"mtls.backends[{index}]",
-                f'Secret "{missing}" is missing while the other half of the pair exists. '
-                "Put it back from a backup, or list a backend with another name",
-            )
-        pair = await builtin.create_root(mesh, backend.settings, self._clock)
-        return (), builtin.to_secrets(mesh, backend.name, pair)
+    async def _warnings(
+        self, old: Resource[MeshSpec] | None, mesh: str, backend: Backend, path: str, store: Store
+    ) -> tuple[str, ...]:
+        """Returns warnings about a listed authority; refuses one of a user's that cannot issue."""
+        driver = self._drivers.of(backend)
+        if not driver.makes_root:
+            secrets = await self._drivers.stored_secrets(mesh, backend, store)
+            lacking = tuple(_lacking(mesh, backend, driver, path, secrets))
+            if lacking:
+                raise InvalidResource(lacking)
+            return await examine(mesh, backend, path, secrets, self._clock.now(), self._drivers)
+        before = next((b for b in (old.spec.backends if old else ()) if b.name == backend.name), None)
+        if before is None or self._drivers.of(before) is not driver or before.settings == backend.settings:
+            return ()
+        return (
+            f'{path}: the root of backend "{backend.name}" exists and stays as it is; '
+            "list a backend with another name to have a new one",
+        )
 
-    async def _provided(self, mesh: str, backend: Backend, index: int, store: Store) -> tuple[str, ...]:
-        """Warnings about a CA that the user provides; refuses one that cannot issue."""
-        secrets = await stored_secrets(mesh, backend, store)
-        lacking = tuple(_lacking(mesh, backend, path_of(backend, index), secrets))
-        if lacking:
-            raise InvalidResource(lacking)
-        return await examine(mesh, backend, path_of(backend, index), secrets, self._clock.now())
+    async def _dropped(
+        self, old: Resource[MeshSpec] | None, new: Resource[MeshSpec], store: Store
+    ) -> Sequence[Operation]:
+        """Deletes the Secrets of roots whose backends are listed no longer, if there never was mutual TLS.
 
+        If there was, proxies may still depend on them: the clean-up deletes them once the change is complete.
+        """
+        transition = kinds.MESH_TRANSITION.key(new.name, new.name)
+        used = {name for b in new.spec.backends for name in self._drivers.of(b).used_secrets(new.name, b)}
+        before = sorted(old.spec.backends if old else (), key=lambda backend: backend.name)
+        roots = ((backend, driver) for backend in before if (driver := self._drivers.of(backend)).makes_root)
+        gone = [n for backend, driver in roots for n in driver.used_secrets(new.name, backend) if n not in used]
+        if not gone or await find(store, transition) is not None:
+            return ()
+        found = [s for name in gone if (s := await find(store, kinds.SECRET.key(name, new.name))) is not None]
+        guards = (Expect(transition, 0), *(Expect(secret.key, secret.version) for secret in found))
+        return (*guards, *(Delete(secret.key) for secret in found))
 
-async def _dropped(old: Resource[MeshSpec] | None, new: Resource[MeshSpec], store: Store) -> Sequence[Operation]:
-    """Takes away the Secrets of builtin backends that are listed no longer, if there never was mutual TLS.
+    def _waits(self, mesh: Resource[MeshSpec], backend: Backend) -> bool:
+        """Tells whether a backend may come before its Secrets: by the label, or without validation as the original."""
+        if mesh.labels.get(AUTHORITY_LABEL) == AWAITED:
+            return True
+        skips = mesh.spec.mtls is not None and mesh.spec.mtls.skip_validation
+        return skips and not self._drivers.of(backend).makes_root
 
-    If there was, proxies may still live by them: `unused_secrets` takes them away once the change is complete.
-    """
-    transition = kinds.MESH_TRANSITION.key(new.name, new.name)
-    kept = {name for backend in new.spec.backends for name in used_secrets(new.name, backend)}
-    gone = sorted(_builtin(old) - _builtin(new))
-    if not gone or await find(store, transition) is not None:
-        return ()
-    names = (name for backend in gone for name in builtin.secret_names(new.name, backend) if name not in kept)
-    secrets = (kinds.SECRET.key(name, new.name) for name in names)
-    found = [secret for key in secrets if (secret := await find(store, key)) is not None]
-    guards = (Expect(transition, 0), *(Expect(secret.key, secret.version) for secret in found))
-    return (*guards, *(Delete(secret.key) for secret in found))
-
-
-def _builtin(mesh: Resource[MeshSpec] | None) -> frozenset[str]:
-    return frozenset(backend.name for backend in (mesh.spec.backends if mesh else ()) if backend.type == "builtin")
-
-
-def _backend(mesh: Resource[MeshSpec] | None, name: str) -> Backend | None:
-    return next((backend for backend in (mesh.spec.backends if mesh else ()) if backend.name == name), None)
+    async def _missing(self, mesh: Resource[MeshSpec], backend: Backend, store: Store) -> Sequence[str]:
+        """Returns the Secrets of a backend that do not exist."""
+        secrets = await self._drivers.stored_secrets(mesh.name, backend, store)
+        used = self._drivers.of(backend).used_secrets(mesh.name, backend)
+        return [f'"{name}"' for name in used if name not in secrets]
 
 
-def _waits(mesh: Resource[MeshSpec], backend: Backend) -> bool:
-    """Whether a backend may come before its Secrets: by the label, or, as in the original, without validation."""
-    if mesh.labels.get(AUTHORITY_LABEL) == AWAITED:
-        return True
-    return backend.type == "provided" and mesh.spec.mtls is not None and mesh.spec.mtls.skip_validation
-
-
-async def _missing(mesh: Resource[MeshSpec], backend: Backend, store: Store) -> Sequence[str]:
-    """The Secrets of a backend that do not exist."""
-    secrets = await stored_secrets(mesh.name, backend, store)
-    return [f'"{name}"' for name in used_secrets(mesh.name, backend) if name not in secrets]
-
-
-def _lacking(mesh: str, backend: Backend, path: str, secrets: Secrets) -> Iterator[Violation]:
-    """Each Secret that is not there, where the Mesh names it."""
-    for part, source in (("cert", backend.settings.cert), ("key", backend.settings.key)):
-        if source is not None and source.secret is not None and source.secret not in secrets:
+def _lacking(mesh: str, backend: Backend, driver: Driver, path: str, secrets: Secrets) -> Iterator[Violation]:
+    """Returns a violation for each Secret that is not there, where the Mesh names it."""
+    for part, name in zip(("cert", "key"), driver.halves(mesh, backend), strict=True):
+        if name and name not in secrets:
             yield Violation(
                 f"{path}.{part}",
-                f'could not load data: Resource not found: type="Secret" name="{source.secret}" mesh="{mesh}"',
+                f'could not load data: Resource not found: type="Secret" name="{name}" mesh="{mesh}"',
             )
 
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from kuma.admission.ca_examination import examine, path_of
 from kuma.admission.rollout_announcement import announced
-from kuma.authorities import registry, retained
+from kuma.authorities import retained
+from kuma.authorities.driver import Driver
+from kuma.authorities.registry import STANDARD, Drivers
 from kuma.base.clock import Clock
 from kuma.base.errors import InvalidResource, Violation
 from kuma.pki import ca_requirements, pem, trial
@@ -27,14 +29,16 @@ class _Use:
     mesh: Resource[MeshSpec]
     index: int
     backend: Backend
+    driver: Driver
     secrets: Secrets = field(repr=False)
 
 
 class SecretRules:
     """Protects the Secrets of listed backends. Expects that the Mesh does not change before the transaction commits."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, drivers: Drivers = STANDARD) -> None:
         self._clock = clock
+        self._drivers = drivers
 
     async def on_put(self, old: Resource[SecretSpec] | None, new: Resource[SecretSpec], store: Store) -> Decision:
         """Refuses content with which any of the authorities that use it could not issue.
@@ -42,7 +46,7 @@ class SecretRules:
         Certificate and key may be in two Secrets, which are replaced, or put back, one after the other: what is right
         in itself is let through with a warning, and the authority goes on as it was until the other one has come.
         """
-        uses = await _uses(new, store)
+        uses = await self._uses(new, store)
         if not uses:
             return Decision()
         warnings: list[str] = []
@@ -63,7 +67,11 @@ class SecretRules:
         mesh = uses[0].mesh
         staged = whole and (old is None or old.spec != new.spec)
         announcement = await announced(mesh.name, store) if staged else ()
-        operations = (Expect(mesh.key, mesh.version), *await retained.retain(mesh.name, store), *announcement)
+        operations = (
+            Expect(mesh.key, mesh.version),
+            *await retained.retain(mesh.name, store, self._drivers),
+            *announcement,
+        )
         return Decision(operations, tuple(warnings), staged=staged)
 
     async def on_delete(self, old: Resource[SecretSpec], store: Store) -> Decision:
@@ -75,7 +83,7 @@ class SecretRules:
                 f'in mTLS backend "{use.backend.name}". Please remove the reference from the "{use.backend.name}" '
                 "backend before removing the secret.",
             )
-            for use in await _uses(old, store)
+            for use in await self._uses(old, store)
         ]
         if violations:
             raise InvalidResource(violations)
@@ -84,11 +92,11 @@ class SecretRules:
     async def _examined(self, use: _Use, new: Resource[SecretSpec]) -> Sequence[str]:
         """Returns warnings about an authority as it would be after the change; see `examine`."""
         path, secrets = path_of(use.backend, use.index), {**use.secrets, new.name: new}
-        return await examine(use.mesh.name, use.backend, path, secrets, self._clock.now())
+        return await examine(use.mesh.name, use.backend, path, secrets, self._clock.now(), self._drivers)
 
     async def _own_faults(self, use: _Use, new: Resource[SecretSpec]) -> tuple[Violation, ...]:
         """Returns the faults of the new Secret itself, independent of the other one of the pair."""
-        cert, key = registry.halves(use.mesh.name, use.backend)
+        cert, key = use.driver.halves(use.mesh.name, use.backend)
         now = self._clock.now()
         try:
             if new.name == key:
@@ -103,18 +111,28 @@ class SecretRules:
             return (Violation("data", str(error)),)
         return wrong
 
+    async def _uses(self, secret: Resource[SecretSpec], store: Store) -> list[_Use]:
+        mesh = await find(store, kinds.MESH.key(secret.mesh))
+        if mesh is None:
+            return []
+        return [
+            _Use(mesh, index, backend, driver, await self._drivers.stored_secrets(mesh.name, backend, store))
+            for index, backend in enumerate(mesh.spec.backends)
+            if secret.name in (driver := self._drivers.of(backend)).used_secrets(mesh.name, backend)
+        ]
+
 
 def _is_half(use: _Use, new: Resource[SecretSpec]) -> bool:
     """Tells whether the only fault of an authority lies in the other one of its two Secrets."""
-    cert, key = registry.halves(use.mesh.name, use.backend)
+    cert, key = use.driver.halves(use.mesh.name, use.backend)
     if not cert or not key or cert == key or _opens(use, {**use.secrets, new.name: new}):
         return False  # nothing comes that could make it right
-    # A builtin root that works is never replaced by halves: nobody has another pair of it.
-    return use.backend.type == "provided" or not _opens(use, use.secrets)
+    # A root that we have made and that works is never replaced by halves: nobody has another pair of it.
+    return not use.driver.makes_root or not _opens(use, use.secrets)
 
 
 def _half_told(use: _Use, new: Resource[SecretSpec]) -> str:
-    names = registry.used_secrets(use.mesh.name, use.backend)
+    names = use.driver.used_secrets(use.mesh.name, use.backend)
     missing = next((name for name in names if name != new.name and name not in use.secrets), "")
     text = _WAITS if missing else _HALF
     return text.format(name=new.name, backend=use.backend.name, missing=missing)
@@ -137,20 +155,9 @@ def _refusal(use: _Use, violations: Iterable[Violation]) -> Violation:
     )
 
 
-async def _uses(secret: Resource[SecretSpec], store: Store) -> list[_Use]:
-    mesh = await find(store, kinds.MESH.key(secret.mesh))
-    if mesh is None:
-        return []
-    return [
-        _Use(mesh, index, backend, await registry.stored_secrets(mesh.name, backend, store))
-        for index, backend in enumerate(mesh.spec.backends)
-        if secret.name in registry.used_secrets(mesh.name, backend)
-    ]
-
-
 def _opens(use: _Use, secrets: Secrets) -> bool:
     try:
-        registry.open_authority(use.mesh.name, use.backend, secrets)
+        use.driver.open(use.mesh.name, use.backend, secrets)
     except AuthorityUnusable:
         return False
     return True

@@ -33,7 +33,9 @@ from kuma.app import api_context, server_certificate, servers
 from kuma.app.local_admins import local_admins
 from kuma.app.servers import HTTP, HTTPS, Servers
 from kuma.app.settings import Settings
+from kuma.authorities import registry
 from kuma.authorities.clean_up import CleanUp
+from kuma.authorities.registry import Drivers
 from kuma.authorities.root_renewal import RootRenewal
 from kuma.base import aio, files
 from kuma.base.audit import Audit, AuditFile
@@ -128,18 +130,20 @@ def restore_store(settings: Settings, source: Path) -> None:
     backup.restore(source, settings.database, key or settings.database.with_name(settings.database.name + ".key"))
 
 
-def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> ControlPlane:
+def build(
+    settings: Settings, store: SqlStore, clock: Clock, audit: Audit, drivers: Drivers = registry.STANDARD
+) -> ControlPlane:
     """Builds all parts of a control plane over an open store."""
     store.on_commit(audited.recorder(audit))
-    registry = CollectorRegistry()
+    collectors = CollectorRegistry()
     instance = f"{platform.node()}-{secrets.token_hex(2)}"
     certificate = servers.certificate(settings, clock)
     views, proxies, turns = Views(store), Proxies(), Turns()
-    manager = ResourceManager(store, _rules(views, proxies, clock, turns, lambda: listening.ports()))
+    manager = ResourceManager(store, _rules(views, proxies, clock, turns, drivers, lambda: listening.ports()))
 
-    metrics, watch = Metrics(registry), ClockWatch(clock)
-    registry.register(LeafExpiry(lambda: _ends_of_leaves(proxies)))
-    meshes = Meshes(views, proxies.touch)
+    metrics, watch = Metrics(collectors), ClockWatch(clock)
+    collectors.register(LeafExpiry(lambda: _ends_of_leaves(proxies)))
+    meshes = Meshes(views, proxies.touch, drivers)
     authenticator = Authenticator(manager, views, clock)
     insights = Insights(store, clock, instance)
     deregistration = Deregistration(
@@ -153,7 +157,7 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
         timedelta(seconds=settings.xds_server.patience_seconds),
         timedelta(seconds=settings.xds_server.absence_seconds),
     )
-    rollouts = RolloutController(store, views, meshes, proxies, clock, metrics, patience, watch)
+    rollouts = RolloutController(store, views, meshes, proxies, clock, metrics, patience, watch, drivers)
     endpoint_readiness = EndpointReadiness(store, views, proxies, authenticator, clock)
     drain = Drain(
         views,
@@ -165,7 +169,7 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
     )
     revocation = TokenRevocation(views, proxies, clock, authenticator.authenticate)
     envoy_admin_ca = EnvoyAdminCa(store, clock)
-    issuer, root_renewal = LeafIssuer(clock, metrics, audit), RootRenewal(store, views, clock)
+    issuer, root_renewal = LeafIssuer(clock, metrics, audit), RootRenewal(store, views, clock, drivers)
     for told in (metrics, issuer, root_renewal, revocation, proxies):
         watch.on_jump(told.clock_jumped)
     discovery = Discovery(
@@ -218,7 +222,7 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
             create_bootstrap_app(bootstrap_service.answer, endpoint_readiness.withdraw, dp_limits, clock, audit),
             certificate,
         ),
-        servers.diagnostics(settings.diagnostics, diagnostics.create_app(registry, lambda: views.listed)),
+        servers.diagnostics(settings.diagnostics, diagnostics.create_app(collectors, lambda: views.listed)),
         xds,
     )
 
@@ -232,7 +236,7 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
         ("rollouts", rollouts),
         ("token revocation", revocation),
         ("root renewal", root_renewal),
-        ("clean-up of authorities", CleanUp(store, views)),
+        ("clean-up of authorities", CleanUp(store, views, drivers)),
         ("discovery server", xds),
         ("bootstrap server", listening.dp),
         *listening.api.items(),
@@ -243,14 +247,19 @@ def build(settings: Settings, store: SqlStore, clock: Clock, audit: Audit) -> Co
 
 
 def _rules(
-    views: Views, proxies: Proxies, clock: Clock, turns: Turns, own_ports: Callable[[], Mapping[int, str]]
+    views: Views,
+    proxies: Proxies,
+    clock: Clock,
+    turns: Turns,
+    drivers: Drivers,
+    own_ports: Callable[[], Mapping[int, str]],
 ) -> Mapping[str, Rules]:
     """Returns the admission rules of each kind."""
     permissions = PermissionRules(views, turns)
     return {
-        kinds.MESH.name: MeshRules(clock),
+        kinds.MESH.name: MeshRules(clock, drivers),
         kinds.DATAPLANE.name: DataplaneRules(views, proxies, own_ports),
-        kinds.SECRET.name: TokenRules(SecretRules(clock)),
+        kinds.SECRET.name: TokenRules(SecretRules(clock, drivers)),
         kinds.GLOBAL_SECRET.name: TokenRules(),
         kinds.TRAFFIC_PERMISSION.name: permissions,
         kinds.MESH_TRAFFIC_PERMISSION.name: permissions,

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from kuma.authorities.driver import Content, Driver, Root
 from kuma.base.clock import Clock
+from kuma.base.errors import Conflict, InvalidResource
 from kuma.pki import pem
 from kuma.pki.authority import Authority, AuthorityUnusable, LocalAuthority
+from kuma.pki.leaf_rotation import rotation_time
 from kuma.pki.x509 import CaPair, PrivateKey, build_root, certificate_pem, key_pem
 from kuma.resources import kinds
-from kuma.resources.mesh import Conf
+from kuma.resources.mesh import Backend, Conf
 from kuma.resources.resource import Resource
 from kuma.resources.secret import Secrets, SecretSpec
+from kuma.resources.view import MeshView
+from kuma.store.protocol import AnyResource, Store, find
 
 
 def secret_names(mesh: str, backend: str) -> tuple[str, str]:
     """The Secrets that hold the certificate and the key."""
     return f"{mesh}.ca-builtin-cert-{backend}", f"{mesh}.ca-builtin-key-{backend}"
-
-
-def stored(mesh: str, secrets: Secrets) -> frozenset[str]:
-    """The backends of which a Secret exists, listed in the Mesh or not."""
-    prefixes = secret_names(mesh, "")
-    return frozenset(name.removeprefix(p) for name in secrets for p in prefixes if name.startswith(p))
 
 
 async def create_root(mesh: str, conf: Conf, clock: Clock) -> CaPair:
@@ -92,3 +93,62 @@ def _data(secrets: Secrets, name: str, mesh: str) -> bytes:
     if name not in secrets:
         raise AuthorityUnusable(f'Secret "{name}" in mesh "{mesh}" is missing. Put it back from a backup')
     return secrets[name].spec.data
+
+
+class Builtin(Driver):
+    """The driver of `builtin`."""
+
+    makes_root = True
+
+    def content(self, mesh: str, backend: Backend, secrets: Secrets) -> Content:
+        return tuple(secrets[name].spec.data if name in secrets else None for name in self.used_secrets(mesh, backend))
+
+    def open(self, mesh: str, backend: Backend, secrets: Secrets) -> Authority:
+        return open_authority(mesh, backend.name, secrets)
+
+    def used_secrets(self, mesh: str, backend: Backend) -> tuple[str, ...]:
+        return secret_names(mesh, backend.name)
+
+    def halves(self, mesh: str, backend: Backend) -> tuple[str, str]:
+        return secret_names(mesh, backend.name)
+
+    def pair(self, mesh: str, backend: Backend, secrets: Secrets) -> tuple[bytes, bytes]:
+        return content(mesh, backend.name, secrets)
+
+    async def root(self, mesh: str, backend: Backend, path: str, store: Store, clock: Clock) -> Root:
+        found = {name: await find(store, kinds.SECRET.key(name, mesh)) for name in secret_names(mesh, backend.name)}
+        existing = [secret for secret in found.values() if secret is not None]
+        if len(existing) == len(found):
+            return Root(existing=existing)
+        if any([await find(store, secret.key) is None for secret in existing]):
+            raise Conflict("the pair was being removed")
+        if existing:  # never half of an old pair and half of a new one
+            missing = next(name for name, secret in found.items() if secret is None)
+            raise InvalidResource.of(
+                path,
+                f'Secret "{missing}" is missing while the other half of the pair exists. '
+                "Put it back from a backup, or list a backend with another name",
+            )
+        return Root(create=await self.renewed(mesh, backend, clock))
+
+    def renewal_due(self, view: MeshView, backend: Backend, now: datetime) -> datetime | None:
+        names = secret_names(view.name, backend.name)
+        if any(name not in view.secrets for name in names):
+            return None
+        try:
+            (root, *_) = pem.read_chain(view.secrets[names[0]].spec.data)
+        except AuthorityUnusable:
+            return None  # the mesh's transition tells of it as a problem
+        due = rotation_time(root.not_valid_before_utc, root.not_valid_after_utc, luck=0)
+        return due if root.not_valid_before_utc <= now else now  # made while the clock was ahead: valid nowhere
+
+    async def renewed(self, mesh: str, backend: Backend, clock: Clock) -> Sequence[AnyResource]:
+        return to_secrets(mesh, backend.name, await create_root(mesh, backend.settings, clock))
+
+    def stored(self, mesh: str, secrets: Secrets) -> Mapping[str, tuple[str, ...]]:
+        prefixes = secret_names(mesh, "")
+        names = {name.removeprefix(p) for name in secrets for p in prefixes if name.startswith(p)}
+        return {name: tuple(s for s in secret_names(mesh, name) if s in secrets) for name in names}
+
+    def open_stored(self, mesh: str, name: str, secrets: Secrets) -> Authority:
+        return open_authority(mesh, name, secrets)

@@ -7,8 +7,9 @@ from contextlib import suppress
 
 import structlog
 
-from kuma.authorities import builtin, retained
-from kuma.authorities.registry import open_authority, used_secrets
+from kuma.authorities import retained
+from kuma.authorities.driver import Driver
+from kuma.authorities.registry import STANDARD, Drivers
 from kuma.base.errors import Conflict, NotFound, Unavailable
 from kuma.pki.authority import AuthorityUnusable
 from kuma.resources import kinds
@@ -22,9 +23,10 @@ log = structlog.get_logger(__name__)
 class CleanUp:
     """Removes authorities that are no longer needed, whenever a mesh changes. A name listed again gets a new root."""
 
-    def __init__(self, store: Store, views: Views) -> None:
+    def __init__(self, store: Store, views: Views, drivers: Drivers = STANDARD) -> None:
         self._store = store
         self._views = views
+        self._drivers = drivers
         self._changed: set[str] = set()
         self._wake = asyncio.Event()
         views.on_change(self._look_at)
@@ -43,7 +45,7 @@ class CleanUp:
                 await self._clean(self._views.view(mesh))
 
     async def _clean(self, view: MeshView) -> None:
-        names = unused_secrets(view)
+        names = unused_secrets(view, self._drivers)
         if not names or view.mesh is None or view.transition is None:
             return
         guards = [Expect(found.key, found.version) for found in (view.mesh, view.transition)]
@@ -57,8 +59,8 @@ class CleanUp:
         log.info("secrets of removed authorities deleted", mesh=view.name, secrets=names)
 
 
-def unused_secrets(view: MeshView) -> tuple[str, ...]:
-    """The Secrets of builtin authorities that are neither listed nor trusted by any proxy.
+def unused_secrets(view: MeshView, drivers: Drivers = STANDARD) -> tuple[str, ...]:
+    """Returns the Secrets of authorities made by the control plane that are neither listed nor trusted by any proxy.
 
     A Mesh may be newer than its transition, so being complete is not enough: the position has to be without them too.
     Of a Mesh that never had mutual TLS nothing is removed here, but by the rules of Meshes: to its Secrets a backup is
@@ -66,15 +68,23 @@ def unused_secrets(view: MeshView) -> tuple[str, ...]:
     """
     if view.mesh is None or view.transition is None or not view.transition.spec.complete:
         return ()  # somebody may still run what an old authority has issued
-    listed = {backend.name for backend in view.backends if backend.type == "builtin"}
-    used = {name for backend in view.backends for name in used_secrets(view.name, backend)}
-    gone = (name for name in sorted(builtin.stored(view.name, view.secrets) - listed) if not _is_trusted(view, name))
-    names = (secret for name in gone for secret in builtin.secret_names(view.name, name))
-    found = [secret for secret in names if secret in view.secrets and secret not in used]
-    return (*found, *([retained.secret_name(view.name)] if _is_retained_needlessly(view) else ()))
+    used = {name for b in view.backends for name in drivers.of(b).used_secrets(view.name, b)}
+    found = [
+        secret
+        for driver in drivers
+        for name, secrets in sorted(driver.stored(view.name, view.secrets).items())
+        if name not in _listed(view, driver, drivers) and not _is_trusted(view, driver, name)
+        for secret in secrets
+        if secret not in used
+    ]
+    return (*found, *([retained.secret_name(view.name)] if _is_retained_needlessly(view, drivers) else ()))
 
 
-def _is_retained_needlessly(view: MeshView) -> bool:
+def _listed(view: MeshView, driver: Driver, drivers: Drivers) -> frozenset[str]:
+    return frozenset(backend.name for backend in view.backends if drivers.of(backend) is driver)
+
+
+def _is_retained_needlessly(view: MeshView, drivers: Drivers) -> bool:
     """Tells whether a retained authority is no longer needed: it does not issue any more, or is listed as it was."""
     if retained.secret_name(view.name) not in view.secrets:
         return False
@@ -83,13 +93,13 @@ def _is_retained_needlessly(view: MeshView) -> bool:
         return True
     backend = view.enabled_backend
     with suppress(AuthorityUnusable):
-        return backend is None or open_authority(view.name, backend, view.secrets).fingerprint == issuing
+        return backend is None or drivers.of(backend).open(view.name, backend, view.secrets).fingerprint == issuing
     return False  # half of it has been replaced
 
 
-def _is_trusted(view: MeshView, backend: str) -> bool:
+def _is_trusted(view: MeshView, driver: Driver, name: str) -> bool:
     try:
-        authority = builtin.open_authority(view.name, backend, view.secrets)
+        authority = driver.open_stored(view.name, name, view.secrets)
     except AuthorityUnusable:
         return False
     return authority.roots_pem.decode() in view.position.roots

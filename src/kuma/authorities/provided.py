@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kuma.authorities.driver import Content, Driver
 from kuma.pki import pem
 from kuma.pki.authority import Authority, AuthorityUnusable, LocalAuthority
 from kuma.pki.x509 import CaPair
@@ -12,12 +13,6 @@ from kuma.resources.secret import Secrets
 
 LARGEST_FILE = 1 << 20
 """Bytes; as much as the API takes."""
-
-
-def used_secrets(backend: Backend) -> tuple[str, ...]:
-    """The Secrets that a backend refers to."""
-    sources = (backend.settings.cert, backend.settings.key)
-    return tuple(dict.fromkeys(source.secret for source in sources if source and source.secret))
 
 
 def load(source: DataSource, mesh: str, secrets: Secrets) -> bytes:
@@ -81,3 +76,23 @@ def open_authority(mesh: str, backend: Backend, secrets: Secrets) -> Authority:
     pem.check_pair(chain[0], key)
     with pem.readable("not a valid x509 certificate"):
         return LocalAuthority(backend.name, CaPair(chain[0], key), chain)
+
+
+class Provided(Driver):
+    """The driver of `provided`."""
+
+    def content(self, mesh: str, backend: Backend, secrets: Secrets) -> Content:
+        return content(mesh, backend, secrets)
+
+    def open(self, mesh: str, backend: Backend, secrets: Secrets) -> Authority:
+        return open_authority(mesh, backend, secrets)
+
+    def used_secrets(self, mesh: str, backend: Backend) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for name in self.halves(mesh, backend) if name))
+
+    def halves(self, mesh: str, backend: Backend) -> tuple[str, str]:
+        cert, key = backend.settings.cert, backend.settings.key
+        return (cert.secret if cert else None) or "", (key.secret if key else None) or ""
+
+    def pair(self, mesh: str, backend: Backend, secrets: Secrets) -> tuple[bytes, bytes]:
+        return content(mesh, backend, secrets)

@@ -1,64 +1,50 @@
-"""The kinds of authorities, as the rules and the discovery server use them."""
+"""The types of authorities: one driver for each. A new type is a file with its driver and a line in `STANDARD`."""
 
 from __future__ import annotations
 
-from kuma.authorities import builtin, provided
-from kuma.pki.authority import Authority
+from collections.abc import Iterator, Mapping
+
+from kuma.authorities.builtin import Builtin
+from kuma.authorities.driver import Content, Driver
+from kuma.authorities.provided import Provided
+from kuma.pki.authority import Authority, AuthorityUnusable
 from kuma.resources import kinds
 from kuma.resources.mesh import Backend
 from kuma.resources.secret import Secrets
 from kuma.store.protocol import Store, find
 
 
-def used_secrets(mesh: str, backend: Backend) -> tuple[str, ...]:
-    """The Secrets that an authority is made of."""
-    if backend.type == "provided":
-        return provided.used_secrets(backend)
-    return builtin.secret_names(mesh, backend.name)
+class Drivers:
+    """The drivers that are installed, by the `type` of the backends they are for."""
+
+    def __init__(self, by_type: Mapping[str, Driver]) -> None:
+        self.by_type = by_type
+
+    def __iter__(self) -> Iterator[Driver]:
+        return iter(self.by_type.values())
+
+    def of(self, backend: Backend) -> Driver:
+        """Returns the driver of a backend; one of a type that is not installed can be neither loaded nor opened."""
+        return self.by_type.get(backend.type) or _Missing()
+
+    async def stored_secrets(self, mesh: str, backend: Backend, store: Store) -> Secrets:
+        """Reads the Secrets that an authority is made of, by their names; missing ones are left out."""
+        names = self.of(backend).used_secrets(mesh, backend)
+        found = {name: await find(store, kinds.SECRET.key(name, mesh)) for name in names}
+        return {name: secret for name, secret in found.items() if secret is not None}
 
 
-async def stored_secrets(mesh: str, backend: Backend, store: Store) -> Secrets:
-    """Reads Secrets, by their names; those that are missing are left out."""
-    found = {name: await find(store, kinds.SECRET.key(name, mesh)) for name in used_secrets(mesh, backend)}
-    return {name: secret for name, secret in found.items() if secret is not None}
+class _Missing(Driver):
+    def content(self, mesh: str, backend: Backend, secrets: Secrets) -> Content:
+        raise AuthorityUnusable(f'there is no driver for backends of the type "{backend.type}"')
+
+    def open(self, mesh: str, backend: Backend, secrets: Secrets) -> Authority:
+        raise AuthorityUnusable(f'there is no driver for backends of the type "{backend.type}"')
 
 
-def halves(mesh: str, backend: Backend) -> tuple[str, str]:
-    """The Secrets that hold the certificate and the key; empty for one that is not in a Secret."""
-    if backend.type != "provided":
-        return builtin.secret_names(mesh, backend.name)
-    cert, key = backend.settings.cert, backend.settings.key
-    return (cert.secret if cert else None) or "", (key.secret if key else None) or ""
-
-
-def content(mesh: str, backend: Backend, secrets: Secrets) -> tuple[bytes, bytes]:
-    """Certificates and key as they are given.
-
-    Raises:
-        AuthorityUnusable: one cannot be loaded.
-    """
-    if backend.type == "provided":
-        return provided.content(mesh, backend, secrets)
-    return builtin.content(mesh, backend.name, secrets)
-
-
-def fingerprint(mesh: str, backend: Backend, secrets: Secrets) -> tuple[bytes | None, ...]:
-    """Identifies an authority by a hash of its content: with the same content it is the same authority.
-
-    Raises:
-        AuthorityUnusable: it cannot be loaded.
-    """
-    if backend.type == "provided":
-        return provided.content(mesh, backend, secrets)
-    return tuple(secrets[name].spec.data if name in secrets else None for name in used_secrets(mesh, backend))
-
-
-def open_authority(mesh: str, backend: Backend, secrets: Secrets) -> Authority:
-    """The authority that a backend describes.
-
-    Raises:
-        AuthorityUnusable: what it is made of is missing or broken.
-    """
-    if backend.type == "provided":
-        return provided.open_authority(mesh, backend, secrets)
-    return builtin.open_authority(mesh, backend.name, secrets)
+STANDARD = Drivers(
+    {
+        "builtin": Builtin(),
+        "provided": Provided(),
+    }
+)

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from kuma.authorities import provided
-from kuma.authorities.registry import stored_secrets
+from kuma.authorities.registry import STANDARD, Drivers
 from kuma.base.errors import NotFound
 from kuma.pki import pem
 from kuma.pki.authority import Authority, AuthorityUnusable, LocalAuthority
@@ -32,18 +31,26 @@ def secret_name(mesh: str) -> str:
     return f"{mesh}.ca-kept"
 
 
-async def retain(mesh: str, store: Store) -> tuple[Operation, ...]:
-    """Returns the operations that retain the issuing authority, for the transaction that changes its content."""
+async def retain(mesh: str, store: Store, drivers: Drivers = STANDARD) -> tuple[Operation, ...]:
+    """Returns the operations that retain the issuing authority, for the transaction that changes its content.
+
+    The Secrets of a root that the control plane has made stay until the clean-up, and what it does not hold it cannot
+    retain: of both there is nothing to do.
+    """
     with suppress(NotFound):
         stored = await store.get(kinds.MESH.key(mesh))
         transition = await store.get(kinds.MESH_TRANSITION.key(mesh, mesh))
         for backend in stored.spec.backends:
-            if backend.type != "provided":
+            driver = drivers.of(backend)
+            if driver.makes_root:
                 continue
-            secrets = await stored_secrets(mesh, backend, store)
+            secrets = await drivers.stored_secrets(mesh, backend, store)
             with suppress(AuthorityUnusable):
-                if provided.open_authority(mesh, backend, secrets).fingerprint == transition.spec.position.authority:
-                    return await _write(mesh, backend, provided.content(mesh, backend, secrets), store)
+                pair = driver.pair(mesh, backend, secrets)
+                if pair is None:
+                    continue
+                if driver.open(mesh, backend, secrets).fingerprint == transition.spec.position.authority:
+                    return await _write(mesh, backend, pair, store)
     return ()
 
 

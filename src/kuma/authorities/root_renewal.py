@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 
-from kuma.authorities import builtin
+from kuma.authorities.registry import STANDARD, Drivers
 from kuma.base.clock import Clock
 from kuma.base.errors import Conflict, Unavailable
 from kuma.base.rounds import Rounds
-from kuma.pki import pem
-from kuma.pki.authority import AuthorityUnusable
-from kuma.pki.leaf_rotation import rotation_time
 from kuma.resources.mesh import Backend
 from kuma.resources.view import MeshView
 from kuma.store.protocol import Expect, Store, Update
@@ -27,12 +23,13 @@ _RETRY = 60.0
 
 
 class RootRenewal:
-    """Looks at every builtin root when something changes, and when the next one is due: at 4/5 of its life."""
+    """Looks at every root that we have made when something changes, and when the next is due: at 4/5 of its life."""
 
-    def __init__(self, store: Store, views: Views, clock: Clock) -> None:
+    def __init__(self, store: Store, views: Views, clock: Clock, drivers: Drivers = STANDARD) -> None:
         self._store = store
         self._views = views
         self._clock = clock
+        self._drivers = drivers
         self._rounds = Rounds(clock, "renewal of roots")
         views.on_change(lambda _: self._rounds.wake())
 
@@ -48,7 +45,10 @@ class RootRenewal:
         """Renew what is due; returns the seconds until the next one will be."""
         pause = _LONGEST_PAUSE
         for view in [self._views.view(mesh) for mesh in self._views.meshes]:
-            for backend, due in _due(view, self._clock.now()):
+            for backend in view.backends:
+                due = self._drivers.of(backend).renewal_due(view, backend, self._clock.now())
+                if due is None:
+                    continue
                 left = (due - self._clock.now()).total_seconds()
                 pause = min(pause, left if left > 0 else await self._renew(view, backend))
         return pause
@@ -59,8 +59,7 @@ class RootRenewal:
         Returns the seconds after which to look again, unless a change has been there before.
         """
         assert view.mesh is not None
-        pair = await builtin.create_root(view.name, backend.settings, self._clock)
-        secrets = builtin.to_secrets(view.name, backend.name, pair)
+        secrets = await self._drivers.of(backend).renewed(view.name, backend, self._clock)
         writes = [Update(view.secrets[secret.name].with_spec(secret.spec)) for secret in secrets]
         try:
             await self._store.transact([Expect(view.mesh.key, view.mesh.version), *writes])
@@ -71,17 +70,3 @@ class RootRenewal:
             return _LONGEST_PAUSE  # the change that was in the way wakes us again
         log.info("root renewed", mesh=view.name, backend=backend.name)
         return _LONGEST_PAUSE
-
-
-def _due(view: MeshView, now: datetime) -> Iterator[tuple[Backend, datetime]]:
-    """The builtin authorities of a mesh whose root can be read, and when each is to be renewed."""
-    for backend in view.backends:
-        names = builtin.secret_names(view.name, backend.name)
-        if backend.type != "builtin" or any(name not in view.secrets for name in names):
-            continue
-        try:
-            (root, *_) = pem.read_chain(view.secrets[names[0]].spec.data)
-        except AuthorityUnusable:
-            continue  # the mesh's transition tells of it as a problem
-        due = rotation_time(root.not_valid_before_utc, root.not_valid_after_utc, luck=0)
-        yield backend, due if root.not_valid_before_utc <= now else now  # made while the clock was ahead: holds nowhere

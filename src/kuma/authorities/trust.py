@@ -10,16 +10,15 @@ from types import MappingProxyType
 
 import structlog
 
-from kuma.authorities import builtin, retained
-from kuma.authorities.registry import fingerprint, open_authority
+from kuma.authorities import retained
+from kuma.authorities.driver import Content, Driver
+from kuma.authorities.registry import STANDARD, Drivers
 from kuma.pki.authority import Authority, AuthorityUnusable
 from kuma.resources.mesh import Backend
 from kuma.resources.mesh_transition import Level, Position
 from kuma.resources.view import MeshView
 
 log = structlog.get_logger(__name__)
-
-_Content = tuple[bytes | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,7 @@ class Trust:
     """
 
     problems: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    opened: Mapping[str, tuple[_Content, Authority]] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    opened: Mapping[str, tuple[Content, Authority]] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     position: Position = field(default_factory=Position)
     retiring: Authority | None = None
 
@@ -65,13 +64,13 @@ class Trust:
 NONE = Trust()
 
 
-def trust(view: MeshView, previous: Trust = NONE) -> Trust:
+def trust(view: MeshView, previous: Trust = NONE, drivers: Drivers = STANDARD) -> Trust:
     """The trust of a mesh as it is now; what has not changed stays the very same object."""
-    opened: dict[str, tuple[_Content, Authority]] = {}
+    opened: dict[str, tuple[Content, Authority]] = {}
     problems: dict[str, str] = {}
     for backend in view.backends:
         try:
-            opened[backend.name] = _open(view, backend, previous)
+            opened[backend.name] = _open(view, backend, previous, drivers.of(backend))
         except Exception as error:  # whatever it is, it is this authority's: the others go on, and so does the process
             if backend.name in previous.opened:  # the last good one goes on
                 opened[backend.name] = previous.opened[backend.name]
@@ -81,28 +80,29 @@ def trust(view: MeshView, previous: Trust = NONE) -> Trust:
                 log.error("authority cannot be opened", mesh=view.name, backend=backend.name, reason=reason)
     position = view.position
     known = (*(authority for _, authority in previous.opened.values()), previous.retiring)
-    candidates = itertools.chain(known, _unlisted(view))
+    candidates = itertools.chain(known, _unlisted(view, drivers))
     retiring = next((a for a in candidates if a is not None and a.fingerprint == position.authority), None)
     found = Trust(problems, opened, position, retiring)
     return previous if found == previous else found
 
 
-def _open(view: MeshView, backend: Backend, previous: Trust) -> tuple[_Content, Authority]:
-    content = fingerprint(view.name, backend, view.secrets)
+def _open(view: MeshView, backend: Backend, previous: Trust, driver: Driver) -> tuple[Content, Authority]:
+    content = driver.content(view.name, backend, view.secrets)
     known = previous.opened.get(backend.name)
     if known is not None and known[0] == content:
         return known
-    return content, open_authority(view.name, backend, view.secrets)
+    return content, driver.open(view.name, backend, view.secrets)
 
 
-def _unlisted(view: MeshView) -> Iterator[Authority]:
+def _unlisted(view: MeshView, drivers: Drivers) -> Iterator[Authority]:
     """Authorities that outlive their place in the Mesh, until the mesh has left them."""
     if view.position.level is Level.PLAIN:
         return
     with contextlib.suppress(Exception):  # as above; nobody has listed it, so nobody is told
         if (authority := retained.open_retained(view)) is not None:
             yield authority
-    listed = frozenset(backend.name for backend in view.backends if backend.type == "builtin")
-    for name in builtin.stored(view.name, view.secrets) - listed:
-        with contextlib.suppress(Exception):
-            yield builtin.open_authority(view.name, name, view.secrets)
+    for driver in drivers:
+        listed = {backend.name for backend in view.backends if drivers.of(backend) is driver}
+        for name in driver.stored(view.name, view.secrets).keys() - listed:
+            with contextlib.suppress(Exception):
+                yield driver.open_stored(view.name, name, view.secrets)

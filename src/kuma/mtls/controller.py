@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from kuma.authorities.registry import STANDARD, Drivers
 from kuma.base.clock import Clock, ClockWatch
 from kuma.base.errors import AlreadyExists, Conflict, NotFound, Unavailable
 from kuma.base.rounds import Rounds
@@ -67,6 +68,7 @@ class RolloutController:
         metrics: Metrics,
         patience: Patience,
         watch: ClockWatch,
+        drivers: Drivers = STANDARD,
     ) -> None:
         self._store = store
         self._views = views
@@ -75,6 +77,7 @@ class RolloutController:
         self._clock = clock
         self._metrics = metrics
         self._patience = patience
+        self._drivers = drivers
         self._observer = Observer(meshes, proxies, clock)
         self._runs: dict[str, _Run] = {}
         self._due: set[str] = set()
@@ -210,12 +213,12 @@ class RolloutController:
             unresponsive=rollout.awaited(progress.late),
             complete=complete,
             problem=self._problem(mesh, rollout),
-            backends=authority_status.statuses(state, now),
+            backends=authority_status.statuses(state, now, self._drivers),
         )
         self._metrics.waiting.labels(mesh).set(len(progress.waiting) + len(progress.late))
         self._metrics.authorities(mesh, spec.backends)
         await self._write(mesh, run, view.transition, spec)
-        alarms = (progress.look_again, *(soon for soon in authority_status.alarms(state) if soon > now))
+        alarms = (progress.look_again, *(soon for soon in authority_status.alarms(state, self._drivers) if soon > now))
         return min((alarm for alarm in alarms if alarm is not None), default=None)
 
     def _problem(self, mesh: str, rollout: Rollout) -> str:

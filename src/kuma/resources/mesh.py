@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, StrictBool, StrictInt
 from pydantic_core import PydanticCustomError
@@ -167,10 +167,6 @@ class MeshSpec(mesh_unused.Unused):
         return self.mtls.enabled if self.mtls else None
 
 
-TYPES = ("builtin", "provided")
-"""The kinds of authorities."""
-
-
 def validate(spec: MeshSpec) -> Iterator[Violation]:
     """Every rule of a Mesh that its structure alone does not express."""
     yield from mesh_unused.validate(spec)
@@ -208,7 +204,8 @@ def _backend(backend: Backend, path: str) -> Iterator[Violation]:
         )
     if backend.config is not None and backend.conf != Conf():
         yield Violation(f"{path}.config", "is another spelling of conf; give only one of them")
-    yield from _conf(backend, f"{path}.{backend.spelling}")
+    if backend.type in TYPES:
+        yield from TYPES[backend.type].violations(backend.settings, f"{path}.{backend.spelling}")
     if backend.dp_cert is not None:
         rotation = backend.dp_cert.rotation
         if rotation is not None and rotation.expiration:
@@ -218,14 +215,7 @@ def _backend(backend: Backend, path: str) -> Iterator[Violation]:
         yield from _timeout(f"{path}.rootChain.requestTimeout", backend.root_chain.request_timeout)
 
 
-def _conf(backend: Backend, path: str) -> Iterator[Violation]:
-    conf = backend.settings
-    if backend.type == "provided":
-        if conf.ca_cert != CaCert():
-            yield Violation(f"{path}.caCert", "is of the type builtin; a provided CA is what its cert and key are")
-        for name, source in (("cert", conf.cert), ("key", conf.key)):
-            yield from _source(f"{path}.{name}", source)
-        return
+def _builtin_conf(conf: Conf, path: str) -> Iterator[Violation]:
     for name, source in (("cert", conf.cert), ("key", conf.key)):
         if source is not None:
             yield Violation(f"{path}.{name}", "is of the type provided; a builtin CA makes its own")
@@ -237,6 +227,41 @@ def _conf(backend: Backend, path: str) -> Iterator[Violation]:
         )
     if ca_cert.expiration:
         yield from _lifetime(f"{path}.caCert.expiration", ca_cert.expiration, SHORTEST_ROOT_LIFETIME)
+
+
+def _builtin_warnings(backend: Backend, path: str) -> Iterator[str]:
+    if backend.settings.ca_cert.lifetime < backend.leaf_lifetime:
+        yield (
+            f"{path}.{backend.spelling}.caCert.expiration: the root ends before the certificates that it issues "
+            "would: they are cut short. Let it live longer, or shorten dpCert.rotation.expiration"
+        )
+
+
+def _provided_conf(conf: Conf, path: str) -> Iterator[Violation]:
+    if conf.ca_cert != CaCert():
+        yield Violation(f"{path}.caCert", "is of the type builtin; a provided CA is what its cert and key are")
+    for name, source in (("cert", conf.cert), ("key", conf.key)):
+        yield from _source(f"{path}.{name}", source)
+
+
+def _provided_warnings(backend: Backend, path: str) -> Iterator[str]:
+    key = backend.settings.key
+    if key is not None and (key.inline is not None or key.inline_string is not None):
+        yield f"{path}: the CA's private key is given inline; anybody who may edit the Mesh has it. Use a Secret"
+
+
+class BackendRules(NamedTuple):
+    """Rules for the `conf` of one type of authority, which kumactl checks too; the rest is its driver's."""
+
+    violations: Callable[[Conf, str], Iterator[Violation]]
+    warnings: Callable[[Backend, str], Iterator[str]]
+
+
+TYPES: Mapping[str, BackendRules] = {
+    "builtin": BackendRules(_builtin_conf, _builtin_warnings),
+    "provided": BackendRules(_provided_conf, _provided_warnings),
+}
+"""The types of authorities that users may declare."""
 
 
 def _source(path: str, source: DataSource | None) -> Iterator[Violation]:
@@ -284,12 +309,5 @@ def warnings(spec: MeshSpec) -> Iterator[str]:
             yield f"{path}.config: is taken for conf; write conf"
         if backend.mode == "PERMISSIVE" and backend.name == spec.mtls.enabled_backend:
             yield f"{path}.mode: PERMISSIVE admits plaintext callers, which no permission can refuse. Set STRICT soon"
-        root = backend.settings.ca_cert.lifetime
-        if backend.type == "builtin" and root < backend.leaf_lifetime:
-            yield (
-                f"{path}.{backend.spelling}.caCert.expiration: the root ends before the certificates that it issues "
-                "would: they are cut short. Let it live longer, or shorten dpCert.rotation.expiration"
-            )
-        key = backend.settings.key
-        if key is not None and (key.inline is not None or key.inline_string is not None):
-            yield f"{path}: the CA's private key is given inline; anybody who may edit the Mesh has it. Use a Secret"
+        if backend.type in TYPES:
+            yield from TYPES[backend.type].warnings(backend, path)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kuma.authorities import trust
+from kuma.authorities.registry import STANDARD, Drivers
 from kuma.authorities.trust import Trust
 from kuma.policy.succession import Stage
 from kuma.resources.resource import Resource
@@ -27,19 +28,25 @@ class MeshState:
     """The trust bundle that proxies hold."""
 
     @classmethod
-    def of(cls, view: MeshView, previous: MeshState | None, stage: Stage = SETTLED) -> MeshState:
+    def of(
+        cls,
+        view: MeshView,
+        previous: MeshState | None,
+        stage: Stage = SETTLED,
+        drivers: Drivers = STANDARD,
+    ) -> MeshState:
         """The state that follows from `view`; what has not changed is taken from `previous`.
 
         `stage` is how far its leaves and connections have followed its permissions.
         """
         config = MeshConfig(view, previous.config if previous else None, stage)
         if previous is None:
-            found = trust.trust(view)
+            found = trust.trust(view, trust.NONE, drivers)
             return cls(config, found, _bundle(view.name, found.position.roots))
         old = previous.config.view
         if old.mesh is view.mesh and old.secrets is view.secrets and old.transition is view.transition:
             return cls(config, previous.trust, previous.bundle)
-        found = trust.trust(view, previous.trust)
+        found = trust.trust(view, previous.trust, drivers)
         same = found.position.roots == previous.trust.position.roots
         return cls(config, found, previous.bundle if same else _bundle(view.name, found.position.roots))
 
@@ -57,11 +64,12 @@ Affected = Callable[[str, frozenset[str]], None]
 class Meshes:
     """Holds the newest state of every mesh; tells `on_affected` which proxies a change concerns."""
 
-    def __init__(self, views: Views, on_affected: Affected) -> None:
+    def __init__(self, views: Views, on_affected: Affected, drivers: Drivers = STANDARD) -> None:
         self._views = views
         self._states: dict[str, MeshState] = {}
         self._stages: dict[str, Stage] = {}
         self._on_affected = on_affected
+        self._drivers = drivers
         views.on_change(self._changed)
 
     def state(self, mesh: str) -> MeshState:
@@ -85,7 +93,7 @@ class Meshes:
         for mesh in meshes:
             before = self.state(mesh)
             view = self._views.view(mesh)
-            after = self._states[mesh] = MeshState.of(view, before, self._stages.get(mesh, SETTLED))
+            after = self._states[mesh] = MeshState.of(view, before, self._stages.get(mesh, SETTLED), self._drivers)
             affected = after.config.affected_since(before.config)
             if after.trust is not before.trust:
                 affected |= frozenset(view.dataplanes)
