@@ -120,3 +120,50 @@ async def test_all_permissions_together_name_no_more_callers_than_proxies_can_be
     await manager.put(resource(crowd("b", target, 1)))
     await manager.put(resource(crowd("c", target, 101)))
     await manager.put(resource(crowd("d", "{kind: MeshSubset, tags: {kuma.io/service: other}}", 999)))
+
+
+def mesh_permission(*items: tuple[str, str], target: str = "{kind: Mesh}") -> str:
+    refs = {"*": "{kind: Mesh}"}
+    from_ = ", ".join(
+        f"{{targetRef: {refs.get(caller, f'{{kind: MeshSubset, tags: {{kuma.io/service: {caller}}}}}')}, "
+        f"default: {{action: {action}}}}}"
+        for caller, action in items
+    )
+    return f"{{type: MeshTrafficPermission, mesh: default, name: m, spec: {{targetRef: {target}, from: [{from_}]}}}}"
+
+
+async def test_what_a_first_mesh_permission_denies_is_lost_though_it_allows_all_others(
+    manager: ResourceManager,
+) -> None:
+    await manager.put(resource(permission("web", "db", name="web-to-db")))
+    to_db = "{kind: MeshSubset, tags: {kuma.io/service: db}}"
+    (warning,) = await warnings(manager, mesh_permission(("*", "Allow"), ("web", "Deny"), target=to_db))
+    assert warning.startswith(
+        'service "db": this permission decides in place of "web-to-db" now, and refuses what that one allowed: '
+        "kuma.io/service=web. "
+    )
+
+
+async def test_of_callers_that_are_denied_in_part_that_part_is_named(manager: ResourceManager) -> None:
+    found = await warnings(manager, mesh_permission(("*", "Allow"), ("web", "Deny")))
+    assert [w.partition(". ")[0] for w in found] == [
+        f'service "{service}": this permission decides in place of "allow-all" now, and refuses what that one '
+        "allowed: kuma.io/service=web"
+        for service in ("db", "web")
+    ]
+
+
+async def test_what_is_denied_to_others_takes_nothing_away(manager: ResourceManager) -> None:
+    await manager.put(resource(permission("shop", "db", name="shop-to-db")))
+    to_db = "{kind: MeshSubset, tags: {kuma.io/service: db}}"
+    text = mesh_permission(("*", "Allow"), ("web", "Deny"), ("*", "AllowWithShadowDeny"), target=to_db)
+    assert await warnings(manager, text) == []
+
+
+async def test_what_was_denied_before_is_not_lost(manager: ResourceManager) -> None:
+    await manager.put(resource(mesh_permission(("*", "Allow"), ("web", "Deny"), ("web", "Allow"))))
+    moved = "{kind: MeshSubset, tags: {kuma.io/service: nobody}}"
+    await manager.put(resource(permission("shop", "'*'", name="allow-all")))
+    found = await warnings(manager, mesh_permission(("*", "Allow"), target=moved))
+    assert found, "without it the legacy permission decides"
+    assert all("allowed: any caller" in warning for warning in found), "and web was refused before, too"

@@ -10,6 +10,7 @@ from kuma.policy.authorization import Admission, Principal
 from kuma.policy.permissions import Permissions
 from kuma.resources import tags as tag_rules
 
+_Tag = tuple[str, str]
 Displacement = tuple[str, str, tuple[Principal, ...]]
 """A service where another permission decides now, the one that did, and the callers that only that one admits."""
 
@@ -40,17 +41,65 @@ class Impact:
 
 
 def _lost(old: Admission, new: Admission) -> tuple[Principal, ...]:
-    """The callers of `old` that `new` does not name: each is compared with those only that share a tag with it."""
-    if Principal() in new.principals:
-        return ()
-    rarity = Counter(pair for principal in new.principals for pair in principal.tags)
-    by_rarest: dict[tuple[str, str], list[frozenset[tuple[str, str]]]] = {}
-    for principal in new.principals:
-        rarest = min(principal.tags, key=lambda pair: rarity[pair])
-        by_rarest.setdefault(rarest, []).append(frozenset(principal.tags))
-    return tuple(principal for principal in old.principals if not _admits(by_rarest, principal))
+    """Returns the callers of `old` that `new` does not name, and those that it denies.
+
+    Of callers that are denied in part, that part is named: once for each denial.
+    """
+    allowed, denied, denied_before = _Callers(new.principals), _Callers(new.denied), _Callers(old.denied)
+    admitted = [caller for caller in old.principals if not denied_before.include(caller)]
+    refused = [caller for caller in admitted if denied.include(caller) or not allowed.include(caller)]
+    left = _ByNames(set(admitted) - set(refused))
+    parts = [part for denial in new.denied if (part := left.overlap(denial)) is not None]
+    return tuple(dict.fromkeys((*refused, *(part for part in parts if not denied_before.include(part)))))
 
 
-def _admits(by_rarest: Mapping[tuple[str, str], Iterable[frozenset[tuple[str, str]]]], caller: Principal) -> bool:
-    carried = frozenset(caller.tags)
-    return any(wanted <= carried for pair in caller.tags for wanted in by_rarest.get(pair, ()))
+class _Callers:
+    """Principals by the rarest of their tags: a caller is compared only with those that share one with it."""
+
+    def __init__(self, principals: Iterable[Principal]) -> None:
+        known = tuple(principals)
+        self._everybody = Principal() in known
+        self._by_rarest: dict[_Tag, list[frozenset[_Tag]]] = {}
+        rarity = Counter(tag for principal in known for tag in principal.tags)
+        for principal in known:
+            if principal.tags:
+                rarest = min(principal.tags, key=lambda tag: rarity[tag])
+                self._by_rarest.setdefault(rarest, []).append(frozenset(principal.tags))
+
+    def include(self, caller: Principal) -> bool:
+        """Tells whether one of the principals is every such caller."""
+        carried = frozenset(caller.tags)
+        return self._everybody or any(
+            wanted <= carried for tag in caller.tags for wanted in self._by_rarest.get(tag, ())
+        )
+
+
+class _ByNames:
+    """Principals by the names of their tags, to find one that overlaps with another without looking at all of them."""
+
+    def __init__(self, principals: Iterable[Principal]) -> None:
+        self._groups: dict[frozenset[str], list[Principal]] = {}
+        self._projected: dict[tuple[frozenset[str], frozenset[str]], dict[frozenset[_Tag], Principal]] = {}
+        for principal in sorted(principals):
+            self._groups.setdefault(frozenset(name for name, _ in principal.tags), []).append(principal)
+
+    def overlap(self, denial: Principal) -> Principal | None:
+        """Returns callers that are of one of the principals and of `denial`: they carry the tags of both.
+
+        Different values of one tag are taken to exclude each other, though a proxy with several inbounds has both.
+        """
+        names = frozenset(name for name, _ in denial.tags)
+        for group, members in self._groups.items():
+            shared = group & names
+            by_values = self._projected.get((group, shared))
+            if by_values is None:
+                by_values = {_values(member, shared): member for member in reversed(members)}
+                self._projected[group, shared] = by_values
+            found = by_values.get(_values(denial, shared))
+            if found is not None:
+                return Principal(tuple(sorted({*found.tags, *denial.tags})))
+        return None
+
+
+def _values(principal: Principal, names: frozenset[str]) -> frozenset[_Tag]:
+    return frozenset(tag for tag in principal.tags if tag[0] in names)
