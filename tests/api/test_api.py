@@ -164,9 +164,9 @@ WEB = {"port": 80, "servicePort": 8080, "tags": {"kuma.io/service": "web"}}
     [
         ({**MESH, "mtls": {"backend": []}}, "mtls.backend", "unknown field; did you mean backends?"),
         (
-            {**MESH, "metrics": {"backends": [{}]}},
-            "metrics.backends",
-            "is part of the original's Mesh but not implemented here; remove it",
+            {**MESH, "networking": {"outbound": {"passthrough": False}}},
+            "networking.outbound.passthrough",
+            "false is not implemented here",
         ),
         (ca_cert(expiration="1h30m"), "mtls.backends[0].conf.caCert.expiration", "one whole number and one unit"),
         (ca_cert(expiration="0s"), "mtls.backends[0].conf.caCert.expiration", "longer than 0"),
@@ -425,3 +425,23 @@ async def test_what_is_not_there(api: Api) -> None:
         # The original's kuma-dp tells by this text that it has been given the wrong port.
         assert (answer.status_code, answer.text) == (404, "404: Page Not Found")
         assert answer.headers["content-type"].startswith("text/plain")
+
+
+ROUTE = {"type": "MeshRetry", "mesh": "default", "name": "r", "spec": {"targetRef": {"kind": "Mesh"}, "to": []}}
+TRACED = {**MESH, "tracing": {"defaultBackend": "z", "backends": [{"name": "z", "type": "zipkin"}]}}
+
+
+@pytest.mark.parametrize("body", [TRACED, ROUTE])
+async def test_what_has_no_effect_is_taken_with_a_warning_or_refused_if_strict(api: Api, body: dict[str, Any]) -> None:
+    assert (await api.put(MESH)).status_code in (200, 201)
+    kind = kinds.by_name(body["type"])
+    path = f"/meshes/default/{kind.path}/{body['name']}" if kind.in_mesh else f"/{kind.path}/{body['name']}"
+    refused = await api("PUT", f"{path}?strict=true", json=body)
+    assert refused.status_code == 400
+    assert "has no effect here" in refused.text
+    assert body["type"] == "Mesh" or (await api("GET", path)).status_code == 404
+    taken = await api("PUT", path, json=body)
+    assert taken.status_code in (200, 201)
+    assert any("has no effect here" in warning for warning in taken.json()["warnings"])
+    found = (await api("GET", path)).json()
+    assert {name: found[name] for name in body} == body

@@ -186,10 +186,11 @@ async def test_kinds_that_are_not_here_have_empty_lists_and_cannot_be_written(ge
         assert await get(path) == {"total": 0, "items": [], "next": None}
     assert (await get.http.get("/meshes/nowhere/timeouts")).status_code == 404
     assert (await get.http.get("/meshes/default/timeouts/t")).status_code == 404
-    body = {"type": "Timeout", "mesh": "default", "name": "t"}
-    refused = await get.http.put("/meshes/default/timeouts/t", json=body)
+    body = {"type": "MeshTLS", "mesh": "default", "name": "t", "spec": {}}
+    refused = await get.http.put("/meshes/default/meshtlses/t", json=body)
     assert (refused.status_code, refused.json()["title"]) == (405, "Method not allowed")
     assert "not implemented" in refused.json()["detail"]
+    assert "mtls.backends[].mode" in refused.json()["detail"]
 
 
 async def test_what_the_control_plane_says_of_itself(get: Client) -> None:

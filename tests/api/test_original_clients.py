@@ -22,6 +22,11 @@ ZERO = "0001-01-01T00:00:00Z"
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
 KNOWN_TO_KUMACTL = {
     "Mesh", "Dataplane", "DataplaneInsight", "TrafficPermission", "MeshTrafficPermission", "Secret", "GlobalSecret",
+    "TrafficRoute", "TrafficLog", "TrafficTrace", "Timeout", "Retry", "RateLimit", "CircuitBreaker", "FaultInjection",
+    "HealthCheck", "ProxyTemplate", "VirtualOutbound", "ExternalService", "MeshGateway", "MeshGatewayRoute",
+    "MeshTimeout", "MeshRetry", "MeshCircuitBreaker", "MeshHealthCheck", "MeshHTTPRoute", "MeshTCPRoute",
+    "MeshLoadBalancingStrategy", "MeshAccessLog", "MeshTrace", "MeshMetric", "MeshRateLimit", "MeshFaultInjection",
+    "MeshProxyPatch", "MeshService",
 }  # fmt: skip
 WEB, DB = dataplane("web-01", "web", calls=("db",)), dataplane("db-01", "db", port=81)
 ANY = [{"match": {"kuma.io/service": "*"}}]
@@ -194,8 +199,17 @@ async def test_what_apply_cannot_do(kumactl: Kumactl) -> None:
     path = "/meshes/nowhere/secrets/s"
     assert (await kumactl.resource("GET", path)).status_code == 404
     problem(await kumactl.resource("PUT", path, secret), 404, "Failed to retrieve Mesh")
-    timeout = {"type": "MeshTimeout", "mesh": "default", "name": "t", "spec": {}}
-    problem(await kumactl.resource("PUT", "/meshes/default/meshtimeouts/t", timeout), 405, "Method not allowed")
+    identity = {"type": "MeshIdentity", "mesh": "default", "name": "i", "spec": {}}
+    problem(await kumactl.resource("PUT", "/meshes/default/meshidentities/i", identity), 405, "Method not allowed")
+
+
+async def test_policies_that_have_no_effect_are_applied_and_read_back(kumactl: Kumactl) -> None:
+    timeout = {"type": "MeshTimeout", "mesh": "default", "name": "t", "spec": {"targetRef": {"kind": "Mesh"}}}
+    path = "/meshes/default/meshtimeouts/t"
+    assert (await kumactl.resource("PUT", path, timeout)).status_code == 201
+    found = (await kumactl.resource("GET", path)).json()
+    assert {name: found[name] for name in timeout} == timeout
+    assert (await kumactl.resource("DELETE", path)).is_success
 
 
 async def test_get_with_pages(kumactl: Kumactl) -> None:

@@ -20,6 +20,7 @@ from kuma.api.http.request_limits import RequestLimits
 from kuma.api.routes import absent
 from kuma.base.clock import SystemClock
 from kuma.base.values.rate_limit import Rate
+from kuma.resources import kinds
 from kuma.store.manager import ResourceManager
 from kuma.store.sqlite import open_sqlite
 from kuma.tokens.user_tokens import UserTokens
@@ -107,6 +108,6 @@ def _table(found: dict[str, dict[str, list[str]]]) -> str:
 
 
 def _is_absent(path: str) -> bool:
-    """The kinds of the original that we do not have are one sentence in the page, not eighty rows."""
+    """The kinds of the original that have no effect here are one sentence in the page, not eighty rows."""
     kind = path.removeprefix("/meshes/{mesh}").strip("/").split("/")[0]
-    return kind in (*absent.GLOBAL, *absent.IN_MESH)
+    return kind in (*absent.GLOBAL, *absent.IN_MESH, *(stored.path for stored in kinds.STORED_ONLY))

@@ -150,8 +150,12 @@ class Sidecars:
         tags: str = "",
         address: str = "127.0.0.1",
         service: str = "",
+        is_gateway: bool = False,
     ) -> Sidecar:
-        """A workload called `name` with its proxy; returns once the proxy has its configuration."""
+        """A workload called `name` with its proxy; returns once the proxy has its configuration.
+
+        A gateway, one that is not Envoy's, calls services and is called by none.
+        """
         ports = free_ports(3 + len(calls))
         sidecar = Sidecar(
             name,
@@ -169,11 +173,12 @@ class Sidecars:
         outbound = ", ".join(
             f"{{port: {port}, tags: {{kuma.io/service: {s}}}}}" for s, port in sidecar.outbounds.items()
         )
+        served = f"port: {sidecar.port}, serviceAddress: 127.0.0.1, servicePort: {ports[1]}"
+        inbound = f"inbound: [{{{served}, tags: {{{shown}}}}}]"
+        gateway = f"gateway: {{type: DELEGATED, tags: {{kuma.io/service: {service or name}{tags}}}}}"
         (self._directory / f"{name}.yaml").write_text(
             f"{{type: Dataplane, mesh: default, name: {name}-01, networking: {{address: {address}, "
-            f"admin: {{port: {sidecar.admin}}}, inbound: [{{port: {sidecar.port}, "
-            f"serviceAddress: 127.0.0.1, servicePort: {ports[1]}, "
-            f"tags: {{{shown}}}}}], outbound: [{outbound}]}}}}"
+            f"admin: {{port: {sidecar.admin}}}, {gateway if is_gateway else inbound}, outbound: [{outbound}]}}}}"
         )
         await self.run(sidecar)
         return sidecar

@@ -38,6 +38,16 @@ async def test_a_caller_is_who_its_certificate_says(cp: Running, mesh: Sidecars)
     assert "admin" not in header
 
 
+async def test_a_gateway_in_front_of_the_mesh_calls_under_its_own_name(cp: Running, mesh: Sidecars) -> None:
+    await cp.apply(MTLS, allow("kuma.io/service: kong", "kuma.io/service: backend"))
+    backend = await mesh.start("backend")
+    kong = await mesh.start("kong", calls=("backend",), is_gateway=True)
+    web = await mesh.start("web", calls=("backend",))
+    assert await until("the gateway reaches backend", lambda: kong.reaches("backend"))
+    assert "URI=spiffe://default/kong" in backend.headers[-1]["x-forwarded-client-cert"]
+    assert await until("backend is known to web", lambda: web.is_refused("backend"))
+
+
 async def test_without_mtls_nobody_is_told_who_calls(mesh: Sidecars) -> None:
     backend = await mesh.start("backend")
     web = await mesh.start("web", calls=("backend",))

@@ -24,8 +24,8 @@ class Following(ResourceManager):
         super().__init__(store, rules)
         self._views = views
 
-    async def put(self, resource: AnyResource) -> Outcome:
-        outcome = await super().put(resource)
+    async def put(self, resource: AnyResource, *, strict: bool = False) -> Outcome:
+        outcome = await super().put(resource, strict=strict)
         await self._views.until(lambda: self._views.holds(outcome.resource))
         return outcome
 

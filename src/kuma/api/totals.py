@@ -18,7 +18,7 @@ _ZONES = ("controlPlanes", "zoneEgresses", "zoneIngresses")
 
 
 async def global_insight(manager: ResourceManager, now: datetime) -> dict[str, Any]:
-    """The original's GlobalInsight. There are no gateways, zones or external services here: their numbers are zero."""
+    """The original's GlobalInsight. There are no zones or external services here: their numbers are zero."""
     insights = {i.key: i.spec for i in (await manager.list(kinds.DATAPLANE_INSIGHT.name)).items}
     dataplanes = (await manager.list(kinds.DATAPLANE.name)).items
     pairs = [(d, insights.get(kinds.DATAPLANE_INSIGHT.key(d.name, d.mesh))) for d in dataplanes]
@@ -28,13 +28,17 @@ async def global_insight(manager: ResourceManager, now: datetime) -> dict[str, A
         for mesh in meshes
         for service in summaries.service_insights(mesh, [pair for pair in pairs if pair[0].mesh == mesh.name])
     ]
+
+    def of_type(kind: str) -> dict[str, int]:
+        return _counted(summaries.status(d.spec, i) for d, i in pairs if summaries.gateway_type(d.spec) == kind)
+
     none, policies = _counted(()), [await _total(manager, kind.name) for kind in POLICIES]
     return {
         "createdAt": codec.rfc3339(now),
         "dataplanes": {
-            "standard": _counted(summaries.status(d.spec, insight) for d, insight in pairs),
-            "gatewayBuiltin": none,
-            "gatewayDelegated": none,
+            "standard": of_type(""),
+            "gatewayBuiltin": of_type("BUILTIN"),
+            "gatewayDelegated": of_type("DELEGATED"),
         },
         "meshes": {"total": len(meshes)},
         "policies": {"total": sum(policies)},

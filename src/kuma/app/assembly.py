@@ -19,6 +19,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from kuma.admission.dataplane_rules import DataplaneRules
+from kuma.admission.membership_rules import MembershipRules
 from kuma.admission.mesh_rules import MeshRules
 from kuma.admission.permission_rules import PermissionRules
 from kuma.admission.secret_rules import SecretRules
@@ -139,7 +140,8 @@ def build(
     instance = f"{platform.node()}-{secrets.token_hex(2)}"
     certificate = servers.certificate(settings, clock)
     views, proxies, turns = Views(store), Proxies(), Turns()
-    manager = ResourceManager(store, _rules(views, proxies, clock, turns, drivers, lambda: listening.ports()))
+    rules = _rules(views, proxies, clock, turns, drivers, lambda: listening.ports())
+    manager = ResourceManager(store, rules, strict=settings.general.strict)
 
     metrics, watch = Metrics(collectors), ClockWatch(clock)
     collectors.register(LeafExpiry(lambda: _ends_of_leaves(proxies)))
@@ -167,7 +169,7 @@ def build(
         patience=settings.xds_server.patience_seconds,
         drain=settings.xds_server.drain_seconds,
     )
-    revocation = TokenRevocation(views, proxies, clock, authenticator.authenticate)
+    revocation = TokenRevocation(views, proxies, clock, authenticator.check)
     envoy_admin_ca = EnvoyAdminCa(store, clock)
     issuer, root_renewal = LeafIssuer(clock, metrics, audit), RootRenewal(store, views, clock, drivers)
     for told in (metrics, issuer, root_renewal, revocation, proxies):
@@ -258,7 +260,7 @@ def _rules(
     permissions = PermissionRules(views, turns)
     return {
         kinds.MESH.name: MeshRules(clock, drivers),
-        kinds.DATAPLANE.name: DataplaneRules(views, proxies, own_ports),
+        kinds.DATAPLANE.name: MembershipRules(DataplaneRules(views, proxies, own_ports)),
         kinds.SECRET.name: TokenRules(SecretRules(clock, drivers)),
         kinds.GLOBAL_SECRET.name: TokenRules(),
         kinds.TRAFFIC_PERMISSION.name: permissions,

@@ -46,6 +46,9 @@ class GeneralSection(Section):
     audit_file: MaybePath = Field(
         None, description="Where changes and issued certificates are recorded. `audit.jsonl` in the work directory."
     )
+    strict: bool = Field(
+        False, description="Refuse what has no effect here, such as a Mesh's tracing, instead of a warning."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["console", "json"] = Field("console", description="How log lines are written.")
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import StrictBool, StrictInt
+from pydantic import BeforeValidator, StrictBool, StrictInt
 
 from kuma.base.errors import Violation
 from kuma.base.values import addresses
 from kuma.resources import tags as tag_rules
 from kuma.resources.resource import Model, plain
+from kuma.resources.stored_only import field_not_done
 
+_GATEWAY_TYPES = ("DELEGATED", "BUILTIN")
+"""In the order of their numbers in the original's protobuf enumeration."""
 PROTOCOLS = ("grpc", "http", "http2", "kafka", "tcp")
 DEFAULT_ADMIN_PORT = 9901
 _SERVICE_NAME = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
@@ -34,6 +37,7 @@ class Inbound(Model):
     address: str = ""
     tags: dict[str, str] = {}
     health: Health | None = None
+    service_probe: Any = None
     state: Literal["Ready", "NotReady", "Ignored"] = "Ready"
 
     @property
@@ -56,6 +60,7 @@ class Outbound(Model):
     port: StrictInt
     address: str = "127.0.0.1"
     tags: dict[str, str] = {}
+    backend_ref: Any = None
 
     @property
     def service(self) -> str:
@@ -68,6 +73,25 @@ class Admin(Model):
     port: StrictInt = 0
 
 
+def _gateway_type(value: object) -> object:
+    """An enumeration may be written as its number (protobuf's JSON mapping)."""
+    return _GATEWAY_TYPES[value] if type(value) is int and 0 <= value < len(_GATEWAY_TYPES) else value
+
+
+class Gateway(Model):
+    """A gateway in front of the mesh: a proxy with an identity and outbounds, into which no service of the mesh calls.
+
+    DELEGATED: a workload such as Kong or nginx accepts the requests. BUILTIN: Envoy would; nothing listens for it here.
+    """
+
+    tags: dict[str, str] = {}
+    type: Annotated[Literal["DELEGATED", "BUILTIN"], BeforeValidator(_gateway_type)] = "DELEGATED"
+
+    @property
+    def service(self) -> str:
+        return self.tags[tag_rules.SERVICE]
+
+
 class Networking(Model):
     """The addresses and ports of a proxy."""
 
@@ -75,13 +99,22 @@ class Networking(Model):
     advertised_address: str = ""
     inbound: tuple[Inbound, ...] = ()
     outbound: tuple[Outbound, ...] = ()
+    gateway: Gateway | None = None
+    transparent_proxying: Any = None
     admin: Admin | None = None
+
+    @property
+    def tag_sets(self) -> tuple[Mapping[str, str], ...]:
+        """The tags of every inbound, and of the gateway: whatever this proxy is, it is by one of these."""
+        return (*(inbound.tags for inbound in self.inbound), *((self.gateway.tags,) if self.gateway else ()))
 
 
 class DataplaneSpec(Model):
     """Spec of a Dataplane."""
 
     networking: Networking | None = None
+    probes: Any = None
+    metrics: Any = None
 
     @property
     def net(self) -> Networking:
@@ -92,23 +125,43 @@ class DataplaneSpec(Model):
     @property
     def services(self) -> tuple[str, ...]:
         """The distinct service names, sorted: each is an identity of this proxy."""
-        return tuple(sorted({inbound.service for inbound in self.net.inbound}))
+        return tuple(sorted({tags[tag_rules.SERVICE] for tags in self.net.tag_sets}))
 
     @property
     def tag_values(self) -> Mapping[str, frozenset[str]]:
-        """Every tag with all its values over all inbounds."""
+        """Every tag with all its values over all inbounds and the gateway."""
         values: dict[str, set[str]] = {}
-        for inbound in self.net.inbound:
-            for name, value in inbound.tags.items():
+        for tags in self.net.tag_sets:
+            for name, value in tags.items():
                 values.setdefault(name, set()).add(value)
         return {name: frozenset(found) for name, found in values.items()}
 
 
-NOT_IMPLEMENTED = frozenset(
-    {"probes", "metrics", "networking.gateway", "networking.transparentProxying"}
-    | {"networking.inbound[].serviceProbe", "networking.outbound[].backendRef"}
-)
-"""Fields of the original's Dataplane that this control plane has no use for yet."""
+def not_done(spec: DataplaneSpec) -> Iterator[Violation]:
+    """Says what of a Dataplane has no effect here, and what that means."""
+    networking = spec.net
+    yield from field_not_done(
+        (
+            ("probes", spec.probes, "no probe is answered in the workload's place"),
+            ("metrics", spec.metrics, "the proxy serves no metrics for it"),
+            (
+                "networking.transparentProxying",
+                networking.transparent_proxying,
+                "proxies listen at the ports of inbounds and outbounds only; what is redirected elsewhere is refused",
+            ),
+            ("networking.gateway.type", _builtin(networking), "nothing listens for a builtin gateway"),
+        )
+    )
+    for index, inbound in enumerate(networking.inbound):
+        meaning = "callers are sent to the inbound whether its workload answers or not; set health.ready or state"
+        yield from field_not_done(((f"networking.inbound[{index}].serviceProbe", inbound.service_probe, meaning),))
+    for index, outbound in enumerate(networking.outbound):
+        meaning = "the service is called that the tags name"
+        yield from field_not_done(((f"networking.outbound[{index}].backendRef", outbound.backend_ref, meaning),))
+
+
+def _builtin(networking: Networking) -> str | None:
+    return networking.gateway.type if networking.gateway and networking.gateway.type == "BUILTIN" else None
 
 
 def listen_address(networking: Networking, inbound: Inbound) -> str:
@@ -135,12 +188,14 @@ def validate(spec: DataplaneSpec) -> Iterator[Violation]:
     if networking is None:
         yield Violation("networking", "must be defined")
         return
-    if not networking.inbound:
+    if not networking.inbound and networking.gateway is None:
         yield Violation("networking", "has to contain at least one inbound interface or gateway")
     yield from _address("networking.address", networking.address)
     if networking.advertised_address:
         yield from _address("networking.advertisedAddress", networking.advertised_address)
     yield from _ports(networking)
+    if networking.gateway is not None:
+        yield from _gateway(spec, networking, networking.gateway)
     for index, inbound in enumerate(networking.inbound):
         yield from _inbound(networking, inbound, f"networking.inbound[{index}]")
     for index, outbound in enumerate(networking.outbound):
@@ -160,6 +215,24 @@ def _ports(networking: Networking) -> Iterator[Violation]:
         first = taken.setdefault((address, port), field)
         if first != field:
             yield Violation(field, f"{address}:{port} is already taken by {first}; every listener needs its own")
+
+
+def _gateway(spec: DataplaneSpec, networking: Networking, gateway: Gateway) -> Iterator[Violation]:
+    kind = gateway.type.lower()
+    if networking.inbound:
+        yield Violation("networking.inbound", f"inbound cannot be defined for {kind} gateways")
+    if gateway.type == "BUILTIN":
+        if networking.outbound:
+            yield Violation("networking.outbound", "outbound cannot be defined for builtin gateways")
+        if spec.probes is not None:
+            yield Violation("networking.probes", "probes cannot be defined for builtin gateways")
+    path, protocol = "networking.gateway.tags", gateway.tags.get(tag_rules.PROTOCOL, "tcp")
+    if not gateway.tags.get(tag_rules.SERVICE):
+        yield Violation(path, f'mandatory tag "{tag_rules.SERVICE}" is missing')
+    if protocol != "tcp":
+        reason = f'other values than tcp are not allowed, provided value "{plain(protocol)}"'
+        yield Violation(f'{path}["{tag_rules.PROTOCOL}"]', reason)
+    yield from _tags(path, gateway.tags)
 
 
 def _inbound(networking: Networking, inbound: Inbound, path: str) -> Iterator[Violation]:
@@ -199,6 +272,10 @@ def _outbound(outbound: Outbound, path: str) -> Iterator[Violation]:
     if not _is_ip(outbound.address):
         yield Violation(f"{path}.address", "address has to be valid IP address")
     if not outbound.tags.get(tag_rules.SERVICE):
+        if outbound.backend_ref is not None:
+            reason = "there are no MeshServices here; name the service by tags instead"
+            yield Violation(f"{path}.backendRef", reason)
+            return
         yield Violation(f"{path}.tags", f'mandatory tag "{tag_rules.SERVICE}" is missing')
     yield from _tags(f"{path}.tags", outbound.tags)
 
@@ -226,6 +303,9 @@ def validate_names(spec: DataplaneSpec, mesh: str) -> Iterator[Violation]:
     for index, inbound in enumerate(spec.networking.inbound):
         service = {name: value for name, value in inbound.tags.items() if name == tag_rules.SERVICE}
         yield from _server_name(f"networking.inbound[{index}].tags", mesh, service)
+    if spec.networking.gateway is not None:
+        service = {n: v for n, v in spec.networking.gateway.tags.items() if n == tag_rules.SERVICE}
+        yield from _server_name("networking.gateway.tags", mesh, service)
     for index, outbound in enumerate(spec.networking.outbound):
         yield from _server_name(f"networking.outbound[{index}].tags", mesh, outbound.tags)
 

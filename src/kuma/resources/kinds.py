@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from kuma.base.errors import InvalidResource, Violation
-from kuma.resources import dataplane, masks, mesh, mesh_traffic_permission, traffic_permission
+from kuma.resources import dataplane, masks, mesh, mesh_blocks, mesh_traffic_permission, stored_only, traffic_permission
 from kuma.resources.config import ConfigSpec
 from kuma.resources.dataplane_insight import DataplaneInsightSpec
 from kuma.resources.mesh_transition import MeshTransitionSpec
@@ -37,6 +38,7 @@ class Kind:
 
     `nested`: in the Universal form, too, what it says stands under `spec`.
     `validate_in_mesh` has the rules that depend on the name of the mesh.
+    `not_done` names what is taken and given back, and has no effect here: told as warnings, or refused if strict.
     `admin_only`: read and written by administrators; `admin_writes`: written by them, read by users.
     `shown` makes of a spec what readers see; `meant` makes of what a user sends, and of what is stored, what is to be.
     """
@@ -50,7 +52,7 @@ class Kind:
     validate: Callable[[Any], Iterable[Violation]] = _nothing
     validate_in_mesh: Callable[[Any, str], Iterable[Violation]] = _nothing_in_mesh
     warnings: Callable[[Any], Iterable[str]] = _nothing
-    not_implemented: frozenset[str] = frozenset()
+    not_done: Callable[[Any], Iterable[Violation]] = _nothing
     admin_only: bool = False
     admin_writes: bool = False
     read_only: bool = False
@@ -76,14 +78,14 @@ class Kind:
 
 MESH = Kind(
     "Mesh", "Global", "meshes", "mesh", "meshes", mesh.MeshSpec,
-    validate=mesh.validate, warnings=mesh.warnings,
+    validate=mesh.validate, warnings=mesh.warnings, not_done=mesh_blocks.not_done,
     sealed=True, shown=masks.masked, meant=masks.unmasked,  # it may hold a CA's key inline
     admin_writes=True,  # whoever chooses the CA has every identity
 )  # fmt: skip
 DATAPLANE = Kind(
     "Dataplane", "Mesh", "dataplanes", "dataplane", "dataplanes", dataplane.DataplaneSpec,
     validate=dataplane.validate, validate_in_mesh=dataplane.validate_names,
-    not_implemented=dataplane.NOT_IMPLEMENTED,
+    not_done=dataplane.not_done,
 )  # fmt: skip
 DATAPLANE_INSIGHT = Kind(
     "DataplaneInsight", "Mesh", "dataplane-insights", "dataplane-insight", "dataplane-insights",
@@ -112,10 +114,20 @@ CONFIG = Kind("Config", "Global", "", "", "", ConfigSpec, read_only=True)
 """What the control plane keeps for itself; it has no path."""
 CLUSTER_ID = CONFIG.key("kuma-cluster-id")
 
-ALL = (
+STORED_ONLY = tuple(
+    Kind(
+        kind.name, "Mesh", kind.path, kind.singular, kind.plural, stored_only.Opaque,
+        nested=kind.nested, not_done=kind.not_done,
+    )
+    for kind in stored_only.ALL
+)  # fmt: skip
+"""Policies of the original that have no effect here."""
+
+IN_EFFECT = (
     MESH, MESH_TRANSITION, DATAPLANE, DATAPLANE_INSIGHT, TRAFFIC_PERMISSION, MESH_TRAFFIC_PERMISSION, SECRET,
     GLOBAL_SECRET,
 )  # fmt: skip
+ALL = (*IN_EFFECT, *STORED_ONLY)
 _BY_NAME = {kind.name: kind for kind in (*ALL, CONFIG)}
 
 
@@ -146,5 +158,10 @@ def declarable(name: str) -> Kind:
 
 
 def _unknown(name: str) -> InvalidResource:
-    known = ", ".join(sorted(kind.name for kind in ALL if not kind.read_only))
-    return InvalidResource.of("type", f'unknown resource type "{name[:100]}". Known types: {known}')
+    if name in stored_only.REFUSED:
+        return InvalidResource.of("type", f"{name} is not implemented here: {stored_only.REFUSED[name]}")
+    declarable_names = [kind.name for kind in ALL if not kind.read_only]
+    close = difflib.get_close_matches(name[:100], declarable_names, n=1)
+    suggestion = f"; did you mean {close[0]}?" if close else ""
+    known = ", ".join(sorted(kind.name for kind in IN_EFFECT if not kind.read_only))
+    return InvalidResource.of("type", f'unknown resource type "{name[:100]}"{suggestion}. Known types: {known}')

@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from kuma.base.errors import Violation
 from kuma.base.values import durations
-from kuma.resources import mesh_unused
+from kuma.resources import mesh_blocks
 from kuma.resources.resource import Model, plain
 from kuma.resources.secret import Base64
 
@@ -151,7 +151,7 @@ class Mtls(Model):
         return next((b for b in self.backends if self.enabled_backend and b.name == self.enabled_backend), None)
 
 
-class MeshSpec(mesh_unused.Unused):
+class MeshSpec(mesh_blocks.Blocks):
     """Spec of a Mesh."""
 
     mtls: Mtls | None = None
@@ -169,7 +169,7 @@ class MeshSpec(mesh_unused.Unused):
 
 def validate(spec: MeshSpec) -> Iterator[Violation]:
     """Every rule of a Mesh that its structure alone does not express."""
-    yield from mesh_unused.validate(spec)
+    yield from mesh_blocks.validate(spec)
     if spec.mtls is None:
         return
     seen: set[str] = set()

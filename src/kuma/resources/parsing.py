@@ -89,8 +89,6 @@ def _violation(kind: Kind, details: ErrorDetails) -> Violation:
     location = details["loc"]
     path = path_of(location)
     if details["type"] == "extra_forbidden":
-        if re.sub(r"\[\d+]", "[]", path) in kind.not_implemented:
-            return Violation(path, f"is part of the original's {kind.name} but not implemented here; remove it")
         return Violation(path, f"unknown field{_suggestion(kind.spec, location)}")
     return Violation(path, reason(details))
 

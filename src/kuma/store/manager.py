@@ -57,9 +57,11 @@ class Outcome:
 class ResourceManager:
     """Reads, and changes that keep every rule. `rules` has an entry for each kind that has some."""
 
-    def __init__(self, store: Store, rules: Mapping[str, Rules]) -> None:
+    def __init__(self, store: Store, rules: Mapping[str, Rules], *, strict: bool = False) -> None:
         self.store = store
         self._rules = rules
+        self._strict = strict
+        """Whether to refuse what would be taken with a warning because it has no effect here."""
 
     async def get(self, key: Key) -> AnyResource:
         """The resource; see `Store.get`."""
@@ -75,12 +77,16 @@ class ResourceManager:
         """A page of resources; see `Store.list`."""
         return await self.store.list(kind, mesh, name_contains=name_contains, offset=offset, limit=limit)
 
-    async def put(self, resource: AnyResource) -> Outcome:
+    async def put(self, resource: AnyResource, *, strict: bool = False) -> Outcome:
         """Create or replace, whatever is stored; see `change`."""
-        return await self.change(resource.key, lambda _: resource)
+        return await self.change(resource.key, lambda _: resource, strict=strict)
 
-    async def change(self, key: Key, make: Callable[[AnyResource | None], AnyResource]) -> Outcome:
+    async def change(
+        self, key: Key, make: Callable[[AnyResource | None], AnyResource], *, strict: bool = False
+    ) -> Outcome:
         """Create or replace with what `make` makes of what is stored, if it does not refuse by raising.
+
+        `strict` refuses what has no effect here instead of telling of it.
 
         What it has been shown is what is replaced, and nothing else. What is stored already is not written again.
 
@@ -90,7 +96,7 @@ class ResourceManager:
         """
         for attempt in range(_ATTEMPTS):
             try:
-                outcome = await self._put(key, make)
+                outcome = await self._put(key, make, strict=strict or self._strict)
             except (Conflict, AlreadyExists):
                 await _pause(attempt)  # somebody was faster: look again, judge again
                 continue
@@ -99,14 +105,17 @@ class ResourceManager:
             return outcome
         raise Conflict(f"{key} is being changed by others all the time; try again")
 
-    async def _put(self, key: Key, make: Callable[[AnyResource | None], AnyResource]) -> Outcome:
+    async def _put(self, key: Key, make: Callable[[AnyResource | None], AnyResource], *, strict: bool) -> Outcome:
         kind = kinds.by_name(key.kind)
         parsing.check_key(key)
         old = await self.find(key)
         resource = make(old)
         resource = resource.with_spec(kind.meant(resource.spec, old.spec if old else None))
+        not_done = tuple(kind.not_done(resource.spec))
+        if strict and not_done:
+            raise InvalidResource(not_done)
         decision = await self._decide(old, resource)
-        warnings = (*kind.warnings(resource.spec), *decision.warnings)
+        warnings = (*map(str, not_done), *kind.warnings(resource.spec), *decision.warnings)
         same = old is not None and old.spec == resource.spec and dict(old.labels) == dict(resource.labels)
         if old is not None and same and all(isinstance(operation, Expect) for operation in decision.operations):
             return Outcome(old, created=False, warnings=warnings)

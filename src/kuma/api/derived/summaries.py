@@ -20,10 +20,19 @@ POLICIES = (kinds.TRAFFIC_PERMISSION, kinds.MESH_TRAFFIC_PERMISSION)
 
 def status(dataplane: DataplaneSpec, insight: DataplaneInsightSpec | None) -> str:
     """`online`, `offline` or `partially_degraded`, as the original's clients count."""
+    if insight is None or not insight.online:
+        return "offline"
+    if dataplane.net.gateway is not None:
+        return "online"
     ready = [inbound.is_ready for inbound in dataplane.net.inbound]
-    if insight is None or not insight.online or not any(ready):
+    if not any(ready):
         return "offline"
     return "online" if all(ready) else "partially_degraded"
+
+
+def gateway_type(dataplane: DataplaneSpec) -> str:
+    """`DELEGATED` or `BUILTIN`; empty for a proxy beside a service."""
+    return dataplane.net.gateway.type if dataplane.net.gateway else ""
 
 
 def _counts(statuses: Iterable[str]) -> dict[str, int]:
@@ -53,6 +62,10 @@ def mesh_insight(mesh: Resource[Any], dataplanes: Dataplanes, policies: Mapping[
             versions["envoy"].setdefault(version.envoy.version, []).append(found)
     services = {name for dataplane, _ in dataplanes for name in dataplane.spec.services}
     statuses = _counts(found for _, found in with_status)
+
+    def of_type(*types: str) -> dict[str, int]:
+        return _counts(status(d.spec, insight) for d, insight in dataplanes if gateway_type(d.spec) in types)
+
     return {
         **codec.meta(mesh),
         "type": "MeshInsight",
@@ -61,7 +74,12 @@ def mesh_insight(mesh: Resource[Any], dataplanes: Dataplanes, policies: Mapping[
         "dpVersions": {part: _each(found) for part, found in versions.items()},
         "mTLS": {"issuedBackends": _each(issued), "supportedBackends": _each(supported)},
         "services": {"total": len(services), "internal": len(services)} if services else {},
-        "dataplanesByType": {"standard": statuses, "gateway": {}, "gatewayBuiltin": {}, "gatewayDelegated": {}},
+        "dataplanesByType": {
+            "standard": of_type(""),
+            "gateway": of_type("DELEGATED", "BUILTIN"),
+            "gatewayBuiltin": of_type("BUILTIN"),
+            "gatewayDelegated": of_type("DELEGATED"),
+        },
     }
 
 

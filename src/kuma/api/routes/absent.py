@@ -1,4 +1,4 @@
-"""Kinds of the original that are not here: their lists are empty, so that its clients print an empty table.
+"""Kinds of the original that are neither here nor stored: their lists are empty, so that its clients print a table.
 
 Writing one is refused, with a word on why: nothing is silently ignored.
 """
@@ -11,22 +11,22 @@ from kuma.api.context import ApiContext
 from kuma.api.http.errors import Problem
 from kuma.api.routes import resources
 from kuma.base.errors import NotFound
+from kuma.resources import kinds
 from kuma.resources.kinds import DATAPLANE
+from kuma.resources.stored_only import REFUSED
 
 GLOBAL = (
     "hostnamegenerators", "zones", "zones+insights", "zoneinsights", "zone-insights", "zone-ingresses", "zoneingresses",
     "zone-ingresses+insights", "zoneingresses+insights", "zoneegresses", "zoneegresses+insights", "zoneegressoverviews",
     "zoneingressoverviews", "zone-ingress-insights", "zoneegressinsights",
 )  # fmt: skip
-IN_MESH = (
-    "circuit-breakers", "external-services", "fault-injections", "health-checks", "meshaccesslogs",
-    "meshcircuitbreakers", "meshexternalservices", "meshfaultinjections", "meshgatewayroutes", "meshgateways",
-    "meshhealthchecks",
-    "meshhttproutes", "meshidentities", "meshloadbalancingstrategies", "meshmetrics", "meshmultizoneservices",
-    "meshpassthroughs", "meshproxypatches", "meshratelimits", "meshretries", "meshservices", "meshtcproutes",
-    "meshtimeouts", "meshtlses", "meshtraces", "meshtrusts", "proxytemplates", "rate-limits", "retries",
-    "timeouts", "traffic-logs", "traffic-routes", "traffic-traces", "virtual-outbounds",
-)  # fmt: skip
+IN_MESH = {
+    "meshidentities": "MeshIdentity",
+    "meshpassthroughs": "MeshPassthrough",
+    "meshtlses": "MeshTLS",
+    "meshtrusts": "MeshTrust",
+}
+_WHY = {"hostnamegenerators": "HostnameGenerator", "zones": "Zone", **IN_MESH}
 
 
 def routes(context: ApiContext) -> APIRouter:
@@ -47,9 +47,12 @@ def routes(context: ApiContext) -> APIRouter:
 
     async def refused(request: Request) -> Response:
         context.check(request, DATAPLANE)
-        raise Problem(405, "Method not allowed", "resources of this kind are not implemented by this control plane")
+        collection = request.url.path.rstrip("/").split("/")[-2]
+        why = REFUSED.get(_WHY.get(collection, ""), "")
+        detail = "resources of this kind are not implemented by this control plane"
+        raise Problem(405, "Method not allowed", f"{detail}: {why}" if why else detail)
 
-    for path in IN_MESH:
+    for path in (*IN_MESH, *(kind.path for kind in kinds.STORED_ONLY)):
         for last in ("dataplanes", "_resources/dataplanes", "-resources/dataplanes"):
             router.add_api_route(f"/meshes/{{mesh}}/{path}/{{name}}/{last}", missing, methods=["GET"])
     for path in ("zone-ingresses", "zoneingresses", "zoneegresses"):

@@ -29,6 +29,10 @@ _REVEAL = {
     "name": "reveal", "in": "query", "description": "true: without masks, for administrators",
     "schema": {"type": "boolean"},
 }  # fmt: skip
+_STRICT = {
+    "name": "strict", "in": "query", "description": "true: refuse what has no effect here",
+    "schema": {"type": "boolean"},
+}  # fmt: skip
 _MESH = {"name": "mesh", "in": "path", "required": True, "schema": {"type": "string"}}
 PAGING = [
     {"name": "size", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": LARGEST_PAGE}},
@@ -72,7 +76,8 @@ class _KindRoutes:
             add(f"/{path}", self.list_all, "GET", f"List {kind.plural} of all meshes", {"parameters": PAGING})
         add(item, self.read, "GET", f"Read a {kind.singular}", one)
         if not kind.read_only:
-            add(item, self.write, "PUT", f"Create or replace a {kind.singular}", {**mesh, **body})
+            write = {"parameters": [*in_path, _STRICT], **body}
+            add(item, self.write, "PUT", f"Create or replace a {kind.singular}", write)
             add(item, self.delete, "DELETE", f"Delete a {kind.singular}", mesh)
 
     async def list(self, request: Request) -> Response:
@@ -95,7 +100,8 @@ class _KindRoutes:
     async def write(self, request: Request, name: str) -> Response:
         mesh = await self._begin(request, "Could not process a resource")
         resource = _parse(await self._context.body(request), self._kind.key(name, mesh))
-        outcome = await self._context.manager.put(resource)
+        strict = request.query_params.get("strict", "false") == "true"
+        outcome = await self._context.manager.put(resource, strict=strict)
         said: dict[str, Any] = {"warnings": outcome.warnings} if outcome.warnings else {}
         if outcome.staged:
             said["stagedChange"] = True
@@ -196,13 +202,17 @@ def _filters(request: Request) -> bool:
 
 
 def _is_wanted(dataplane: DataplaneSpec, request: Request) -> bool:
-    """Tells whether one inbound has all the tags of `tag=name:value`; a value matches as a substring, `*` always."""
-    if request.query_params.get("gateway", "false") != "false":
-        return False  # there are no gateways
+    """Tells whether one inbound, or the gateway, has all the tags of `tag=name:value`.
+
+    A value matches as a substring, `*` always.
+    """
+    gateway, found = request.query_params.get("gateway", "false"), dataplane.net.gateway
+    if gateway != "false" and (found is None or gateway not in ("true", found.type.lower())):
+        return False
     wanted = [text.partition(":") for text in request.query_params.getlist("tag")]
     return any(
-        all(name in inbound.tags and (value == ANY or value in inbound.tags[name]) for name, _, value in wanted)
-        for inbound in dataplane.net.inbound
+        all(name in tags and (value == ANY or value in tags[name]) for name, _, value in wanted)
+        for tags in dataplane.net.tag_sets
     )
 
 

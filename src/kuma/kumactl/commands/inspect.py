@@ -38,7 +38,7 @@ def dataplanes(
     tag: Annotated[
         list[str] | None, typer.Option("--tag", help="Only those with this tag: name=value, part of it, or name=*.")
     ] = None,
-    gateway: Annotated[bool, typer.Option("--gateway", help="Only gateways, of which there are none.")] = False,
+    gateway: Annotated[bool, typer.Option("--gateway", help="Only gateways.")] = False,
     ingress: Annotated[bool, typer.Option("--ingress", help="Changes nothing, as in the original.")] = False,
     output: FormOption = Form.TABLE,
     watch: WatchOption = False,

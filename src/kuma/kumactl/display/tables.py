@@ -51,8 +51,8 @@ def _time(text: str) -> datetime:
 def tags(networking: Mapping[str, Any]) -> str:
     """Formats all tags of a Dataplane: `kuma.io/service=api version=v1,v2`."""
     found: dict[str, set[str]] = {}
-    for inbound in networking.get("inbound", ()):
-        for name, value in inbound.get("tags", {}).items():
+    for tagged in (*networking.get("inbound", ()), networking.get("gateway", {})):
+        for name, value in tagged.get("tags", {}).items():
             found.setdefault(name, set()).add(value)
     return " ".join(sorted(f"{name}={','.join(sorted(values))}" for name, values in found.items()))
 
@@ -141,6 +141,8 @@ def status_of(networking: Mapping[str, Any], subscriptions: Iterable[Mapping[str
     inbounds = networking.get("inbound", ())
     notes = tuple(_not_ready(inbounds))
     online = any(s.get("connectTime") and not s.get("disconnectTime") for s in subscriptions)
+    if online and "gateway" in networking:
+        return "Online", ()
     if not online or len(notes) == len(inbounds):
         return "Offline", notes
     return ("Partially degraded" if notes else "Online"), notes

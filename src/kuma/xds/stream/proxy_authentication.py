@@ -13,6 +13,7 @@ from google.protobuf import json_format
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, InvalidResource, Unauthenticated
 from kuma.base.values import strict_json
+from kuma.policy import membership
 from kuma.resources import codec, kinds
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.dataplane_insight import Version
@@ -144,12 +145,30 @@ class Authenticator:
         return dataplane_tokens.verify_token(token, mesh, self._views.view(mesh).secrets, self._clock.now())
 
     def authorize(self, identity: dataplane_tokens.DataplaneClaims, dataplane: Resource[DataplaneSpec]) -> None:
-        """Check that the token may be used for this Dataplane.
+        """Check that the token may be used for this Dataplane, and that it may be a member of its mesh.
 
         Raises:
             AccessDenied: it may not; the text says what differs.
         """
         dataplane_tokens.authorize(identity, dataplane.mesh, dataplane.name, dataplane.spec)
+        self._check_membership(dataplane)
+
+    def check(self, key: Key, token: str) -> None:
+        """Check that what a stream was opened with still holds: its token, and the membership of its Dataplane.
+
+        Raises:
+            Unauthenticated, AccessDenied: it does not.
+        """
+        self.authenticate(key.mesh, token)
+        dataplane = self._views.view(key.mesh).dataplanes.get(key.name)
+        if dataplane is not None:
+            self._check_membership(dataplane)
+
+    def _check_membership(self, dataplane: Resource[DataplaneSpec]) -> None:
+        mesh = self._views.view(dataplane.mesh).mesh
+        reason = membership.exclusion(dataplane.mesh, mesh.spec.membership, dataplane.spec) if mesh else ""
+        if reason:
+            raise AccessDenied(reason)
 
 
 def _registered(brought: Resource[DataplaneSpec], stored: Resource[DataplaneSpec] | None) -> Resource[DataplaneSpec]:

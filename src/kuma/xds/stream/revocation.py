@@ -1,13 +1,13 @@
-"""Ends streams whose token has become invalid, when Secrets of the mesh change and when the token expires."""
+"""Ends streams whose token or membership no longer holds: when the mesh or its Secrets change, and on expiry."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from kuma.base.clock import Clock
-from kuma.base.errors import Unauthenticated
+from kuma.base.errors import AccessDenied, Unauthenticated
 from kuma.base.rounds import Rounds
 from kuma.resources.resource import Key
 from kuma.store.views import Views
@@ -18,19 +18,19 @@ _LONGEST_PAUSE = 600.0
 """Seconds; a machine that slept notices within this time."""
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
-Verify = Callable[[str, str], Any]
-"""Mesh and token; raises `Unauthenticated` if the token does not hold."""
+Check = Callable[[Key, str], None]
+"""Dataplane and token; raises `Unauthenticated` or `AccessDenied` if the stream may not go on."""
 
 
 class TokenRevocation:
     """Looks at the tokens of a mesh's proxies when its Secrets have changed, and at each when it expires."""
 
-    def __init__(self, views: Views, proxies: Proxies, clock: Clock, verify: Verify) -> None:
+    def __init__(self, views: Views, proxies: Proxies, clock: Clock, check: Check) -> None:
         self._views = views
         self._proxies = proxies
         self._clock = clock
-        self._verify = verify
-        self._seen: dict[str, Mapping[str, Any]] = {}
+        self._check_one = check
+        self._seen: dict[str, tuple[Any, Any]] = {}
         self._known: set[Key] = set()
         self._rounds = Rounds(clock, "expiry of tokens")
         views.on_change(self._changed)
@@ -61,16 +61,18 @@ class TokenRevocation:
 
     def _changed(self, meshes: frozenset[str]) -> None:
         for mesh in meshes:
-            secrets = self._views.view(mesh).secrets
-            if self._seen.get(mesh) is not secrets:
-                self._seen[mesh] = secrets
+            view = self._views.view(mesh)
+            decisive = (view.secrets, view.mesh)
+            before = self._seen.get(mesh, (None, None))
+            if decisive[0] is not before[0] or decisive[1] is not before[1]:
+                self._seen[mesh] = decisive
                 self._check(proxy for proxy in self._proxies if proxy.key.mesh == mesh)
 
     def _check(self, proxies: Iterable[Proxy]) -> None:
         for proxy in proxies:
             try:
-                self._verify(proxy.key.mesh, proxy.credential)
+                self._check_one(proxy.key, proxy.credential)
             except NotValidYet:  # it was valid when the stream began, so the clock has been set back
                 continue
-            except Unauthenticated as error:
+            except (Unauthenticated, AccessDenied) as error:
                 proxy.end(error)

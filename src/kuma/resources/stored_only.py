@@ -1,0 +1,109 @@
+"""Kinds of the original that are stored and given back as they were written, and have no effect here.
+
+Mutual TLS and permissions do not depend on them; whoever applies one is told what is not done. Kinds that mutual TLS
+does depend on (`MeshTLS`, `MeshIdentity`, ...) are not among them: to pass over those would be unsafe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from pydantic import ConfigDict
+
+from kuma.base.errors import Violation
+from kuma.resources.resource import Model
+
+
+class Opaque(Model):
+    """Holds whatever was written, without a look inside."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class StoredOnly(NamedTuple):
+    """One such kind: its names, whether its content stands under `spec`, and what its absence means for the user."""
+
+    name: str
+    path: str
+    singular: str
+    plural: str
+    nested: bool
+    meaning: str
+
+    def not_done(self, _: Any) -> Iterator[Violation]:
+        """Says what is not done of it."""
+        yield Violation("", f"{self.name} is stored and given back, and has no effect here: {self.meaning}")
+
+
+def _old(name: str, path: str, meaning: str, singular: str = "") -> StoredOnly:
+    return StoredOnly(name, path, singular or path.removesuffix("s"), path, False, meaning)
+
+
+def _new(name: str, path: str, meaning: str) -> StoredOnly:
+    return StoredOnly(name, path, name.lower(), path, True, meaning)
+
+
+_ENVOY_DEFAULTS = "Envoy's own limits and timeouts hold"
+_NO_RETRIES = "a request is sent again only if it has reached nobody"
+_NO_HEALTH_CHECKS = "endpoints are taken to be healthy while their proxies serve"
+_NO_ROUTES = "requests go to all endpoints of the service that is called"
+_NO_LOGS = "proxies write no access logs"
+_NO_TRACES = "proxies send no traces"
+_NO_LIMITS = "requests are not limited"
+_NO_FAULTS = "no faults are injected"
+_NO_PATCHES = "Envoy's configuration is not changed by it"
+_NO_GATEWAYS = "nothing listens for it"
+_NO_NAMES = "no name or port leads there"
+
+ALL = (
+    _old("TrafficRoute", "traffic-routes", _NO_ROUTES),
+    _old("TrafficLog", "traffic-logs", _NO_LOGS),
+    _old("TrafficTrace", "traffic-traces", _NO_TRACES),
+    _old("Timeout", "timeouts", _ENVOY_DEFAULTS),
+    _old("Retry", "retries", _NO_RETRIES, singular="retry"),
+    _old("RateLimit", "rate-limits", _NO_LIMITS),
+    _old("CircuitBreaker", "circuit-breakers", _ENVOY_DEFAULTS),
+    _old("FaultInjection", "fault-injections", _NO_FAULTS),
+    _old("HealthCheck", "health-checks", _NO_HEALTH_CHECKS),
+    _old("ProxyTemplate", "proxytemplates", _NO_PATCHES),
+    _old("VirtualOutbound", "virtual-outbounds", _NO_NAMES),
+    _old("ExternalService", "external-services", _NO_NAMES),
+    _old("MeshGateway", "meshgateways", _NO_GATEWAYS),
+    _old("MeshGatewayRoute", "meshgatewayroutes", _NO_GATEWAYS),
+    _new("MeshTimeout", "meshtimeouts", _ENVOY_DEFAULTS),
+    _new("MeshRetry", "meshretries", _NO_RETRIES),
+    _new("MeshCircuitBreaker", "meshcircuitbreakers", _ENVOY_DEFAULTS),
+    _new("MeshHealthCheck", "meshhealthchecks", _NO_HEALTH_CHECKS),
+    _new("MeshHTTPRoute", "meshhttproutes", _NO_ROUTES),
+    _new("MeshTCPRoute", "meshtcproutes", _NO_ROUTES),
+    _new("MeshLoadBalancingStrategy", "meshloadbalancingstrategies", _NO_ROUTES),
+    _new("MeshAccessLog", "meshaccesslogs", _NO_LOGS),
+    _new("MeshTrace", "meshtraces", _NO_TRACES),
+    _new("MeshMetric", "meshmetrics", "proxies serve no metrics for it"),
+    _new("MeshRateLimit", "meshratelimits", _NO_LIMITS),
+    _new("MeshFaultInjection", "meshfaultinjections", _NO_FAULTS),
+    _new("MeshProxyPatch", "meshproxypatches", _NO_PATCHES),
+    _new("MeshService", "meshservices", _NO_NAMES),
+    _new("MeshExternalService", "meshexternalservices", _NO_NAMES),
+    _new("MeshMultiZoneService", "meshmultizoneservices", _NO_NAMES),
+)
+
+REFUSED = {
+    "MeshTLS": "the mode of mutual TLS stands in the Mesh: mtls.backends[].mode",
+    "MeshIdentity": "identities are issued by the backends of the Mesh: mtls.backends",
+    "MeshTrust": "the roots that are trusted are those of the backends of the Mesh: mtls.backends",
+    "MeshPassthrough": "proxies do not intercept what workloads call by themselves, so nothing could keep them from it",
+    "HostnameGenerator": "services are called at the ports of outbounds, and have no host names of their own",
+    "Zone": "there is one zone, and no control plane of another",
+    "ZoneIngress": "there is one zone",
+    "ZoneEgress": "there is one zone",
+}
+"""Kinds of the original that cannot be passed over, or mean nothing here, and what to use instead."""
+
+
+def field_not_done(paths: Iterable[tuple[str, Any, str]]) -> Iterator[Violation]:
+    """Says of each field that is set what is not done of it; triples of path, value and meaning."""
+    for path, value, meaning in paths:
+        if value is not None:
+            yield Violation(path, f"is stored and given back, and has no effect here: {meaning}")
