@@ -36,13 +36,15 @@ from kuma.store.protocol import (
 from kuma.store.sqlite import open_sqlite
 from tests.fakes.clock import ManualClock
 
+KEPT = 300
+"""Revisions that the stores remember here; ten thousand by themselves."""
 Opened = Callable[[], contextlib.AbstractAsyncContextManager[Store]]
 
 
 def sqlite(directory: Path, clock: ManualClock) -> Opened:
     @contextlib.asynccontextmanager
     async def opened() -> AsyncIterator[Store]:
-        store = await open_sqlite(directory / "kuma.db", clock)
+        store = await open_sqlite(directory / "kuma.db", clock, kept=KEPT)
         try:
             yield store
         finally:
@@ -228,11 +230,11 @@ async def test_a_watch_resumes_where_it_ended(opened: Opened) -> None:
 
 
 async def test_who_is_too_far_behind_starts_anew_from_a_listing(store: Store) -> None:
-    """More commits than are kept, ten thousand each, for a watcher that does not read and for one that resumes."""
+    """More commits than are kept, for a watcher that does not read and for one that resumes."""
     watching = events(store)
     await anext(watching)
     (stored,) = await store.transact([Create(mesh())])
-    for _ in range(10_200):
+    for _ in range(KEPT + 200):
         (stored,) = await store.transact([Update(stored)])
     listing = await anext(watching)
     assert isinstance(listing, Listing)

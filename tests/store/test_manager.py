@@ -135,3 +135,6 @@ async def test_many_writers_of_one_mesh_all_come_to_their_turn(manager: Resource
             await manager.put(codec.parse(next(codec.documents(text))))
 
     await asyncio.gather(*(write(writer) for writer in range(16)))
+    written = await manager.get(kinds.MESH.key("default"))
+    assert written.version == 16 * 5, "every writer's every change is one, and none was made twice"
+    assert written.labels["number"] == "n4", "the last of some writer"

@@ -13,7 +13,7 @@ from kuma.store import schema
 from kuma.store.protocol import RevisionTooOld
 
 KEPT_REVISIONS = 10_000
-"""How far back a watch can resume."""
+"""Revisions that a watch can resume from, and that a watcher may fall behind before it is given a new listing."""
 _TRIM_EVERY = 100
 
 _changes, _meta = schema.changes, schema.meta
@@ -25,8 +25,8 @@ async def revision(connection: AsyncConnection) -> int:
     return int(value)
 
 
-async def append(connection: AsyncConnection, changed: Sequence[Key]) -> int:
-    """Write down the next revision, which is returned. What is too old is forgotten from time to time."""
+async def append(connection: AsyncConnection, changed: Sequence[Key], kept: int) -> int:
+    """Write down the next revision, which is returned. All but the last `kept` are forgotten from time to time."""
     following = await revision(connection) + 1
     rows = [
         {"revision": following, "position": i, "kind": key.kind, "mesh": key.mesh, "name": key.name}
@@ -36,7 +36,7 @@ async def append(connection: AsyncConnection, changed: Sequence[Key]) -> int:
     value = str(following).encode()
     await connection.execute(sa.update(_meta).where(_meta.c.name == "revision").values(value=value))
     if following % _TRIM_EVERY == 0:
-        await connection.execute(sa.delete(_changes).where(_changes.c.revision <= following - KEPT_REVISIONS))
+        await connection.execute(sa.delete(_changes).where(_changes.c.revision <= following - kept))
     return following
 
 

@@ -36,7 +36,13 @@ class SqlStore:
     """See `Store`. All writes of a process go through one lock; watchers are fed by the commits of this process."""
 
     def __init__(
-        self, engine: AsyncEngine, clock: Clock, sealer: Sealer, keys: KeyFile, scrub: Callable[[], Awaitable[None]]
+        self,
+        engine: AsyncEngine,
+        clock: Clock,
+        sealer: Sealer,
+        keys: KeyFile,
+        scrub: Callable[[], Awaitable[None]],
+        kept: int,
     ) -> None:
         self._engine = engine
         self._scrub = scrub
@@ -44,6 +50,7 @@ class SqlStore:
         self._clock = clock
         self._sealer = sealer
         self._keys = keys
+        self._kept_revisions = kept
         self._lock = asyncio.Lock()
         self._watchers: set[Watcher] = set()
         self._recorders: list[Callable[[Commit], None]] = []
@@ -103,7 +110,7 @@ class SqlStore:
         async with self._lock:
             with _reached():
                 async with self._writer.begin() as connection:
-                    transaction = Transaction(connection, self._clock.now(), self._sealer)
+                    transaction = Transaction(connection, self._clock.now(), self._sealer, self._kept_revisions)
                     await transaction.do_all(operations)
                     commit = await transaction.finish()
             if commit is not None:
@@ -162,7 +169,7 @@ class SqlStore:
 
     async def watch(self, since: int | None = None) -> AsyncIterator[Listing | Commit]:
         """See `Store.watch`."""
-        watcher = Watcher()
+        watcher = Watcher(self._kept_revisions)
         try:
             async with self._lock:  # nothing is committed between what is read here and what is pushed from now on
                 first: Sequence[Listing | Commit] = (

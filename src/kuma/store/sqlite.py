@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured, Unavailable
 from kuma.store import migrations, schema, seal, sqlite_files
+from kuma.store.change_log import KEPT_REVISIONS
 from kuma.store.encryption import AesGcmSealer, KeyFile, Sealer
 from kuma.store.sql import WRITES, SqlStore
 
@@ -30,10 +31,12 @@ _SCRUBS = 3
 """Attempts to cut off the write-ahead log; each waits for readers by itself."""
 
 
-async def open_sqlite(path: Path, clock: Clock, key_file: Path | None = None, *, anew: bool = False) -> SqlStore:
+async def open_sqlite(
+    path: Path, clock: Clock, key_file: Path | None = None, *, anew: bool = False, kept: int = KEPT_REVISIONS
+) -> SqlStore:
     """The store in the file `path`, with its key-encryption key (`<path>.key` unless given); made if neither is there.
 
-    `anew` makes a new store under a key that is there already, on purpose.
+    `anew` makes a new store under a key that is there already, on purpose. Of the revisions, `kept` are remembered.
 
     Raises:
         Misconfigured: the file cannot be used, another process uses it, or it, its log or its key is missing.
@@ -51,7 +54,7 @@ async def open_sqlite(path: Path, clock: Clock, key_file: Path | None = None, *,
     except BaseException:
         os.close(descriptor)
         raise
-    store = SqlStore(engine, clock, sealer, keys, lambda: asyncio.to_thread(_scrub, path))
+    store = SqlStore(engine, clock, sealer, keys, lambda: asyncio.to_thread(_scrub, path), kept)
     store.close_with(lambda: os.close(descriptor), first=lambda: sqlite_files.mark_idle(descriptor))
     try:
         if await store.finish_rekey():

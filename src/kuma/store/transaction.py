@@ -38,10 +38,11 @@ _resources = schema.resources
 class Transaction:
     """One transaction: does operations and remembers what they changed."""
 
-    def __init__(self, connection: AsyncConnection, now: datetime, sealer: Sealer) -> None:
+    def __init__(self, connection: AsyncConnection, now: datetime, sealer: Sealer, kept: int) -> None:
         self._connection = connection
         self._now = now
         self._sealer = sealer
+        self._kept_revisions = kept
         self.stored: list[AnyResource] = []
         self.changed: list[Put | Removed] = []
 
@@ -67,7 +68,7 @@ class Transaction:
         if not self.changed:
             return None
         keys = [change.resource.key if isinstance(change, Put) else change.key for change in self.changed]
-        return Commit(await change_log.append(self._connection, keys), tuple(self.changed))
+        return Commit(await change_log.append(self._connection, keys, self._kept_revisions), tuple(self.changed))
 
     async def _create(self, operation: Create) -> None:
         resource = replace(operation.resource, version=1, creation_time=self._now, modification_time=self._now)

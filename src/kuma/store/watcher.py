@@ -7,21 +7,19 @@ from collections import deque
 
 from kuma.store.protocol import Commit
 
-BUFFERED_COMMITS = 10_000
-"""How far a watcher may fall behind before it is given a new listing instead."""
-
 
 class Watcher:
-    """Commits on their way to one watcher."""
+    """Commits on their way to one watcher, which is given a new listing instead if it falls behind by more of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._commits: deque[Commit] = deque()
         self._pushed = asyncio.Event()
         self.overflown = False
 
     def push(self, commit: Commit) -> None:
         """Keep a commit for the watcher, unless it has fallen too far behind."""
-        if len(self._commits) >= BUFFERED_COMMITS:
+        if len(self._commits) >= self._most:
             self.overflown = True
             self._commits.clear()
         if not self.overflown:
