@@ -139,6 +139,12 @@ def test_what_a_proxy_rejects_is_noted_until_it_disconnects() -> None:
         assert row.rstrip().endswith(note)
 
 
+def test_an_inbound_that_is_not_served_is_noted_with_the_reason() -> None:
+    reason = "networking.inbound[0].servicePort: 127.0.0.1:9901 is the administration of an Envoy"
+    row = tables.overviews([overview([API], withheldInbounds=[reason])], NOW).splitlines()[1]
+    assert row.rstrip().endswith(f"not served: {reason}")
+
+
 def test_a_proxy_that_never_connected() -> None:
     row = tables.overviews([overview([API])], NOW).splitlines()[1]
     assert row.split() == [

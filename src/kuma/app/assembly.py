@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import secrets
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,7 +18,7 @@ from pathlib import Path
 import structlog
 from prometheus_client import CollectorRegistry
 
-from kuma.admission.dataplane_rules import DataplaneRules
+from kuma.admission.dataplane_rules import DataplaneRules, SurroundingsOf
 from kuma.admission.membership_rules import MembershipRules
 from kuma.admission.mesh_rules import MeshRules
 from kuma.admission.permission_rules import PermissionRules
@@ -63,6 +63,7 @@ from kuma.xds.envoy import admin_listener
 from kuma.xds.envoy.resource import Entry
 from kuma.xds.proxies.drain import Drain
 from kuma.xds.proxies.endpoint_readiness import EndpointReadiness
+from kuma.xds.proxies.inbound_review import InboundReview
 from kuma.xds.proxies.insights import Insights
 from kuma.xds.proxies.issuance import LeafIssuer
 from kuma.xds.proxies.meshes import Meshes
@@ -91,6 +92,7 @@ class ControlPlane:
     meshes: Meshes
     users: UserTokens
     envoy_admin_ca: EnvoyAdminCa
+    inbound_review: InboundReview
     api: Mapping[str, HttpServer]
     dp: HttpServer
     diagnostics: HttpServer
@@ -140,12 +142,20 @@ def build(
     instance = f"{platform.node()}-{secrets.token_hex(2)}"
     certificate = servers.certificate(settings, clock)
     views, proxies, turns = Views(store), Proxies(), Turns()
-    rules = _rules(views, proxies, clock, turns, drivers, lambda: listening.ports())
+    rules = _rules(views, clock, turns, drivers, lambda found: inbound_review.surroundings_of(found))
     manager = ResourceManager(store, rules, strict=settings.general.strict)
 
     metrics, watch = Metrics(collectors), ClockWatch(clock)
     collectors.register(LeafExpiry(lambda: _ends_of_leaves(proxies)))
     meshes = Meshes(views, proxies.touch, drivers)
+    inbound_review = InboundReview(
+        views,
+        meshes,
+        proxies,
+        lambda: listening.ports(),
+        servers.allowed_workloads(settings.dp_server),
+        metrics.withheld,
+    )
     authenticator = Authenticator(manager, views, clock)
     insights = Insights(store, clock, instance)
     deregistration = Deregistration(
@@ -245,22 +255,17 @@ def build(
         ("diagnostics server", listening.diagnostics),
         ("ready log", _ready_log(settings, listening, views, certificate)),
     )
-    return ControlPlane(parts, manager, views, proxies, meshes, users, envoy_admin_ca, *listening)
+    return ControlPlane(parts, manager, views, proxies, meshes, users, envoy_admin_ca, inbound_review, *listening)
 
 
 def _rules(
-    views: Views,
-    proxies: Proxies,
-    clock: Clock,
-    turns: Turns,
-    drivers: Drivers,
-    own_ports: Callable[[], Mapping[int, str]],
+    views: Views, clock: Clock, turns: Turns, drivers: Drivers, surroundings_of: SurroundingsOf
 ) -> Mapping[str, Rules]:
     """Returns the admission rules of each kind."""
     permissions = PermissionRules(views, turns)
     return {
         kinds.MESH.name: MeshRules(clock, drivers),
-        kinds.DATAPLANE.name: MembershipRules(DataplaneRules(views, proxies, own_ports)),
+        kinds.DATAPLANE.name: MembershipRules(DataplaneRules(surroundings_of)),
         kinds.SECRET.name: TokenRules(SecretRules(clock, drivers)),
         kinds.GLOBAL_SECRET.name: TokenRules(),
         kinds.TRAFFIC_PERMISSION.name: permissions,
@@ -300,6 +305,7 @@ async def prepare(settings: Settings, control_plane: ControlPlane) -> None:
     """Make what has to be in the store before anything serves."""
     await control_plane.users.ensure(admin_token=settings.api_server.authn.tokens.bootstrap_admin_token)
     await control_plane.envoy_admin_ca.ensure()
+    await control_plane.inbound_review.recall(control_plane.manager.store)
     await _first_mesh(settings, control_plane.manager)
 
 

@@ -24,9 +24,12 @@ from kuma.app.settings import (
 )
 from kuma.base.audit import Audit, Refusals
 from kuma.base.clock import Clock
+from kuma.base.errors import Misconfigured
 from kuma.base.peer_users import PeerUsers
 from kuma.base.values import addresses, durations
 from kuma.base.values.rate_limit import Rate
+from kuma.policy import workloads
+from kuma.policy.workloads import Destination
 from kuma.xds.stream.server import DiscoveryServer
 from kuma.xds.stream.stream_limits import StreamLimits
 
@@ -123,6 +126,18 @@ def data_plane(settings: DpServerSection, app: Any, certificate: server_certific
         setting="KUMA_DP_SERVER_PORT",
         limits=_connections(settings.limits),
     )
+
+
+def allowed_workloads(settings: DpServerSection) -> tuple[Destination, ...]:
+    """Reads where administrators allow inbounds to lead to.
+
+    Raises:
+        Misconfigured: what is set is no address and no network.
+    """
+    try:
+        return tuple(map(Destination.parse, settings.allowed_workloads))
+    except ValueError as error:
+        raise Misconfigured(f"{workloads.SETTING}: {error}") from None
 
 
 def diagnostics(settings: DiagnosticsSection, app: Any) -> HttpServer:

@@ -184,6 +184,11 @@ class DpServerSection(Section):
 
     interface: str = Field("127.0.0.1", description="Address to listen on; also that of the discovery server.")
     port: Port = Field(5678, description="Port to listen on.")
+    allowed_workloads: tuple[str, ...] = Field(
+        (),
+        description="Where inbounds may lead to beyond their own machine: addresses or networks, each with a port or "
+        "for all: 10.1.0.0/16, 10.0.0.7:8080.",
+    )
     limits: LimitsSection = LimitsSection()
 
 
@@ -313,7 +318,7 @@ _OTHERS = ("KUMA_CONTROL_PLANE_", "KUMA_DATAPLANE_", "KUMA_DP_ENVOY_")
 """Variables of kuma-dp, which may stand in the same environment."""
 
 
-_LISTS = ("hostnames", "users", "groups", "localhost_admin_users", "localhost_admin_groups")
+_LISTS = ("hostnames", "users", "groups", "localhost_admin_users", "localhost_admin_groups", "allowed_workloads")
 
 
 def _listed(text: str) -> list[str]:

@@ -95,15 +95,25 @@ class MtlsInsight(Model):
     supported_backends: tuple[str, ...] = ()
 
 
+class AdministrationInsight(Model):
+    """Where the proxy's Envoy has its administration, by the proxy's word, and where its stream has come from."""
+
+    port: int = 0
+    host: str = ""
+
+
 class DataplaneInsightSpec(Model):
     """The proxy's subscriptions, oldest first, and its certificate.
 
+    `withheld_inbounds` names the inbounds that are not served, each with the reason.
     `past_regenerations` keeps count of the certificates while the proxy has none, so `mTLS` is absent.
     """
 
     subscriptions: tuple[Subscription, ...] = ()
     mtls: MtlsInsight | None = Field(default=None, alias="mTLS")
     past_regenerations: int = 0
+    administration: AdministrationInsight | None = None
+    withheld_inbounds: tuple[str, ...] = ()
 
     @property
     def online(self) -> bool:

@@ -128,7 +128,7 @@ def _overview(item: Mapping[str, Any], now: datetime) -> Row:
         versions.get("kumaDp", {}).get("version", ""),
         versions.get("envoy", {}).get("version", ""),
         dependencies or "-",
-        ";".join((*notes, *_rejections(last))),
+        ";".join((*notes, *_rejections(last), *_withheld(insight))),
     )
 
 
@@ -162,6 +162,12 @@ def _rejections(subscription: Mapping[str, Any]) -> Iterator[str]:
         reason = found.get("lastRejection") if isinstance(found, Mapping) else ""
         if reason and not subscription.get("disconnectTime"):
             yield f"rejected {bucket}: {' '.join(reason.split())}"
+
+
+def _withheld(insight: Mapping[str, Any]) -> Iterator[str]:
+    """Formats the inbounds that are not served, with the reasons; an addition to the original's output."""
+    for reason in insight.get("withheldInbounds", ()):
+        yield f"not served: {reason}"
 
 
 CERTIFICATES = ("MESH", "NAME", "SPIFFE IDS", "SERIAL", "BACKEND", "NOT BEFORE", "EXPIRATION", "REASON")

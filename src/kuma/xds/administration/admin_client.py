@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 import httpx
 import structlog
 
-from kuma.admission.dataplane_rules import OwnPorts
 from kuma.base import sockets
 from kuma.base.errors import NotFound, Unavailable
 from kuma.base.values import urls
 from kuma.pki.ssl_context import show
+from kuma.policy.workloads import OwnPorts
 from kuma.resources import kinds
 from kuma.xds.administration.ca import Credential
 from kuma.xds.envoy import admin_listener, config_dump

@@ -38,16 +38,26 @@ class Member(NamedTuple):
 
 
 SETTLED = Stage()
+Withheld = Mapping[int, str]
+"""Inbounds of a Dataplane that are not served, by their index, each with the reason."""
+NOTHING_WITHHELD: Withheld = {}
 
 
 class MeshConfig:
     """The Envoy resources of one mesh view. Immutable in effect: what it caches, it would compute again equally."""
 
-    def __init__(self, view: MeshView, previous: MeshConfig | None = None, stage: Stage = SETTLED) -> None:
+    def __init__(
+        self,
+        view: MeshView,
+        previous: MeshConfig | None = None,
+        stage: Stage = SETTLED,
+        withheld: Mapping[str, Withheld] | None = None,
+    ) -> None:
         self.view = view
+        self._withheld = withheld or {}
         self.stage = stage
         self.level = view.position.level
-        self._inbounds, self._members = _members(view, previous)
+        self._inbounds, self._members = _members(view, self._withheld, previous)
         same_permissions = (
             previous is not None
             and previous.view.permissions is view.permissions
@@ -76,10 +86,14 @@ class MeshConfig:
         if resource is None:
             return {}
         found: dict[TypeUrl, dict[str, Entry]] = {type_url: {} for type_url in TypeUrl}
-        for type_url, entry in self._entries(resource.spec.net, admin_port):
+        for type_url, entry in self._entries(resource.spec.net, self.withheld(name), admin_port):
             found[type_url][entry.name] = entry
         found[TypeUrl.SECRET].update(secrets)
         return found
+
+    def withheld(self, name: str) -> Withheld:
+        """Returns the inbounds of a Dataplane that are not served."""
+        return self._withheld.get(name, NOTHING_WITHHELD)
 
     def uris(self, name: str) -> tuple[str, ...]:
         """Returns the URIs in the leaf of a Dataplane: services, and the tags that permissions select callers by."""
@@ -99,10 +113,11 @@ class MeshConfig:
         """The tags, other than the service, that permissions look at."""
         return self.permissions.source_tags
 
-    def _entries(self, networking: Networking, admin_port: int) -> Iterator[tuple[TypeUrl, Entry]]:
+    def _entries(self, networking: Networking, withheld: Withheld, admin_port: int) -> Iterator[tuple[TypeUrl, Entry]]:
         yield from admin_listener.entries(networking, admin_port)
-        for inbound in networking.inbound:
-            yield from self._inbound(networking, inbound)
+        for index, inbound in enumerate(networking.inbound):
+            if index not in withheld:
+                yield from self._inbound(networking, inbound)
         for outbound in networking.outbound:
             tags = _sorted(outbound.tags)
             cluster, endpoints, protocol = self._service(tags)
@@ -195,35 +210,42 @@ class MeshConfig:
         same_callers = previous.stage == self.stage
         if previous.level != self.level or old.mesh is not new.mesh or not (same_permissions and same_callers):
             return frozenset(new.dataplanes) | frozenset(old.dataplanes)
-        if old.dataplanes is new.dataplanes:
+        if old.dataplanes is new.dataplanes and previous._withheld == self._withheld:
             return frozenset()
         edited = {n for n in {*old.dataplanes, *new.dataplanes} if old.dataplanes.get(n) is not new.dataplanes.get(n)}
+        edited |= {n for n in {*self._withheld, *previous._withheld} if self.withheld(n) != previous.withheld(n)}
         services = {*self._members, *previous._members}
         moved = {service for service in services if self._members.get(service) != previous._members.get(service)}
         callers = {n for n, r in new.dataplanes.items() if any(o.service in moved for o in r.spec.net.outbound)}
         return frozenset(edited | callers)
 
 
-_Inbounds = Mapping[str, tuple[Resource[DataplaneSpec], tuple[tuple[str, Member], ...]]]
+_Inbounds = Mapping[str, tuple[Resource[DataplaneSpec], Withheld, tuple[tuple[str, Member], ...]]]
 
 
-def _members(view: MeshView, previous: MeshConfig | None) -> tuple[_Inbounds, Mapping[str, tuple[Member, ...]]]:
+def _members(
+    view: MeshView, withheld: Mapping[str, Withheld], previous: MeshConfig | None
+) -> tuple[_Inbounds, Mapping[str, tuple[Member, ...]]]:
     """The inbounds of every Dataplane with their services, and the members of every service."""
-    if previous is not None and previous.view.dataplanes is view.dataplanes:
+    if previous is not None and previous.view.dataplanes is view.dataplanes and previous._withheld == withheld:
         return previous._inbounds, previous._members
     known: _Inbounds = previous._inbounds if previous else {}
     inbounds, found = {}, dict[str, list[Member]]()
     for name, resource in view.dataplanes.items():
-        made = known.get(name)
-        inbounds[name] = made if made and made[0] is resource else (resource, tuple(_inbounds(resource)))
-        for service, member in inbounds[name][1]:
+        made, without = known.get(name), withheld.get(name, NOTHING_WITHHELD)
+        if made is None or made[0] is not resource or made[1] != without:
+            made = resource, without, tuple(_inbounds(resource, without))
+        inbounds[name] = made
+        for service, member in made[2]:
             found.setdefault(service, []).append(member)
     return inbounds, {service: tuple(members) for service, members in found.items()}
 
 
-def _inbounds(resource: Resource[DataplaneSpec]) -> Iterator[tuple[str, Member]]:
+def _inbounds(resource: Resource[DataplaneSpec], withheld: Withheld) -> Iterator[tuple[str, Member]]:
     networking, serving = resource.spec.net, serving_label.is_serving(resource)
-    for inbound in networking.inbound:
+    for index, inbound in enumerate(networking.inbound):
+        if index in withheld:
+            continue
         address = networking.advertised_address or dataplanes.listen_address(networking, inbound)
         yield (
             inbound.service,

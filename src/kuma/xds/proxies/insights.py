@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -15,6 +15,7 @@ from kuma.base.errors import AlreadyExists, Conflict, KumaError, NotFound, Unava
 from kuma.pki.issuer import Identity
 from kuma.resources import kinds
 from kuma.resources.dataplane_insight import (
+    AdministrationInsight,
     DataplaneInsightSpec,
     MtlsInsight,
     Responses,
@@ -68,6 +69,8 @@ class Record:
         self._history = _folded(tuple(_closed(s, now) for s in before.subscriptions))
         self._mtls = before.mtls
         self._past = before.past_regenerations
+        self._withheld = before.withheld_inbounds
+        self.administration: AdministrationInsight | None = None
         self._serial: int | None = None
         """Of the certificate that was noted last; each stream gets one of its own."""
 
@@ -83,6 +86,11 @@ class Record:
             self._mtls = _certified(known, count, identity, supported, now)
             self._past, self._serial = 0, identity.serial
         return self._mtls != before
+
+    def inbounds(self, withheld: Iterable[str]) -> bool:
+        """Notes the inbounds that are not served, with the reasons; returns whether anything is new."""
+        before, self._withheld = self._withheld, tuple(withheld)
+        return self._withheld != before
 
     def close(self, now: datetime) -> None:
         """The stream has ended."""
@@ -105,7 +113,11 @@ class Record:
             version=self._version,
         )
         return DataplaneInsightSpec(
-            subscriptions=(*self._history, subscription), mtls=self._mtls, past_regenerations=self._past
+            subscriptions=(*self._history, subscription),
+            mtls=self._mtls,
+            past_regenerations=self._past,
+            administration=self.administration,
+            withheld_inbounds=self._withheld,
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from kuma.resources.view import MeshView
 from kuma.store.views import Views
 from kuma.xds.envoy import resource_names, tls
 from kuma.xds.envoy.resource import Entry
-from kuma.xds.envoy.snapshot import SETTLED, MeshConfig
+from kuma.xds.envoy.snapshot import SETTLED, MeshConfig, Withheld
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,14 @@ class MeshState:
         previous: MeshState | None,
         stage: Stage = SETTLED,
         drivers: Drivers = STANDARD,
+        withheld: Mapping[str, Withheld] | None = None,
     ) -> MeshState:
         """The state that follows from `view`; what has not changed is taken from `previous`.
 
-        `stage` is how far its leaves and connections have followed its permissions.
+        `stage` is how far its leaves and connections have followed its permissions, `withheld` the inbounds that
+        Dataplanes do not serve.
         """
-        config = MeshConfig(view, previous.config if previous else None, stage)
+        config = MeshConfig(view, previous.config if previous else None, stage, withheld)
         if previous is None:
             found = trust.trust(view, trust.NONE, drivers)
             return cls(config, found, _bundle(view.name, found.position.roots))
@@ -68,6 +70,7 @@ class Meshes:
         self._views = views
         self._states: dict[str, MeshState] = {}
         self._stages: dict[str, Stage] = {}
+        self._withheld: dict[str, Mapping[str, Withheld]] = {}
         self._on_affected = on_affected
         self._drivers = drivers
         views.on_change(self._changed)
@@ -89,11 +92,18 @@ class Meshes:
         self._stages[mesh] = stage
         self._changed(frozenset({mesh}))
 
+    def withhold(self, mesh: str, withheld: Mapping[str, Withheld]) -> None:
+        """Stops serving inbounds of Dataplanes, by name, and serves again those that are not among them any more."""
+        self._withheld[mesh] = withheld
+        self._changed(frozenset({mesh}))
+
     def _changed(self, meshes: frozenset[str]) -> None:
         for mesh in meshes:
             before = self.state(mesh)
             view = self._views.view(mesh)
-            after = self._states[mesh] = MeshState.of(view, before, self._stages.get(mesh, SETTLED), self._drivers)
+            after = self._states[mesh] = MeshState.of(
+                view, before, self._stages.get(mesh, SETTLED), self._drivers, self._withheld.get(mesh)
+            )
             affected = after.config.affected_since(before.config)
             if after.trust is not before.trust:
                 affected |= frozenset(view.dataplanes)
@@ -102,6 +112,7 @@ class Meshes:
             if view == MeshView(mesh):
                 del self._states[mesh]
                 self._stages.pop(mesh, None)
+                self._withheld.pop(mesh, None)
 
 
 def _bundle(mesh: str, roots: tuple[str, ...]) -> Entry | None:

@@ -42,6 +42,12 @@ class Metrics:
             ["mesh"],
             registry=registry,
         )
+        self.withheld = Gauge(
+            "inbounds_withheld",
+            "Inbounds that are not served, because they lead to where they may not.",
+            ["mesh"],
+            registry=registry,
+        )
         self.authority_ends = Gauge(
             "ca_expiration_timestamp_seconds",
             "When the certificate of an authority ends, in seconds since 1970.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 
 import structlog
@@ -12,6 +12,7 @@ from kuma.base.clock import Clock
 from kuma.base.errors import KumaError
 from kuma.resources import kinds
 from kuma.resources.dataplane import DataplaneSpec
+from kuma.resources.dataplane_insight import AdministrationInsight
 from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME
 from kuma.resources.mesh_transition import Level
 from kuma.resources.resource import Key, Resource
@@ -51,6 +52,7 @@ class Proxy:
         self.admin_port = admin_port
         self.host = host
         """The IP address that its stream comes from."""
+        record.administration = AdministrationInsight(port=admin_port, host=host)
         self.credential = credential
         self.token = token
         self.session = Session()
@@ -156,6 +158,8 @@ class Proxy:
             self._outdated = False
             self._note_certificate()
             config = self._meshes.state(self.key.mesh).config
+            if self.record.inbounds(sorted(config.withheld(self.key.name).values())):
+                self._insights.note(self.record)
             self.session.publish(config.snapshot(self.key.name, self._secrets(), self.admin_port))
             self._forget_rejections()
             self.on_progress(self)  # there may be nothing to send
@@ -205,7 +209,6 @@ class Proxies:
 
     def __init__(self) -> None:
         self._connected: dict[Key, Proxy] = {}
-        self._by_admin_port: dict[int, set[Key]] = {}
         self._listeners: list[Callable[[Proxy], None]] = []
 
     def on_progress(self, listener: Callable[[Proxy], None]) -> None:
@@ -229,23 +232,9 @@ class Proxies:
         """The proxy of this Dataplane, if it is connected."""
         return self._connected.get(key)
 
-    def administered_at(self, port: int) -> Set[Key]:
-        """The proxies whose Envoys have their administration at this port."""
-        return self._by_admin_port.get(port, frozenset())
-
-    def _forget(self, proxy: Proxy) -> None:
-        keys = self._by_admin_port.get(proxy.admin_port, set())
-        keys.discard(proxy.key)
-        if not keys:
-            self._by_admin_port.pop(proxy.admin_port, None)
-
     def add(self, proxy: Proxy) -> None:
         """Registers a new stream."""
-        older = self._connected.get(proxy.key)
-        if older is not None:
-            self._forget(older)
         self._connected[proxy.key] = proxy
-        self._by_admin_port.setdefault(proxy.admin_port, set()).add(proxy.key)
         proxy.on_progress = self._progressed
         self._progressed(proxy)
 
@@ -254,7 +243,6 @@ class Proxies:
         if self._connected.get(proxy.key) is not proxy:
             return False
         del self._connected[proxy.key]
-        self._forget(proxy)
         self._progressed(proxy)
         return True
 

@@ -1,0 +1,139 @@
+"""Judges stored Dataplanes again whenever what they were judged against changes.
+
+A Dataplane is judged when it is stored, against what is known then. Later another proxy arrives on its machine, with
+its administration where one of its inbounds leads to; or the control plane has other ports after a restart. An inbound
+that is not allowed any more is withheld: it is not served, and its callers are not sent there. The others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import structlog
+from prometheus_client import Gauge
+
+from kuma.policy import workloads
+from kuma.policy.workloads import Destination, OwnPorts, Surroundings
+from kuma.resources import kinds
+from kuma.resources.dataplane import DataplaneSpec, workload
+from kuma.resources.resource import Key, Resource
+from kuma.store.protocol import Store
+from kuma.store.views import Views
+from kuma.xds.envoy.snapshot import Withheld
+from kuma.xds.proxies.administrations import Administration, Administrations
+from kuma.xds.proxies.meshes import Meshes
+from kuma.xds.proxies.proxy import Proxies, Proxy
+
+log = structlog.get_logger(__name__)
+
+
+class InboundReview:
+    """Withholds inbounds of stored Dataplanes, and gives them back."""
+
+    def __init__(
+        self,
+        views: Views,
+        meshes: Meshes,
+        proxies: Proxies,
+        own_ports: OwnPorts,
+        allowed: tuple[Destination, ...],
+        withheld: Gauge,
+    ) -> None:
+        self._views = views
+        self._meshes = meshes
+        self._administrations = Administrations(views)
+        self._own_ports = own_ports
+        self._allowed = allowed
+        self._gauge = withheld
+        self._seen: dict[str, Mapping[str, Resource[DataplaneSpec]]] = {}
+        self._judged: dict[Key, Resource[DataplaneSpec]] = {}
+        self._leading_to: dict[int, set[Key]] = {}
+        self._withheld: dict[str, dict[str, Withheld]] = {}
+        views.on_change(self._changed)
+        proxies.on_progress(self._progressed)
+
+    async def recall(self, store: Store) -> None:
+        """Takes up where Envoys had their administration before a restart: they need not be back yet."""
+        for insight in (await store.list(kinds.DATAPLANE_INSIGHT.name)).items:
+            found = insight.spec.administration
+            if found is not None:
+                key = kinds.DATAPLANE.key(insight.name, insight.mesh)
+                self._administrations.note(key, Administration(found.port, found.host))
+
+    def surroundings_of(self, dataplane: Resource[DataplaneSpec]) -> Surroundings:
+        """Returns what is known of the machine of a Dataplane now."""
+        administrations = self._administrations.beside(dataplane, _ports(dataplane))
+        return Surroundings(self._own_ports(), administrations, self._allowed)
+
+    def _changed(self, meshes: frozenset[str]) -> None:
+        for mesh in meshes:
+            before, stored = self._seen.get(mesh, {}), self._views.view(mesh).dataplanes
+            if before is stored:
+                continue
+            self._seen[mesh] = stored
+            again = {dataplane.key for name, dataplane in stored.items() if before.get(name) is not dataplane}
+            for name in before.keys() - stored.keys():
+                again |= self._forget(before[name].key)
+            self._judge(again)
+
+    def _forget(self, key: Key) -> set[Key]:
+        """Forgets the administration of a Dataplane that is gone; returns whom to judge again, itself included."""
+        old = self._administrations.forget(key)
+        return {key, *(self._leading_to.get(old.port, ()) if old else ())}
+
+    def _progressed(self, proxy: Proxy) -> None:
+        """Takes in where a proxy that arrives has its administration."""
+        found = Administration(proxy.admin_port, proxy.host)
+        before = self._administrations.get(proxy.key)
+        if before == found:
+            return
+        self._administrations.note(proxy.key, found)
+        ports = {found.port, before.port} if before else {found.port}
+        self._judge({proxy.key, *(key for port in ports for key in self._leading_to.get(port, ()))})
+
+    def _judge(self, keys: Iterable[Key]) -> None:
+        changed: dict[str, dict[str, Withheld]] = {}
+        for key in keys:
+            dataplane = self._views.view(key.mesh).dataplanes.get(key.name)
+            self._note(key, dataplane)
+            found = dict(workloads.refusals(dataplane.spec.net, self.surroundings_of(dataplane))) if dataplane else {}
+            withheld = {index: str(violation) for index, violation in found.items()}
+            if withheld != self._withheld.get(key.mesh, {}).get(key.name, {}):
+                changed.setdefault(key.mesh, {})[key.name] = withheld
+                _tell(key, withheld)
+        for mesh, names in changed.items():
+            merged = {**self._withheld.get(mesh, {}), **names}
+            self._withheld[mesh] = {name: withheld for name, withheld in merged.items() if withheld}
+            self._gauge.labels(mesh).set(sum(map(len, self._withheld[mesh].values())))
+            self._meshes.withhold(mesh, self._withheld[mesh])
+
+    def _note(self, key: Key, dataplane: Resource[DataplaneSpec] | None) -> None:
+        """Keeps the index of ports, for what is stored under `key` now."""
+        old = self._judged.pop(key, None)
+        for port in _ports(old) if old else ():
+            self._leading_to[port].discard(key)
+            if not self._leading_to[port]:
+                del self._leading_to[port]
+        if dataplane is not None:
+            self._judged[key] = dataplane
+            for port in _ports(dataplane):
+                self._leading_to.setdefault(port, set()).add(key)
+
+
+def _ports(dataplane: Resource[DataplaneSpec]) -> frozenset[int]:
+    """The ports that inbounds lead to, and those that callers are sent to."""
+    networking = dataplane.spec.net
+
+    def each() -> Iterator[int]:
+        for inbound in networking.inbound:
+            yield inbound.port
+            yield workload(networking, inbound)[1]
+
+    return frozenset(each())
+
+
+def _tell(key: Key, withheld: Withheld) -> None:
+    if withheld:
+        log.warning("inbounds not served", mesh=key.mesh, dataplane=key.name, reasons=sorted(withheld.values()))
+    else:
+        log.info("all inbounds served again", mesh=key.mesh, dataplane=key.name)

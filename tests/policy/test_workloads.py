@@ -1,0 +1,97 @@
+"""Where inbounds may lead to: an allow rule, and what administrators add to it."""
+
+from typing import Any
+
+import pytest
+
+from kuma.policy import workloads
+from kuma.policy.workloads import Destination, Surroundings
+from kuma.resources.dataplane import Inbound, Networking
+
+OWN = {5681: "API server"}
+
+
+def refused(
+    allowed: tuple[str, ...] = (),
+    administrations: tuple[int, ...] = (),
+    *,
+    address: str = "10.0.0.1",
+    advertised: str = "",
+    listens: str = "",
+    **inbound: Any,
+) -> str:
+    """The reason why the only inbound is refused; empty if it is not."""
+    tags = {"kuma.io/service": "web"}
+    networking = Networking(
+        address=address,
+        advertised_address=advertised,
+        inbound=(Inbound(**{"port": 80, "service_port": 8080, "address": listens, "tags": tags, **inbound}),),
+    )
+    around = Surroundings(OWN, frozenset(administrations), tuple(map(Destination.parse, allowed)))
+    return "; ".join(str(violation) for _, violation in workloads.refusals(networking, around))
+
+
+@pytest.mark.parametrize(
+    "service_address", ["", "127.0.0.1", "127.8.8.8", "::1", "0.0.0.0", "10.0.0.1", "::ffff:10.0.0.1"]
+)
+def test_the_machine_itself_is_allowed(service_address: str) -> None:
+    assert refused(service_address=service_address) == ""
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("10.0.0.2", "on another machine"),
+        ("192.0.2.1", "on another machine"),
+        ("fd00::1", "on another machine"),
+        ("::10.0.0.1", "on another machine"),
+        ("64:ff9b::a9fe:a9fe", "on another machine"),
+        ("169.254.169.254", "a link-local address"),
+        ("::ffff:169.254.169.254", "a link-local address"),
+        ("fe80::1", "a link-local address"),
+        ("fd00:ec2::254", "an address of metadata services"),
+        ("224.0.0.1", "a multicast address"),
+        ("ff02::1", "a multicast address"),
+        ("255.255.255.255", "the broadcast address"),
+    ],
+)
+def test_anywhere_else_is_not_unless_an_administrator_says_so(address: str, reason: str) -> None:
+    assert reason in refused(service_address=address)
+    assert workloads.SETTING in refused(service_address=address)
+    shown = f"[{address}]" if ":" in address else address
+    mapped = address.removeprefix("::ffff:")
+    for allowed in (mapped, f"{mapped if '.' in mapped and ':' not in mapped else shown}:8080"):
+        assert refused((allowed,), service_address=address) == ""
+    assert refused(("203.0.113.0/24", f"{shown}:8081"), service_address=address)
+
+
+def test_what_only_the_dataplane_says_of_itself_does_not_make_an_address_its_own() -> None:
+    """Where Envoy listens is the machine's; `networking.address` may be anything while an inbound listens elsewhere."""
+    assert refused(address="10.0.0.9", listens="10.0.0.1", service_address="10.0.0.9")
+    assert refused(address="169.254.169.254", service_port=80, port=8080)
+    assert refused(address="169.254.169.254", listens="10.0.0.1", service_address="169.254.169.254")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::1", "::ffff:127.0.0.1"])
+def test_ports_that_trust_the_machine_are_no_workloads(address: str) -> None:
+    assert "this control plane's own API server" in refused(service_address=address, service_port=5681)
+    assert "the administration of an Envoy" in refused((), (9902,), service_address=address, service_port=9902)
+    assert refused(("127.0.0.0/8", "::/64"), (9902,), service_address=address, service_port=5681)  # not for all ports
+    where = "[::1]" if address == "::1" else "0.0.0.0" if address == "0.0.0.0" else "127.0.0.1"
+    assert refused((f"{where}:5681",), (), service_address=address, service_port=5681) == ""
+    assert refused((f"{where}:9902",), (9902,), service_address=address, service_port=9902) == ""
+
+
+def test_nor_are_callers_sent_there() -> None:
+    assert "administration" in refused((), (80,))
+    assert "own API server" in refused(advertised="127.0.0.1", port=5681)
+    assert "link-local" in refused(advertised="169.254.169.254")
+    assert refused(advertised="192.0.2.1") == ""  # the address of a load balancer, say
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "10.0.0.1/8", "10.0.0.1:", "10.0.0.1:0", "10.0.0.1:99999", "10.0.0.1:x", "[::1"]
+)
+def test_what_is_no_destination_is_said(text: str) -> None:
+    with pytest.raises(ValueError, match=r"no address and no network|no port"):
+        Destination.parse(text)
