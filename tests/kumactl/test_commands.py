@@ -642,3 +642,43 @@ def test_the_schema_is_brought_up_to_date_by_command(mesh: DemoMesh, tmp_path: P
         )
         assert (done.returncode, done.stdout.strip()) == (0, f"{tmp_path / 'kuma.db'} is up to date")
     refused(run(mesh, "migrate", "up", program="kuma-cp"), "another control plane uses")
+
+
+MIXED = """\
+{apiVersion: v1, kind: Namespace, metadata: {name: demo}}
+---
+{type: Mesh, name: mixed, tracing: {defaultBackend: z, backends: [{name: z, type: zipkin}]}}
+---
+{type: MeshTimeout, mesh: mixed, name: t, spec: {targetRef: {kind: Mesh}, to: [{default: {idleTimeout: 20s}}]}}
+---
+{type: Zone, name: east, enabled: true}
+"""
+
+
+def test_parts_of_a_file_that_have_no_effect_do_not_stop_the_rest(mesh: DemoMesh) -> None:
+    (mesh.home / "mixed.yaml").write_text(MIXED)
+    refused(
+        run(mesh, "apply", "-f", "mixed.yaml", "--strict"),
+        "v1 Namespace belongs to Kubernetes; use kubectl for it",
+        "Zone is not implemented here: there is one zone",
+    )
+    assert run(mesh, "get", "mesh", "mixed").returncode == 1
+    done = run(mesh, "apply", "-f", "mixed.yaml")
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == ['Mesh "mixed" created', 'MeshTimeout "t" in mesh "mixed" created']
+    for warning in (
+        'mixed.yaml: left out: document 1 (Namespace "demo"): apiVersion: v1 Namespace belongs to Kubernetes',
+        'mixed.yaml: left out: document 4 (Zone "east"): type: Zone is not implemented here: there is one zone',
+        "tracing.backends: is stored and given back, and has no effect here: proxies send no traces",
+        "MeshTimeout is stored and given back, and has no effect here: Envoy's own limits and timeouts hold",
+    ):
+        assert f"Warning: {warning}" in done.stderr
+    shown = run(mesh, "get", "meshtimeout", "t", "-m", "mixed", "-o", "yaml").stdout
+    assert yaml.safe_load(shown)["spec"] == {"targetRef": {"kind": "Mesh"}, "to": [{"default": {"idleTimeout": "20s"}}]}
+    refused(
+        run(mesh, "apply", "--strict", "-f", "-", stdin=MIXED.split("---")[1]), "tracing.backends", "no effect here"
+    )
+    nothing = run(mesh, "apply", "-f", "-", stdin=MIXED.split("---")[0])
+    assert nothing.returncode == 1
+    assert nothing.stderr.endswith("Error: there is no resource in standard input\n")
+    assert run(mesh, "delete", "mesh", "mixed").returncode == 0

@@ -4,6 +4,7 @@
 
     KumaError
     ├── InvalidResource      the request's content breaks rules; carries every violation
+    │   └── NotForUs         it is well formed, and for another system
     ├── NotFound             no such resource
     │   └── NoSigningKey     no key that tokens could be issued with
     ├── AlreadyExists        create over an existing resource
@@ -54,6 +55,10 @@ class InvalidResource(KumaError):
     def of(cls, field: str, reason: str) -> InvalidResource:
         """The common case of a single violation."""
         return cls([Violation(field, reason)])
+
+
+class NotForUs(InvalidResource):
+    """A document that is well formed, and for another system: it can be left out of a file with resources of ours."""
 
 
 class NotFound(KumaError):

@@ -152,10 +152,13 @@ class Client:
         found: Sequence[Mapping[str, Any]] = self._object("/".join((paths.item(key), *parts)), about=str(key))["items"]
         return found
 
-    def put(self, resource: Resource[Any]) -> tuple[bool, Mapping[str, Any]]:
-        """Create or replace: whether it was created, and what the control plane says about it."""
-        key = resource.key
-        answer = self._request("PUT", paths.item(key), about=str(key), json=codec.to_universal(resource))
+    def put(self, resource: Resource[Any], *, strict: bool = False) -> tuple[bool, Mapping[str, Any]]:
+        """Create or replace: whether it was created, and what the control plane says about it.
+
+        `strict`: what has no effect here is refused.
+        """
+        key, query = resource.key, "?strict=true" if strict else ""
+        answer = self._request("PUT", paths.item(key) + query, about=str(key), json=codec.to_universal(resource))
         return answer.status_code == httpx.codes.CREATED, answer.json() if answer.content else {}
 
     def delete(self, kind: Kind, name: str, mesh: str) -> None:

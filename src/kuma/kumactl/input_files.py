@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from kuma.base import handshakes, texts
-from kuma.base.errors import InvalidResource, KumaError, Misconfigured, Violation
+from kuma.base.errors import InvalidResource, KumaError, Misconfigured, NotForUs
 from kuma.base.values.variables import filled, names_in
 from kuma.resources import codec
 from kuma.resources.resource import Resource
@@ -32,12 +32,22 @@ class DeclaredResource:
     source: str
 
 
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """The resources in files, and a line for each document that is for another system and was left out."""
+
+    resources: tuple[DeclaredResource, ...]
+    left_out: tuple[str, ...]
+
+
 class InvalidFiles(KumaError):
     """Files hold what is no valid resource; the text has every violation of every document."""
 
 
-def read(names: Sequence[str], variables: Mapping[str, str]) -> Sequence[DeclaredResource]:
+def read(names: Sequence[str], variables: Mapping[str, str], *, strict: bool = False) -> Contents:
     """The resources behind names of files, directories, URLs, and `-` for standard input.
+
+    What is for another system is left out, or one of the mistakes if `strict`.
 
     Raises:
         Misconfigured: one cannot be read.
@@ -45,9 +55,13 @@ def read(names: Sequence[str], variables: Mapping[str, str]) -> Sequence[Declare
     """
     found: list[DeclaredResource] = []
     complaints: list[str] = []
+    left_out: list[str] = []
     for source, text in (pair for name in names for pair in _texts(name)):
         _check_sizes(source, text)
-        resources, violations = _parsed(filled(text, variables, what=source, option=VARIABLE) if variables else text)
+        filled_in = filled(text, variables, what=source, option=VARIABLE) if variables else text
+        resources, violations, foreign = _parsed(filled_in)
+        violations += foreign if strict else []
+        left_out += [] if strict else [f"{source}: left out: {line.removeprefix('* ')}" for line in foreign]
         unfilled = () if variables else names_in(text)
         if violations and unfilled:
             violations.append(f"* it has {{{{ {unfilled[0]} }}}}, and no variable is given; see {VARIABLE}")
@@ -55,7 +69,7 @@ def read(names: Sequence[str], variables: Mapping[str, str]) -> Sequence[Declare
         complaints += [f"{source} is not valid", *violations] if violations else []
     if complaints:
         raise InvalidFiles("\n".join(complaints))
-    return found
+    return Contents(tuple(found), tuple(left_out))
 
 
 def _texts(name: str) -> Iterator[tuple[str, str]]:
@@ -99,10 +113,14 @@ def _check_sizes(source: str, text: str) -> None:
             raise Misconfigured(f"{source}: document {number} has {size:,} bytes; a resource has at most 1 MiB")
 
 
-def _parsed(text: str) -> tuple[list[Resource[Any]], list[str]]:
-    """The resources in a text, and a line for each violation; it names the document if there are several."""
+def _parsed(text: str) -> tuple[list[Resource[Any]], list[str], list[str]]:
+    """The resources in a text, a line for each violation, and one for each document that is not for us.
+
+    Lines name the document if there are several.
+    """
     resources: list[Resource[Any]] = []
-    wrong: list[tuple[str, Violation]] = []
+    wrong: list[str] = []
+    foreign: list[str] = []
     documents = list(codec.numbered(text))
     for number, document in documents:
         try:
@@ -111,8 +129,9 @@ def _parsed(text: str) -> tuple[list[Resource[Any]], list[str]]:
             resources.append(codec.parse(document))
         except InvalidResource as error:
             title = f"document {number}{_named(document)}: " if len(documents) > 1 else ""
-            wrong += [(title, violation) for violation in error.violations]
-    return resources, [f"* {title}{violation}" for title, violation in wrong]
+            lines = foreign if isinstance(error, NotForUs) else wrong
+            lines += [f"* {title}{violation}" for violation in error.violations]
+    return resources, wrong, foreign
 
 
 def _named(document: Mapping[str, Any] | InvalidResource) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from kuma.base.errors import InvalidResource, Violation
+from kuma.base.errors import InvalidResource, NotForUs, Violation
 from kuma.resources import kinds, parsing
 from kuma.resources import labels as label_rules
 from kuma.resources.kinds import Kind
@@ -147,9 +147,14 @@ def _parse_kubernetes(document: Mapping[str, Any], default_mesh: str) -> Resourc
     if not isinstance(metadata, Mapping):
         raise InvalidResource.of("metadata", "is required and has to be a map with at least `name`")
     name, labels = _text(metadata, "name", "metadata.name"), _labels(metadata.get("labels"), "metadata.labels")
-    if document.get("apiVersion") == "v1":
+    version = document.get("apiVersion")
+    if isinstance(version, str) and _is_foreign(version, document.get("kind")):
+        raise NotForUs.of(
+            "apiVersion", f"{version} {document.get('kind', '')} belongs to Kubernetes; use kubectl for it"
+        )
+    if version == "v1":
         return _parse_kubernetes_secret(document, name, labels, default_mesh)
-    if document.get("apiVersion") != GROUP_VERSION:
+    if version != GROUP_VERSION:
         raise InvalidResource.of("apiVersion", f'has to be "{GROUP_VERSION}" (or "v1" for a Secret)')
     kind = kinds.declarable(_text(document, "kind"))
     if kind.name in SECRET_TYPES:
@@ -160,6 +165,12 @@ def _parse_kubernetes(document: Mapping[str, Any], default_mesh: str) -> Resourc
     parsing.check_key(key)
     content = {field: v for field, v in document.items() if field not in ("apiVersion", "kind", "metadata", "mesh")}
     return Resource(key, _under_spec(kind, content, key.mesh), labels=labels)
+
+
+def _is_foreign(version: str, kind: object) -> bool:
+    """Tells whether a document is for Kubernetes itself, rather than a slip in one that is for us."""
+    group = version.partition("/")[0]
+    return kind != "Secret" if version == "v1" else "kuma" not in group and "/" in version
 
 
 def _parse_kubernetes_secret(

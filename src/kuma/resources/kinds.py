@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kuma.base.errors import InvalidResource, Violation
+from kuma.base.errors import InvalidResource, NotForUs, Violation
 from kuma.resources import dataplane, masks, mesh, mesh_blocks, mesh_traffic_permission, stored_only, traffic_permission
 from kuma.resources.config import ConfigSpec
 from kuma.resources.dataplane_insight import DataplaneInsightSpec
@@ -158,8 +158,9 @@ def declarable(name: str) -> Kind:
 
 
 def _unknown(name: str) -> InvalidResource:
-    if name in stored_only.REFUSED:
-        return InvalidResource.of("type", f"{name} is not implemented here: {stored_only.REFUSED[name]}")
+    for table, error in ((stored_only.REFUSED, InvalidResource), (stored_only.LEFT_OUT, NotForUs)):
+        if name in table:
+            return error.of("type", f"{name} is not implemented here: {table[name]}")
     declarable_names = [kind.name for kind in ALL if not kind.read_only]
     close = difflib.get_close_matches(name[:100], declarable_names, n=1)
     suggestion = f"; did you mean {close[0]}?" if close else ""

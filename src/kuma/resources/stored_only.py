@@ -94,12 +94,15 @@ REFUSED = {
     "MeshIdentity": "identities are issued by the backends of the Mesh: mtls.backends",
     "MeshTrust": "the roots that are trusted are those of the backends of the Mesh: mtls.backends",
     "MeshPassthrough": "proxies do not intercept what workloads call by themselves, so nothing could keep them from it",
+}
+"""Kinds of the original that it would be unsafe to pass over, and what to use instead."""
+LEFT_OUT = {
     "HostnameGenerator": "services are called at the ports of outbounds, and have no host names of their own",
     "Zone": "there is one zone, and no control plane of another",
     "ZoneIngress": "there is one zone",
     "ZoneEgress": "there is one zone",
 }
-"""Kinds of the original that cannot be passed over, or mean nothing here, and what to use instead."""
+"""Kinds of the original that mean nothing here: left out of a file with other resources."""
 
 
 def field_not_done(paths: Iterable[tuple[str, Any, str]]) -> Iterator[Violation]:

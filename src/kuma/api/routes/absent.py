@@ -16,7 +16,7 @@ from kuma.api.routes import resources
 from kuma.base.errors import NotFound
 from kuma.resources import kinds
 from kuma.resources.kinds import DATAPLANE
-from kuma.resources.stored_only import REFUSED
+from kuma.resources.stored_only import LEFT_OUT, REFUSED
 
 GLOBAL = (
     "hostnamegenerators", "zones", "zones+insights", "zoneinsights", "zone-insights", "zone-ingresses", "zoneingresses",
@@ -51,7 +51,7 @@ def routes(context: ApiContext) -> APIRouter:
     async def refused(request: Request) -> Response:
         context.check(request, DATAPLANE)
         collection = request.url.path.rstrip("/").split("/")[-2]
-        why = REFUSED.get(_WHY.get(collection, ""), "")
+        why = {**REFUSED, **LEFT_OUT}.get(_WHY.get(collection, ""), "")
         detail = "resources of this kind are not implemented by this control plane"
         raise Problem(405, "Method not allowed", f"{detail}: {why}" if why else detail)
 

@@ -33,14 +33,22 @@ def apply(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check and print what would be sent; send nothing.")
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse what has no effect here, instead of a warning.")
+    ] = False,
 ) -> None:
     """Create or replace the resources in files, in an order that works.
+
+    What the original has and this control plane has not is stored, or left out, with a warning that says so.
 
     Both forms are understood: `type:`, `name:`, `mesh:`, and Kubernetes' `apiVersion:`, `kind:`, `metadata:`, `spec:`.
 
     Example: kumactl apply -f mesh.yaml    or: cat mesh.yaml | kumactl apply -f -
     """
-    declared = input_files.read(file, pairs(input_files.VARIABLE, var or ()))
+    contents = input_files.read(file, pairs(input_files.VARIABLE, var or ()), strict=strict)
+    declared = contents.resources
+    for line in contents.left_out:
+        typer.echo(f"Warning: {line}", err=True)
     if not declared:
         raise Misconfigured(f"there is no resource in {', '.join(map(input_files.described, file))}")
     if dry_run:
@@ -51,7 +59,7 @@ def apply(
     with invocation.client() as client:
         last = _last_of_each(declared)
         meshes = _existing(client, declared)
-        _Apply(client, last).send(apply_order.rounds((one.resource for one in last.values()), meshes))
+        _Apply(client, last, strict=strict).send(apply_order.rounds((one.resource for one in last.values()), meshes))
 
 
 def _last_of_each(declared: Iterable[DeclaredResource]) -> Mapping[Key, DeclaredResource]:
@@ -97,8 +105,9 @@ class _Answer:
 class _Apply:
     """Sends resources and tells what has become of each."""
 
-    def __init__(self, client: Client, declared: Mapping[Key, DeclaredResource]) -> None:
+    def __init__(self, client: Client, declared: Mapping[Key, DeclaredResource], *, strict: bool) -> None:
         self._client = client
+        self._strict = strict
         self._left = dict(declared)
         self._begun: dict[Key, _Answer] = {}
         """Those that are sent again."""
@@ -135,7 +144,7 @@ class _Apply:
 
     def _put(self, resource: Resource[Any]) -> _Answer:
         try:
-            return _Answer(resource, *self._client.put(resource))
+            return _Answer(resource, *self._client.put(resource, strict=self._strict))
         except RequestFailed as error:
             left = [key for key in self._left if key not in self._begun]
             lines = [f"{self._left[resource.key].source}: {error}", *_listed("Applied before", self._applied)]
