@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import jwt
 import pytest
@@ -195,6 +196,41 @@ def test_what_is_declared_twice_is_meant_as_it_stands_last(mesh: DemoMesh) -> No
     done = run(mesh, "apply", "-f", "-", stdin=f"{{type: Mesh, name: default}}\n---\n{MTLS}")
     assert done.stderr == 'Warning: Mesh "default" is declared 2 times: what comes last is applied\n'
     assert _changes(mesh) == before
+
+
+BARE = "{type: Mesh, name: default}"
+WEAKENS = (
+    "Warning: this weakens the mesh: mtls: is left out: this turns mutual TLS off, plaintext is sent and admitted,"
+)
+
+
+def test_what_weakens_is_told_and_recorded_and_a_guard_refuses_it(mesh: DemoMesh) -> None:
+    run(mesh, "apply", "-f", "-", stdin=MESH_AND_PERMISSION)
+    off = run(mesh, "apply", "-f", "-", stdin=BARE)
+    assert (off.returncode, off.stderr.startswith(WEAKENS)) == (0, True), off.stderr
+    assert [(event["type"], event["name"]) for event in _events(mesh, "weakened")] == [("Mesh", "default")]
+    assert "turns mutual TLS off" in _events(mesh, "weakened")[0]["weakens"][0]
+
+    guarded = MTLS.replace("name: default", "name: default, labels: {kuma.io/weakening: refused}")
+    run(mesh, "apply", "-f", "-", stdin=guarded)
+    refused(
+        run(mesh, "apply", "-f", "-", stdin=BARE),
+        "* mtls: is left out: this turns mutual TLS off", "* labels: removes the guard", "--allow-weakening of kumactl",
+    )  # fmt: skip
+    narrow = ALLOW_ALL.replace("allow-all", "narrow").replace("'*'", "web")
+    assert run(mesh, "apply", "-f", "-", stdin=narrow).stderr == ""
+    refused(
+        run(mesh, "delete", "traffic-permission", "narrow"), "all callers with an identity of the mesh are admitted"
+    )
+    done = run(mesh, "delete", "traffic-permission", "narrow", "--allow-weakening")
+    assert (done.returncode, "Warning: this weakens the mesh: sources: all callers" in done.stderr) == (0, True)
+    assert run(mesh, "apply", "-f", "-", "--allow-weakening", stdin=BARE).returncode == 0
+    assert [event["type"] for event in _events(mesh, "weakened")] == ["Mesh", "TrafficPermission", "Mesh"]
+
+
+def _events(mesh: DemoMesh, name: str) -> list[dict[str, Any]]:
+    lines = (mesh.home / "cp" / "audit.jsonl").read_text().splitlines()
+    return [event for line in lines if (event := json.loads(line))["event"] == name]
 
 
 def _changes(mesh: DemoMesh) -> list[str]:

@@ -24,8 +24,8 @@ class Following(ResourceManager):
         super().__init__(store, rules)
         self._views = views
 
-    async def put(self, resource: AnyResource, *, strict: bool = False) -> Outcome:
-        outcome = await super().put(resource, strict=strict)
+    async def put(self, resource: AnyResource, *, strict: bool = False, allow_weakening: bool = False) -> Outcome:
+        outcome = await super().put(resource, strict=strict, allow_weakening=allow_weakening)
         await self._views.until(lambda: self._views.holds(outcome.resource))
         return outcome
 

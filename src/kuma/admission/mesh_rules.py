@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from kuma.admission.ca_examination import examine, path_of
 from kuma.admission.rollout_announcement import announced, staged_part
@@ -12,8 +12,18 @@ from kuma.authorities.driver import Driver
 from kuma.authorities.registry import STANDARD, Drivers
 from kuma.base.clock import Clock
 from kuma.base.errors import InvalidResource, Violation
+from kuma.policy import weakening
 from kuma.resources import kinds
-from kuma.resources.mesh import AUTHORITY_LABEL, AWAITED, Backend, MeshSpec
+from kuma.resources.mesh import (
+    ALLOWED,
+    AUTHORITY_LABEL,
+    AWAITED,
+    REFUSED,
+    WEAKENING_LABEL,
+    Backend,
+    MeshSpec,
+    weakening_is_refused,
+)
 from kuma.resources.mesh_traffic_permission import EFFECT, SHADOW
 from kuma.resources.resource import Resource
 from kuma.resources.secret import Secrets
@@ -25,12 +35,17 @@ from kuma.tokens import dataplane_tokens
 class MeshRules:
     """Creates what a Mesh needs to work, all of it or nothing."""
 
-    def __init__(self, clock: Clock, drivers: Drivers = STANDARD) -> None:
+    def __init__(self, clock: Clock, drivers: Drivers = STANDARD, *, guarded: bool = False) -> None:
         self._clock = clock
         self._drivers = drivers
+        self._guarded = guarded
+        """Whether meshes that do not say so refuse what weakens them."""
 
     async def on_put(self, old: Resource[MeshSpec] | None, new: Resource[MeshSpec], store: Store) -> Decision:
         """Creates roots for builtin backends that have none yet, and the first token signing key."""
+        wrong = tuple(_labels(new.labels))
+        if wrong:
+            raise InvalidResource(wrong)
         created: list[AnyResource] = []
         expected: list[Expect] = []
         warnings: list[str] = []
@@ -64,11 +79,20 @@ class MeshRules:
             *(await retained.retain(new.name, store, self._drivers) if staged else ()),
             *(await announced(new.name, store) if staged else ()),
         ]
-        return Decision(tuple(operations), tuple(warnings), staged=staged)
+        return Decision(
+            tuple(operations),
+            tuple(warnings),
+            staged=staged,
+            weakens=tuple(weakening.of_mesh(old, new, guarded=self._guarded)),
+            guarded=old is not None and weakening_is_refused(old.labels, self._guarded),
+        )
 
     async def on_delete(self, old: AnyResource, store: Store) -> Decision:
-        """Adds nothing: the store itself deletes what belongs to the Mesh."""
-        return Decision()
+        """Tells a guarded mesh's end; the store itself deletes what belongs to the Mesh."""
+        if old.spec.enabled_backend is None or not weakening_is_refused(old.labels, self._guarded):
+            return Decision()
+        ends = Violation("name", "its mutual TLS, its permissions and its guard are deleted with it")
+        return Decision(weakens=(ends,), guarded=True)
 
     async def _warnings(
         self, old: Resource[MeshSpec] | None, mesh: str, backend: Backend, path: str, store: Store
@@ -119,6 +143,13 @@ class MeshRules:
         secrets = await self._drivers.stored_secrets(mesh.name, backend, store)
         used = self._drivers.of(backend).used_secrets(mesh.name, backend)
         return [f'"{name}"' for name in used if name not in secrets]
+
+
+def _labels(labels: Mapping[str, str]) -> Iterator[Violation]:
+    """Returns what is wrong with the labels by which a Mesh says how it is to be treated."""
+    for label, values in ((AUTHORITY_LABEL, (AWAITED,)), (WEAKENING_LABEL, (REFUSED, ALLOWED))):
+        if labels.get(label, values[0]) not in values:
+            yield Violation(f'labels["{label}"]', f"has to be {' or '.join(values)}")
 
 
 def _lacking(mesh: str, backend: Backend, driver: Driver, path: str, secrets: Secrets) -> Iterator[Violation]:

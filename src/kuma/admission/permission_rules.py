@@ -7,17 +7,19 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from kuma.base.errors import InvalidResource
+from kuma.base.errors import InvalidResource, Violation
 from kuma.base.turns import Turns
 from kuma.policy import crowds
 from kuma.policy.authorization import Principal, effective
 from kuma.policy.impact import Displacement, Impact
 from kuma.policy.permissions import Permissions
+from kuma.policy.weakening import Widening
 from kuma.resources import kinds
+from kuma.resources.mesh import weakening_is_refused
 from kuma.resources.mesh_traffic_permission import EFFECT, SHADOW
 from kuma.resources.view import MeshView
 from kuma.store.manager import Decision
-from kuma.store.protocol import AnyResource, Store
+from kuma.store.protocol import AnyResource, Expect, Store, find
 from kuma.store.views import Views
 
 _LAST = datetime.max.replace(tzinfo=UTC)
@@ -30,15 +32,17 @@ _CALLERS = 20
 class PermissionRules:
     """Warns when a new permission takes the place of another one, and callers lose what that one allowed."""
 
-    def __init__(self, views: Views, turns: Turns) -> None:
+    def __init__(self, views: Views, turns: Turns, *, guarded: bool = False) -> None:
         self._views = views
+        self._guarded = guarded
+        """Whether meshes that do not say so refuse what weakens them."""
         self._turns = turns
         self._permissions: dict[str, Permissions] = {}
         """By mesh, as they were looked at last."""
 
     async def on_put(self, old: AnyResource | None, new: AnyResource, store: Store) -> Decision:
         view = self._views.view(new.mesh)
-        before = self._known(view)
+        before = _with(self._known(view), old)
         after = _having(before, replace(new, creation_time=old.creation_time if old else _LAST))
         refused = tuple(crowds.violations(before, after))
         if refused:
@@ -49,10 +53,27 @@ class PermissionRules:
             warnings.append(f"the same holds for {len(found) - _NAMED} more services")
         if new.key.kind == kinds.MESH_TRAFFIC_PERMISSION.name and not any(effective((new,))):
             warnings.append(f"the label {EFFECT}: {SHADOW} keeps it from any effect: it is stored and shown only")
-        return Decision(warnings=tuple(warnings))
+        decision = await self._weakened(Widening(before, after, old, new), store)
+        return replace(decision, warnings=tuple(warnings))
 
     async def on_delete(self, old: AnyResource, store: Store) -> Decision:
-        return Decision()
+        before = _with(self._known(self._views.view(old.mesh)), old)
+        return await self._weakened(Widening(before, _without(before, old), old, None), store)
+
+    async def _weakened(self, widening: Widening, store: Store) -> Decision:
+        """What a change weakens. Without mutual TLS everybody is admitted, whatever permissions say."""
+        changed = widening.new or widening.old
+        assert changed is not None
+        mesh = await find(store, kinds.MESH.key(changed.mesh))
+        if mesh is None or mesh.spec.enabled_backend is None:
+            return Decision()
+        found = [w for w in await self._turns.collect(widening.weakenings()) if w is not None]
+        more = (Violation(found[0].field, f"{len(found) - _NAMED} more admissions"),) if len(found) > _NAMED else ()
+        return Decision(
+            (Expect(mesh.key, mesh.version),) if found else (),
+            weakens=(*found[:_NAMED], *more),
+            guarded=weakening_is_refused(mesh.labels, self._guarded),
+        )
 
     def _known(self, view: MeshView) -> Permissions:
         before = self._permissions.get(view.name, Permissions())
@@ -72,6 +93,24 @@ def _displaced(view: MeshView, impact: Impact) -> Iterator[Displacement | None]:
             tags = frozenset(inbound.tags.items())
             yield None if tags in seen else impact.on(inbound.tags)
             seen.add(tags)
+
+
+def _with(permissions: Permissions, stored: AnyResource | None) -> Permissions:
+    """With one as it is stored: the view may not have it yet."""
+    if stored is None:
+        return permissions
+    some = permissions.legacy if stored.key.kind == kinds.TRAFFIC_PERMISSION.name else permissions.mesh
+    seen = some.get(stored.name)
+    return permissions if seen is not None and seen.version == stored.version else _having(permissions, stored)
+
+
+def _without(permissions: Permissions, old: AnyResource) -> Permissions:
+    def left(items: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {name: item for name, item in items.items() if name != old.name}
+
+    if old.key.kind == kinds.TRAFFIC_PERMISSION.name:
+        return permissions.following(left(permissions.legacy), permissions.mesh)
+    return permissions.following(permissions.legacy, left(permissions.mesh))
 
 
 def _having(permissions: Permissions, new: AnyResource) -> Permissions:

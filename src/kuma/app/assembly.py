@@ -142,7 +142,8 @@ def build(
     instance = f"{platform.node()}-{secrets.token_hex(2)}"
     certificate = servers.certificate(settings, clock)
     views, proxies, turns = Views(store), Proxies(), Turns()
-    rules = _rules(views, clock, turns, drivers, lambda found: inbound_review.surroundings_of(found))
+    guarded = settings.defaults.refuse_weakening
+    rules = _rules(views, clock, turns, drivers, lambda found: inbound_review.surroundings_of(found), guarded=guarded)
     manager = ResourceManager(store, rules, strict=settings.general.strict)
 
     metrics, watch = Metrics(collectors), ClockWatch(clock)
@@ -259,12 +260,12 @@ def build(
 
 
 def _rules(
-    views: Views, clock: Clock, turns: Turns, drivers: Drivers, surroundings_of: SurroundingsOf
+    views: Views, clock: Clock, turns: Turns, drivers: Drivers, surroundings_of: SurroundingsOf, *, guarded: bool
 ) -> Mapping[str, Rules]:
     """Returns the admission rules of each kind."""
-    permissions = PermissionRules(views, turns)
+    permissions = PermissionRules(views, turns, guarded=guarded)
     return {
-        kinds.MESH.name: MeshRules(clock, drivers),
+        kinds.MESH.name: MeshRules(clock, drivers, guarded=guarded),
         kinds.DATAPLANE.name: MembershipRules(DataplaneRules(surroundings_of)),
         kinds.SECRET.name: TokenRules(SecretRules(clock, drivers)),
         kinds.GLOBAL_SECRET.name: TokenRules(),

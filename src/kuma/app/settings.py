@@ -252,6 +252,10 @@ class DefaultsSection(Section):
     """Resources that are created at the first start."""
 
     skip_mesh_creation: bool = Field(False, description="Whether the Mesh `default` is left to be created.")
+    refuse_weakening: bool = Field(
+        False,
+        description="Whether what weakens a mesh is refused unless it is asked for. A Mesh may say otherwise by label.",
+    )
 
 
 class Settings(Section):

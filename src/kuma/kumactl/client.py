@@ -152,25 +152,30 @@ class Client:
         found: Sequence[Mapping[str, Any]] = self._object("/".join((paths.item(key), *parts)), about=str(key))["items"]
         return found
 
-    def put(self, resource: Resource[Any], *, strict: bool = False) -> tuple[bool, Mapping[str, Any]]:
+    def put(
+        self, resource: Resource[Any], *, strict: bool = False, allow_weakening: bool = False
+    ) -> tuple[bool, Mapping[str, Any]]:
         """Create or replace: whether it was created, and what the control plane says about it.
 
-        `strict`: what has no effect here is refused.
+        `strict`: what has no effect here is refused. `allow_weakening`: what weakens a guarded mesh is not.
         """
-        key, query = resource.key, "?strict=true" if strict else ""
-        answer = self._request("PUT", paths.item(key) + query, about=str(key), json=codec.to_universal(resource))
+        key, query = resource.key, _query(strict=strict, allowWeakening=allow_weakening)
+        answer = self._request("PUT", paths.item(key), about=str(key), json=codec.to_universal(resource), params=query)
         return answer.status_code == httpx.codes.CREATED, answer.json() if answer.content else {}
 
-    def delete(self, kind: Kind, name: str, mesh: str) -> None:
-        """Delete one resource."""
+    def delete(self, kind: Kind, name: str, mesh: str, *, allow_weakening: bool = False) -> Sequence[str]:
+        """Delete one resource; returns the control plane's warnings."""
         key = kind.key(name, mesh)
         try:
-            self._request("DELETE", paths.item(key, kind), about=str(key))
+            answer = self._request(
+                "DELETE", paths.item(key, kind), about=str(key), params=_query(allowWeakening=allow_weakening)
+            )
         except RequestFailed as error:
             if error.status == httpx.codes.NOT_FOUND:
                 where = f' in mesh "{mesh}"' if kind.in_mesh else ""
                 raise RequestFailed(f'there is no {kind.name} with name "{name}"{where}', error.status) from None
             raise
+        return tuple(answer.json().get("warnings", ())) if answer.content else ()
 
     def token(self, kind: str, request: Mapping[str, Any]) -> str:
         """A new token, for a `dataplane` or a `user`."""
@@ -242,6 +247,11 @@ class Client:
             f"what answers at {self._address} does not go on with the client certificate in {self._client_file}: "
             "it has to be issued by a CA, or be one, that is listed there, be for clients, and not have ended"
         )
+
+
+def _query(**asked: bool) -> Mapping[str, str]:
+    """The query that asks for what is true."""
+    return {name: "true" for name, value in asked.items() if value}
 
 
 _INDEX = "/"

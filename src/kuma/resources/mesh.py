@@ -27,6 +27,8 @@ _SECRET_PREFIX = "ca-builtin-cert-"  # noqa: S105 - the beginning of a name
 AUTHORITY_LABEL, AWAITED = "kuma.io/authority", "awaited"
 """A label of a Mesh, and its value that has it wait for Secrets that its authorities lack: nothing is made in place of
 them, and nobody gets a certificate before they are there."""
+WEAKENING_LABEL, REFUSED, ALLOWED = "kuma.io/weakening", "refused", "allowed"
+"""A label of a Mesh, and its values: whether what weakens the mesh is refused unless it is asked for."""
 _MODES = ("STRICT", "PERMISSIVE")
 """In the order of their numbers in the original's protobuf enumeration."""
 
@@ -181,6 +183,12 @@ def validate(spec: MeshSpec) -> Iterator[Violation]:
         yield from _backend(backend, path)
     if spec.mtls.enabled_backend and spec.mtls.enabled_backend not in seen:
         yield Violation("mtls.enabledBackend", "has to be set to one of the backends in the mesh")
+
+
+def weakening_is_refused(labels: Mapping[str, str], guarded: bool) -> bool:
+    """Whether a Mesh with these labels is guarded; `guarded` is what holds for one that says nothing."""
+    said = labels.get(WEAKENING_LABEL, "")
+    return said != ALLOWED if guarded else bool(said) and said != ALLOWED
 
 
 def _is_backend_name(name: str) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
 
-from kuma.base.errors import AlreadyExists, Conflict, InvalidResource, NotFound
+from kuma.base.errors import AlreadyExists, Conflict, InvalidResource, NotFound, Violation
 from kuma.resources import kinds, parsing
 from kuma.resources.kinds import MESH
 from kuma.resources.resource import Key
@@ -30,6 +30,10 @@ class Decision:
     warnings: tuple[str, ...] = ()
     staged: bool = False
     """Whether a staged change of mutual TLS follows."""
+    weakens: tuple[Violation, ...] = ()
+    """What the change takes away of what protects the mesh: fields, and consequences."""
+    guarded: bool = False
+    """Whether what weakens is refused, unless it is asked for."""
 
 
 class Rules(Protocol):
@@ -52,6 +56,8 @@ class Outcome:
     created: bool
     warnings: tuple[str, ...] = ()
     staged: bool = False
+    weakens: tuple[str, ...] = ()
+    """Those of the warnings that say what it has taken away."""
 
 
 class ResourceManager:
@@ -77,16 +83,23 @@ class ResourceManager:
         """A page of resources; see `Store.list`."""
         return await self.store.list(kind, mesh, name_contains=name_contains, offset=offset, limit=limit)
 
-    async def put(self, resource: AnyResource, *, strict: bool = False) -> Outcome:
+    async def put(self, resource: AnyResource, *, strict: bool = False, allow_weakening: bool = False) -> Outcome:
         """Create or replace, whatever is stored; see `change`."""
-        return await self.change(resource.key, lambda _: resource, strict=strict)
+        return await self.change(resource.key, lambda _: resource, strict=strict, allow_weakening=allow_weakening)
 
     async def change(
-        self, key: Key, make: Callable[[AnyResource | None], AnyResource], *, strict: bool = False
+        self,
+        key: Key,
+        make: Callable[[AnyResource | None], AnyResource],
+        *,
+        strict: bool = False,
+        allow_weakening: bool = False,
     ) -> Outcome:
         """Create or replace with what `make` makes of what is stored, if it does not refuse by raising.
 
         `strict` refuses what has no effect here instead of telling of it.
+
+        `allow_weakening` makes it also if it weakens a mesh that is guarded.
 
         What it has been shown is what is replaced, and nothing else. What is stored already is not written again.
 
@@ -96,16 +109,17 @@ class ResourceManager:
         """
         for attempt in range(_ATTEMPTS):
             try:
-                outcome = await self._put(key, make, strict=strict or self._strict)
+                outcome = await self._put(key, make, strict or self._strict, allow_weakening)
             except (Conflict, AlreadyExists):
                 await _pause(attempt)  # somebody was faster: look again, judge again
                 continue
-            for warning in outcome.warnings:
-                log.warning("taken with a warning", kind=key.kind, mesh=key.mesh, name=key.name, warning=warning)
+            _log(key, outcome.warnings)
             return outcome
         raise Conflict(f"{key} is being changed by others all the time; try again")
 
-    async def _put(self, key: Key, make: Callable[[AnyResource | None], AnyResource], *, strict: bool) -> Outcome:
+    async def _put(
+        self, key: Key, make: Callable[[AnyResource | None], AnyResource], strict: bool, allow_weakening: bool
+    ) -> Outcome:
         kind = kinds.by_name(key.kind)
         parsing.check_key(key)
         old = await self.find(key)
@@ -115,7 +129,8 @@ class ResourceManager:
         if strict and not_done:
             raise InvalidResource(not_done)
         decision = await self._decide(old, resource)
-        warnings = (*map(str, not_done), *kind.warnings(resource.spec), *decision.warnings)
+        weakens = _weakening(decision, allow_weakening)
+        warnings = (*weakens, *map(str, not_done), *kind.warnings(resource.spec), *decision.warnings)
         same = old is not None and old.spec == resource.spec and dict(old.labels) == dict(resource.labels)
         if old is not None and same and all(isinstance(operation, Expect) for operation in decision.operations):
             return Outcome(old, created=False, warnings=warnings)
@@ -125,14 +140,14 @@ class ResourceManager:
             stored, *_ = await self.store.transact([write, *decision.operations])
         except NotFound:
             raise missing_mesh(resource.mesh) from None
-        return Outcome(stored, created=old is None, warnings=warnings, staged=decision.staged)
+        return Outcome(stored, created=old is None, warnings=warnings, staged=decision.staged, weakens=weakens)
 
     async def _decide(self, old: AnyResource | None, new: AnyResource) -> Decision:
         rules = self._rules.get(new.key.kind)
         return await rules.on_put(old, new, self.store) if rules else Decision()
 
-    async def delete(self, key: Key) -> None:
-        """Delete a resource and what belongs to it.
+    async def delete(self, key: Key, *, allow_weakening: bool = False) -> tuple[str, ...]:
+        """Delete a resource and what belongs to it; returns what that weakens.
 
         Raises:
             NotFound: there is none.
@@ -142,10 +157,13 @@ class ResourceManager:
             old = await self.store.get(key)
             rules = self._rules.get(key.kind)
             decision = await rules.on_delete(old, self.store) if rules else Decision()
+            weakens = _weakening(decision, allow_weakening)
+            looked_at = (Expect(key, old.version),) if decision.guarded else ()
             keeps = kinds.DATAPLANE.name if key.kind == MESH.name else ""
             try:
-                await self.store.transact([*decision.operations, Delete(key, unless_owns=keeps)])
-                return
+                await self.store.transact([*decision.operations, *looked_at, Delete(key, unless_owns=keeps)])
+                _log(key, weakens)
+                return weakens
             except StillOwns:
                 raise InvalidResource.of(
                     "mesh", "unable to delete mesh, there are still some dataplanes attached"
@@ -153,6 +171,28 @@ class ResourceManager:
             except Conflict:
                 await _pause(attempt)
         raise Conflict(f"{key} is being changed by others all the time; try again")
+
+
+def _weakening(decision: Decision, allowed: bool) -> tuple[str, ...]:
+    """What a change weakens, for people.
+
+    Raises:
+        InvalidResource: the mesh is guarded, and nobody has asked for it.
+    """
+    if decision.weakens and decision.guarded and not allowed:
+        raise InvalidResource(Violation(v.field, f"{v.reason}. {_GUARDED}") for v in decision.weakens)
+    return tuple(f"this weakens the mesh: {violation}" for violation in decision.weakens)
+
+
+_GUARDED = (
+    "The mesh refuses what weakens it unless that is asked for: --allow-weakening of kumactl, ?allowWeakening=true "
+    "of the API"
+)
+
+
+def _log(key: Key, warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        log.warning("taken with a warning", kind=key.kind, mesh=key.mesh, name=key.name, warning=warning)
 
 
 async def _pause(attempt: int) -> None:

@@ -33,6 +33,10 @@ _STRICT = {
     "name": "strict", "in": "query", "description": "true: refuse what has no effect here",
     "schema": {"type": "boolean"},
 }  # fmt: skip
+_ALLOW_WEAKENING = {
+    "name": "allowWeakening", "in": "query", "description": "true: also if it weakens a mesh that refuses that",
+    "schema": {"type": "boolean"},
+}  # fmt: skip
 _MESH = {"name": "mesh", "in": "path", "required": True, "schema": {"type": "string"}}
 PAGING = [
     {"name": "size", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": LARGEST_PAGE}},
@@ -62,7 +66,7 @@ class _KindRoutes:
         kind, base = self._kind, f"/meshes/{{mesh}}/{path}" if self._kind.in_mesh else f"/{path}"
         item = f"{base}/{{name}}"
         in_path, reveal = [_MESH] if kind.in_mesh else [], [_REVEAL] if kind.masks else []
-        mesh, one = {"parameters": in_path} if in_path else {}, {"parameters": [*in_path, *reveal]}
+        one = {"parameters": [*in_path, *reveal]}
         pages = {"parameters": [*in_path, *PAGING, *reveal]}
         body = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": ref(kind)}}}}}
 
@@ -76,9 +80,10 @@ class _KindRoutes:
             add(f"/{path}", self.list_all, "GET", f"List {kind.plural} of all meshes", {"parameters": PAGING})
         add(item, self.read, "GET", f"Read a {kind.singular}", one)
         if not kind.read_only:
-            write = {"parameters": [*in_path, _STRICT], **body}
+            write = {"parameters": [*in_path, _STRICT, _ALLOW_WEAKENING], **body}
             add(item, self.write, "PUT", f"Create or replace a {kind.singular}", write)
-            add(item, self.delete, "DELETE", f"Delete a {kind.singular}", mesh)
+            delete = {"parameters": [*in_path, _ALLOW_WEAKENING]}
+            add(item, self.delete, "DELETE", f"Delete a {kind.singular}", delete)
 
     async def list(self, request: Request) -> Response:
         mesh = await self._begin(request, "Could not retrieve resources")
@@ -100,8 +105,10 @@ class _KindRoutes:
     async def write(self, request: Request, name: str) -> Response:
         mesh = await self._begin(request, "Could not process a resource")
         resource = _parse(await self._context.body(request), self._kind.key(name, mesh))
-        strict = request.query_params.get("strict", "false") == "true"
-        outcome = await self._context.manager.put(resource, strict=strict)
+        outcome = await self._context.manager.put(
+            resource, strict=_asked(request, "strict"), allow_weakening=_asked(request, "allowWeakening")
+        )
+        self._record_weakening(resource.key, outcome.weakens)
         said: dict[str, Any] = {"warnings": outcome.warnings} if outcome.warnings else {}
         if outcome.staged:
             said["stagedChange"] = True
@@ -109,8 +116,14 @@ class _KindRoutes:
 
     async def delete(self, request: Request, name: str) -> Response:
         mesh = await self._begin(request, "Could not delete a resource")
-        await self._context.manager.delete(self._kind.key(name, mesh))
-        return json_answer({})
+        key = self._kind.key(name, mesh)
+        weakens = await self._context.manager.delete(key, allow_weakening=_asked(request, "allowWeakening"))
+        self._record_weakening(key, weakens)
+        return json_answer({"warnings": weakens} if weakens else {})
+
+    def _record_weakening(self, key: Key, weakens: Sequence[str]) -> None:
+        if weakens:
+            self._context.audit.record("weakened", type=key.kind, mesh=key.mesh, name=key.name, weakens=weakens)
 
     async def _begin(self, request: Request, title: str) -> str:
         """Prepares every request: sets the title of errors, checks access, and returns the mesh in the path."""
@@ -132,6 +145,11 @@ def shown(request: Request, context: ApiContext, kind: Kind) -> Callable[[Any], 
         return kind.shown
     context.check_grant(request, context.settings.access.admin_resources, "what is masked")
     return lambda spec: spec
+
+
+def _asked(request: Request, name: str) -> bool:
+    """Tells whether the query asks for something."""
+    return request.query_params.get(name, "false") == "true"
 
 
 def ref(kind: Kind) -> str:

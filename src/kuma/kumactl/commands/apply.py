@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from kuma.base.values.variables import pairs
 from kuma.kumactl import apply_order, input_files
 from kuma.kumactl.apply_order import Sending
 from kuma.kumactl.client import Client, RequestFailed
+from kuma.kumactl.commands.resources import WeakeningOption
 from kuma.kumactl.input_files import DeclaredResource
 from kuma.kumactl.invocation import Invocation
 from kuma.resources import codec, kinds
@@ -36,6 +38,7 @@ def apply(
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse what has no effect here, instead of a warning.")
     ] = False,
+    allow_weakening: WeakeningOption = False,
 ) -> None:
     """Create or replace the resources in files, in an order that works.
 
@@ -59,7 +62,8 @@ def apply(
     with invocation.client() as client:
         last = _last_of_each(declared)
         meshes = _existing(client, declared)
-        _Apply(client, last, strict=strict).send(apply_order.rounds((one.resource for one in last.values()), meshes))
+        put = functools.partial(client.put, strict=strict, allow_weakening=allow_weakening)
+        _Apply(put, last).send(apply_order.rounds((one.resource for one in last.values()), meshes))
 
 
 def _last_of_each(declared: Iterable[DeclaredResource]) -> Mapping[Key, DeclaredResource]:
@@ -102,12 +106,14 @@ class _Answer:
         return tuple(self.said.get("warnings", ()))
 
 
+_Put = Callable[[Resource[Any]], tuple[bool, Mapping[str, Any]]]
+
+
 class _Apply:
     """Sends resources and tells what has become of each."""
 
-    def __init__(self, client: Client, declared: Mapping[Key, DeclaredResource], *, strict: bool) -> None:
-        self._client = client
-        self._strict = strict
+    def __init__(self, put: _Put, declared: Mapping[Key, DeclaredResource]) -> None:
+        self._put_one = put
         self._left = dict(declared)
         self._begun: dict[Key, _Answer] = {}
         """Those that are sent again."""
@@ -144,7 +150,7 @@ class _Apply:
 
     def _put(self, resource: Resource[Any]) -> _Answer:
         try:
-            return _Answer(resource, *self._client.put(resource, strict=self._strict))
+            return _Answer(resource, *self._put_one(resource))
         except RequestFailed as error:
             left = [key for key in self._left if key not in self._begun]
             lines = [f"{self._left[resource.key].source}: {error}", *_listed("Applied before", self._applied)]

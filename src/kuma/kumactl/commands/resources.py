@@ -31,6 +31,9 @@ class Form(StrEnum):
 
 FormOption = Annotated[Form, typer.Option("--output", "-o", help="table, yaml or json.")]
 MeshOption = Annotated[str, typer.Option("--mesh", "-m", help="Mesh that is meant.")]
+WeakeningOption = Annotated[
+    bool, typer.Option("--allow-weakening", help="Also if it weakens a mesh that refuses that.")
+]
 WatchOption = Annotated[bool, typer.Option("--watch", "-w", help="Go on, and show every change.")]
 
 _SHOWN = (*(kind for kind in kinds.ALL if not kind.read_only), *foreign_kinds.ALL)
@@ -138,6 +141,7 @@ def delete(
     kind: Annotated[str, typer.Argument(metavar="TYPE", autocompletion=_complete, help="Such as mesh.")],
     name: Annotated[str, typer.Argument(help="Of what is to be deleted.")],
     mesh: MeshOption = "default",
+    allow_weakening: WeakeningOption = False,
 ) -> None:
     """Delete a resource.
 
@@ -146,7 +150,8 @@ def delete(
     found = _kind(kind)
     invocation: Invocation = context.obj
     with invocation.client() as client:
-        client.delete(found, name, mesh)
+        for warning in client.delete(found, name, mesh, allow_weakening=allow_weakening):
+            typer.echo(f"Warning: {warning}", err=True)
     typer.echo(f'deleted {found.name} "{name}"')
 
 

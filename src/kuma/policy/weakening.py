@@ -1,0 +1,187 @@
+"""Finds what a change weakens: who is admitted after it and was not before, without being named by it.
+
+A permission that names callers admits them, and that is what was asked for. What else lets somebody in is told: mutual
+TLS that goes, a denial that is lifted, a permission that took the place of a wider one and does so no more, everybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kuma.base.errors import Violation
+from kuma.policy.authorization import Principal, effective, principals
+from kuma.policy.permissions import Permissions
+from kuma.resources import kinds
+from kuma.resources import tags as tag_rules
+from kuma.resources.mesh import MeshSpec, weakening_is_refused
+from kuma.resources.resource import Resource
+
+Pairs = frozenset[tuple[str, str]]
+Selector = Mapping[str, str]
+SOME = "*"
+"""Stands for a value that no selector names."""
+
+
+def of_mesh(old: Resource[MeshSpec] | None, new: Resource[MeshSpec], *, guarded: bool) -> Iterator[Violation]:
+    """What a changed Mesh weakens. `guarded`: the control plane has all meshes refuse it, unless they say otherwise."""
+    if old is None:
+        return
+    if weakening_is_refused(old.labels, guarded) and not weakening_is_refused(new.labels, guarded):
+        yield Violation("labels", "removes the guard of the mesh: what weakens it is not refused from now on")
+    before, after = old.spec.enabled_backend, new.spec.enabled_backend
+    if before is None:
+        return
+    if after is None:
+        left_out = new.spec.mtls is None
+        yield Violation(
+            "mtls" if left_out else "mtls.enabledBackend",
+            f"{'is left out' if left_out else 'is empty'}: this turns mutual TLS off, plaintext is sent and admitted, "
+            "and no permission is enforced any more",
+        )
+    elif before.mode == "STRICT" and after.mode == "PERMISSIVE":
+        yield Violation(
+            f"mtls.backends[{new.spec.backends.index(after)}].mode",
+            "STRICT becomes PERMISSIVE: plaintext callers are admitted, whatever permissions say",
+        )
+
+
+@dataclass(slots=True)
+class Widening:
+    """Compares the permissions of a mesh before and after one of them was created, changed or deleted."""
+
+    before: Permissions
+    after: Permissions
+    old: Resource[Any] | None
+    new: Resource[Any] | None
+
+    def weakenings(self) -> Iterator[Violation | None]:
+        """What is weakened; None between, for others to have their turn."""
+        granted = _named(self.new) - _named(self.old) if self.new else frozenset()
+        if self.old is None and not _admits_everybody(self.new):
+            return  # nobody but those that it names
+        told: list[tuple[Pairs, Pairs]] = []
+        for inbound in self._inbounds():
+            yield None
+            for caller in self._newly_admitted(inbound):
+                if caller is None:
+                    yield None
+                elif not any(wanted <= caller and _selects(target, inbound) for target, wanted in granted):
+                    where = _known(inbound)
+                    if not any(wider <= where and less <= caller for wider, less in told):
+                        told.append((where, caller))
+                        yield Violation(_field(self.new or self.old), _told(where, caller))
+                    break
+
+    def _inbounds(self) -> Iterator[Selector]:
+        """The least that an inbound has to be for each combination of what selects it: others tell nothing more."""
+        own = {_pairs(s): s for permission in (self.old, self.new) if permission for s in selectors(permission)}
+        everything = (*self.before.legacy.values(), *self.before.mesh.values())
+        others = {_pairs(s): s for permission in everything for s in selectors(permission)}
+        seen = set()
+        for selector in own.values():
+            for other in ({}, *own.values(), *others.values()):
+                inbound = _both(selector, other)
+                if inbound is not None and _pairs(inbound) not in seen:
+                    seen.add(_pairs(inbound))
+                    yield inbound
+
+    def _newly_admitted(self, inbound: Selector) -> Iterator[Pairs | None]:
+        """Callers, as little as they have to show, who are admitted now and were not; None between."""
+        old, new = self.before.admission(inbound), self.after.admission(inbound)
+        lifted = [frozenset(p.tags) for p in old.denied if p not in frozenset(new.denied)]
+        denied, allowed = _Named(new.denied), _Named(old.principals)
+        for principal in new.principals:
+            carried = frozenset(principal.tags)
+            yield None
+            if not allowed.name(carried) and not denied.name(carried):
+                yield carried
+            for more in lifted:
+                if not denied.name(carried | more):
+                    yield carried | more
+
+
+class _Named:
+    """Some principals, found by the rarest of their tags."""
+
+    def __init__(self, some: Iterable[Principal]) -> None:
+        self._by_first: dict[tuple[str, str], list[Pairs]] = {}
+        self._everybody = False
+        for principal in some:
+            if principal.tags:
+                self._by_first.setdefault(principal.tags[-1], []).append(frozenset(principal.tags))
+            self._everybody = self._everybody or not principal.tags
+
+    def name(self, caller: Pairs) -> bool:
+        """Whether one of them is shown by a caller that carries these tags."""
+        return self._everybody or any(wanted <= caller for pair in caller for wanted in self._by_first.get(pair, ()))
+
+
+def selectors(permission: Resource[Any]) -> Iterator[Selector]:
+    """What a permission selects inbounds by."""
+    if permission.key.kind == kinds.TRAFFIC_PERMISSION.name:
+        yield from (destination.match for destination in permission.spec.destinations)
+    else:
+        yield permission.spec.target_ref.selected
+
+
+def _named(permission: Resource[Any] | None) -> frozenset[tuple[Pairs, Pairs]]:
+    """Which callers a permission admits by name, and where."""
+    if permission is None:
+        return frozenset()
+    callers = [frozenset(principal.tags) for principal in _allowed(permission) if principal.tags]
+    return frozenset((_pairs(selector), caller) for selector in selectors(permission) for caller in callers)
+
+
+def _admits_everybody(permission: Resource[Any] | None) -> bool:
+    return permission is not None and Principal() in _allowed(permission)
+
+
+def _allowed(permission: Resource[Any]) -> tuple[Principal, ...]:
+    if permission.key.kind == kinds.TRAFFIC_PERMISSION.name:
+        return principals(permission)
+    return tuple(
+        Principal(tuple(sorted(item.target_ref.selected.items())))
+        for one in effective((permission,))
+        for item in one.spec.from_
+        if item.default.action != "Deny"
+    )
+
+
+def _pairs(selector: Selector) -> Pairs:
+    return frozenset(selector.items())
+
+
+def _both(one: Selector, other: Selector) -> Selector | None:
+    """What is selected by both; None if nothing can be. Every inbound is of some service."""
+    found = {tag_rules.SERVICE: SOME, **one}
+    for name, value in other.items():
+        if found.get(name, SOME) == SOME:
+            found[name] = value
+        elif value not in (SOME, found[name]):
+            return None
+    return found
+
+
+def _selects(target: Pairs, inbound: Selector) -> bool:
+    return all(name in inbound and value in (SOME, inbound[name]) for name, value in target)
+
+
+def _field(permission: Resource[Any] | None) -> str:
+    assert permission is not None  # something has changed
+    return "sources" if permission.key.kind == kinds.TRAFFIC_PERMISSION.name else "spec.from"
+
+
+def _known(inbound: Selector) -> Pairs:
+    return frozenset((name, value) for name, value in inbound.items() if value != SOME)
+
+
+def _told(inbound: Pairs, caller: Pairs) -> str:
+    who = f"callers with {_words(caller)}" if caller else "all callers with an identity of the mesh"
+    where = _words(inbound)
+    return f"{who} are admitted by {f'inbounds with {where}' if where else 'every inbound'}, and were not before"
+
+
+def _words(pairs: Iterable[tuple[str, str]]) -> str:
+    return " ".join(f"{name}={value}" for name, value in sorted(pairs))
