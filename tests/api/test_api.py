@@ -14,7 +14,7 @@ import pytest
 from kuma.admission.mesh_rules import MeshRules
 from kuma.admission.secret_rules import SecretRules
 from kuma.api.app import create_app
-from kuma.api.context import ApiContext, ApiSettings, Certificate
+from kuma.api.context import ApiContext, ApiSettings, Certificate, Connected, Tokens
 from kuma.api.http import callers
 from kuma.api.http.callers import LocalAdmins
 from kuma.base.clock import SystemClock
@@ -85,7 +85,14 @@ def application(
         return user.name, user.groups
 
     chosen = ApiSettings(**{"local_admins": LocalAdmins(frozenset({US})), **settings})
-    return Api(create_app(ApiContext(manager, "cp-1", chosen, issue, users.issue, verify, certificates=certificates)))
+    context = ApiContext(
+        manager=manager,
+        instance="cp-1",
+        settings=chosen,
+        tokens=Tokens(issue=issue, issue_user=users.issue, verify=verify),
+        connected=Connected(certificates=certificates),
+    )
+    return Api(create_app(context))
 
 
 @pytest.fixture

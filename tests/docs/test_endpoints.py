@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from kuma.admission.mesh_rules import MeshRules
 from kuma.api.app import create_app
-from kuma.api.context import ApiContext, ApiSettings
+from kuma.api.context import ApiContext, ApiSettings, Tokens
 from kuma.api.http.callers import LocalAdmins
 from kuma.api.http.request_limits import RequestLimits
 from kuma.api.routes import absent
@@ -67,7 +67,13 @@ async def test_every_endpoint_is_listed_with_who_may_call_it(
 
     limits = RequestLimits(Rate(1e6, 10**6))
     app = create_app(
-        ApiContext(manager, "cp", ApiSettings(LocalAdmins(frozenset({US}))), issue, users.issue, verify, limits=limits)
+        ApiContext(
+            manager=manager,
+            instance="cp",
+            settings=ApiSettings(LocalAdmins(frozenset({US}))),
+            tokens=Tokens(issue=issue, issue_user=users.issue, verify=verify),
+            limits=limits,
+        )
     )
     api = Api(app)
     for body in (MESH, DATAPLANE, PERMISSION, SECRET):

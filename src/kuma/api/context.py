@@ -74,24 +74,38 @@ class ApiSettings:
     max_body: int = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """Issues tokens, and verifies those of users."""
+
+    issue: IssueToken
+    issue_user: IssueUserToken
+    verify: VerifyToken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connected:
+    """The proxies that are connected: their certificates, what they should run, and their Envoys."""
+
+    certificates: Callable[[], Sequence[Certificate]] = tuple
+    wanted_configuration: Callable[[str, str], Mapping[str, object]] = _no_configuration
+    envoys: Envoys = field(default_factory=_NoEnvoys)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApiContext:
     """The parts of the control plane that the API shows."""
 
     manager: ResourceManager
     instance: str
     settings: ApiSettings
-    issue_token: IssueToken
-    issue_user_token: IssueUserToken
-    verify_token: VerifyToken
+    tokens: Tokens
+    connected: Connected = field(default_factory=Connected)
     clock: Clock = field(default_factory=SystemClock)
     limits: RequestLimits = field(default_factory=RequestLimits)
     configuration: Mapping[str, object] = field(default_factory=dict)
-    certificates: Callable[[], Sequence[Certificate]] = tuple
     rekey: Callable[[], Awaitable[None]] = _no_rekey
-    wanted_configuration: Callable[[str, str], Mapping[str, object]] = _no_configuration
     audit: Audit = field(default_factory=NoAudit)
-    envoys: Envoys = field(default_factory=_NoEnvoys)
 
     def caller(self, request: Request) -> Caller:
         """Returns the sender of this request, as `authentication` has identified it."""

@@ -1,37 +1,21 @@
-"""The composition root: builds every part of the control plane, and nothing else does.
+"""The composition root: the list of all parts of the control plane, which nothing else builds.
 
-`kuma.app.servers` makes servers of some of the parts, as the settings say; `kuma.app.api_context` has what the API
-is given.
+`kuma.app.parts` builds them; `kuma.app.servers` makes servers of some, as the settings say.
 """
 
 from __future__ import annotations
 
-import platform
-import secrets
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import structlog
-from prometheus_client import CollectorRegistry
 
-from kuma.admission.dataplane_rules import DataplaneRules, SurroundingsOf
-from kuma.admission.membership_rules import MembershipRules
-from kuma.admission.mesh_rules import MeshRules
-from kuma.admission.permission_rules import PermissionRules
-from kuma.admission.secret_rules import SecretRules
-from kuma.admission.token_rules import TokenRules
-from kuma.api.app import create_app
-from kuma.api.context import ApiContext, ApiSettings
 from kuma.api.http.server import HttpServer
 from kuma.api.ready_log import ReadyLog
-from kuma.api.routes import diagnostics
-from kuma.api.routes.bootstrap import create_bootstrap_app
-from kuma.app import api_context, server_certificate, servers
-from kuma.app.local_admins import local_admins
+from kuma.app import parts, server_certificate
 from kuma.app.servers import HTTP, HTTPS, Servers
 from kuma.app.settings import Settings
 from kuma.authorities import registry
@@ -40,45 +24,23 @@ from kuma.authorities.registry import Drivers
 from kuma.authorities.root_renewal import RootRenewal
 from kuma.base import aio, files
 from kuma.base.audit import Audit, AuditFile
-from kuma.base.clock import Clock, ClockWatch
-from kuma.base.peer_users import PeerUsers
-from kuma.base.turns import Turns
-from kuma.mtls.controller import RolloutController
-from kuma.mtls.steps.progress import Patience
+from kuma.base.clock import Clock
 from kuma.resources import kinds
 from kuma.resources.config import ConfigSpec
 from kuma.resources.mesh import MeshSpec
 from kuma.resources.resource import Resource
 from kuma.store import audited, backup
-from kuma.store.manager import ResourceManager, Rules
+from kuma.store.manager import ResourceManager
 from kuma.store.sql import SqlStore
 from kuma.store.sqlite import open_sqlite
 from kuma.store.views import Views
 from kuma.tokens.user_tokens import UserTokens
-from kuma.xds.administration.admin_client import AdminClient
 from kuma.xds.administration.ca import EnvoyAdminCa
-from kuma.xds.bootstrap.server_names import ServerNames
-from kuma.xds.bootstrap.service import BootstrapService
-from kuma.xds.envoy import admin_listener
-from kuma.xds.envoy.resource import Entry
-from kuma.xds.proxies.drain import Drain
-from kuma.xds.proxies.endpoint_readiness import EndpointReadiness
-from kuma.xds.proxies.inbound_review import InboundReview
-from kuma.xds.proxies.insights import Insights
-from kuma.xds.proxies.issuance import LeafIssuer
 from kuma.xds.proxies.meshes import Meshes
-from kuma.xds.proxies.metrics import LeafExpiry, Metrics
 from kuma.xds.proxies.proxy import Proxies
-from kuma.xds.stream.deregistration import Deregistration
-from kuma.xds.stream.proxy_authentication import Authenticator
-from kuma.xds.stream.revocation import TokenRevocation
-from kuma.xds.stream.server import Discovery, DiscoveryServer
-from kuma.xds.stream.stream_limits import StreamLimiter
+from kuma.xds.stream.server import DiscoveryServer
 
 log = structlog.get_logger(__name__)
-
-_GRACE_AT_START = 60.0
-"""Seconds that proxies have to come back after a restart of the control plane."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,147 +98,44 @@ def restore_store(settings: Settings, source: Path) -> None:
 def build(
     settings: Settings, store: SqlStore, clock: Clock, audit: Audit, drivers: Drivers = registry.STANDARD
 ) -> ControlPlane:
-    """Builds all parts of a control plane over an open store."""
+    """Builds all parts of a control plane over an open store, and lists them in the order in which they run."""
     store.on_commit(audited.recorder(audit))
-    collectors = CollectorRegistry()
-    instance = f"{platform.node()}-{secrets.token_hex(2)}"
-    certificate = servers.certificate(settings, clock)
-    views, proxies, turns = Views(store), Proxies(), Turns()
-    guarded = settings.defaults.refuse_weakening
-    rules = _rules(views, clock, turns, drivers, lambda found: inbound_review.surroundings_of(found), guarded=guarded)
-    manager = ResourceManager(store, rules, strict=settings.general.strict)
-
-    metrics, watch = Metrics(collectors), ClockWatch(clock)
-    collectors.register(LeafExpiry(lambda: _ends_of_leaves(proxies)))
-    meshes = Meshes(views, proxies.touch, drivers)
-    inbound_review = InboundReview(
-        views,
-        meshes,
-        proxies,
-        lambda: listening.ports(),
-        servers.allowed_workloads(settings.dp_server),
-        metrics.withheld,
-    )
-    authenticator = Authenticator(manager, views, clock)
-    insights = Insights(store, clock, instance)
-    deregistration = Deregistration(
-        manager,
-        clock,
-        grace=settings.xds_server.deregistration_seconds,
-        grace_at_start=_GRACE_AT_START,
-        is_connected=proxies.__contains__,
-    )
-    patience = Patience(
-        timedelta(seconds=settings.xds_server.patience_seconds),
-        timedelta(seconds=settings.xds_server.absence_seconds),
-    )
-    rollouts = RolloutController(store, views, meshes, proxies, clock, metrics, patience, watch, drivers)
-    endpoint_readiness = EndpointReadiness(store, views, proxies, authenticator, clock)
-    drain = Drain(
-        views,
-        meshes,
-        proxies,
-        clock,
-        patience=settings.xds_server.patience_seconds,
-        drain=settings.xds_server.drain_seconds,
-    )
-    revocation = TokenRevocation(views, proxies, clock, authenticator.check)
-    envoy_admin_ca = EnvoyAdminCa(store, clock)
-    issuer, root_renewal = LeafIssuer(clock, metrics, audit), RootRenewal(store, views, clock, drivers)
-    for told in (metrics, issuer, root_renewal, revocation, proxies):
-        watch.on_jump(told.clock_jumped)
-    discovery = Discovery(
-        authenticator,
-        deregistration,
-        proxies,
-        meshes,
-        issuer,
-        insights,
-        clock,
-        metrics,
-        StreamLimiter(servers.stream_limits(settings.xds_server), clock),
-        audit,
-        lambda address: _admin_secrets(envoy_admin_ca, address),
-        send_seconds=settings.xds_server.send_seconds,
-    )
-    xds = DiscoveryServer(
-        discovery,
-        settings.dp_server.interface,
-        settings.xds_server.port,
-        certificate.chain,
-        certificate.key,
-        streams=settings.xds_server.concurrent_streams,
-    )
-
-    users, peers = UserTokens(store, clock), PeerUsers.of_this_system()
-    context = ApiContext(
-        manager,
-        instance,
-        ApiSettings(local_admins(settings.api_server.authn, peers), servers.access(settings.access)),
-        api_context.issue_token(views, clock, audit),
-        api_context.issue_user_token(users, audit),
-        api_context.verify_user(users),
-        clock,
-        servers.limits(settings.api_server.limits),
-        settings.model_dump(by_alias=True, mode="json"),
-        lambda: api_context.certificates(proxies),
-        api_context.rekey(store, audit),
-        api_context.wanted_configuration(meshes, proxies),
-        audit,
-        AdminClient(meshes, proxies, envoy_admin_ca.control_plane, lambda: listening.ports()),
-    )
-    names = ServerNames.of(certificate.chain.read_bytes(), certificate.ca.read_bytes())
-    bootstrap_service = BootstrapService(manager, views, authenticator, xds.port, names)
-    dp_limits = servers.limits(settings.dp_server.limits)
-    listening = Servers(
-        servers.api(settings.api_server, create_app(context), certificate, audit, clock, peers),
-        servers.data_plane(
-            settings.dp_server,
-            create_bootstrap_app(bootstrap_service.answer, endpoint_readiness.withdraw, dp_limits, clock, audit),
-            certificate,
-        ),
-        servers.diagnostics(settings.diagnostics, diagnostics.create_app(collectors, lambda: views.listed)),
-        xds,
-    )
-
-    parts: tuple[tuple[str, aio.Component], ...] = (
-        ("clock watch", watch),
-        ("insights", insights),
-        ("mesh views", views),
-        ("deregistration", deregistration),
-        ("endpoint readiness", endpoint_readiness),
-        ("drain", drain),
-        ("rollouts", rollouts),
-        ("token revocation", revocation),
+    base = parts.foundation(settings, store, clock, audit, drivers)
+    known = parts.state(base)
+    rollouts = parts.rollouts(base, known)
+    root_renewal = RootRenewal(store, known.views, clock, drivers)
+    base.watch.on_jump(root_renewal.clock_jumped)
+    streams = parts.streams(base, known)
+    users = UserTokens(store, clock)
+    listening = parts.listening(base, known, streams, users)
+    components: tuple[tuple[str, aio.Component], ...] = (
+        ("clock watch", base.watch),
+        ("insights", streams.insights),
+        ("mesh views", known.views),
+        ("deregistration", streams.deregistration),
+        ("endpoint readiness", streams.readiness),
+        ("drain", rollouts.drain),
+        ("rollouts", rollouts.controller),
+        ("token revocation", streams.revocation),
         ("root renewal", root_renewal),
-        ("clean-up of authorities", CleanUp(store, views, drivers)),
-        ("discovery server", xds),
+        ("clean-up of authorities", CleanUp(store, known.views, drivers)),
+        ("discovery server", streams.server),
         ("bootstrap server", listening.dp),
         *listening.api.items(),
         ("diagnostics server", listening.diagnostics),
-        ("ready log", _ready_log(settings, listening, views, certificate)),
+        ("ready log", _ready_log(settings, listening, known.views, base.certificate)),
     )
-    return ControlPlane(parts, manager, views, proxies, meshes, users, envoy_admin_ca, inbound_review, *listening)
-
-
-def _rules(
-    views: Views, clock: Clock, turns: Turns, drivers: Drivers, surroundings_of: SurroundingsOf, *, guarded: bool
-) -> Mapping[str, Rules]:
-    """Returns the admission rules of each kind."""
-    permissions = PermissionRules(views, turns, guarded=guarded)
-    return {
-        kinds.MESH.name: MeshRules(clock, drivers, guarded=guarded),
-        kinds.DATAPLANE.name: MembershipRules(DataplaneRules(surroundings_of)),
-        kinds.SECRET.name: TokenRules(SecretRules(clock, drivers)),
-        kinds.GLOBAL_SECRET.name: TokenRules(),
-        kinds.TRAFFIC_PERMISSION.name: permissions,
-        kinds.MESH_TRAFFIC_PERMISSION.name: permissions,
-    }
-
-
-def _admin_secrets(ca: EnvoyAdminCa, address: str) -> Mapping[str, Entry]:
-    credential = ca.proxy(address)
-    return admin_listener.secrets(credential.certificate, credential.key, credential.ca)
+    return ControlPlane(
+        components,
+        known.manager,
+        known.views,
+        known.proxies,
+        known.meshes,
+        users,
+        streams.admin_ca,
+        known.inbound_review,
+        *listening,
+    )
 
 
 def _ready_log(
@@ -294,12 +153,6 @@ def _ready_log(
         (listed, listening.xds.port, listening.diagnostics.port, *(server.port for server in api.values())),
         {"work_dir": str(settings.work_dir), "ca": str(certificate.ca)},
     )
-
-
-def _ends_of_leaves(proxies: Proxies) -> Iterator[tuple[str, datetime]]:
-    for proxy in proxies:
-        if proxy.keeper.identity is not None:
-            yield proxy.key.mesh, proxy.keeper.identity.not_after
 
 
 async def prepare(settings: Settings, control_plane: ControlPlane) -> None:

@@ -22,6 +22,7 @@ from kuma.app.settings import (
     Settings,
     XdsServerSection,
 )
+from kuma.base import sockets
 from kuma.base.audit import Audit, Refusals
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured
@@ -47,12 +48,23 @@ class Servers(NamedTuple):
     diagnostics: HttpServer
     xds: DiscoveryServer
 
-    def ports(self) -> Mapping[int, str]:
+
+class OwnPorts:
+    """The ports that servers of this process listen on; each server is added once it is built."""
+
+    def __init__(self) -> None:
+        self._servers: list[tuple[str, sockets.OnPort]] = []
+
+    def add(self, servers: Servers) -> None:
+        """Count the ports of these servers as ours from now on."""
+        self._servers += servers.api.items()
+        self._servers.append(("data plane server", servers.dp))
+        self._servers.append(("diagnostics server", servers.diagnostics))
+        self._servers.append(("discovery server", servers.xds))
+
+    def __call__(self) -> Mapping[int, str]:
         """The ports that are taken by now, each with what listens there."""
-        found = {server.bound: name for name, server in self.api.items()}
-        found |= {self.dp.bound: "data plane server", self.diagnostics.bound: "diagnostics server"}
-        found |= {self.xds.bound: "discovery server"}
-        return {port: name for port, name in found.items() if port}
+        return {server.bound: name for name, server in self._servers if server.bound}
 
 
 def certificate(settings: Settings, clock: Clock) -> server_certificate.ServerCertificate:

@@ -65,6 +65,7 @@ class RolloutController:
         meshes: Meshes,
         proxies: Proxies,
         clock: Clock,
+        *,
         metrics: Metrics,
         patience: Patience,
         watch: ClockWatch,
@@ -85,7 +86,7 @@ class RolloutController:
         self._rounds = Rounds(clock, "patience with proxies")
         self._watch = watch
         watch.on_jump(self._clock_jumped)
-        views.on_change(self._changed)
+        meshes.on_change(self._changed)
         proxies.on_progress(self._progressed)
 
     async def run(self) -> None:

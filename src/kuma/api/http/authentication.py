@@ -37,7 +37,7 @@ def install(app: FastAPI, context: ApiContext) -> None:
             request.state.caller = (
                 ANONYMOUS
                 if request.scope["path"] in _FOR_EVERYBODY
-                else await callers.identify(request, context.verify_token, context.settings.local_admins)
+                else await callers.identify(request, context.tokens.verify, context.settings.local_admins)
             )
         except KumaError as error:
             return recorded(request, errors.answer(error, "Request failed"))

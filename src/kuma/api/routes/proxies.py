@@ -24,7 +24,7 @@ def routes(context: ApiContext) -> APIRouter:
         context.check(request, DATAPLANE)
         if mesh:
             await context.check_mesh(mesh)
-        found = sorted(context.certificates(), key=lambda c: (c.mesh, c.dataplane))
+        found = sorted(context.connected.certificates(), key=lambda c: (c.mesh, c.dataplane))
         return resources.answer_page(request, [_shown(c) for c in found if mesh in ("", c.mesh)])
 
     access = context.settings.access
@@ -39,18 +39,18 @@ def routes(context: ApiContext) -> APIRouter:
 
     async def wanted(request: Request, mesh: str, name: str) -> Response:
         await check(request, mesh, name)
-        return json_answer(context.wanted_configuration(mesh, name))
+        return json_answer(context.connected.wanted_configuration(mesh, name))
 
     async def config_dump(request: Request, mesh: str, name: str) -> Response:
         await check(request, mesh, name)
         query = {"include_eds": ""} if request.query_params.get("include_eds") == "true" else {}
-        return Response(await context.envoys.config_dump(mesh, name, query), media_type="application/json")
+        return Response(await context.connected.envoys.config_dump(mesh, name, query), media_type="application/json")
 
     def counted(path: str, grant: Grant) -> Callable[[Request, str, str], Awaitable[Response]]:
         async def read(request: Request, mesh: str, name: str) -> Response:
             await check(request, mesh, name, grant, path.strip("/"))
             as_json = request.query_params.get("format") == "json"
-            found = await context.envoys.read(mesh, name, path, {"format": "json"} if as_json else {})
+            found = await context.connected.envoys.read(mesh, name, path, {"format": "json"} if as_json else {})
             return Response(found, media_type="application/json" if as_json else "text/plain")
 
         return read

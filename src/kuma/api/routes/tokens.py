@@ -55,14 +55,14 @@ def routes(context: ApiContext) -> APIRouter:
     async def dataplane(request: Request) -> PlainTextResponse:
         context.check_grant(request, access.generate_dp_token, "generate dataplane token")
         asked, valid_for = _parse(DataplaneTokenRequest, await context.body(request))
-        token = await context.issue_token(asked.mesh, asked.name, asked.tags or {}, asked.type, valid_for)
+        token = await context.tokens.issue(asked.mesh, asked.name, asked.tags or {}, asked.type, valid_for)
         return PlainTextResponse(token)
 
     @router.post("/tokens/user", summary="Issue a token for a user of this API", **_body(UserTokenRequest))
     async def user(request: Request) -> PlainTextResponse:
         context.check_grant(request, access.generate_user_token, "generate user token")
         asked, valid_for = _parse(UserTokenRequest, await context.body(request))
-        return PlainTextResponse(await context.issue_user_token(asked.name, asked.groups or (), valid_for))
+        return PlainTextResponse(await context.tokens.issue_user(asked.name, asked.groups or (), valid_for))
 
     @router.post("/tokens/zone", summary="Refused: there are no zones")
     async def zone(request: Request) -> PlainTextResponse:

@@ -21,7 +21,6 @@ from kuma.base.rounds import Rounds
 from kuma.policy.succession import Stage
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
-from kuma.store.views import Views
 from kuma.xds.envoy.snapshot import SETTLED, MeshConfig
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.proxy import Proxies, Proxy
@@ -50,9 +49,7 @@ class Drain:
     what an old filter chain has accepted. Both in seconds.
     """
 
-    def __init__(
-        self, views: Views, meshes: Meshes, proxies: Proxies, clock: Clock, *, patience: float, drain: float
-    ) -> None:
+    def __init__(self, meshes: Meshes, proxies: Proxies, clock: Clock, *, patience: float, drain: float) -> None:
         self._meshes = meshes
         self._proxies = proxies
         self._clock = clock
@@ -62,7 +59,7 @@ class Drain:
         self._renamed: dict[str, int] = {}
         self._seen: dict[str, MeshConfig] = {}
         self._rounds = Rounds(clock, "patience with new leaves")
-        views.on_change(self._changed)
+        meshes.on_change(self._changed)
         proxies.on_progress(self._progressed)
 
     async def run(self) -> None:

@@ -49,7 +49,7 @@ class InboundReview:
         self._judged: dict[Key, Resource[DataplaneSpec]] = {}
         self._leading_to: dict[int, set[Key]] = {}
         self._withheld: dict[str, dict[str, Withheld]] = {}
-        views.on_change(self._changed)
+        meshes.on_change(self._changed)
         proxies.on_progress(self._progressed)
 
     async def recall(self, store: Store) -> None:

@@ -61,10 +61,16 @@ class MeshState:
 
 Affected = Callable[[str, frozenset[str]], None]
 """Told a mesh and the Dataplanes in it whose snapshot or identity may be another now."""
+Listener = Callable[[frozenset[str]], None]
+"""Told the names of the changed meshes."""
 
 
 class Meshes:
-    """Holds the newest state of every mesh; tells `on_affected` which proxies a change concerns."""
+    """Holds the newest state of every mesh; tells `on_affected` which proxies a change concerns.
+
+    Of one commit, first all states are made anew and their proxies told, and then whoever has called `on_change`: no
+    listener sees a view that is newer than the state of its mesh.
+    """
 
     def __init__(self, views: Views, on_affected: Affected, drivers: Drivers = STANDARD) -> None:
         self._views = views
@@ -73,7 +79,8 @@ class Meshes:
         self._withheld: dict[str, Mapping[str, Withheld]] = {}
         self._on_affected = on_affected
         self._drivers = drivers
-        views.on_change(self._changed)
+        self._listeners: list[Listener] = []
+        views.on_change(self._views_changed)
 
     def state(self, mesh: str) -> MeshState:
         """The mesh's state now; an empty one for a mesh that is not stored."""
@@ -87,6 +94,10 @@ class Meshes:
         """Return once what is stored has been seen."""
         await self._views.until(lambda: True)
 
+    def on_change(self, listener: Listener) -> None:
+        """Call `listener` after every commit, once states and proxies have followed it. It must not block."""
+        self._listeners.append(listener)
+
     def go_to(self, mesh: str, stage: Stage) -> None:
         """Notes how far the leaves and connections of a mesh follow its permissions now."""
         self._stages[mesh] = stage
@@ -96,6 +107,11 @@ class Meshes:
         """Stops serving inbounds of Dataplanes, by name, and serves again those that are not among them any more."""
         self._withheld[mesh] = withheld
         self._changed(frozenset({mesh}))
+
+    def _views_changed(self, meshes: frozenset[str]) -> None:
+        self._changed(meshes)
+        for listener in self._listeners:
+            listener(meshes)
 
     def _changed(self, meshes: frozenset[str]) -> None:
         for mesh in meshes:

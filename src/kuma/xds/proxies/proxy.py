@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
@@ -31,6 +32,17 @@ AdminSecrets = Callable[[str], Mapping[str, Entry]]
 """An address -> the secrets of the listener there that leads to Envoy's administration."""
 
 
+@dataclass(frozen=True, slots=True)
+class ProxyContext:
+    """What all proxies of a control plane share."""
+
+    meshes: Meshes
+    issuer: LeafIssuer
+    insights: Insights
+    clock: Clock
+    admin_secrets: AdminSecrets
+
+
 class Proxy:
     """The state of one stream. One coroutine reads it, one writes; both run on one loop."""
 
@@ -39,12 +51,9 @@ class Proxy:
         key: Key,
         credential: str,
         token: DataplaneClaims,
-        meshes: Meshes,
-        issuing: LeafIssuer,
-        insights: Insights,
         record: Record,
-        clock: Clock,
-        admin_secrets: AdminSecrets,
+        context: ProxyContext,
+        *,
         admin_port: int = 0,
         host: str = "",
     ) -> None:
@@ -57,14 +66,16 @@ class Proxy:
         self.token = token
         self.session = Session()
         self.record = record
-        self.keeper = LeafKeeper(f"{key.mesh}.{key.name}", issuing, clock, self._wanted, self._identity_changed)
+        self.keeper = LeafKeeper(
+            f"{key.mesh}.{key.name}", context.issuer, context.clock, self._wanted, self._identity_changed
+        )
         self.is_leaving = False
         """It has said that it is about to end."""
         self.on_progress: Callable[[Proxy], None] = lambda _: None
-        self._meshes = meshes
-        self._insights = insights
-        self._clock = clock
-        self._admin_secrets = admin_secrets
+        self._meshes = context.meshes
+        self._insights = context.insights
+        self._clock = context.clock
+        self._admin_secrets = context.admin_secrets
         self._admin: tuple[str, Mapping[str, Entry]] = ("", {})
         self._outdated = True
         self._wake = asyncio.Event()

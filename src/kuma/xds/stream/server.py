@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,14 @@ from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 
 from kuma.base import aio, sockets
-from kuma.base.audit import ACTOR, Audit, Refusals
-from kuma.base.clock import Clock
+from kuma.base.audit import ACTOR, Refusals
 from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Misconfigured, Unauthenticated
 from kuma.base.values import printable, urls
 from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.xds.delta.session import Request
 from kuma.xds.envoy.resource import TypeUrl, encode_response
-from kuma.xds.proxies.insights import Insights
-from kuma.xds.proxies.issuance import LeafIssuer
-from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.metrics import Metrics
-from kuma.xds.proxies.proxy import AdminSecrets, Proxies, Proxy
+from kuma.xds.proxies.proxy import Proxies, Proxy, ProxyContext
 from kuma.xds.stream import proxy_authentication, stream_limits
 from kuma.xds.stream.deregistration import Deregistration
 from kuma.xds.stream.proxy_authentication import Authenticator, Presented
@@ -73,36 +70,37 @@ _STATUS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class StreamAdmission:
+    """Who may open a stream, how many, and where refusals are recorded."""
+
+    authenticator: Authenticator
+    limiter: StreamLimiter
+    refusals: Refusals
+
+
 class Discovery:
     """Serves streams, and owns the table of connected proxies."""
 
     def __init__(
         self,
-        authenticator: Authenticator,
-        deregistration: Deregistration,
         proxies: Proxies,
-        meshes: Meshes,
-        issuing: LeafIssuer,
-        insights: Insights,
-        clock: Clock,
+        context: ProxyContext,
+        admission: StreamAdmission,
+        deregistration: Deregistration,
         metrics: Metrics,
-        limiter: StreamLimiter,
-        audit: Audit,
-        admin_secrets: AdminSecrets,
         *,
         send_seconds: float,
     ) -> None:
-        self._authenticator = authenticator
-        self._deregistration = deregistration
         self._proxies = proxies
-        self._meshes = meshes
-        self._issuing = issuing
-        self._insights = insights
-        self._clock = clock
+        self._context = context
+        self._meshes = context.meshes
+        self._insights = context.insights
+        self._authenticator = admission.authenticator
+        self._limiter = admission.limiter
+        self._refusals = admission.refusals
+        self._deregistration = deregistration
         self._metrics = metrics
-        self._limiter = limiter
-        self._refusals = Refusals(audit, clock)
-        self._admin_secrets = admin_secrets
         self._send_seconds = send_seconds
 
     async def delta(self, requests: AsyncIterator[bytes], context: Any) -> None:
@@ -180,19 +178,8 @@ class Discovery:
         # A proxy that reconnects still runs its configuration: it must not be sent less than what is stored.
         await self._meshes.until_seen(dataplane)
         record = await self._insights.open(who.key, who.version)
-        proxy = Proxy(
-            who.key,
-            token,
-            identity,
-            self._meshes,
-            self._issuing,
-            self._insights,
-            record,
-            self._clock,
-            self._admin_secrets,
-            who.admin_port,
-            stream_limits.host_of(peer),
-        )
+        host = stream_limits.host_of(peer)
+        proxy = Proxy(who.key, token, identity, record, self._context, admin_port=who.admin_port, host=host)
         older = self._proxies.get(who.key)
         if older is not None:
             older.end(Superseded(f"a newer stream of {who.key.mesh}.{who.key.name} has taken the place of this one"))

@@ -1,0 +1,281 @@
+"""Builds the parts of a control plane in groups; each group is given the ones that it stands on.
+
+`kuma.app.assembly` lists the parts in the order in which they run.
+"""
+
+from __future__ import annotations
+
+import platform
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from prometheus_client import CollectorRegistry
+
+from kuma.admission.dataplane_rules import DataplaneRules
+from kuma.admission.membership_rules import MembershipRules
+from kuma.admission.mesh_rules import MeshRules
+from kuma.admission.permission_rules import PermissionRules
+from kuma.admission.secret_rules import SecretRules
+from kuma.admission.token_rules import TokenRules
+from kuma.api.app import create_app
+from kuma.api.context import ApiContext, ApiSettings, Connected, Tokens
+from kuma.api.routes import diagnostics
+from kuma.api.routes.bootstrap import create_bootstrap_app
+from kuma.app import api_context, servers
+from kuma.app.local_admins import local_admins
+from kuma.app.server_certificate import ServerCertificate
+from kuma.app.servers import OwnPorts, Servers
+from kuma.app.settings import Settings, XdsServerSection
+from kuma.authorities.registry import Drivers
+from kuma.base.audit import Audit, Refusals
+from kuma.base.clock import Clock, ClockWatch
+from kuma.base.peer_users import PeerUsers
+from kuma.base.turns import Turns
+from kuma.mtls.controller import RolloutController
+from kuma.mtls.steps.progress import Patience
+from kuma.resources import kinds
+from kuma.store.manager import ResourceManager, Rules
+from kuma.store.sql import SqlStore
+from kuma.store.views import Views
+from kuma.tokens.user_tokens import UserTokens
+from kuma.xds.administration.admin_client import AdminClient
+from kuma.xds.administration.ca import EnvoyAdminCa
+from kuma.xds.bootstrap.server_names import ServerNames
+from kuma.xds.bootstrap.service import BootstrapService
+from kuma.xds.envoy import admin_listener
+from kuma.xds.envoy.resource import Entry
+from kuma.xds.proxies.drain import Drain
+from kuma.xds.proxies.endpoint_readiness import EndpointReadiness
+from kuma.xds.proxies.inbound_review import InboundReview
+from kuma.xds.proxies.insights import Insights
+from kuma.xds.proxies.issuance import LeafIssuer
+from kuma.xds.proxies.meshes import Meshes
+from kuma.xds.proxies.metrics import LeafExpiry, Metrics
+from kuma.xds.proxies.proxy import Proxies, ProxyContext
+from kuma.xds.stream.deregistration import Deregistration
+from kuma.xds.stream.proxy_authentication import Authenticator
+from kuma.xds.stream.revocation import TokenRevocation
+from kuma.xds.stream.server import Discovery, DiscoveryServer, StreamAdmission
+from kuma.xds.stream.stream_limits import StreamLimiter
+
+_GRACE_AT_START = 60.0
+"""Seconds that proxies have to come back after a restart of the control plane."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foundation:
+    """What nearly every other part stands on."""
+
+    settings: Settings
+    store: SqlStore
+    clock: Clock
+    audit: Audit
+    drivers: Drivers
+    watch: ClockWatch
+    instance: str
+    certificate: ServerCertificate
+    collectors: CollectorRegistry
+    own_ports: OwnPorts
+
+
+def foundation(settings: Settings, store: SqlStore, clock: Clock, audit: Audit, drivers: Drivers) -> Foundation:
+    """Builds what does not depend on other parts."""
+    return Foundation(
+        settings=settings,
+        store=store,
+        clock=clock,
+        audit=audit,
+        drivers=drivers,
+        watch=ClockWatch(clock),
+        instance=f"{platform.node()}-{secrets.token_hex(2)}",
+        certificate=servers.certificate(settings, clock),
+        collectors=CollectorRegistry(),
+        own_ports=OwnPorts(),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What is stored and who is connected, as the other parts see it."""
+
+    views: Views
+    proxies: Proxies
+    meshes: Meshes
+    inbound_review: InboundReview
+    manager: ResourceManager
+    authenticator: Authenticator
+    metrics: Metrics
+
+
+def state(base: Foundation) -> State:
+    """Builds the views, the table of proxies, and the manager with its rules."""
+    views, proxies, metrics = Views(base.store), Proxies(), Metrics(base.collectors)
+    base.collectors.register(LeafExpiry(lambda: _ends_of_leaves(proxies)))
+    meshes = Meshes(views, proxies.touch, base.drivers)
+    allowed = servers.allowed_workloads(base.settings.dp_server)
+    inbound_review = InboundReview(views, meshes, proxies, base.own_ports, allowed, metrics.withheld)
+    rules = _rules(base, views, inbound_review)
+    manager = ResourceManager(base.store, rules, strict=base.settings.general.strict)
+    for told in (metrics, proxies):
+        base.watch.on_jump(told.clock_jumped)
+    return State(
+        views=views,
+        proxies=proxies,
+        meshes=meshes,
+        inbound_review=inbound_review,
+        manager=manager,
+        authenticator=Authenticator(manager, views, base.clock),
+        metrics=metrics,
+    )
+
+
+def _rules(base: Foundation, views: Views, inbound_review: InboundReview) -> Mapping[str, Rules]:
+    """Returns the admission rules of each kind."""
+    guarded = base.settings.defaults.refuse_weakening
+    permissions = PermissionRules(views, Turns(), guarded=guarded)
+    return {
+        kinds.MESH.name: MeshRules(base.clock, base.drivers, guarded=guarded),
+        kinds.DATAPLANE.name: MembershipRules(DataplaneRules(inbound_review.surroundings_of)),
+        kinds.SECRET.name: TokenRules(SecretRules(base.clock, base.drivers)),
+        kinds.GLOBAL_SECRET.name: TokenRules(),
+        kinds.TRAFFIC_PERMISSION.name: permissions,
+        kinds.MESH_TRAFFIC_PERMISSION.name: permissions,
+    }
+
+
+def _ends_of_leaves(proxies: Proxies) -> Iterator[tuple[str, datetime]]:
+    for proxy in proxies:
+        if proxy.keeper.identity is not None:
+            yield proxy.key.mesh, proxy.keeper.identity.not_after
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollouts:
+    """What changes the mutual TLS and the permissions of live traffic step by step."""
+
+    controller: RolloutController
+    drain: Drain
+
+
+def rollouts(base: Foundation, known: State) -> Rollouts:
+    """Builds the controllers that wait for proxies."""
+    limits = base.settings.xds_server
+    controller = RolloutController(
+        base.store,
+        known.views,
+        known.meshes,
+        known.proxies,
+        base.clock,
+        metrics=known.metrics,
+        patience=Patience(timedelta(seconds=limits.patience_seconds), timedelta(seconds=limits.absence_seconds)),
+        watch=base.watch,
+        drivers=base.drivers,
+    )
+    drain = Drain(known.meshes, known.proxies, base.clock, patience=limits.patience_seconds, drain=limits.drain_seconds)
+    return Rollouts(controller=controller, drain=drain)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streams:
+    """The discovery server, and what goes along with the streams of proxies."""
+
+    insights: Insights
+    deregistration: Deregistration
+    readiness: EndpointReadiness
+    revocation: TokenRevocation
+    admin_ca: EnvoyAdminCa
+    server: DiscoveryServer
+
+
+def streams(base: Foundation, known: State) -> Streams:
+    """Builds the discovery server."""
+    settings, clock, proxies = base.settings.xds_server, base.clock, known.proxies
+    insights, issuer = Insights(base.store, clock, base.instance), LeafIssuer(clock, known.metrics, base.audit)
+    deregistration = Deregistration(
+        known.manager,
+        clock,
+        grace=settings.deregistration_seconds,
+        grace_at_start=_GRACE_AT_START,
+        is_connected=proxies.__contains__,
+    )
+    revocation = TokenRevocation(known.views, proxies, clock, known.authenticator.check)
+    for told in (issuer, revocation):
+        base.watch.on_jump(told.clock_jumped)
+    admin_ca = EnvoyAdminCa(base.store, clock)
+    context = ProxyContext(known.meshes, issuer, insights, clock, lambda address: _admin_secrets(admin_ca, address))
+    admission = StreamAdmission(
+        known.authenticator, StreamLimiter(servers.stream_limits(settings), clock), Refusals(base.audit, clock)
+    )
+    discovery = Discovery(
+        proxies, context, admission, deregistration, known.metrics, send_seconds=settings.send_seconds
+    )
+    return Streams(
+        insights=insights,
+        deregistration=deregistration,
+        readiness=EndpointReadiness(base.store, known.views, proxies, known.authenticator, clock),
+        revocation=revocation,
+        admin_ca=admin_ca,
+        server=_discovery_server(base, discovery, settings),
+    )
+
+
+def _discovery_server(base: Foundation, discovery: Discovery, settings: XdsServerSection) -> DiscoveryServer:
+    return DiscoveryServer(
+        discovery,
+        base.settings.dp_server.interface,
+        settings.port,
+        base.certificate.chain,
+        base.certificate.key,
+        streams=settings.concurrent_streams,
+    )
+
+
+def _admin_secrets(ca: EnvoyAdminCa, address: str) -> Mapping[str, Entry]:
+    credential = ca.proxy(address)
+    return admin_listener.secrets(credential.certificate, credential.key, credential.ca)
+
+
+def listening(base: Foundation, known: State, connected: Streams, users: UserTokens) -> Servers:
+    """Builds the HTTP servers, and makes the ports of all servers known as our own."""
+    settings, peers = base.settings, PeerUsers.of_this_system()
+    api = create_app(_api_context(base, known, connected, users, peers))
+    names = ServerNames.of(base.certificate.chain.read_bytes(), base.certificate.ca.read_bytes())
+    bootstraps = BootstrapService(known.manager, known.views, known.authenticator, connected.server.port, names)
+    limits = servers.limits(settings.dp_server.limits)
+    dp = create_bootstrap_app(bootstraps.answer, connected.readiness.withdraw, limits, base.clock, base.audit)
+    found = Servers(
+        servers.api(settings.api_server, api, base.certificate, base.audit, base.clock, peers),
+        servers.data_plane(settings.dp_server, dp, base.certificate),
+        servers.diagnostics(settings.diagnostics, diagnostics.create_app(base.collectors, lambda: known.views.listed)),
+        connected.server,
+    )
+    base.own_ports.add(found)
+    return found
+
+
+def _api_context(
+    base: Foundation, known: State, connected: Streams, users: UserTokens, peers: PeerUsers | None
+) -> ApiContext:
+    settings, envoys = base.settings.api_server, connected.admin_ca.control_plane
+    return ApiContext(
+        manager=known.manager,
+        instance=base.instance,
+        settings=ApiSettings(local_admins(settings.authn, peers), servers.access(base.settings.access)),
+        tokens=Tokens(
+            issue=api_context.issue_token(known.views, base.clock, base.audit),
+            issue_user=api_context.issue_user_token(users, base.audit),
+            verify=api_context.verify_user(users),
+        ),
+        connected=Connected(
+            certificates=lambda: api_context.certificates(known.proxies),
+            wanted_configuration=api_context.wanted_configuration(known.meshes, known.proxies),
+            envoys=AdminClient(known.meshes, known.proxies, envoys, base.own_ports),
+        ),
+        clock=base.clock,
+        limits=servers.limits(settings.limits),
+        configuration=base.settings.model_dump(by_alias=True, mode="json"),
+        rekey=api_context.rekey(base.store, base.audit),
+        audit=base.audit,
+    )
