@@ -36,6 +36,7 @@ from kuma.store.sqlite import open_sqlite
 from kuma.store.views import Views
 from kuma.tokens.user_tokens import UserTokens
 from kuma.xds.administration.ca import EnvoyAdminCa
+from kuma.xds.proxies.inbound_review import InboundReview
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.proxy import Proxies
 from kuma.xds.stream.server import DiscoveryServer

@@ -69,18 +69,7 @@ class BootstrapService:
             NotFound: there is no such Dataplane, and none came along.
         """
         ca = self._names.ca_for(host, ca_pem.encode())
-        await self._views.until(lambda: True)  # the mesh and the keys of its tokens are known by then
-        if self._views.view(mesh).mesh is None:
-            raise InvalidResource.of("mesh", f'mesh "{mesh}" does not exist')
-        identity = self._authenticator.authenticate(mesh, token)
-        key = kinds.DATAPLANE.key(name, mesh)
-        stored = await self._manager.find(key)
-        for known in (stored, brought):
-            if known is not None:
-                self._authenticator.authorize(identity, known)
-        dataplane = brought or stored
-        if dataplane is None:
-            raise NotFound(proxy_authentication.not_found(key))
+        dataplane = await self._authorized(mesh, name, brought, token)
         networking = dataplane.spec.net
         bootstrap = Bootstrap(
             mesh=mesh,
@@ -96,3 +85,21 @@ class BootstrapService:
             said=said,
         )
         return AnsweredBootstrap(bootstrap.to_json(), networking.address)
+
+    async def _authorized(
+        self, mesh: str, name: str, brought: Resource[DataplaneSpec] | None, token: str
+    ) -> Resource[DataplaneSpec]:
+        """Returns the Dataplane that the token is for: the one that came along, or else the stored one."""
+        await self._views.until(lambda: True)  # the mesh and the keys of its tokens are known by then
+        if self._views.view(mesh).mesh is None:
+            raise InvalidResource.of("mesh", f'mesh "{mesh}" does not exist')
+        identity = self._authenticator.authenticate(mesh, token)
+        key = kinds.DATAPLANE.key(name, mesh)
+        stored = await self._manager.find(key)
+        for known in (stored, brought):
+            if known is not None:
+                self._authenticator.authorize(identity, known)
+        dataplane = brought or stored
+        if dataplane is None:
+            raise NotFound(proxy_authentication.not_found(key))
+        return dataplane

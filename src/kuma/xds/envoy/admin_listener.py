@@ -7,7 +7,6 @@ listens on that address itself has none: a control plane on its machine asks Env
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.listener.v3 import listener_components_pb2
@@ -18,6 +17,7 @@ from envoy.type.matcher.v3 import string_pb2
 
 from kuma.resources.dataplane import Networking, listen_address
 from kuma.xds.envoy import clusters, listeners, resource_names, tls
+from kuma.xds.envoy.generated import Generated
 from kuma.xds.envoy.resource import Entry, TypeUrl
 
 ADDRESS = "127.0.0.1"
@@ -32,15 +32,15 @@ def is_remote(networking: Networking) -> bool:
     return networking.address != ADDRESS
 
 
-def entries(networking: Networking, port: int) -> Iterator[tuple[TypeUrl, Entry]]:
+def entries(networking: Networking, port: int, generated: Generated) -> Iterator[tuple[TypeUrl, Entry]]:
     """The listener and what it leads to; nothing for a proxy that needs none, or has another listener there.
 
     `port` is where Envoy's own interface is, as its proxy has said when it connected, or 0 if it has not: users may
     change the Dataplane, and must not have Envoy lead to ports of their choice.
     """
     if port and is_remote(networking) and not _is_taken(networking, port):
-        yield TypeUrl.CLUSTER, _cluster(port)
-        yield TypeUrl.LISTENER, _listener(networking.address, port)
+        yield TypeUrl.CLUSTER, generated.entry(_cluster, port)
+        yield TypeUrl.LISTENER, generated.entry(_listener, networking.address, port)
 
 
 def _is_taken(networking: Networking, port: int) -> bool:
@@ -56,12 +56,10 @@ def secrets(certificate: bytes, key: bytes, ca: bytes) -> Mapping[str, Entry]:
     return {secret.name: Entry.of(secret.name, secret) for secret in made}
 
 
-@lru_cache(maxsize=1024)
 def _cluster(port: int) -> Entry:
     return clusters.local(ADDRESS, port, "http", resource_names.ADMIN)
 
 
-@lru_cache(maxsize=16384)
 def _listener(address: str, port: int) -> Entry:
     host = route_components_pb2.VirtualHost(name=resource_names.ADMIN, domains=["*"], routes=map(_route, READABLE))
     manager = hcm_pb2.HttpConnectionManager(

@@ -7,7 +7,7 @@ depend on what changed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import NamedTuple
 
 from kuma.pki import spiffe
@@ -23,6 +23,7 @@ from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.xds.delta.session import Snapshot
 from kuma.xds.envoy import admin_listener, clusters, listeners, serving_label
+from kuma.xds.envoy.generated import Generated
 from kuma.xds.envoy.resource import Entry, TypeUrl
 
 Tags = tuple[tuple[str, str], ...]
@@ -58,12 +59,19 @@ class MeshConfig:
         self.stage = stage
         self.level = view.position.level
         self._inbounds, self._members = _members(view, self._withheld, previous)
+        self._generated: Generated = previous._generated if previous else Generated()
+        same_dataplanes = previous is not None and previous.view.dataplanes is view.dataplanes
+        self._places: _Places = previous._places if previous and same_dataplanes else _places(view)
+        self._generated.expect(_ENTRIES_EACH * (self._places.inbound + self._places.outbound))
         same_permissions = (
             previous is not None
             and previous.view.permissions is view.permissions
             and previous.view.mesh_permissions is view.mesh_permissions
         )
         self._admissions: dict[Tags, Admission] = previous._admissions if previous and same_permissions else {}
+        if len(self._admissions) > self._places.inbound:
+            in_use = {member.tags for members in self._members.values() for member in members}
+            self._admissions = {tags: found for tags, found in self._admissions.items() if tags in in_use}
         known = previous.permissions if previous else Permissions()
         self.permissions: Permissions = known.following(view.permissions, view.mesh_permissions)
         self._meanwhile: dict[tuple[Tags, bool], Admission] = {}
@@ -76,6 +84,9 @@ class MeshConfig:
                 for tags, made in previous._services.items()
                 if self._members.get(_service(tags)) == previous._members.get(_service(tags))
             }
+        if len(self._services) > self._places.outbound:
+            called = {_sorted(o.tags) for resource in view.dataplanes.values() for o in resource.spec.net.outbound}
+            self._services = {tags: made for tags, made in self._services.items() if tags in called}
 
     def snapshot(self, name: str, secrets: Mapping[str, Entry], admin_port: int = 0) -> Snapshot:
         """Everything that the proxy of the Dataplane called `name` should run; nothing if it is not stored.
@@ -114,7 +125,7 @@ class MeshConfig:
         return self.permissions.source_tags
 
     def _entries(self, networking: Networking, withheld: Withheld, admin_port: int) -> Iterator[tuple[TypeUrl, Entry]]:
-        yield from admin_listener.entries(networking, admin_port)
+        yield from admin_listener.entries(networking, admin_port, self._generated)
         for index, inbound in enumerate(networking.inbound):
             if index not in withheld:
                 yield from self._inbound(networking, inbound)
@@ -123,16 +134,16 @@ class MeshConfig:
             cluster, endpoints, protocol = self._service(tags)
             yield TypeUrl.CLUSTER, cluster
             yield TypeUrl.ENDPOINTS, endpoints
-            yield TypeUrl.LISTENER, _outbound(outbound.address, outbound.port, tags, protocol)
+            yield TypeUrl.LISTENER, self._generated.entry(_outbound, outbound.address, outbound.port, tags, protocol)
             if protocol in clusters.HTTP_PROTOCOLS:
-                yield TypeUrl.ROUTES, _outbound_routes(outbound.address, outbound.port, tags)
+                yield TypeUrl.ROUTES, self._generated.entry(_outbound_routes, outbound.address, outbound.port, tags)
 
     def _inbound(self, networking: Networking, inbound: Inbound) -> Iterator[tuple[TypeUrl, Entry]]:
         address, (target, port) = (
             dataplanes.listen_address(networking, inbound),
             dataplanes.workload(networking, inbound),
         )
-        cluster = _local(target, port, inbound.protocol)
+        cluster = self._generated.entry(clusters.local, target, port, inbound.protocol)
         accepts_tls = self.level is not Level.PLAIN
         http = inbound.protocol in clusters.HTTP_PROTOCOLS
         declared = self._admission(_sorted(inbound.tags)) if accepts_tls else None
@@ -146,16 +157,11 @@ class MeshConfig:
         # Another label makes Envoy drain the connections that were made with older leaves.
         callers = self.stage.label(declared) if declared else ""
         where = (address, inbound.port)
-        yield (
-            TypeUrl.LISTENER,
-            _inbound(self.view.name, *where, cluster.name, inbound.protocol, listed, strict, sealed, callers),
-        )
+        listener = (self.view.name, *where, cluster.name, inbound.protocol, listed, strict, sealed, callers)
+        yield TypeUrl.LISTENER, self._generated.entry(listeners.inbound, *listener)
         if http:
-            service = inbound.service
-            yield (
-                TypeUrl.ROUTES,
-                _inbound_routes(self.view.name, address, inbound.port, service, cluster.name, admission),
-            )
+            routes = (self.view.name, *where, inbound.service, cluster.name, admission)
+            yield TypeUrl.ROUTES, self._generated.entry(listeners.inbound_routes, *routes)
 
     def _service(self, tags: Tags) -> tuple[Entry, Entry, str]:
         made = self._services.get(tags)
@@ -163,7 +169,7 @@ class MeshConfig:
             selected = [m for m in self._members.get(_service(tags), ()) if clusters.selects(dict(tags), dict(m.tags))]
             protocol = clusters.common_protocol(member.protocol for member in selected)
             made = self._services[tags] = (
-                _cluster(self.view.name, tags, protocol, self.level >= Level.ENCRYPTING),
+                self._generated.entry(_cluster, self.view.name, tags, protocol, self.level >= Level.ENCRYPTING),
                 clusters.endpoints(dict(tags), (member.endpoint for member in selected if member.ready)),
                 protocol,
             )
@@ -261,22 +267,29 @@ def _service(tags: Tags) -> str:
     return dict(tags)[tag_rules.SERVICE]
 
 
-# Generators of what many proxies share or one proxy keeps: equal arguments give the very same bytes object.
-_local = lru_cache(maxsize=4096)(clusters.local)
-_inbound = lru_cache(maxsize=16384)(listeners.inbound)
-_inbound_routes = lru_cache(maxsize=16384)(listeners.inbound_routes)
-
-
-@lru_cache(maxsize=4096)
 def _cluster(mesh: str, tags: Tags, protocol: str, mtls: bool) -> Entry:
     return clusters.service(mesh, dict(tags), protocol, mtls=mtls)
 
 
-@lru_cache(maxsize=16384)
 def _outbound(address: str, port: int, tags: Tags, protocol: str) -> Entry:
     return listeners.outbound(address, port, dict(tags), protocol)
 
 
-@lru_cache(maxsize=16384)
 def _outbound_routes(address: str, port: int, tags: Tags) -> Entry:
     return listeners.outbound_routes(address, port, _service(tags), dict(tags))
+
+
+_ENTRIES_EACH = 5
+"""At most of an inbound or outbound: a cluster, a listener and routes; and a listener to the administration."""
+
+
+class _Places(NamedTuple):
+    """How many inbounds and outbounds a mesh has."""
+
+    inbound: int
+    outbound: int
+
+
+def _places(view: MeshView) -> _Places:
+    found = [resource.spec.net for resource in view.dataplanes.values()]
+    return _Places(sum(len(net.inbound) for net in found), sum(len(net.outbound) for net in found))
