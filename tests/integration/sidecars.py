@@ -140,6 +140,8 @@ class Sidecars:
         self._directory = directory
         self._stack = contextlib.AsyncExitStack()
         self.started: list[Sidecar] = []
+        self.options: tuple[str, ...] = ()
+        """Further ones of `kuma-dp`, for those that are started from now on."""
 
     async def start(
         self,
@@ -204,6 +206,7 @@ class Sidecars:
                 f"--ca-cert-file={self._directory / 'ca.crt'}",
                 "--concurrency=1",
                 "--drain-time=3s",
+                *self.options,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -28,6 +28,10 @@ _PR_SET_PDEATHSIG = 1
 _PATIENCE = 5.0
 """Seconds between asking Envoy to end and making it end."""
 _POLL = 0.2
+_CONTACT_POLL = 1.0
+"""Seconds between two looks at whether Envoy has a stream."""
+OUT_OF_CONTACT = 75
+"""Exit status, EX_TEMPFAIL of sysexits: started again, it asks for its bootstrap until that is answered."""
 _TOLD = 0.5
 """Seconds until callers that were told to go elsewhere do so."""
 _VERSION_TIMEOUT = 10.0
@@ -35,13 +39,17 @@ _VERSION_TIMEOUT = 10.0
 
 @dataclass(frozen=True, slots=True)
 class EnvoyOptions:
-    """Options of an Envoy process. `listener_drain` and `drain` are in seconds."""
+    """Options of an Envoy process. `listener_drain` and `drain` are in seconds.
+
+    `contact` is for how many seconds it may serve without the control plane; None without a limit.
+    """
 
     binary: Path
     log_level: str = "warning"
     concurrency: int = 2
     listener_drain: int = 5
     drain: float = 30.0
+    contact: float | None = None
 
 
 def find_binary(given: Path | None) -> Path:
@@ -98,20 +106,29 @@ class Envoy:
         (self._end if self._drain.is_set() else self._drain).set()
 
     async def run(self) -> int:
-        """Run Envoy; returns its exit status (128 + the number of the signal that killed it)."""
+        """Run Envoy; returns its exit status (128 + the number of the signal that killed it).
+
+        It is `OUT_OF_CONTACT` if Envoy was ended because the control plane was out of contact for too long.
+        """
         process = await self._start()
         exited = aio.spawn(process.wait(), name="envoy")
         announcing = aio.spawn(self._announce(), name="readiness of envoy")
+        losing = aio.spawn(self._lose_contact(), name="contact of envoy")
         try:
             await _first(exited, self._drain.wait())
-            if not exited.done():
+            if exited.done():
+                await self._withdraw()  # it ended by itself: nobody is to be told that it may go on
+            else:
                 await self._drain_connections(exited)
                 await self._terminate(process, exited)
         finally:
-            await aio.stop([announcing])
+            is_out_of_contact = losing.done()
+            await aio.stop([announcing, losing])
             if process.returncode is None:
                 process.kill()
             await exited
+        if is_out_of_contact:
+            return OUT_OF_CONTACT
         status = exited.result()
         return status if status >= 0 else 128 - status
 
@@ -121,6 +138,24 @@ class Envoy:
             while not await _is_ready(admin):
                 await self._clock.sleep(_POLL)
         log.info("the proxy runs", dataplane=json.loads(self._bootstrap)["node"]["id"], admin=self._admin())
+
+    async def _lose_contact(self) -> None:
+        """Has Envoy drain when it has had no stream with the control plane for as long as it may serve without.
+
+        Envoy knows of its stream; one that does not say is taken to have none.
+        """
+        limit = self._options.contact
+        if limit is None:
+            await asyncio.Event().wait()
+            return
+        last = self._clock.monotonic()
+        async with httpx.AsyncClient(base_url=self._admin(), timeout=2.0, trust_env=False) as admin:
+            while (left := last + limit - self._clock.monotonic()) > 0:
+                await self._clock.sleep(min(left, _CONTACT_POLL))
+                if await _is_in_contact(admin):
+                    last = self._clock.monotonic()
+        log.error("the control plane is out of contact for too long: this proxy stops serving", seconds=limit)
+        self._drain.set()
 
     async def _start(self) -> asyncio.subprocess.Process:
         """Start Envoy with its bootstrap in anonymous memory: the token in it touches no disk and no argument."""
@@ -185,6 +220,15 @@ async def _is_ready(admin: httpx.AsyncClient) -> bool:
     try:
         return (await admin.get("/ready")).status_code == httpx.codes.OK
     except httpx.HTTPError:
+        return False
+
+
+async def _is_in_contact(admin: httpx.AsyncClient) -> bool:
+    """Tells whether Envoy has a stream with the control plane."""
+    try:
+        answer = await admin.get("/stats?format=json&filter=^control_plane\\.connected_state$")
+        return any(stat.get("value") == 1 for stat in answer.json().get("stats", ()))
+    except (httpx.HTTPError, ValueError):
         return False
 
 

@@ -109,6 +109,13 @@ def run(
     drain_time: Annotated[
         str, typer.Option(envvar="KUMA_DATAPLANE_DRAIN_TIME", help="How long connections may last on after SIGTERM.")
     ] = "30s",
+    contact_timeout: Annotated[
+        str,
+        typer.Option(
+            envvar="KUMA_DATAPLANE_CONTACT_TIMEOUT",
+            help="How long it may serve without the control plane; then it drains and ends. Without a limit if empty.",
+        ),
+    ] = "",
     log_level: Annotated[AgentLogLevel, typer.Option(help="Least level that kuma-dp logs.")] = AgentLogLevel.INFO,
     envoy_log_level: Annotated[
         EnvoyLogLevel,
@@ -136,7 +143,11 @@ def run(
         token=read_token(dataplane_token_file, dataplane_token),
     )
     options = envoy.EnvoyOptions(
-        envoy.find_binary(binary_path), envoy_log_level, concurrency, drain=_seconds(drain_time)
+        envoy.find_binary(binary_path),
+        envoy_log_level,
+        concurrency,
+        drain=_seconds("--drain-time", drain_time),
+        contact=_seconds("--contact-timeout", contact_timeout) if contact_timeout else None,
     )
     sys.exit(asyncio.run(_run(control_plane, described, options, envoy.version(options.binary))))
 
@@ -167,11 +178,11 @@ async def _run(
     return await proxy.run()
 
 
-def _seconds(text: str) -> float:
+def _seconds(option: str, text: str) -> float:
     try:
         return durations.parse_go_duration(text).total_seconds()
     except ValueError as error:
-        raise Misconfigured(f"--drain-time {error}") from None
+        raise Misconfigured(f"{option} {error}") from None
 
 
 def main() -> None:

@@ -21,6 +21,8 @@ from kuma.mtls.observer import Observer, Rollout
 from kuma.mtls.steps.next_step import Declared, next_position, step
 from kuma.mtls.steps.progress import Patience, judge
 from kuma.resources import kinds
+from kuma.resources.dataplane_insight import DataplaneInsightSpec
+from kuma.resources.last_contact import LastContact
 from kuma.resources.mesh_transition import Level, MeshTransitionSpec
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
@@ -32,6 +34,7 @@ from kuma.xds.proxies.proxy import Proxies, Proxy
 
 log = structlog.get_logger(__name__)
 
+_MOST_OUT_OF_CONTACT = 100
 _NAMED = 20
 """How many proxies that are waited for are named."""
 _PROGRESS = timedelta(seconds=0.5)
@@ -97,7 +100,8 @@ class RolloutController:
     async def _remember(self) -> None:
         """Restores which proxies have run something before this process began, because they may run it still."""
         page = await self._store.list(kinds.DATAPLANE_INSIGHT.name)
-        self._observer.remember(kinds.DATAPLANE.key(insight.name, insight.mesh) for insight in page.items)
+        now = self._clock.now()
+        self._observer.remember({kinds.DATAPLANE.key(i.name, i.mesh): _last_contact(i.spec, now) for i in page.items})
         await self._views.until(lambda: True)
         for run in self._runs.values():
             run.rollout.seen = {}
@@ -182,6 +186,8 @@ class RolloutController:
             self._look_at(mesh)  # whoever comes back with less than what is said to be complete
         elif was_behind and len(behind) <= run.late:
             self._look_at(mesh)
+        elif not seen.connected and seen.last_contact is not None:
+            self._look_again_at(mesh, seen.left + self._patience.absence)
         elif was_behind or seen.since is not None:
             now = self._clock.now()
             soon = now + _PROGRESS if was_behind else seen.given_up_at(self._patience) or now
@@ -212,11 +218,13 @@ class RolloutController:
             acknowledged=len(rollout.proxies) - len(rollout.behind) if stays else 0,
             waiting_for=rollout.awaited(progress.waiting[:_NAMED]),
             unresponsive=rollout.awaited(progress.late),
+            out_of_contact=rollout.out_of_contact(progress.out_of_contact[:_MOST_OUT_OF_CONTACT]),
             complete=complete,
             problem=self._problem(mesh, rollout),
             backends=authority_status.statuses(state, now, self._drivers),
         )
         self._metrics.waiting.labels(mesh).set(len(progress.waiting) + len(progress.late))
+        self._metrics.out_of_contact.labels(mesh).set(len(progress.out_of_contact))
         self._metrics.authorities(mesh, spec.backends)
         await self._write(mesh, run, view.transition, spec)
         alarms = (progress.look_again, *(soon for soon in authority_status.alarms(state, self._drivers) if soon > now))
@@ -240,12 +248,37 @@ class RolloutController:
             return  # a mesh without mutual TLS has nothing to tell
         key = kinds.MESH_TRANSITION.key(mesh, mesh)
         operation = Update(replace(old, spec=spec)) if old else Create(Resource(key, spec), kinds.MESH.key(mesh))
-        _log(mesh, old.spec if old else MeshTransitionSpec(), spec)
+        before = old.spec if old else MeshTransitionSpec()
+        _log(mesh, before, spec)
+        self._log_given_up(mesh, run.rollout, before, spec)
         try:
             (stored,) = await self._store.transact([operation])
         except (Conflict, AlreadyExists, NotFound):
             return  # another control plane was faster, or the mesh has gone: the view will say
         run.written = max(run.written, stored.version)  # nothing more is decided until the view has it
+
+    def _log_given_up(self, mesh: str, rollout: Rollout, old: MeshTransitionSpec, new: MeshTransitionSpec) -> None:
+        known = {awaited.name for awaited in old.unresponsive}
+        for awaited in [awaited for awaited in new.unresponsive if awaited.name not in known][:_NAMED]:
+            proxy = self._proxies.get(kinds.DATAPLANE.key(awaited.name, mesh))
+            last = rollout.proxies[awaited.name].last_contact
+            unanswered = proxy.session.unanswered if proxy else last.unanswered if last else ()
+            log.warning(
+                "proxy given up: the change goes on without it, and it may go on as it was",
+                mesh=mesh,
+                dataplane=awaited.name,
+                since=str(awaited.since),
+                connected=not awaited.absent,
+                unanswered=unanswered,
+            )
+
+
+def _last_contact(insight: DataplaneInsightSpec, now: datetime) -> LastContact | None:
+    """What is known of a proxy's last contact if this process has not seen it end."""
+    end = insight.mtls.certificate_expiration_time if insight.mtls else None
+    if insight.last_contact is not None or not insight.online or end is None:
+        return insight.last_contact
+    return LastContact(since=now, may_serve_until=end)
 
 
 def _declared(state: MeshState) -> Declared:
@@ -267,6 +300,17 @@ def _log(mesh: str, old: MeshTransitionSpec, new: MeshTransitionSpec) -> None:
         log.info("mutual TLS", mesh=mesh, step=new.step, unresponsive=late[:_NAMED])
     if new.problem and new.problem != old.problem:
         log.error("mutual TLS is held up", mesh=mesh, problem=new.problem)
+    known = {(proxy.name, proxy.since) for proxy in old.out_of_contact}
+    for proxy in [proxy for proxy in new.out_of_contact if (proxy.name, proxy.since) not in known][:_NAMED]:
+        log.warning(
+            "proxy out of contact: it may go on with what it acknowledged last",
+            mesh=mesh,
+            dataplane=proxy.name,
+            since=proxy.since.isoformat(),
+            until=proxy.may_serve_until.isoformat(),
+            admits=proxy.admits,
+            unanswered=proxy.unanswered,
+        )
     for backend in new.backends:
         if backend.problem and backend not in old.backends:
             log.warning("authority has a problem", mesh=mesh, backend=backend.name, problem=backend.problem)

@@ -13,9 +13,11 @@ from weakref import WeakSet
 from kuma.base.clock import Clock
 from kuma.mtls.steps.progress import ProxyProgress
 from kuma.resources import kinds
-from kuma.resources.mesh_transition import Awaited, Position
+from kuma.resources.last_contact import LastContact
+from kuma.resources.mesh_transition import Awaited, OutOfContact, Position
 from kuma.resources.resource import Key
 from kuma.resources.view import MeshView
+from kuma.xds.envoy import serving_label
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.proxy import Proxies, Proxy
 
@@ -68,6 +70,11 @@ class Rollout:
         del self.proxies[name]
         self.behind.discard(name)
 
+    def out_of_contact(self, names: Iterable[str]) -> tuple[OutOfContact, ...]:
+        """Returns some of the proxies that are away, with what they may go on doing."""
+        found = ((name, self.proxies[name].last_contact) for name in names)
+        return tuple(OutOfContact(name=name, **dict(last)) for name, last in found if last is not None)
+
     def awaited(self, names: Iterable[str]) -> tuple[Awaited, ...]:
         """Returns some of the proxies that are waited for, as people are told of them."""
         found = ((name, self.proxies[name]) for name in names)
@@ -83,12 +90,15 @@ class Observer:
         self._clock = clock
         self._have_run: set[Key] = set()
         """The Dataplanes whose proxies have run something at some time."""
+        self._last_contacts: dict[Key, LastContact] = {}
+        """What they may go on doing, of those that were away before this process began."""
         self._streams: WeakSet[Proxy] = WeakSet()
         """The streams that have been noted."""
 
-    def remember(self, have_run: Iterable[Key]) -> None:
+    def remember(self, have_run: Mapping[Key, LastContact | None]) -> None:
         """Restores which proxies have run something before this process began, because they may run it still."""
         self._have_run = set(have_run)
+        self._last_contacts = {key: found for key, found in have_run.items() if found is not None}
 
     def take_stock(self, view: MeshView, rollout: Rollout) -> bool:
         """Counts the Dataplanes whose proxies run something, but not the ones that nobody has started yet.
@@ -107,7 +117,12 @@ class Observer:
             key = kinds.DATAPLANE.key(name, view.name)
             if key in self._have_run:
                 # What was complete is run by all; of anything else nothing is known until they are back.
-                rollout.proxies[name] = ProxyProgress(left=now, runs=rollout.position if complete else None)
+                ended = serving_label.has_ended(view.dataplanes[name])
+                rollout.proxies[name] = ProxyProgress(
+                    left=now,
+                    runs=rollout.position if complete else None,
+                    last_contact=None if ended else self._last_contacts.pop(key, None),
+                )
                 rollout.count(name, now)
             if (proxy := self._proxies.get(key)) is not None:
                 self.note(rollout, proxy)
@@ -126,7 +141,7 @@ class Observer:
         speaking = self._proxies.get(key)
         if speaking is not proxy:
             if speaking is None:
-                progress.gone(now)
+                progress.gone(now, proxy.last_contact)
             return progress
         if not progress.connected or proxy not in self._streams:
             self._streams.add(proxy)

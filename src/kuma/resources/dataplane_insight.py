@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PlainSerializer, model_validator
 
+from kuma.resources.last_contact import LastContact
 from kuma.resources.resource import Model
 
 Count = Annotated[int, PlainSerializer(str, when_used="json")]
@@ -114,6 +115,8 @@ class DataplaneInsightSpec(Model):
     past_regenerations: int = 0
     administration: AdministrationInsight | None = None
     withheld_inbounds: tuple[str, ...] = ()
+    last_contact: LastContact | None = None
+    """Of a proxy that may go on although its stream has ended."""
 
     @property
     def online(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import IntEnum
 
+from kuma.resources.last_contact import LastContact
 from kuma.resources.resource import Model
 
 
@@ -50,6 +51,12 @@ class Awaited(Model):
     absent: bool = False
 
 
+class OutOfContact(LastContact):
+    """A proxy that may go on without the control plane, and what with."""
+
+    name: str = ""
+
+
 class MeshTransitionSpec(Model):
     """A position, the way from and to, who is being waited for, and how the authorities are.
 
@@ -66,6 +73,8 @@ class MeshTransitionSpec(Model):
     acknowledged: int = 0
     waiting_for: tuple[Awaited, ...] = ()
     unresponsive: tuple[Awaited, ...] = ()
+    out_of_contact: tuple[OutOfContact, ...] = ()
+    """The proxies, at most a hundred of them, that are away and may go on; `complete` says nothing of what they do."""
     complete: bool = False
     problem: str = ""
     backends: tuple[BackendStatus, ...] = ()

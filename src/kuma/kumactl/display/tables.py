@@ -236,7 +236,8 @@ def names(items: Sequence[Mapping[str, Any]]) -> str:
 
 
 MESHES = (
-    "MESH", "mTLS", "STATE", "SINCE", "ACKNOWLEDGED", "WAITING FOR", "UNRESPONSIVE", "CA EXPIRATION", "PROBLEMS",
+    "MESH", "mTLS", "STATE", "SINCE", "ACKNOWLEDGED", "WAITING FOR", "UNRESPONSIVE", "OUT OF CONTACT",
+    "CA EXPIRATION", "PROBLEMS",
 )  # fmt: skip
 
 
@@ -256,6 +257,7 @@ def _mesh(item: Mapping[str, Any], transition: Mapping[str, Any], now: datetime)
         f"{transition.get('acknowledged', 0)}/{transition.get('followers', 0)}",
         _awaited(transition, "waitingFor", now),
         _awaited(transition, "unresponsive", now),
+        _out_of_contact(transition, now),
         ",".join(f"{b['name']}={date(b.get('notAfter'))}" for b in backends) or "-",
         "; ".join(filter(None, [transition.get("problem", ""), *problems])) or "-",
     )
@@ -278,12 +280,36 @@ def _awaited(transition: Mapping[str, Any], field: str, now: datetime) -> str:
 _NAMED = 5
 
 
+def _out_of_contact(transition: Mapping[str, Any], now: datetime) -> str:
+    """Formats `web-01 (5s, until 2026-02-01 00:00:00, admits web:80: everybody in the mesh)`."""
+    found = transition.get("outOfContact", ())
+    parts = []
+    for proxy in found[:_NAMED]:
+        admits = "; ".join(proxy.get("admits", ())) or "not known"
+        parts.append(
+            f"{proxy['name']} ({ago(proxy['since'], now)}, until {date(proxy['mayServeUntil'])}, admits {admits})"
+        )
+    more = len(found) - len(parts)
+    return ", ".join([*parts, *([f"and {more} more"] if more else ())]) or "-"
+
+
+_PROXIES = (
+    ("waitingFor", "waiting for"),
+    ("unresponsive", "no longer waited for"),
+    ("outOfContact", "out of contact"),
+)
+
+
 def progress(transition: Mapping[str, Any]) -> str:
     """Formats one line of `kumactl inspect meshes --watch`."""
     parts = [transition.get("step", "")]
     if not transition.get("complete"):
         parts.append(f"{transition.get('acknowledged', 0)} of {transition.get('followers', 0)} proxies")
-    for field, text in (("waitingFor", "waiting for"), ("unresponsive", "no longer waited for")):
+    for field, text in (
+        ("waitingFor", "waiting for"),
+        ("unresponsive", "no longer waited for"),
+        ("outOfContact", "out of contact"),
+    ):
         names = [awaited["name"] for awaited in transition.get(field, ())]
         if names:
             parts.append(f"{text} {', '.join(names[:_NAMED])}{' and more' if len(names) > _NAMED else ''}")

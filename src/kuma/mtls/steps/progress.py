@@ -7,11 +7,12 @@ that the control plane itself fails to serve, and a position that nobody at all 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from kuma.resources.last_contact import LastContact
 from kuma.resources.mesh_transition import Position
 
 
@@ -32,6 +33,8 @@ class ProxyProgress:
     """The last position that it is known to run whole; None if that is not known."""
     since: datetime | None = None
     """Since when it does not run what it should. Reconnecting does not begin this anew, nor does the next step."""
+    last_contact: LastContact | None = None
+    """What it may go on doing while it is not connected; None if it has ended."""
     unserved: bool = False
     """The control plane fails to issue its identity."""
 
@@ -39,6 +42,7 @@ class ProxyProgress:
         """Notes a new stream: the proxy runs what it ran before, which is unknown."""
         self.is_served(now)
         self.connected, self.runs, self.since = True, None, self.since or now
+        self.last_contact = None
 
     def ran(self, position: Position) -> None:
         """Notes that the proxy has acknowledged all of a position."""
@@ -57,10 +61,11 @@ class ProxyProgress:
         """Notes that what the proxy should run has changed, or is not acknowledged yet."""
         self.since = self.since or now
 
-    def gone(self, now: datetime) -> None:
+    def gone(self, now: datetime, last_contact: LastContact | None = None) -> None:
         """Notes that the stream has ended. The proxy goes on running what it has."""
         self.is_served(now)
         self.connected, self.left = False, now
+        self.last_contact = last_contact
 
     def given_up_at(self, patience: Patience) -> datetime | None:
         """Returns the time at which the proxy is given up; None if it runs what it should."""
@@ -68,6 +73,18 @@ class ProxyProgress:
             return None
         answer = self.since + patience.answer
         return answer if self.connected else min(answer, self.left + patience.absence)
+
+    def is_out_of_contact(self, now: datetime, patience: Patience) -> bool:
+        """Tells whether it is away for longer than it takes to come back, and may go on."""
+        return self._may_go_on(now) and now >= self.left + patience.absence
+
+    def _may_go_on(self, now: datetime) -> bool:
+        return not self.connected and self.last_contact is not None and now < self.last_contact.may_serve_until
+
+    def alarms(self, now: datetime, patience: Patience) -> Iterator[datetime]:
+        """Returns when it is out of contact, and when it is no longer."""
+        if self.last_contact is not None and self._may_go_on(now):
+            yield from (self.left + patience.absence, self.last_contact.may_serve_until)
 
 
 class Progress(NamedTuple):
@@ -78,6 +95,7 @@ class Progress(NamedTuple):
     everybody: bool
     waiting: tuple[str, ...]
     late: tuple[str, ...]
+    out_of_contact: tuple[str, ...]
     look_again: datetime | None
 
 
@@ -95,12 +113,14 @@ def judge(proxies: Mapping[str, ProxyProgress], position: Position, now: datetim
     forgotten = [proxy.left + patience.answer for proxy in proxies.values() if not proxy.connected]
     alone = len(forgotten) == len(proxies) and all(time <= now for time in forgotten)
     shown = any(proxy.connected and name not in behind for name, proxy in proxies.items())
-    alarms = [time for time in (*ends.values(), *forgotten) if time is not None and time > now]
+    contacts = [time for proxy in proxies.values() for time in proxy.alarms(now, patience)]
+    alarms = [time for time in (*ends.values(), *forgotten, *contacts) if time is not None and time > now]
     return Progress(
         settled=not waiting and (shown or alone),
         alone=alone,
         everybody=not behind and not late,
         waiting=waiting,
         late=late,
+        out_of_contact=tuple(sorted(name for name, p in proxies.items() if p.is_out_of_contact(now, patience))),
         look_again=min(alarms, default=None),
     )

@@ -54,6 +54,8 @@ _NO_VERSION = ""
 """Of a resource of which the proxy may have any."""
 _MOST_NAMES = 20_000
 """Names of one type that one proxy may ask for; each is remembered."""
+_MOST_TOLD = 5
+"""Names of one type that people are told."""
 _MOST_UNANSWERED = 10
 """Responses of one type that one proxy may leave without an answer; then it gets no further one until it answers."""
 
@@ -251,6 +253,17 @@ class Session:
         return (
             referring is not None and name in self._types[referring].rejected and not self._types[type_url].wants(name)
         )
+
+    @property
+    def unanswered(self) -> tuple[str, ...]:
+        """What was sent and is not answered: a type, and the first names."""
+        found = []
+        for type_url, state in self._types.items():
+            names = sorted({name for content in state.pending.values() for name in content})
+            if names:
+                more = f" and {len(names) - _MOST_TOLD} more" if len(names) > _MOST_TOLD else ""
+                found.append(f"{type_url.bucket}: {', '.join(names[:_MOST_TOLD])}{more}")
+        return tuple(found)
 
     def rejects(self, type_url: TypeUrl) -> bool:
         """Tells whether the proxy has rejected anything of this type that it should still run."""

@@ -9,6 +9,8 @@ from kuma.resources.resource import Resource
 
 SERVING = "kuma.io/serving"
 """Label of a Dataplane. One without it is taken to serve: whoever created it through the API says so."""
+ENDED = "kuma.io/ended"
+"""Label of a Dataplane whose proxy has said that it ends: it does not go on out of contact."""
 _NO, _YES = "false", "true"
 
 
@@ -19,7 +21,22 @@ def is_serving(dataplane: Resource[DataplaneSpec]) -> bool:
 
 def as_serving(dataplane: Resource[DataplaneSpec]) -> Resource[DataplaneSpec]:
     """The Dataplane with its proxy serving."""
-    return replace(dataplane, labels={**dataplane.labels, SERVING: _YES})
+    return replace(begun(dataplane), labels={**begun(dataplane).labels, SERVING: _YES})
+
+
+def begun(dataplane: Resource[DataplaneSpec]) -> Resource[DataplaneSpec]:
+    """The Dataplane with a proxy that has not said that it ends."""
+    return replace(dataplane, labels={name: value for name, value in dataplane.labels.items() if name != ENDED})
+
+
+def as_ended(dataplane: Resource[DataplaneSpec]) -> Resource[DataplaneSpec]:
+    """The Dataplane with a proxy that has said that it ends."""
+    return replace(dataplane, labels={**dataplane.labels, SERVING: _NO, ENDED: _YES})
+
+
+def has_ended(dataplane: Resource[DataplaneSpec]) -> bool:
+    """Tells whether the proxy of this Dataplane has said that it ends."""
+    return dataplane.labels.get(ENDED) == _YES
 
 
 def as_not_serving(dataplane: Resource[DataplaneSpec]) -> Resource[DataplaneSpec]:

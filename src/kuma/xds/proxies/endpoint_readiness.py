@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -30,13 +30,21 @@ class EndpointReadiness:
     """Writes the label `serving_label.SERVING`. A proxy serves when it has answered to its whole configuration."""
 
     def __init__(
-        self, store: Store, views: Views, proxies: Proxies, authenticator: Authenticator, clock: Clock
+        self,
+        store: Store,
+        views: Views,
+        proxies: Proxies,
+        authenticator: Authenticator,
+        clock: Clock,
+        on_ended: Callable[[Key], None],
     ) -> None:
+        """`on_ended` is told of a proxy that ends and is not connected any more."""
         self._store = store
         self._views = views
         self._proxies = proxies
         self._authenticator = authenticator
         self._clock = clock
+        self._on_ended = on_ended
         self._due: set[Key] = set()
         self._wake = asyncio.Event()
         proxies.on_progress(self._progressed)
@@ -97,7 +105,9 @@ class EndpointReadiness:
             if proxy is not None:
                 proxy.is_leaving = True
             with contextlib.suppress(Conflict):  # somebody was faster: look again
-                (changed,) = await self._store.transact([Update(serving_label.as_not_serving(stored))])
+                (changed,) = await self._store.transact([Update(serving_label.as_ended(stored))])
         gone = changed
+        if key not in self._proxies:
+            self._on_ended(key)
         await self._views.until(lambda: self._views.holds(gone))  # callers are being told by now
         log.info("endpoints withdrawn: the proxy is about to end", mesh=mesh, dataplane=name)

@@ -24,6 +24,7 @@ from kuma.resources.dataplane_insight import (
     TypeResponses,
     Version,
 )
+from kuma.resources.last_contact import LastContact
 from kuma.resources.resource import Key, Resource
 from kuma.store.protocol import Create, Store, Update, find
 from kuma.xds.envoy.resource import TypeUrl
@@ -65,6 +66,7 @@ class Record:
         self._id = str(uuid.uuid4())
         self._connected = now
         self._disconnected: datetime | None = None
+        self._last_contact: LastContact | None = None
         self._version = version
         self._history = _folded(tuple(_closed(s, now) for s in before.subscriptions))
         self._mtls = before.mtls
@@ -92,9 +94,9 @@ class Record:
         before, self._withheld = self._withheld, tuple(withheld)
         return self._withheld != before
 
-    def close(self, now: datetime) -> None:
+    def close(self, now: datetime, last_contact: LastContact | None) -> None:
         """The stream has ended."""
-        self._disconnected = now
+        self._disconnected, self._last_contact = now, last_contact
 
     def spec(self) -> DataplaneInsightSpec:
         """The insight as it is now."""
@@ -118,6 +120,7 @@ class Record:
             past_regenerations=self._past,
             administration=self.administration,
             withheld_inbounds=self._withheld,
+            last_contact=self._last_contact,
         )
 
 
@@ -149,9 +152,9 @@ class Insights:
         self._changed[record.key] = record
         self._wake.set()
 
-    def close(self, record: Record) -> None:
+    def close(self, record: Record, last_contact: LastContact | None) -> None:
         """End the record of a stream, unless a newer stream of the same proxy has begun one."""
-        record.close(self._clock.now())
+        record.close(self._clock.now(), last_contact)
         if self._open.get(record.key) is record:
             del self._open[record.key]
             self.note(record)

@@ -48,6 +48,12 @@ class Metrics:
             ["mesh"],
             registry=registry,
         )
+        self.out_of_contact = Gauge(
+            "mesh_proxies_out_of_contact",
+            "Proxies of a mesh that are away and may go on with what they have acknowledged.",
+            ["mesh"],
+            registry=registry,
+        )
         self.authority_ends = Gauge(
             "ca_expiration_timestamp_seconds",
             "When the certificate of an authority ends, in seconds since 1970.",
@@ -82,7 +88,14 @@ class Metrics:
 
     def forget(self, mesh: str) -> None:
         """Show nothing more of a mesh that is gone."""
-        for metric in (self.waiting, self.authority_ends, self.overdue, self.issued, self.issue_failures):
+        for metric in (
+            self.waiting,
+            self.out_of_contact,
+            self.authority_ends,
+            self.overdue,
+            self.issued,
+            self.issue_failures,
+        ):
             _remove(metric, lambda labels: labels["mesh"] == mesh)
 
 

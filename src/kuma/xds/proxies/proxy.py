@@ -11,12 +11,15 @@ import structlog
 
 from kuma.base.clock import Clock
 from kuma.base.errors import KumaError
+from kuma.policy import remaining_access
 from kuma.resources import kinds
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.dataplane_insight import AdministrationInsight
+from kuma.resources.last_contact import LastContact
 from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME
 from kuma.resources.mesh_transition import Level
 from kuma.resources.resource import Key, Resource
+from kuma.resources.view import MeshView
 from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.xds.delta.session import Confirmation, Request, Response, Session
 from kuma.xds.envoy import admin_listener
@@ -71,6 +74,11 @@ class Proxy:
         )
         self.is_leaving = False
         """It has said that it is about to end."""
+        self.last_contact: LastContact | None = None
+        """What it may go on doing, once its stream has ended."""
+        self._published: MeshView | None = None
+        self._acknowledged: MeshView | None = None
+        """Of which it was sent all that concerns it, and of which it has acknowledged all."""
         self.on_progress: Callable[[Proxy], None] = lambda _: None
         self._meshes = context.meshes
         self._insights = context.insights
@@ -168,10 +176,12 @@ class Proxy:
         if self._outdated:
             self._outdated = False
             self._note_certificate()
+            self._note_acknowledged()
             config = self._meshes.state(self.key.mesh).config
             if self.record.inbounds(sorted(config.withheld(self.key.name).values())):
                 self._insights.note(self.record)
             self.session.publish(config.snapshot(self.key.name, self._secrets(), self.admin_port))
+            self._published = config.view
             self._forget_rejections()
             self.on_progress(self)  # there may be nothing to send
         for response in self.session.responses():
@@ -179,6 +189,23 @@ class Proxy:
             self.record.last_update = self._clock.now()
             self._insights.note(self.record)
             yield response
+
+    def _note_acknowledged(self) -> None:
+        if self.session.converged:
+            self._acknowledged = self._published
+
+    def lose(self) -> None:
+        """Notes what it may go on doing: its stream has ended, and it has not said that it ends."""
+        identity = self.keeper.identity
+        if identity is None or self.is_leaving:
+            return  # without a certificate nobody in the mesh admits it, nor can it admit anybody
+        self._note_acknowledged()
+        self.last_contact = LastContact(
+            since=self._clock.now(),
+            may_serve_until=identity.not_after,
+            admits=remaining_access.admits(self._acknowledged, self.key.name) if self._acknowledged else (),
+            unanswered=self.session.unanswered,
+        )
 
     def _secrets(self) -> Mapping[str, Entry]:
         state = self._meshes.state(self.key.mesh)

@@ -1,26 +1,36 @@
-"""Dataplanes that their proxies brought along, removed a while after the proxy has left."""
+"""Removes Dataplanes that their proxies brought along, a while after the proxy has left for good."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import structlog
 
 from kuma.base import aio
 from kuma.base.clock import Clock
-from kuma.base.errors import KumaError
+from kuma.base.errors import Conflict, KumaError, NotFound
 from kuma.resources import kinds
 from kuma.resources.resource import Key, Resource
 from kuma.store.manager import ResourceManager
+from kuma.store.protocol import Update
+from kuma.xds.envoy import serving_label
 from kuma.xds.stream.proxy_authentication import BY_PROXY, REGISTERED
 
 log = structlog.get_logger(__name__)
 
 
+_LONGEST_PAUSE = 600.0
+"""Seconds; a clock that was set is noticed within this time."""
+
+
 class Deregistration:
-    """Waits out the grace period of each proxy that left, so that a lost connection removes no endpoint."""
+    """Waits out the grace period of each proxy that left, so that a lost connection removes no endpoint.
+
+    The Dataplane of one that has not said that it ends stays, without callers, as long as its certificate holds.
+    """
 
     def __init__(
         self,
@@ -37,6 +47,8 @@ class Deregistration:
         self._grace_at_start = grace_at_start
         self._is_connected = is_connected
         self._waiting: dict[Key, asyncio.Task[None]] = {}
+        self._ends: dict[Key, datetime | None] = {}
+        """When the proxies may go on no longer that this process has seen leave; None for those that have ended."""
         self._has_ended = False
 
     async def run(self) -> None:
@@ -50,32 +62,74 @@ class Deregistration:
             self._has_ended = True  # streams that end later, with the control plane, leave nothing behind
             await aio.stop(self._waiting.values())
 
-    def left(self, key: Key) -> None:
-        """Notes that the stream of a proxy has ended."""
+    def left(self, key: Key, may_go_on_until: datetime | None) -> None:
+        """Notes that the stream of a proxy has ended, and when the certificate ends with which it may go on."""
+        self._ends[key] = may_go_on_until
         self._wait(key, self._grace)
 
     async def back(self, key: Key) -> None:
         """Notes that the proxy has come back; returns once nothing removes it any more."""
+        self._ends.pop(key, None)
         task = self._waiting.pop(key, None)
         if task is not None:
             await aio.stop([task])
 
+    def ended(self, key: Key) -> None:
+        """Notes that a proxy whose stream has ended before has said that it ends: it does not go on any more."""
+        task = self._waiting.pop(key, None)
+        if task is not None:
+            task.cancel()
+        self._ends[key] = None
+        self._wait(key, self._grace)
+
     def _wait(self, key: Key, grace: float) -> None:
         if key not in self._waiting and not self._has_ended:
-            self._waiting[key] = aio.spawn(self._remove_after(key, grace), name=f"deregistration of {key.name}")
+            self._waiting[key] = aio.spawn(self._remove_after(key, grace), name=f"departure of {key.name}")
 
     async def _remove_after(self, key: Key, grace: float) -> None:
-        await self._clock.sleep(grace)
+        pause: float | None = grace
         try:
-            stored = await self._manager.find(key)
-            if stored is not None and _registered(stored) and not self._is_connected(key):
-                await self._manager.delete(key)
-                log.info("dataplane removed: its proxy has left", mesh=key.mesh, dataplane=key.name)
+            while pause is not None:
+                await self._clock.sleep(pause)
+                pause = await self._look(key)
         except KumaError as error:
             log.error("dataplane of a departed proxy not removed", dataplane=str(key), reason=str(error))
         finally:
             if self._waiting.get(key) is asyncio.current_task():
                 del self._waiting[key]
+                self._ends.pop(key, None)
+
+    async def _look(self, key: Key) -> float | None:
+        """Removes the Dataplane, or has callers sent elsewhere while its proxy may go on; returns when to look again.
+
+        A proxy that is merely cut off admits whoever finds it, until its certificate ends: it is not to be forgotten.
+        """
+        stored = await self._manager.find(key)
+        if stored is None or not _registered(stored) or self._is_connected(key):
+            return None
+        now, end = self._clock.now(), await self._may_go_on_until(stored)
+        if end is None or end <= now:
+            await self._manager.delete(key)
+            log.info("dataplane removed: its proxy has left", mesh=key.mesh, dataplane=key.name)
+            return None
+        if serving_label.is_serving(stored):
+            try:
+                await self._manager.store.transact([Update(serving_label.as_not_serving(stored))])
+            except Conflict:
+                return 0
+            except NotFound:
+                return None
+        return min((end - now).total_seconds(), _LONGEST_PAUSE)
+
+    async def _may_go_on_until(self, dataplane: Resource[Any]) -> datetime | None:
+        """When the certificate ends that the proxy has; None if it has none, or has said that it ends."""
+        if dataplane.key in self._ends:
+            return self._ends[dataplane.key]
+        insight = await self._manager.find(kinds.DATAPLANE_INSIGHT.key(dataplane.name, dataplane.mesh))
+        if insight is None or insight.spec.mtls is None or serving_label.has_ended(dataplane):
+            return None
+        end: datetime | None = insight.spec.mtls.certificate_expiration_time
+        return end
 
 
 def _registered(dataplane: Resource[Any]) -> bool:

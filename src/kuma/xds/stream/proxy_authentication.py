@@ -174,5 +174,5 @@ class Authenticator:
 def _registered(brought: Resource[DataplaneSpec], stored: Resource[DataplaneSpec] | None) -> Resource[DataplaneSpec]:
     """Stores the Dataplane that came along, in place of `stored`."""
     if stored is not None:  # one that was created through the API stays what it is: not removed when the proxy leaves
-        return replace(brought, labels=dict(stored.labels))
+        return serving_label.begun(replace(brought, labels=dict(stored.labels)))
     return serving_label.as_not_serving(replace(brought, labels={**brought.labels, REGISTERED: BY_PROXY}))

@@ -189,9 +189,11 @@ class Discovery:
         return proxy
 
     def _disconnect(self, proxy: Proxy) -> None:
-        self._insights.close(proxy.record)
+        proxy.lose()
+        self._insights.close(proxy.record, proxy.last_contact)
         if self._proxies.remove(proxy):
-            self._deregistration.left(proxy.key)
+            last = proxy.last_contact
+            self._deregistration.left(proxy.key, last.may_serve_until if last else None)
             log.info("proxy disconnected", mesh=proxy.key.mesh, dataplane=proxy.key.name)
         self._metrics.streams.set(len(self._proxies))
 

@@ -1,0 +1,55 @@
+"""Says in words whom a Dataplane's inbounds admit, for a proxy that goes on by earlier permissions. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kuma.policy import authorization
+from kuma.policy.authorization import Admission, Principal
+from kuma.resources import tags as tag_rules
+from kuma.resources.mesh_transition import Level
+from kuma.resources.view import MeshView
+
+_NAMED = 10
+"""How many inbounds, and callers of one, are named."""
+
+
+def admits(view: MeshView, dataplane: str) -> tuple[str, ...]:
+    """Returns a line for each inbound of a Dataplane."""
+    found = view.dataplanes.get(dataplane)
+    if found is None:
+        return ()
+    inbounds = found.spec.net.inbound
+    lines = tuple(f"{inbound.service}:{inbound.port}: {_callers(view, inbound.tags)}" for inbound in inbounds[:_NAMED])
+    return (*lines, *([f"and {len(inbounds) - _NAMED} inbounds more"] if len(inbounds) > _NAMED else ()))
+
+
+def _callers(view: MeshView, tags: dict[str, str]) -> str:
+    if view.position.level < Level.STRICT:
+        plaintext = "anybody, in plaintext"
+        if view.position.level is Level.PLAIN:
+            return plaintext
+    else:
+        plaintext = ""
+    permissions, mesh_permissions = view.permissions.values(), view.mesh_permissions.values()
+    return " and ".join(filter(None, [_words(authorization.admission(permissions, mesh_permissions, tags)), plaintext]))
+
+
+def _words(admission: Admission) -> str:
+    if not admission.principals:
+        return "nobody"
+    admitted, denied = _listed(admission.principals), _listed(admission.denied)
+    return f"{admitted} but not {denied}" if admission.denied else admitted
+
+
+def _listed(principals: Sequence[Principal]) -> str:
+    names = [_name(principal) for principal in principals[:_NAMED]]
+    return ", ".join([*names, *([f"{len(principals) - _NAMED} more"] if len(principals) > _NAMED else ())])
+
+
+def _name(principal: Principal) -> str:
+    if not principal.tags:
+        return "everybody in the mesh"
+    if len(principal.tags) == 1 and principal.tags[0][0] == tag_rules.SERVICE:
+        return principal.tags[0][1]
+    return "+".join(f"{tag}={value}" for tag, value in principal.tags)
