@@ -38,5 +38,10 @@ def test_before_mutual_tls_is_strict_anybody_is_admitted() -> None:
     assert said(Level.ENCRYPTING, ONLY_WEB) == ("backend:80: web and anybody, in plaintext",)
 
 
+def test_an_inbound_that_is_not_served_admits_nobody() -> None:
+    view = MeshView("default").having(BACKEND)
+    assert remaining_access.admits(view, "backend-01", {0}) == ()
+
+
 def test_nobody_knows_of_a_dataplane_that_is_gone() -> None:
     assert remaining_access.admits(MeshView("default"), "backend-01") == ()

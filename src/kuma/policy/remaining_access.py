@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from kuma.policy import authorization
 from kuma.policy.authorization import Admission, Principal
@@ -14,12 +14,12 @@ _NAMED = 10
 """How many inbounds, and callers of one, are named."""
 
 
-def admits(view: MeshView, dataplane: str) -> tuple[str, ...]:
-    """Returns a line for each inbound of a Dataplane."""
+def admits(view: MeshView, dataplane: str, withheld: Collection[int] = ()) -> tuple[str, ...]:
+    """Returns a line for each inbound of a Dataplane, but for those that are `withheld`, by their indexes."""
     found = view.dataplanes.get(dataplane)
     if found is None:
         return ()
-    inbounds = found.spec.net.inbound
+    inbounds = [inbound for index, inbound in enumerate(found.spec.net.inbound) if index not in withheld]
     lines = tuple(f"{inbound.service}:{inbound.port}: {_callers(view, inbound.tags)}" for inbound in inbounds[:_NAMED])
     return (*lines, *([f"and {len(inbounds) - _NAMED} inbounds more"] if len(inbounds) > _NAMED else ()))
 

@@ -19,11 +19,11 @@ from kuma.resources.last_contact import LastContact
 from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME
 from kuma.resources.mesh_transition import Level
 from kuma.resources.resource import Key, Resource
-from kuma.resources.view import MeshView
 from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.xds.delta.session import Confirmation, Request, Response, Session
 from kuma.xds.envoy import admin_listener
 from kuma.xds.envoy.resource import Entry
+from kuma.xds.envoy.snapshot import MeshConfig
 from kuma.xds.proxies.insights import Insights, Record
 from kuma.xds.proxies.issuance import LeafIssuer
 from kuma.xds.proxies.leaf import LeafKeeper, Wanted
@@ -76,8 +76,8 @@ class Proxy:
         """It has said that it is about to end."""
         self.last_contact: LastContact | None = None
         """What it may go on doing, once its stream has ended."""
-        self._published: MeshView | None = None
-        self._acknowledged: MeshView | None = None
+        self._published: MeshConfig | None = None
+        self._acknowledged: MeshConfig | None = None
         """Of which it was sent all that concerns it, and of which it has acknowledged all."""
         self.on_progress: Callable[[Proxy], None] = lambda _: None
         self._meshes = context.meshes
@@ -181,7 +181,7 @@ class Proxy:
             if self.record.inbounds(sorted(config.withheld(self.key.name).values())):
                 self._insights.note(self.record)
             self.session.publish(config.snapshot(self.key.name, self._secrets(), self.admin_port))
-            self._published = config.view
+            self._published = config
             self._forget_rejections()
             self.on_progress(self)  # there may be nothing to send
         for response in self.session.responses():
@@ -200,10 +200,11 @@ class Proxy:
         if identity is None or self.is_leaving:
             return  # without a certificate nobody in the mesh admits it, nor can it admit anybody
         self._note_acknowledged()
+        last, name = self._acknowledged, self.key.name
         self.last_contact = LastContact(
             since=self._clock.now(),
             may_serve_until=identity.not_after,
-            admits=remaining_access.admits(self._acknowledged, self.key.name) if self._acknowledged else (),
+            admits=remaining_access.admits(last.view, name, last.withheld(name)) if last else (),
             unanswered=self.session.unanswered,
         )
 
