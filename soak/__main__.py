@@ -51,7 +51,10 @@ class Soak:
         self.wrong: list[str] = []
         self.retired: list[Provided] = []
         self._current: Provided | None = None
-        self._bystanders: list[subprocess.Popen[bytes]] = []
+        self._bystanders: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self._leaving: list[tuple[str, subprocess.Popen[bytes]]] = []
+        """Who has been told to end, or was killed, with the names of their Dataplanes."""
+        signal.signal(signal.SIGALRM, lambda *_: self.wake())
         self._hanging: list[tuple[float, int]] = []
 
     def start(self) -> None:
@@ -83,6 +86,7 @@ class Soak:
         self._look(change)
 
     def _follow(self) -> None:
+        self._forget_the_dead()
         self.mesh.kumactl("inspect", "meshes", "--watch", "default", "--timeout", "150s", timeout=170)
 
     def _apply(self, change: Change) -> None:
@@ -120,9 +124,9 @@ class Soak:
         self.mesh.token(name)
         started = self.mesh.start_proxy(name)
         self.processes.forget(started)
-        self._bystanders.append(started)
+        self._bystanders.append((f"{name}-01", started))
 
-    def _some_bystander(self) -> subprocess.Popen[bytes] | None:
+    def _some_bystander(self) -> tuple[str, subprocess.Popen[bytes]] | None:
         if not self._bystanders:
             self._join()
             return None
@@ -131,23 +135,37 @@ class Soak:
     def _leave(self) -> None:
         if found := self._some_bystander():
             self.counts["proxies left"] += 1
-            found.send_signal(signal.SIGTERM)
+            name, process = found
+            process.send_signal(signal.SIGTERM)
+            self._leaving.append((name, process))
 
     def _kill_proxy(self) -> None:
         if found := self._some_bystander():
             self.counts["proxies killed"] += 1
-            found.kill()
+            name, process = found
+            process.kill()
+            process.wait()
+            self._leaving.append((name, process))
+
+    def _forget_the_dead(self) -> None:
+        """Say so: as far as the control plane knows, one that was killed may be cut off, and go on."""
+        for name, process in list(self._leaving):
+            if process.poll() is not None:
+                self._leaving.remove((name, process))
+                with contextlib.suppress(Failed):  # one that could say goodbye is gone already
+                    self.mesh.kumactl("delete", "dataplane", name)
 
     def _hang(self) -> None:
         """A bystander's Envoy stands still for a minute, whatever comes meanwhile."""
         if not self._bystanders:
             return self._join()
         self.counts["proxies hung"] += 1
-        agent = random.choice(self._bystanders)
+        _, agent = random.choice(self._bystanders)
         with contextlib.suppress(OSError, IndexError, ValueError):
             children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
             os.kill(int(children[0]), signal.SIGSTOP)
             self._hanging.append((time.monotonic() + _HANG, int(children[0])))
+            signal.alarm(int(_HANG) + 1)  # a change that is followed meanwhile is not complete without it
         return None
 
     def wake(self, *, everybody: bool = False) -> None:
@@ -191,7 +209,7 @@ class Soak:
     def end(self) -> None:
         """End what is not ended with the other processes."""
         self.wake(everybody=True)
-        for process in self._bystanders:
+        for _, process in (*self._bystanders, *self._leaving):
             process.kill()
             process.wait()
 

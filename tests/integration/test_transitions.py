@@ -280,6 +280,7 @@ async def test_proxies_that_join_leave_and_die_inside_a_change(cp: Running, mesh
     async with traffic(lambda: web.talk("backend")) as answers:
         await cp.apply(mtls(CA_2, enabled="ca-2"))
         dying.running.kill()
+        await dying.running.wait()
         leaving.running.send_signal(signal.SIGTERM)
         late = await mesh.start("late", protocol="tcp", calls=("backend",))
 
@@ -287,6 +288,11 @@ async def test_proxies_that_join_leave_and_die_inside_a_change(cp: Running, mesh
             found = await transition(cp)
             return found.complete and "ca-2" in found.goal
 
+        async def dead_is_named() -> bool:
+            return [awaited.name for awaited in (await transition(cp)).unresponsive] == ["dying-01"]
+
+        await until("who has died without a word may go on, as far as is known", dead_is_named)
+        await cp.parts.manager.delete(kinds.DATAPLANE.key("dying-01", "default"))
         await until("the change is complete", complete)
     assert set(answers) == {b"backend:hello"}
     assert await late.talk("backend") == b"backend:hello"

@@ -214,7 +214,7 @@ def streams(base: Foundation, known: State) -> Streams:
     return Streams(
         insights=insights,
         deregistration=deregistration,
-        readiness=EndpointReadiness(base.store, known.views, proxies, known.authenticator, clock),
+        readiness=EndpointReadiness(base.store, known.views, proxies, known.authenticator, clock, deregistration.ended),
         revocation=revocation,
         admin_ca=admin_ca,
         server=_discovery_server(base, discovery, settings),
