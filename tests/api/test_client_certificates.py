@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from demo.processes import BIN
-from kuma.app import client_cas, settings
+from kuma.app import client_cas
 from kuma.base.errors import Misconfigured
 from kuma.pki import own_ca
 from kuma.pki.x509 import CaPair, certificate_pem, key_pem
@@ -198,9 +198,9 @@ def test_a_control_plane_does_not_start_without_the_file_that_it_is_told_of(tmp_
 
 def test_nothing_can_be_required_that_cannot_be_verified() -> None:
     with pytest.raises(Misconfigured, match="requireClientCert needs apiServer"):
-        settings.load(environment={"KUMA_API_SERVER_HTTPS_REQUIRE_CLIENT_CERT": "true"})
+        settings_file.load(environment={"KUMA_API_SERVER_HTTPS_REQUIRE_CLIENT_CERT": "true"})
     names = {"KUMA_API_SERVER_HTTPS_REQUIRE_CLIENT_CERT": "true", "KUMA_API_SERVER_AUTH_CLIENT_CERTS_DIR": "/certs"}
-    assert settings.load(environment=names).api_server.auth.client_certs_dir == Path("/certs")
+    assert settings_file.load(environment=names).api_server.auth.client_certs_dir == Path("/certs")
 
 
 async def test_a_way_around_is_warned_of(tmp_path: Path, pki: Pki, capsys: pytest.CaptureFixture[str]) -> None:

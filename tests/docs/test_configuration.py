@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic.alias_generators import to_camel
 
-from kuma.app import settings
+from kuma.app import settings, settings_file
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 HEAD = """# Configuration of the control plane
@@ -33,7 +33,7 @@ and `general.tlsKeyFile`; `KUMA_DP_SERVER_READ_HEADER_TIMEOUT` sets `dpServer.li
 
 def table() -> str:
     rows = []
-    for variable, path in settings.variables():
+    for variable, path in settings_file.variables():
         section: Any = settings.Settings
         for part in path[:-1]:
             section = section.model_fields[part].annotation
@@ -42,7 +42,7 @@ def table() -> str:
         name = ".".join(to_camel(part) for part in path)
         rows.append(f"| `{name}` | `{variable}` | {default} | {info.description} |\n")
     fixed = "".join(
-        f"| `{name}` | {' or '.join(f'`{v}`' for v in values)} |\n" for name, values in settings.FIXED.items()
+        f"| `{name}` | {' or '.join(f'`{v}`' for v in values)} |\n" for name, values in settings_file.FIXED.items()
     )
     return HEAD + "".join(rows) + FIXED + fixed
 

@@ -14,7 +14,8 @@ import yaml
 
 import kuma
 from kuma.app import assembly
-from kuma.app.settings import Settings, load
+from kuma.app.settings import Settings
+from kuma.app.settings_file import load
 from kuma.base import aio, command_line, signals
 from kuma.base.clock import SystemClock
 

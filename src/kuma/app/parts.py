@@ -9,7 +9,7 @@ import platform
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry
 
@@ -169,11 +169,12 @@ def rollouts(base: Foundation, known: State) -> Rollouts:
         known.proxies,
         base.clock,
         metrics=known.metrics,
-        patience=Patience(timedelta(seconds=limits.patience_seconds), timedelta(seconds=limits.absence_seconds)),
+        patience=Patience(limits.transition_patience.delta, limits.transition_absence.delta),
         watch=base.watch,
         drivers=base.drivers,
     )
-    drain = Drain(known.meshes, known.proxies, base.clock, patience=limits.patience_seconds, drain=limits.drain_seconds)
+    patience, drain_time = limits.transition_patience.seconds, limits.connection_drain.seconds
+    drain = Drain(known.meshes, known.proxies, base.clock, patience=patience, drain=drain_time)
     return Rollouts(controller=controller, drain=drain)
 
 
@@ -196,7 +197,7 @@ def streams(base: Foundation, known: State) -> Streams:
     deregistration = Deregistration(
         known.manager,
         clock,
-        grace=settings.deregistration_seconds,
+        grace=settings.dataplane_deregistration_delay.seconds,
         grace_at_start=_GRACE_AT_START,
         is_connected=proxies.__contains__,
     )
@@ -209,7 +210,7 @@ def streams(base: Foundation, known: State) -> Streams:
         known.authenticator, StreamLimiter(servers.stream_limits(settings), clock), Refusals(base.audit, clock)
     )
     discovery = Discovery(
-        proxies, context, admission, deregistration, known.metrics, send_seconds=settings.send_seconds
+        proxies, context, admission, deregistration, known.metrics, send_seconds=settings.send_timeout.seconds
     )
     return Streams(
         insights=insights,

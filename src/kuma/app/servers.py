@@ -27,7 +27,7 @@ from kuma.base.audit import Audit, Refusals
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured
 from kuma.base.peer_users import PeerUsers
-from kuma.base.values import addresses, durations
+from kuma.base.values import addresses
 from kuma.base.values.rate_limit import Rate
 from kuma.policy import workloads
 from kuma.policy.workloads import Destination
@@ -186,16 +186,13 @@ def access(settings: AccessSection) -> Access:
 
 
 def _connections(settings: LimitsSection) -> ConnectionLimits:
-    def seconds(text: str) -> float:
-        return durations.parse_duration(text).total_seconds()
-
     return ConnectionLimits(
         per_address=settings.connections,
         total=settings.total_connections,
-        handshake=seconds(settings.handshake_timeout),
-        head=seconds(settings.head_timeout),
-        idle=seconds(settings.idle_timeout),
-        send=seconds(settings.send_timeout),
+        handshake=settings.handshake_timeout.seconds,
+        head=settings.head_timeout.seconds,
+        idle=settings.idle_timeout.seconds,
+        send=settings.send_timeout.seconds,
         head_bytes=settings.head_bytes,
         url_bytes=settings.url_bytes,
     )

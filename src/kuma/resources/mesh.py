@@ -8,12 +8,12 @@ from datetime import timedelta
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, StrictBool, StrictInt
-from pydantic_core import PydanticCustomError
 
 from kuma.base.errors import Violation
 from kuma.base.values import durations
 from kuma.resources import mesh_blocks
-from kuma.resources.resource import Model, plain
+from kuma.resources.duration import Duration, written
+from kuma.resources.resource import Model
 from kuma.resources.secret import Base64
 
 DEFAULT_LEAF_LIFETIME = timedelta(days=30)
@@ -33,27 +33,15 @@ _MODES = ("STRICT", "PERMISSIVE")
 """In the order of their numbers in the original's protobuf enumeration."""
 
 
-def _written(example: str) -> BeforeValidator:
-    """Explains the form of a duration to a user who writes `expiration: 5`, instead of advising quotes."""
-
-    def check(value: object) -> object:
-        if not isinstance(value, str):
-            raise PydanticCustomError(
-                "duration", "has to be {example}; got {got}", {"example": example, "got": plain(value)}
-            )
-        return value
-
-    return BeforeValidator(check)
-
-
-Lifetime = Annotated[str, _written(durations.EXAMPLE)]
-Timeout = Annotated[str, _written('a number of seconds that ends in "s", such as "5s"')]
+_SECONDS = 'a number of seconds that ends in "s", such as "5s"'
+Timeout = Annotated[str, BeforeValidator(lambda value: written(value, _SECONDS))]
+"""The protobuf form of a duration."""
 
 
 class Rotation(Model):
     """Lifetime of a leaf; it is replaced at 4/5 of that."""
 
-    expiration: Lifetime = ""
+    expiration: Duration = Duration()
 
 
 class DpCert(Model):
@@ -73,11 +61,11 @@ class CaCert(Model):
     """Properties of a root that the control plane makes. Without `RSAbits` its key is ECDSA P-256."""
 
     rsa_bits: StrictInt | None = Field(default=None, alias="RSAbits")
-    expiration: Lifetime = ""
+    expiration: Duration = Duration()
 
     @property
     def lifetime(self) -> timedelta:
-        return durations.parse_duration(self.expiration) if self.expiration else DEFAULT_ROOT_LIFETIME
+        return self.expiration.delta if self.expiration else DEFAULT_ROOT_LIFETIME
 
 
 class DataSource(Model):
@@ -136,7 +124,7 @@ class Backend(Model):
         rotation = self.dp_cert.rotation if self.dp_cert else None
         if rotation is None or not rotation.expiration:
             return DEFAULT_LEAF_LIFETIME
-        return durations.parse_duration(rotation.expiration)
+        return rotation.expiration.delta
 
 
 class Mtls(Model):
@@ -286,9 +274,9 @@ def _source(path: str, source: DataSource | None) -> Iterator[Violation]:
             yield Violation(f"{path}.{name}", "cannot be empty")
 
 
-def _lifetime(field: str, text: str, shortest: timedelta) -> Iterator[Violation]:
+def _lifetime(field: str, given: Duration, shortest: timedelta) -> Iterator[Violation]:
     try:
-        if durations.parse_duration(text) < shortest:
+        if given.delta < shortest:
             yield Violation(field, f'has to be at least "{int(shortest.total_seconds())}s"')
     except durations.MalformedDuration as error:
         # What the original says of it leads; the rest says what the format is.

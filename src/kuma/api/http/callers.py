@@ -62,7 +62,7 @@ class Grant:
         return caller.name in self.users or not self.groups.isdisjoint(caller.groups)
 
 
-_MEMBERS = Grant(groups=frozenset({ADMIN_GROUP, AUTHENTICATED}))
+MEMBERS = Grant(groups=frozenset({ADMIN_GROUP, AUTHENTICATED}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +74,9 @@ class Access:
     generate_user_token: Grant = field(default_factory=Grant)
     generate_zone_token: Grant = field(default_factory=Grant)
     control_plane_metadata: Grant = field(default_factory=Grant)
-    get_config_dump: Grant = _MEMBERS
-    view_stats: Grant = _MEMBERS
-    view_clusters: Grant = _MEMBERS
+    get_config_dump: Grant = MEMBERS
+    view_stats: Grant = MEMBERS
+    view_clusters: Grant = MEMBERS
     anonymous_reads: bool = False
 
     def check(self, caller: Caller, kind: Kind, method: str) -> None:

@@ -27,7 +27,7 @@ class StreamLimits:
 
     streams: Rate
     requests: Rate
-    pending: int = 500
+    pending: int
 
 
 class StreamLimiter:
