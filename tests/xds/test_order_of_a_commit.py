@@ -4,6 +4,7 @@ from pathlib import Path
 
 from kuma.base import aio
 from kuma.base.clock import SystemClock
+from kuma.base.turns import Turns
 from kuma.resources import kinds
 from kuma.store.protocol import Create
 from kuma.store.sqlite import open_sqlite
@@ -19,7 +20,11 @@ async def test_states_come_before_proxies_and_both_before_listeners_whoever_subs
     def is_current(mesh: str) -> bool:
         return meshes.state(mesh).config.view is views.view(mesh)
 
-    meshes = Meshes(views, lambda mesh, names: heard.append((f"proxies of {mesh}: {sorted(names)}", is_current(mesh))))
+    meshes = Meshes(
+        views,
+        lambda mesh, names: heard.append((f"proxies of {mesh}: {sorted(names)}", is_current(mesh))),
+        Turns(),
+    )
     meshes.on_change(lambda changed: heard.append((f"listeners of {sorted(changed)}", all(map(is_current, changed)))))
     task = aio.spawn(views.run(), name="views")
     try:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 from kuma.api.derived import summaries
-from kuma.api.derived.summaries import POLICIES
+from kuma.api.derived.summaries import POLICIES, Dataplanes
 from kuma.resources import codec, kinds
-from kuma.resources.resource import NEVER
+from kuma.resources.dataplane import DataplaneSpec
+from kuma.resources.dataplane_insight import DataplaneInsightSpec
+from kuma.resources.resource import NEVER, Resource
 from kuma.store.manager import ResourceManager
 
 _STATUSES = {"online": "online", "offline": "offline", "partially_degraded": "partiallyDegraded"}
@@ -23,34 +26,40 @@ async def global_insight(manager: ResourceManager, now: datetime) -> dict[str, A
     dataplanes = (await manager.list(kinds.DATAPLANE.name)).items
     pairs = [(d, insights.get(kinds.DATAPLANE_INSIGHT.key(d.name, d.mesh))) for d in dataplanes]
     meshes = (await manager.list(kinds.MESH.name)).items
-    services = [
-        service["status"]
-        for mesh in meshes
-        for service in summaries.service_insights(mesh, [pair for pair in pairs if pair[0].mesh == mesh.name])
-    ]
-
-    def of_type(kind: str) -> dict[str, int]:
-        return _counted(summaries.status(d.spec, i) for d, i in pairs if summaries.gateway_type(d.spec) == kind)
-
+    statuses, services = await asyncio.to_thread(_statuses, meshes, pairs)
     none, policies = _counted(()), [await _total(manager, kind.name) for kind in POLICIES]
     return {
         "createdAt": codec.rfc3339(now),
         "dataplanes": {
-            "standard": of_type(""),
-            "gatewayBuiltin": of_type("BUILTIN"),
-            "gatewayDelegated": of_type("DELEGATED"),
+            "standard": statuses[""],
+            "gatewayBuiltin": statuses["BUILTIN"],
+            "gatewayDelegated": statuses["DELEGATED"],
         },
         "meshes": {"total": len(meshes)},
         "policies": {"total": sum(policies)},
         "resources": {kind.name: {"total": await _total(manager, kind.name)} for kind in kinds.ALL},
         "services": {
-            "internal": _counted(services),
+            "internal": services,
             "external": {"total": 0},
             "gatewayBuiltin": none,
             "gatewayDelegated": none,
         },
         "zones": {name: {"online": 0, "total": 0} for name in _ZONES},
     }
+
+
+def _statuses(meshes: Sequence[Resource[Any]], pairs: Dataplanes) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+    """How many Dataplanes and services there are, by how they are."""
+    of_mesh: dict[str, list[tuple[Resource[DataplaneSpec], DataplaneInsightSpec | None]]] = {}
+    for pair in pairs:
+        of_mesh.setdefault(pair[0].mesh, []).append(pair)
+    services = (s for mesh in meshes for s in summaries.service_insights(mesh, of_mesh.get(mesh.name, ())))
+    by_type: dict[str, list[str]] = {"": [], "BUILTIN": [], "DELEGATED": []}
+    for dataplane, insight in pairs:
+        by_type[summaries.gateway_type(dataplane.spec)].append(summaries.status(dataplane.spec, insight))
+    return {kind: _counted(found) for kind, found in by_type.items()}, _counted(
+        service["status"] for service in services
+    )
 
 
 async def global_insights(manager: ResourceManager) -> dict[str, Any]:

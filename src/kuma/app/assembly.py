@@ -104,7 +104,7 @@ def build(
     base = parts.foundation(settings, store, clock, audit, drivers)
     known = parts.state(base)
     rollouts = parts.rollouts(base, known)
-    root_renewal = RootRenewal(store, known.views, clock, drivers)
+    root_renewal = RootRenewal(store, known.views, clock, base.turns, drivers)
     base.watch.on_jump(root_renewal.clock_jumped)
     streams = parts.streams(base, known)
     users = UserTokens(store, clock)

@@ -74,6 +74,7 @@ class Foundation:
     audit: Audit
     drivers: Drivers
     watch: ClockWatch
+    turns: Turns
     instance: str
     certificate: ServerCertificate
     collectors: CollectorRegistry
@@ -89,6 +90,7 @@ def foundation(settings: Settings, store: SqlStore, clock: Clock, audit: Audit, 
         audit=audit,
         drivers=drivers,
         watch=ClockWatch(clock),
+        turns=Turns(),
         instance=f"{platform.node()}-{secrets.token_hex(2)}",
         certificate=servers.certificate(settings, clock),
         collectors=CollectorRegistry(),
@@ -113,7 +115,7 @@ def state(base: Foundation) -> State:
     """Builds the views, the table of proxies, and the manager with its rules."""
     views, proxies, metrics = Views(base.store), Proxies(), Metrics(base.collectors)
     base.collectors.register(LeafExpiry(lambda: _ends_of_leaves(proxies)))
-    meshes = Meshes(views, proxies.touch, base.drivers)
+    meshes = Meshes(views, proxies.touch, base.turns, base.drivers)
     allowed = servers.allowed_workloads(base.settings.dp_server)
     inbound_review = InboundReview(views, meshes, proxies, base.own_ports, allowed, metrics.withheld)
     rules = _rules(base, views, inbound_review)
@@ -134,7 +136,7 @@ def state(base: Foundation) -> State:
 def _rules(base: Foundation, views: Views, inbound_review: InboundReview) -> Mapping[str, Rules]:
     """Returns the admission rules of each kind."""
     guarded = base.settings.defaults.refuse_weakening
-    permissions = PermissionRules(views, Turns(), guarded=guarded)
+    permissions = PermissionRules(views, base.turns, guarded=guarded)
     return {
         kinds.MESH.name: MeshRules(base.clock, base.drivers, guarded=guarded),
         kinds.DATAPLANE.name: MembershipRules(DataplaneRules(inbound_review.surroundings_of)),

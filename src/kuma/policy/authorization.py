@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from kuma.policy.matching import Rank, match
@@ -27,7 +28,7 @@ class Principal:
     lacks: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Admission:
     """Callers that one inbound admits, and the permissions that say so. Without a permission it admits nobody.
 
@@ -40,7 +41,7 @@ class Admission:
     denied: tuple[Principal, ...] = ()
     shadowed: tuple[Principal, ...] = ()
 
-    @property
+    @cached_property
     def source_tags(self) -> frozenset[str]:
         """The tags of a caller that it looks at, besides the service."""
         known = (*self.principals, *self.denied, *self.shadowed)

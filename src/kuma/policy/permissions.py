@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -15,6 +15,8 @@ from kuma.resources import tags as tag_rules
 Tags = tuple[tuple[str, str], ...]
 Place = tuple[str, str]
 """A tag and its value, or `*` for any: where a selector is looked for. Each has one."""
+_TOGETHER = ""
+"""No permission is called so."""
 EVERYWHERE: Place = ("", "")
 """Where the selector without tags is."""
 
@@ -65,7 +67,8 @@ class Permissions:
     _looked_at: Mapping[str, int] = field(default_factory=dict, repr=False)
     """The tags that callers are selected by, with the number of permissions that do."""
     _known: dict[Tags, Admission] = field(default_factory=dict, repr=False)
-    _merged: dict[tuple[str, ...], Admission] = field(default_factory=dict, repr=False)
+    _said: dict[tuple[str, ...], Admission] = field(default_factory=dict, repr=False)
+    """What permissions say, by their names: one TrafficPermission, or all MeshTrafficPermissions of an inbound."""
 
     def following(self, legacy: Mapping[str, Permission], mesh: Mapping[str, MeshPermission]) -> Permissions:
         """What comes after these: the very same object if nothing has changed."""
@@ -97,12 +100,26 @@ class Permissions:
                 [(place(p.spec.target_ref.selected), p) for p in targets_come],
             ),
             +looked_at,
+            _said=self._unchanged({p.name for p in (*left, *come)}, {p.name for p in (*targets_left, *targets_come)}),
         )
+
+    def _unchanged(self, legacy: Set[str], mesh: Set[str]) -> dict[tuple[str, ...], Admission]:
+        """What the others still say."""
+        return {
+            names: said
+            for names, said in self._said.items()
+            if (mesh.isdisjoint(names) if names[0] == _TOGETHER else legacy.isdisjoint(names))
+        }
 
     @property
     def source_tags(self) -> frozenset[str]:
         """The tags, other than the service, that callers are selected by: leaves have to carry these."""
         return frozenset(self._looked_at)
+
+    def remember(self, inbounds: int) -> None:
+        """Keeps what was asked for of that many inbounds at most: of others, there are none any more."""
+        if len(self._known) > inbounds:
+            self._known.clear()
 
     def admission(self, tags: Mapping[str, str]) -> Admission:
         """Who may call an inbound with these tags; see `authorization.admission`."""
@@ -123,10 +140,10 @@ class Permissions:
 
     def _merge(self, matching: Iterable[MeshPermission]) -> Admission:
         """What several of them say together, computed once for all inbounds that the same ones are for."""
-        key = tuple(sorted(permission.name for permission in matching))
-        found = self._merged.get(key)
+        key = (_TOGETHER, *sorted(permission.name for permission in matching))
+        found = self._said.get(key)
         if found is None:
-            found = self._merged[key] = authorization.merged(matching)
+            found = self._said[key] = authorization.merged(matching)
         return found
 
     def _winner(self, tags: Mapping[str, str]) -> Admission:
@@ -140,7 +157,14 @@ class Permissions:
                 order = (rank, permission.creation_time)
                 if best is None or order > best[0] or (order == best[0] and permission.name < best[1].name):
                     best = order, permission
-        return NOBODY if best is None else Admission(best[1].name, principals(best[1]))
+        return NOBODY if best is None else self._alone(best[1])
+
+    def _alone(self, winner: Permission) -> Admission:
+        key = (winner.name,)
+        found = self._said.get(key)
+        if found is None:
+            found = self._said[key] = Admission(winner.name, principals(winner))
+        return found
 
 
 def _changes(before: Mapping[str, T], after: Mapping[str, T]) -> tuple[list[T], list[T]]:

@@ -24,6 +24,16 @@ _FIELDS = {
 }
 
 
+def changed_names(before: Mapping[str, Any], after: Mapping[str, Any]) -> frozenset[str]:
+    """Returns the names under which there is another resource in one mapping than in the other, or none."""
+    if before is after:
+        return frozenset()
+    found = {name for name, resource in after.items() if before.get(name) is not resource}
+    if len(before) + sum(name not in before for name in found) > len(after):  # some are gone
+        found.update(before.keys() - after.keys())
+    return frozenset(found)
+
+
 def _empty() -> Mapping[str, Any]:
     return MappingProxyType({})
 

@@ -15,11 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from kuma.base import aio
 from kuma.base.clock import Clock
 from kuma.base.errors import NotFound, Unavailable
+from kuma.base.turns import Turns
 from kuma.resources.resource import Key
 from kuma.store import change_log, schema, seal
 from kuma.store.encryption import AesGcmSealer, KeyFile, Sealer, new_key
 from kuma.store.protocol import AnyResource, Commit, Listing, Operation, Page, Put, Removed, find
-from kuma.store.rows import decode, is_at
+from kuma.store.rows import Read, is_at
 from kuma.store.transaction import Transaction
 from kuma.store.watcher import Watcher
 
@@ -52,6 +53,8 @@ class SqlStore:
         self._keys = keys
         self._kept_revisions = kept
         self._lock = asyncio.Lock()
+        self._turns = Turns()
+        self._read = Read()
         self._watchers: set[Watcher] = set()
         self._recorders: list[Callable[[Commit], None]] = []
         self._writing: set[asyncio.Task[Any]] = set()
@@ -100,7 +103,7 @@ class SqlStore:
             async with self._engine.connect() as connection:
                 rows = (await connection.execute(query.offset(offset).limit(limit))).mappings().all()
                 total = (await connection.execute(count)).scalar_one()
-        return Page(tuple(self._resource(row) for row in rows), total)
+        return Page(tuple(await self._turns.collect(map(self._resource, rows))), total)
 
     async def transact(self, operations: Sequence[Operation]) -> tuple[AnyResource, ...]:
         """See `Store.transact`. Once begun it runs to its end, even if the caller is cancelled meanwhile."""
@@ -205,7 +208,7 @@ class SqlStore:
         return Removed(key) if found is None else Put(found)
 
     def _resource(self, row: sa.RowMapping) -> AnyResource:
-        return decode(row, self._sealer)
+        return self._read.resource(row, self._sealer)
 
 
 @contextmanager

@@ -66,7 +66,9 @@ class Views:
         async for event in self._store.watch():
             self._forget_removals()
             changed = self._list(event) if isinstance(event, Listing) else self._commit(event)
-            self._views = {name: view for name, view in self._views.items() if view != MeshView(name)}
+            for name in changed:
+                if self._views.get(name) == MeshView(name):
+                    del self._views[name]
             for listener in self._listeners:
                 listener(changed)
             self._revision.set(event.revision)

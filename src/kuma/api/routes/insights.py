@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,7 +62,8 @@ class _Inspection:
 
     async def _mesh_insight(self, mesh: Resource[Any]) -> Any:
         totals = {kind.name: (await self._manager.list(kind.name, mesh.name, limit=1)).total for kind in POLICIES}
-        return summaries.mesh_insight(mesh, await self._dataplanes(mesh.name), totals)
+        dataplanes = await self._dataplanes(mesh.name)
+        return await asyncio.to_thread(summaries.mesh_insight, mesh, dataplanes, totals)
 
     async def service_insights(self, request: Request, mesh: str = "") -> Response:
         self._begin(request)
@@ -82,7 +84,7 @@ class _Inspection:
         raise NotFound(f'there is no service "{name}" in mesh "{mesh}"')
 
     async def _services(self, mesh: Resource[Any]) -> list[dict[str, Any]]:
-        return summaries.service_insights(mesh, await self._dataplanes(mesh.name))
+        return await asyncio.to_thread(summaries.service_insights, mesh, await self._dataplanes(mesh.name))
 
     async def policies(self, request: Request, mesh: str, name: str) -> Response:
         self._begin(request)
@@ -122,7 +124,9 @@ class _Inspection:
         await self._context.check_mesh(mesh)
         policy, permissions = await self._manager.get(kind.key(name, mesh)), await self._permissions(mesh)
         dataplanes = (await self._manager.list(DATAPLANE.name, mesh)).items
-        found = ((d, summaries.affected(policy, d.spec, *permissions)) for d in dataplanes)
+        found = await asyncio.to_thread(
+            lambda: [(dataplane, summaries.affected(policy, dataplane.spec, *permissions)) for dataplane in dataplanes]
+        )
         return [(dataplane, attachments) for dataplane, attachments in found if attachments]
 
     async def _permissions(self, mesh: str) -> tuple[Sequence[Resource[Any]], Sequence[Resource[Any]]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -104,7 +105,8 @@ class _KindRoutes:
 
     async def write(self, request: Request, name: str) -> Response:
         mesh = await self._begin(request, "Could not process a resource")
-        resource = _parse(await self._context.body(request), self._kind.key(name, mesh))
+        # The largest take long to check.
+        resource = await asyncio.to_thread(_parse, await self._context.body(request), self._kind.key(name, mesh))
         outcome = await self._context.manager.put(
             resource, strict=_asked(request, "strict"), allow_weakening=_asked(request, "allowWeakening")
         )
@@ -179,15 +181,16 @@ async def page(
     name = request.query_params.get("name", "")
     if kind is DATAPLANE and _filters(request):
         whole = await context.manager.list(kind.name, mesh, name_contains=name)
-        wanted = [resource for resource in whole.items if _is_wanted(resource.spec, request)]
+        wanted = await asyncio.to_thread(lambda: [r for r in whole.items if _is_wanted(r.spec, request)])
         found = Page(tuple(wanted[offset : offset + size]), len(wanted))
     else:
         found = await context.manager.list(kind.name, mesh, name_contains=name, offset=offset, limit=size)
     _record_read(context, kind, mesh or "", "")
-    items: Sequence[Any] = (
-        await show(found.items) if show else [codec.to_universal(r.with_spec(seen(r.spec))) for r in found.items]
+    items: Iterable[Any] = (
+        await show(found.items) if show else (codec.to_universal(r.with_spec(seen(r.spec))) for r in found.items)
     )
-    return _page(request, items, found.total, offset + size)
+    # A thousand of them take long to write out.
+    return await asyncio.to_thread(lambda: _page(request, list(items), found.total, offset + size))
 
 
 def _record_read(context: ApiContext, kind: Kind, mesh: str, name: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import NamedTuple
 
 from kuma.pki import spiffe
 from kuma.policy import authorization, succession
@@ -17,31 +16,16 @@ from kuma.policy.permissions import Permissions
 from kuma.policy.succession import Stage
 from kuma.resources import dataplane as dataplanes
 from kuma.resources import tags as tag_rules
-from kuma.resources.dataplane import DataplaneSpec, Inbound, Networking
+from kuma.resources.dataplane import Inbound, Networking
 from kuma.resources.mesh_transition import Level
-from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.xds.delta.session import Snapshot
-from kuma.xds.envoy import admin_listener, clusters, listeners, serving_label
+from kuma.xds.envoy import admin_listener, clusters, listeners
 from kuma.xds.envoy.generated import Generated
+from kuma.xds.envoy.membership import NOTHING_WITHHELD, Membership, Tags, Withheld
 from kuma.xds.envoy.resource import Entry, TypeUrl
 
-Tags = tuple[tuple[str, str], ...]
-
-
-class Member(NamedTuple):
-    """One inbound of one proxy, as the callers of its service see it."""
-
-    tags: Tags
-    protocol: str
-    endpoint: clusters.Endpoint
-    ready: bool
-
-
 SETTLED = Stage()
-Withheld = Mapping[int, str]
-"""Inbounds of a Dataplane that are not served, by their index, each with the reason."""
-NOTHING_WITHHELD: Withheld = {}
 
 
 class MeshConfig:
@@ -58,35 +42,25 @@ class MeshConfig:
         self._withheld = withheld or {}
         self.stage = stage
         self.level = view.position.level
-        self._inbounds, self._members = _members(view, self._withheld, previous)
-        self._generated: Generated = previous._generated if previous else Generated()
-        same_dataplanes = previous is not None and previous.view.dataplanes is view.dataplanes
-        self._places: _Places = previous._places if previous and same_dataplanes else _places(view)
-        self._generated.expect(_ENTRIES_EACH * (self._places.inbound + self._places.outbound))
-        same_permissions = (
-            previous is not None
-            and previous.view.permissions is view.permissions
-            and previous.view.mesh_permissions is view.mesh_permissions
-        )
-        self._admissions: dict[Tags, Admission] = previous._admissions if previous and same_permissions else {}
-        if len(self._admissions) > self._places.inbound:
-            in_use = {member.tags for members in self._members.values() for member in members}
-            self._admissions = {tags: found for tags, found in self._admissions.items() if tags in in_use}
         known = previous.permissions if previous else Permissions()
         self.permissions: Permissions = known.following(view.permissions, view.mesh_permissions)
         self._meanwhile: dict[tuple[Tags, bool], Admission] = {}
+        self._membership: Membership = (previous._membership if previous else Membership()).following(
+            view.dataplanes, self._withheld
+        )
         # Services whose members are the same keep their serialised resources.
-        same_tls = previous is not None and previous.level == self.level
-        self._services: dict[Tags, tuple[Entry, Entry, str]] = {}
-        if previous is not None and same_tls:
-            self._services = {
-                tags: made
-                for tags, made in previous._services.items()
-                if self._members.get(_service(tags)) == previous._members.get(_service(tags))
-            }
-        if len(self._services) > self._places.outbound:
-            called = {_sorted(o.tags) for resource in view.dataplanes.values() for o in resource.spec.net.outbound}
-            self._services = {tags: made for tags, made in self._services.items() if tags in called}
+        self._services: dict[str, dict[Tags, tuple[Entry, Entry, str]]] = {}
+        if previous is not None and previous.level == self.level:
+            self._services = dict(previous._services)
+            for service in self._membership.moved(previous._membership, self._edited_since(previous)):
+                self._services.pop(service, None)
+        # What nobody has or calls any more is forgotten.
+        inbounds, outbounds = self._membership.inbounds, self._membership.outbounds
+        self.permissions.remember(inbounds)
+        if sum(map(len, self._services.values())) > outbounds:
+            self._services = {}
+        self._generated: Generated = previous._generated if previous else Generated()
+        self._generated.expect(_ENTRIES_EACH * (inbounds + outbounds))
 
     def snapshot(self, name: str, secrets: Mapping[str, Entry], admin_port: int = 0) -> Snapshot:
         """Everything that the proxy of the Dataplane called `name` should run; nothing if it is not stored.
@@ -96,11 +70,13 @@ class MeshConfig:
         resource = self.view.dataplanes.get(name)
         if resource is None:
             return {}
-        found: dict[TypeUrl, dict[str, Entry]] = {type_url: {} for type_url in TypeUrl}
-        for type_url, entry in self._entries(resource.spec.net, self.withheld(name), admin_port):
-            found[type_url][entry.name] = entry
-        found[TypeUrl.SECRET].update(secrets)
-        return found
+        return together(self.entries(name, admin_port), secrets)
+
+    def entries(self, name: str, admin_port: int = 0) -> Iterator[tuple[TypeUrl, Entry]]:
+        """The same without the secrets, one after the other: each is made when it is asked for, if it is not yet."""
+        resource = self.view.dataplanes.get(name)
+        if resource is not None:
+            yield from self._entries(resource.spec.net, self.withheld(name), admin_port)
 
     def withheld(self, name: str) -> Withheld:
         """Returns the inbounds of a Dataplane that are not served."""
@@ -146,7 +122,7 @@ class MeshConfig:
         cluster = self._generated.entry(clusters.local, target, port, inbound.protocol)
         accepts_tls = self.level is not Level.PLAIN
         http = inbound.protocol in clusters.HTTP_PROTOCOLS
-        declared = self._admission(_sorted(inbound.tags)) if accepts_tls else None
+        declared = self.permissions.admission(inbound.tags) if accepts_tls else None
         admission = self._staged(declared, inbound.tags, at_every_request=http) if declared else None
         # The listener of an HTTP inbound does not depend on who is admitted: its routes say that.
         listed = authorization.NOBODY if http and admission is not None else admission
@@ -164,22 +140,19 @@ class MeshConfig:
             yield TypeUrl.ROUTES, self._generated.entry(listeners.inbound_routes, *routes)
 
     def _service(self, tags: Tags) -> tuple[Entry, Entry, str]:
-        made = self._services.get(tags)
+        wanted = dict(tags)
+        known = self._services.setdefault(wanted[tag_rules.SERVICE], {})
+        made = known.get(tags)
         if made is None:
-            selected = [m for m in self._members.get(_service(tags), ()) if clusters.selects(dict(tags), dict(m.tags))]
+            members = self._membership.members(wanted[tag_rules.SERVICE])
+            selected = [m for m in members if len(wanted) == 1 or clusters.selects(wanted, dict(m.tags))]
             protocol = clusters.common_protocol(member.protocol for member in selected)
-            made = self._services[tags] = (
+            made = known[tags] = (
                 self._generated.entry(_cluster, self.view.name, tags, protocol, self.level >= Level.ENCRYPTING),
-                clusters.endpoints(dict(tags), (member.endpoint for member in selected if member.ready)),
+                clusters.endpoints(wanted, (member.endpoint for member in selected if member.ready)),
                 protocol,
             )
         return made
-
-    def _admission(self, tags: Tags) -> Admission:
-        found = self._admissions.get(tags)
-        if found is None:
-            found = self._admissions[tags] = self.permissions.admission(dict(tags))
-        return found
 
     def _staged(self, declared: Admission, tags: Mapping[str, str], *, at_every_request: bool) -> Admission:
         """Whom an inbound admits as long as not everybody can show what the permissions look at."""
@@ -216,47 +189,24 @@ class MeshConfig:
         same_callers = previous.stage == self.stage
         if previous.level != self.level or old.mesh is not new.mesh or not (same_permissions and same_callers):
             return frozenset(new.dataplanes) | frozenset(old.dataplanes)
-        if old.dataplanes is new.dataplanes and previous._withheld == self._withheld:
-            return frozenset()
-        edited = {n for n in {*old.dataplanes, *new.dataplanes} if old.dataplanes.get(n) is not new.dataplanes.get(n)}
-        edited |= {n for n in {*self._withheld, *previous._withheld} if self.withheld(n) != previous.withheld(n)}
-        services = {*self._members, *previous._members}
-        moved = {service for service in services if self._members.get(service) != previous._members.get(service)}
-        callers = {n for n, r in new.dataplanes.items() if any(o.service in moved for o in r.spec.net.outbound)}
-        return frozenset(edited | callers)
-
-
-_Inbounds = Mapping[str, tuple[Resource[DataplaneSpec], Withheld, tuple[tuple[str, Member], ...]]]
-
-
-def _members(
-    view: MeshView, withheld: Mapping[str, Withheld], previous: MeshConfig | None
-) -> tuple[_Inbounds, Mapping[str, tuple[Member, ...]]]:
-    """The inbounds of every Dataplane with their services, and the members of every service."""
-    if previous is not None and previous.view.dataplanes is view.dataplanes and previous._withheld == withheld:
-        return previous._inbounds, previous._members
-    known: _Inbounds = previous._inbounds if previous else {}
-    inbounds, found = {}, dict[str, list[Member]]()
-    for name, resource in view.dataplanes.items():
-        made, without = known.get(name), withheld.get(name, NOTHING_WITHHELD)
-        if made is None or made[0] is not resource or made[1] != without:
-            made = resource, without, tuple(_inbounds(resource, without))
-        inbounds[name] = made
-        for service, member in made[2]:
-            found.setdefault(service, []).append(member)
-    return inbounds, {service: tuple(members) for service, members in found.items()}
-
-
-def _inbounds(resource: Resource[DataplaneSpec], withheld: Withheld) -> Iterator[tuple[str, Member]]:
-    networking, serving = resource.spec.net, serving_label.is_serving(resource)
-    for index, inbound in enumerate(networking.inbound):
-        if index in withheld:
-            continue
-        address = networking.advertised_address or dataplanes.listen_address(networking, inbound)
-        yield (
-            inbound.service,
-            Member(_sorted(inbound.tags), inbound.protocol, (address, inbound.port), serving and inbound.is_ready),
+        edited = self._edited_since(previous)
+        callers = (
+            self._membership.callers.get(service, frozenset())
+            for service in self._membership.moved(previous._membership, edited)
         )
+        return edited.union(*callers)
+
+    def _edited_since(self, previous: MeshConfig) -> frozenset[str]:
+        return self._membership.edited(previous._membership)
+
+
+def together(entries: Iterable[tuple[TypeUrl, Entry]], secrets: Mapping[str, Entry]) -> Snapshot:
+    """Returns the snapshot that consists of these."""
+    found: dict[TypeUrl, dict[str, Entry]] = {type_url: {} for type_url in TypeUrl}
+    for type_url, entry in entries:
+        found[type_url][entry.name] = entry
+    found[TypeUrl.SECRET].update(secrets)
+    return found
 
 
 def _sorted(tags: Mapping[str, str]) -> Tags:
@@ -281,15 +231,3 @@ def _outbound_routes(address: str, port: int, tags: Tags) -> Entry:
 
 _ENTRIES_EACH = 5
 """At most of an inbound or outbound: a cluster, a listener and routes; and a listener to the administration."""
-
-
-class _Places(NamedTuple):
-    """How many inbounds and outbounds a mesh has."""
-
-    inbound: int
-    outbound: int
-
-
-def _places(view: MeshView) -> _Places:
-    found = [resource.spec.net for resource in view.dataplanes.values()]
-    return _Places(sum(len(net.inbound) for net in found), sum(len(net.outbound) for net in found))

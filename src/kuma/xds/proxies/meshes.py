@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kuma.authorities import trust
 from kuma.authorities.registry import STANDARD, Drivers
 from kuma.authorities.trust import Trust
+from kuma.base.turns import Turns
 from kuma.policy.succession import Stage
-from kuma.resources.resource import Resource
+from kuma.resources.resource import Key, Resource
 from kuma.resources.view import MeshView
 from kuma.store.views import Views
 from kuma.xds.envoy import resource_names, tls
-from kuma.xds.envoy.resource import Entry
-from kuma.xds.envoy.snapshot import SETTLED, MeshConfig, Withheld
+from kuma.xds.envoy.membership import Withheld
+from kuma.xds.envoy.resource import Entry, TypeUrl
+from kuma.xds.envoy.snapshot import SETTLED, MeshConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +74,9 @@ class Meshes:
     listener sees a view that is newer than the state of its mesh.
     """
 
-    def __init__(self, views: Views, on_affected: Affected, drivers: Drivers = STANDARD) -> None:
+    def __init__(self, views: Views, on_affected: Affected, turns: Turns, drivers: Drivers = STANDARD) -> None:
         self._views = views
+        self._turns = turns
         self._states: dict[str, MeshState] = {}
         self._stages: dict[str, Stage] = {}
         self._withheld: dict[str, Mapping[str, Withheld]] = {}
@@ -85,6 +88,14 @@ class Meshes:
     def state(self, mesh: str) -> MeshState:
         """The mesh's state now; an empty one for a mesh that is not stored."""
         return self._states.get(mesh) or MeshState.of(MeshView(mesh), None)
+
+    async def entries(self, key: Key, admin_port: int) -> tuple[MeshState, Sequence[tuple[TypeUrl, Entry]]]:
+        """What a proxy should run, secrets apart, and the state that it follows from: by then another may be newer.
+
+        Others have their turn meanwhile, if there is much to be made.
+        """
+        state = self.state(key.mesh)
+        return state, await self._turns.collect(state.config.entries(key.name, admin_port))
 
     async def until_seen(self, resource: Resource[Any]) -> None:
         """Return once a stored resource is part of its mesh's state."""

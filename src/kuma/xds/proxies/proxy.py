@@ -23,13 +23,16 @@ from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.xds.delta.session import Confirmation, Request, Response, Session
 from kuma.xds.envoy import admin_listener
 from kuma.xds.envoy.resource import Entry
-from kuma.xds.envoy.snapshot import MeshConfig
+from kuma.xds.envoy.snapshot import MeshConfig, together
 from kuma.xds.proxies.insights import Insights, Record
 from kuma.xds.proxies.issuance import LeafIssuer
 from kuma.xds.proxies.leaf import LeafKeeper, Wanted
-from kuma.xds.proxies.meshes import Meshes
+from kuma.xds.proxies.meshes import Meshes, MeshState
 
 log = structlog.get_logger(__name__)
+
+_ATTEMPTS = 3
+"""How often a snapshot is made again because something has changed meanwhile, before it is sent as it is."""
 
 AdminSecrets = Callable[[str], Mapping[str, Entry]]
 """An address -> the secrets of the listener there that leads to Envoy's administration."""
@@ -86,6 +89,8 @@ class Proxy:
         self._admin_secrets = context.admin_secrets
         self._admin: tuple[str, Mapping[str, Entry]] = ("", {})
         self._outdated = True
+        self._touches = 0
+        """How often that was said."""
         self._wake = asyncio.Event()
         self._end: KumaError | None = None
         self._ended = asyncio.Event()
@@ -103,8 +108,7 @@ class Proxy:
 
     def touch(self) -> None:
         """Notes that what this proxy should run may have changed."""
-        self._outdated = True
-        self._wake.set()
+        self._look_again()
         self.keeper.check()
         self.on_progress(self)
 
@@ -171,19 +175,32 @@ class Proxy:
                 counters.rejection = ""
                 self._insights.note(self.record)
 
+    def _look_again(self) -> None:
+        self._outdated = True
+        self._touches += 1
+        self._wake.set()
+
+    async def publish(self) -> None:
+        """Takes up what it should run now, if that may be something else. Making it may take several turns."""
+        if not self._outdated:
+            return
+        for _ in range(_ATTEMPTS):
+            touches = self._touches
+            state, entries = await self._meshes.entries(self.key, self.admin_port)
+            if touches == self._touches:
+                break
+        self._outdated = touches != self._touches  # then this is what it runs on its way to something newer
+        self._note_certificate()
+        self._note_acknowledged()
+        if self.record.inbounds(sorted(state.config.withheld(self.key.name).values())):
+            self._insights.note(self.record)
+        self.session.publish(together(entries, self._secrets(state)))
+        self._published = state.config
+        self._forget_rejections()
+        self.on_progress(self)  # there may be nothing to send
+
     def responses(self) -> Iterator[Response]:
         """Returns what to send now, and counts it as sent."""
-        if self._outdated:
-            self._outdated = False
-            self._note_certificate()
-            self._note_acknowledged()
-            config = self._meshes.state(self.key.mesh).config
-            if self.record.inbounds(sorted(config.withheld(self.key.name).values())):
-                self._insights.note(self.record)
-            self.session.publish(config.snapshot(self.key.name, self._secrets(), self.admin_port))
-            self._published = config
-            self._forget_rejections()
-            self.on_progress(self)  # there may be nothing to send
         for response in self.session.responses():
             self.record.counters[response.type_url].sent += 1
             self.record.last_update = self._clock.now()
@@ -208,8 +225,7 @@ class Proxy:
             unanswered=self.session.unanswered,
         )
 
-    def _secrets(self) -> Mapping[str, Entry]:
-        state = self._meshes.state(self.key.mesh)
+    def _secrets(self, state: MeshState) -> Mapping[str, Entry]:
         found = dict(self._administration(state.config.view.dataplanes.get(self.key.name)))
         if state.config.level is not Level.PLAIN:
             found |= {entry.name: entry for entry in (self.keeper.entry, state.bundle) if entry is not None}
@@ -233,8 +249,7 @@ class Proxy:
         return Wanted(self.key.mesh, state.trust.issuing, uris, lifetime)
 
     def _identity_changed(self) -> None:
-        self._outdated = True
-        self._wake.set()
+        self._look_again()
         self._note_certificate()
 
     def _note_certificate(self) -> None:

@@ -238,6 +238,7 @@ class Discovery:
     async def _write(self, proxy: Proxy, sender: Sender) -> None:
         await proxy.keeper.settled()  # so that the identity goes out with what needs it
         while True:
+            await proxy.publish()
             self._still_authorized(proxy)
             for response in proxy.responses():
                 self._metrics.responses.labels(response.type_url.bucket).inc()

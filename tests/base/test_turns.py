@@ -1,0 +1,62 @@
+"""Long work gives way: to whatever else the loop has to do, and to other long work."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from kuma.base import aio
+from kuma.base.turns import Turns
+
+LONGER_THAN_A_TURN = 0.011
+
+
+def work(count: int, seen: list[str], name: str = "") -> Iterator[int]:
+    for number in range(count):
+        time.sleep(LONGER_THAN_A_TURN)
+        seen.append(name)
+        yield number
+
+
+async def test_others_are_served_between_two_turns() -> None:
+    seen: list[str] = []
+
+    async def other() -> None:
+        while True:
+            seen.append("other")
+            await asyncio.sleep(0)
+
+    watching = aio.spawn(other(), name="other")
+    assert await Turns().collect(work(5, seen, "work")) == [0, 1, 2, 3, 4]
+    await aio.stop([watching])
+    assert "work work" not in " ".join(seen)
+
+
+async def test_those_that_have_long_work_to_do_take_turns() -> None:
+    turns, seen = Turns(), list[str]()
+    found = await asyncio.gather(*(turns.collect(work(4, seen, name)) for name in "abc"))
+    assert found == [[0, 1, 2, 3]] * 3
+    assert "".join(seen) == "abc" * 4
+
+
+async def test_what_fits_into_a_turn_is_done_without_a_pause() -> None:
+    collecting = Turns().collect(iter("abc"))
+    with pytest.raises(StopIteration) as done:
+        collecting.send(None)
+    assert done.value.value == ["a", "b", "c"]
+
+
+async def test_whoever_fails_or_is_stopped_leaves_the_turn_to_others() -> None:
+    turns = Turns()
+
+    def failing() -> Iterator[int]:
+        yield 1
+        raise ValueError("x")
+
+    with pytest.raises(ValueError, match="x"):
+        await turns.collect(failing())
+    stopped = aio.spawn(turns.collect(work(100, [])), name="long work")
+    await asyncio.sleep(0)
+    await aio.stop([stopped])
+    assert await turns.collect([1]) == [1]
