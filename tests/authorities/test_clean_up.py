@@ -32,7 +32,7 @@ async def test_they_go_when_nothing_live_depends_on_them(tmp_path: Path) -> None
         assert authorities(cp) == {"ca-1", "ca-2"}
         web.silent = True  # acknowledges nothing more, so the old authority may still be in use
         await cp.apply(OTHER)
-        await asyncio.sleep(0.2)
+        await cp.looked_around()
         assert authorities(cp) == {"ca-1", "ca-2"}
         await web.disconnect()
         web = await cp.proxy(dataplane("web-01", "web"))
@@ -60,7 +60,7 @@ async def test_secrets_that_are_put_back_before_their_mesh_stay(tmp_path: Path) 
     async with running(tmp_path) as cp:
         for secret in secrets:
             await cp.apply_resource(secret)
-        await asyncio.sleep(0.2)
+        await cp.looked_around()
         await cp.apply(MTLS)
         assert pair(cp) == {secret.spec.data for secret in secrets}
 

@@ -31,7 +31,7 @@ async def test_a_root_is_renewed_at_four_fifths_of_its_life_by_a_staged_change(t
         await web.until(lambda: web.certificate)
         first = await root(cp)
         clock.advance(7.9 * DAY)
-        await asyncio.sleep(0.1)
+        await cp.looked_around()
         assert await root(cp) == first
         clock.advance(0.2 * DAY)
         async with asyncio.timeout(PATIENCE):
@@ -62,7 +62,7 @@ async def test_the_end_of_a_provided_authority_is_told_in_time(tmp_path: Path) -
         await cp.apply(json.dumps(mesh))
         await problem(cp, "")
         clock.advance(69 * DAY)
-        await asyncio.sleep(0.1)
+        await cp.looked_around()
         await problem(cp, "")
         clock.advance(2 * DAY)
         await problem(cp, "the CA ends at ")

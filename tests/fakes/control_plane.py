@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -22,7 +23,9 @@ from kuma.base.audit import AuditFile
 from kuma.base.clock import Clock, SystemClock
 from kuma.resources import codec, kinds
 from kuma.resources.dataplane import admin_port
+from kuma.resources.mesh_transition import Level
 from kuma.resources.resource import Resource
+from kuma.resources.view import MeshView
 from kuma.store.sqlite import open_sqlite
 from kuma.tokens import dataplane_tokens
 from kuma.xds.envoy.resource import TypeUrl
@@ -60,6 +63,7 @@ class Running:
         self.clock = clock
         self.ca_pem = (directory / "ca.crt").read_bytes()
         self._stack = contextlib.AsyncExitStack()
+        self._markers = itertools.count()
 
     async def apply(self, *texts: str) -> None:
         """Apply resources and return once they are in the mesh view."""
@@ -70,6 +74,24 @@ class Running:
         """Apply one resource and return once it is in the mesh view."""
         stored = (await self.parts.manager.put(found)).resource
         await self.parts.views.until(lambda: self.parts.views.holds(stored))
+
+    async def looked_around(self) -> None:
+        """Return once a mesh made now has turned mutual TLS on and off again, and its authority has been removed.
+
+        This goes through all that follows meshes, so that what was due there before has been looked at by then: a test
+        that shows that something does not happen waits for this, and not for some time.
+        """
+        name = f"marker-{next(self._markers)}"
+        plain = f"{{type: Mesh, name: {name}}}"
+
+        def view() -> MeshView:
+            return self.parts.views.view(name)
+
+        await self.apply(plain, MTLS.replace("name: default", f"name: {name}"))
+        await self.parts.views.until(lambda: view().position.level is Level.STRICT)
+        await self.apply(plain)
+        await self.parts.views.until(lambda: not any(".ca-builtin-" in secret for secret in view().secrets))
+        await self.delete(plain)
 
     async def disconnected(self, described: Resource[Any]) -> None:
         """Return once no proxy is connected for a Dataplane."""

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sized
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +244,16 @@ async def sidecars(cp: Running, directory: Path) -> AsyncIterator[Sidecars]:
         yield found
     finally:
         await found.close()
+
+
+async def more(answers: Sized, count: int = 30) -> None:
+    """Return once so many more calls have been answered."""
+    enough = len(answers) + count
+
+    async def answered() -> bool:
+        return len(answers) >= enough
+
+    await until(f"{count} more answers", answered)
 
 
 @contextlib.asynccontextmanager

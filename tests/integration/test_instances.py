@@ -1,12 +1,11 @@
 """Instances of a called service that come and go on live traffic; every request is a new connection of the client."""
 
-import asyncio
 import signal
 
 import pytest
 
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running
-from tests.integration.sidecars import Sidecars, traffic, until
+from tests.integration.sidecars import Sidecars, more, traffic, until
 
 
 @pytest.fixture
@@ -26,11 +25,10 @@ async def test_an_instance_joins_and_leaves_without_a_failed_request(
     await until("web reaches backend", lambda: web.ask("backend"))
     async with traffic(lambda: web.ask("backend")) as answers:
         another = await mesh.start("another", protocol=protocol, service="backend")
-        await asyncio.sleep(0.5)
+        await more(answers)
         another.running.send_signal(signal.SIGTERM)
         assert await another.running.wait() == 0
-        await asyncio.sleep(0.5)
-    assert len(answers) > 100
+        await more(answers, 100)
     assert set(answers) <= good, [answer for answer in answers if answer not in good]
     if protocol == "tcp":
         assert b"another:hello" in answers, "it has taken its part"

@@ -35,15 +35,18 @@ async def test_a_backup_under_traffic_is_put_back(tmp_path: Path) -> None:
     await store.transact([Create(MESH), Create(secret("a"), MESH.key)])
     stop = asyncio.Event()
 
+    written = asyncio.Event()
+
     async def write() -> None:
         number = 0
         while not stop.is_set():
             number += 1
             pair = [secret(f"s{number}-{part}") for part in ("cert", "key")]
             await store.transact([Create(each, MESH.key) for each in pair])
+            written.set()
 
     writer = aio.spawn(write(), name="writer")
-    await asyncio.sleep(0.2)
+    await written.wait()
     await asyncio.to_thread(backup, path, copy)
     stop.set()
     await writer

@@ -42,8 +42,8 @@ async def transition(
     key, end = kinds.MESH_TRANSITION.key("default", "default"), clock.now() + timedelta(seconds=seconds)
     found: MeshTransitionSpec = (await cp.parts.manager.get(key)).spec
     while not holds(found) and clock.now() < end:
-        clock.advance(1)
-        await asyncio.sleep(0.05)
+        clock.advance(5)
+        await cp.looked_around()
         found = (await cp.parts.manager.get(key)).spec
     return found
 

@@ -67,7 +67,7 @@ async def test_who_has_not_come_back_since_a_restart_inside_a_change_is_waited_f
     async with running(tmp_path, clock) as cp:
         await cp.proxy(BACKEND, bring=False)
         await runs_all(cp, BACKEND)
-        await asyncio.sleep(0.3)
+        await cp.looked_around()
         assert cp.parts.views.view("default").position.level is Level.ACCEPTING, "web may be plaintext only"
         clock.advance(16)
         await transition(cp, lambda found: found.position.level is Level.STRICT)
@@ -98,6 +98,6 @@ async def test_what_was_complete_before_a_restart_is_run_by_whoever_is_away_sinc
         clock.advance(3600)
         await cp.proxy(BACKEND, bring=False)
         await runs_all(cp, BACKEND)
-        await asyncio.sleep(0.3)
+        await cp.looked_around()
         found = await transition(cp, lambda found: found.complete)
         assert (found.followers, found.acknowledged) == (2, 2)

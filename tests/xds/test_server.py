@@ -145,8 +145,9 @@ async def test_a_dataplane_created_through_the_api_is_served_and_stays(tmp_path:
     async with running(tmp_path, clock) as cp:
         await cp.apply_resource(WEB)
         await cp.come_and_gone(WEB, bring=False)
+        await cp.come_and_gone(BACKEND)
         clock.advance(3600)
-        await asyncio.sleep(0.05)
+        await cp.parts.views.until(lambda: "backend-01" not in cp.parts.views.view("default").dataplanes)
         assert await cp.parts.manager.find(WEB.key) is not None
 
 
@@ -190,7 +191,9 @@ async def test_certificates_rotate_in_time_under_the_injected_clock(tmp_path: Pa
         first = web.certificate
         days = 24 * 3600
         clock.advance(int(30 * 0.74 * days))
-        await asyncio.sleep(0.05)
+        before = len(web.received)
+        await cp.apply(ALLOW_ALL)
+        await web.until(lambda: len(web.received) > before)
         assert web.certificate == first
         for _ in range(2 * days // 600):
             clock.advance(600)
@@ -376,8 +379,9 @@ async def test_an_authority_that_nobody_takes_up_is_not_activated(tmp_path: Path
         )
         await cp.apply(two)
         for _ in range(5):
-            await asyncio.sleep(0.1)
+            await cp.looked_around()
             clock.advance(31)
+        await cp.looked_around()
         position = cp.parts.views.view("default").position
         assert position.authority == before
         assert len(position.roots) == 2
@@ -395,7 +399,7 @@ async def test_a_proxy_that_has_lost_its_connection_inside_a_change_is_waited_fo
         await cp.disconnected(WEB)
         await cp.apply(MTLS)
         await backend.until(lambda: backend.certificate)
-        await asyncio.sleep(0.3)
+        await cp.looked_around()
         level = cp.parts.views.view("default").position.level
         assert level == 1, "callers do not encrypt yet: web may still be plaintext only"
         clock.advance(16)
@@ -414,7 +418,9 @@ async def test_callers_are_sent_to_a_proxy_once_it_serves_and_until_it_says_that
     slow.silent = True
     slow.connect(await cp.channel())
     await slow.until(lambda: slow.received)
-    await asyncio.sleep(0.2)
+    before = len(web.received)
+    await cp.delete(ALLOW_ALL)
+    await web.until(lambda: len(web.received) > before)
     assert not sees_backend(), "it has acknowledged nothing yet"
     await slow.disconnect()
     await cp.proxy(BACKEND)

@@ -1,6 +1,7 @@
 """Limits of the discovery server."""
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 from structlog.testing import capture_logs
 
+from kuma.base import aio
 from kuma.xds.envoy.resource import TypeUrl
 from kuma.xds.stream import stream_limits
 from tests.fakes.control_plane import MTLS, dataplane, running
 from tests.fakes.patience import PATIENCE
-from tests.fakes.proxy import METHOD, FakeProxy, channel
+from tests.fakes.proxy import METHOD, FakeProxy, StreamEnded, channel
+from tests.integration.sidecars import until
 
 WEB, DB = dataplane("web-01", "web"), dataplane("db-01", "db")
 
@@ -72,7 +75,9 @@ async def test_a_stream_that_says_nothing_holds_nothing_up(tmp_path: Path) -> No
         channel = await cp.channel()
         open_stream: Any = channel.stream_stream
         silent = [open_stream(METHOD)() for _ in range(50)]
-        await asyncio.sleep(0.05)
+        last = FakeProxy("default.db-01", "wrong", DB)
+        last.connect(channel)  # one connection, so the silent ones have arrived before
+        await last.failure()
         web = await cp.proxy(WEB)
         await web.until(lambda: web.certificate)
         for call in silent:
@@ -107,16 +112,23 @@ async def test_streams_that_say_nothing_are_limited_for_each_address(tmp_path: P
     async with running(tmp_path, xds_server={"port": 0, "pending_streams": 3}) as cp:
         channel = await cp.channel()
         open_stream: Any = channel.stream_stream
-        silent = [open_stream(METHOD)() for _ in range(3)]
-        await asyncio.sleep(0.1)
-        one_more = open_stream(METHOD)()
-        assert await one_more.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "3 streams from this address have sent no request" in await one_more.details()
-        for call in silent:
+        calls = [open_stream(METHOD)() for _ in range(4)]
+        codes = [aio.spawn(call.code(), name="code") for call in calls]
+        done, _ = await asyncio.wait(codes, return_when=asyncio.FIRST_COMPLETED)
+        (refused,) = [call for call, code in zip(calls, codes, strict=True) if code in done]
+        assert await refused.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "3 streams from this address have sent no request" in await refused.details()
+        for call in calls:
             call.cancel()
-        await asyncio.sleep(0.1)
-        web = await cp.proxy(WEB)
-        await web.until(lambda: web.names(TypeUrl.CLUSTER))
+        await asyncio.wait(codes)
+
+        async def let_in() -> bool:
+            web = await cp.proxy(WEB)
+            with contextlib.suppress(StreamEnded):
+                await web.until(lambda: web.names(TypeUrl.CLUSTER))
+            return web.connected
+
+        await until("those that have gone count no more", let_in)
 
 
 async def test_no_more_streams_than_there_may_be(tmp_path: Path) -> None:
