@@ -1,4 +1,4 @@
-"""What a change costs in a control plane that holds many other things: CPU of the whole process per change.
+"""Measures a change in a control plane that holds many other things: CPU of the whole process per change.
 
 Beside each figure stands that of a control plane which holds nothing else, measured in the same run. What is not
 concerned by a change should not be paid for.

@@ -1,4 +1,4 @@
-"""How long the event loop stands still while the largest resource of each kind is put into a mesh of many Dataplanes.
+"""Measures how long the largest resource of each kind stops the event loop, in a mesh of many Dataplanes.
 
 Everybody else waits for that long: a health check, another mesh, a proxy that connects. Two of the Dataplanes have
 proxies, one of them with the largest configuration. The clock has other processes in it, CPU has not.

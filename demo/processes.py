@@ -197,6 +197,6 @@ def _can_be_bound(port: int) -> bool:
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens on this port of the loopback."""
+    """Tells whether nobody listens on this port of the loopback."""
     with socket.socket() as sock:
         return sock.connect_ex(("127.0.0.1", port)) != 0

@@ -61,7 +61,7 @@ class PermissionRules:
         return await self._weakened(Widening(before, _without(before, old), old, None), store)
 
     async def _weakened(self, widening: Widening, store: Store) -> Decision:
-        """What a change weakens. Without mutual TLS everybody is admitted, whatever permissions say."""
+        """Returns what a change weakens. Without mutual TLS everybody is admitted, whatever permissions say."""
         changed = widening.new or widening.old
         assert changed is not None
         mesh = await find(store, kinds.MESH.key(changed.mesh))
@@ -86,7 +86,7 @@ class PermissionRules:
 
 
 def _displaced(view: MeshView, impact: Impact) -> Iterator[Displacement | None]:
-    """What happens to each inbound; None for one whose callers lose nothing, and for one like another."""
+    """Yields what happens to each inbound; None for one whose callers lose nothing, and for one like another."""
     seen = set()
     for dataplane in view.dataplanes.values():
         for inbound in dataplane.spec.net.inbound:

@@ -49,7 +49,7 @@ async def global_insight(manager: ResourceManager, now: datetime) -> dict[str, A
 
 
 def _statuses(meshes: Sequence[Resource[Any]], pairs: Dataplanes) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
-    """How many Dataplanes and services there are, by how they are."""
+    """Counts Dataplanes and services by their status."""
     of_mesh: dict[str, list[tuple[Resource[DataplaneSpec], DataplaneInsightSpec | None]]] = {}
     for pair in pairs:
         of_mesh.setdefault(pair[0].mesh, []).append(pair)

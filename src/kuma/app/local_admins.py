@@ -53,7 +53,7 @@ def _user(name: str) -> int:
 
 
 def _members(groups: tuple[str, ...]) -> Iterator[int]:
-    """Whoever is listed in a group, or has it as the primary one."""
+    """Returns the users who are listed in a group, or have it as their primary one."""
     for name in groups:
         try:
             group = grp.getgrgid(int(name)) if name.isdecimal() else grp.getgrnam(name)

@@ -66,7 +66,7 @@ _GRACE_AT_START = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Foundation:
-    """What nearly every other part stands on."""
+    """Parts and values that nearly every other part uses."""
 
     settings: Settings
     store: SqlStore
@@ -100,7 +100,7 @@ def foundation(settings: Settings, store: SqlStore, clock: Clock, audit: Audit, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """What is stored and who is connected, as the other parts see it."""
+    """Views of what is stored, and the connected proxies."""
 
     views: Views
     proxies: Proxies
@@ -155,7 +155,7 @@ def _ends_of_leaves(proxies: Proxies) -> Iterator[tuple[str, datetime]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollouts:
-    """What changes the mutual TLS and the permissions of live traffic step by step."""
+    """Controllers that change mutual TLS and permissions of live traffic step by step."""
 
     controller: RolloutController
     drain: Drain

@@ -101,7 +101,7 @@ def ensure(directory: Path, hosts: Iterable[str], now: datetime) -> ServerCertif
 
 
 def _begin(paths: ServerCertificate, ca: CaPair, names: x509.SubjectAlternativeName, now: datetime) -> datetime | None:
-    """When the certificate that is there begins; None if there is none that will do."""
+    """Returns when the existing certificate begins; None if there is none that will do."""
     try:
         found = _opened(paths.chain, paths.key).certificate
         found.verify_directly_issued_by(ca.certificate)

@@ -47,7 +47,7 @@ class Place(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What the kernel says of a socket."""
+    """Description of a socket by the kernel."""
 
     state: int
     user: int
@@ -115,7 +115,7 @@ def _owner(sock: socket.socket) -> int:
 
 
 def _stranger() -> int | None:
-    """In a user namespace (see `user_namespaces(7)`) all users from outside have one id; None if this is none."""
+    """Returns the one id of all users outside a user namespace (see `user_namespaces(7)`); None if this is none."""
     try:
         if Path("/proc/self/uid_map").read_text().split() == _WHOLE_SYSTEM:
             return None

@@ -34,7 +34,7 @@ class UnusableKey(ValueError):
 
 
 class TooLarge(UnusableKey):
-    """It would take too long to compute with the key; the text says how large it is and may be."""
+    """Raised for a key with which it would take too long to compute; the text says how large it is and may be."""
 
 
 def load(pem: bytes) -> PrivateKeyTypes:

@@ -30,7 +30,7 @@ class Sending:
 
 
 def rounds(resources: Iterable[Resource[Any]], meshes: Set[str]) -> Sequence[Sequence[Sending]]:
-    """What is sent round after round; `meshes` exist already.
+    """Yields what is sent round after round; `meshes` exist already.
 
     Signing keys of user tokens come last: they may end the token that the rest is applied with.
     """
@@ -51,7 +51,7 @@ def _settled(resources: Sequence[Resource[Any]]) -> Sequence[Sequence[Sending]]:
 
 
 def turn(resource: Resource[Any]) -> int:
-    """When it is the turn of a resource, in a control plane that has its mesh."""
+    """Returns the turn of a resource, in a control plane that has its mesh."""
     if resource.name.startswith(_SIGNING_KEYS) and resource.key.kind in _SECRETS:
         return 4
     if resource.key.kind in _SECRETS:
@@ -62,7 +62,7 @@ def turn(resource: Resource[Any]) -> int:
 
 
 def _begun(mesh: Resource[Any], whole: Iterable[Resource[Any]]) -> Sending:
-    """How a mesh that does not exist is created, before anything that belongs to it."""
+    """Returns the resource that creates a mesh, before anything that belongs to it is sent."""
     belonging = {resource.key.kind for resource in whole if resource.mesh == mesh.name}
     if kinds.SECRET.name in belonging and mesh.spec.backends:
         return Sending(replace(mesh, labels={**mesh.labels, AUTHORITY_LABEL: AWAITED}), again=True)

@@ -274,7 +274,7 @@ class RolloutController:
 
 
 def _last_contact(insight: DataplaneInsightSpec, now: datetime) -> LastContact | None:
-    """What is known of a proxy's last contact if this process has not seen it end."""
+    """Returns what is known of a proxy's last contact if this process has not seen it end."""
     end = insight.mtls.certificate_expiration_time if insight.mtls else None
     if insight.last_contact is not None or not insight.online or end is None:
         return insight.last_contact

@@ -18,7 +18,7 @@ def rotation_time(issued: datetime, not_after: datetime, luck: float) -> datetim
 
 
 def has_been_set_back(issued: datetime, now: datetime) -> bool:
-    """Whether the clock stands before the time at which a certificate was issued, by more than clocks differ.
+    """Tells whether the clock stands before the time at which a certificate was issued, by more than clocks differ.
 
     Such a certificate may not hold yet anywhere, and would be used for longer than was asked for.
     """

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def place(selector: Mapping[str, str]) -> Place:
-    """Where a selector is found: by the service that it names, else by an exact value, else by a tag."""
+    """Returns the place of a selector: the service that it names, else an exact value, else a tag."""
     service = selector.get(tag_rules.SERVICE, tag_rules.ANY)
     if service != tag_rules.ANY:
         return tag_rules.SERVICE, service
@@ -33,7 +33,7 @@ def place(selector: Mapping[str, str]) -> Place:
 
 
 def names_service(where: Place) -> bool:
-    """Whether what is found there is of one service."""
+    """Tells whether what is found there is of one service."""
     return where[0] == tag_rules.SERVICE and where[1] != tag_rules.ANY
 
 
@@ -71,7 +71,7 @@ class Permissions:
     """What permissions say, by their names: one TrafficPermission, or all MeshTrafficPermissions of an inbound."""
 
     def following(self, legacy: Mapping[str, Permission], mesh: Mapping[str, MeshPermission]) -> Permissions:
-        """What comes after these: the very same object if nothing has changed."""
+        """Returns the permissions after these: the very same object if nothing has changed."""
         if legacy is self.legacy and mesh is self.mesh:
             return self
         left, come = _changes(self.legacy, legacy)
@@ -104,7 +104,7 @@ class Permissions:
         )
 
     def _unchanged(self, legacy: Set[str], mesh: Set[str]) -> dict[tuple[str, ...], Admission]:
-        """What the others still say."""
+        """Returns the others, unchanged."""
         return {
             names: said
             for names, said in self._said.items()
@@ -122,7 +122,7 @@ class Permissions:
             self._known.clear()
 
     def admission(self, tags: Mapping[str, str]) -> Admission:
-        """Who may call an inbound with these tags; see `authorization.admission`."""
+        """Returns who may call an inbound with these tags; see `authorization.admission`."""
         key = tuple(sorted(tags.items()))
         found = self._known.get(key)
         if found is None:
@@ -139,7 +139,7 @@ class Permissions:
         return self._merge(matching) if matching else self._winner(tags)
 
     def _merge(self, matching: Iterable[MeshPermission]) -> Admission:
-        """What several of them say together, computed once for all inbounds that the same ones are for."""
+        """Combines several of them, once for all inbounds that the same ones are for."""
         key = (_TOGETHER, *sorted(permission.name for permission in matching))
         found = self._said.get(key)
         if found is None:

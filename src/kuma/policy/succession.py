@@ -1,4 +1,4 @@
-"""How new permissions take over from the ones before, while leaves cannot show yet what they look at. Pure.
+"""Stages in which new permissions take over, while leaves cannot show yet the tags that they select by. Pure.
 
 Permissions that look at a tag make leaves carry it. Until every proxy has such a leaf, and every connection that was
 opened with another one has ended, a rule that looks at the tag would take a caller that cannot show it for one that
@@ -20,7 +20,7 @@ Named = Callable[[Principal], Iterable[str]]
 
 @dataclass(frozen=True)
 class Stage:
-    """How far the leaves and the connections of a mesh have followed its permissions.
+    """Stage that the leaves and the connections of a mesh have reached after a change of its permissions.
 
     `shown` are the tags that every leaf shows, and `renamed` is how often the leaves of Dataplanes that got other names
     have been replaced. `before` are the permissions that decide about who cannot show yet what those of today look at;
@@ -52,12 +52,12 @@ class Stage:
         return replace(self, shown=declared.source_tags | self.carried, renamed=renamed)
 
     def settled(self, declared: Permissions) -> Stage:
-        """Nobody is left who cannot show what is looked at, and no proxy runs the permissions before."""
+        """Tells whether everybody can show what is looked at, and no proxy runs the permissions before."""
         return Stage(declared.source_tags, self.renamed)
 
 
 def for_connections(old: Admission, new: Admission, shown: frozenset[str], named: Named) -> Admission:
-    """Whom to admit where callers are judged once, when they connect.
+    """Returns whom to admit where callers are judged once, when they connect.
 
     While leaves do not show all that `new` looks at, `old` decides whom to admit if it admits anybody; what `new`
     denies by a tag is denied by the name of the service.
@@ -71,7 +71,7 @@ def for_connections(old: Admission, new: Admission, shown: frozenset[str], named
 
 
 def for_requests(old: Admission, new: Admission, named: Named) -> Admission:
-    """Whom to admit where callers are judged at every request, by the leaf that their connection was opened with.
+    """Returns whom to admit where callers are judged at every request, by the leaf of their connection.
 
     A leaf that shows all that only `new` looks at is judged by `new`. About any other `old` decides, but for what `new`
     denies, by name.

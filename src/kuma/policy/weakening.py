@@ -25,7 +25,7 @@ SOME = "*"
 
 
 def of_mesh(old: Resource[MeshSpec] | None, new: Resource[MeshSpec], *, guarded: bool) -> Iterator[Violation]:
-    """What a changed Mesh weakens. `guarded`: the control plane has all meshes refuse it, unless they say otherwise."""
+    """Returns what a changed Mesh weakens. `guarded`: all meshes refuse it, unless they say otherwise."""
     if old is None:
         return
     if weakening_is_refused(old.labels, guarded) and not weakening_is_refused(new.labels, guarded):
@@ -57,7 +57,7 @@ class Widening:
     new: Resource[Any] | None
 
     def weakenings(self) -> Iterator[Violation | None]:
-        """What is weakened; None between, for others to have their turn."""
+        """Yields what is weakened; None between, for others to have their turn."""
         granted = _named(self.new) - _named(self.old) if self.new else frozenset()
         if self.old is None and not _admits_everybody(self.new):
             return  # nobody but those that it names
@@ -114,12 +114,12 @@ class _Named:
             self._everybody = self._everybody or not principal.tags
 
     def name(self, caller: Pairs) -> bool:
-        """Whether one of them is shown by a caller that carries these tags."""
+        """Tells whether one of them is shown by a caller that carries these tags."""
         return self._everybody or any(wanted <= caller for pair in caller for wanted in self._by_first.get(pair, ()))
 
 
 def selectors(permission: Resource[Any]) -> Iterator[Selector]:
-    """What a permission selects inbounds by."""
+    """Returns the tags by which a permission selects inbounds."""
     if permission.key.kind == kinds.TRAFFIC_PERMISSION.name:
         yield from (destination.match for destination in permission.spec.destinations)
     else:
@@ -127,7 +127,7 @@ def selectors(permission: Resource[Any]) -> Iterator[Selector]:
 
 
 def _named(permission: Resource[Any] | None) -> frozenset[tuple[Pairs, Pairs]]:
-    """Which callers a permission admits by name, and where."""
+    """Yields the callers that a permission admits by name, and where."""
     if permission is None:
         return frozenset()
     callers = [frozenset(principal.tags) for principal in _allowed(permission) if principal.tags]
@@ -154,7 +154,7 @@ def _pairs(selector: Selector) -> Pairs:
 
 
 def _both(one: Selector, other: Selector) -> Selector | None:
-    """What is selected by both; None if nothing can be. Every inbound is of some service."""
+    """Returns what both select; None if nothing can be. Every inbound is of some service."""
     found = {tag_rules.SERVICE: SOME, **one}
     for name, value in other.items():
         if found.get(name, SOME) == SOME:

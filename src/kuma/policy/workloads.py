@@ -66,7 +66,7 @@ def _network(host: str, text: str) -> _Network:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What is known of the machine of a proxy, and what administrators allow."""
+    """Knowledge of the machine of a proxy, and what administrators allow."""
 
     own: Mapping[int, str]
     """Ports of the control plane, with what listens there; it may be on the same machine."""

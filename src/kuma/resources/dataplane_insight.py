@@ -97,7 +97,7 @@ class MtlsInsight(Model):
 
 
 class AdministrationInsight(Model):
-    """Where the proxy's Envoy has its administration, by the proxy's word, and where its stream has come from."""
+    """Port of the administration of a proxy's Envoy, as the proxy says, and the address that its stream came from."""
 
     port: int = 0
     host: str = ""

@@ -1,4 +1,4 @@
-"""How large a resource may be: one table for all kinds, looked at before anything else is made of what was sent.
+"""Limits of the size of resources: one table for all kinds, checked before anything else is made of what was sent.
 
 What one request costs is bounded by what it may hold: the time to judge it, to match it with every Dataplane, and to
 configure Envoys with it. The values are far above what people write; `docs/limits.md` has them with their reasons.
@@ -74,7 +74,7 @@ MOST: Mapping[str, Mapping[str, int]] = {
 
 
 def check(kind: str, content: Mapping[str, Any]) -> None:
-    """Whether a resource of `kind` that says `content` is small enough to be looked at.
+    """Tells whether a resource of `kind` that says `content` is small enough to be looked at.
 
     Raises:
         InvalidResource: it is not; names the field, the limit and the remedy.

@@ -174,7 +174,7 @@ def validate(spec: MeshSpec) -> Iterator[Violation]:
 
 
 def weakening_is_refused(labels: Mapping[str, str], guarded: bool) -> bool:
-    """Whether a Mesh with these labels is guarded; `guarded` is what holds for one that says nothing."""
+    """Tells whether a Mesh with these labels is guarded; `guarded` is what holds for one that says nothing."""
     said = labels.get(WEAKENING_LABEL, "")
     return said != ALLOWED if guarded else bool(said) and said != ALLOWED
 

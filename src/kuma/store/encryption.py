@@ -75,7 +75,7 @@ class KeyFile:
         """Where a new store's key is until the store exists: a key in its own place says that there is a store."""
 
     def exists(self) -> bool:
-        """Whether there is a key in its place."""
+        """Tells whether there is a key in its place."""
         return self.path.exists()
 
     def begin(self) -> tuple[bytes, ...]:

@@ -174,7 +174,7 @@ class ResourceManager:
 
 
 def _weakening(decision: Decision, allowed: bool) -> tuple[str, ...]:
-    """What a change weakens, for people.
+    """Describes what a change weakens.
 
     Raises:
         InvalidResource: the mesh is guarded, and nobody has asked for it.

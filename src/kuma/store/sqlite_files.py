@@ -84,7 +84,7 @@ def check_log(path: Path, descriptor: int) -> None:
 
 
 def holds_store(path: Path) -> bool:
-    """Whether there is a store in the file; changes nothing.
+    """Tells whether there is a store in the file; changes nothing.
 
     Raises:
         Misconfigured: the file is something else than a SQLite database, or the database of something else.

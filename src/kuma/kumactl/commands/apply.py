@@ -67,7 +67,7 @@ def apply(
 
 
 def _last_of_each(declared: Iterable[DeclaredResource]) -> Mapping[Key, DeclaredResource]:
-    """What is declared of each resource; of what is declared several times, the last is meant."""
+    """Returns what is declared of each resource; of what is declared several times, the last is meant."""
     times = Counter(one.resource.key for one in declared)
     for key in (key for key, count in times.items() if count > 1):
         typer.echo(f"Warning: {key} is declared {times[key]} times: what comes last is applied", err=True)
@@ -95,7 +95,7 @@ def _existing(client: Client, declared: Iterable[DeclaredResource]) -> frozenset
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What the control plane has said of a resource."""
+    """Answer of the control plane about a resource."""
 
     resource: Resource[Any]
     created: bool
@@ -160,7 +160,7 @@ class _Apply:
 
 
 def _needs_no_other_look(first: _Answer, sending: Sending) -> bool:
-    """Whether what was said first still holds: it is stored as it is meant, and there was nothing to complain of."""
+    """Tells whether the first answer still holds: it is stored as it is meant, and there was no complaint."""
     return first.resource == sending.resource and not first.warnings
 
 

@@ -21,7 +21,7 @@ class Declared:
 
     @property
     def waits(self) -> bool:
-        """Whether mutual TLS is asked for, and its authority is not there."""
+        """Tells whether mutual TLS is asked for, and its authority is not there."""
         return self.level is not Level.PLAIN and not self.authority
 
     def as_position(self) -> Position:
@@ -56,7 +56,7 @@ def next_position(position: Position, declared: Declared, *, settled: bool, alon
 
 
 def _is_closed(position: Position) -> bool:
-    """Whether nobody can talk to anybody, because nobody has got a certificate: no step can take anything away."""
+    """Tells whether nobody can talk to anybody for lack of certificates: no step can take anything away."""
     return position.level is not Level.PLAIN and not position.authority
 
 

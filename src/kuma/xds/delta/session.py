@@ -256,7 +256,7 @@ class Session:
 
     @property
     def unanswered(self) -> tuple[str, ...]:
-        """What was sent and is not answered: a type, and the first names."""
+        """Returns what was sent and is not answered: a type, and the first names."""
         found = []
         for type_url, state in self._types.items():
             names = sorted({name for content in state.pending.values() for name in content})

@@ -27,7 +27,7 @@ class Generated:
         return len(self._young) + len(self._old)
 
     def expect(self, in_use: int) -> None:
-        """From now on, `in_use` entries are in use at the same time."""
+        """Sets how many entries are in use at the same time from now on."""
         self._in_use = max(1, in_use)
 
     def entry(self, generate: Callable[..., Entry], *arguments: Hashable) -> Entry:

@@ -1,4 +1,4 @@
-"""Who belongs to which service of a mesh, and who calls it. A change costs what it concerns, however large the mesh."""
+"""Members and callers of the services of a mesh. A change costs what it concerns, however large the mesh."""
 
 from __future__ import annotations
 

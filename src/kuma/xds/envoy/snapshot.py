@@ -155,7 +155,7 @@ class MeshConfig:
         return made
 
     def _staged(self, declared: Admission, tags: Mapping[str, str], *, at_every_request: bool) -> Admission:
-        """Whom an inbound admits as long as not everybody can show what the permissions look at."""
+        """Returns whom an inbound admits as long as not everybody can show what the permissions look at."""
         if self.stage.before is None or not declared.source_tags:
             return declared
         key = _sorted(tags), at_every_request

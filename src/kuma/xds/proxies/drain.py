@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 
 class _Wait(Enum):
-    """What is waited for."""
+    """Events that a stage waits for."""
 
     LEAVES = "all proxies have their new leaves"
     CONNECTIONS = "connections from before have ended"
@@ -134,7 +134,7 @@ class Drain:
 
 
 def _has_another_name(before: MeshConfig, after: MeshConfig) -> bool:
-    """Whether a Dataplane that was there says something else in its leaf now, of what both look at."""
+    """Tells whether a Dataplane that was there says something else in its leaf now, of what both look at."""
     old, new = before.view.dataplanes, after.view.dataplanes
     if old is new:
         return False

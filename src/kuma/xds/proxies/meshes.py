@@ -90,7 +90,7 @@ class Meshes:
         return self._states.get(mesh) or MeshState.of(MeshView(mesh), None)
 
     async def entries(self, key: Key, admin_port: int) -> tuple[MeshState, Sequence[tuple[TypeUrl, Entry]]]:
-        """What a proxy should run, secrets apart, and the state that it follows from: by then another may be newer.
+        """Returns what a proxy should run, secrets apart, and the state it follows from: by then another may be newer.
 
         Others have their turn meanwhile, if there is much to be made.
         """

@@ -40,7 +40,7 @@ AdminSecrets = Callable[[str], Mapping[str, Entry]]
 
 @dataclass(frozen=True, slots=True)
 class ProxyContext:
-    """What all proxies of a control plane share."""
+    """Collaborators that all proxies of a control plane share."""
 
     meshes: Meshes
     issuer: LeafIssuer

@@ -84,7 +84,7 @@ class Deregistration:
 
     def _wait(self, key: Key, grace: float) -> None:
         if key not in self._waiting and not self._has_ended:
-            self._waiting[key] = aio.spawn(self._remove_after(key, grace), name=f"departure of {key.name}")
+            self._waiting[key] = aio.spawn(self._remove_after(key, grace), name=f"deregistration of {key.name}")
 
     async def _remove_after(self, key: Key, grace: float) -> None:
         pause: float | None = grace
@@ -122,7 +122,7 @@ class Deregistration:
         return min((end - now).total_seconds(), _LONGEST_PAUSE)
 
     async def _may_go_on_until(self, dataplane: Resource[Any]) -> datetime | None:
-        """When the certificate ends that the proxy has; None if it has none, or has said that it ends."""
+        """Returns when the proxy's certificate ends; None if it has none, or has said that it ends."""
         if dataplane.key in self._ends:
             return self._ends[dataplane.key]
         insight = await self._manager.find(kinds.DATAPLANE_INSIGHT.key(dataplane.name, dataplane.mesh))

@@ -72,7 +72,7 @@ _STATUS = {
 
 @dataclass(frozen=True, slots=True)
 class StreamAdmission:
-    """Who may open a stream, how many, and where refusals are recorded."""
+    """Collaborators that admit streams: authentication, limits, and the record of refusals."""
 
     authenticator: Authenticator
     limiter: StreamLimiter
