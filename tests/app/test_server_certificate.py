@@ -120,3 +120,16 @@ def test_an_old_certificate_is_used_while_no_other_can_be_written(tmp_path: Path
             server_certificate.ensure(tmp_path, ("localhost",), now + 5 * months)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (usual, most))
+
+
+def test_what_ends_with_a_self_signed_certificate_needs_no_ca_of_its_own(tmp_path: Path) -> None:
+    made = server_certificate.ensure(tmp_path / "made", ("localhost",), datetime.now(UTC))
+    whole = tmp_path / "whole.crt"
+    whole.write_bytes(made.chain.read_bytes() + made.ca.read_bytes())
+    found = server_certificate.given(whole, made.key, None, tmp_path / "cp")
+    assert found.ca.read_bytes() == made.ca.read_bytes()
+    before = found.ca.stat().st_mtime_ns
+    server_certificate.given(whole, made.key, None, tmp_path / "cp")
+    assert found.ca.stat().st_mtime_ns == before
+    with pytest.raises(Misconfigured, match="give the CA by which proxies verify it"):
+        server_certificate.given(made.chain, made.key, None, tmp_path / "cp")

@@ -1,12 +1,15 @@
 """Settings from the environment, with the names of the original."""
 
-import pytest
+from pathlib import Path
 
-from kuma.app import settings, settings_file
+import pytest
+from structlog.testing import capture_logs
+
+from kuma.app import setting_names, settings, settings_file
 from kuma.base.errors import Misconfigured
 
 
-@pytest.mark.parametrize(("variable", "values"), settings_file.FIXED.items())
+@pytest.mark.parametrize(("variable", "values"), setting_names.FIXED.items())
 def test_what_goes_without_saying_may_be_said(variable: str, values: tuple[str, ...]) -> None:
     for value in values:
         assert settings_file.load(environment={variable: value}) == settings.Settings()
@@ -49,7 +52,7 @@ def test_a_time_that_is_none_is_refused(variable: str) -> None:
 
 def test_an_empty_path_is_none_and_not_the_current_directory() -> None:
     paths = ("_FILE", "_CERTS_DIR", "_PATH")
-    empty = {variable: "" for variable, _ in settings_file.variables() if variable.endswith(paths)}
+    empty = {variable: "" for variable, _ in setting_names.variables() if variable.endswith(paths)}
     assert len(empty) == 8
     assert settings_file.load(environment=empty) == settings.Settings()
 
@@ -58,3 +61,80 @@ def test_required_client_certificates_cannot_be_verified_by_an_empty_path() -> N
     given = {"KUMA_API_SERVER_HTTPS_REQUIRE_CLIENT_CERT": "true", "KUMA_API_SERVER_AUTH_CLIENT_CERTS_DIR": ""}
     with pytest.raises(Misconfigured, match="requireClientCert needs"):
         settings_file.load(environment=given)
+
+
+def written(directory: Path, text: str) -> Path:
+    file = directory / "kuma-cp.yaml"
+    file.write_text(text)
+    return file
+
+
+BEGINNING = """\
+mode: zone
+environment: universal
+store: {type: memory, postgres: {host: 127.0.0.1, password: kuma, tls: {mode: disable}}, cache: {enabled: true}}
+apiServer: {readOnly: false, basePath: /, authn: {type: tokens}, http: {port: 5691}, corsAllowedDomains: [".*"]}
+dpServer: {auth: {type: dpToken}, tlsMinVersion: TLSv1_2, tlsCipherSuites: [], hds: {enabled: true}}
+general: {tlsCertFile: "", tlsMinVersion: TLSv1_2, dnsCacheTTL: 10s}
+multizone: {zone: {name: "", kds: {refreshInterval: 1s}}}
+runtime: {universal: {dataplaneCleanupAge: 72h}}
+reports: {enabled: true}
+"""
+
+
+def test_a_file_of_the_original_is_taken_for_what_there_is(tmp_path: Path) -> None:
+    with capture_logs() as logs:
+        found = settings_file.load(written(tmp_path, BEGINNING), {})
+    assert found.api_server.http.port == 5691
+    assert found.store.type == "sqlite"
+    (told,) = logs
+    assert "multizone.zone.kds.refreshInterval" in told["settings"]
+    assert "store.postgres.password" in told["settings"]
+    assert "127.0.0.1" not in str(told)
+    with pytest.raises(Misconfigured, match=r"general\.strict is set: .*reports\.enabled"):
+        settings_file.load(written(tmp_path, BEGINNING), {"KUMA_GENERAL_STRICT": "true"})
+
+
+@pytest.mark.parametrize(
+    ("text", "complaints"),
+    [
+        ("mode: global", ['mode in FILE cannot be "global" here, only "zone" or "standalone"']),
+        ("apiServer: {readOnly: true}", ['apiServer.readOnly in FILE cannot be "true" here, only "false"']),
+        (
+            "apiServer: {http: {prot: 1}}\nmod: zone",
+            [
+                "unknown setting apiServer.http.prot in FILE; did you mean apiServer.http.port?",
+                "unknown setting mod in",
+            ],
+        ),
+        (
+            "store: {type: postgres, sqlitePathh: x}",
+            ["store.type in FILE: postgres is not available here, only sqlite"],
+        ),
+    ],
+)
+def test_file_and_environment_refuse_the_same(tmp_path: Path, text: str, complaints: list[str]) -> None:
+    file = written(tmp_path, text)
+    with pytest.raises(Misconfigured) as refused:
+        settings_file.load(file, {})
+    for complaint in complaints:
+        assert complaint.replace("FILE", str(file)) in str(refused.value)
+    if "postgres" in text:
+        assert "sqlitePathh" not in str(refused.value)
+
+
+def test_a_choice_is_judged_before_what_depends_on_it() -> None:
+    environment = {"KUMA_STORE_POSTGRES_HOST": "db", "KUMA_STORE_TYPE": "postgres", "KUMA_STORE_POSTGRES_USER": "kuma"}
+    with pytest.raises(Misconfigured) as refused:
+        settings_file.load(environment=environment)
+    assert str(refused.value) == "KUMA_STORE_TYPE: postgres is not available here, only sqlite"
+
+
+def test_all_unknown_variables_are_told_at_once_and_none_is_taken_for_another() -> None:
+    unknown = {"KUMA_API_SERVER_HTTP_PROT": "1", "KUMA_NONSENSE": "1"}
+    with pytest.raises(Misconfigured) as refused:
+        settings_file.load(environment={**unknown, "KUMA_XDS_SERVER_DATAPLANE_CONFIGURATION_REFRESH_INTERVAL": "1s"})
+    assert str(refused.value) == (
+        "environment variable KUMA_API_SERVER_HTTP_PROT sets nothing; did you mean KUMA_API_SERVER_HTTP_PORT?; "
+        "environment variable KUMA_NONSENSE sets nothing"
+    )

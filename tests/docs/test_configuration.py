@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic.alias_generators import to_camel
 
-from kuma.app import settings, settings_file
+from kuma.app import setting_names, settings
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 HEAD = """# Configuration of the control plane
@@ -29,11 +29,20 @@ and `general.tlsKeyFile`; `KUMA_DP_SERVER_READ_HEADER_TIMEOUT` sets `dpServer.li
 | In the environment | Value |
 |---|---|
 """
+PASSED_OVER = """
+## Settings of the original that have no effect here
+
+They may stand in the file and in the environment. `kuma-cp` says in its log which of them are set; with
+`general.strict` it does not start. `…_TLS_MAX_VERSION` and `…_TLS_CIPHER_SUITES` of all servers are among them.
+
+| In the environment | What that means |
+|---|---|
+"""
 
 
 def table() -> str:
     rows = []
-    for variable, path in settings_file.variables():
+    for variable, path in setting_names.variables():
         section: Any = settings.Settings
         for part in path[:-1]:
             section = section.model_fields[part].annotation
@@ -42,9 +51,13 @@ def table() -> str:
         name = ".".join(to_camel(part) for part in path)
         rows.append(f"| `{name}` | `{variable}` | {default} | {info.description} |\n")
     fixed = "".join(
-        f"| `{name}` | {' or '.join(f'`{v}`' for v in values)} |\n" for name, values in settings_file.FIXED.items()
+        f"| `{name}` | {' or '.join(f'`{v}`' for v in values)} |\n" for name, values in setting_names.FIXED.items()
     )
-    return HEAD + "".join(rows) + FIXED + fixed
+    passed_over = "".join(
+        f"| `{name}{'…' if name.endswith('_') else ''}` | {meaning} |\n"
+        for name, meaning in setting_names.PASSED_OVER.items()
+    )
+    return HEAD + "".join(rows) + FIXED + fixed + PASSED_OVER + passed_over
 
 
 def test_every_setting_is_described(request: pytest.FixtureRequest) -> None:

@@ -39,17 +39,38 @@ class ServerCertificate:
     ca: Path
 
 
-def given(chain: Path, key: Path, ca: Path) -> ServerCertificate:
-    """The user's own files.
+def given(chain: Path, key: Path, ca: Path | None, directory: Path) -> ServerCertificate:
+    """The user's own files. Without a CA the last certificate of the chain is it, and is written to `directory`.
 
     Raises:
-        Misconfigured: one cannot be read.
+        Misconfigured: one cannot be read, or the CA is not known.
     """
-    paths = [path.expanduser() for path in (chain, key, ca)]
+    paths = [path.expanduser() for path in (chain, key, *((ca,) if ca else ()))]
     for path in paths:
         if not os.access(path, os.R_OK):
             raise Misconfigured(f"cannot read {path}, named in general.tlsCertFile, tlsKeyFile or tlsCaFile")
-    return ServerCertificate(*paths)
+    return ServerCertificate(paths[0], paths[1], paths[2] if ca else _top(paths[0], directory))
+
+
+def _top(chain: Path, directory: Path) -> Path:
+    """Writes the certificate at the top of a chain to a file of its own, by which clients verify the rest."""
+    try:
+        top = pem.read_chain(chain.read_bytes())[-1]
+    except AuthorityUnusable as error:
+        raise Misconfigured(f"{chain}, named in general.tlsCertFile: {error}") from None
+    if top.subject != top.issuer:
+        raise Misconfigured(
+            f"{chain}, named in general.tlsCertFile, does not end with a self-signed certificate: give the CA by which "
+            "proxies verify it in general.tlsCaFile (KUMA_GENERAL_TLS_CA_FILE)"
+        )
+    path, wanted = directory / "given-ca.crt", certificate_pem(top)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists() or path.read_bytes() != wanted:
+            files.replace(path, wanted, mode=0o644)
+    except OSError as error:
+        raise Misconfigured(f"cannot keep the CA of {chain} in {directory}: {error.strerror}") from None
+    return path
 
 
 def own_names(interface: str) -> tuple[str, ...]:

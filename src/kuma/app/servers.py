@@ -70,8 +70,9 @@ class OwnPorts:
 def certificate(settings: Settings, clock: Clock) -> server_certificate.ServerCertificate:
     """The certificate of all servers: the one that is given, or one of the control plane's own."""
     general = settings.general
-    if general.tls_cert_file and general.tls_key_file and general.tls_ca_file:
-        return server_certificate.given(general.tls_cert_file, general.tls_key_file, general.tls_ca_file)
+    if general.tls_cert_file and general.tls_key_file:
+        directory = settings.work_dir
+        return server_certificate.given(general.tls_cert_file, general.tls_key_file, general.tls_ca_file, directory)
     hosts = (*server_certificate.own_names(settings.dp_server.interface), *general.hostnames)
     return server_certificate.ensure(settings.work_dir, hosts, clock.now())
 

@@ -41,7 +41,9 @@ class GeneralSection(Section):
     )
     tls_key_file: MaybePath = Field(None, description="Key of that certificate, PEM.")
     tls_ca_file: MaybePath = Field(
-        None, description="CA by which proxies verify that certificate, PEM. Needed with tlsCertFile."
+        None,
+        description="CA by which proxies verify that certificate, PEM. Not needed if the last certificate in "
+        "tlsCertFile is self-signed.",
     )
     hostnames: tuple[str, ...] = Field(
         (), description="Further names and addresses for the certificate that is made; separated by commas."
@@ -56,10 +58,16 @@ class GeneralSection(Section):
     log_format: Literal["console", "json"] = Field("console", description="How log lines are written.")
 
 
+def _kept(kind: object) -> object:
+    return "sqlite" if kind == "memory" else kind
+
+
 class StoreSection(Section):
     """Settings of the store."""
 
-    type: Literal["sqlite"] = Field("sqlite", description="Kind of store.")
+    type: Annotated[Literal["sqlite"], BeforeValidator(_kept)] = Field(
+        "sqlite", description="Kind of store. `memory`, the original's default, is taken for it: it is kept on disk."
+    )
     sqlite_path: MaybePath = Field(None, description="Database file. `kuma.db` in the work directory if empty.")
     encryption_key_file: MaybePath = Field(
         None, description="Key that seals Secrets: 32 bytes in base64, mode 0600. Beside the database if empty."

@@ -1,4 +1,4 @@
-"""Reads the settings: a YAML file under environment variables, checked as a whole."""
+"""Reads settings: defaults, then a YAML file, then the environment. File and environment take the same."""
 
 from __future__ import annotations
 
@@ -7,118 +7,137 @@ import functools
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import structlog
 import yaml
 from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
-from kuma.app.settings import Section, Settings
+from kuma.app import setting_names
+from kuma.app.settings import Settings
 from kuma.base.errors import InvalidResource, Misconfigured
 from kuma.resources import codec
 from kuma.resources.duration import Duration
 
-_SHORTER = {"KUMA_XDS_SERVER_DATAPLANE_DEREGISTRATION_DELAY": "KUMA_XDS_DATAPLANE_DEREGISTRATION_DELAY"}
-_ALIASES = {
-    "KUMA_API_SERVER_HTTPS_TLS_CERT_FILE": "KUMA_GENERAL_TLS_CERT_FILE",
-    "KUMA_API_SERVER_HTTPS_TLS_KEY_FILE": "KUMA_GENERAL_TLS_KEY_FILE",
-    "KUMA_DP_SERVER_TLS_CERT_FILE": "KUMA_GENERAL_TLS_CERT_FILE",
-    "KUMA_DP_SERVER_TLS_KEY_FILE": "KUMA_GENERAL_TLS_KEY_FILE",
-    "KUMA_DP_SERVER_READ_HEADER_TIMEOUT": "KUMA_DP_SERVER_LIMITS_HEAD_TIMEOUT",
-}
-"""Names of the original for what has another name here, or is one setting: all servers have the same certificate."""
-FIXED = {
-    "KUMA_MODE": ("zone", "standalone"),
-    "KUMA_ENVIRONMENT": ("universal",),
-    "KUMA_API_SERVER_BASE_PATH": ("/", ""),
-    "KUMA_API_SERVER_READ_ONLY": ("false",),
-    "KUMA_API_SERVER_AUTHN_TYPE": ("tokens",),
-    "KUMA_ACCESS_TYPE": ("static",),
-    "KUMA_DP_SERVER_AUTHN_DP_PROXY_TYPE": ("dpToken",),
-    "KUMA_DP_SERVER_AUTH_TYPE": ("dpToken",),
-    "KUMA_GENERAL_TLS_MIN_VERSION": ("TLSv1_2",),
-    "KUMA_API_SERVER_HTTPS_TLS_MIN_VERSION": ("TLSv1_2",),
-    "KUMA_DP_SERVER_TLS_MIN_VERSION": ("TLSv1_2",),
-    "KUMA_API_SERVER_AUTHN_TOKENS_ENABLE_ISSUER": ("true",),
-    "KUMA_API_SERVER_AUTHN_TOKENS_VALIDATOR_USE_SECRETS": ("true",),
-    "KUMA_API_SERVER_GUI_ENABLED": ("false",),
-    "KUMA_DP_SERVER_AUTHN_DP_PROXY_DP_TOKEN_ENABLE_ISSUER": ("true",),
-    "KUMA_DP_SERVER_AUTHN_DP_PROXY_DP_TOKEN_VALIDATOR_USE_SECRETS": ("true",),
-    "KUMA_DP_SERVER_AUTHN_ENABLE_RELOADABLE_TOKENS": ("false",),
-    "KUMA_DP_SERVER_HDS_ENABLED": ("false",),
-    "KUMA_DIAGNOSTICS_DEBUG_ENDPOINTS": ("false",),
-    "KUMA_DIAGNOSTICS_TLS_ENABLED": ("false",),
-    "KUMA_DEFAULTS_CREATE_MESH_ROUTING_RESOURCES": ("false",),
-    "KUMA_EXPERIMENTAL_DELTA_XDS": ("true",),
-    "KUMA_REPORTS_ENABLED": ("false",),
-}
-"""Variables of the original with the values that this control plane always has: they may be given, no others."""
-_OTHERS = ("KUMA_CONTROL_PLANE_", "KUMA_DATAPLANE_", "KUMA_DP_ENVOY_")
-"""Variables of kuma-dp, which may stand in the same environment."""
+log = structlog.get_logger(__name__)
 
 
-_LISTS = ("hostnames", "users", "groups", "localhost_admin_users", "localhost_admin_groups", "allowed_workloads")
+@dataclass(slots=True)
+class _Given:
+    """What one source sets, by the variables that would set it."""
+
+    values: dict[str, tuple[Any, str]] = field(default_factory=dict)
+    """Values by variable, with the name that the user has written."""
+    passed_over: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+
+def load(file: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from defaults, then `file`, then the environment.
+
+    What the original has and has no effect here is told, or refused if `general.strict`.
+
+    Raises:
+        Misconfigured: settings are unknown or have values that they cannot have; names all of them.
+    """
+    given = [_meant(_in_file(file), f" in {file}")] if file else []
+    given.append(_meant(((name, value, name) for name, value in environment.items()), ""))
+    known, data, names = dict(setting_names.variables()), dict[str, Any](), dict[tuple[str, ...], str]()
+    for source in given:
+        for variable, (value, written) in source.values.items():
+            listed = isinstance(value, str) and known[variable][-1] in setting_names.LISTS
+            _set(data, known[variable], _listed(value) if listed else value)
+            names[known[variable]] = written
+    wrong = [complaint for source in given for complaint in source.wrong]
+    if wrong:
+        raise Misconfigured("; ".join(wrong))
+    try:
+        settings = Settings.model_validate(data)
+    except ValidationError as error:
+        raise Misconfigured("; ".join(_complaint(details, names) for details in error.errors())) from None
+    _check(settings)
+    _tell([name for source in given for name in source.passed_over], settings)
+    return settings
+
+
+def _in_file(file: Path) -> Iterator[tuple[str, Any, str]]:
+    """Every value in a file, with the variable that would set it, and its name in the file."""
+    return _leaves(_read(file), ())
+
+
+def _leaves(data: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str, Any, str]]:
+    for name, value in data.items():
+        here = (*path, str(name))
+        if isinstance(value, Mapping):
+            yield from _leaves(value, here)
+        elif value is not None:
+            variable = "KUMA_" + "_".join(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", part).upper() for part in here)
+            yield setting_names.SHORTER.get(variable, variable), value, ".".join(here)
+
+
+def _meant(given: Iterator[tuple[str, Any, str]], where: str) -> _Given:
+    """Sorts what is given into what sets something, what goes without saying, what has no effect, and what is wrong.
+
+    A choice of what is not available is all that is told: what depends on it is no mistake of its own.
+    """
+    found, known = _Given(), dict(setting_names.variables())
+    for variable, value, written in sorted(given, key=lambda one: one[0] not in setting_names.CHOICES):
+        name = setting_names.ALIASES.get(variable, variable)
+        if variable in setting_names.CHOICES and str(value) not in setting_names.CHOICES[variable]:
+            only = setting_names.CHOICES[variable][0]
+            raise Misconfigured(f"{written}{where}: {value} is not available here, only {only}")
+        if value == "" and name != variable:
+            continue
+        if variable in setting_names.FIXED:
+            found.wrong += _differs(value, written + where, setting_names.FIXED[variable])
+        elif name in known:
+            _take(found, name, value, written + where)
+        elif setting_names.passed_over(variable):
+            found.passed_over.append(written)
+        elif where or (variable.startswith("KUMA_") and not variable.startswith(setting_names.OTHERS)):
+            found.wrong.append(_unknown(variable, written, where, known))
+    return found
+
+
+def _take(found: _Given, name: str, value: Any, written: str) -> None:
+    before = found.values.get(name)
+    if before is not None and before[0] != value:
+        raise Misconfigured(f"{written} and {before[1]} differ, but are one setting here")
+    found.values[name] = (value, written)
+
+
+def _differs(value: Any, written: str, possible: tuple[str, ...]) -> Iterator[str]:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    if text not in possible:
+        only = " or ".join(f'"{one}"' for one in possible)
+        yield f'{written} cannot be "{text}" here, only {only}'
+
+
+def _unknown(variable: str, written: str, where: str, known: Mapping[str, tuple[str, ...]]) -> str:
+    close = difflib.get_close_matches(variable, known, n=1, cutoff=0.85)
+    meant = ".".join(map(to_camel, known[close[0]])) if close and where else (close or [""])[0]
+    hint = f"; did you mean {meant}?" if close else ""
+    return f"unknown setting {written}{where}{hint}" if where else f"environment variable {written} sets nothing{hint}"
+
+
+def _tell(passed_over: list[str], settings: Settings) -> None:
+    if not passed_over:
+        return
+    names = ", ".join(sorted(passed_over))
+    if settings.general.strict:
+        raise Misconfigured(f"these settings have no effect here, and general.strict is set: {names}")
+    log.warning("settings of the original that have no effect here", settings=names)
 
 
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def variables(section: type[Section] = Settings, path: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Every environment variable with the path of the setting that it sets."""
-    for name, info in section.model_fields.items():
-        here = (*path, name)
-        if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
-            yield from variables(info.annotation, here)
-        else:
-            variable = "KUMA_" + "_".join(here).upper()
-            yield _SHORTER.get(variable, variable), here
-
-
-def load(file: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
-    """Settings from defaults, then `file`, then the environment.
-
-    Raises:
-        Misconfigured: a setting is unknown or has a value that it cannot have; names it.
-    """
-    data = _read(file) if file else {}
-    names: dict[tuple[str, ...], str] = {}
-    known = dict(variables())
-    for variable, value in _meant(environment).items():
-        if variable in known:
-            _set(data, known[variable], _listed(value) if known[variable][-1] in _LISTS else value)
-            names[known[variable]] = variable
-        elif variable.startswith("KUMA_") and not variable.startswith(_OTHERS):
-            close = difflib.get_close_matches(variable, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise Misconfigured(f"environment variable {variable} sets nothing{hint}")
-    try:
-        settings = Settings.model_validate(data)
-    except ValidationError as error:
-        raise Misconfigured("; ".join(_complaint(details, names, file) for details in error.errors())) from None
-    _check(settings)
-    return settings
-
-
-def _meant(environment: Mapping[str, str]) -> Mapping[str, str]:
-    """The environment with the original's names replaced by ours, and without what goes without saying."""
-    found: dict[str, str] = {}
-    for variable, value in environment.items():
-        if variable in FIXED:
-            if value not in FIXED[variable]:
-                only = " or ".join(f'"{possible}"' for possible in FIXED[variable])
-                raise Misconfigured(f'{variable} cannot be "{value}" here, only {only}')
-            continue
-        name = _ALIASES.get(variable, variable)
-        if found.get(name, value) != value or (name != variable and environment.get(name, value) != value):
-            raise Misconfigured(f"{variable} and {name} differ, but are one setting here")
-        found[name] = value
-    return found
-
-
 def _check(settings: Settings) -> None:
-    for _, path in variables():
+    for _, path in setting_names.variables():
         value = functools.reduce(getattr, path, settings)
         if isinstance(value, Duration):
             try:
@@ -126,9 +145,11 @@ def _check(settings: Settings) -> None:
             except ValueError as error:
                 raise Misconfigured(f"{'.'.join(map(to_camel, path))} {error}") from None
     general = settings.general
-    given = (general.tls_cert_file, general.tls_key_file, general.tls_ca_file)
-    if any(given) and not all(given):
-        raise Misconfigured("general.tlsCertFile, tlsKeyFile and tlsCaFile are given together or not at all")
+    if bool(general.tls_cert_file) != bool(general.tls_key_file) or (general.tls_ca_file and not general.tls_cert_file):
+        raise Misconfigured(
+            "general.tlsCertFile and general.tlsKeyFile are given together (KUMA_GENERAL_TLS_CERT_FILE and "
+            "KUMA_GENERAL_TLS_KEY_FILE, or those of the API server or the data plane server), or not at all"
+        )
     api = settings.api_server
     if api.https.require_client_cert and not (api.https.tls_ca_file or api.auth.client_certs_dir):
         raise Misconfigured(
@@ -155,10 +176,7 @@ def _set(data: dict[str, Any], path: tuple[str, ...], value: object) -> None:
     data[last] = value
 
 
-def _complaint(details: Any, names: Mapping[tuple[str, ...], str], file: Path | None) -> str:
+def _complaint(details: Any, names: Mapping[tuple[str, ...], str]) -> str:
     location = tuple(str(part) for part in details["loc"])
     snake = tuple(re.sub(r"(?<!^)(?=[A-Z])", "_", part).lower() for part in location)
-    where = names.get(snake) or f"{'.'.join(location)} in {file}"
-    if details["type"] == "extra_forbidden":
-        return f"unknown setting {'.'.join(location)} in {file}"
-    return f"{where}: {details['msg'].lower()}"
+    return f"{names.get(snake) or '.'.join(location)}: {details['msg'].lower()}"
