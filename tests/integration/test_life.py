@@ -89,10 +89,11 @@ async def test_kill_9_leaves_no_envoy_and_shows_the_proxy_offline(cp: Running, m
     await until("the proxy is shown offline", offline)
 
 
-async def test_when_envoy_dies_kuma_dp_says_how(mesh: Sidecars) -> None:
+async def test_when_envoy_dies_kuma_dp_says_how_and_that_it_does_not_go_on(cp: Running, mesh: Sidecars) -> None:
     backend = await mesh.start("backend")
     os.kill(backend.envoy, signal.SIGKILL)
     assert await backend.running.wait() == 128 + signal.SIGKILL
+    await cp.parts.views.until(lambda: "backend-01" not in cp.parts.views.view("default").dataplanes)
 
 
 async def test_the_token_shows_in_no_command_line(mesh: Sidecars) -> None:

@@ -112,17 +112,18 @@ async def fetch(control_plane: ControlPlaneAddress, workload: Workload, envoy_ve
                 await clock.sleep(pause)
 
 
-async def withdraw(control_plane: ControlPlaneAddress, workload: Workload) -> None:
-    """Say that the proxy is about to end; returns when its callers have been told, or nobody could be asked to."""
+async def withdraw(control_plane: ControlPlaneAddress, workload: Workload) -> bool:
+    """Say that the proxy is about to end; returns when its callers have been told. False if nobody answers."""
     body = {"mesh": workload.mesh, "name": workload.name, "dataplaneToken": workload.token}
     try:
         async with httpx.AsyncClient(verify=control_plane.verification(), timeout=_FAREWELL, trust_env=False) as client:
             answer = await client.post(f"{control_plane.address.rstrip('/')}/withdraw", json=body)
     except httpx.HTTPError as error:
         log.warning("callers not told that the proxy ends", reason=str(error) or type(error).__name__)
-        return
+        return False
     if not answer.is_success:  # an older control plane, or a Dataplane that is gone already
         log.warning("callers not told that the proxy ends", reason=answer.text.strip()[:300])
+    return True
 
 
 async def _ask(client: httpx.AsyncClient, control_plane: ControlPlaneAddress, body: Mapping[str, Any]) -> bytes:

@@ -92,10 +92,11 @@ class Envoy:
     """Runs until Envoy ends by itself or is told to."""
 
     def __init__(
-        self, options: EnvoyOptions, bootstrap: bytes, clock: Clock, withdraw: Callable[[], Coroutine[Any, Any, None]]
+        self, options: EnvoyOptions, bootstrap: bytes, clock: Clock, withdraw: Callable[[], Coroutine[Any, Any, bool]]
     ) -> None:
         self._options = options
         self._withdraw = withdraw
+        self._has_withdrawn = False
         self._bootstrap = bootstrap
         self._clock = clock
         self._drain = asyncio.Event()
@@ -116,11 +117,11 @@ class Envoy:
         losing = aio.spawn(self._lose_contact(), name="contact of envoy")
         try:
             await _first(exited, self._drain.wait())
-            if exited.done():
-                await self._withdraw()  # it ended by itself: nobody is to be told that it may go on
-            else:
+            if not exited.done():
                 await self._drain_connections(exited)
                 await self._terminate(process, exited)
+            if not self._end.is_set():
+                await self._say_goodbye()  # once more, or it could be taken to go on somewhere
         finally:
             is_out_of_contact = losing.done()
             await aio.stop([announcing, losing])
@@ -193,17 +194,21 @@ class Envoy:
     async def _drain_connections(self, exited: asyncio.Task[int]) -> None:
         """Let what is under way end: have callers sent elsewhere, accept nothing new, wait for connections to close."""
         log.info("draining", at_most_seconds=self._options.drain)
-        await _first(exited, self._end.wait(), self._withdraw())
+        await _first(exited, self._end.wait(), self._say_goodbye())
         await _first(exited, self._end.wait(), self._clock.sleep(_TOLD))
-        deadline = self._clock.now().timestamp() + self._options.drain
+        deadline = self._clock.monotonic() + self._options.drain
         async with httpx.AsyncClient(base_url=self._admin(), timeout=2.0, trust_env=False) as admin:
             with contextlib.suppress(httpx.HTTPError):
                 await admin.post("/healthcheck/fail")
                 await admin.post("/drain_listeners?graceful&skip_exit")
-            while not (exited.done() or self._end.is_set()) and self._clock.now().timestamp() < deadline:
+            while not (exited.done() or self._end.is_set()) and self._clock.monotonic() < deadline:
                 if await _active_connections(admin) == 0:
                     return
                 await _first(exited, self._end.wait(), self._clock.sleep(_POLL))
+
+    async def _say_goodbye(self) -> None:
+        if not self._has_withdrawn:
+            self._has_withdrawn = await self._withdraw()
 
     async def _terminate(self, process: asyncio.subprocess.Process, exited: asyncio.Task[int]) -> None:
         if not exited.done():

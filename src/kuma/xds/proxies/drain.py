@@ -10,7 +10,6 @@ The permissions before decide meanwhile about whoever cannot show enough (`kuma.
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
 from enum import Enum
 from typing import NamedTuple
 
@@ -38,8 +37,8 @@ class _Wait(Enum):
 
 class _Waiting(NamedTuple):
     wait: _Wait
-    until: datetime
-    """When it is over at the latest."""
+    until: float
+    """When it is over at the latest, in seconds of the clock that nobody sets."""
 
 
 class Drain:
@@ -53,7 +52,7 @@ class Drain:
         self._meshes = meshes
         self._proxies = proxies
         self._clock = clock
-        self._patience, self._drain = timedelta(seconds=patience), timedelta(seconds=drain)
+        self._patience, self._drain = patience, drain
         self._waiting: dict[str, _Waiting] = {}
         self._stages: dict[str, Stage] = {}
         self._renamed: dict[str, int] = {}
@@ -69,12 +68,12 @@ class Drain:
     async def _look(self) -> float | None:
         """Go on with what waits no longer; returns the seconds until patience with the next one ends."""
         for mesh, waiting in tuple(self._waiting.items()):
-            is_late = self._clock.now() >= waiting.until
+            is_late = self._clock.monotonic() >= waiting.until
             if is_late or (waiting.wait is not _Wait.CONNECTIONS and self._have_converged(mesh)):
                 self._go_on(mesh, waiting.wait)
         if not self._waiting:
             return None
-        return (min(waiting.until for waiting in self._waiting.values()) - self._clock.now()).total_seconds()
+        return min(waiting.until for waiting in self._waiting.values()) - self._clock.monotonic()
 
     def _changed(self, meshes: frozenset[str]) -> None:
         for mesh in meshes:
@@ -118,8 +117,8 @@ class Drain:
         else:
             self._settle(mesh)
 
-    def _wait_for(self, mesh: str, wait: _Wait, patience: timedelta) -> None:
-        self._waiting[mesh] = _Waiting(wait, self._clock.now() + patience)
+    def _wait_for(self, mesh: str, wait: _Wait, patience: float) -> None:
+        self._waiting[mesh] = _Waiting(wait, self._clock.monotonic() + patience)
         self._rounds.wake()
 
     def _settle(self, mesh: str) -> None:
