@@ -19,11 +19,13 @@ from google.protobuf import json_format
 
 from kuma.resources import codec, dataplane
 from kuma.resources.view import MeshView
+from kuma.xds.envoy.capabilities import Capabilities
 from kuma.xds.envoy.resource import Entry, TypeUrl
 from kuma.xds.envoy.snapshot import MeshConfig
 from tests.fakes.views import arrived
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.yaml"))
+NEWEST = Capabilities(waits_for_handshake=True, has_internal_listeners=True)
 TYPES: dict[TypeUrl, Any] = {
     TypeUrl.CLUSTER: cluster_pb2.Cluster,
     TypeUrl.ENDPOINTS: endpoint_pb2.ClusterLoadAssignment,
@@ -47,7 +49,7 @@ def test_configuration(case: Path, request: pytest.FixtureRequest) -> None:
         first = first or (resource.name if resource.key.kind == "Dataplane" else "")
     view = arrived(view)
     said = dataplane.admin_port(view.dataplanes[first].spec.net)
-    snapshot = MeshConfig(view).snapshot(first, {}, said)
+    snapshot = MeshConfig(view).snapshot(first, {}, said, NEWEST)
     found = {
         type_url.bucket: [readable(type_url, entry) for _, entry in sorted(entries.items())]
         for type_url, entries in snapshot.items()

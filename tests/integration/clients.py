@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from datetime import timedelta
 from pathlib import Path
 
 from kuma.authorities import builtin
@@ -10,6 +11,7 @@ from kuma.base.clock import SystemClock
 from kuma.pki import issuer
 from kuma.pki.authority import LocalAuthority
 from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME
+from kuma.xds.envoy.tls import ALPN
 from tests.fakes.control_plane import Running
 
 
@@ -27,10 +29,21 @@ def without_certificate() -> ssl.SSLContext:
     return context
 
 
-async def with_leaf_of(authority: LocalAuthority, directory: Path) -> ssl.SSLContext:
-    """A client that shows a leaf of some authority, for the service `web`, and takes any certificate."""
-    identity = await issuer.issue(authority, ("spiffe://default/web",), DEFAULT_LEAF_LIFETIME, SystemClock().now())
+async def with_leaf_of(authority: LocalAuthority, directory: Path, *uris: str, expired: bool = False) -> ssl.SSLContext:
+    """A client that shows a leaf of some authority, and takes any certificate.
+
+    The leaf is for the service `web` unless `uris` say something else.
+    """
+    age, lifetime = (timedelta(minutes=20), timedelta(minutes=10)) if expired else (timedelta(), DEFAULT_LEAF_LIFETIME)
+    names = uris or ("spiffe://default/web",)
+    identity = await issuer.issue(authority, names, lifetime, SystemClock().now() - age)
     (directory / "leaf.pem").write_bytes(identity.chain_pem + identity.key_pem)
     context = without_certificate()
     context.load_cert_chain(directory / "leaf.pem")
+    return context
+
+
+def in_the_mesh(context: ssl.SSLContext) -> ssl.SSLContext:
+    """The same client, which says that it is one of the mesh."""
+    context.set_alpn_protocols([ALPN])
     return context

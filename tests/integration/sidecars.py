@@ -41,6 +41,10 @@ class Sidecar:
         self.process: asyncio.subprocess.Process | None = None
         self.headers: list[dict[str, str]] = []
         self.delay = 0.0
+        self.greeting = b""
+        """What its workload says over TCP before it has heard anything."""
+        self.reached = 0
+        """The connections over TCP that its workload has seen."""
 
     @property
     def running(self) -> asyncio.subprocess.Process:
@@ -76,7 +80,9 @@ class Sidecar:
         writer.close()
 
     async def serve_tcp(self, reader: Reader, writer: Writer) -> None:
-        """A workload that sends back what it gets, after its own name."""
+        """A workload that greets, and sends back what it gets, after its own name."""
+        self.reached += 1
+        writer.write(self.greeting)
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(1000):
                 writer.write(f"{self.name}:".encode() + data)

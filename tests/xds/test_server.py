@@ -457,3 +457,19 @@ async def _tellings(cp: Running, count: int) -> int:
         if len(served) == count:
             break
     return found
+
+
+async def test_what_an_envoy_decides_too_late_is_told_when_it_connects(cp: Running) -> None:
+    """Of a TCP workload, which may speak first; over HTTP nobody is connected to before a request is admitted."""
+    database = dataplane("db-01", "db")
+    (inbound,) = database.spec.net.inbound
+    tcp = inbound.model_copy(update={"tags": {"kuma.io/service": "db"}})
+    net = database.spec.net.model_copy(update={"inbound": (tcp,)})
+    database = database.with_spec(database.spec.model_copy(update={"networking": net}))
+    with capture_logs() as logs:
+        for described in (WEB, database):
+            proxy = await cp.proxy(described)
+            await proxy.until(lambda: proxy.names(TypeUrl.LISTENER))  # noqa: B023
+    told = [entry for entry in logs if entry["event"].startswith("a TCP workload may be reached")]
+    assert [(entry["dataplane"], entry["log_level"]) for entry in told] == [("db-01", "warning")]
+    assert "Use Envoy 1.37 or later" in told[0]["reason"]

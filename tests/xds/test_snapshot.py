@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from kuma.resources import codec
+import pytest
+from envoy.config.core.v3 import base_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
+from envoy.service.discovery.v3 import discovery_pb2
+
+from kuma.resources import codec, kinds
+from kuma.resources.mesh_transition import Level, MeshTransitionSpec, Position
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
+from kuma.xds.envoy import capabilities
+from kuma.xds.envoy.capabilities import OLDEST, Capabilities
 from kuma.xds.envoy.resource import TypeUrl
 from kuma.xds.envoy.snapshot import MeshConfig
 from tests.fakes.views import arrived
@@ -76,3 +85,72 @@ def test_what_is_equal_for_many_is_the_same_object() -> None:
 
 def test_a_proxy_that_is_not_stored_runs_nothing() -> None:
     assert config(MESH).snapshot("ghost", {}) == {}
+
+
+NEWEST = Capabilities(waits_for_handshake=True, has_internal_listeners=True)
+ONLY_WAITS = Capabilities(waits_for_handshake=True)
+DENY = codec.parse({
+    "type": "MeshTrafficPermission", "name": "not-dev",
+    "spec": {"targetRef": {"kind": "Mesh"}, "from": [
+        {"targetRef": {"kind": "Mesh"}, "default": {"action": "Allow"}},
+        {"targetRef": {"kind": "MeshSubset", "tags": {"env": "dev"}}, "default": {"action": "Deny"}},
+    ]},
+})  # fmt: skip
+TCP = dataplane("backend", "backend", 82, protocol="tcp")
+
+
+def listeners(found: MeshConfig, envoy: Capabilities) -> dict[str, Any]:
+    entries = found.snapshot("backend", {}, envoy=envoy)[TypeUrl.LISTENER]
+    return {
+        name: listener_pb2.Listener.FromString(discovery_pb2.Resource.FromString(entry.wire).resource.value)
+        for name, entry in entries.items()
+    }
+
+
+def leads_to(chain: Any) -> tcp_proxy_pb2.TcpProxy:
+    proxy = tcp_proxy_pb2.TcpProxy()
+    assert chain.filters[-1].typed_config.Unpack(proxy)
+    return proxy
+
+
+@pytest.mark.parametrize("envoy", [OLDEST, ONLY_WAITS, NEWEST])
+@pytest.mark.parametrize("permission", [ALLOW, DENY], ids=lambda permission: permission.name)
+def test_no_envoy_is_sent_what_it_does_not_know(envoy: Capabilities, permission: Resource[Any]) -> None:
+    found = listeners(config(MESH, permission, TCP), envoy)
+    inbound = found["inbound:127.0.0.1:82"]
+    (chain,) = inbound.filter_chains
+    waits = leads_to(chain).upstream_connect_mode == tcp_proxy_pb2.ON_DOWNSTREAM_TLS_HANDSHAKE
+    assert waits == leads_to(chain).HasField("max_early_data_bytes") == envoy.waits_for_handshake
+    assert ("gate:127.0.0.1:82" in found) == envoy.has_gates
+    gated = any(part.name == "envoy.filters.network.set_filter_state" for part in chain.filters)
+    assert gated == envoy.has_gates
+    assert leads_to(chain).cluster == ("gate:127.0.0.1:82" if gated else "localhost:10082")
+
+
+@pytest.mark.parametrize("envoy", [OLDEST, ONLY_WAITS, NEWEST])
+@pytest.mark.parametrize("protocol", ["tcp", "http"])
+def test_where_nobody_is_admitted_no_connection_leads_to_the_workload(envoy: Capabilities, protocol: str) -> None:
+    """Neither in the clear, on the way to mutual TLS, nor with it."""
+    view = MeshView("default").having(MESH).having(dataplane("backend", "backend", 82, protocol=protocol))
+    for level in (Level.ACCEPTING, Level.STRICT):
+        at = MeshTransitionSpec(position=Position(level=level))
+        made = MeshConfig(view.having(Resource(kinds.MESH_TRANSITION.key("default", "default"), at)))
+        clusters = made.snapshot("backend", {}, envoy=envoy)[TypeUrl.CLUSTER]
+        (inbound,) = listeners(made, envoy).values()
+        chains = {chain.name: chain for chain in inbound.filter_chains}
+        if protocol == "http":
+            del chains["mesh_tls"]  # answers requests with 403
+        assert (chains.keys() >= {"foreign_tls", "plaintext"}) == (level is Level.ACCEPTING)
+        for chain in chains.values():
+            assert leads_to(chain).cluster not in clusters, (level, chain.name)
+
+
+def test_what_an_envoy_can_do_is_told_from_what_it_says() -> None:
+    node = base_pb2.Node()
+    assert capabilities.of(node, {}) == OLDEST
+    for version, waits in (((1, 29), False), ((1, 36), False), ((1, 37), True), ((1, 40), True), ((2, 0), True)):
+        said = node.user_agent_build_version.version
+        said.major_number, said.minor_number = version
+        assert capabilities.of(node, {}) == Capabilities(waits_for_handshake=waits)
+        assert capabilities.of(node, {capabilities.INTERNAL_LISTENERS: True}) == Capabilities(waits, True)
+        assert capabilities.of(node, {capabilities.INTERNAL_LISTENERS: "yes"}) == Capabilities(waits, False)

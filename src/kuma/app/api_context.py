@@ -83,8 +83,8 @@ def wanted_configuration(meshes: Meshes, proxies: Proxies) -> Callable[[str, str
         state = meshes.state(mesh)
         bundle = [state.bundle] if state.bundle else []
         proxy = proxies.get(kinds.DATAPLANE.key(name, mesh))
-        admin_port = proxy.admin_port if proxy is not None else 0
-        return config_dump.config_dump(state.config.snapshot(name, {e.name: e for e in bundle}, admin_port))
+        said = (proxy.admin_port, proxy.envoy) if proxy is not None else ()
+        return config_dump.config_dump(state.config.snapshot(name, {e.name: e for e in bundle}, *said))
 
     return wanted
 

@@ -11,6 +11,7 @@ from typing import Any
 from envoy.config.bootstrap.v3 import bootstrap_pb2
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import base_pb2, config_source_pb2, grpc_service_pb2, protocol_pb2
+from envoy.extensions.bootstrap.internal_listener.v3 import internal_listener_pb2
 from envoy.extensions.resource_monitors.downstream_connections.v3 import downstream_connections_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
@@ -20,7 +21,7 @@ from kuma.base.values import addresses
 from kuma.resources import codec
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
-from kuma.xds.envoy import admin_listener, clusters, tls
+from kuma.xds.envoy import admin_listener, capabilities, clusters, tls
 
 ADS_CLUSTER = "ads_cluster"
 RESOURCE_MONITORS = "feature-resource-monitors"
@@ -63,15 +64,22 @@ class Bootstrap:
         dynamic.ads_config.CopyFrom(self._ads())
         found.static_resources.clusters.append(self._cluster())
         self._limit(found)
+        if self._takes_any_type:
+            extension = found.bootstrap_extensions.add(name="envoy.bootstrap.internal_listener")
+            extension.typed_config.CopyFrom(tls.packed(internal_listener_pb2.InternalListener()))
         return found
 
-    def _limit(self, bootstrap: bootstrap_pb2.Bootstrap) -> None:
-        """Bound the connections that the proxy accepts.
+    @property
+    def _takes_any_type(self) -> bool:
+        """Whether kuma-dp hands the bootstrap on as it is.
 
-        The original's kuma-dp decodes the bootstrap, and ends at a message of a type that is not linked into it: it
-        gets the older form, of which newer Envoys warn.
+        The original's decodes it, and ends at a message of a type that is not linked into it.
         """
-        if RESOURCE_MONITORS not in self.said.get("features", ()):
+        return RESOURCE_MONITORS in self.said.get("features", ())
+
+    def _limit(self, bootstrap: bootstrap_pb2.Bootstrap) -> None:
+        """Bound the connections that the proxy accepts; the older form is one of which newer Envoys warn."""
+        if not self._takes_any_type:
             limit = {"overload.global_downstream_max_connections": _DOWNSTREAM_CONNECTIONS}
             bootstrap.layered_runtime.layers.add(name="limits").static_layer.update(limit)
             return
@@ -90,6 +98,8 @@ class Bootstrap:
             "dataplane.admin.port": str(self.admin_port),
             "version": dict(self.version),
         }
+        if self._takes_any_type:
+            metadata[capabilities.INTERNAL_LISTENERS] = True
         if self.brought is not None:
             metadata["dataplane.resource"] = json.dumps(codec.to_universal(self.brought))
         node.metadata.update(metadata)

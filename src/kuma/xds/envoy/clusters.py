@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
 from envoy.config.cluster.v3 import cluster_pb2
-from envoy.config.core.v3 import address_pb2, health_check_pb2, protocol_pb2
+from envoy.config.core.v3 import address_pb2, base_pb2, health_check_pb2, protocol_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
+from envoy.extensions.transport_sockets.internal_upstream.v3 import internal_upstream_pb2
+from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
 from kuma.resources import tags as tag_rules
@@ -34,6 +36,21 @@ def local(address: str, port: int, protocol: str, name: str = "") -> Entry:
     if protocol in HTTP_PROTOCOLS:
         _speak(cluster, http2=protocol != "http")
     return Entry.of(cluster.name, cluster)
+
+
+def internal(name: str) -> Entry:
+    """An internal listener of the same Envoy, by its name. What callers' certificates say goes along."""
+    cluster = _cluster(name, cluster_pb2.Cluster.STATIC)
+    cluster.load_assignment.cluster_name = name
+    endpoint = cluster.load_assignment.endpoints.add().lb_endpoints.add().endpoint
+    endpoint.address.envoy_internal_address.server_listener_name = name
+    inner = base_pb2.TransportSocket(
+        name="envoy.transport_sockets.raw_buffer", typed_config=tls.packed(raw_buffer_pb2.RawBuffer())
+    )
+    transport = internal_upstream_pb2.InternalUpstreamTransport(transport_socket=inner)
+    cluster.transport_socket.name = "envoy.transport_sockets.internal_upstream"
+    cluster.transport_socket.typed_config.CopyFrom(tls.packed(transport))
+    return Entry.of(name, cluster)
 
 
 def service(mesh: str, tags: Mapping[str, str], protocol: str, *, mtls: bool) -> Entry:

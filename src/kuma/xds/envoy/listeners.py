@@ -7,7 +7,7 @@ without a rule of its own lets nobody in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 
 from envoy.config.core.v3 import base_pb2
@@ -23,8 +23,9 @@ from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from google.protobuf import message, wrappers_pb2
 
-from kuma.policy.authorization import Admission
-from kuma.xds.envoy import rbac, resource_names, tls
+from kuma.policy.authorization import NOBODY, Admission
+from kuma.xds.envoy import clusters, gate, rbac, resource_names, tls
+from kuma.xds.envoy.capabilities import OLDEST, Capabilities
 from kuma.xds.envoy.clusters import HTTP_PROTOCOLS, socket
 from kuma.xds.envoy.resource import Entry
 
@@ -45,6 +46,7 @@ def inbound(
     strict: bool,
     sealed: bool = False,
     callers: str = "",
+    envoy: Capabilities = OLDEST,
 ) -> Entry:
     """The listener of one inbound.
 
@@ -53,53 +55,82 @@ def inbound(
     admit; a workload's own TLS, which is passed on as it is; and plaintext. Each has its own statistics, called after
     the listener: two inbounds may lead to one port of a workload. `sealed` refuses the latter two kinds: nobody is
     admitted, and callers of the mesh do not encrypt yet. `callers` stands for what the callers' leaves say: connections
-    from before are drained when it is another.
+    from before are drained when it is another. `envoy` is what the proxy's Envoy can do.
     """
     name = resource_names.inbound_listener(address, port)
     if admission is None:
         return listener(name, address, port, base_pb2.INBOUND, [_plaintext(name, cluster, protocol, "")])
-    mutual = _mutual(mesh, name, cluster, protocol, admission)
+    mutual = _mutual(mesh, address, port, cluster, protocol, admission, envoy)
     if callers:
         mutual.metadata.filter_metadata["io.kuma"].update({"callers": callers})
     if strict:
         return listener(name, address, port, base_pb2.INBOUND, [mutual])
     mutual.filter_chain_match.transport_protocol = "tls"
     mutual.filter_chain_match.application_protocols.append(tls.ALPN)
-    foreign = listener_components_pb2.FilterChain(name="foreign_tls", filters=[_tcp(name, cluster, "_foreign_tls")])
+    foreign = _chain("foreign_tls", _tcp(name, resource_names.NOWHERE if sealed else cluster, "_foreign_tls"))
     foreign.filter_chain_match.transport_protocol = "tls"
     plaintext = _plaintext(name, cluster, protocol, "_plaintext")
-    plaintext.filter_chain_match.transport_protocol = "raw_buffer"
     if sealed:
-        for chain in (foreign, plaintext):
-            refusal = network_rbac_pb2.RBAC(
-                rules=_NOBODY, stat_prefix=f"{resource_names.stat_name(name)}.{chain.name}."
-            )
-            chain.filters.insert(0, network_filter("envoy.filters.network.rbac", refusal))
+        plaintext = _chain("plaintext", _tcp(name, resource_names.NOWHERE, "_plaintext"))
+    plaintext.filter_chain_match.transport_protocol = "raw_buffer"
     return listener(name, address, port, base_pb2.INBOUND, [mutual, foreign, plaintext])
+
+
+def gate_cluster(address: str, port: int) -> Entry:
+    """Makes the way to the gate of an inbound."""
+    return clusters.internal(resource_names.gate(address, port))
+
+
+def gate_listener(mesh: str, address: str, port: int, cluster: str, admissions: tuple[Admission, ...]) -> Entry:
+    """Makes the gate of an inbound that is not HTTP; see `gate.listener`."""
+    name = resource_names.gate(address, port)
+    return gate.listener(name, mesh, admissions, _tcp(name, cluster))
+
+
+def _chain(name: str, *filters: listener_components_pb2.Filter) -> listener_components_pb2.FilterChain:
+    return listener_components_pb2.FilterChain(name=name, filters=filters)
 
 
 def _plaintext(name: str, cluster: str, protocol: str, statistics: str) -> listener_components_pb2.FilterChain:
     if protocol in HTTP_PROTOCOLS:
-        inner = _http(name, name, hcm_pb2.HttpConnectionManager.SANITIZE, statistics=statistics)
-    else:
-        inner = _tcp(name, cluster, statistics)
-    return listener_components_pb2.FilterChain(name="plaintext", filters=[inner])
+        return _chain("plaintext", _http(name, name, hcm_pb2.HttpConnectionManager.SANITIZE, statistics=statistics))
+    return _chain("plaintext", _tcp(name, cluster, statistics))
 
 
 def _mutual(
-    mesh: str, name: str, cluster: str, protocol: str, admission: Admission
+    mesh: str, address: str, port: int, cluster: str, protocol: str, admission: Admission, envoy: Capabilities
 ) -> listener_components_pb2.FilterChain:
-    chain = listener_components_pb2.FilterChain(name="mesh_tls", transport_socket=tls.downstream(mesh))
-    if protocol in HTTP_PROTOCOLS:
-        chain.filters.append(_inbound_http(name))
-    else:
-        rules = rbac.access(mesh, admission)
-        shadow = rbac.shadow_access(mesh, admission)
-        access = network_rbac_pb2.RBAC(
-            rules=rules, shadow_rules=shadow, stat_prefix=f"{resource_names.stat_name(name)}."
-        )
-        chain.filters.extend([network_filter("envoy.filters.network.rbac", access), _tcp(name, cluster)])
+    name = resource_names.inbound_listener(address, port)
+    http = protocol in HTTP_PROTOCOLS
+    # Where it can be decided later, the handshake refuses nobody of the mesh: callers' proxies would try again.
+    names = rbac.names(mesh, NOBODY if http or envoy.has_gates else admission)
+    filters = [_inbound_http(name)] if http else _access(mesh, address, port, cluster, admission, envoy)
+    chain = _chain("mesh_tls", *filters)
+    chain.transport_socket.CopyFrom(tls.downstream(mesh, names))
     return chain
+
+
+def _access(
+    mesh: str, address: str, port: int, cluster: str, admission: Admission, envoy: Capabilities
+) -> Iterator[listener_components_pb2.Filter]:
+    """Returns the filters that admit callers of TCP.
+
+    RBAC decides at a caller's first byte, and counts. The workload is reached before that where it speaks first: so the
+    gate decides earlier. An Envoy that has none asks certificates for the names that are admitted, as far as that goes.
+    """
+    name = resource_names.inbound_listener(address, port)
+    if not admission.principals:
+        cluster = resource_names.NOWHERE
+    elif envoy.has_gates:
+        yield gate.peer_names(admission)
+        cluster = resource_names.gate(address, port)
+    access = network_rbac_pb2.RBAC(
+        rules=rbac.access(mesh, admission),
+        shadow_rules=rbac.shadow_access(mesh, admission),
+        stat_prefix=f"{resource_names.stat_name(name)}.",
+    )
+    yield network_filter("envoy.filters.network.rbac", access)
+    yield _tcp(name, cluster, after_handshake=envoy.waits_for_handshake)
 
 
 def inbound_routes(
@@ -185,9 +216,14 @@ def _http(
     return network_filter("envoy.filters.network.http_connection_manager", manager)
 
 
-def _tcp(counted_as: str, cluster: str, statistics: str = "", attempts: int = 1) -> listener_components_pb2.Filter:
+def _tcp(
+    counted_as: str, cluster: str, statistics: str = "", attempts: int = 1, *, after_handshake: bool = False
+) -> listener_components_pb2.Filter:
     proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=resource_names.stat_name(counted_as) + statistics, cluster=cluster)
     proxy.max_connect_attempts.value = attempts
+    if after_handshake:
+        proxy.upstream_connect_mode = tcp_proxy_pb2.ON_DOWNSTREAM_TLS_HANDSHAKE
+        proxy.max_early_data_bytes.value = 0
     return network_filter("envoy.filters.network.tcp_proxy", proxy)
 
 

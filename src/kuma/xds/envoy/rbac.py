@@ -37,6 +37,23 @@ def shadow_access(mesh: str, admission: Admission) -> rbac_pb2.RBAC | None:
     return rules
 
 
+def names(mesh: str, admission: Admission) -> tuple[string_pb2.StringMatcher, ...]:
+    """Returns what certificates are asked for: every caller that may pass has one of these names.
+
+    A tag that is not the service's name is none of them: it says nothing of the mesh.
+    """
+    services = [dict(principal.tags).get(tag_rules.SERVICE) for principal in admission.principals]
+    if not services or None in services:
+        return (string_pb2.StringMatcher(prefix=spiffe.prefix(mesh)),)
+    identities = sorted({spiffe.service_id(mesh, str(service)) for service in services})
+    return tuple(string_pb2.StringMatcher(exact=identity) for identity in identities)
+
+
+def uri(mesh: str, name: str, value: str) -> str:
+    """The URI by which a certificate shows a tag."""
+    return spiffe.service_id(mesh, value) if name == tag_rules.SERVICE else spiffe.tag_uri(name, value)
+
+
 def _any_of(principals: Sequence[rbac_pb2.Principal]) -> rbac_pb2.Principal:
     if len(principals) == 1:
         return principals[0]
@@ -51,7 +68,9 @@ def _all_of(principals: Sequence[rbac_pb2.Principal]) -> rbac_pb2.Principal:
 
 def _principals(mesh: str, principals: Iterable[Principal]) -> Iterable[rbac_pb2.Principal]:
     for principal in principals:
-        conditions = [_carries(mesh, name, value) for name, value in principal.tags]
+        conditions = [
+            _authenticated(string_pb2.StringMatcher(exact=uri(mesh, name, value))) for name, value in principal.tags
+        ]
         if not conditions:
             # Any caller with an identity of this mesh; never simply "any", which a plaintext peer would match.
             conditions = [_authenticated(string_pb2.StringMatcher(prefix=spiffe.prefix(mesh)))]
@@ -59,11 +78,6 @@ def _principals(mesh: str, principals: Iterable[Principal]) -> Iterable[rbac_pb2
             shown = [_authenticated(string_pb2.StringMatcher(prefix=spiffe.tag_uri(n, ""))) for n in principal.lacks]
             conditions.append(rbac_pb2.Principal(not_id=_all_of(shown)))
         yield _all_of(conditions)
-
-
-def _carries(mesh: str, name: str, value: str) -> rbac_pb2.Principal:
-    uri = spiffe.service_id(mesh, value) if name == tag_rules.SERVICE else spiffe.tag_uri(name, value)
-    return _authenticated(string_pb2.StringMatcher(exact=uri))
 
 
 def _authenticated(matcher: string_pb2.StringMatcher) -> rbac_pb2.Principal:

@@ -15,6 +15,9 @@ ADMIN = "kuma:envoy:admin"
 ADMIN_IDENTITY, ADMIN_CA = f"{ADMIN}:identity", f"{ADMIN}:ca"
 """The secrets of that listener."""
 
+NOWHERE = "kuma:nowhere"
+"""No cluster has this name: a connection that should lead there is closed."""
+
 
 def identity_secret(mesh: str) -> str:
     """The secret with the proxy's own certificate and key."""
@@ -29,6 +32,11 @@ def trust_bundle_secret(mesh: str) -> str:
 def inbound_listener(address: str, port: int) -> str:
     """The listener of an inbound; also the name of its routes."""
     return f"inbound:{host_port(address, port)}"
+
+
+def gate(address: str, port: int) -> str:
+    """The gate between an inbound and its workload; also the name of the cluster that leads to it."""
+    return f"gate:{host_port(address, port)}"
 
 
 def outbound_listener(address: str, port: int) -> str:

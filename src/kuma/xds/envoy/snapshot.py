@@ -21,15 +21,21 @@ from kuma.resources.mesh_transition import Level
 from kuma.resources.view import MeshView
 from kuma.xds.delta.session import Snapshot
 from kuma.xds.envoy import admin_listener, clusters, listeners
+from kuma.xds.envoy.capabilities import OLDEST, Capabilities
 from kuma.xds.envoy.generated import Generated
 from kuma.xds.envoy.membership import NOTHING_WITHHELD, Membership, Tags, Withheld
 from kuma.xds.envoy.resource import Entry, TypeUrl
 
 SETTLED = Stage()
+_KEPT = 4
+"""Rules of an inbound that its gate knows. Callers go by older ones for as long as a handshake lasts."""
 
 
 class MeshConfig:
-    """The Envoy resources of one mesh view. Immutable in effect: what it caches, it would compute again equally."""
+    """The Envoy resources of one mesh view. Immutable in effect: what it caches, it would compute again equally.
+
+    Only of the rules before the present ones it knows what it has been asked for; they matter for an instant.
+    """
 
     def __init__(
         self,
@@ -57,26 +63,32 @@ class MeshConfig:
         # What nobody has or calls any more is forgotten.
         inbounds, outbounds = self._membership.inbounds, self._membership.outbounds
         self.permissions.remember(inbounds)
+        self._known: dict[Tags, tuple[Admission, ...]] = previous._known if previous else {}
+        if len(self._known) > inbounds:
+            self._known = {}
         if sum(map(len, self._services.values())) > outbounds:
             self._services = {}
         self._generated: Generated = previous._generated if previous else Generated()
         self._generated.expect(_ENTRIES_EACH * (inbounds + outbounds))
 
-    def snapshot(self, name: str, secrets: Mapping[str, Entry], admin_port: int = 0) -> Snapshot:
+    def snapshot(
+        self, name: str, secrets: Mapping[str, Entry], admin_port: int = 0, envoy: Capabilities = OLDEST
+    ) -> Snapshot:
         """Everything that the proxy of the Dataplane called `name` should run; nothing if it is not stored.
 
-        `admin_port` is where its Envoy's administration is, by its own word; 0 if that is not known.
+        `admin_port` is where its Envoy's administration is, by its own word; 0 if that is not known. `envoy` is what it
+        can do.
         """
         resource = self.view.dataplanes.get(name)
         if resource is None:
             return {}
-        return together(self.entries(name, admin_port), secrets)
+        return together(self.entries(name, admin_port, envoy), secrets)
 
-    def entries(self, name: str, admin_port: int = 0) -> Iterator[tuple[TypeUrl, Entry]]:
+    def entries(self, name: str, admin_port: int = 0, envoy: Capabilities = OLDEST) -> Iterator[tuple[TypeUrl, Entry]]:
         """The same without the secrets, one after the other: each is made when it is asked for, if it is not yet."""
         resource = self.view.dataplanes.get(name)
         if resource is not None:
-            yield from self._entries(resource.spec.net, self.withheld(name), admin_port)
+            yield from self._entries(resource.spec.net, self.withheld(name), admin_port, envoy)
 
     def withheld(self, name: str) -> Withheld:
         """Returns the inbounds of a Dataplane that are not served."""
@@ -100,11 +112,13 @@ class MeshConfig:
         """The tags, other than the service, that permissions look at."""
         return self.permissions.source_tags
 
-    def _entries(self, networking: Networking, withheld: Withheld, admin_port: int) -> Iterator[tuple[TypeUrl, Entry]]:
+    def _entries(
+        self, networking: Networking, withheld: Withheld, admin_port: int, envoy: Capabilities
+    ) -> Iterator[tuple[TypeUrl, Entry]]:
         yield from admin_listener.entries(networking, admin_port, self._generated)
         for index, inbound in enumerate(networking.inbound):
             if index not in withheld:
-                yield from self._inbound(networking, inbound)
+                yield from self._inbound(networking, inbound, envoy)
         for outbound in networking.outbound:
             tags = _sorted(outbound.tags)
             cluster, endpoints, protocol = self._service(tags)
@@ -114,7 +128,9 @@ class MeshConfig:
             if protocol in clusters.HTTP_PROTOCOLS:
                 yield TypeUrl.ROUTES, self._generated.entry(_outbound_routes, outbound.address, outbound.port, tags)
 
-    def _inbound(self, networking: Networking, inbound: Inbound) -> Iterator[tuple[TypeUrl, Entry]]:
+    def _inbound(
+        self, networking: Networking, inbound: Inbound, envoy: Capabilities
+    ) -> Iterator[tuple[TypeUrl, Entry]]:
         address, (target, port) = (
             dataplanes.listen_address(networking, inbound),
             dataplanes.workload(networking, inbound),
@@ -133,8 +149,15 @@ class MeshConfig:
         # Another label makes Envoy drain the connections that were made with older leaves.
         callers = self.stage.label(declared) if declared else ""
         where = (address, inbound.port)
-        listener = (self.view.name, *where, cluster.name, inbound.protocol, listed, strict, sealed, callers)
+        listener = (self.view.name, *where, cluster.name, inbound.protocol, listed, strict, sealed, callers, envoy)
         yield TypeUrl.LISTENER, self._generated.entry(listeners.inbound, *listener)
+        if envoy.has_gates and not http and admission is not None and admission.principals:
+            yield TypeUrl.CLUSTER, self._generated.entry(listeners.gate_cluster, *where)
+            rules = self._lately(_sorted(inbound.tags), admission)
+            yield (
+                TypeUrl.LISTENER,
+                self._generated.entry(listeners.gate_listener, self.view.name, *where, cluster.name, rules),
+            )
         if http:
             routes = (self.view.name, *where, inbound.service, cluster.name, admission)
             yield TypeUrl.ROUTES, self._generated.entry(listeners.inbound_routes, *routes)
@@ -166,6 +189,12 @@ class MeshConfig:
             else:
                 self._meanwhile[key] = succession.for_connections(old, declared, self.stage.shown, self._services_of)
         return self._meanwhile[key]
+
+    def _lately(self, tags: Tags, admission: Admission) -> tuple[Admission, ...]:
+        """The admissions of an inbound, the one that holds now first, and few of those before it."""
+        others = (known for known in self._known.get(tags, ()) if known != admission)
+        found = self._known[tags] = (admission, *others)[:_KEPT]
+        return found
 
     def _services_of(self, principal: Principal) -> Iterable[str]:
         """The services whose Dataplanes have all that a principal says."""
@@ -230,4 +259,4 @@ def _outbound_routes(address: str, port: int, tags: Tags) -> Entry:
 
 
 _ENTRIES_EACH = 5
-"""At most of an inbound or outbound: a cluster, a listener and routes; and a listener to the administration."""
+"""At most of an inbound or outbound: a cluster and a listener, and routes or the gate's; one to the administration."""

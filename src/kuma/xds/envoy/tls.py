@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from envoy.config.core.v3 import base_pb2, config_source_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
@@ -30,9 +30,9 @@ def packed(content: message.Message) -> any_pb2.Any:
     return wrapped
 
 
-def downstream(mesh: str) -> base_pb2.TransportSocket:
-    """The server's side: a client certificate of this mesh is required."""
-    return requiring(_common(mesh, string_pb2.StringMatcher(prefix=spiffe.prefix(mesh))))
+def downstream(mesh: str, names: Sequence[string_pb2.StringMatcher]) -> base_pb2.TransportSocket:
+    """The server's side: a client certificate of this mesh is required that has one of these names."""
+    return requiring(_common(mesh, *names))
 
 
 def requiring(common: tls_pb2.CommonTlsContext) -> base_pb2.TransportSocket:
@@ -59,17 +59,24 @@ def upstream(mesh: str, tags: Mapping[str, str]) -> base_pb2.TransportSocket:
     return base_pb2.TransportSocket(name=_TLS, typed_config=packed(context))
 
 
-def _common(mesh: str, peer: string_pb2.StringMatcher) -> tls_pb2.CommonTlsContext:
-    matcher = common_pb2.SubjectAltNameMatcher(san_type=common_pb2.SubjectAltNameMatcher.URI, matcher=peer)
-    return verified(resource_names.identity_secret(mesh), resource_names.trust_bundle_secret(mesh), matcher)
+def _common(mesh: str, *names: string_pb2.StringMatcher) -> tls_pb2.CommonTlsContext:
+    uri = common_pb2.SubjectAltNameMatcher.URI
+    peers = [common_pb2.SubjectAltNameMatcher(san_type=uri, matcher=name) for name in names]
+    return verified(resource_names.identity_secret(mesh), resource_names.trust_bundle_secret(mesh), *peers)
 
 
-def verified(own: str, trusted: str, peer: common_pb2.SubjectAltNameMatcher) -> tls_pb2.CommonTlsContext:
-    """Own identity and trust bundle by reference, so that each is replaced alone; the peer's name is always checked."""
+def verified(own: str, trusted: str, *peers: common_pb2.SubjectAltNameMatcher) -> tls_pb2.CommonTlsContext:
+    """Own identity and trust bundle by reference, so that each is replaced alone; the peer has to be one of `peers`.
+
+    Raises:
+        ValueError: there are none: Envoy would take that for no check at all.
+    """
+    if not peers:
+        raise ValueError("a peer is always asked for its name")
     context = tls_pb2.CommonTlsContext(tls_params=_PARAMETERS)
     context.tls_certificate_sds_secret_configs.add(name=own, sds_config=ADS)
     combined = context.combined_validation_context
-    combined.default_validation_context.match_typed_subject_alt_names.append(peer)
+    combined.default_validation_context.match_typed_subject_alt_names.extend(peers)
     combined.validation_context_sds_secret_config.name = trusted
     combined.validation_context_sds_secret_config.sds_config.CopyFrom(ADS)
     return context

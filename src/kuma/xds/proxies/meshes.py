@@ -15,6 +15,7 @@ from kuma.resources.resource import Key, Resource
 from kuma.resources.view import MeshView
 from kuma.store.views import Views
 from kuma.xds.envoy import resource_names, tls
+from kuma.xds.envoy.capabilities import Capabilities
 from kuma.xds.envoy.membership import Withheld
 from kuma.xds.envoy.resource import Entry, TypeUrl
 from kuma.xds.envoy.snapshot import SETTLED, MeshConfig
@@ -89,13 +90,15 @@ class Meshes:
         """The mesh's state now; an empty one for a mesh that is not stored."""
         return self._states.get(mesh) or MeshState.of(MeshView(mesh), None)
 
-    async def entries(self, key: Key, admin_port: int) -> tuple[MeshState, Sequence[tuple[TypeUrl, Entry]]]:
+    async def entries(
+        self, key: Key, admin_port: int, envoy: Capabilities
+    ) -> tuple[MeshState, Sequence[tuple[TypeUrl, Entry]]]:
         """Returns what a proxy should run, secrets apart, and the state it follows from: by then another may be newer.
 
         Others have their turn meanwhile, if there is much to be made.
         """
         state = self.state(key.mesh)
-        return state, await self._turns.collect(state.config.entries(key.name, admin_port))
+        return state, await self._turns.collect(state.config.entries(key.name, admin_port, envoy))
 
     async def until_seen(self, resource: Resource[Any]) -> None:
         """Return once a stored resource is part of its mesh's state."""

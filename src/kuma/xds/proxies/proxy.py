@@ -22,6 +22,7 @@ from kuma.resources.resource import Key, Resource
 from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.xds.delta.session import Confirmation, Request, Response, Session
 from kuma.xds.envoy import admin_listener
+from kuma.xds.envoy.capabilities import OLDEST, Capabilities
 from kuma.xds.envoy.resource import Entry
 from kuma.xds.envoy.snapshot import MeshConfig, together
 from kuma.xds.proxies.insights import Insights, Record
@@ -61,10 +62,12 @@ class Proxy:
         context: ProxyContext,
         *,
         admin_port: int = 0,
+        envoy: Capabilities = OLDEST,
         host: str = "",
     ) -> None:
         self.key = key
         self.admin_port = admin_port
+        self.envoy = envoy
         self.host = host
         """The IP address that its stream comes from."""
         record.administration = AdministrationInsight(port=admin_port, host=host)
@@ -186,7 +189,7 @@ class Proxy:
             return
         for _ in range(_ATTEMPTS):
             touches = self._touches
-            state, entries = await self._meshes.entries(self.key, self.admin_port)
+            state, entries = await self._meshes.entries(self.key, self.admin_port, self.envoy)
             if touches == self._touches:
                 break
         self._outdated = touches != self._touches  # then this is what it runs on its way to something newer

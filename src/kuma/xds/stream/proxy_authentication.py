@@ -21,7 +21,8 @@ from kuma.resources.resource import Key, Resource
 from kuma.store.manager import ResourceManager
 from kuma.store.views import Views
 from kuma.tokens import dataplane_tokens
-from kuma.xds.envoy import node_metadata, serving_label
+from kuma.xds.envoy import capabilities, node_metadata, serving_label
+from kuma.xds.envoy.capabilities import OLDEST, Capabilities
 
 REGISTERED = "kuma.io/registered-by"
 """Label of a Dataplane that its proxy has brought along: it is removed when the proxy leaves."""
@@ -38,6 +39,7 @@ class Presented:
     version: Version
     admin_port: int = 0
     """Where its Envoy's administration listens; 0 if it does not say."""
+    envoy: Capabilities = OLDEST
 
 
 def not_found(key: Key) -> str:
@@ -72,7 +74,13 @@ def presented(node: base_pb2.Node) -> Presented:
     dataplane = _dataplane(text, key.mesh) if isinstance(text, str) and text else None
     if dataplane is not None and dataplane.key != key:
         raise InvalidResource.of("node.id", f"says {key}, but the resource that came along is {dataplane.key}")
-    return Presented(key, dataplane, node_metadata.versions(metadata), _port(metadata.get("dataplane.admin.port")))
+    return Presented(
+        key,
+        dataplane,
+        node_metadata.versions(metadata),
+        _port(metadata.get("dataplane.admin.port")),
+        capabilities.of(node, metadata),
+    )
 
 
 def _port(value: Any) -> int:

@@ -23,6 +23,7 @@ from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Misconfig
 from kuma.base.values import printable, urls
 from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.xds.delta.session import Request
+from kuma.xds.envoy.clusters import HTTP_PROTOCOLS
 from kuma.xds.envoy.resource import TypeUrl, encode_response
 from kuma.xds.proxies.metrics import Metrics
 from kuma.xds.proxies.proxy import Proxies, Proxy, ProxyContext
@@ -179,13 +180,24 @@ class Discovery:
         await self._meshes.until_seen(dataplane)
         record = await self._insights.open(who.key, who.version)
         host = stream_limits.host_of(peer)
-        proxy = Proxy(who.key, token, identity, record, self._context, admin_port=who.admin_port, host=host)
+        proxy = Proxy(
+            who.key, token, identity, record, self._context, admin_port=who.admin_port, envoy=who.envoy, host=host
+        )
         older = self._proxies.get(who.key)
         if older is not None:
             older.end(Superseded(f"a newer stream of {who.key.mesh}.{who.key.name} has taken the place of this one"))
         self._proxies.add(proxy)
         self._metrics.streams.set(len(self._proxies))
         log.info("proxy connected", mesh=who.key.mesh, dataplane=who.key.name)
+        if who.envoy.shortcoming and any(
+            inbound.protocol not in HTTP_PROTOCOLS for inbound in dataplane.spec.net.inbound
+        ):
+            log.warning(
+                "a TCP workload may be reached before its caller is admitted",
+                mesh=who.key.mesh,
+                dataplane=who.key.name,
+                reason=who.envoy.shortcoming,
+            )
         return proxy
 
     def _disconnect(self, proxy: Proxy) -> None:

@@ -1,0 +1,47 @@
+"""Capabilities of an Envoy, told from its own version and from how it was started: none is sent what it rejects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from envoy.config.core.v3 import base_pb2
+
+INTERNAL_LISTENERS = "kuma.io/internal-listeners"
+"""The key of the node's metadata by which a bootstrap says that it has switched internal listeners on."""
+_WAITS_SINCE = (1, 37)
+"""`upstream_connect_mode` of the TCP proxy, and `on_downstream_tls_handshake` of the filter state, are from then on."""
+
+
+class Capabilities(NamedTuple):
+    """Capabilities that matter to what is generated. None is expected of an Envoy that does not say which it is."""
+
+    waits_for_handshake: bool = False
+    """It can connect to the workload after the caller's certificate has been verified, rather than at once."""
+    has_internal_listeners: bool = False
+
+    @property
+    def has_gates(self) -> bool:
+        """Tells whether any rule can decide before it connects to the workload."""
+        return self.waits_for_handshake and self.has_internal_listeners
+
+    @property
+    def shortcoming(self) -> str:
+        """Says what is decided later than the workload is reached, and what helps; empty if nothing is."""
+        if self.has_gates:
+            return ""
+        late = "it tells callers that are denied, or admitted by tags besides their service, by their first byte"
+        if self.waits_for_handshake:
+            return f"{late}. Restart it by the kuma-dp of this control plane's version"
+        return f"its Envoy connects to the workload as soon as somebody calls, and {late}. Use Envoy 1.37 or later"
+
+
+OLDEST = Capabilities()
+
+
+def of(node: base_pb2.Node, metadata: Mapping[str, Any]) -> Capabilities:
+    """Read what the node of a stream's first request says."""
+    version = node.user_agent_build_version.version
+    return Capabilities(
+        (version.major_number, version.minor_number) >= _WAITS_SINCE, metadata.get(INTERNAL_LISTENERS) is True
+    )
