@@ -167,3 +167,16 @@ async def test_what_was_denied_before_is_not_lost(manager: ResourceManager) -> N
     found = await warnings(manager, mesh_permission(("*", "Allow"), target=moved))
     assert found, "without it the legacy permission decides"
     assert all("allowed: any caller" in warning for warning in found), "and web was refused before, too"
+
+
+async def test_one_denial_of_another_kind_is_found_among_hundreds(manager: ResourceManager) -> None:
+    sources = ", ".join(f"{{match: {{kuma.io/service: web-{number}}}}}" for number in range(300))
+    to_db = "destinations: [{match: {kuma.io/service: db}}]"
+    await manager.put(
+        resource(f"{{type: TrafficPermission, mesh: default, name: to-db, sources: [{sources}], {to_db}}}")
+    )
+    denied = [(f"other-{number}", "Deny") for number in range(300)]
+    text = mesh_permission(("*", "Allow"), *denied, target="{kind: MeshSubset, tags: {kuma.io/service: db}}")
+    version = "{targetRef: {kind: MeshSubset, tags: {version: v1}}, default: {action: Deny}}]"
+    (warning,) = await warnings(manager, version.join(text.rsplit("]", 1)).replace("}{targetRef", "}, {targetRef"))
+    assert "refuses what that one allowed: kuma.io/service=web-0 version=v1. " in warning

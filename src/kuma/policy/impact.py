@@ -10,6 +10,8 @@ from kuma.policy.authorization import Admission, Principal
 from kuma.policy.permissions import Permissions
 from kuma.resources import tags as tag_rules
 
+_EFFORT = 20_000
+"""Looks at callers, and groups of them, for one change: some ten milliseconds."""
 _Tag = tuple[str, str]
 Displacement = tuple[str, str, tuple[Principal, ...]]
 """A service where another permission decides now, the one that did, and the callers that only that one admits."""
@@ -75,9 +77,14 @@ class _Callers:
 
 
 class _ByNames:
-    """Principals by the names of their tags, to find one that overlaps with another without looking at all of them."""
+    """Principals by the names of their tags, to find one that overlaps with another without looking at all of them.
+
+    The effort is bounded, because hundreds of combinations of names could be compared with hundreds of others for
+    seconds: what is beyond it is not warned of. Callers that share the same names of tags never come near it.
+    """
 
     def __init__(self, principals: Iterable[Principal]) -> None:
+        self._effort = _EFFORT
         self._groups: dict[frozenset[str], list[Principal]] = {}
         self._projected: dict[tuple[frozenset[str], frozenset[str]], dict[frozenset[_Tag], Principal]] = {}
         for principal in sorted(principals):
@@ -92,6 +99,9 @@ class _ByNames:
         for group, members in self._groups.items():
             shared = group & names
             by_values = self._projected.get((group, shared))
+            self._effort -= 1 if by_values is not None else len(members)
+            if self._effort < 0:
+                return None
             if by_values is None:
                 by_values = {_values(member, shared): member for member in reversed(members)}
                 self._projected[group, shared] = by_values
