@@ -7,13 +7,13 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import structlog
 import typer
 
 import kuma
-from kuma.agent import bootstrap_client, envoy, ports, token_argument
+from kuma.agent import bootstrap_client, envoy, original_options, ports, token_argument
 from kuma.agent.workload import Workload, read_dataplane, read_token, workload
 from kuma.base import aio, command_line, signals
 from kuma.base.clock import SystemClock
@@ -188,4 +188,25 @@ def _seconds(option: str, text: str) -> float:
 def main() -> None:
     """Entry point."""
     token_argument.hide()
-    command_line.run(app)
+    command_line.run(_with_options_of_the_original)
+
+
+def _with_options_of_the_original() -> None:
+    """Run the command with what is left when the original's options have been taken."""
+    taken = original_options.take(sys.argv[1:])
+    os.environ.update(original_options.ca_from_environment(taken.arguments, os.environ))
+    if taken.log_file:
+        original_options.log_to(taken.log_file)
+    read = {name for option in typer.main.get_command(app).commands["run"].params for name in _variables(option)}  # type: ignore[attr-defined]
+    for name in original_options.unread(os.environ, frozenset(read)):
+        typer.echo(f"Warning: the environment variable {name} has no effect here", err=True)
+    for warning in taken.warnings:
+        typer.echo(f"Warning: {warning}", err=True)
+    sys.argv[1:] = taken.arguments
+    app()
+
+
+def _variables(option: Any) -> tuple[str, ...]:
+    """The environment variables that an option is read from."""
+    named = option.envvar or ()
+    return (named,) if isinstance(named, str) else tuple(named)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import resource
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,15 @@ app = typer.Typer(
 )
 
 
+class CpLogLevel(StrEnum):
+    """Levels of the control plane's log."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
 ConfigFile = Annotated[
     Path | None,
     typer.Option("--config-file", "-c", help="YAML file with settings; environment variables win over it."),
@@ -41,6 +51,9 @@ def _root() -> None:
 @app.command()
 def run(
     config_file: ConfigFile = None,
+    log_level: Annotated[
+        CpLogLevel | None, typer.Option(help="Least level that is logged; general.logLevel without it.")
+    ] = None,
 ) -> None:
     """Run the control plane until it is stopped.
 
@@ -50,7 +63,7 @@ def run(
     Example: kuma-cp run --config-file kuma-cp.yaml
     """
     settings = load(config_file)
-    command_line.log_as(settings.general.log_level, settings.general.log_format)
+    command_line.log_as(log_level or settings.general.log_level, settings.general.log_format)
     _open_many_files()
     asyncio.run(_until_stopped(settings))
 
