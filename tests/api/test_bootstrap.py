@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from kuma.agent.bootstrap_client import request_body
+from kuma.agent.bootstrap_client import request_body, with_token
 from kuma.agent.workload import Workload
 from kuma.app import server_certificate
 from kuma.resources import codec
@@ -115,6 +115,20 @@ async def test_our_own_client_takes_the_bound_in_the_form_of_which_newer_envoys_
     assert "layeredRuntime" not in found
     (monitor,) = found["overloadManager"]["resourceMonitors"]
     assert monitor["typedConfig"]["maxActiveDownstreamConnections"] == "50000"
+
+
+async def test_our_own_client_gets_no_token_and_puts_it_into_a_secret(ask: Asking) -> None:
+    token = ask.cp.token()
+    described = Workload("default", "web-01", token, WEB)
+    body = request_body(described, ask.cp.ca_pem.decode(), "1.40.0")
+    answer = await ask.http.post("/bootstrap", json=dict(body), headers={"accept": "application/json"})
+    found = bootstrap(answer)
+    assert token not in json.dumps(found)
+    complete = json.loads(with_token(json.dumps(found).encode(), token))
+    (secret,) = complete["staticResources"]["secrets"]
+    assert secret["genericSecret"] == {"secret": {"inlineString": token}}
+    older = bootstrap(await ask())  # a control plane that puts it elsewhere
+    assert json.loads(with_token(json.dumps(older).encode(), token)) == older
 
 
 async def test_dependencies_of_kuma_dp_are_shown_in_the_insight(ask: Asking) -> None:

@@ -59,6 +59,30 @@ async def test_a_dump_holds_neither_keys_nor_tokens(cp: Running, mesh: Sidecars,
     assert '"[redacted]"' in dump
 
 
+READS = (
+    "config_dump",
+    "config_dump?include_eds",
+    "init_dump",
+    "server_info",
+    "clusters",
+    "listeners",
+    "stats",
+    "certs",
+)
+
+
+async def test_envoy_itself_shows_no_token_to_whoever_reaches_its_administration(
+    mesh: Sidecars, tmp_path: Path
+) -> None:
+    web = await mesh.start("web")
+    token = (tmp_path / "web-token").read_text()
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{web.admin}", trust_env=False) as client:
+        for path in READS:
+            shown = (await client.get(f"/{path}")).text
+            assert shown, path
+            assert not [part for part in token.split(".")[1:] if part in shown], path
+
+
 async def get(web: Sidecar, path: str, tls: ssl.SSLContext, method: str = "GET") -> int:
     async with httpx.AsyncClient(verify=tls, trust_env=False) as client:
         return (await client.request(method, f"https://127.0.0.2:{web.admin}{path}")).status_code

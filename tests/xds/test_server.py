@@ -269,6 +269,25 @@ async def test_a_second_stream_takes_the_place_of_the_first(cp: Running) -> None
     assert len(cp.parts.proxies) == 1
 
 
+async def test_a_token_that_leaked_does_not_take_the_place_of_its_proxy(cp: Running) -> None:
+    first = await cp.proxy(WEB)
+    await first.until(lambda: first.names(TypeUrl.LISTENER))
+    (connected,) = cp.parts.proxies
+    connected.host = "192.0.2.1"  # there is no other machine here
+    thief = await cp.proxy(dataplane("web-01", "web", port=8080))
+    failure = await thief.failure()
+    assert (failure.code, "somebody else has its token" in failure.details) == (
+        grpc.StatusCode.RESOURCE_EXHAUSTED, True,
+    )  # fmt: skip
+    assert list(cp.parts.proxies) == [connected]
+    assert cp.parts.views.view("default").dataplanes["web-01"].spec == WEB.spec
+    assert "somebody else has its token" in (cp.directory / "audit.jsonl").read_text()
+    await first.disconnect()
+    await cp.disconnected(WEB)
+    moved = await cp.proxy(WEB)
+    await moved.until(lambda: moved.names(TypeUrl.LISTENER))
+
+
 async def test_an_unknown_type_ends_the_stream_with_its_name(cp: Running) -> None:
     open_stream: Any = (await cp.channel()).stream_stream
     call = open_stream(METHOD, request_serializer=discovery_pb2.DeltaDiscoveryRequest.SerializeToString)(

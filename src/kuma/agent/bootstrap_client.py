@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 _RETRY = Backoff(first=1.0, last=10.0)
 _TIMEOUT = 10.0
+_TOKEN_SECRET = "dataplane_token"  # noqa: S105 - the name of a secret
 _FAREWELL = 2.0
 """Seconds that the end of a proxy waits for the control plane."""
 
@@ -85,7 +86,8 @@ def request_body(workload: Workload, ca_pem: str, envoy_version: str) -> Mapping
             "envoy": {"version": envoy_version, "build": "", "kumaDpCompatible": True},
         },
         "caCert": ca_pem,
-        "features": ["feature-resource-monitors"],  # Envoy gets the bootstrap as it is, whatever is in it
+        # Envoy gets the bootstrap as it is, whatever is in it; but for the token, which is put in here.
+        "features": ["feature-resource-monitors", "feature-own-token"],
         "operatingSystem": platform.system().lower(),
     }
 
@@ -104,12 +106,24 @@ async def fetch(control_plane: ControlPlaneAddress, workload: Workload, envoy_ve
     async with httpx.AsyncClient(verify=verification, timeout=_TIMEOUT, trust_env=False) as client:
         while True:
             try:
-                return await _ask(client, control_plane, body)
+                return with_token(await _ask(client, control_plane, body), workload.token)
             except Unreachable as error:
                 failures += 1
                 pause = _RETRY.delay(failures)
                 log.warning("no bootstrap yet", reason=str(error), retry_in_seconds=pause)
                 await clock.sleep(pause)
+
+
+def with_token(bootstrap: bytes, token: str) -> bytes:
+    """Puts the token into the secret that a bootstrap has for it; an older control plane has put it in elsewhere.
+
+    Envoy redacts secrets in its dumps.
+    """
+    found = json.loads(bootstrap)
+    for secret in found.get("staticResources", {}).get("secrets", ()):
+        if secret.get("name") == _TOKEN_SECRET:
+            secret["genericSecret"] = {"secret": {"inlineString": token}}
+    return json.dumps(found).encode()
 
 
 async def withdraw(control_plane: ControlPlaneAddress, workload: Workload) -> bool:

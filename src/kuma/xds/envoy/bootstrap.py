@@ -12,6 +12,10 @@ from envoy.config.bootstrap.v3 import bootstrap_pb2
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import base_pb2, config_source_pb2, grpc_service_pb2, protocol_pb2
 from envoy.extensions.bootstrap.internal_listener.v3 import internal_listener_pb2
+from envoy.extensions.filters.http.credential_injector.v3 import credential_injector_pb2
+from envoy.extensions.filters.http.upstream_codec.v3 import upstream_codec_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.extensions.http.injected_credentials.generic.v3 import generic_pb2
 from envoy.extensions.resource_monitors.downstream_connections.v3 import downstream_connections_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
@@ -26,6 +30,9 @@ from kuma.xds.envoy import admin_listener, capabilities, clusters, tls
 ADS_CLUSTER = "ads_cluster"
 RESOURCE_MONITORS = "feature-resource-monitors"
 """What a kuma-dp says that hands a bootstrap to Envoy whatever types of messages are in it."""
+OWN_TOKEN = "feature-own-token"  # noqa: S105 - the name of a feature
+"""What a kuma-dp says that puts its token into the bootstrap by itself, into the secret of this name."""
+TOKEN_SECRET = "dataplane_token"  # noqa: S105 - the name of a secret
 _DOWNSTREAM_CONNECTIONS = 50_000
 """Connections that a proxy accepts at once; more are closed. Without a limit a flood takes its memory."""
 _RECONNECT = (timedelta(milliseconds=500), timedelta(seconds=5))
@@ -63,6 +70,8 @@ class Bootstrap:
             source.initial_fetch_timeout.FromTimedelta(timedelta())  # wait for ever: serve nothing before it is known
         dynamic.ads_config.CopyFrom(self._ads())
         found.static_resources.clusters.append(self._cluster())
+        if self._without_token:
+            found.static_resources.secrets.add(name=TOKEN_SECRET).generic_secret.SetInParent()
         self._limit(found)
         if self._takes_any_type:
             extension = found.bootstrap_extensions.add(name="envoy.bootstrap.internal_listener")
@@ -112,13 +121,23 @@ class Bootstrap:
         backoff = service.envoy_grpc.retry_policy.retry_back_off
         backoff.base_interval.FromTimedelta(first)
         backoff.max_interval.FromTimedelta(last)
-        service.initial_metadata.add(key="authorization", value=self.token)
+        if not self._without_token:
+            service.initial_metadata.add(key="authorization", value=self.token)
         return config_source_pb2.ApiConfigSource(
             api_type=config_source_pb2.ApiConfigSource.DELTA_GRPC,
             transport_api_version=config_source_pb2.V3,
             set_node_on_first_message_only=True,
             grpc_services=[service],
         )
+
+    @property
+    def _without_token(self) -> bool:
+        """Whether the token is left to kuma-dp.
+
+        It becomes a secret, which Envoy redacts in its dumps; initial metadata are shown to whoever reaches Envoy's
+        administration. The original's kuma-dp decodes the bootstrap and does not know the types.
+        """
+        return OWN_TOKEN in self.said.get("features", ())
 
     @property
     def _has_address(self) -> bool:
@@ -138,6 +157,8 @@ class Bootstrap:
         keepalive.interval.FromTimedelta(timedelta(seconds=15))
         keepalive.timeout.FromTimedelta(timedelta(seconds=10))
         options.explicit_http_config.http2_protocol_options.connection_keepalive.CopyFrom(keepalive)
+        if self._without_token:
+            options.http_filters.extend(_token_filters())
         cluster.typed_extension_protocol_options[clusters.HTTP_OPTIONS].CopyFrom(tls.packed(options))
         cluster.transport_socket.CopyFrom(self._tls())
         return cluster
@@ -153,3 +174,18 @@ class Bootstrap:
         san.san_type = matcher.IP_ADDRESS if self._has_address else matcher.DNS
         san.matcher.exact = self.host
         return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=tls.packed(context))
+
+
+def _token_filters() -> tuple[hcm_pb2.HttpFilter, ...]:
+    """Filters of the requests to the control plane: the token from its secret, and then the codec."""
+    generic = generic_pb2.Generic(header="authorization")
+    generic.credential.name = TOKEN_SECRET
+    injector = credential_injector_pb2.CredentialInjector(overwrite=True)
+    injector.credential.name = "envoy.http.injected_credentials.generic"
+    injector.credential.typed_config.CopyFrom(tls.packed(generic))
+    return (
+        hcm_pb2.HttpFilter(name="envoy.filters.http.credential_injector", typed_config=tls.packed(injector)),
+        hcm_pb2.HttpFilter(
+            name="envoy.filters.http.upstream_codec", typed_config=tls.packed(upstream_codec_pb2.UpstreamCodec())
+        ),
+    )

@@ -20,7 +20,8 @@ from google.protobuf.message import DecodeError
 from kuma.base import aio, sockets
 from kuma.base.audit import ACTOR, Refusals
 from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Misconfigured, Unauthenticated
-from kuma.base.values import printable, urls
+from kuma.base.values import addresses, printable, urls
+from kuma.resources.resource import Key
 from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.xds.delta.session import Request
 from kuma.xds.envoy.clusters import HTTP_PROTOCOLS
@@ -62,7 +63,12 @@ class Superseded(KumaError):
     """Raised when another stream speaks for the same proxy now: after a lost connection the old one may linger."""
 
 
+class Occupied(KumaError):
+    """A proxy at another address has a stream in this name: a token that leaked does not take its place."""
+
+
 _STATUS = {
+    Occupied: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Superseded: grpc.StatusCode.ABORTED,
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     AccessDenied: grpc.StatusCode.PERMISSION_DENIED,
@@ -132,9 +138,9 @@ class Discovery:
         except KumaError as error:
             self._metrics.refused.inc()
             log.warning("proxy refused", peer=context.peer(), reason=str(error))
-            if isinstance(error, Unauthenticated | AccessDenied):
+            if isinstance(error, Unauthenticated | AccessDenied | Occupied):
                 self._refusals.record(stream_limits.address_of(context.peer()), server="discovery", reason=str(error))
-            prefix = "" if isinstance(error, InvalidResource | TooMany) else "authentication failed: "
+            prefix = "" if isinstance(error, InvalidResource | TooMany | Occupied) else "authentication failed: "
             status = _STATUS.get(type(error), grpc.StatusCode.UNAVAILABLE)
             await context.abort(status, f"{prefix}{error}")
             return
@@ -169,7 +175,23 @@ class Discovery:
             self._limiter.stream(who.key)
         else:  # there is none, or it has only just been created
             self._limiter.failed(peer)
+        self._check_is_free(who.key, stream_limits.host_of(peer))
         return who, identity
+
+    def _check_is_free(self, key: Key, host: str) -> None:
+        """Refuses a second stream from another address while there is one, and its proxy is not about to end.
+
+        From the same address it takes the place of the first: after a lost connection that one may linger. From
+        another one it has to wait until the first is known to be lost, which takes half a minute.
+        """
+        older = self._proxies.get(key)
+        if older is None or older.is_leaving or older.host == host:
+            return
+        if not (addresses.is_loopback(older.host) and addresses.is_loopback(host)):
+            raise Occupied(
+                f"there is already an active stream from this node, {key.mesh}.{key.name}, at another address; "
+                "try again later. If you have not moved the proxy, somebody else has its token: revoke it"
+            )
 
     async def _connect(self, who: Presented, token: str, identity: DataplaneClaims, peer: str) -> Proxy:
         ACTOR.set(f"proxy {who.key.mesh}.{who.key.name}")
@@ -178,8 +200,9 @@ class Discovery:
 
         # A proxy that reconnects still runs its configuration: it must not be sent less than what is stored.
         await self._meshes.until_seen(dataplane)
-        record = await self._insights.open(who.key, who.version)
         host = stream_limits.host_of(peer)
+        self._check_is_free(who.key, host)  # another one may have been faster
+        record = await self._insights.open(who.key, who.version)
         proxy = Proxy(
             who.key, token, identity, record, self._context, admin_port=who.admin_port, envoy=who.envoy, host=host
         )
