@@ -69,7 +69,7 @@ async def test_another_user_is_told_from_us(peers: PeerUsers) -> None:
             accepted, _ = listener.accept()
             with accepted:
                 assert await peers.user(accepted) == NOBODY
-                assert await PeerUsers(peers.lookup, stranger=NOBODY).user(accepted) is None
+                assert await PeerUsers(peers.lookup, overflow_uid=NOBODY).user(accepted) is None
                 accepted.send(b"\n")
             assert process.wait(PATIENCE) == 0
 

@@ -56,7 +56,7 @@ CA_OPTION = "--ca-cert-file"
 
 
 class Taken(NamedTuple):
-    """What is left of the arguments, where to log, and warnings."""
+    """Result of taking options: the arguments that are left, where to log, and warnings."""
 
     arguments: tuple[str, ...]
     log_file: str

@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Given:
-    """What one source sets, by the variables that would set it."""
+    """Settings of one source, by the variables that would set them."""
 
     values: dict[str, tuple[Any, str]] = field(default_factory=dict)
     """Values by variable, with the name that the user has written."""

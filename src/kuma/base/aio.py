@@ -52,7 +52,7 @@ class Component(Protocol):
 
 
 class ComponentFailed(Exception):
-    """An eternal component ended. `causes` has what each of those failed with that failed at the same instant."""
+    """A component that should not end has ended. `causes` has the errors of all that failed at the same instant."""
 
     def __init__(self, text: str, causes: Sequence[BaseException] = ()) -> None:
         super().__init__(text)

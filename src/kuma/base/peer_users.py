@@ -63,14 +63,14 @@ class PeerUsers:
     """Tells the user at the other end of connections, in the way that this system offers."""
 
     lookup: Lookup
-    stranger: int | None = None
+    overflow_uid: int | None = None
     """The id that stands for all users who have none of their own here, if there may be such."""
 
     @classmethod
     def of_this_system(cls) -> PeerUsers | None:
         """Returns the first way by which this process finds itself; None if there is none."""
-        stranger = _stranger()
-        ways = (cls(lookup, stranger) for lookup in (_by_netlink, _by_proc))
+        overflow_uid = _overflow_uid()
+        ways = (cls(lookup, overflow_uid) for lookup in (_by_netlink, _by_proc))
         return next((found for found in ways if found._finds_us()), None)
 
     async def user(self, accepted: socket.socket) -> int | None:
@@ -93,7 +93,7 @@ class PeerUsers:
             found is not None
             and found.inode != 0
             and found.state in (_ESTABLISHED, _FIN_WAIT_1, _FIN_WAIT_2)
-            and found.user != self.stranger
+            and found.user != self.overflow_uid
             and state in (_ESTABLISHED, _CLOSE_WAIT)
         )
         return found.user if found is not None and is_whole else None
@@ -114,7 +114,7 @@ def _owner(sock: socket.socket) -> int:
     return Path(f"/proc/self/fd/{sock.fileno()}").stat().st_uid
 
 
-def _stranger() -> int | None:
+def _overflow_uid() -> int | None:
     """Returns the one id of all users outside a user namespace (see `user_namespaces(7)`); None if this is none."""
     try:
         if Path("/proc/self/uid_map").read_text().split() == _WHOLE_SYSTEM:

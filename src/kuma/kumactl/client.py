@@ -188,10 +188,10 @@ class Client:
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise self._stranger()
+            raise self._not_a_control_plane()
         return found
 
-    def _stranger(self, what: str = "is no control plane of Kuma") -> RequestFailed:
+    def _not_a_control_plane(self, what: str = "is no control plane of Kuma") -> RequestFailed:
         """Returns the error for a server that is no control plane, so that its answers, such as a 404, mean nothing."""
         return RequestFailed(f"what answers at {self._address} {what}. {self._remedy}", httpx.codes.OK)
 
@@ -210,7 +210,7 @@ class Client:
         text = _text(answer)
         if not text and answer.status_code in _NO_SUCH_PATH:
             lacking = f"has no {path}: it is no control plane of Kuma, or of another version"
-            raise self._stranger(lacking) if path != _INDEX else self._stranger()
+            raise self._not_a_control_plane(lacking) if path != _INDEX else self._not_a_control_plane()
         text = text or f"{answer.status_code} {answer.reason_phrase}{_excerpt(answer)}"
         raise RequestFailed(f"{about}: {text}" if about else text, answer.status_code)
 
@@ -232,11 +232,11 @@ class Client:
                 "control plane, an https address is needed there"
             )
         if handshakes.refused(error) or (self._client_file and handshakes.cut_off(error)):
-            return self._not_let_in()
+            return self._handshake_refused()
         reason = handshakes.words(error)
         return f"cannot reach the control plane at {self._address}: {reason}. Is kuma-cp running? {self._remedy}"
 
-    def _not_let_in(self) -> str:
+    def _handshake_refused(self) -> str:
         """Describes a refused handshake, for which the other side may not have given the reason."""
         if not self._client_file:
             return (

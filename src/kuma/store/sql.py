@@ -81,7 +81,7 @@ class SqlStore:
 
     async def get(self, key: Key) -> AnyResource:
         """See `Store.get`."""
-        with _reached():
+        with _translated_errors():
             async with self._engine.connect() as connection:
                 row = (await connection.execute(sa.select(_resources).where(is_at(key)))).mappings().first()
         if row is None:
@@ -99,7 +99,7 @@ class SqlStore:
             conditions.append(_resources.c.name.contains(name_contains, autoescape=True))
         query = sa.select(_resources).where(*conditions).order_by(_resources.c.mesh, _resources.c.name)
         count = sa.select(sa.func.count()).select_from(_resources).where(*conditions)
-        with _reached():
+        with _translated_errors():
             async with self._engine.connect() as connection:
                 rows = (await connection.execute(query.offset(offset).limit(limit))).mappings().all()
                 total = (await connection.execute(count)).scalar_one()
@@ -111,7 +111,7 @@ class SqlStore:
 
     async def _transact(self, operations: Sequence[Operation]) -> tuple[AnyResource, ...]:
         async with self._lock:
-            with _reached():
+            with _translated_errors():
                 async with self._writer.begin() as connection:
                     transaction = Transaction(connection, self._clock.now(), self._sealer, self._kept_revisions)
                     await transaction.do_all(operations)
@@ -152,7 +152,7 @@ class SqlStore:
         async with self._lock:
             keys = self._keys.load()
             self._sealer = AesGcmSealer(keys)
-            with _reached():
+            with _translated_errors():
                 async with self._writer.begin() as connection:
                     await seal.seal_anew(connection, self._sealer)
             await self._scrub()
@@ -212,7 +212,7 @@ class SqlStore:
 
 
 @contextmanager
-def _reached() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     """Translates errors of a database that is locked, full or gone into `Unavailable`; the reason is only logged."""
     try:
         yield

@@ -17,7 +17,7 @@ _MISSING = (
 )
 
 
-def _unheard(address: str, reason: str) -> None:
+def _ignored(address: str, reason: str) -> None:
     """Ignores the reason of a refusal where nobody has asked for it."""
 
 
@@ -28,7 +28,7 @@ class ClientCertificates:
     trusted: str
     """Certificates, PEM: a client's has to be one of them, or issued by one."""
     required: bool
-    on_refusal: Callable[[str, str], None] = _unheard
+    on_refusal: Callable[[str, str], None] = _ignored
     """Is told the address of a client that was refused, and why."""
     clock: Clock = SystemClock()  # noqa: RUF009 - it has no state
 

@@ -80,7 +80,7 @@ class Bootstrap:
 
     @property
     def _takes_any_type(self) -> bool:
-        """Whether kuma-dp hands the bootstrap on as it is.
+        """Tells whether kuma-dp hands the bootstrap on as it is.
 
         The original's decodes it, and ends at a message of a type that is not linked into it.
         """
