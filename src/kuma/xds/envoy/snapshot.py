@@ -23,8 +23,8 @@ from kuma.xds.delta.session import Snapshot
 from kuma.xds.envoy import admin_listener, clusters, listeners
 from kuma.xds.envoy.capabilities import OLDEST, Capabilities
 from kuma.xds.envoy.generated import Generated
-from kuma.xds.envoy.membership import NOTHING_WITHHELD, Membership, Tags, Withheld
 from kuma.xds.envoy.resource import Entry, TypeUrl
+from kuma.xds.envoy.service_members import NOTHING_WITHHELD, ServiceMembers, Tags, Withheld
 
 SETTLED = Stage()
 _KEPT = 4
@@ -51,17 +51,17 @@ class MeshConfig:
         known = previous.permissions if previous else Permissions()
         self.permissions: Permissions = known.following(view.permissions, view.mesh_permissions)
         self._meanwhile: dict[tuple[Tags, bool], Admission] = {}
-        self._membership: Membership = (previous._membership if previous else Membership()).following(
+        self._service_members: ServiceMembers = (previous._service_members if previous else ServiceMembers()).following(
             view.dataplanes, self._withheld
         )
         # Services whose members are the same keep their serialised resources.
         self._services: dict[str, dict[Tags, tuple[Entry, Entry, str]]] = {}
         if previous is not None and previous.level == self.level:
             self._services = dict(previous._services)
-            for service in self._membership.moved(previous._membership, self._edited_since(previous)):
+            for service in self._service_members.moved(previous._service_members, self._edited_since(previous)):
                 self._services.pop(service, None)
         # What nobody has or calls any more is forgotten.
-        inbounds, outbounds = self._membership.inbounds, self._membership.outbounds
+        inbounds, outbounds = self._service_members.inbounds, self._service_members.outbounds
         self.permissions.remember(inbounds)
         self._known: dict[Tags, tuple[Admission, ...]] = previous._known if previous else {}
         if len(self._known) > inbounds:
@@ -167,7 +167,7 @@ class MeshConfig:
         known = self._services.setdefault(wanted[tag_rules.SERVICE], {})
         made = known.get(tags)
         if made is None:
-            members = self._membership.members(wanted[tag_rules.SERVICE])
+            members = self._service_members.members(wanted[tag_rules.SERVICE])
             selected = [m for m in members if len(wanted) == 1 or clusters.selects(wanted, dict(m.tags))]
             protocol = clusters.common_protocol(member.protocol for member in selected)
             made = known[tags] = (
@@ -220,13 +220,13 @@ class MeshConfig:
             return frozenset(new.dataplanes) | frozenset(old.dataplanes)
         edited = self._edited_since(previous)
         callers = (
-            self._membership.callers.get(service, frozenset())
-            for service in self._membership.moved(previous._membership, edited)
+            self._service_members.callers.get(service, frozenset())
+            for service in self._service_members.moved(previous._service_members, edited)
         )
         return edited.union(*callers)
 
     def _edited_since(self, previous: MeshConfig) -> frozenset[str]:
-        return self._membership.edited(previous._membership)
+        return self._service_members.edited(previous._service_members)
 
 
 def together(entries: Iterable[tuple[TypeUrl, Entry]], secrets: Mapping[str, Entry]) -> Snapshot:

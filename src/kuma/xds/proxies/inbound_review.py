@@ -19,7 +19,7 @@ from kuma.resources.dataplane import DataplaneSpec, workload
 from kuma.resources.resource import Key, Resource
 from kuma.store.protocol import Store
 from kuma.store.views import Views
-from kuma.xds.envoy.membership import Withheld
+from kuma.xds.envoy.service_members import Withheld
 from kuma.xds.proxies.administrations import Administration, Administrations
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.proxy import Proxies, Proxy

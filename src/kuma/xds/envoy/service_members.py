@@ -33,7 +33,7 @@ Members = Mapping[str, tuple[Member, ...]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Membership:
+class ServiceMembers:
     """Immutable: a change makes another one, which shares with it every service that the change does not concern."""
 
     dataplanes: Dataplanes = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Membership:
     inbounds: int = 0
     outbounds: int = 0
 
-    def following(self, now: Dataplanes, withheld: Mapping[str, Withheld] | None = None) -> Membership:
+    def following(self, now: Dataplanes, withheld: Mapping[str, Withheld] | None = None) -> ServiceMembers:
         """Returns what comes after this; the very same object if nothing has changed."""
         withheld = withheld or {}
         changed = _changed(self.dataplanes, self.withheld, now, withheld)
@@ -75,9 +75,9 @@ class Membership:
         services.update(own)
         for service in [service for service, members in own.items() if not members]:
             del services[service]
-        return Membership(now, withheld, services, callers, inbounds, outbounds)
+        return ServiceMembers(now, withheld, services, callers, inbounds, outbounds)
 
-    def edited(self, before: Membership) -> frozenset[str]:
+    def edited(self, before: ServiceMembers) -> frozenset[str]:
         """Returns the Dataplanes that say or serve something else than `before`."""
         return _changed(before.dataplanes, before.withheld, self.dataplanes, self.withheld)
 
@@ -85,7 +85,7 @@ class Membership:
         """The inbounds of a service."""
         return (member for members in self.services.get(service, {}).values() for member in members)
 
-    def moved(self, before: Membership, names: Iterable[str]) -> frozenset[str]:
+    def moved(self, before: ServiceMembers, names: Iterable[str]) -> frozenset[str]:
         """Returns the services of which Dataplanes called `names` were, or are, another part than `before`."""
         return frozenset(
             service

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView, changed_names
-from kuma.xds.envoy.membership import Membership
+from kuma.xds.envoy.service_members import ServiceMembers
 from kuma.xds.envoy.snapshot import MeshConfig
 from tests.fakes.control_plane import dataplane
 from tests.fakes.views import arrived
@@ -25,20 +25,20 @@ def described(name: str, service: str, port: int, calls: set[str]) -> Resource[A
     return dataplane(name, service, port=port, calls=tuple(sorted(calls)))
 
 
-def plain(found: Membership) -> object:
+def plain(found: ServiceMembers) -> object:
     return found.services, {service: names for service, names in found.callers.items() if names}
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(DATAPLANES, min_size=1, max_size=4))
 def test_what_follows_step_by_step_is_what_follows_at_once(steps: list[dict[str, Any]]) -> None:
-    found, before = Membership(), dict[str, Resource[Any]]()
+    found, before = ServiceMembers(), dict[str, Resource[Any]]()
     for step in steps:
         now = {name: described(name, *said) for name, said in step.items()}
         now = {name: before[name] if before.get(name) == made else made for name, made in now.items()}
         assert changed_names(before, now) == {n for n in {*before, *now} if before.get(n) is not now.get(n)}
         previous, found = found, found.following(now)
-        assert plain(found) == plain(Membership().following(now))
+        assert plain(found) == plain(ServiceMembers().following(now))
         moved = found.moved(previous, changed_names(before, now))
         for service in {*previous.services, *found.services} - moved:
             assert found.services[service] == previous.services[service]
@@ -53,7 +53,7 @@ def test_services_that_a_change_does_not_concern_are_the_very_same_objects() -> 
     for name in view.dataplanes:
         before.snapshot(name, {})
     after = MeshConfig(arrived(view.having(dataplane("web-3", "web"))), before)
-    assert after._membership.services["db"] is before._membership.services["db"]
+    assert after._service_members.services["db"] is before._service_members.services["db"]
     assert after._services["db"] is before._services["db"]
     assert "web" not in after._services
     assert after.affected_since(before) == {"web-1", "web-2", "db-1", "web-3"}
