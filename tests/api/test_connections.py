@@ -13,7 +13,7 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from kuma.api.http.connections import ConnectionLimits
+from kuma.api.http.connections import ConnectionLimits, Open
 from kuma.api.http.server import HttpServer
 from kuma.api.routes import diagnostics
 from kuma.app import server_certificate
@@ -164,3 +164,59 @@ async def test_heads_that_are_too_long_or_none(request_: bytes, status: int) -> 
         found, body = await answer(await connect(port, request_))
         assert (found, body["status"], body["type"]) == (status, status, "/std-errors")
         assert body["detail"] == body["details"]
+
+
+def test_a_few_addresses_do_not_take_all_connections_and_this_machine_always_has_some() -> None:
+    limits = ConnectionLimits()
+    opened = Open(limits)
+    for number in range(8):
+        while opened.admit(f"10.0.0.{number}") is None:
+            pass
+    for number in range(20):
+        assert [opened.admit(f"10.0.1.{number}") for _ in range(8)] == [None] * 8, "others are served"
+    for number in range(1000):
+        while opened.admit(f"10.{number >> 8}.2.{number & 255}") is None:
+            pass
+    refused = opened.admit("10.9.9.9")
+    assert refused is not None
+    assert refused.status == 503
+    assert [opened.admit("127.0.0.1") for _ in range(10)] == [None] * 10
+    opened.release("10.0.0.0")
+    assert opened.admit("10.9.9.9") is None
+
+
+def test_all_addresses_of_one_ipv6_network_are_one() -> None:
+    opened = Open(ConnectionLimits(per_address=10))
+    assert [opened.admit(f"2001:db8::{number:x}") for number in range(10)] == [None] * 10
+    refused = opened.admit("2001:db8::ffff:1")
+    assert refused is not None
+    assert refused.status == 429
+    assert opened.admit("2001:db8:0:1::1") is None
+
+
+@pytest.mark.parametrize("size", [1, 100_000], ids=["one byte", "at once"])
+async def test_a_body_in_very_many_pieces_is_taken_in_as_few_and_as_it_is(size: int) -> None:
+    """A chunk of one byte costs as much as one of a thousand: they are put together before anybody sees them."""
+    pieces: list[bytes] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        more = True
+        while more:
+            message = await receive()
+            pieces.append(message["body"])
+            more = message["more_body"]
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    content = bytes(range(256)) * (4 if size == 1 else 400)
+    async with serving_at(ConnectionLimits(), app) as port:
+        head = f"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(content)}\r\n\r\n"
+        reader, writer = await connect(port, head.encode())
+        for start in range(0, len(content), size):
+            writer.write(content[start : start + size])
+            await asyncio.sleep(0)
+        async with asyncio.timeout(PATIENCE):
+            assert (await reader.readline()).split()[1] == b"200"
+        writer.close()
+    assert b"".join(pieces) == content
+    assert len(pieces) < 200

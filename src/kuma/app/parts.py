@@ -55,6 +55,7 @@ from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.metrics import LeafExpiry, Metrics
 from kuma.xds.proxies.proxy import Proxies, ProxyContext
 from kuma.xds.stream.deregistration import Deregistration
+from kuma.xds.stream.front import Front
 from kuma.xds.stream.proxy_authentication import Authenticator
 from kuma.xds.stream.revocation import TokenRevocation
 from kuma.xds.stream.server import Discovery, DiscoveryServer, StreamAdmission
@@ -208,9 +209,9 @@ def streams(base: Foundation, known: State) -> Streams:
         base.watch.on_jump(told.clock_jumped)
     admin_ca = EnvoyAdminCa(base.store, clock)
     context = ProxyContext(known.meshes, issuer, insights, clock, lambda address: _admin_secrets(admin_ca, address))
-    admission = StreamAdmission(
-        known.authenticator, StreamLimiter(servers.stream_limits(settings), clock), Refusals(base.audit, clock)
-    )
+    front = Front(servers.front_limits(settings))
+    limiter = StreamLimiter(servers.stream_limits(settings), clock)
+    admission = StreamAdmission(known.authenticator, limiter, Refusals(base.audit, clock), front)
     discovery = Discovery(
         proxies, context, admission, deregistration, known.metrics, send_seconds=settings.send_timeout.seconds
     )
@@ -220,13 +221,16 @@ def streams(base: Foundation, known: State) -> Streams:
         readiness=EndpointReadiness(base.store, known.views, proxies, known.authenticator, clock, deregistration.ended),
         revocation=revocation,
         admin_ca=admin_ca,
-        server=_discovery_server(base, discovery, settings),
+        server=_discovery_server(base, discovery, front, settings),
     )
 
 
-def _discovery_server(base: Foundation, discovery: Discovery, settings: XdsServerSection) -> DiscoveryServer:
+def _discovery_server(
+    base: Foundation, discovery: Discovery, front: Front, settings: XdsServerSection
+) -> DiscoveryServer:
     return DiscoveryServer(
         discovery,
+        front,
         base.settings.dp_server.interface,
         settings.port,
         base.certificate.chain,

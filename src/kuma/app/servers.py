@@ -31,6 +31,7 @@ from kuma.base.values import addresses
 from kuma.base.values.rate_limit import Rate
 from kuma.policy import workloads
 from kuma.policy.workloads import Destination
+from kuma.xds.stream.front import FrontLimits
 from kuma.xds.stream.server import DiscoveryServer
 from kuma.xds.stream.stream_limits import StreamLimits
 
@@ -175,6 +176,12 @@ def stream_limits(settings: XdsServerSection) -> StreamLimits:
         Rate(settings.requests_per_second, settings.request_burst),
         settings.pending_streams,
     )
+
+
+def front_limits(settings: XdsServerSection) -> FrontLimits:
+    """Returns the limits of connections to the discovery server."""
+    pending = settings.pending_streams
+    return FrontLimits(of_address=pending, unknown=4 * pending, total=settings.concurrent_streams + 4 * pending)
 
 
 def access(settings: AccessSection) -> Access:

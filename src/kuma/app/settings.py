@@ -244,7 +244,8 @@ class XdsServerSection(Section):
     requests_per_second: PositiveFloat = Field(100, description="Requests a second on one stream; more end it.")
     request_burst: PositiveInt = Field(5000, description="Requests on one stream that count as one burst.")
     pending_streams: PositiveInt = Field(
-        500, description="Streams of one address that have not said yet whose they are; more are refused."
+        500,
+        description="Streams and connections of one address that have not shown yet whose they are. More are refused.",
     )
     concurrent_streams: PositiveInt = Field(10000, description="Streams at once, of all proxies; more are refused.")
     send_timeout: Duration = Field(

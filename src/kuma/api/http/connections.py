@@ -16,6 +16,7 @@ from uvicorn.server import ServerState
 from kuma.api.http import callers, errors
 from kuma.api.http.client_certificates import ClientCertificates
 from kuma.api.http.errors import Problem
+from kuma.base.values import addresses
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,28 +33,62 @@ class ConnectionLimits:
     url_bytes: int = 8 * 1024
 
 
+_RESERVED = 20
+"""One in so many connections is for callers on this machine."""
+_SHARE = 4
+"""One address may have at most one in so many of the connections that are left, and `_ALWAYS`: a browser has six."""
+_ALWAYS = 8
+
+_SMALL = 512
+"""Bytes: what comes in smaller pieces costs more to take in than it is worth."""
+_PIECES = 16
+"""Small pieces of one request that are taken in as they come."""
+_PAUSE = 0.5
+"""Seconds for which further ones are kept, to be taken in together."""
+_SLICE = 8 * 1024
+"""Bytes that are taken in at a time: they may be thousands of chunks."""
+
+_MOST_KEPT = 64 * 1024
+"""Bytes that have come and are not taken in; until then no more are read."""
+
+
 class Open:
-    """The connections that are open, by the address of the client."""
+    """The connections that are open, by whose address the client has (see `addresses.holder`).
+
+    A few addresses do not take them all: the fewer are left, the fewer of these one address may have. Some are for
+    callers on this machine only, so that an administrator gets in whoever else does.
+    """
 
     def __init__(self, limits: ConnectionLimits) -> None:
         self._limits = limits
-        self._by_address = Counter[str]()
+        self._reserved = limits.total // _RESERVED
+        self._by_holder = Counter[str]()
+        self._local = 0
 
     def admit(self, address: str) -> Problem | None:
         """Count one more, or say why it is one too many."""
-        if self._by_address[address] >= self._limits.per_address:
+        holder, is_local = addresses.holder(address), addresses.is_loopback(address)
+        mine = self._by_holder[holder]
+        if mine >= self._limits.per_address:
             what = f"more than {self._limits.per_address} connections at once from one address"
             return Problem(429, "Too Many Requests", what)
-        if self._by_address.total() >= self._limits.total:
+        left = self._limits.total - self._by_holder.total() - (0 if is_local else max(0, self._reserved - self._local))
+        if left <= 0:
             return Problem(503, "Service unavailable", f"more than {self._limits.total} connections at once")
-        self._by_address[address] += 1
+        if mine >= max(_ALWAYS, left // _SHARE):
+            what = f"{left} connections are left, and this address has {mine} already; try again later"
+            return Problem(503, "Service unavailable", what)
+        self._by_holder[holder] += 1
+        self._local += is_local
         return None
 
     def release(self, address: str) -> None:
-        """Counts one connection less."""
-        self._by_address[address] -= 1
-        if not self._by_address[address]:
-            del self._by_address[address]
+        """One that was admitted has ended."""
+        holder = addresses.holder(address)
+        self._by_holder[holder] -= 1
+        self._local -= addresses.is_loopback(address)
+        if not self._by_holder[holder]:
+            del self._by_holder[holder]
 
 
 def refusal(problem: Problem) -> bytes:
@@ -94,6 +129,10 @@ class Connection(H11Protocol):
         self.timeout_keep_alive = limits.idle  # type: ignore[assignment]  # uvicorn hands it to `call_later`
         self._head: asyncio.TimerHandle | None = None
         self._send: asyncio.TimerHandle | None = None
+        self._kept = bytearray()
+        self._flush: asyncio.Handle | None = None
+        self._pieces: tuple[Any, int] = (None, 0)
+        """The request, and how many small pieces of it have come."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -102,6 +141,8 @@ class Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head, self._send = _cancelled(self._head), _cancelled(self._send)
+        if self._flush is not None:
+            self._flush.cancel()
         self._release()
         super().connection_lost(exc)
 
@@ -110,8 +151,42 @@ class Connection(H11Protocol):
         if problem is not None:  # what it says is not even read
             self._turn_away(problem)
             return
-        super().data_received(data)
+        self._kept += data
+        if len(self._kept) > _MOST_KEPT:
+            self.transport.pause_reading()
+        if len(self._kept) < _SLICE and self._is_one_of_many(data):
+            self._flush = self._flush or self.loop.call_later(_PAUSE, self._take_in)
+        elif self._flush is None or isinstance(self._flush, asyncio.TimerHandle):
+            self._take_in()
+
+    def _is_one_of_many(self, data: bytes) -> bool:
+        """Counts small pieces, request by request."""
+        if len(data) >= _SMALL:
+            return False
+        request, count = self._pieces
+        self._pieces = (self.cycle, count + 1 if request is self.cycle else 1)
+        return self._pieces[1] > _PIECES
+
+    def _take_in(self) -> None:
+        """Takes in what has come, a slice at a time."""
+        if self._flush is not None:
+            self._flush.cancel()
+        self._flush = None
+        some = bytes(self._kept[:_SLICE])
+        del self._kept[:_SLICE]
+        super().data_received(some)
         self._watch_head()
+        if self.transport.is_closing():
+            return
+        if self._kept:
+            self._flush = self.loop.call_soon(self._take_in)
+        elif not self.flow.read_paused:
+            self.transport.resume_reading()
+
+    def eof_received(self) -> None:
+        while self._kept and not self.transport.is_closing():
+            self._take_in()
+        super().eof_received()
 
     def _turn_away(self, problem: Problem) -> None:
         if self._clients is not None and not self.transport.is_closing():

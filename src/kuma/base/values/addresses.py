@@ -26,3 +26,11 @@ def leads_here(text: str) -> bool:
     """Tells whether a connection to this address stays on its machine; `0.0.0.0` leads to the loopback, too."""
     found = parse(text)
     return found is not None and (found.is_loopback or found.is_unspecified)
+
+
+def holder(text: str) -> str:
+    """Returns whose address it is: of IPv6 the /64 that one customer or machine has as a whole (RFC 6177)."""
+    found = parse(text)
+    if isinstance(found, ipaddress.IPv6Address) and not found.is_loopback:
+        return str(ipaddress.IPv6Network((found, 64), strict=False))
+    return str(found) if found is not None else text

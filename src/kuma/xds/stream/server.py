@@ -6,7 +6,9 @@ A generic handler is used, because responses are spliced from bytes that were se
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from kuma.xds.proxies.metrics import Metrics
 from kuma.xds.proxies.proxy import Proxies, Proxy, ProxyContext
 from kuma.xds.stream import proxy_authentication, stream_limits
 from kuma.xds.stream.deregistration import Deregistration
+from kuma.xds.stream.front import Front
 from kuma.xds.stream.proxy_authentication import Authenticator, Presented
 from kuma.xds.stream.stream_limits import StreamLimiter, TooMany
 from kuma.xds.stream.writer import Sender
@@ -53,6 +56,8 @@ _KEEPALIVE = (
 )
 
 
+_BACKLOG = 1024
+"""Connections that may wait to be accepted."""
 _FIRST_REQUEST = 15.0
 """Seconds in which a stream has to say whose it is."""
 _LONGEST_REASON = 2_000
@@ -84,6 +89,7 @@ class StreamAdmission:
     authenticator: Authenticator
     limiter: StreamLimiter
     refusals: Refusals
+    front: Front
 
 
 class Discovery:
@@ -106,23 +112,27 @@ class Discovery:
         self._authenticator = admission.authenticator
         self._limiter = admission.limiter
         self._refusals = admission.refusals
+        self._front = admission.front
         self._deregistration = deregistration
         self._metrics = metrics
         self._send_seconds = send_seconds
 
     async def delta(self, requests: AsyncIterator[bytes], context: Any) -> None:
         """Serve one `DeltaAggregatedResources` stream to its end."""
+        peer = self._front.peer(context.peer())
         try:
-            await self._stream(_decoded(requests), context)
+            with self._front.stream(context.peer()), ExitStack() as known:
+                await self._stream(_decoded(requests), context, peer, known)
         except (grpc.aio.AbortError, grpc.aio.UsageError):
             raise
         except Exception:
-            log.exception("stream failed", peer=context.peer())  # the proxy is told nothing of it, and tries again
+            log.exception("stream failed", peer=peer)  # the proxy is told nothing of it, and tries again
             await context.abort(grpc.StatusCode.INTERNAL, "internal error")
 
-    async def _stream(self, requests: AsyncIterator[Any], context: Any) -> None:
+    async def _stream(self, requests: AsyncIterator[Any], context: Any, peer: str, known: ExitStack) -> None:
+        """Serves a stream from `peer`; `known` is left when the proxy that it is of is gone."""
         try:
-            with self._limiter.pending(context.peer()):
+            with self._limiter.pending(peer):
                 async with asyncio.timeout(_FIRST_REQUEST):
                     first = await anext(requests, None)
             if first is None:
@@ -130,16 +140,17 @@ class Discovery:
             # Before anything else of the request is looked at.
             token = _token(context)
             await self._meshes.until_listed()  # the keys of tokens are known by then
-            who, identity = self._admitted(first.node, token, context.peer())
-            proxy = await self._connect(who, token, identity, context.peer())
+            who, identity = self._admitted(first.node, token, peer)
+            known.enter_context(self._front.known(context.peer()))
+            proxy = await self._connect(who, token, identity, peer)
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the first request did not come in time")
             return
         except KumaError as error:
             self._metrics.refused.inc()
-            log.warning("proxy refused", peer=context.peer(), reason=str(error))
+            log.warning("proxy refused", peer=peer, reason=str(error))
             if isinstance(error, Unauthenticated | AccessDenied | Occupied):
-                self._refusals.record(stream_limits.address_of(context.peer()), server="discovery", reason=str(error))
+                self._refusals.record(stream_limits.address_of(peer), server="discovery", reason=str(error))
             prefix = "" if isinstance(error, InvalidResource | TooMany | Occupied) else "authentication failed: "
             status = _STATUS.get(type(error), grpc.StatusCode.UNAVAILABLE)
             await context.abort(status, f"{prefix}{error}")
@@ -327,10 +338,11 @@ class DiscoveryServer(sockets.OnPort):
     """The gRPC server, over TLS only: a token must not travel in the clear."""
 
     def __init__(
-        self, discovery: Discovery, host: str, port: int, certificate: Path, key: Path, *, streams: int
+        self, discovery: Discovery, front: Front, host: str, port: int, certificate: Path, key: Path, *, streams: int
     ) -> None:
         super().__init__(host, port)
         self._streams = streams
+        self._front = front
         self._discovery = discovery
         self._certificate = certificate
         self._key = key
@@ -351,19 +363,24 @@ class DiscoveryServer(sockets.OnPort):
             (grpc.method_handlers_generic_handler(_SERVICE, {"DeltaAggregatedResources": handler}),)
         )
         pair = (self._key.read_bytes(), self._certificate.read_bytes())
-        address = urls.host_port(self._host, self._port)
+        with self._listen() as listener:
+            try:
+                server.add_secure_port(self._front.open(), grpc.ssl_server_credentials([pair]))
+                await server.start()
+                self._bound.set(listener.getsockname()[1])
+                await self._front.serve(listener)
+            finally:
+                await server.stop(grace=None)
+                self._front.close()
+
+    def _listen(self) -> socket.socket:
         try:
-            # gRPC writes to standard error, and in words of its own, when it cannot listen: see whether it can first.
-            sockets.bound(self._host, self._port).close()
-            self._bound.set(server.add_secure_port(address, grpc.ssl_server_credentials([pair])))
-        except (OSError, RuntimeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
+            listener = sockets.bound(self._host, self._port)
+            listener.setblocking(False)
+            listener.listen(_BACKLOG)
+        except OSError as error:
             raise Misconfigured(
-                f"cannot listen on {address}: {reason}. "
+                f"cannot listen on {urls.host_port(self._host, self._port)}: {error.strerror}. "
                 "Stop the other program, or set KUMA_XDS_SERVER_PORT to another port"
             ) from None
-        await server.start()
-        try:
-            await server.wait_for_termination()
-        finally:
-            await server.stop(grace=None)
+        return listener

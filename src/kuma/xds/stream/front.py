@@ -1,0 +1,308 @@
+"""Stands before the gRPC server: what anybody may hold open or send, before a stream has shown whose it is, is bounded.
+
+gRPC itself bounds neither how many connections there are nor what a half handshake or headers without an end take up.
+So connections are accepted here, counted, and passed on as they are, TLS and all, over a Unix socket in a directory
+that nobody else can enter. gRPC names a peer by the name of that socket's other end, from which its address is found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from kuma.base import aio
+from kuma.base.values import addresses
+
+log = structlog.get_logger(__name__)
+
+_HANDSHAKE = 0x16
+"""How a TLS connection begins: with a record of this type (RFC 8446 §5.1)."""
+_RECORD_HEAD = 5
+
+
+@dataclass(frozen=True, slots=True)
+class FrontLimits:
+    """What connections may take that have no stream of a known proxy. Times are in seconds.
+
+    `of_address` at once from one address, `unknown` from all; `size` and `sizes` are the bytes that one of them, and
+    all of an address, may send. `seconds` without any stream end one. `total` is the limit of all connections.
+    """
+
+    of_address: int = 500
+    unknown: int = 2000
+    total: int = 12_000
+    size: int = 2 << 20
+    sizes: int = 32 << 20
+    seconds: float = 30.0
+
+
+class Front:
+    """Passes connections on to the gRPC server that listens at `path`."""
+
+    def __init__(self, limits: FrontLimits) -> None:
+        self._limits = limits
+        self._directory = contextlib.ExitStack()
+        self._prefix = f"kuma-cp-{secrets.token_hex(16)}"
+        self._server = ""
+        self._number = 0
+        self._named: dict[str, _Connection] = {}
+        self._connections: set[_Connection] = set()
+        self._unknown: dict[str, dict[_Connection, None]] = {}
+        """Connections without a known proxy, by the address they come from, the oldest first."""
+        self._count = 0
+
+    def open(self) -> str:
+        """Where the gRPC server is to listen, in its own notation; until `close`.
+
+        On a disk that is full no directory can be made: then the name is one that nobody guesses (unix(7), abstract).
+        """
+        try:
+            home = self._directory.enter_context(tempfile.TemporaryDirectory(prefix="kuma-cp-"))
+        except OSError:
+            self._server = f"\0{self._prefix}"
+            return f"unix-abstract:{self._prefix}"
+        self._server = str(Path(home) / "grpc")
+        return f"unix:{self._server}"
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Accept connections until cancelled."""
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: _Connection(self, self._limits), sock=listener)
+        try:
+            await server.serve_forever()
+        finally:
+            server.close()
+
+    def close(self) -> None:
+        """End all connections."""
+        for connection in tuple(self._connections):
+            connection.end()
+        self._directory.close()
+
+    def peer(self, name: str) -> str:
+        """Who is at the other end of what gRPC calls `name`, such as `ipv4:10.0.0.1:5000`."""
+        found = self._named.get(name)
+        return found.peer if found is not None else name
+
+    @contextlib.contextmanager
+    def stream(self, name: str) -> Iterator[None]:
+        """Around a stream: while there is one, its own time limits hold instead of that of the connection."""
+        with contextlib.ExitStack() as stack:
+            if (found := self._named.get(name)) is not None:
+                found.streams += 1
+                stack.callback(found.stream_ended)
+            yield
+
+    @contextlib.contextmanager
+    def known(self, name: str) -> Iterator[None]:
+        """Around the part of a stream in which it is known which proxy it is of."""
+        with contextlib.ExitStack() as stack:
+            if (found := self._named.get(name)) is not None:
+                found.proxies += 1
+                self._settle(found)
+                stack.callback(self._forget, found)
+            yield
+
+    def admit(self, connection: _Connection) -> bool:
+        """Counts one more connection, if there may be one; ends one of whoever holds the most, if need be."""
+        mine = self._unknown.get(connection.group, {})
+        if len(mine) >= self._limits.of_address or len(self._connections) >= self._limits.total:
+            return False
+        if self._count >= self._limits.unknown:
+            most = max(self._unknown.values(), key=len)
+            if len(most) <= len(mine):
+                return False
+            next(iter(most)).end()
+        self._connections.add(connection)
+        self._add(connection)
+        return True
+
+    def _add(self, connection: _Connection) -> None:
+        self._unknown.setdefault(connection.group, {})[connection] = None
+        self._count += 1
+
+    def _settle(self, connection: _Connection) -> None:
+        group = self._unknown.get(connection.group, {})
+        if connection in group:
+            del group[connection]
+            self._count -= 1
+            if not group:
+                del self._unknown[connection.group]
+
+    def _forget(self, connection: _Connection) -> None:
+        """A proxy has left: its connection may send as much as a new one until the next is known."""
+        connection.proxies -= 1
+        if not connection.proxies and connection in self._connections:
+            connection.sent = 0
+            self._add(connection)
+
+    def name(self, connection: _Connection) -> tuple[str, str]:
+        """A name for the end of a connection on our side, and where the gRPC server listens."""
+        self._number += 1
+        own = f"{self._prefix}-{self._number}"
+        connection.name = f"unix-abstract:{own}"
+        self._named[connection.name] = connection
+        return f"\0{own}", self._server
+
+    def exceeds(self, connection: _Connection) -> bool:
+        """Whether what is sent without anybody known is too much, for one connection or for all of its address."""
+        if connection.proxies:
+            return False
+        group = self._unknown.get(connection.group, {})
+        return connection.sent > self._limits.size or (
+            connection.sent > self._limits.sizes // max(1, self._limits.of_address)
+            and sum(other.sent for other in group) > self._limits.sizes
+        )
+
+    def ended(self, connection: _Connection) -> None:
+        """Counts one connection less."""
+        self._settle(connection)
+        self._connections.discard(connection)
+        self._named.pop(connection.name, None)
+
+
+class _Connection(asyncio.Protocol):
+    """The client's side. Nothing is passed on before a whole first TLS record is there."""
+
+    def __init__(self, front: Front, limits: FrontLimits) -> None:
+        self._front = front
+        self._limits = limits
+        self._transport: Any = None
+        self._server: _Server | None = None
+        self._first: bytearray | None = bytearray()
+        self._connecting: asyncio.Task[None] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self.group = self.peer = self.name = ""
+        self.sent = self.streams = self.proxies = 0
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        address = transport.get_extra_info("peername") or ("", 0)
+        self.peer = f"ipv6:%5B{address[0]}%5D:{address[1]}" if ":" in address[0] else f"ipv4:{address[0]}:{address[1]}"
+        self.group = addresses.holder(address[0])
+        if self._front.admit(self):
+            self._watch()
+        else:
+            transport.abort()
+
+    def _watch(self) -> None:
+        self._deadline = asyncio.get_running_loop().call_later(self._limits.seconds, self._too_slow)
+
+    def _too_slow(self) -> None:
+        if not self.streams:
+            log.info("connection ended: it had no stream in time", peer=self.peer)
+            self.end()
+
+    def stream_ended(self) -> None:
+        """A stream less; without any, the time runs again."""
+        self.streams -= 1
+        if not self.streams:
+            if self._deadline is not None:
+                self._deadline.cancel()
+            self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        if not self.proxies:
+            self.sent += len(data)
+            if self._front.exceeds(self):
+                log.warning("connection ended: too much sent by nobody known", peer=self.peer, bytes=self.sent)
+                self.end()
+                return
+        if self._server is not None:
+            self._server.write(data)
+        elif self._first is not None:
+            self._first += data
+            self._begin(self._first)
+
+    def _begin(self, first: bytearray) -> None:
+        if first[0] != _HANDSHAKE:
+            self.end()
+        elif self._connecting is None and len(first) >= _RECORD_HEAD + int.from_bytes(first[3:_RECORD_HEAD].ljust(2)):
+            self._connecting = aio.spawn(self._connect(), name=f"connection of {self.peer}")
+
+    async def _connect(self) -> None:
+        """Passes on what has come, and from then on what comes."""
+        own, server = self._front.name(self)
+        passing = socket.socket(socket.AF_UNIX)
+        passing.setblocking(False)
+        try:
+            passing.bind(own)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(passing, server)
+            _, self._server = await loop.create_unix_connection(lambda: _Server(self._transport), sock=passing)
+        except OSError as error:
+            log.warning("connection not passed on", peer=self.peer, reason=error.strerror)
+            passing.close()
+            self.end()
+            return
+        if self._transport.is_closing():
+            self._server.end()
+        elif self._first:
+            self._server.write(bytes(self._first))
+        self._first = None
+
+    def end(self) -> None:
+        """Ends the connection at once."""
+        self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self._server is not None:
+            self._server.end()
+        self._front.ended(self)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        if self._server is not None:
+            self._server.pause()
+
+    def resume_writing(self) -> None:
+        if self._server is not None:
+            self._server.resume()
+
+
+class _Server(asyncio.Protocol):
+    """The gRPC server's side."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._transport: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def pause(self) -> None:
+        self._transport.pause_reading()
+
+    def resume(self) -> None:
+        self._transport.resume_reading()
+
+    def end(self) -> None:
+        self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        self._client.write(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._client.close()
+
+    def pause_writing(self) -> None:
+        self._client.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._client.resume_reading()
