@@ -15,6 +15,7 @@ from kuma.resources.mesh_transition import Level, MeshTransitionSpec
 from kuma.xds.envoy.resource import TypeUrl
 from tests.fakes import cas
 from tests.fakes.control_plane import MTLS, Running, dataplane, resource, running
+from tests.fakes.patience import PATIENCE
 
 PROVIDED = (
     "{type: Mesh, name: default, mtls: {enabledBackend: ca-1, skipValidation: true, backends: [{name: ca-1, "
@@ -41,10 +42,10 @@ async def test_a_mesh_waits_for_the_secrets_of_its_authority(tmp_path: Path, mes
     async with running(tmp_path) as cp:
         said = (await cp.parts.manager.put(resource(mesh))).warnings
         assert 'waits for the Secrets "default.ca-builtin-cert-ca-1" and "default.ca-builtin-key-ca-1"' in said[0]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await cp.parts.views.until(lambda: cp.parts.views.view("default").position.level is Level.STRICT)
         early = await cp.proxy(dataplane("web-01", "web"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await early.until(lambda: early.names(TypeUrl.LISTENER))
         assert not early.certificate, "nobody issues in place of the one that comes"
         waiting = await transition(cp)
@@ -55,7 +56,7 @@ async def test_a_mesh_waits_for_the_secrets_of_its_authority(tmp_path: Path, mes
         assert "waits for the other Secret" in half[0]
         assert not (await transition(cp)).complete
         assert (await cp.parts.manager.put(resource(secret("key", ca.key)))).warnings == ()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await cp.parts.views.until(lambda: _complete(cp))
             await early.until(lambda: early.certificate)
         names = {s.name for s in (await cp.parts.manager.list(kinds.SECRET.name, "default")).items}
@@ -76,13 +77,13 @@ async def test_live_traffic_stays_as_it_is_while_a_mesh_waits(tmp_path: Path) ->
         web = await cp.proxy(dataplane("web-01", "web"))
         await cp.settled(1)
         await cp.apply(PROVIDED)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await cp.parts.views.until(lambda: _waits(cp))
         assert cp.parts.views.view("default").position.level is Level.PLAIN
         ca = cas.root(tmp_path, "moved", days="90")
         for part, content in (("cert", ca.cert), ("key", ca.key)):
             await cp.apply(secret(part, content))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await cp.parts.views.until(lambda: _complete(cp))
         assert web.certificate
 

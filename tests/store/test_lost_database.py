@@ -76,22 +76,6 @@ async def test_a_key_that_was_made_elsewhere_needs_to_be_told_that_there_is_no_s
         await store.close()
 
 
-async def test_the_command_that_begins_anew_on_purpose(tmp_path: Path) -> None:
-    await a_store(tmp_path / "kuma.db")
-    (tmp_path / "kuma.db").unlink()
-    program = Path(sys.executable).with_name("kuma-cp")
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {"HOME": str(tmp_path), "KUMA_GENERAL_WORK_DIR": str(tmp_path)}
-        return subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, check=False)
-
-    for refused in (("run",), ("migrate", "up")):
-        done = run(*refused)
-        assert (done.returncode, "kuma-cp migrate up --new" in done.stderr) == (1, True), done
-    assert run("migrate", "up", "--new").returncode == 0
-    await (await open_sqlite(tmp_path / "kuma.db", SystemClock())).close()
-
-
 async def test_to_begin_anew_loses_nothing_that_is_there(tmp_path: Path) -> None:
     await a_store(tmp_path / "kuma.db")
     store = await open_sqlite(tmp_path / "kuma.db", SystemClock(), anew=True)

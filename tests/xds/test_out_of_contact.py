@@ -18,6 +18,7 @@ from kuma.xds.envoy import serving_label
 from kuma.xds.envoy.resource import TypeUrl
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, running
+from tests.fakes.patience import PATIENCE
 from tests.fakes.proxy import FakeProxy
 
 DAY = 86400.0
@@ -28,7 +29,7 @@ ONLY_WEB = ALLOW_ALL.replace("'*'", "web", 1)
 async def shown(cp: Running, holds: Callable[[MeshTransitionSpec], Any]) -> MeshTransitionSpec:
     """The mesh's transition, once it is as expected."""
     key = kinds.MESH_TRANSITION.key("default", "default")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while True:
             found = await cp.parts.manager.find(key)
             if found is not None and holds(found.spec):

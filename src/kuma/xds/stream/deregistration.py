@@ -11,7 +11,7 @@ import structlog
 
 from kuma.base import aio
 from kuma.base.clock import Clock
-from kuma.base.errors import Conflict, KumaError, NotFound, Unavailable
+from kuma.base.errors import Conflict, KumaError, NotFound
 from kuma.resources import kinds
 from kuma.resources.resource import Key, Resource
 from kuma.store.manager import ResourceManager
@@ -22,8 +22,6 @@ from kuma.xds.stream.proxy_authentication import BY_PROXY, REGISTERED
 log = structlog.get_logger(__name__)
 
 
-_RETRY = 10.0
-"""Seconds."""
 _LONGEST_PAUSE = 600.0
 """Seconds; a clock that was set is noticed within this time."""
 
@@ -93,11 +91,7 @@ class Deregistration:
         try:
             while pause is not None:
                 await self._clock.sleep(pause)
-                try:
-                    pause = await self._look(key)
-                except Unavailable as error:
-                    pause = _RETRY
-                    log.error("dataplane of a departed proxy not removed yet", dataplane=str(key), reason=str(error))
+                pause = await self._look(key)
         except KumaError as error:
             log.error("dataplane of a departed proxy not removed", dataplane=str(key), reason=str(error))
         finally:

@@ -1,0 +1,74 @@
+"""Connections that were opened with a leaf that shows too little end, but not before everybody has the new one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kuma.policy.succession import Stage
+from kuma.xds.envoy.resource import TypeUrl
+from tests.fakes.clock import ManualClock
+from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, running
+from tests.fakes.proxy import FakeProxy
+
+WEB = dataplane("web-01", "web", port=81, tags=", env: prod")
+BACKEND = dataplane("backend-01", "backend")
+BY_TAG = (
+    "{type: TrafficPermission, mesh: default, name: prod, sources: [{match: {kuma.io/service: '*', env: prod}}], "
+    "destinations: [{match: {kuma.io/service: backend}}]}"
+)
+PATIENCE_WITH_LEAVES, DRAIN = 31, 31
+"""Seconds, a little more than the settings have."""
+
+
+def drains(backend: FakeProxy) -> bool:
+    """Whether its inbound has another filter chain, for callers that show the tag: Envoy drains the old one."""
+    return b"env/0" in backend.held[TypeUrl.LISTENER]["inbound:10.0.0.1:80"].value
+
+
+def stage(cp: Running) -> Stage:
+    return cp.parts.meshes.state("default").config.stage
+
+
+async def started(cp: Running) -> tuple[FakeProxy, FakeProxy]:
+    await cp.apply(MTLS, ALLOW_ALL)
+    web, backend = await cp.proxy(WEB), await cp.proxy(BACKEND)
+    await cp.settled(2)
+    return web, backend
+
+
+async def test_connections_are_drained_when_the_last_proxy_has_its_new_leaf(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with running(tmp_path, clock) as cp:
+        _, backend = await started(cp)
+        assert not drains(backend)
+        await cp.apply(BY_TAG)
+        await backend.until(lambda: drains(backend))
+
+
+async def test_draining_waits_for_a_proxy_that_has_not_taken_up_its_leaf(tmp_path: Path) -> None:
+    """Drained before, its connections would come back with the old leaf, and stay."""
+    clock = ManualClock()
+    async with running(tmp_path, clock) as cp:
+        web, backend = await started(cp)
+        web.silent = True
+        first = web.certificate
+        await cp.apply(BY_TAG)
+        await web.until(lambda: web.certificate != first)
+        await cp.looked_around()
+        assert not stage(cp).shown, "web has not said that it has its new leaf"
+        assert not drains(backend)
+        clock.advance(PATIENCE_WITH_LEAVES)
+        await backend.until(lambda: drains(backend))
+
+
+async def test_the_permissions_before_decide_until_connections_have_ended(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with running(tmp_path, clock) as cp:
+        _, backend = await started(cp)
+        await cp.apply(BY_TAG)
+        await backend.until(lambda: drains(backend))
+        await cp.looked_around()
+        assert stage(cp).before is not None, "Envoy may still have connections that cannot show the tag"
+        clock.advance(DRAIN)
+        await cp.looked_around()
+        assert stage(cp).before is None
