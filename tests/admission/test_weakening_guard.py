@@ -105,3 +105,16 @@ async def test_labels_that_say_nothing_are_refused(tmp_path: Path, label: str) -
     async with running(tmp_path) as cp:
         with pytest.raises(InvalidResource, match=r'labels\["kuma.io/'):
             await cp.parts.manager.put(resource(f"{{type: Mesh, name: default, labels: {{{label}}}}}"))
+
+
+async def test_permissions_that_come_with_a_new_mesh_weaken_nothing(tmp_path: Path) -> None:
+    """Nobody has got a certificate of it yet: what is applied together is one declaration, under a guard, too."""
+    created = GUARDED.replace("name: default, labels: {", "name: new, labels: {kuma.io/authority: awaited, ")
+    everybody = resource(ALLOW_ALL.replace("mesh: default", "mesh: new"))
+    async with running(tmp_path, defaults={"refuse_weakening": True}) as cp:
+        await cp.parts.manager.put(resource(created))
+        assert (await cp.parts.manager.put(everybody)).weakens == ()
+        await cp.parts.manager.delete(everybody.key)
+        await cp.parts.manager.put(resource(created.replace("kuma.io/authority: awaited, ", "")))
+        with pytest.raises(InvalidResource, match="all callers with an identity"):
+            await cp.parts.manager.put(everybody)

@@ -43,9 +43,10 @@ def test_a_mesh_is_sent_again_only_for_what_its_companions_change() -> None:
     assert told(rounds([MESH, WEB], set[str]())) == [("default", False), ("web-01", False)]
     found = rounds([MESH, PERMISSION], set[str]())
     assert told(found) == [("default", True), ("allow-all", False), ("default", False)]
-    assert found[0][0].resource == MESH
+    assert found[0][0].resource.labels == {AUTHORITY_LABEL: AWAITED}
     bare = codec.parse({"type": "Mesh", "name": "default"})
     assert told(rounds([bare, CERT], set[str]())) == [("default", False), ("a", False)]
+    assert told(rounds([bare, PERMISSION], set[str]())) == [("default", False), ("allow-all", False)]
 
 
 def test_secrets_of_one_mesh_are_looked_at_again_when_all_are_there() -> None:

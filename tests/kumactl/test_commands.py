@@ -206,10 +206,11 @@ WEAKENS = (
 
 def test_what_weakens_is_told_and_recorded_and_a_guard_refuses_it(mesh: DemoMesh) -> None:
     run(mesh, "apply", "-f", "-", stdin=MESH_AND_PERMISSION)
+    before = len(_events(mesh, "weakened"))
     off = run(mesh, "apply", "-f", "-", stdin=BARE)
     assert (off.returncode, off.stderr.startswith(WEAKENS)) == (0, True), off.stderr
-    assert [(event["type"], event["name"]) for event in _events(mesh, "weakened")] == [("Mesh", "default")]
-    assert "turns mutual TLS off" in _events(mesh, "weakened")[0]["weakens"][0]
+    (event,) = _events(mesh, "weakened")[before:]
+    assert (event["type"], event["name"], "turns mutual TLS off" in event["weakens"][0]) == ("Mesh", "default", True)
 
     guarded = MTLS.replace("name: default", "name: default, labels: {kuma.io/weakening: refused}")
     run(mesh, "apply", "-f", "-", stdin=guarded)
@@ -225,7 +226,9 @@ def test_what_weakens_is_told_and_recorded_and_a_guard_refuses_it(mesh: DemoMesh
     done = run(mesh, "delete", "traffic-permission", "narrow", "--allow-weakening")
     assert (done.returncode, "Warning: this weakens the mesh: sources: all callers" in done.stderr) == (0, True)
     assert run(mesh, "apply", "-f", "-", "--allow-weakening", stdin=BARE).returncode == 0
-    assert [event["type"] for event in _events(mesh, "weakened")] == ["Mesh", "TrafficPermission", "Mesh"]
+    assert [event["type"] for event in _events(mesh, "weakened")[before:]] == [
+        "Mesh", "TrafficPermission", "Mesh",
+    ]  # fmt: skip
 
 
 def _events(mesh: DemoMesh, name: str) -> list[dict[str, Any]]:
@@ -591,6 +594,7 @@ def test_everything_can_be_exported_and_applied_to_another_control_plane(mesh: D
     run(mesh, "apply", "-f", "-", stdin=json.dumps({"type": "Mesh", "name": "inline", "mtls": mtls}))
     assert "PRIVATE KEY" not in run(mesh, "get", "mesh", "inline", "-o", "yaml").stdout
     run(mesh, "apply", "-f", "-", stdin=TARGETING + "\n---\n" + WEB_09)
+    run(mesh, "apply", "-f", "-", stdin=SECRETS_OF_SECOND + "\n---\n" + secrets(cas.root(tmp_path, "second")))
     done = run(mesh, "export")
     assert done.returncode == 0, done.stderr
     assert ENVOY_ADMIN_CA not in done.stdout
@@ -607,8 +611,9 @@ def test_everything_can_be_exported_and_applied_to_another_control_plane(mesh: D
         applied = run(other, "apply", "-f", str(mesh.home / "export.yaml"))
         assert applied.returncode == 0, applied.stderr
         for arguments in (("meshes",), ("secrets",), ("traffic-permissions",), ("global-secrets",),
-                          ("dataplanes",), ("meshtrafficpermissions",)):  # fmt: skip
+                          ("dataplanes",), ("meshtrafficpermissions",), ("secrets", "-m", "second")):  # fmt: skip
             assert _content(other, *arguments) == _content(mesh, *arguments)
+    run(mesh, "delete", "mesh", "second")
 
 
 def test_exports_of_less(mesh: DemoMesh) -> None:

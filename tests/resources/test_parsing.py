@@ -177,3 +177,31 @@ def test_a_key_written_twice_is_refused() -> None:
 def test_a_mesh_has_no_dot_in_its_name() -> None:
     with pytest.raises(InvalidResource, match="name: must not contain a dot"):
         parsing.check_key(kinds.MESH.key("a.b"))
+
+
+def test_a_type_that_is_not_known_is_told_alone() -> None:
+    """Which fields there are depends on it. What is wrong elsewhere is told all the same."""
+    backends = [
+        {"name": "vault-1", "type": "vault", "conf": {"fromCp": {"address": "https://vault"}}, "mdoe": "STRICT"},
+        {"name": "ca-1", "type": "builtin", "conf": {"fromCp": {}}},
+    ]
+    with pytest.raises(InvalidResource) as refused:
+        codec.parse({"type": "Mesh", "name": "default", "mtls": {"backends": backends}})
+    assert [violation.field for violation in refused.value.violations] == [
+        "mtls.backends[0].type", "mtls.backends[1].conf.fromCp",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("data", ["aGVs\nbG8=\n", "aGVs\r\nbG8=", "aGVsbG8=\n"])
+def test_line_ends_inside_base64_mean_nothing(data: str) -> None:
+    found = codec.parse({"type": "Secret", "mesh": "default", "name": "s", "data": data})
+    assert found.spec.data == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [("aGVs bG8=", "has to be base64 of the bytes"), ("-----BEGIN CERTIFICATE-----\nMIIB", "inlineString")],
+)
+def test_what_is_no_base64(data: str, said: str) -> None:
+    with pytest.raises(InvalidResource, match=said):
+        codec.parse({"type": "Secret", "mesh": "default", "name": "s", "data": data})

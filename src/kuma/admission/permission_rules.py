@@ -15,7 +15,7 @@ from kuma.policy.impact import Displacement, Impact
 from kuma.policy.permissions import Permissions
 from kuma.policy.weakening import Widening
 from kuma.resources import kinds
-from kuma.resources.mesh import weakening_is_refused
+from kuma.resources.mesh import AUTHORITY_LABEL, AWAITED, weakening_is_refused
 from kuma.resources.mesh_traffic_permission import EFFECT, SHADOW
 from kuma.resources.view import MeshView
 from kuma.store.manager import Decision
@@ -65,7 +65,7 @@ class PermissionRules:
         changed = widening.new or widening.old
         assert changed is not None
         mesh = await find(store, kinds.MESH.key(changed.mesh))
-        if mesh is None or mesh.spec.enabled_backend is None:
+        if mesh is None or mesh.spec.enabled_backend is None or _is_being_created(mesh):
             return Decision()
         found = [w for w in await self._turns.collect(widening.weakenings()) if w is not None]
         more = (Violation(found[0].field, f"{len(found) - _NAMED} more admissions"),) if len(found) > _NAMED else ()
@@ -93,6 +93,11 @@ def _displaced(view: MeshView, impact: Impact) -> Iterator[Displacement | None]:
             tags = frozenset(inbound.tags.items())
             yield None if tags in seen else impact.on(inbound.tags)
             seen.add(tags)
+
+
+def _is_being_created(mesh: AnyResource) -> bool:
+    """Whether a mesh has not begun: its permissions come before anybody gets a certificate."""
+    return mesh.version == 1 and mesh.labels.get(AUTHORITY_LABEL) == AWAITED
 
 
 def _with(permissions: Permissions, stored: AnyResource | None) -> Permissions:

@@ -65,14 +65,12 @@ class SecretRules:
         if refused:
             raise InvalidResource(refused)
         mesh = uses[0].mesh
-        staged = whole and (old is None or old.spec != new.spec)
-        announcement = await announced(mesh.name, store) if staged else ()
-        operations = (
-            Expect(mesh.key, mesh.version),
-            *await retained.retain(mesh.name, store, self._drivers),
-            *announcement,
-        )
-        return Decision(operations, tuple(warnings), staged=staged)
+        looked_at = Expect(mesh.key, mesh.version)
+        if old is not None and old.spec == new.spec:
+            return Decision((looked_at,), tuple(warnings))
+        announcement = await announced(mesh.name, store) if whole else ()
+        operations = (looked_at, *await retained.retain(mesh.name, store, self._drivers), *announcement)
+        return Decision(operations, tuple(warnings), staged=whole)
 
     async def on_delete(self, old: Resource[SecretSpec], store: Store) -> Decision:
         """Refuses to delete what listed backends are made of."""

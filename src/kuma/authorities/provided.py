@@ -73,7 +73,7 @@ def open_authority(mesh: str, backend: Backend, secrets: Secrets) -> Authority:
     """
     cert, key_pem = content(mesh, backend, secrets)
     chain, key = pem.read_chain(cert), pem.read_key(key_pem)
-    pem.check_pair(chain[0], key)
+    pem.check_chain(chain, key)
     with pem.readable("not a valid x509 certificate"):
         return LocalAuthority(backend.name, CaPair(chain[0], key), chain)
 

@@ -1,8 +1,8 @@
 """The order in which resources that are applied together are sent, such that no instant is less than what is asked for.
 
 Secrets come before the Meshes that are made of them, and permissions before the mutual TLS that needs them. A mesh that
-does not exist has to come first, because everything else belongs to it: it is created as it is meant, but waits for its
-Secrets (`AWAITED`), and is sent again when they are there.
+does not exist has to come first, because everything else belongs to it: it is created as it is meant, but waits
+(`AWAITED`) for its Secrets and permissions, and is sent again when they are there.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def turn(resource: Resource[Any]) -> int:
 def _begun(mesh: Resource[Any], whole: Iterable[Resource[Any]]) -> Sending:
     """Returns the resource that creates a mesh, before anything that belongs to it is sent."""
     belonging = {resource.key.kind for resource in whole if resource.mesh == mesh.name}
-    if kinds.SECRET.name in belonging and mesh.spec.backends:
-        return Sending(replace(mesh, labels={**mesh.labels, AUTHORITY_LABEL: AWAITED}), again=True)
-    return Sending(mesh, again=not belonging.isdisjoint(_PERMISSIONS))
+    if not mesh.spec.backends or belonging.isdisjoint((kinds.SECRET.name, *_PERMISSIONS)):
+        return Sending(mesh)
+    return Sending(replace(mesh, labels={**mesh.labels, AUTHORITY_LABEL: AWAITED}), again=True)
 
 
 def _is_mesh(resource: Resource[Any]) -> bool:

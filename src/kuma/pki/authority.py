@@ -11,7 +11,7 @@ from typing import Protocol
 from cryptography import x509
 
 from kuma.base.errors import KumaError
-from kuma.pki.x509 import CaPair, LeafBuilder, PublicKey, certificate_pem
+from kuma.pki.x509 import CaPair, LeafBuilder, PublicKey, certificate_pem, is_self_signed
 
 
 class AuthorityUnusable(KumaError):
@@ -76,14 +76,14 @@ class Authority(Protocol):
 class LocalAuthority:
     """An authority whose key this process holds.
 
-    `chain` leads from its own certificate upwards. What is self-issued in it (or, without that, the topmost) is the
+    `chain` leads from its own certificate upwards. What is self-signed in it (or, without that, the topmost) is the
     root that verifiers trust; the rest is presented with every leaf.
     """
 
     def __init__(self, name: str, pair: CaPair, chain: Sequence[x509.Certificate] = ()) -> None:
         self._name = name
         whole = tuple(chain) or (pair.certificate,)
-        roots = tuple(c for c in whole if c.subject == c.issuer) or whole[-1:]
+        roots = tuple(certificate for certificate in whole if is_self_signed(certificate)) or whole[-1:]
         self._intermediates = tuple(c for c in whole if c not in roots)
         self._roots_pem = b"".join(certificate_pem(root) for root in roots)
         signing = b"".join(certificate_pem(certificate) for certificate in (pair.certificate, *whole))

@@ -15,6 +15,7 @@ from kuma.base import private_keys
 from kuma.base.errors import Violation
 from kuma.pki import pem
 from kuma.pki.authority import AuthorityUnusable
+from kuma.pki.x509 import is_self_issued, is_self_signed
 from kuma.resources.mesh import Backend
 
 WEAKEST_RSA, LARGEST_RSA = 2048, private_keys.LARGEST_RSA
@@ -27,7 +28,7 @@ def violations(path: str, chain: Sequence[x509.Certificate], now: datetime) -> I
     """Returns what forbids a chain from issuing; `path` is the field that holds it."""
     for index, certificate in enumerate(chain):
         field = f"{path}[{index}]"
-        yield from _ca_rules(field, certificate, index)
+        yield from _ca_rules(field, certificate, sum(not is_self_issued(lower) for lower in chain[:index]))
         if certificate.not_valid_after_utc <= now:
             yield Violation(field, f"ended at {certificate.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}; give a newer one")
         if certificate.not_valid_before_utc > now:
@@ -43,7 +44,7 @@ def violations(path: str, chain: Sequence[x509.Certificate], now: datetime) -> I
 
 
 def _ca_rules(field: str, certificate: x509.Certificate, below: int) -> Iterator[Violation]:
-    """X509-SVID §4; `below` is the number of CA certificates under this one."""
+    """X509-SVID §4; `below` is the number of CA certificates under this one that count (RFC 5280 4.2.1.9)."""
     constraints, usage = _extension(certificate, x509.BasicConstraints), _extension(certificate, x509.KeyUsage)
     if constraints is None or not constraints.ca:
         yield Violation(field, "basic constraint 'CA' must be set to 'true' (see X509-SVID: 4.1. Basic Constraints)")
@@ -85,8 +86,8 @@ def _strength(field: str, certificate: x509.Certificate) -> Iterator[Violation]:
 
 
 def _is_signed_weakly(certificate: x509.Certificate) -> bool:
-    """Tells whether a weak signature would be verified; nobody verifies that of a self-issued certificate."""
-    return certificate.subject != certificate.issuer and isinstance(certificate.signature_hash_algorithm, WEAK_DIGESTS)
+    """Tells whether a weak signature would be verified; nobody verifies that of a root."""
+    return isinstance(certificate.signature_hash_algorithm, WEAK_DIGESTS) and not is_self_signed(certificate)
 
 
 def warnings(path: str, chain: Sequence[x509.Certificate], backend: Backend, now: datetime) -> Iterator[str]:
@@ -102,6 +103,11 @@ def warnings(path: str, chain: Sequence[x509.Certificate], backend: Backend, now
                     f"{path}[{index}]: key usage extension '{name}' SHOULD NOT be set "
                     "(see X509-SVID: Appendix A. X.509 Field Reference)"
                 )
+        if not list(certificate.subject):
+            yield (
+                f"{path}[{index}]: has no subject, so what it signs has an empty issuer, which RFC 5280 forbids "
+                "(4.1.2.4, 4.1.2.6) and some verifiers refuse. Give the CA a name"
+            )
     end = min(certificate.not_valid_after_utc for certificate in chain)
     if end < now + backend.leaf_lifetime:
         yield (

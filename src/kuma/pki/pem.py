@@ -7,7 +7,7 @@ what has passed can be looked at anywhere without surprises.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from cryptography import x509
@@ -76,12 +76,12 @@ def read_chain(pem: bytes) -> tuple[x509.Certificate, ...]:
         )
     if not found:
         raise AuthorityUnusable(NO_PAIR + _nothing("certificate", [label for label, _ in blocks]))
-    return tuple(_certificate(index, block) for index, block in enumerate(found))
+    return tuple(dict.fromkeys(_certificate(index, block) for index, block in enumerate(found)))  # a copy says nothing
 
 
 def _certificate(index: int, pem: bytes) -> x509.Certificate:
     try:
-        with readable("not a valid x509 certificate"):
+        with readable("not a valid x509 certificate"), _in_own_words(pem):
             found = x509.load_pem_x509_certificate(pem)
             _look_at(found)
             return found
@@ -115,9 +115,8 @@ def read_key(pem: bytes) -> PrivateKey:
     except private_keys.TooLarge as error:
         raise AuthorityUnusable(f"{NO_PAIR}tls: {error}") from None
     except private_keys.UnusableKey:
-        raise AuthorityUnusable(
-            f"{NO_PAIR}tls: failed to parse private key; it has to be an unencrypted one in PEM"
-        ) from None
+        reason = _mangled(block) or "has to be an unencrypted one in PEM"
+        raise AuthorityUnusable(f"{NO_PAIR}tls: failed to parse private key; it {reason}") from None
     if not isinstance(key, PrivateKey):
         raise AuthorityUnusable(f"{NO_PAIR}tls: found unknown private key type; has to be RSA, ECDSA or Ed25519")
     return key
@@ -132,6 +131,47 @@ def check_pair(certificate: x509.Certificate, key: PrivateKey) -> None:
     with readable(NO_PAIR.rstrip(": ")):
         if certificate.public_key() != key.public_key():
             raise AuthorityUnusable(f"{NO_PAIR}tls: private key does not match public key")
+
+
+def check_chain(chain: Sequence[x509.Certificate], key: PrivateKey) -> None:
+    """Checks that `key` is the key of the first certificate.
+
+    Raises:
+        AuthorityUnusable: not; says which one it is the key of, if it is of any.
+    """
+    try:
+        check_pair(chain[0], key)
+    except AuthorityUnusable as error:
+        places = [i for i, certificate in enumerate(chain) if certificate.public_key() == key.public_key()]
+        if not places:
+            raise
+        raise AuthorityUnusable(
+            f"{error}: it belongs to cert[{places[0]}]; place the closest CA first, then the others in order up the "
+            "chain"
+        ) from None
+
+
+@contextmanager
+def _in_own_words(pem: bytes) -> Iterator[None]:
+    """Says what was done to a PEM on its way, rather than that the library cannot read it."""
+    try:
+        yield
+    except ValueError:
+        raise AuthorityUnusable(f"{_NO_CERTIFICATE}: {_mangled(pem) or 'the PEM is damaged'}") from None
+
+
+_NO_CERTIFICATE = "not a valid x509 certificate"
+_ESCAPED = re.compile(rb"(\\r)?\\n")
+_QUOTED_LINE = re.compile(rb"^> ?", re.MULTILINE)
+
+
+def _mangled(pem: bytes) -> str:
+    """What other hands have made of a PEM; empty if that is not known."""
+    if found := _ESCAPED.search(pem):
+        return f"has the characters {found[0].decode()} in place of line ends; write it with line ends"
+    if _QUOTED_LINE.search(pem):
+        return 'has "> " before its lines; write it without'
+    return ""
 
 
 def _blocks(pem: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from kuma.pki import spiffe, standin
 from kuma.pki.authority import Authority, AuthorityUnusable, SignRequest
-from kuma.pki.pem import readable
+from kuma.pki.pem import read_chain, readable
 from kuma.pki.ssl_context import show
 from kuma.pki.x509 import certificate_pem, key_pem
 
@@ -40,7 +40,7 @@ async def check(mesh: str, authority: Authority, now: datetime) -> None:
         signed = await authority.sign(request)
         chain = b"".join(certificate_pem(certificate) for certificate in (signed.leaf, *signed.intermediates))
     try:
-        _shake_hands(chain + key_pem(key), authority.roots_pem.decode())
+        _shake_hands(chain + key_pem(key), _anchors(authority).decode())
     except ssl.SSLCertVerificationError as error:
         raise AuthorityUnusable(
             f"the certificates that it issues, such as for {request.uris[0]}, do not verify: {error.verify_message}. "
@@ -61,6 +61,11 @@ async def check_without_key(mesh: str, chain: Sequence[x509.Certificate], now: d
     except AuthorityUnusable:
         return  # nothing to try it out with: it is told once the key is there
     await check(mesh, like_it, now)
+
+
+def _anchors(authority: Authority) -> bytes:
+    """The roots as Envoy looks at them."""
+    return b"".join(certificate_pem(standin.anchor(root)) for root in read_chain(authority.roots_pem))
 
 
 def _shake_hands(chain_and_key: bytes, roots: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -30,6 +31,39 @@ class CaPair:
 
     certificate: x509.Certificate
     key: PrivateKey = field(repr=False)
+
+
+def is_self_issued(certificate: x509.Certificate) -> bool:
+    """Tells whether subject and issuer are the same (RFC 5280 §3.2)."""
+    return certificate.subject == certificate.issuer
+
+
+def is_self_signed(certificate: x509.Certificate) -> bool:
+    """Tells whether a certificate's own key has signed it: only then is it a root, whatever names it has."""
+    if not is_self_issued(certificate):
+        return False
+    try:
+        certificate.verify_directly_issued_by(certificate)
+    except InvalidSignature:
+        return False
+    except Exception:  # a digest or curve that the library verifies no more, each with an error of its own
+        return _authority_key(certificate) in (None, _subject_key(certificate))
+    return True
+
+
+def _authority_key(certificate: x509.Certificate) -> bytes | None:
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
+    except x509.ExtensionNotFound:
+        return None
+    return found.value.key_identifier
+
+
+def _subject_key(certificate: x509.Certificate) -> bytes | None:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    except x509.ExtensionNotFound:
+        return None
 
 
 def build_root(mesh: str, key: PrivateKey, now: datetime, lifetime: timedelta) -> x509.Certificate:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BeforeValidator, Field, StrictBool, StrictInt
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt
+from pydantic_core import PydanticCustomError
 
 from kuma.base.errors import Violation
 from kuma.base.values import durations
 from kuma.resources import mesh_blocks
 from kuma.resources.duration import Duration, written
-from kuma.resources.resource import Model
+from kuma.resources.resource import DISCRIMINATOR, Model, plain
 from kuma.resources.secret import Base64
 
 DEFAULT_LEAF_LIFETIME = timedelta(days=30)
@@ -97,11 +98,22 @@ def _mode(value: object) -> object:
     return _MODES[value] if type(value) is int and 0 <= value < len(_MODES) else value
 
 
+def _known_type(value: str) -> str:
+    """Told alone: which fields there are depends on the type."""
+    if value not in TYPES:
+        raise PydanticCustomError(
+            DISCRIMINATOR,
+            'could not find installed plugin for this type: "{type}". Available types: {known}',
+            {"type": plain(value), "known": ", ".join(TYPES)},
+        )
+    return value
+
+
 class Backend(Model):
     """One authority of a mesh. `config` is another spelling of `conf`, as the reference's own example has it."""
 
     name: str
-    type: str
+    type: Annotated[str, AfterValidator(_known_type)]
     mode: Annotated[Literal["STRICT", "PERMISSIVE"], BeforeValidator(_mode)] = "STRICT"
     dp_cert: DpCert | None = None
     root_chain: RootChain | None = None
@@ -193,15 +205,9 @@ def _backend(backend: Backend, path: str) -> Iterator[Violation]:
             "must be at most 63 lower case letters, digits, '-' or '.'; what is between dots must begin and end "
             "alphanumeric, and have at most 47 characters before the first dot",
         )
-    if backend.type not in TYPES:
-        known = ", ".join(TYPES)
-        yield Violation(
-            f"{path}.type", f'could not find installed plugin for this type: "{backend.type}". Available types: {known}'
-        )
     if backend.config is not None and backend.conf != Conf():
         yield Violation(f"{path}.config", "is another spelling of conf; give only one of them")
-    if backend.type in TYPES:
-        yield from TYPES[backend.type].violations(backend.settings, f"{path}.{backend.spelling}")
+    yield from TYPES[backend.type].violations(backend.settings, f"{path}.{backend.spelling}")
     if backend.dp_cert is not None:
         rotation = backend.dp_cert.rotation
         if rotation is not None and rotation.expiration:
@@ -305,5 +311,4 @@ def warnings(spec: MeshSpec) -> Iterator[str]:
             yield f"{path}.config: is taken for conf; write conf"
         if backend.mode == "PERMISSIVE" and backend.name == spec.mtls.enabled_backend:
             yield f"{path}.mode: PERMISSIVE admits plaintext callers, which no permission can refuse. Set STRICT soon"
-        if backend.type in TYPES:
-            yield from TYPES[backend.type].warnings(backend, path)
+        yield from TYPES[backend.type].warnings(backend, path)

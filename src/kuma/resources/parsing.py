@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from kuma.base.errors import InvalidResource, Violation
 from kuma.resources import limits
 from kuma.resources.kinds import Kind
-from kuma.resources.resource import Key, Model, plain
+from kuma.resources.resource import DISCRIMINATOR, Key, Model, plain
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", re.ASCII)
 _NAME_RULE = (
@@ -42,7 +42,7 @@ def parse_spec(kind: Kind, data: Mapping[str, Any], mesh: str = "") -> Model:
     try:
         spec = kind.spec.model_validate(data)
     except ValidationError as error:
-        raise InvalidResource(_violation(kind, details) for details in error.errors(include_url=False)) from None
+        raise InvalidResource(_violation(kind, details) for details in _telling(error)) from None
     violations = (*kind.validate(spec), *kind.validate_in_mesh(spec, mesh))
     if violations:
         raise InvalidResource(violations)
@@ -83,6 +83,16 @@ def path_of(location: Sequence[str | int]) -> str:
         else:
             path += f'["{part}"]'
     return path
+
+
+def _telling(error: ValidationError) -> Iterator[ErrorDetails]:
+    """The complaints without those that depend on another one."""
+    found = error.errors(include_url=False)
+    undecided = {details["loc"][:-1]: details["loc"] for details in found if details["type"] == DISCRIMINATOR}
+    for details in found:
+        loc = details["loc"]
+        if all(loc[: len(parent)] != parent or loc == own for parent, own in undecided.items()):
+            yield details
 
 
 def _violation(kind: Kind, details: ErrorDetails) -> Violation:

@@ -31,6 +31,10 @@ class Model(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
+DISCRIMINATOR = "discriminator"
+"""The kind of complaint about a field on which the fields beside it depend: nothing is said of those."""
+
+
 def plain(value: object) -> str:
     """A value as its writer would recognise it, for a message: not a whole page of it."""
     try:

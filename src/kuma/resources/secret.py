@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -18,10 +19,18 @@ def _decode(value: object) -> bytes:
         return value
     try:
         if isinstance(value, str):
-            return base64.b64decode(value, validate=True)
+            return base64.b64decode(_LINE_ENDS.sub("", value), validate=True)
     except (binascii.Error, ValueError):
         pass
-    raise PydanticCustomError("base64", "has to be base64 of the secret's bytes, such as the output of `base64 -w0`")
+    if isinstance(value, str) and "-----BEGIN" in value:
+        raise PydanticCustomError(
+            "base64", "holds PEM itself; it has to be base64 of that, or to be under inlineString where there is one"
+        )
+    raise PydanticCustomError("base64", "has to be base64 of the bytes, such as the output of `base64`")
+
+
+_LINE_ENDS = re.compile(r"[\r\n]")
+"""They mean nothing inside base64 (RFC 2045 6.8): `base64` and YAML's blocks make them."""
 
 
 Base64 = Annotated[
