@@ -81,7 +81,7 @@ def read_chain(pem: bytes) -> tuple[x509.Certificate, ...]:
 
 def _certificate(index: int, pem: bytes) -> x509.Certificate:
     try:
-        with readable("not a valid x509 certificate"), _in_own_words(pem):
+        with readable(_NO_CERTIFICATE), _in_own_words(pem):
             found = x509.load_pem_x509_certificate(pem)
             _look_at(found)
             return found
@@ -156,11 +156,16 @@ def _in_own_words(pem: bytes) -> Iterator[None]:
     """Says what was done to a PEM on its way, rather than that the library cannot read it."""
     try:
         yield
-    except ValueError:
-        raise AuthorityUnusable(f"{_NO_CERTIFICATE}: {_mangled(pem) or 'the PEM is damaged'}") from None
+    except ValueError as error:
+        reason = _mangled(pem) or ("the PEM is damaged" if _NO_PEM in str(error) else "")
+        if not reason:
+            raise
+        raise AuthorityUnusable(f"{_NO_CERTIFICATE}: {reason}") from None
 
 
 _NO_CERTIFICATE = "not a valid x509 certificate"
+_NO_PEM = "Unable to load PEM"
+"""How the library begins, whose text goes on with an address of its own."""
 _ESCAPED = re.compile(rb"(\\r)?\\n")
 _QUOTED_LINE = re.compile(rb"^> ?", re.MULTILINE)
 

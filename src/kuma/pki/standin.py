@@ -28,18 +28,20 @@ def authority(chain: Sequence[x509.Certificate]) -> LocalAuthority:
         return LocalAuthority("", CaPair(made[0], keys[0]), made)
 
 
-def anchor(root: x509.Certificate) -> x509.Certificate:
-    """A root as Envoy's TLS library looks at it: what it may be used for is not asked of what is trusted as it stands.
+_OF_ANCHORS = (x509.BasicConstraints, x509.KeyUsage, x509.NameConstraints, x509.SubjectKeyIdentifier)
+"""What Envoy's TLS library looks at in a root; what it is to be used for, and what it does not know, it passes over."""
 
-    OpenSSL asks. Everything else is as it was, but the signature, which nobody verifies (RFC 5280 6.1.1 d).
+
+def anchor(root: x509.Certificate) -> x509.Certificate:
+    """A root as Envoy's TLS library looks at it (RFC 5280 6.1.1 d): OpenSSL looks at more.
+
+    The signature is another one: nobody verifies that of a root.
     """
-    if not any(isinstance(extension.value, x509.ExtendedKeyUsage) for extension in root.extensions):
-        return root
     key = root.public_key()
-    if not isinstance(key, PublicKey | ed25519.Ed25519PublicKey):
+    others = [extension for extension in root.extensions if not isinstance(extension.value, _OF_ANCHORS)]
+    if not others or not isinstance(key, PublicKey | ed25519.Ed25519PublicKey):
         return root
-    signer = ec.generate_private_key(ec.SECP256R1())
-    return _copy(root, key, signer, without=x509.ExtendedKeyUsage)
+    return _copy(root, key, ec.generate_private_key(ec.SECP256R1()), only=_OF_ANCHORS)
 
 
 def _copy(
@@ -47,7 +49,7 @@ def _copy(
     key: PublicKey | ed25519.Ed25519PublicKey,
     signer: ec.EllipticCurvePrivateKey,
     *,
-    without: type[x509.ExtensionType] | None = None,
+    only: tuple[type[x509.ExtensionType], ...] = (x509.ExtensionType,),
 ) -> x509.Certificate:
     """Copies all that verifiers look at except key and signature; the identifiers of keys are kept."""
     builder = x509.CertificateBuilder(
@@ -59,7 +61,6 @@ def _copy(
         original.not_valid_after_utc,
     )
     for extension in original.extensions:
-        if without is not None and isinstance(extension.value, without):
-            continue
-        builder = builder.add_extension(extension.value, extension.critical)
+        if isinstance(extension.value, only):
+            builder = builder.add_extension(extension.value, extension.critical)
     return builder.sign(signer, hashes.SHA256())
