@@ -58,7 +58,18 @@ class Widening:
 
     def weakenings(self) -> Iterator[Violation | None]:
         """Yields what is weakened; None between, for others to have their turn."""
-        granted = _named(self.new) - _named(self.old) if self.new else frozenset()
+        (targets, callers), (targets_before, callers_before) = _named(self.new), _named(self.old)
+
+        def granted(inbound: Selector, caller: Pairs) -> bool:
+            """Tells whether the change itself names this caller, and where; the pairs of both may be a million."""
+            there = [target for target in targets if _selects(target, inbound)]
+            return bool(there) and any(
+                not (wanted in callers_before and target in targets_before)
+                for wanted in callers
+                if wanted <= caller
+                for target in there
+            )
+
         if self.old is None and not _admits_everybody(self.new):
             return  # nobody but those that it names
         told: list[tuple[Pairs, Pairs]] = []
@@ -67,7 +78,7 @@ class Widening:
             for caller in self._newly_admitted(inbound):
                 if caller is None:
                     yield None
-                elif not any(wanted <= caller and _selects(target, inbound) for target, wanted in granted):
+                elif not granted(inbound, caller):
                     where = _known(inbound)
                     if not any(wider <= where and less <= caller for wider, less in told):
                         told.append((where, caller))
@@ -126,12 +137,12 @@ def selectors(permission: Resource[Any]) -> Iterator[Selector]:
         yield permission.spec.target_ref.selected
 
 
-def _named(permission: Resource[Any] | None) -> frozenset[tuple[Pairs, Pairs]]:
-    """Yields the callers that a permission admits by name, and where."""
+def _named(permission: Resource[Any] | None) -> tuple[frozenset[Pairs], frozenset[Pairs]]:
+    """Returns where a permission admits, and the callers that it admits there by name."""
     if permission is None:
-        return frozenset()
-    callers = [frozenset(principal.tags) for principal in _allowed(permission) if principal.tags]
-    return frozenset((_pairs(selector), caller) for selector in selectors(permission) for caller in callers)
+        return frozenset(), frozenset()
+    callers = frozenset(frozenset(principal.tags) for principal in _allowed(permission) if principal.tags)
+    return frozenset(map(_pairs, selectors(permission))), callers
 
 
 def _admits_everybody(permission: Resource[Any] | None) -> bool:
