@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml
 test: $(STAMP) ## run all tests, the ones with real Envoys too; TESTS_AT_ONCE (3)
 	$(PYTEST) --durations 10
 
-test-fast: $(STAMP) ## run the tests that start no control plane and no other program
+test-fast: $(STAMP) ## run the tests that start no control plane, store, Envoy or command
 	$(PYTEST) -m "not system"
 
 check: $(STAMP) ## ruff, mypy --strict, import-linter and pip-audit

@@ -22,6 +22,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 from demo.mesh import DemoMesh
 from demo.processes import BIN, Processes
+from kuma.store.sqlite import open_sqlite
 from tests.fakes.control_plane import Running, running
 from tests.fakes.patience import PATIENCE
 
@@ -31,8 +32,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 INTEGRATION = Path(__file__).parent / "integration"
-_STARTERS = (running, Processes, DemoMesh, BIN)
-"""Start control planes, proxies and our other programs; tests that have one of them in their module are slow."""
+_STARTERS = (running, Processes, DemoMesh, BIN, open_sqlite)
+"""Start control planes, stores, proxies and commands; tests that have one of them in their module are slow."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
