@@ -52,6 +52,23 @@ async def test_no_inbound_leads_to_what_trusts_this_machine(cp: Running, address
     assert (await put(cp, body(serviceAddress=address, servicePort=9902))).status_code == 201
 
 
+async def test_http_that_is_served_as_tcp_is_warned_of_unless_somebody_has_said_so(cp: Running) -> None:
+    service = {"kuma.io/service": "web"}
+    for number, (tags, port, behind, warned) in enumerate((
+        ({}, 80, 9000, True),
+        ({}, 9001, 8080, True),
+        ({}, 5432, 15432, False),
+        ({"kuma.io/protocol": "tcp"}, 80, 8080, False),
+        ({"kuma.io/protocol": "http"}, 80, 8080, False),
+    )):  # fmt: skip
+        described = body(name=f"web-{number}", tags={**service, **tags}, port=port, servicePort=behind)
+        said = (await put(cp, described)).json().get("warnings", [])
+        assert bool(said) == warned, (tags, port)
+        assert all("networking.inbound[0]" in text and "x-forwarded-client-cert" in text for text in said)
+    again = (await put(cp, body(name="web-0", port=80, servicePort=9000))).json()
+    assert not again.get("warnings"), "once is enough"
+
+
 async def test_no_client_is_sent_there_either(cp: Running) -> None:
     api = await cp.api_port()
     assert (await put(cp, body(address="127.0.0.1", port=api))).status_code == 400

@@ -40,6 +40,9 @@ class Sidecar:
         )  # fmt: skip
         self.process: asyncio.subprocess.Process | None = None
         self.headers: list[dict[str, str]] = []
+        self.heads: list[list[tuple[str, str]]] = []
+        """The headers of every request over HTTP as they came, also those that came twice."""
+        self.status = 200
         self.delay = 0.0
         self.greeting = b""
         """What its workload says over TCP before it has heard anything."""
@@ -73,9 +76,13 @@ class Sidecar:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
                 lines = head.split("\r\n")[1:-2]
-                self.headers.append({k.lower(): v for k, v in (line.split(": ", 1) for line in lines)})
+                came = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
+                self.heads.append(came)
+                self.headers.append({name.lower(): value for name, value in came})
                 await asyncio.sleep(self.delay)
-                writer.write(f"HTTP/1.1 200 OK\r\ncontent-length: {len(self.name)}\r\n\r\n{self.name}".encode())
+                writer.write(
+                    f"HTTP/1.1 {self.status} -\r\ncontent-length: {len(self.name)}\r\n\r\n{self.name}".encode()
+                )
                 await writer.drain()
         writer.close()
 

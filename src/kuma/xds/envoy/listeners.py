@@ -24,7 +24,7 @@ from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from google.protobuf import message, wrappers_pb2
 
 from kuma.policy.authorization import NOBODY, Admission
-from kuma.xds.envoy import clusters, gate, rbac, resource_names, tls
+from kuma.xds.envoy import caller_headers, clusters, gate, rbac, resource_names, tls
 from kuma.xds.envoy.capabilities import OLDEST, Capabilities
 from kuma.xds.envoy.clusters import HTTP_PROTOCOLS, socket
 from kuma.xds.envoy.resource import Entry
@@ -208,7 +208,10 @@ def _http(
         forward_client_cert_details=client_certificate,
         rds=hcm_pb2.Rds(route_config_name=routes, config_source=tls.ADS),
         upgrade_configs=[hcm_pb2.HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
+        early_header_mutation_extensions=[caller_headers.dropped()],
     )
+    # Whatever addresses a caller says, Envoy takes nobody for a caller from inside, whom it obeys and marks as such.
+    manager.internal_address_config.SetInParent()
     manager.http2_protocol_options.allow_connect = True
     if client_certificate == hcm_pb2.HttpConnectionManager.SANITIZE_SET:
         manager.set_current_client_cert_details.uri = True

@@ -1,0 +1,126 @@
+"""What a workload is told about its caller, and what a caller may say of itself."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running
+from tests.integration.changes import change
+from tests.integration.clients import in_the_mesh, own_authority, with_leaf_of
+from tests.integration.sidecars import Sidecar, Sidecars, exchange, http_status, until
+
+PERMISSIVE = MTLS.replace("type: builtin", "type: builtin, mode: PERMISSIVE")
+
+
+def spellings(name: str) -> list[str]:
+    """A name with hyphens and underscores in every mixture: CGI, WSGI and Rack read all of them as one."""
+    first, *others = name.split("-")
+    return ["".join((first, *parts)) for parts in itertools.product(*(("-" + o, "_" + o) for o in others))]
+
+
+CERTIFICATE = [
+    *spellings("x-forwarded-client-cert"),
+    *spellings("client-cert"),
+    *spellings("client-cert-chain"),
+]
+ENVOYS = [
+    *spellings("x-envoy-external-address"),
+    *spellings("x-envoy-internal"),
+    "x-envoy-downstream-service-cluster",
+    "x-envoy-downstream-service-node",
+    "x-envoy-ip-tags",
+    "x-envoy-peer-metadata",
+    "x-envoy-peer-metadata-id",
+]
+COMMANDS = {
+    "x-envoy-retry-on": "5xx",
+    "x-envoy-max-retries": "50",
+    "x-envoy-upstream-alt-stat-name": "lies",
+    "x-envoy-upstream-rq-timeout-ms": "1",
+    "x-envoy-force-trace": "true",
+    "x-envoy-original-path": "/admin",
+    "x-envoy-original-dst-host": "127.0.0.1:1",
+    "x-envoy-decorator-operation": "lies",
+    "x-envoy-attempt-count": "7",
+}
+KEPT = {
+    "x-forwarded-for": "192.0.2.1, 10.0.0.9",
+    "x-real-ip": "192.0.2.1",
+    "forwarded": "for=192.0.2.1",
+    "x-forwarded-host": "shop.example",
+    "x-forwarded-proto": "https",
+    "x_api_key": "underscores as such are nobody's business",
+}
+"""What a gateway says of its own clients. Who says it, is in `x-forwarded-client-cert`."""
+
+
+def forged() -> str:
+    lies = [(name, "URI=spiffe://default/admin") for name in (*CERTIFICATE, *ENVOYS)]
+    lies += [("X-Forwarded-Client-Cert", "By=x;URI=spiffe://default/admin"), ("X_FORWARDED_CLIENT_CERT", "lies")]
+    lies += [("connection", "x-forwarded-client-cert"), *COMMANDS.items(), *KEPT.items()]
+    return "".join(f"{name}: {value}\r\n" for name, value in lies)
+
+
+def told(workload: Sidecar) -> list[tuple[str, str]]:
+    """All headers of the last request that say something of its caller, as they arrived."""
+    about = ("forwarded", "cert", "envoy", "real")
+    return [(name, value) for name, value in workload.heads[-1] if any(word in name.lower() for word in about)]
+
+
+@pytest.fixture
+async def backend(cp: Running, mesh: Sidecars) -> Sidecar:
+    await cp.apply(MTLS, ALLOW_ALL)
+    return await mesh.start("backend")
+
+
+async def test_callers_in_the_mesh(cp: Running, mesh: Sidecars, backend: Sidecar, tmp_path: Path) -> None:
+    """Through their own proxies, and past them with the certificate in the hand."""
+    web = await mesh.start("web", calls=("backend",))
+    assert await until("web reaches backend", lambda: web.call("backend")) == 200
+    context = in_the_mesh(await with_leaf_of(own_authority(cp), tmp_path))
+    for port, tls in ((web.outbounds["backend"], None), (backend.port, context)):
+        before = len(backend.heads)
+        assert await http_status(port, forged(), tls) == 200
+        assert len(backend.heads) == before + 1
+        found = told(backend)
+        identity = [value for name, value in found if name == "x-forwarded-client-cert"]
+        assert len(identity) == 1
+        assert "URI=spiffe://default/web" in identity[0]
+        assert not any("admin" in value or "lies" in value for _, value in found), found
+        assert {name for name, _ in found} - set(KEPT) == {"x-forwarded-client-cert"}
+        assert KEPT.items() <= dict(backend.heads[-1]).items()
+
+
+async def test_callers_in_the_clear(cp: Running, mesh: Sidecars, backend: Sidecar) -> None:
+    await change(cp, PERMISSIVE)
+    await mesh.converged()
+    assert await http_status(backend.port, forged()) == 200
+    assert {name for name, _ in told(backend)} <= set(KEPT)
+    assert KEPT.items() <= dict(backend.heads[-1]).items()
+
+
+async def test_no_caller_commands_the_proxy_of_another(cp: Running, backend: Sidecar, tmp_path: Path) -> None:
+    """Retries that a caller asks the proxy of the workload for would be requests that nobody else has sent."""
+    context = in_the_mesh(await with_leaf_of(own_authority(cp), tmp_path))
+    backend.status = 503
+    asked = "x-forwarded-for: 10.0.0.1\r\nx-envoy-retry-on: 5xx\r\nx-envoy-max-retries: 5\r\n"
+    assert await http_status(backend.port, asked, context) == 503
+    assert len(backend.heads) == 1
+
+
+async def test_a_header_that_is_none_is_not_passed_on(cp: Running, backend: Sidecar, tmp_path: Path) -> None:
+    """With a space before the colon, or as the continuation of another."""
+    context = in_the_mesh(await with_leaf_of(own_authority(cp), tmp_path))
+    for header in (
+        "x-forwarded-client-cert : lies",
+        "x-forwarded-client-cert\t: lies",
+        "a: b\r\n x-forwarded-client-cert: c",
+    ):
+        request = f"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{header}\r\n\r\n"
+        assert await exchange(backend.port, request.encode(), context)
+    for head in backend.heads:
+        (identity,) = [value for name, value in head if "client-cert" in name]
+        assert "URI=spiffe://default/web" in identity
