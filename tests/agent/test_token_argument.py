@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from demo.processes import BIN, free_ports
-from kuma.agent import token_argument, workload
+from kuma.agent import token_argument
+from kuma.agent.token_source import TokenSource
 from kuma.base.errors import Misconfigured
 from tests.fakes.patience import PATIENCE
 
@@ -33,10 +34,10 @@ def test_the_token_among_arguments(arguments: list[str], rest: list[str], token:
 
 def test_the_file_wins(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("from the file\n")
-    assert workload.read_token(tmp_path / "token", "given") == "from the file"
-    assert workload.read_token(None, " given ") == "given"
+    assert TokenSource.of(tmp_path / "token", "given").token == "from the file"
+    assert TokenSource.of(None, " given ").token == "given"
     with pytest.raises(Misconfigured, match="--dataplane-token-file is needed"):
-        workload.read_token(None, " ")
+        TokenSource.of(None, " ")
 
 
 def start(directory: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from kuma.agent.bootstrap_client import request_body, with_token
+from kuma.agent.token_source import TokenSource
 from kuma.agent.workload import Workload
 from kuma.app import server_certificate
 from kuma.resources import codec
@@ -109,7 +110,9 @@ async def test_a_proxy_accepts_a_bounded_number_of_connections(ask: Asking) -> N
 
 
 async def test_our_own_client_takes_the_bound_in_the_form_of_which_newer_envoys_do_not_warn(ask: Asking) -> None:
-    body = request_body(Workload("default", "web-01", ask.cp.token(), WEB), ask.cp.ca_pem.decode(), "1.40.0")
+    body = request_body(
+        Workload("default", "web-01", TokenSource(ask.cp.token()), WEB), ask.cp.ca_pem.decode(), "1.40.0"
+    )
     answer = await ask.http.post("/bootstrap", json=dict(body), headers={"accept": "application/json"})
     found = bootstrap(answer)
     assert "layeredRuntime" not in found
@@ -119,7 +122,7 @@ async def test_our_own_client_takes_the_bound_in_the_form_of_which_newer_envoys_
 
 async def test_our_own_client_gets_no_token_and_puts_it_into_a_secret(ask: Asking) -> None:
     token = ask.cp.token()
-    described = Workload("default", "web-01", token, WEB)
+    described = Workload("default", "web-01", TokenSource(token), WEB)
     body = request_body(described, ask.cp.ca_pem.decode(), "1.40.0")
     answer = await ask.http.post("/bootstrap", json=dict(body), headers={"accept": "application/json"})
     found = bootstrap(answer)

@@ -6,7 +6,7 @@ import base64
 import json
 import platform
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 _RETRY = Backoff(first=1.0, last=10.0)
 _TIMEOUT = 10.0
-_TOKEN_SECRET = "dataplane_token"  # noqa: S105 - the name of a secret
+TOKEN_SECRET = "dataplane_token"  # noqa: S105 - the name of a secret
 _FAREWELL = 2.0
 """Seconds that the end of a proxy waits for the control plane."""
 
@@ -79,7 +79,7 @@ def request_body(workload: Workload, ca_pem: str, envoy_version: str) -> Mapping
         "mesh": workload.mesh,
         "name": workload.name,
         "proxyType": "dataplane",
-        "dataplaneToken": workload.token,
+        "dataplaneToken": workload.token.token,
         "dataplaneResource": json.dumps(codec.to_universal(brought)) if brought else "",
         "version": {
             "kumaDp": {"version": kuma.__version__, "gitTag": "", "gitCommit": "", "buildDate": ""},
@@ -101,17 +101,17 @@ async def fetch(control_plane: ControlPlaneAddress, workload: Workload, envoy_ve
     """
     verification = control_plane.verification()
     ca_pem = control_plane.ca_file.read_text() if control_plane.ca_file else ""
-    body = request_body(workload, ca_pem, envoy_version)
     failures = 0
     async with httpx.AsyncClient(verify=verification, timeout=_TIMEOUT, trust_env=False) as client:
         while True:
             try:
-                return with_token(await _ask(client, control_plane, body), workload.token)
+                return await _ask(client, control_plane, request_body(workload, ca_pem, envoy_version))
             except Unreachable as error:
                 failures += 1
                 pause = _RETRY.delay(failures)
                 log.warning("no bootstrap yet", reason=str(error), retry_in_seconds=pause)
                 await clock.sleep(pause)
+                workload.token.renew()
 
 
 def with_token(bootstrap: bytes, token: str) -> bytes:
@@ -121,14 +121,38 @@ def with_token(bootstrap: bytes, token: str) -> bytes:
     """
     found = json.loads(bootstrap)
     for secret in found.get("staticResources", {}).get("secrets", ()):
-        if secret.get("name") == _TOKEN_SECRET:
+        if secret.get("name") == TOKEN_SECRET:
             secret["genericSecret"] = {"secret": {"inlineString": token}}
     return json.dumps(found).encode()
 
 
+def with_token_from(bootstrap: bytes, file: Path) -> bytes:
+    """Has Envoy take the token from a secret in a file, and again from there whenever that is replaced."""
+    found = json.loads(bootstrap)
+    static = found.get("staticResources", {})
+    others = [secret for secret in static.get("secrets", ()) if secret.get("name") != TOKEN_SECRET]
+    if len(others) == len(static.get("secrets", ())):
+        log.warning("this control plane is older: a new token takes effect when kuma-dp is restarted")
+        return bootstrap
+    static["secrets"] = others
+    source = {"path": str(file), "watchedDirectory": {"path": str(file.parent)}}
+    for reference in _references(static, TOKEN_SECRET):
+        reference["sdsConfig"] = {"pathConfigSource": source, "resourceApiVersion": "V3"}
+    return json.dumps(found).encode()
+
+
+def _references(part: Any, secret: str) -> Iterator[dict[str, Any]]:
+    """Where a part of a bootstrap refers to a secret by its name, and says nothing else of it."""
+    if part == {"name": secret}:
+        yield part
+    elif isinstance(part, dict | list):
+        for below in part.values() if isinstance(part, dict) else part:
+            yield from _references(below, secret)
+
+
 async def withdraw(control_plane: ControlPlaneAddress, workload: Workload) -> bool:
     """Say that the proxy is about to end; returns when its callers have been told. False if nobody answers."""
-    body = {"mesh": workload.mesh, "name": workload.name, "dataplaneToken": workload.token}
+    body = {"mesh": workload.mesh, "name": workload.name, "dataplaneToken": workload.token.token}
     try:
         async with httpx.AsyncClient(verify=control_plane.verification(), timeout=_FAREWELL, trust_env=False) as client:
             answer = await client.post(f"{control_plane.address.rstrip('/')}/withdraw", json=body)

@@ -13,8 +13,9 @@ import structlog
 import typer
 
 import kuma
-from kuma.agent import bootstrap_client, envoy, original_options, ports, token_argument
-from kuma.agent.workload import Workload, read_dataplane, read_token, workload
+from kuma.agent import bootstrap_client, envoy, original_options, ports, token_argument, token_source
+from kuma.agent.token_source import TokenSource
+from kuma.agent.workload import Workload, read_dataplane, workload
 from kuma.base import aio, command_line, signals
 from kuma.base.clock import SystemClock
 from kuma.base.errors import Misconfigured
@@ -89,7 +90,10 @@ def run(
     mesh: Annotated[str, typer.Option(envvar="KUMA_DATAPLANE_MESH", help="Mesh of that Dataplane.")] = "",
     dataplane_token_file: Annotated[
         Path | None,
-        typer.Option(envvar="KUMA_DATAPLANE_RUNTIME_TOKEN_PATH", help="File with the token of this proxy."),
+        typer.Option(
+            envvar="KUMA_DATAPLANE_RUNTIME_TOKEN_PATH",
+            help="File with the token of this proxy. A new one in it is used from the next stream on.",
+        ),
     ] = None,
     dataplane_token: Annotated[
         str,
@@ -140,7 +144,7 @@ def run(
         variables=dataplane_var or (),
         mesh=mesh,
         name=name,
-        token=read_token(dataplane_token_file, dataplane_token),
+        token=TokenSource.of(dataplane_token_file, dataplane_token),
     )
     options = envoy.EnvoyOptions(
         envoy.find_binary(binary_path),
@@ -173,9 +177,19 @@ async def _run(
     except asyncio.CancelledError:
         return 0  # stopped before there was anything to end
     ports.check(fetched, described.dataplane.spec if described.dataplane else None)
-    proxy = envoy.Envoy(options, fetched, clock, lambda: bootstrap_client.withdraw(control_plane, described))
-    signals.on_end(proxy.stop)
-    return await proxy.run()
+    with token_source.secret(described.token, bootstrap_client.TOKEN_SECRET) as secret:
+        complete = (
+            bootstrap_client.with_token_from(fetched, secret.path)
+            if secret
+            else bootstrap_client.with_token(fetched, described.token.token)
+        )
+        proxy = envoy.Envoy(options, complete, clock, lambda: bootstrap_client.withdraw(control_plane, described))
+        signals.on_end(proxy.stop)
+        following = [aio.spawn(secret.follow(clock), name="token")] if secret else []
+        try:
+            return await proxy.run()
+        finally:
+            await aio.stop(following)
 
 
 def _seconds(option: str, text: str) -> float:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
+from kuma.agent.token_source import TokenSource
 from kuma.base import texts
 from kuma.base.errors import InvalidResource, Misconfigured
 from kuma.base.values.variables import filled, pairs
@@ -22,11 +22,11 @@ class Workload:
 
     mesh: str
     name: str
-    token: str = field(repr=False)
+    token: TokenSource
     dataplane: Resource[DataplaneSpec] | None = None
 
 
-def workload(*, text: str, variables: Sequence[str], mesh: str, name: str, token: str) -> Workload:
+def workload(*, text: str, variables: Sequence[str], mesh: str, name: str, token: TokenSource) -> Workload:
     """The workload that the arguments describe; `text` is a Dataplane in YAML, or empty.
 
     Raises:
@@ -58,27 +58,6 @@ def read_dataplane(file: str) -> str:
     if not text.strip():
         raise Misconfigured(f"--dataplane-file {file}: is empty")
     return text
-
-
-def read_token(file: Path | None, given: str = "") -> str:
-    """The token in a file, or else the given one.
-
-    Raises:
-        Misconfigured: there is none.
-    """
-    remedy = "Make one with: kumactl generate dataplane-token --name NAME --mesh MESH > FILE"
-    if file is None and given.strip():
-        return given.strip()
-    if file is None:
-        raise Misconfigured(f"--dataplane-token-file is needed: a proxy proves who it is with a token. {remedy}")
-    try:
-        token = file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is no text"
-        raise Misconfigured(f"--dataplane-token-file {file}: {reason}. {remedy}") from None
-    if not token:
-        raise Misconfigured(f"--dataplane-token-file {file} is empty. {remedy}")
-    return token
 
 
 def _parse(text: str) -> Resource[DataplaneSpec]:

@@ -1,0 +1,82 @@
+"""The token of a proxy is read again from its file, and Envoy finds the newest one."""
+
+import asyncio
+import json
+import os
+import stat
+from pathlib import Path
+
+from structlog.testing import capture_logs
+
+from kuma.agent import token_source
+from kuma.agent.token_source import TokenSecret, TokenSource
+from kuma.base import aio
+from tests.fakes.clock import ManualClock
+from tests.fakes.patience import PATIENCE
+
+
+def held(secret: TokenSecret) -> str:
+    (resource,) = json.loads(secret.path.read_text())["resources"]
+    found: str = resource["genericSecret"]["secret"]["inlineString"]
+    return found
+
+
+async def look(clock: ManualClock) -> None:
+    """Return once the file has been looked at again: it is waited for the next time."""
+    async with asyncio.timeout(PATIENCE):
+        while not clock.sleepers:
+            await asyncio.sleep(0)
+        clock.advance(1)
+        while not clock.sleepers:
+            await asyncio.sleep(0)
+
+
+async def test_what_cannot_be_read_leaves_the_token_as_it_is_and_is_said_once(tmp_path: Path) -> None:
+    file, clock = tmp_path / "token", ManualClock()
+    file.write_text("first\n")
+    with capture_logs() as logs, token_source.secret(TokenSource.of(file), "dataplane_token") as secret:
+        assert secret is not None
+        following = aio.spawn(secret.follow(clock), name="token")
+        try:
+            assert held(secret) == "first"
+            for content in ("", ""):
+                file.write_text(content)
+                await look(clock)
+                assert held(secret) == "first"
+            file.unlink()
+            await look(clock)
+            assert held(secret) == "first"
+            (tmp_path / "elsewhere").write_text("second")
+            file.symlink_to("elsewhere")
+            await look(clock)
+            assert held(secret) == "second"
+        finally:
+            await aio.stop([following])
+    assert [line["event"].partition(";")[0] for line in logs] == [
+        "the token cannot be read again",
+        "the token cannot be read again",
+        "the token has been replaced",
+    ]
+    assert not [line for line in logs if "first" in str(line) or "second" in str(line)]
+
+
+def test_nobody_else_reads_it_and_nothing_of_it_stays(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("t")
+    with token_source.secret(TokenSource.of(tmp_path / "token"), "dataplane_token") as secret:
+        assert secret is not None
+        assert stat.S_IMODE(secret.path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(secret.path.parent.stat().st_mode) == 0o700
+    assert not secret.path.parent.exists()
+
+
+def test_a_token_that_is_given_or_comes_by_a_pipe_is_in_no_file(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"piped")
+    os.close(writing)
+    piped = TokenSource.of(Path(f"/dev/fd/{reading}"))
+    os.close(reading)
+    for source, token in ((piped, "piped"), (TokenSource.of(None, "given"), "given")):
+        assert source.token == token
+        assert not source.renew()
+        with token_source.secret(source, "dataplane_token") as secret:
+            assert secret is None
