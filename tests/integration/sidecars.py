@@ -166,10 +166,12 @@ class Sidecars:
         address: str = "127.0.0.1",
         service: str = "",
         is_gateway: bool = False,
+        workload: Callable[[int], Awaitable[None]] | None = None,
     ) -> Sidecar:
         """A workload called `name` with its proxy; returns once the proxy has its configuration.
 
-        A gateway, one that is not Envoy's, calls services and is called by none.
+        A gateway, one that is not Envoy's, calls services and is called by none. `workload` serves at a port, in place
+        of the one that the protocol has.
         """
         ports = free_ports(3 + len(calls))
         sidecar = Sidecar(
@@ -180,9 +182,12 @@ class Sidecars:
             ports[2],
             self._directory / f"{name}.log",
         )
-        serve = sidecar.serve_http if protocol == "http" else sidecar.serve_tcp
-        server = await asyncio.start_server(serve, "127.0.0.1", ports[1])
-        self._stack.callback(server.close)
+        if workload is not None:
+            await workload(ports[1])
+        else:
+            serve = sidecar.serve_http if protocol == "http" else sidecar.serve_tcp
+            server = await asyncio.start_server(serve, "127.0.0.1", ports[1])
+            self._stack.callback(server.close)
         self.started.append(sidecar)
         shown = f"kuma.io/service: {service or name}, kuma.io/protocol: {protocol}{tags}"
         outbound = ", ".join(

@@ -97,7 +97,8 @@ class World:
         self.late = {name: self.followers[name].since for name in progress.late}
         before = self.position
         self.position = next_position(before, self.declared, settled=progress.settled, alone=progress.alone)
-        self.complete = self.position == before == self.declared.as_position() and progress.everybody
+        at_rest = self.position == before and self.declared.is_reached_at(before)
+        self.complete = at_rest and progress.everybody
         self.take_stock()
 
     def let_pass(self, time: timedelta) -> None:
@@ -263,7 +264,7 @@ class Mesh(RuleBasedStateMachine):
     @invariant()
     def complete_is_what_was_declared(self) -> None:
         if self.w.complete:
-            assert self.w.position == self.w.declared.as_position()
+            assert self.w.declared.is_reached_at(self.w.position)
             for name, proxy in self.w.proxies.items():
                 assert proxy.runs(self.w.position), f"{name} accepts or trusts something else"
 
@@ -279,7 +280,7 @@ class Mesh(RuleBasedStateMachine):
         mesh.take_stock()
         if mesh.proxies and not answering and any(p.connected for p in mesh.proxies.values()):
             return  # nobody shows that a step can be taken
-        for _ in range(12):
+        for _ in range(14):
             for name in answering:
                 mesh.acknowledge(name)
             mesh.let_pass(timedelta(seconds=6))
@@ -327,6 +328,23 @@ def test_from_everywhere_to_everywhere_one_step_leaves_everybody_able_to_talk() 
         after = next_position(before, goal, settled=True)
         for client, server in product(on_the_way(before, after), repeat=2):
             assert can_talk(client, server), (before, goal, client, server)
+
+
+def test_what_was_opened_under_an_authority_ends_before_its_root_goes_and_nothing_else_ends() -> None:
+    both = Position(level=Level.STRICT, authority="b", roots=("a", "b"))
+    goal = Declared(Level.STRICT, "b", ("b",))
+    drained = next_position(both, goal, settled=True)
+    assert (drained.epoch, drained.roots) == (1, ("a", "b"))
+    retired = next_position(drained, goal, settled=True)
+    assert goal.is_reached_at(retired)
+    assert next_position(drained, goal, settled=False) == drained
+    kept = Declared(Level.STRICT, "b", ("b", "a"))
+    assert next_position(both, kept, settled=True).epoch == 0, "in another order"
+    assert kept.is_reached_at(next_position(drained, kept, settled=True)), "a change of mind"
+    again = next_position(retired, Declared(Level.STRICT, "b", ("b", "a")), settled=True)
+    assert next_position(again, goal, settled=True).epoch == 2, "whatever has come in meanwhile"
+    assert next_position(both, goal, settled=False, alone=True).epoch == 1
+    assert next_position(retired, goal, settled=False, alone=True) == retired
 
 
 def test_without_an_authority_nothing_moves() -> None:

@@ -10,6 +10,7 @@ from envoy.config.listener.v3 import listener_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
+from kuma.policy.callers import group
 from kuma.resources import codec, kinds
 from kuma.resources.mesh_transition import Level, MeshTransitionSpec, Position
 from kuma.resources.resource import Resource
@@ -61,11 +62,56 @@ def test_a_new_endpoint_touches_the_callers_of_its_service_only() -> None:
     assert changed == {TypeUrl.ENDPOINTS}
 
 
-def test_a_permission_changes_the_routes_of_an_http_inbound_and_not_its_listener() -> None:
-    before = config(MESH, dataplane("backend", "backend", 82))
-    after = config(ALLOW, previous=before)
-    old, new = before.snapshot("backend", {}), after.snapshot("backend", {})
-    assert {t for t in TypeUrl if old[t] != new[t]} == {TypeUrl.ROUTES}
+def allowing(source: str) -> Resource[Any]:
+    return codec.parse({
+        "type": "TrafficPermission", "name": "all",
+        "sources": [{"match": {"kuma.io/service": source}}], "destinations": [{"match": {"kuma.io/service": "*"}}],
+    })  # fmt: skip
+
+
+def chains(made: MeshConfig) -> dict[str, bytes]:
+    """The filter chains of the one inbound of `backend`, by name."""
+    (entry,) = made.snapshot("backend", {})[TypeUrl.LISTENER].values()
+    wrapped = discovery_pb2.Resource.FromString(entry.wire)
+    listener = listener_pb2.Listener.FromString(wrapped.resource.value)
+    return {chain.name: chain.SerializeToString(deterministic=True) for chain in listener.filter_chains}
+
+
+@pytest.mark.parametrize("protocol", ["http", "tcp"])
+def test_a_permission_changes_the_filter_chains_of_those_whom_it_concerns(protocol: str) -> None:
+    """Envoy ends the connections of a chain that changes, and of no other."""
+    before = config(
+        MESH,
+        ALLOW,
+        dataplane("backend", "backend", 82, protocol=protocol),
+        dataplane("web", "web", 83, "backend"),
+        dataplane("shop", "shop", 84, "backend"),
+    )
+    old, new = chains(before), chains(config(allowing("web"), previous=before))
+    web, shop = (f"mesh_tls_{group((service,))}" for service in ("web", "shop"))
+    assert old.keys() == new.keys() == {"mesh_tls", web, shop}
+    assert {name for name in old if old[name] != new[name]} == {"mesh_tls", shop}
+
+
+def test_whoever_begins_to_call_a_service_touches_its_proxies() -> None:
+    before = config(MESH, ALLOW, dataplane("backend", "backend", 82), dataplane("web", "web", 83, "backend"))
+    after = config(dataplane("shop", "shop", 84, "backend"), previous=before)
+    assert after.affected_since(before) == {"shop", "backend"}
+    assert chains(before).items() < chains(after).items()
+    another = config(dataplane("shop-2", "shop", 85, "backend"), previous=after)
+    assert another.affected_since(after) == {"shop-2"}, "the group is known"
+
+
+def test_a_retired_authority_changes_all_filter_chains_and_a_restart_none() -> None:
+    before = config(MESH, ALLOW, dataplane("backend", "backend", 82), dataplane("web", "web", 83, "backend"))
+    assert before.view.transition is not None
+    spec = before.view.transition.spec
+    epoch = spec.model_copy(update={"position": spec.position.model_copy(update={"epoch": 1})})
+    view = before.view.having(before.view.transition.with_spec(epoch))
+    after = MeshConfig(view, before)
+    assert after.affected_since(before) == {"backend", "web"}
+    assert not chains(before).items() & chains(after).items()
+    assert chains(MeshConfig(view)) == chains(after)
 
 
 def test_a_permission_changes_the_listener_of_a_tcp_inbound() -> None:

@@ -116,7 +116,8 @@ def state(base: Foundation) -> State:
     """Builds the views, the table of proxies, and the manager with its rules."""
     views, proxies, metrics = Views(base.store), Proxies(), Metrics(base.collectors)
     base.collectors.register(LeafExpiry(lambda: _ends_of_leaves(proxies)))
-    meshes = Meshes(views, proxies.touch, base.turns, base.drivers)
+    linger = base.settings.xds_server.connection_linger.delta
+    meshes = Meshes(views, proxies.touch, base.turns, base.drivers, linger)
     allowed = servers.allowed_workloads(base.settings.dp_server)
     inbound_review = InboundReview(views, meshes, proxies, base.own_ports, allowed, metrics.withheld)
     rules = _rules(base, views, inbound_review)
@@ -174,6 +175,7 @@ def rollouts(base: Foundation, known: State) -> Rollouts:
         metrics=known.metrics,
         patience=Patience(limits.transition_patience.delta, limits.transition_absence.delta),
         watch=base.watch,
+        drain=limits.connection_drain.delta,
         drivers=base.drivers,
     )
     patience, drain_time = limits.transition_patience.seconds, limits.connection_drain.seconds

@@ -239,6 +239,9 @@ class XdsServerSection(Section):
         description="How long Envoys may take to end the connections that a change leaves behind: longer than their "
         "--drain-time-s, which kuma-dp sets to 5 seconds.",
     )
+    connection_linger: Duration = Field(
+        Duration("30s"), description="How long a connection may outlive the certificates it was opened with, at most."
+    )
     streams_per_second: PositiveFloat = Field(1, description="Streams a second that one proxy may open.")
     stream_burst: PositiveInt = Field(20, description="Streams that one proxy may open at once.")
     requests_per_second: PositiveFloat = Field(100, description="Requests a second on one stream; more end it.")

@@ -23,7 +23,7 @@ from kuma.mtls.steps.progress import Patience, judge
 from kuma.resources import kinds
 from kuma.resources.dataplane_insight import DataplaneInsightSpec
 from kuma.resources.last_contact import LastContact
-from kuma.resources.mesh_transition import Level, MeshTransitionSpec
+from kuma.resources.mesh_transition import Level, MeshTransitionSpec, Position
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.store.protocol import Create, Store, Update
@@ -72,6 +72,7 @@ class RolloutController:
         metrics: Metrics,
         patience: Patience,
         watch: ClockWatch,
+        drain: timedelta,
         drivers: Drivers = STANDARD,
     ) -> None:
         self._store = store
@@ -82,6 +83,7 @@ class RolloutController:
         self._metrics = metrics
         self._patience = patience
         self._drivers = drivers
+        self._drain = drain
         self._observer = Observer(meshes, proxies, clock)
         self._runs: dict[str, _Run] = {}
         self._due: set[str] = set()
@@ -204,7 +206,7 @@ class RolloutController:
         run.late = len(progress.late)
         position = next_position(view.position, declared, settled=progress.settled, alone=progress.alone)
         stays = position == view.position
-        complete = stays and position == declared.as_position() and progress.everybody and not declared.waits
+        complete = stays and declared.is_reached_at(position) and progress.everybody and not declared.waits
         goal = _goal(state)
         if complete:
             run.origin = goal
@@ -220,6 +222,7 @@ class RolloutController:
             unresponsive=rollout.awaited(progress.late),
             out_of_contact=rollout.out_of_contact(progress.out_of_contact[:_MOST_OUT_OF_CONTACT]),
             complete=complete,
+            open_until=self._open_until(view, position, now),
             problem=self._problem(mesh, rollout),
             backends=authority_status.statuses(state, now, self._drivers),
         )
@@ -227,8 +230,16 @@ class RolloutController:
         self._metrics.out_of_contact.labels(mesh).set(len(progress.out_of_contact))
         self._metrics.authorities(mesh, spec.backends)
         await self._write(mesh, run, view.transition, spec)
-        alarms = (progress.look_again, *(soon for soon in authority_status.alarms(state, self._drivers) if soon > now))
+        expected = (soon for soon in authority_status.alarms(state, self._drivers) if soon > now)
+        alarms = (progress.look_again, spec.open_until, *expected)
         return min((alarm for alarm in alarms if alarm is not None), default=None)
+
+    def _open_until(self, view: MeshView, position: Position, now: datetime) -> datetime | None:
+        """Returns when the last connections under a retired authority end; None if there can be none any more."""
+        if set(view.position.roots) - set(position.roots) and position.level is not Level.PLAIN:
+            return now + self._drain
+        stored = view.transition.spec.open_until if view.transition else None
+        return stored if stored is not None and stored > now else None
 
     def _problem(self, mesh: str, rollout: Rollout) -> str:
         """Returns why the control plane itself holds a step up; None if it does not."""

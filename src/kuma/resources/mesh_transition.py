@@ -25,12 +25,16 @@ class Level(IntEnum):
 class Position(Model):
     """The TLS state that proxies run: the furthest step towards the declared one that is safe now.
 
-    `authority` is the fingerprint of the authority that issues; `roots` is the trust bundle, in PEM.
+    `authority` is the fingerprint of the authority that issues; `roots` is the trust bundle, in PEM. `epoch` counts the
+    times that roots have been retired: Envoy ends the connections of the epoch before. `draining` says that this has
+    begun, and the roots go next.
     """
 
     level: Level = Level.PLAIN
     authority: str = ""
     roots: tuple[str, ...] = ()
+    epoch: int = 0
+    draining: bool = False
 
 
 class BackendStatus(Model):
@@ -61,7 +65,8 @@ class MeshTransitionSpec(Model):
     """A position, the way from and to, who is being waited for, and how the authorities are.
 
     `followers` counts the proxies that count, `acknowledged` those of them that run the position. `waiting_for` names
-    some of those that hold the next step up; `unresponsive` names all that are no longer waited for.
+    some of those that hold the next step up; `unresponsive` names all that are no longer waited for. `open_until` is
+    when the last connections that were opened under a retired authority end; None when there can be none.
     """
 
     position: Position = Position()
@@ -73,6 +78,7 @@ class MeshTransitionSpec(Model):
     acknowledged: int = 0
     waiting_for: tuple[Awaited, ...] = ()
     unresponsive: tuple[Awaited, ...] = ()
+    open_until: datetime | None = None
     out_of_contact: tuple[OutOfContact, ...] = ()
     """The proxies, at most a hundred of them, that are away and may go on; `complete` says nothing of what they do."""
     complete: bool = False

@@ -252,7 +252,7 @@ def _mesh(item: Mapping[str, Any], transition: Mapping[str, Any], now: datetime)
     return (
         item["name"],
         mtls(item),
-        transition.get("step", "off"),
+        _step(transition) or "off",
         ago(transition.get("since"), now) if transition.get("since") else "-",
         f"{transition.get('acknowledged', 0)}/{transition.get('followers', 0)}",
         _awaited(transition, "waitingFor", now),
@@ -261,6 +261,13 @@ def _mesh(item: Mapping[str, Any], transition: Mapping[str, Any], now: datetime)
         ",".join(f"{b['name']}={date(b.get('notAfter'))}" for b in backends) or "-",
         "; ".join(filter(None, [transition.get("problem", ""), *problems])) or "-",
     )
+
+
+def _step(transition: Mapping[str, Any]) -> str:
+    """`complete`, and what may be open yet of what was made under an authority that is retired."""
+    open_until = transition.get("openUntil")
+    parts = [transition.get("step", ""), f"connections of a retired CA end by {date(open_until)}" if open_until else ""]
+    return "; ".join(filter(None, parts))
 
 
 def _awaited(transition: Mapping[str, Any], field: str, now: datetime) -> str:
@@ -302,7 +309,7 @@ _PROXIES = (
 
 def progress(transition: Mapping[str, Any]) -> str:
     """Formats one line of `kumactl inspect meshes --watch`."""
-    parts = [transition.get("step", "")]
+    parts = [_step(transition)]
     if not transition.get("complete"):
         parts.append(f"{transition.get('acknowledged', 0)} of {transition.get('followers', 0)} proxies")
     for field, text in (

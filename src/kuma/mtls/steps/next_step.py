@@ -24,9 +24,13 @@ class Declared:
         """Tells whether mutual TLS is asked for, and its authority is not there."""
         return self.level is not Level.PLAIN and not self.authority
 
-    def as_position(self) -> Position:
+    def as_position(self, epoch: int = 0) -> Position:
         """The position at which nothing is left to do."""
-        return Position(level=self.level, authority=self.authority, roots=self.roots)
+        return Position(level=self.level, authority=self.authority, roots=self.roots, epoch=epoch)
+
+    def is_reached_at(self, position: Position) -> bool:
+        """Tells whether nothing is left to do: which epoch it is does not matter."""
+        return position == self.as_position(position.epoch)
 
 
 def next_position(position: Position, declared: Declared, *, settled: bool, alone: bool = False) -> Position:
@@ -37,14 +41,14 @@ def next_position(position: Position, declared: Declared, *, settled: bool, alon
     if declared.waits:  # nobody to issue: stay; but who comes to a mesh that has not begun finds no plaintext
         return declared.as_position() if alone and position == Position() else position
     if alone or _is_closed(position):
-        return declared.as_position()
+        return declared.as_position(position.epoch + _retires(position, declared))
     if declared.level is Level.PLAIN:
         return _lowered(position) if settled else position
     if position.level is Level.PLAIN:
         return Position(level=Level.ACCEPTING, authority=declared.authority, roots=declared.roots)
     prepared = _union(position.roots, declared.roots)
     if prepared != position.roots:  # to trust more hurts nobody: no need to wait
-        return position.model_copy(update={"roots": prepared})
+        return position.model_copy(update={"roots": prepared, "draining": False})
     if not settled:
         return position
     if position.authority != declared.authority:
@@ -52,7 +56,15 @@ def next_position(position: Position, declared: Declared, *, settled: bool, alon
     if position.level != declared.level:
         step = 1 if declared.level > position.level else -1
         return position.model_copy(update={"level": Level(position.level + step)})
-    return position.model_copy(update={"roots": declared.roots})
+    if _retires(position, declared) and not position.draining:
+        # What was opened with certificates of before ends; what is opened from now on is none of it.
+        return position.model_copy(update={"epoch": position.epoch + 1, "draining": True})
+    return position.model_copy(update={"roots": declared.roots, "draining": False})
+
+
+def _retires(position: Position, declared: Declared) -> bool:
+    """Tells whether a root is to be trusted no more."""
+    return not set(position.roots) <= set(declared.roots)
 
 
 def _is_closed(position: Position) -> bool:
@@ -74,12 +86,14 @@ def step(position: Position, declared: Declared) -> str:
     """Describes for people what is being done at `position`."""
     if declared.waits:
         return "waiting: the authority is not there, or cannot be opened"
-    if position == declared.as_position():
+    if declared.is_reached_at(position):
         return "finishing" if declared.level is not Level.PLAIN else "turning mutual TLS off"
     if position.level is not declared.level:
         return _LEVELS[position.level]
     if position.authority != declared.authority:
         return "preparing: every proxy learns to trust the new authority"
+    if position.draining:
+        return "draining: connections from before come to their end"
     return "activating: every proxy gets a certificate of the new authority"
 
 

@@ -94,6 +94,11 @@ class ServiceMembers:
             if before.services.get(service, {}).get(name) != self.services.get(service, {}).get(name)
         )
 
+    def called(self, before: ServiceMembers, names: Iterable[str]) -> frozenset[str]:
+        """Returns the services that Dataplanes called `names` called `before`, or call now."""
+        old, new = before.dataplanes, self.dataplanes
+        return frozenset().union(*(_called(old.get(name)) | _called(new.get(name)) for name in names))
+
 
 def _changed(
     old: Dataplanes, withheld_then: Mapping[str, Withheld], new: Dataplanes, withheld_now: Mapping[str, Withheld]

@@ -7,10 +7,11 @@ depend on what changed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
 from functools import cached_property
 
 from kuma.pki import spiffe
-from kuma.policy import authorization, succession
+from kuma.policy import callers, succession
 from kuma.policy.authorization import Admission, Principal
 from kuma.policy.permissions import Permissions
 from kuma.policy.succession import Stage
@@ -20,8 +21,9 @@ from kuma.resources.dataplane import Inbound, Networking
 from kuma.resources.mesh_transition import Level
 from kuma.resources.view import MeshView
 from kuma.xds.delta.session import Snapshot
-from kuma.xds.envoy import admin_listener, clusters, listeners
+from kuma.xds.envoy import admin_listener, clusters, connection_limits, listeners
 from kuma.xds.envoy.capabilities import OLDEST, Capabilities
+from kuma.xds.envoy.connection_limits import Limits
 from kuma.xds.envoy.generated import Generated
 from kuma.xds.envoy.resource import Entry, TypeUrl
 from kuma.xds.envoy.service_members import NOTHING_WITHHELD, ServiceMembers, Tags, Withheld
@@ -43,14 +45,18 @@ class MeshConfig:
         previous: MeshConfig | None = None,
         stage: Stage = SETTLED,
         withheld: Mapping[str, Withheld] | None = None,
+        linger: timedelta = connection_limits.STANDARD_LINGER,
     ) -> None:
         self.view = view
+        self._linger = linger
         self._withheld = withheld or {}
         self.stage = stage
         self.level = view.position.level
         known = previous.permissions if previous else Permissions()
         self.permissions: Permissions = known.following(view.permissions, view.mesh_permissions)
         self._meanwhile: dict[tuple[Tags, bool], Admission] = {}
+        self._groups: dict[str, Mapping[str, tuple[str, ...]]] = {}
+        self._parts: dict[Tags, tuple[tuple[str, Admission], ...]] = {}
         self._service_members: ServiceMembers = (previous._service_members if previous else ServiceMembers()).following(
             view.dataplanes, self._withheld
         )
@@ -64,7 +70,7 @@ class MeshConfig:
         inbounds, outbounds = self._service_members.inbounds, self._service_members.outbounds
         self.permissions.remember(inbounds)
         self._known: dict[Tags, tuple[Admission, ...]] = previous._known if previous else {}
-        if len(self._known) > inbounds:
+        if len(self._known) > inbounds * (1 + min(outbounds, callers.GROUPS)):
             self._known = {}
         if sum(map(len, self._services.values())) > outbounds:
             self._services = {}
@@ -139,28 +145,54 @@ class MeshConfig:
         accepts_tls = self.level is not Level.PLAIN
         http = inbound.protocol in clusters.HTTP_PROTOCOLS
         declared = self.permissions.admission(inbound.tags) if accepts_tls else None
-        admission = self._staged(declared, inbound.tags, at_every_request=http) if declared else None
-        # The listener of an HTTP inbound does not depend on who is admitted: its routes say that.
-        listed = authorization.NOBODY if http and admission is not None else admission
+        # Of an HTTP inbound the routes decide, at every request; the listener ends what is no longer admitted.
+        routed = self._staged(declared, inbound.tags, at_every_request=True) if declared else None
+        listed = self._staged(declared, inbound.tags, at_every_request=False) if declared else None
         yield TypeUrl.CLUSTER, cluster
         strict = self.level is Level.STRICT
         # On the way between plaintext and mutual TLS callers cannot be told apart; where nobody is admitted, nobody is.
-        sealed = self.level is Level.ACCEPTING and admission is not None and not admission.principals
+        sealed = self.level is Level.ACCEPTING and declared is not None and not declared.principals
         # Another label makes Envoy drain the connections that were made with older leaves.
-        callers = self.stage.label(declared) if declared else ""
+        label = self._label(declared) if declared else ""
         where = (address, inbound.port)
-        listener = (self.view.name, *where, cluster.name, inbound.protocol, listed, strict, sealed, callers, envoy)
-        yield TypeUrl.LISTENER, self._generated.entry(listeners.inbound, *listener)
-        if envoy.has_gates and not http and admission is not None and admission.principals:
+        listener = (self.view.name, *where, cluster.name, inbound.protocol, listed, strict, sealed, label, envoy)
+        parts = self._parts_for_groups(inbound, listed) if listed else ()
+        yield TypeUrl.LISTENER, self._generated.entry(listeners.inbound, *listener, self._limits, parts)
+        if envoy.has_gates and not http and listed is not None and listed.principals:
             yield TypeUrl.CLUSTER, self._generated.entry(listeners.gate_cluster, *where)
-            rules = self._lately(_sorted(inbound.tags), admission)
+            rules = self._rules(_sorted(inbound.tags), listed, parts)
             yield (
                 TypeUrl.LISTENER,
                 self._generated.entry(listeners.gate_listener, self.view.name, *where, cluster.name, rules),
             )
         if http:
-            routes = (self.view.name, *where, inbound.service, cluster.name, admission)
+            routes = (self.view.name, *where, inbound.service, cluster.name, routed)
             yield TypeUrl.ROUTES, self._generated.entry(listeners.inbound_routes, *routes)
+
+    def _label(self, admission: Admission) -> str:
+        """Labels the connections that an inbound accepts now; Envoy drains those of another label."""
+        epoch = self.view.position.epoch
+        return f"{self.stage.label(admission)}@{epoch}" if epoch else self.stage.label(admission)
+
+    @cached_property
+    def _limits(self) -> Limits:
+        backend = self.view.enabled_backend
+        return connection_limits.of(backend.leaf_lifetime, self._linger) if backend else connection_limits.NONE
+
+    def _parts_for_groups(self, inbound: Inbound, admission: Admission) -> tuple[tuple[str, Admission], ...]:
+        """Returns what an inbound's admission says about each group of the callers of its service."""
+        tags = _sorted(inbound.tags)
+        if tags not in self._parts:
+            groups = sorted(self._callers_of(inbound.service).items())
+            self._parts[tags] = tuple((group, callers.part_for(admission, services)) for group, services in groups)
+        return self._parts[tags]
+
+    def _callers_of(self, service: str) -> Mapping[str, tuple[str, ...]]:
+        """Returns the groups of the callers of a service, with the services of the callers in each."""
+        if service not in self._groups:
+            names = self._service_members.callers.get(service, frozenset())
+            self._groups[service] = callers.groups(self.view.dataplanes[name].spec.services for name in names)
+        return self._groups[service]
 
     def _service(self, tags: Tags) -> tuple[Entry, Entry, str]:
         wanted = dict(tags)
@@ -190,6 +222,15 @@ class MeshConfig:
                 self._meanwhile[key] = succession.for_connections(old, declared, self.stage.shown, self._services_of)
         return self._meanwhile[key]
 
+    def _rules(
+        self, tags: Tags, admission: Admission, parts: tuple[tuple[str, Admission], ...]
+    ) -> tuple[Admission, ...]:
+        """The admissions by which callers may have been accepted: that of all, and those of the groups."""
+        found = [*self._lately(tags, admission)]
+        for group, part in parts:
+            found += (known for known in self._lately((*tags, ("", group)), part) if known.principals)
+        return tuple(dict.fromkeys(found))
+
     def _lately(self, tags: Tags, admission: Admission) -> tuple[Admission, ...]:
         """The admissions of an inbound, the one that holds now first, and few of those before it."""
         others = (known for known in self._known.get(tags, ()) if known != admission)
@@ -215,15 +256,20 @@ class MeshConfig:
         """The Dataplanes whose snapshot, secrets apart, may differ from what `previous` gave."""
         old, new = previous.view, self.view
         same_permissions = old.permissions is new.permissions and old.mesh_permissions is new.mesh_permissions
-        same_callers = previous.stage == self.stage
+        same_callers = previous.stage == self.stage and old.position.epoch == new.position.epoch
         if previous.level != self.level or old.mesh is not new.mesh or not (same_permissions and same_callers):
             return frozenset(new.dataplanes) | frozenset(old.dataplanes)
         edited = self._edited_since(previous)
-        callers = (
+        calling = (
             self._service_members.callers.get(service, frozenset())
             for service in self._service_members.moved(previous._service_members, edited)
         )
-        return edited.union(*callers)
+        called = (
+            self._service_members.services.get(service, {}).keys()
+            for service in self._service_members.called(previous._service_members, edited)
+            if self._callers_of(service) != previous._callers_of(service)
+        )
+        return edited.union(*calling, *called)
 
     def _edited_since(self, previous: MeshConfig) -> frozenset[str]:
         return self._service_members.edited(previous._service_members)

@@ -15,6 +15,8 @@ from kuma.xds.envoy import resource_names
 
 ALPN = "kuma"
 """The protocol that a client offers; tells mesh TLS from a workload's own TLS."""
+GROUP_ALPN = "kuma.io/group-alpn"
+"""The key of the node's metadata under which a proxy has the ALPN of its group of callers."""
 
 ADS = config_source_pb2.ConfigSource(
     ads=config_source_pb2.AggregatedConfigSource(), resource_api_version=config_source_pb2.V3
@@ -28,6 +30,11 @@ def packed(content: message.Message) -> any_pb2.Any:
     wrapped = any_pb2.Any()
     wrapped.Pack(content, deterministic=True)
     return wrapped
+
+
+def group_alpn(group: str) -> str:
+    """The protocol that a client of a group of callers offers before the mesh's."""
+    return f"{ALPN}-{group}"
 
 
 def downstream(mesh: str, names: Sequence[string_pb2.StringMatcher]) -> base_pb2.TransportSocket:

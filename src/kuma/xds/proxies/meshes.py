@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from kuma.authorities import trust
@@ -16,6 +17,7 @@ from kuma.resources.view import MeshView
 from kuma.store.views import Views
 from kuma.xds.envoy import resource_names, tls
 from kuma.xds.envoy.capabilities import Capabilities
+from kuma.xds.envoy.connection_limits import STANDARD_LINGER
 from kuma.xds.envoy.resource import Entry, TypeUrl
 from kuma.xds.envoy.service_members import Withheld
 from kuma.xds.envoy.snapshot import SETTLED, MeshConfig
@@ -38,13 +40,14 @@ class MeshState:
         stage: Stage = SETTLED,
         drivers: Drivers = STANDARD,
         withheld: Mapping[str, Withheld] | None = None,
+        linger: timedelta = STANDARD_LINGER,
     ) -> MeshState:
         """The state that follows from `view`; what has not changed is taken from `previous`.
 
         `stage` is how far its leaves and connections have followed its permissions, `withheld` the inbounds that
-        Dataplanes do not serve.
+        Dataplanes do not serve, `linger` how long connections may outlive the certificates they were opened with.
         """
-        config = MeshConfig(view, previous.config if previous else None, stage, withheld)
+        config = MeshConfig(view, previous.config if previous else None, stage, withheld, linger)
         if previous is None:
             found = trust.trust(view, trust.NONE, drivers)
             return cls(config, found, _bundle(view.name, found.position.roots))
@@ -75,7 +78,14 @@ class Meshes:
     listener sees a view that is newer than the state of its mesh.
     """
 
-    def __init__(self, views: Views, on_affected: Affected, turns: Turns, drivers: Drivers = STANDARD) -> None:
+    def __init__(
+        self,
+        views: Views,
+        on_affected: Affected,
+        turns: Turns,
+        drivers: Drivers = STANDARD,
+        linger: timedelta = STANDARD_LINGER,
+    ) -> None:
         self._views = views
         self._turns = turns
         self._states: dict[str, MeshState] = {}
@@ -83,6 +93,7 @@ class Meshes:
         self._withheld: dict[str, Mapping[str, Withheld]] = {}
         self._on_affected = on_affected
         self._drivers = drivers
+        self._linger = linger
         self._listeners: list[Listener] = []
         views.on_change(self._views_changed)
 
@@ -132,7 +143,12 @@ class Meshes:
             before = self.state(mesh)
             view = self._views.view(mesh)
             after = self._states[mesh] = MeshState.of(
-                view, before, self._stages.get(mesh, SETTLED), self._drivers, self._withheld.get(mesh)
+                view,
+                before,
+                self._stages.get(mesh, SETTLED),
+                self._drivers,
+                self._withheld.get(mesh),
+                self._linger,
             )
             affected = after.config.affected_since(before.config)
             if after.trust is not before.trust:

@@ -1,0 +1,71 @@
+"""Sorts the callers of an inbound into groups, so that what ends one caller's connections leaves those of others alone.
+
+Envoy ends connections by filter chain. With a chain for each group of callers that holds the part of the rules that is
+about them, a change of permissions changes the chains of those whom it concerns, and no others. Pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from kuma.policy.authorization import Admission, Principal
+from kuma.resources import tags as tag_rules
+
+GROUPS = 256
+"""How many there are at most, so that their number is bounded wherever all call all."""
+
+
+def group(services: Sequence[str]) -> str:
+    """The group of callers with these services, the same for ever."""
+    number = int.from_bytes(hashlib.sha256(",".join(services).encode()).digest()[:4]) % GROUPS
+    return f"{number:02x}"
+
+
+def groups(callers: Iterable[Sequence[str]]) -> Mapping[str, tuple[str, ...]]:
+    """Returns the groups of callers, given as their services, with all services in each."""
+    found: dict[str, set[str]] = {}
+    for services in {tuple(services) for services in callers if services}:
+        found.setdefault(group(services), set()).update(services)
+    return {name: tuple(sorted(services)) for name, services in found.items()}
+
+
+def part_for(admission: Admission, services: Iterable[str]) -> Admission:
+    """Returns what an admission says about callers with one of these services, in one form for equal meanings."""
+    known = sorted(services)
+    denied = _simplest(_spread(admission.denied, known))
+    barred = {_service(principal) for principal in denied if _is_bare(principal)}
+    allowed = _simplest(p for p in _spread(admission.principals, known) if _service(p) not in barred)
+    left = {_service(principal) for principal in allowed}
+    return Admission(
+        "callers" if allowed else "",
+        allowed,
+        tuple(principal for principal in denied if _service(principal) in left),
+        tuple(p for p in _simplest(_spread(admission.shadowed, known)) if _service(p) in left),
+    )
+
+
+def _spread(principals: Iterable[Principal], services: Sequence[str]) -> Iterator[Principal]:
+    for principal in principals:
+        named = _service(principal)
+        if named is None:
+            for service in services:
+                yield replace(principal, tags=tuple(sorted((*principal.tags, (tag_rules.SERVICE, service)))))
+        elif named in services:
+            yield principal
+
+
+def _simplest(principals: Iterable[Principal]) -> tuple[Principal, ...]:
+    """Without those whom another one means anyway."""
+    found = set(principals)
+    bare = {_service(principal) for principal in found if _is_bare(principal)}
+    return tuple(sorted(p for p in found if _is_bare(p) or _service(p) not in bare))
+
+
+def _service(principal: Principal) -> str | None:
+    return dict(principal.tags).get(tag_rules.SERVICE)
+
+
+def _is_bare(principal: Principal) -> bool:
+    return len(principal.tags) == 1 and not principal.lacks

@@ -1,0 +1,160 @@
+"""Connections end with what allowed them, whatever they carry, and those of nobody else do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kuma.base import aio
+from soak import kept
+from soak.kept import Kept
+from tests.fakes.control_plane import MTLS, Running
+from tests.integration.changes import change, transition
+from tests.integration.clients import own_authority, with_leaf_of
+from tests.integration.sidecars import Sidecar, Sidecars, until
+
+SERVICES = {"tcp": "store", "http/1.1": "page", "http/2": "api", "grpc": "api", "websocket": "page", "chunked": "page"}
+LASTING = ("tcp", "grpc", "websocket", "chunked")
+"""Where one stream goes on for ever."""
+
+
+def permission(*sources: str) -> str:
+    admitted = ", ".join(f"{{match: {{kuma.io/service: '{source}'}}}}" for source in sources)
+    return (
+        f"{{type: TrafficPermission, mesh: default, name: callers, sources: [{admitted}], "
+        "destinations: [{match: {kuma.io/service: '*'}}]}"
+    )
+
+
+@pytest.fixture
+def declared() -> tuple[str, ...]:
+    return MTLS, permission("*")
+
+
+@pytest.fixture
+async def callees(mesh: Sidecars) -> AsyncIterator[dict[str, Sidecar]]:
+    """The workloads of all six protocols, with their proxies."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def streams(serve: Any, port: int) -> None:
+            stack.callback((await asyncio.start_server(serve, "127.0.0.1", port)).close)
+
+        async def grpc(port: int) -> None:
+            server = await kept.serve_grpc(port)
+            stack.push_async_callback(server.stop, 0)
+
+        store = await mesh.start("store", protocol="tcp", workload=lambda port: streams(kept.serve_tcp, port))
+        page = await mesh.start("page", protocol="http", workload=lambda port: streams(kept.serve_http, port))
+        api = await mesh.start("api", protocol="grpc", workload=grpc)
+        yield {"store": store, "page": page, "api": api}
+
+
+@contextlib.asynccontextmanager
+async def keeping(*found: Kept) -> AsyncIterator[None]:
+    """Use connections for as long as the block lasts, from when each has been used once."""
+    tasks = [aio.spawn(one.run(), name=one.protocol) for one in found]
+
+    async def all_used() -> bool:
+        return all(one.used for one in found)
+
+    try:
+        await until(f"used: {[one.protocol for one in found]}", all_used)
+        yield
+    finally:
+        await aio.stop(tasks)
+
+
+def of(sidecar: Sidecar) -> dict[str, Kept]:
+    return {protocol: Kept(protocol, sidecar.outbounds[service]) for protocol, service in SERVICES.items()}
+
+
+async def test_whom_no_permission_admits_any_more_loses_what_is_open_and_nobody_else_does(
+    cp: Running, mesh: Sidecars, callees: dict[str, Sidecar]
+) -> None:
+    web, shop = [await mesh.start(name, calls=tuple(callees)) for name in ("web", "shop")]
+    of_web, of_shop = of(web), of(shop)
+    async with keeping(*of_web.values(), *of_shop.values()):
+        await cp.apply(permission("shop"))
+
+        async def ended() -> bool:
+            return all(one.ended or one.refused for one in of_web.values())
+
+        await until("what web had open has ended", ended, seconds=30)
+        used = {protocol: one.used for protocol, one in of_shop.items()}
+
+        async def all_used_again() -> bool:
+            return all(one.used > used[protocol] + 5 for protocol, one in of_shop.items())
+
+        await until("shop goes on", all_used_again)
+        await cp.apply(permission("shop", "other", "*"))
+        used = {protocol: one.used for protocol, one in of_web.items()}
+
+        async def web_is_back() -> bool:
+            return all(one.used > used[protocol] for protocol, one in of_web.items())
+
+        await until("web is admitted again", web_is_back)
+    assert {protocol: (one.ended, one.refused, one.failures) for protocol, one in of_shop.items()} == {
+        protocol: (0, 0, []) for protocol in SERVICES
+    }
+    assert [one.failures for one in of_web.values()] == [[]] * 6
+
+
+async def test_what_was_opened_under_a_retired_authority_ends(
+    cp: Running, mesh: Sidecars, callees: dict[str, Sidecar], tmp_path: Path
+) -> None:
+    web = await mesh.start("web", calls=tuple(callees))
+    tls = await with_leaf_of(own_authority(cp), tmp_path)
+    direct = {p: Kept(p, callees[SERVICES[p]].port, tls) for p in ("tcp", "http/1.1", "websocket", "chunked")}
+    of_web = of(web)
+    async with keeping(*of_web.values(), *direct.values()):
+        await change(cp, MTLS.replace("ca-1", "ca-2"))
+        assert (await transition(cp)).open_until is not None, "what may be open yet is told"
+
+        async def ended() -> bool:
+            return all(one.ended for one in (*direct.values(), *(of_web[protocol] for protocol in LASTING)))
+
+        await until("all of it has ended", ended, seconds=30)
+        used = {protocol: one.used for protocol, one in of_web.items()}
+
+        async def all_used_again() -> bool:
+            return all(one.used > used[protocol] for protocol, one in of_web.items())
+
+        await until("what was opened after it goes on", all_used_again)
+
+        async def nothing_open() -> bool:
+            return (await transition(cp)).open_until is None
+
+        await until("nothing is open any more", nothing_open)
+    assert [of_web[protocol].failures for protocol in ("http/1.1", "http/2")] == [[], []]
+    assert {protocol: of_web[protocol].ended for protocol in LASTING} == dict.fromkeys(LASTING, 1)
+
+
+class TestExpiry:
+    """Leaves live for 5 seconds, and what they have opened lingers for another 9 at most."""
+
+    @pytest.fixture
+    def declared(self) -> tuple[str, ...]:
+        short = MTLS.replace("type: builtin", "type: builtin, dpCert: {rotation: {expiration: 5s}}")
+        return short, permission("*")
+
+    @pytest.fixture
+    def xds_server(self) -> dict[str, Any]:
+        return {"connection_linger": "9s"}
+
+    async def test_what_was_opened_with_a_leaf_that_has_expired_ends(
+        self, mesh: Sidecars, callees: dict[str, Sidecar]
+    ) -> None:
+        web = await mesh.start("web", calls=tuple(callees))
+        of_web = of(web)
+        async with keeping(*of_web.values()):
+
+            async def ended() -> bool:
+                return all(of_web[protocol].ended for protocol in LASTING)
+
+            await until("all of it has ended", ended, seconds=40)
+        assert [of_web[protocol].failures for protocol in ("http/1.1", "http/2")] == [[], []]

@@ -1,0 +1,27 @@
+"""How long connections may go on, by how long leaves live."""
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kuma.pki.leaf_rotation import REPLACED_AT
+from kuma.xds.envoy import connection_limits
+
+SECOND = timedelta(seconds=1)
+
+
+@given(st.timedeltas(min_value=SECOND, max_value=timedelta(days=3650)))
+def test_what_a_leaf_has_opened_when_it_was_about_to_be_replaced_ends_in_time(lifetime: timedelta) -> None:
+    limits = connection_limits.of(lifetime)
+    assert limits.tcp and limits.http_connection and limits.http_stream
+    left = lifetime - lifetime * REPLACED_AT
+    assert limits.tcp <= left + connection_limits.STANDARD_LINGER + SECOND
+    assert limits.http_connection + limits.http_stream <= limits.tcp
+
+
+@pytest.mark.parametrize("linger", [0, 1, 30])
+def test_the_limits_are_never_nothing(linger: int) -> None:
+    limits = connection_limits.of(timedelta(seconds=3), linger * SECOND)
+    assert min(limit for limit in limits if limit is not None) > timedelta(milliseconds=50)
