@@ -723,3 +723,40 @@ def test_parts_of_a_file_that_have_no_effect_do_not_stop_the_rest(mesh: DemoMesh
     assert nothing.returncode == 1
     assert nothing.stderr.endswith("Error: there is no resource in standard input\n")
     assert run(mesh, "delete", "mesh", "mixed").returncode == 0
+
+
+def test_what_hands_are_used_to(mesh: DemoMesh) -> None:
+    """Short names, several names, `all`, `-h`, `--version`, and a hint for a slip."""
+    assert run(mesh, "--version").stdout.startswith("Client: Kuma ")
+    for program in ("kumactl", "kuma-cp", "kuma-dp"):
+        assert run(mesh, "-h", program=program).stdout == run(mesh, "--help", program=program).stdout
+    assert run(mesh, "get", "-h").returncode == 0
+    for name in ("hand-1", "hand-2"):
+        document = f"{{type: Mesh, name: {name}, networking: {{outbound: {{passthrough: true}}}}}}"
+        assert run(mesh, "apply", "-f", "-", stdin=document).returncode == 0
+    both = yaml.safe_load(run(mesh, "get", "mesh", "hand-1", "hand-2", "-o", "yaml").stdout)
+    assert [item["name"] for item in both["items"]] == ["hand-1", "hand-2"]
+    dataplane = DATAPLANE.replace("mesh: default, name: x", "mesh: hand-1, name: hand")
+    assert run(mesh, "apply", "-f", "-", stdin=dataplane).returncode == 0
+    assert "hand" in run(mesh, "get", "dp", "hand", "-m", "hand-1").stdout
+    everything = run(mesh, "get", "all", "-m", "hand-1").stdout
+    assert everything.startswith("Mesh\nNAME")
+    assert "\n\nDataplane\nMESH" in everything
+    assert "TrafficPermission" not in everything  # there is none, so there is no table
+    refused(run(mesh, "get", "meshs"), "unknown TYPE: meshs; did you mean meshes?")
+    refused(run(mesh, "get", "mesh", "hand-1", "nope"), 'there is no Mesh "nope"')
+    assert run(mesh, "delete", "dp", "hand", "-m", "hand-1").returncode == 0
+    done = run(mesh, "delete", "mesh", "hand-1", "hand-2")
+    assert done.stdout.splitlines() == ['deleted Mesh "hand-1"', 'deleted Mesh "hand-2"']
+
+
+def test_a_secret_is_created_from_a_file(mesh: DemoMesh) -> None:
+    (mesh.home / "ca.pem").write_bytes(b"some bytes\n")
+    done = run(mesh, "create", "secret", "made", "--from-file", "ca.pem")
+    assert done.stdout == 'Secret "made" in mesh "default" created\n'
+    shown = yaml.safe_load(run(mesh, "get", "secret", "made", "-o", "yaml").stdout)
+    assert base64.b64decode(shown["data"]) == b"some bytes\n"
+    assert run(mesh, "create", "secret", "made", "--from-file", "ca.pem", "--global").returncode == 0
+    refused(run(mesh, "create", "secret", "made", "--from-file", "missing"), "--from-file missing: No such file")
+    assert run(mesh, "delete", "secret", "made").returncode == 0
+    assert run(mesh, "delete", "globalsecret", "made").returncode == 0

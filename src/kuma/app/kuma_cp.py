@@ -25,6 +25,7 @@ app = typer.Typer(
     help="The control plane: gives every data plane proxy its identity and configuration.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 

@@ -15,7 +15,7 @@ import kuma
 from kuma.base import command_line
 from kuma.kumactl import version_check
 from kuma.kumactl.client import RequestFailed
-from kuma.kumactl.commands import apply, config, export, generate, inspect, resources
+from kuma.kumactl.commands import apply, config, create, export, generate, inspect, resources
 from kuma.kumactl.common_options import CommonOptions
 from kuma.kumactl.invocation import Invocation
 
@@ -25,6 +25,7 @@ app = typer.Typer(
     cls=CommonOptions,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -36,6 +37,12 @@ class LogLevel(StrEnum):
     DEBUG = "debug"
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"Client: Kuma {kuma.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
     context: typer.Context,
@@ -45,6 +52,9 @@ def _root(
     no_config: Annotated[bool, typer.Option("--no-config", help="Use no file: http://localhost:5681.")] = False,
     api_timeout: Annotated[str, typer.Option(help="How long to wait for an answer.")] = "1m",
     log_level: Annotated[LogLevel, typer.Option(help="Tell every request on standard error.")] = LogLevel.OFF,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print kumactl's own version.")
+    ] = False,
 ) -> None:
     """Common options."""
     command_line.log_requests(log_level)
@@ -110,6 +120,7 @@ app.command("apply")(apply.apply)
 app.command("get")(resources.get)
 app.command("export")(export.export)
 app.command("delete")(resources.delete)
+app.add_typer(create.app, name="create")
 app.add_typer(inspect.app, name="inspect")
 app.add_typer(generate.app, name="generate")
 app.add_typer(config.app, name="config")

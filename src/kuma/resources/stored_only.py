@@ -36,8 +36,8 @@ class StoredOnly(NamedTuple):
         yield Violation("", f"{self.name} is stored and given back, and has no effect here: {self.meaning}")
 
 
-def _old(name: str, path: str, meaning: str, singular: str = "") -> StoredOnly:
-    return StoredOnly(name, path, singular or path.removesuffix("s"), path, False, meaning)
+def _old(name: str, path: str, meaning: str, singular: str = "", plural: str = "") -> StoredOnly:
+    return StoredOnly(name, path, singular or path.removesuffix("s"), plural or path, False, meaning)
 
 
 def _new(name: str, path: str, meaning: str) -> StoredOnly:
@@ -65,7 +65,7 @@ ALL = (
     _old("RateLimit", "rate-limits", _NO_LIMITS),
     _old("CircuitBreaker", "circuit-breakers", _ENVOY_DEFAULTS),
     _old("FaultInjection", "fault-injections", _NO_FAULTS),
-    _old("HealthCheck", "health-checks", _NO_HEALTH_CHECKS),
+    _old("HealthCheck", "health-checks", _NO_HEALTH_CHECKS, singular="healthcheck", plural="healthchecks"),
     _old("ProxyTemplate", "proxytemplates", _NO_PATCHES),
     _old("VirtualOutbound", "virtual-outbounds", _NO_NAMES),
     _old("ExternalService", "external-services", _NO_NAMES),

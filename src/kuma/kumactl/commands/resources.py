@@ -12,12 +12,11 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from kuma.base.errors import Misconfigured
-from kuma.kumactl import foreign_kinds, paths, watching
+from kuma.base.errors import KumaError, Misconfigured
+from kuma.kumactl import kind_names, paths, watching
 from kuma.kumactl.client import Client, RequestFailed
 from kuma.kumactl.display import tables
 from kuma.kumactl.invocation import Invocation
-from kuma.resources import kinds
 from kuma.resources.kinds import Kind
 
 
@@ -36,20 +35,29 @@ WeakeningOption = Annotated[
 ]
 WatchOption = Annotated[bool, typer.Option("--watch", "-w", help="Go on, and show every change.")]
 
-_SHOWN = (*(kind for kind in kinds.ALL if not kind.read_only), *foreign_kinds.ALL)
-_SINGLE = {kind.singular: kind for kind in _SHOWN} | {"globalsecret": kinds.GLOBAL_SECRET}
-_LISTS = {kind.plural: kind for kind in _SHOWN} | {"globalsecrets": kinds.GLOBAL_SECRET}
-
 CERTIFICATES = "certificates"
 """What proxies use now; no resource, but looked at like one."""
 
 
 def _complete(incomplete: str) -> list[str]:
-    return [name for name in sorted({*_SINGLE, *_LISTS}) if name.startswith(incomplete)]
+    return kind_names.starting(incomplete)
 
 
 def _complete_shown(incomplete: str) -> list[str]:
-    return [*_complete(incomplete), *([CERTIFICATES] if CERTIFICATES.startswith(incomplete) else ())]
+    return kind_names.starting(incomplete, CERTIFICATES, kind_names.ALL)
+
+
+def _complete_names(context: typer.Context, incomplete: str) -> list[str]:
+    """The names of resources, from the control plane; none if it does not answer."""
+    options = context.find_root().params
+    invocation = Invocation(options.get("config_file"), no_config=bool(options.get("no_config")), timeout="2s")
+    try:
+        kind = kind_names.kind(context.params.get("kind") or "")
+        with invocation.client(greet=False) as client:
+            items = client.list(kind, context.params.get("mesh") or "default", None, None)["items"]
+    except KumaError:
+        return []
+    return [item["name"] for item in items if item["name"].startswith(incomplete)]
 
 
 def get(
@@ -57,21 +65,29 @@ def get(
     kind: Annotated[
         str, typer.Argument(metavar="TYPE", autocompletion=_complete_shown, help="Such as meshes, or mesh.")
     ],
-    name: Annotated[str, typer.Argument(help="Of the one that is wanted; all are listed without it.")] = "",
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", autocompletion=_complete_names, help="All are listed without a name."),
+    ] = None,
     mesh: MeshOption = "default",
     output: FormOption = Form.TABLE,
     size: Annotated[int | None, typer.Option(min=1, help="How many to list.")] = None,
     offset: Annotated[int | None, typer.Option(min=0, help="How many to pass over first.")] = None,
     watch: WatchOption = False,
 ) -> None:
-    """Show resources.
+    """Show resources. Kinds have short names, too: dp, tp, mtp; `all` shows every kind but Secrets.
 
     Example: kumactl get meshes    or: kumactl get dataplane web-01 -o yaml    or: kumactl get certificates --watch
     """
     invocation: Invocation = context.obj
-    found = _certificates(mesh) if kind == CERTIFICATES else _resources(_kind(kind, CERTIFICATES), mesh)
-    if kind in _SINGLE and kind not in _LISTS and not name:
-        raise Misconfigured(f"which {kind}? Give its name, or list all with: kumactl get {_SINGLE[kind].plural}")
+    if kind == kind_names.ALL:
+        _get_all(invocation, mesh, names, output)
+        return
+    others = (CERTIFICATES, kind_names.ALL)
+    found = _certificates(mesh) if kind == CERTIFICATES else _resources(kind_names.kind(kind, *others), mesh)
+    if kind in kind_names.SINGULAR and kind not in kind_names.PLURAL and not names:
+        plural = kind_names.SINGULAR[kind].plural
+        raise Misconfigured(f"which {kind}? Give its name, or list all with: kumactl get {plural}")
 
     def draw(whole: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> None:
         typer.echo(found.table(items) if output is Form.TABLE else as_text(output, whole))
@@ -82,11 +98,32 @@ def get(
             following = (offset or 0) + len(page["items"])
             typer.echo(f"\nRerun command with --offset={following} argument to retrieve more resources")
 
+    def draw_several(items: Sequence[Mapping[str, Any]]) -> None:
+        draw({"total": len(items), "items": items, "next": None} if len(items) > 1 else items[0], items)
+
     with invocation.client() as client:
-        if name:
-            watching.show(watch, lambda: found.one(client, name), lambda item: draw(item, [item]))
+        if names:
+            watching.show(watch, lambda: [found.one(client, name) for name in names], draw_several)
         else:
             watching.show(watch, lambda: found.page(client, size, offset), draw_page)
+
+
+def _get_all(invocation: Invocation, mesh: str, names: Sequence[str] | None, output: Form) -> None:
+    """Show what there is of every kind but Secrets."""
+    if names:
+        raise Misconfigured("all takes no names: it shows every kind")
+    with invocation.client() as client:
+        found = {kind: client.list(kind, mesh, None, None)["items"] for kind in kind_names.OF_ALL}
+    if output is not Form.TABLE:
+        items = [item for listed in found.values() for item in listed]
+        typer.echo(as_text(output, {"total": len(items), "items": items, "next": None}))
+        return
+    shown = [
+        f"{kind.name}\n{tables.resources(kind.name, kind.in_mesh, items, datetime.now(UTC))}"
+        for kind, items in found.items()
+        if items
+    ]
+    typer.echo("\n\n".join(shown))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +139,8 @@ def _resources(kind: Kind, mesh: str) -> _Shown:
     def one(client: Client, name: str) -> Mapping[str, Any]:
         item = client.get(kind, name, mesh)
         if item is None:
-            raise RequestFailed("No resources found" + (f" in {mesh} mesh" if kind.in_mesh else ""), 404)
+            where = f" in {mesh} mesh" if kind.in_mesh else ""
+            raise RequestFailed(f'No resources found{where}: there is no {kind.name} "{name}"', 404)
         return item
 
     return _Shown(
@@ -139,28 +177,23 @@ def show_list(items: Sequence[Mapping[str, Any]], form: Form, table: Callable[[]
 def delete(
     context: typer.Context,
     kind: Annotated[str, typer.Argument(metavar="TYPE", autocompletion=_complete, help="Such as mesh.")],
-    name: Annotated[str, typer.Argument(help="Of what is to be deleted.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", autocompletion=_complete_names, help="Of what is to be deleted.")
+    ],
     mesh: MeshOption = "default",
     allow_weakening: WeakeningOption = False,
 ) -> None:
-    """Delete a resource.
+    """Delete resources of one kind.
 
     Example: kumactl delete traffic-permission allow-all --mesh default
     """
-    found = _kind(kind)
+    found = kind_names.kind(kind)
     invocation: Invocation = context.obj
     with invocation.client() as client:
-        for warning in client.delete(found, name, mesh, allow_weakening=allow_weakening):
-            typer.echo(f"Warning: {warning}", err=True)
-    typer.echo(f'deleted {found.name} "{name}"')
-
-
-def _kind(name: str, *others: str) -> Kind:
-    """The kind of that name; `others` may be asked for too."""
-    found = _SINGLE.get(name) or _LISTS.get(name)
-    if found is None:
-        raise Misconfigured(f"unknown TYPE: {name}. Allowed values: {', '.join(sorted({*_SINGLE, *_LISTS, *others}))}")
-    return found
+        for name in names:
+            for warning in client.delete(found, name, mesh, allow_weakening=allow_weakening):
+                typer.echo(f"Warning: {warning}", err=True)
+            typer.echo(f'deleted {found.name} "{name}"')
 
 
 def as_text(form: Form, content: Any) -> str:
