@@ -44,7 +44,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        for kind in kinds.ALL:
+        for kind in kinds.IN_EFFECT:
             schema = kind.spec.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}))
             meta = {name: {"type": "string"} for name in ("type", "name", *(("mesh",) if kind.in_mesh else ()))}

@@ -5,10 +5,7 @@ Writing one is refused, with a word on why: nothing is silently ignored.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from fastapi import APIRouter, Request, Response
-from starlette.routing import Route
 
 from kuma.api.context import ApiContext
 from kuma.api.http.errors import Problem
@@ -57,19 +54,12 @@ def routes(context: ApiContext) -> APIRouter:
 
     for path in (*IN_MESH, *(kind.path for kind in kinds.STORED_ONLY)):
         for last in ("dataplanes", "_resources/dataplanes", "-resources/dataplanes"):
-            router.routes.append(_route(f"/meshes/{{mesh}}/{path}/{{name}}/{last}", missing, "GET"))
+            router.routes.append(resources.plain_route(f"/meshes/{{mesh}}/{path}/{{name}}/{last}", missing, "GET"))
     for path in ("zone-ingresses", "zoneingresses", "zoneegresses"):
         for last in ("xds", "stats", "clusters"):
-            router.routes.append(_route(f"/{path}/{{name}}/{last}", missing, "GET"))
+            router.routes.append(resources.plain_route(f"/{path}/{{name}}/{last}", missing, "GET"))
     for path in (*(f"/{path}" for path in (*GLOBAL, *IN_MESH)), *(f"/meshes/{{mesh}}/{path}" for path in IN_MESH)):
-        router.routes.append(_route(path, empty, "GET"))
-        router.routes.append(_route(f"{path}/{{name}}", missing, "GET"))
-        router.routes.append(_route(f"{path}/{{name}}", refused, "PUT", "DELETE"))
+        router.routes.append(resources.plain_route(path, empty, "GET"))
+        router.routes.append(resources.plain_route(f"{path}/{{name}}", missing, "GET"))
+        router.routes.append(resources.plain_route(f"{path}/{{name}}", refused, "PUT", "DELETE"))
     return router
-
-
-def _route(path: str, endpoint: Callable[[Request], Awaitable[Response]], *methods: str) -> Route:
-    """A route without what FastAPI finds out about one: there are 400 of them, half the time that a start takes."""
-    route = Route(path, endpoint, methods=methods)
-    route.methods = set(methods)  # and not HEAD beside GET: as all other routes here
-    return route

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from starlette.routing import Route
 
 from kuma.api.context import ApiContext
 from kuma.api.http.bodies import json_answer
@@ -64,6 +65,9 @@ class _KindRoutes:
 
     def add_to(self, router: APIRouter, path: str) -> None:
         """Serve the kind under one path."""
+        if self._kind in kinds.STORED_ONLY:
+            self._add_plainly(router, path)
+            return
         kind, base = self._kind, f"/meshes/{{mesh}}/{path}" if self._kind.in_mesh else f"/{path}"
         item = f"{base}/{{name}}"
         in_path, reveal = [_MESH] if kind.in_mesh else [], [_REVEAL] if kind.masks else []
@@ -85,6 +89,24 @@ class _KindRoutes:
             add(item, self.write, "PUT", f"Create or replace a {kind.singular}", write)
             delete = {"parameters": [*in_path, _ALLOW_WEAKENING]}
             add(item, self.delete, "DELETE", f"Delete a {kind.singular}", delete)
+
+    def _add_plainly(self, router: APIRouter, path: str) -> None:
+        """Serve a kind that has no effect here, and no model that the API's documentation could show."""
+        base = f"/meshes/{{mesh}}/{path}"
+
+        def of_one(do: Callable[[Request, str], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+            async def answer(request: Request) -> Response:
+                return await do(request, request.path_params["name"])
+
+            return answer
+
+        router.routes += [
+            plain_route(base, self.list, "GET"),
+            plain_route(f"/{path}", self.list_all, "GET"),
+            plain_route(f"{base}/{{name}}", of_one(self.read), "GET"),
+            plain_route(f"{base}/{{name}}", of_one(self.write), "PUT"),
+            plain_route(f"{base}/{{name}}", of_one(self.delete), "DELETE"),
+        ]
 
     async def list(self, request: Request) -> Response:
         mesh = await self._begin(request, "Could not retrieve resources")
@@ -135,6 +157,13 @@ class _KindRoutes:
         if mesh:
             await self._context.check_mesh(mesh)
         return mesh
+
+
+def plain_route(path: str, endpoint: Callable[[Request], Awaitable[Response]], *methods: str) -> Route:
+    """A route without what FastAPI finds out about one: there are hundreds, half the time that a start takes."""
+    route = Route(path, endpoint, methods=methods)
+    route.methods = set(methods)  # and not HEAD beside GET: as all other routes here
+    return route
 
 
 def shown(request: Request, context: ApiContext, kind: Kind) -> Callable[[Any], Any]:
