@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
@@ -59,3 +60,21 @@ def test_services_that_a_change_does_not_concern_are_the_very_same_objects() -> 
     assert after.affected_since(before) == {"web-1", "web-2", "db-1", "web-3"}
     again = MeshConfig(arrived(view.having(dataplane("db-1", "db", port=81, calls=("web",)))), before)
     assert again.affected_since(before) == {"web-1", "web-2", "db-1"}
+
+
+def test_services_beside_a_caller_s_own_reach_the_inbounds_that_it_calls() -> None:
+    """Whoever shows several services is judged by all of them, in whichever group; so inbounds follow who has which."""
+    view = MeshView("default").having(dataplane("web-1", "web", calls=("db",))).having(dataplane("db-1", "db"))
+    before = MeshConfig(arrived(view))
+    both = dataplane("both", "web")
+    tags = {"kuma.io/service": "shop"}
+    inbound = both.spec.net.inbound[0]
+    other = inbound.model_copy(update={"port": inbound.port + 1, "tags": tags})
+    networking = both.spec.net.model_copy(update={"inbound": (inbound, other)})
+    both = replace(both, spec=both.spec.model_copy(update={"networking": networking}))
+    after = MeshConfig(arrived(view.having(both)), before)
+    assert "db-1" in after.affected_since(before)
+    assert [dict(beside) for _, beside in after._callers_of("db").values()] == [{"web": frozenset({"shop"})}]
+    gone = MeshConfig(arrived(view), after)
+    assert "db-1" in gone.affected_since(after)
+    assert gone._callers_of("db") == before._callers_of("db")

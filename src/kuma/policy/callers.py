@@ -15,6 +15,9 @@ from kuma.resources import tags as tag_rules
 
 GROUPS = 256
 """How many there are at most, so that their number is bounded wherever all call all."""
+Companions = Mapping[str, frozenset[str]]
+"""A service -> the others that some leaf shows beside it: a Dataplane has an identity for each of its services."""
+NOTHING_BESIDE: Companions = {}
 
 
 def group(services: Sequence[str]) -> str:
@@ -31,18 +34,33 @@ def groups(callers: Iterable[Sequence[str]]) -> Mapping[str, tuple[str, ...]]:
     return {name: tuple(sorted(services)) for name, services in found.items()}
 
 
-def part_for(admission: Admission, services: Iterable[str]) -> Admission:
-    """Returns what an admission says about callers with one of these services, in one form for equal meanings."""
+def companions(combinations: Iterable[Sequence[str]]) -> Companions:
+    """Returns the services that a leaf may show beside a service, by the combinations that Dataplanes have."""
+    found: dict[str, set[str]] = {}
+    for services in combinations:
+        for service in services:
+            found.setdefault(service, set()).update(services)
+    return {service: frozenset(others - {service}) for service, others in found.items()}
+
+
+def part_for(admission: Admission, services: Iterable[str], beside: Companions = NOTHING_BESIDE) -> Admission:
+    """Returns what an admission says about callers with one of these services, in one form for equal meanings.
+
+    Who shows a service that is denied is refused, whatever other services it shows, and whichever group it says it is
+    in: so what is said about the services `beside` these is part of it.
+    """
     known = sorted(services)
-    denied = _simplest(_spread(admission.denied, known))
+    around = sorted({*known, *(other for service in known for other in beside.get(service, ()))})
+    denied = _simplest(_spread(admission.denied, around))
     barred = {_service(principal) for principal in denied if _is_bare(principal)}
     allowed = _simplest(p for p in _spread(admission.principals, known) if _service(p) not in barred)
-    left = {_service(principal) for principal in allowed}
+    named = {str(_service(principal)) for principal in allowed}
+    left = named.union(*(beside.get(service, ()) for service in named))
     return Admission(
         "callers" if allowed else "",
         allowed,
         tuple(principal for principal in denied if _service(principal) in left),
-        tuple(p for p in _simplest(_spread(admission.shadowed, known)) if _service(p) in left),
+        tuple(p for p in _simplest(_spread(admission.shadowed, around)) if _service(p) in left),
     )
 
 

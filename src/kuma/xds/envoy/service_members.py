@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from kuma.policy import callers as caller_groups
+from kuma.policy.callers import NOTHING_BESIDE, Companions
 from kuma.resources import dataplane as dataplanes
 from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
@@ -42,6 +45,9 @@ class ServiceMembers:
     services: Mapping[str, Members] = field(default_factory=dict)
     callers: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """The Dataplanes that have an outbound to a service."""
+    combinations: Mapping[tuple[str, ...], int] = field(default_factory=dict)
+    """The services of Dataplanes that have several, with the number of these."""
+    companions: Companions = field(default_factory=lambda: NOTHING_BESIDE)
     inbounds: int = 0
     outbounds: int = 0
 
@@ -73,9 +79,29 @@ class ServiceMembers:
             for service in calls - called:
                 callers[service] = callers.get(service, frozenset()) | {name}
         services.update(own)
+        combinations, companions = self._combinations(changed, now)
         for service in [service for service, members in own.items() if not members]:
             del services[service]
-        return ServiceMembers(now, withheld, services, callers, inbounds, outbounds)
+        return ServiceMembers(now, withheld, services, callers, combinations, companions, inbounds, outbounds)
+
+    def _combinations(
+        self, changed: Iterable[str], now: Dataplanes
+    ) -> tuple[Mapping[tuple[str, ...], int], Companions]:
+        found = Counter(self.combinations)
+        for sign, those in ((-1, self.dataplanes), (1, now)):
+            several = (those[name].spec.services for name in changed if name in those)
+            found.update({services: sign for services in several if len(services) > 1})
+        found = +found
+        same = found.keys() == self.combinations.keys()
+        return found, self.companions if same else caller_groups.companions(found)
+
+    def accompanied(self, before: ServiceMembers) -> frozenset[str]:
+        """Returns the Dataplanes with a service beside which leaves may show others than `before`."""
+        if self.companions is before.companions:
+            return frozenset()
+        old, new = before.companions, self.companions
+        moved = {service for service in old.keys() | new.keys() if old.get(service) != new.get(service)}
+        return frozenset(n for n, known in self.dataplanes.items() if not moved.isdisjoint(known.spec.services))
 
     def edited(self, before: ServiceMembers) -> frozenset[str]:
         """Returns the Dataplanes that say or serve something else than `before`."""

@@ -13,6 +13,7 @@ from functools import cached_property
 from kuma.pki import spiffe
 from kuma.policy import callers, succession
 from kuma.policy.authorization import Admission, Principal
+from kuma.policy.callers import Companions
 from kuma.policy.permissions import Permissions
 from kuma.policy.succession import Stage
 from kuma.resources import dataplane as dataplanes
@@ -55,7 +56,7 @@ class MeshConfig:
         known = previous.permissions if previous else Permissions()
         self.permissions: Permissions = known.following(view.permissions, view.mesh_permissions)
         self._meanwhile: dict[tuple[Tags, bool], Admission] = {}
-        self._groups: dict[str, Mapping[str, tuple[str, ...]]] = {}
+        self._groups: dict[str, Mapping[str, tuple[tuple[str, ...], Companions]]] = {}
         self._parts: dict[Tags, tuple[tuple[str, Admission], ...]] = {}
         self._service_members: ServiceMembers = (previous._service_members if previous else ServiceMembers()).following(
             view.dataplanes, self._withheld
@@ -184,14 +185,19 @@ class MeshConfig:
         tags = _sorted(inbound.tags)
         if tags not in self._parts:
             groups = sorted(self._callers_of(inbound.service).items())
-            self._parts[tags] = tuple((group, callers.part_for(admission, services)) for group, services in groups)
+            self._parts[tags] = tuple((group, callers.part_for(admission, *known)) for group, known in groups)
         return self._parts[tags]
 
-    def _callers_of(self, service: str) -> Mapping[str, tuple[str, ...]]:
-        """Returns the groups of the callers of a service, with the services of the callers in each."""
+    def _callers_of(self, service: str) -> Mapping[str, tuple[tuple[str, ...], Companions]]:
+        """Returns the groups of the callers of a service, with their services in each, and those shown beside them."""
         if service not in self._groups:
             names = self._service_members.callers.get(service, frozenset())
-            self._groups[service] = callers.groups(self.view.dataplanes[name].spec.services for name in names)
+            groups = callers.groups(self.view.dataplanes[name].spec.services for name in names)
+            beside = self._service_members.companions
+            self._groups[service] = {
+                group: (services, {one: beside[one] for one in services if one in beside})
+                for group, services in groups.items()
+            }
         return self._groups[service]
 
     def _service(self, tags: Tags) -> tuple[Entry, Entry, str]:
@@ -260,13 +266,14 @@ class MeshConfig:
         if previous.level != self.level or old.mesh is not new.mesh or not (same_permissions and same_callers):
             return frozenset(new.dataplanes) | frozenset(old.dataplanes)
         edited = self._edited_since(previous)
+        accompanied = self._service_members.accompanied(previous._service_members)
         calling = (
             self._service_members.callers.get(service, frozenset())
             for service in self._service_members.moved(previous._service_members, edited)
         )
         called = (
             self._service_members.services.get(service, {}).keys()
-            for service in self._service_members.called(previous._service_members, edited)
+            for service in self._service_members.called(previous._service_members, edited | accompanied)
             if self._callers_of(service) != previous._callers_of(service)
         )
         return edited.union(*calling, *called)
