@@ -15,7 +15,7 @@ from kuma.resources import codec, kinds
 from kuma.resources.mesh_transition import Level, MeshTransitionSpec, Position
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
-from kuma.xds.envoy import capabilities
+from kuma.xds.envoy import capabilities, tls
 from kuma.xds.envoy.capabilities import OLDEST, Capabilities
 from kuma.xds.envoy.resource import TypeUrl
 from kuma.xds.envoy.snapshot import MeshConfig
@@ -145,8 +145,8 @@ DENY = codec.parse({
 TCP = dataplane("backend", "backend", 82, protocol="tcp")
 
 
-def listeners(found: MeshConfig, envoy: Capabilities) -> dict[str, Any]:
-    entries = found.snapshot("backend", {}, envoy=envoy)[TypeUrl.LISTENER]
+def listeners(found: MeshConfig, envoy: Capabilities, name: str = "backend") -> dict[str, Any]:
+    entries = found.snapshot(name, {}, envoy=envoy)[TypeUrl.LISTENER]
     return {
         name: listener_pb2.Listener.FromString(discovery_pb2.Resource.FromString(entry.wire).resource.value)
         for name, entry in entries.items()
@@ -200,3 +200,16 @@ def test_what_an_envoy_can_do_is_told_from_what_it_says() -> None:
         assert capabilities.of(node, {}) == Capabilities(waits_for_handshake=waits)
         assert capabilities.of(node, {capabilities.INTERNAL_LISTENERS: True}) == Capabilities(waits, True)
         assert capabilities.of(node, {capabilities.INTERNAL_LISTENERS: "yes"}) == Capabilities(waits, False)
+
+
+def test_a_proxy_that_got_other_services_does_not_offer_the_group_that_it_was_started_in() -> None:
+    """Where others call as that group, it would come to the rules about them, which do not admit it."""
+    made = config(MESH, ALLOW, dataplane("web", "shop", 81, "backend"), dataplane("backend", "backend", 82))
+
+    def filters(envoy: Capabilities) -> list[str]:
+        (outbound,) = (found for name, found in listeners(made, envoy, "web").items() if name.startswith("outbound"))
+        return [found.name.rpartition(".")[2] for found in outbound.filter_chains[0].filters]
+
+    for said, offers in (("", True), (tls.group_alpn(group(["shop"])), True), (tls.group_alpn(group(["web"])), False)):
+        node = base_pb2.Node()
+        assert ("set_filter_state" in filters(capabilities.of(node, {tls.GROUP_ALPN: said}))) == offers

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from envoy.config.core.v3 import base_pb2
 
+from kuma.xds.envoy import tls
+
 INTERNAL_LISTENERS = "kuma.io/internal-listeners"
 """The key of the node's metadata by which a bootstrap says that it has switched internal listeners on."""
 _WAITS_SINCE = (1, 37)
@@ -19,6 +21,8 @@ class Capabilities(NamedTuple):
     waits_for_handshake: bool = False
     """It can connect to the workload after the caller's certificate has been verified, rather than at once."""
     has_internal_listeners: bool = False
+    group: str = ""
+    """The ALPN that it offers for its group of callers, by what it was started with; empty if it does not say."""
 
     @property
     def has_gates(self) -> bool:
@@ -42,6 +46,9 @@ OLDEST = Capabilities()
 def of(node: base_pb2.Node, metadata: Mapping[str, Any]) -> Capabilities:
     """Read what the node of a stream's first request says."""
     version = node.user_agent_build_version.version
+    group = metadata.get(tls.GROUP_ALPN)
     return Capabilities(
-        (version.major_number, version.minor_number) >= _WAITS_SINCE, metadata.get(INTERNAL_LISTENERS) is True
+        (version.major_number, version.minor_number) >= _WAITS_SINCE,
+        metadata.get(INTERNAL_LISTENERS) is True,
+        group if isinstance(group, str) else "",
     )

@@ -211,10 +211,10 @@ def _group_offered() -> listener_components_pb2.Filter:
     return network_filter("envoy.filters.network.set_filter_state", config)
 
 
-def outbound(address: str, port: int, tags: Mapping[str, str], protocol: str) -> Entry:
-    """The listener at which the workload reaches a service."""
+def outbound(address: str, port: int, tags: Mapping[str, str], protocol: str, *, offers_group: bool = True) -> Entry:
+    """The listener at which the workload reaches a service; `offers_group` as one of its group of callers."""
     name, cluster = resource_names.outbound_listener(address, port), resource_names.service_cluster(tags)
-    chain = listener_components_pb2.FilterChain(filters=[_GROUP_OFFERED])
+    chain = listener_components_pb2.FilterChain(filters=[_GROUP_OFFERED] if offers_group else [])
     if protocol in HTTP_PROTOCOLS:
         # What the workload itself claims of its callers is dropped: identity is the server's to establish.
         chain.filters.append(_http(name, cluster, hcm_pb2.HttpConnectionManager.SANITIZE))

@@ -18,11 +18,11 @@ from kuma.policy.permissions import Permissions
 from kuma.policy.succession import Stage
 from kuma.resources import dataplane as dataplanes
 from kuma.resources import tags as tag_rules
-from kuma.resources.dataplane import Inbound, Networking
+from kuma.resources.dataplane import DataplaneSpec, Inbound, Networking
 from kuma.resources.mesh_transition import Level
 from kuma.resources.view import MeshView
 from kuma.xds.delta.session import Snapshot
-from kuma.xds.envoy import admin_listener, clusters, connection_limits, listeners
+from kuma.xds.envoy import admin_listener, clusters, connection_limits, listeners, tls
 from kuma.xds.envoy.capabilities import OLDEST, Capabilities
 from kuma.xds.envoy.connection_limits import Limits
 from kuma.xds.envoy.generated import Generated
@@ -95,7 +95,7 @@ class MeshConfig:
         """The same without the secrets, one after the other: each is made when it is asked for, if it is not yet."""
         resource = self.view.dataplanes.get(name)
         if resource is not None:
-            yield from self._entries(resource.spec.net, self.withheld(name), admin_port, envoy)
+            yield from self._entries(resource.spec, self.withheld(name), admin_port, envoy)
 
     def withheld(self, name: str) -> Withheld:
         """Returns the inbounds of a Dataplane that are not served."""
@@ -120,8 +120,12 @@ class MeshConfig:
         return self.permissions.source_tags
 
     def _entries(
-        self, networking: Networking, withheld: Withheld, admin_port: int, envoy: Capabilities
+        self, spec: DataplaneSpec, withheld: Withheld, admin_port: int, envoy: Capabilities
     ) -> Iterator[tuple[TypeUrl, Entry]]:
+        networking = spec.net
+        # One that has got other services since it was started does not say that it is one of those that it was.
+        offers = envoy.group in ("", tls.group_alpn(callers.group(spec.services)))
+        envoy = envoy._replace(group="")  # what its inbounds are is the same for all groups
         yield from admin_listener.entries(networking, admin_port, self._generated)
         for index, inbound in enumerate(networking.inbound):
             if index not in withheld:
@@ -131,7 +135,10 @@ class MeshConfig:
             cluster, endpoints, protocol = self._service(tags)
             yield TypeUrl.CLUSTER, cluster
             yield TypeUrl.ENDPOINTS, endpoints
-            yield TypeUrl.LISTENER, self._generated.entry(_outbound, outbound.address, outbound.port, tags, protocol)
+            yield (
+                TypeUrl.LISTENER,
+                self._generated.entry(_outbound, outbound.address, outbound.port, tags, protocol, offers),
+            )
             if protocol in clusters.HTTP_PROTOCOLS:
                 yield TypeUrl.ROUTES, self._generated.entry(_outbound_routes, outbound.address, outbound.port, tags)
 
@@ -303,8 +310,8 @@ def _cluster(mesh: str, tags: Tags, protocol: str, mtls: bool) -> Entry:
     return clusters.service(mesh, dict(tags), protocol, mtls=mtls)
 
 
-def _outbound(address: str, port: int, tags: Tags, protocol: str) -> Entry:
-    return listeners.outbound(address, port, dict(tags), protocol)
+def _outbound(address: str, port: int, tags: Tags, protocol: str, offers: bool) -> Entry:
+    return listeners.outbound(address, port, dict(tags), protocol, offers_group=offers)
 
 
 def _outbound_routes(address: str, port: int, tags: Tags) -> Entry:
