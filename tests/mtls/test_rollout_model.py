@@ -9,7 +9,7 @@ for longer than it is waited for; and what is called complete is what was declar
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from itertools import combinations, product
+from itertools import combinations, permutations, product
 
 import hypothesis.strategies as st
 from hypothesis import settings
@@ -36,12 +36,15 @@ class Proxy:
     leaf: str = ""
     issued: str = ""
     roots: frozenset[str] = frozenset()
+    epoch: int = 0
     fresh: bool = True
     connected: bool = True
     hangs: bool = False
     rejects: bool = False
+    confirmed: bool = False
+    """It has acknowledged something on its present stream: what a proxy that comes back runs is not known before."""
     unanswered: timedelta = timedelta()
-    """For how long it could have taken up what it should run, and has not."""
+    """For how long it could have taken up what it should run and said so, and has not."""
     away: timedelta = timedelta()
     given_up: bool = False
 
@@ -56,15 +59,16 @@ class Proxy:
             self.leaf = self.issued or self.leaf if position.level else ""
             self.roots = frozenset(position.roots)
         if parts > 2:
-            self.accepts, self.fresh = position.level, self.fresh and not self.has_identity(position)
+            self.accepts, self.epoch = position.level, position.epoch
+            self.fresh = self.fresh and not self.has_identity(position)
 
     def has_identity(self, position: Position) -> bool:
         """Whether it was given the identity that belongs to a position."""
         return position.level is Level.PLAIN or self.issued == position.authority
 
     def runs(self, position: Position) -> bool:
-        whole = (position.level, position.level, position.authority, frozenset(position.roots))
-        return (self.sends, self.accepts, self.leaf, self.roots) == whole
+        whole = (position.level, position.level, position.authority, frozenset(position.roots), position.epoch)
+        return (self.sends, self.accepts, self.leaf, self.roots, self.epoch) == whole
 
 
 def can_talk(client: Proxy, server: Proxy) -> bool:
@@ -105,7 +109,7 @@ class World:
         """Patience is with proxies: the time in which the control plane fails one does not count."""
         self.now += time
         for proxy in self.proxies.values():
-            is_behind = not proxy.runs(self.position) and not self.fails(proxy)
+            is_behind = not (proxy.confirmed and proxy.runs(self.position)) and not self.fails(proxy)
             proxy.unanswered += time if is_behind else timedelta()
             proxy.away = timedelta() if proxy.connected else proxy.away + time
             proxy.given_up |= proxy.unanswered >= PATIENCE.answer or proxy.away >= PATIENCE.absence
@@ -117,7 +121,12 @@ class World:
         for name, follower in self.followers.items():
             if self.proxies[name].connected:
                 self.issue(name)
-            if follower.runs != self.position:
+            if follower.runs == self.position:
+                continue
+            proxy = self.proxies[name]
+            if follower.since is None and proxy.connected and proxy.confirmed and proxy.runs(self.position):
+                follower.ran(self.position)  # there is nothing to send
+            else:
                 follower.has_something_to_do(self.now)
 
     def issue(self, name: str) -> None:
@@ -134,6 +143,7 @@ class World:
         proxy = self.proxies[name]
         self.issue(name)
         proxy.take(self.position)
+        proxy.confirmed = True
         if proxy.has_identity(self.position):
             proxy.given_up, proxy.unanswered = False, timedelta()
         if not self.followers[name].unserved:
@@ -186,7 +196,7 @@ class Mesh(RuleBasedStateMachine):
         proxy = self.w.proxies[name]
         proxy.connected = not proxy.connected
         if proxy.connected:
-            proxy.issued = ""
+            proxy.issued, proxy.confirmed = "", False
             self.w.followers[name].joined(self.w.now)
         else:
             self.w.followers[name].gone(self.w.now)
@@ -246,8 +256,9 @@ class Mesh(RuleBasedStateMachine):
             )
             for name in self.w.proxies
         }
-        for proxy in self.w.proxies.values():
+        for name, proxy in self.w.proxies.items():
             proxy.connected = False
+            proxy.confirmed = self.w.followers[name].runs is not None
         self.w.take_stock()
 
     @rule()
@@ -345,6 +356,44 @@ def test_what_was_opened_under_an_authority_ends_before_its_root_goes_and_nothin
     assert next_position(again, goal, settled=True).epoch == 2, "whatever has come in meanwhile"
     assert next_position(both, goal, settled=False, alone=True).epoch == 1
     assert next_position(retired, goal, settled=False, alone=True) == retired
+
+
+def test_the_same_roots_in_another_order_are_no_step() -> None:
+    """It would ask every proxy for another answer, and take from its time to give one, for nothing."""
+    added = next_position(
+        Position(level=Level.STRICT, authority="c", roots=("a", "c")),
+        Declared(Level.STRICT, "c", ("a", "b", "c")),
+        settled=True,
+    )
+    assert added.roots == ("a", "c", "b"), "what is trusted already comes first"
+    for listed in permutations(AUTHORITIES):
+        goal = Declared(Level.STRICT, "c", listed)
+        assert goal.is_reached_at(added)
+        for settled, alone in product((False, True), repeat=2):
+            assert next_position(added, goal, settled=settled, alone=alone) == added
+    assert not Declared(Level.STRICT, "c", ("a", "b")).is_reached_at(added)
+
+
+def test_a_change_of_mind_while_draining_ends_the_drain_and_nothing_else() -> None:
+    draining = Position(level=Level.STRICT, authority="b", roots=("a", "b"), epoch=3, draining=True)
+    goal = Declared(Level.STRICT, "b", ("b", "a"))
+    assert not goal.is_reached_at(draining)
+    assert next_position(draining, goal, settled=True) == draining.model_copy(update={"draining": False})
+
+
+def test_levels_are_taken_one_at_a_time_and_only_when_everybody_has_settled() -> None:
+    strict, plain = Position(level=Level.STRICT, authority="a", roots=("a",)), Position()
+    up, down = [Level.ACCEPTING, Level.ENCRYPTING, Level.STRICT], [Level.ENCRYPTING, Level.ACCEPTING, Level.PLAIN]
+    ways = [(plain, Level.STRICT, up), (plain, Level.ENCRYPTING, up[:2]), (strict, Level.PLAIN, down)]
+    for start, level, expected in [*ways, (strict, Level.ENCRYPTING, down[:1])]:
+        goal = Declared(level, "a", ("a",)) if level else Declared()
+        position, passed = start, list[Level]()
+        while not goal.is_reached_at(position):
+            if position.level is not Level.PLAIN:
+                assert next_position(position, goal, settled=False) == position
+            position = next_position(position, goal, settled=True)
+            passed.append(position.level)
+        assert passed == expected
 
 
 def test_without_an_authority_nothing_moves() -> None:

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kuma.pki.issuance_failures import OPENS_AT, PAUSE, Breaker
-from kuma.pki.leaf_rotation import rotation_time
+from kuma.pki.leaf_rotation import has_been_set_back, rotation_time
+from kuma.pki.x509 import BACKDATED
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -15,6 +16,12 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 def test_a_certificate_is_replaced_at_four_fifths_of_its_life_or_a_little_earlier(life: timedelta, luck: float) -> None:
     part = (rotation_time(NOW, NOW + life, luck) - NOW) / life
     assert 0.75 - 1e-3 <= part <= 0.8 + 1e-3
+
+
+def test_a_clock_is_set_back_when_it_stands_before_the_begin_of_the_certificate() -> None:
+    begin = NOW - BACKDATED
+    assert not has_been_set_back(NOW, begin), "it holds from that instant on"
+    assert has_been_set_back(NOW, begin - timedelta(microseconds=1))
 
 
 def test_an_authority_that_keeps_failing_is_spared() -> None:

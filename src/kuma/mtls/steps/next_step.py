@@ -24,13 +24,15 @@ class Declared:
         """Tells whether mutual TLS is asked for, and its authority is not there."""
         return self.level is not Level.PLAIN and not self.authority
 
-    def as_position(self, epoch: int = 0) -> Position:
-        """The position at which nothing is left to do."""
-        return Position(level=self.level, authority=self.authority, roots=self.roots, epoch=epoch)
+    def as_position(self, before: Position) -> Position:
+        """The position at which nothing is left to do, reached from `before` at once."""
+        epoch = before.epoch + _retires(before, self)
+        roots = _in_known_order(self.roots, before.roots)
+        return Position(level=self.level, authority=self.authority, roots=roots, epoch=epoch)
 
     def is_reached_at(self, position: Position) -> bool:
-        """Tells whether nothing is left to do: which epoch it is does not matter."""
-        return position == self.as_position(position.epoch)
+        """Tells whether nothing is left to do: the epoch does not matter, nor does the order of the roots."""
+        return position == self.as_position(position)
 
 
 def next_position(position: Position, declared: Declared, *, settled: bool, alone: bool = False) -> Position:
@@ -39,9 +41,9 @@ def next_position(position: Position, declared: Declared, *, settled: bool, alon
     `settled`: all proxies run `position`. `alone`: there are none, so there is nobody to be careful of.
     """
     if declared.waits:  # nobody to issue: stay; but who comes to a mesh that has not begun finds no plaintext
-        return declared.as_position() if alone and position == Position() else position
+        return declared.as_position(position) if alone and position == Position() else position
     if alone or _is_closed(position):
-        return declared.as_position(position.epoch + _retires(position, declared))
+        return declared.as_position(position)
     if declared.level is Level.PLAIN:
         return _lowered(position) if settled else position
     if position.level is Level.PLAIN:
@@ -59,7 +61,9 @@ def next_position(position: Position, declared: Declared, *, settled: bool, alon
     if _retires(position, declared) and not position.draining:
         # What was opened with certificates of before ends; what is opened from now on is none of it.
         return position.model_copy(update={"epoch": position.epoch + 1, "draining": True})
-    return position.model_copy(update={"roots": declared.roots, "draining": False})
+    return position.model_copy(
+        update={"roots": _in_known_order(declared.roots, position.roots), "draining": False},
+    )
 
 
 def _retires(position: Position, declared: Declared) -> bool:
@@ -76,6 +80,11 @@ def _lowered(position: Position) -> Position:
     if position.level <= Level.ACCEPTING:
         return Position()
     return position.model_copy(update={"level": Level(position.level - 1)})
+
+
+def _in_known_order(roots: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns `known` if these are the same roots: another order would be a step for nothing."""
+    return known if set(roots) == set(known) else roots
 
 
 def _union(roots: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
