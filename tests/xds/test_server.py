@@ -279,6 +279,12 @@ async def test_a_token_that_leaked_does_not_take_the_place_of_its_proxy(cp: Runn
     assert (failure.code, "somebody else has its token" in failure.details) == (
         grpc.StatusCode.RESOURCE_EXHAUSTED, True,
     )  # fmt: skip
+    async with httpx.AsyncClient(verify=False) as client:
+        body = {"mesh": "default", "name": "web-01", "dataplaneToken": cp.token()}
+        said = await client.post(f"https://localhost:{await cp.parts.dp.port()}/withdraw", json=body)
+    assert said.is_success
+    another = await (await cp.proxy(WEB)).failure()  # nor by saying in its name that it ends
+    assert another.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert list(cp.parts.proxies) == [connected]
     assert cp.parts.views.view("default").dataplanes["web-01"].spec == WEB.spec
     assert "somebody else has its token" in (cp.directory / "audit.jsonl").read_text()

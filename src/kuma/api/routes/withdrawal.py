@@ -9,8 +9,8 @@ from fastapi import FastAPI, Request, Response
 from kuma.api.http.bodies import BodyTooLarge, BodyTooSlow, json_answer, parse_object, read_body
 from kuma.base.errors import AccessDenied, InvalidResource, NotFound, Unauthenticated, Unavailable
 
-Withdraw = Callable[[str, str, str], Awaitable[None]]
-"""Mesh and name of a Dataplane, and the token of its proxy."""
+Withdraw = Callable[[str, str, str, str], Awaitable[None]]
+"""Mesh and name of a Dataplane, the token of its proxy, and the IP address that says it."""
 
 _LARGEST_BODY = 16 * 1024
 _STATUS: dict[type[Exception], int] = {
@@ -34,7 +34,7 @@ def install(app: FastAPI, withdraw: Withdraw, on_refusal: Callable[[Request, Exc
             mesh, name, token = (asked.get(field, "") for field in ("mesh", "name", "dataplaneToken"))
             if not (isinstance(mesh, str) and isinstance(name, str) and isinstance(token, str)):
                 raise InvalidResource.of("", "mesh, name and dataplaneToken have to be strings")
-            await withdraw(mesh, name, token)
+            await withdraw(mesh, name, token, request.client.host if request.client else "")
         except tuple(_STATUS) as error:
             if isinstance(error, Unauthenticated | AccessDenied):
                 on_refusal(request, error)

@@ -89,8 +89,11 @@ class EndpointReadiness:
             return  # somebody was faster: that the proxy has got something to do will be heard
         await self._views.until(lambda: all(self._views.holds(dataplane) for dataplane in stored))
 
-    async def withdraw(self, mesh: str, name: str, token: str) -> None:
+    async def withdraw(self, mesh: str, name: str, token: str, host: str) -> None:
         """A proxy is about to end: no caller is sent to it any more, until it comes back.
+
+        Its place is free for a stream from another address only if that was said at its own, `host`: who has merely
+        its token does not get it in this way.
 
         Raises:
             Unauthenticated, AccessDenied: the token does not hold, or not for this Dataplane.
@@ -104,6 +107,7 @@ class EndpointReadiness:
             proxy = self._proxies.get(key)
             if proxy is not None:
                 proxy.is_leaving = True
+                proxy.gives_way = proxy.gives_way or proxy.is_at(host)
             with contextlib.suppress(Conflict):  # somebody was faster: look again
                 (changed,) = await self._store.transact([Update(serving_label.as_ended(stored))])
         gone = changed

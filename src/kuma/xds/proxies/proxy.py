@@ -11,6 +11,7 @@ import structlog
 
 from kuma.base.clock import Clock
 from kuma.base.errors import KumaError
+from kuma.base.values import addresses
 from kuma.policy import remaining_access
 from kuma.resources import kinds
 from kuma.resources.dataplane import DataplaneSpec
@@ -80,6 +81,8 @@ class Proxy:
         )
         self.is_leaving = False
         """It has said that it is about to end."""
+        self.gives_way = False
+        """It has said so from where its stream comes from, so that another one may take its place."""
         self.last_contact: LastContact | None = None
         """What it may go on doing, once its stream has ended."""
         self._published: MeshConfig | None = None
@@ -102,6 +105,10 @@ class Proxy:
         """Ends the stream, because another one has replaced it or its token no longer holds."""
         self._end = self._end or reason
         self._ended.set()
+
+    def is_at(self, host: str) -> bool:
+        """Tells whether an IP address is where its stream comes from."""
+        return host == self.host or (addresses.is_loopback(host) and addresses.is_loopback(self.host))
 
     async def ended(self) -> KumaError:
         """Return once the stream is to end, with the reason."""

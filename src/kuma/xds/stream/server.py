@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError
 from kuma.base import aio, sockets
 from kuma.base.audit import ACTOR, Refusals
 from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Misconfigured, Unauthenticated
-from kuma.base.values import addresses, printable, urls
+from kuma.base.values import printable, urls
 from kuma.resources.resource import Key
 from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.xds.delta.session import Request
@@ -190,15 +190,13 @@ class Discovery:
         return who, identity
 
     def _check_is_free(self, key: Key, host: str) -> None:
-        """Refuses a second stream from another address while there is one, and its proxy is not about to end.
+        """Refuses a second stream from another address while there is one, unless its proxy said that it ends.
 
         From the same address it takes the place of the first: after a lost connection that one may linger. From
         another one it has to wait until the first is known to be lost, which takes half a minute.
         """
         older = self._proxies.get(key)
-        if older is None or older.is_leaving or older.host == host:
-            return
-        if not (addresses.is_loopback(older.host) and addresses.is_loopback(host)):
+        if older is not None and not older.gives_way and not older.is_at(host):
             raise Occupied(
                 f"there is already an active stream from this node, {key.mesh}.{key.name}, at another address; "
                 "try again later. If you have not moved the proxy, somebody else has its token: revoke it"
