@@ -5,7 +5,10 @@
 Every request is a new TCP connection through both proxies, and so a new TLS handshake while mutual TLS is on. Control
 planes are killed and stopped inside changes and while they resume; proxies join, leave, hang for a minute and are
 killed; changes are made on top of each other. After each one it is tried whether plaintext and retired CAs are refused,
-if the mesh is to be STRICT. The exit status is 0 only if no request failed and nothing was let in that should not be.
+if the mesh is to be STRICT. Connections of all six protocols are kept meanwhile: what a retired CA, a leaf that has
+expired or a permission that was taken away had allowed has to end within the bound of docs/transitions.md, and what
+does not concern a caller leaves its connections alone. The exit status is 0 only if no request failed, nothing was let
+in that should not be, and nothing outlived its bound or was cut without a reason.
 """
 
 from __future__ import annotations
@@ -23,13 +26,15 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from demo.mesh import DemoMesh
+from demo.mesh import DemoMesh, get
 from demo.processes import Failed, Processes, free_ports, temporary_home, until
 from demo.resources import ALLOW_ALL, BACKEND, WEB
 from demo.traffic import Traffic
 from soak.authorities import Provided, is_let_in, takes_plaintext
+from soak.bounds import BUSY, DRAIN, LINGER, REFUSAL, Bound
 from soak.changes import Change, Changes
 from soak.handshakes import Handshakes
+from soak.keepers import GUEST, STAYS, Keepers
 
 _HANG = 60.0
 """Seconds that a proxy hangs."""
@@ -47,10 +52,15 @@ class Soak:
         self.mesh = DemoMesh(home, processes)
         self.processes = processes
         self.changes = Changes()
+        self.keepers = Keepers(self.mesh, processes)
         self.counts: Counter[str] = Counter()
         self.wrong: list[str] = []
         self.retired: list[Provided] = []
         self._current: Provided | None = None
+        self._roots: set[bytes] = set()
+        """What was trusted when a change was last looked at."""
+        self._since = 0.0
+        """When the first change after that was made; 0 if there is none yet."""
         self._bystanders: list[tuple[str, subprocess.Popen[bytes]]] = []
         self._leaving: list[tuple[str, subprocess.Popen[bytes]]] = []
         """Who has been told to end, or was killed, with the names of their Dataplanes."""
@@ -69,10 +79,12 @@ class Soak:
             mesh.token(service)
             mesh.start_proxy(service)
         until("web reaches backend", lambda: mesh.call()[0] == 200, self.processes)
+        self.keepers.start()
 
     def round(self, change: Change) -> None:
         """Makes one change, disturbs it, follows it to its end, and checks the result."""
         self.counts["changes"] += 1
+        self._since = self._since or time.monotonic()
         self._apply(change)
         if random.random() < 0.5:
             self._disturb(change)
@@ -80,10 +92,50 @@ class Soak:
             return  # the next change comes on top of this one
         self._follow()
         self.counts["transitions complete"] += 1
+        complete = time.monotonic()
         if change.dwell:
             time.sleep(change.dwell)
             self._follow()
+        self._expect_ends(change, complete)
         self._look(change)
+        if change.enabled and change.lifetime > LINGER and random.random() < 0.4:
+            self._refuse_guest()
+
+    def _expect_ends(self, change: Change, complete: float) -> None:
+        """Note by when what was opened before this change has to end, and what was opened under short leaves."""
+        now, before, self._roots = time.monotonic(), self._roots, self._trusted() if change.enabled else set()
+        since, self._since = self._since, 0.0
+        if change.enabled and before - self._roots:
+            self.keepers.bounds.append(Bound("a retired CA", 0, since, end=now + DRAIN + BUSY))
+        elif change.strict and not before:
+            self.keepers.bounds.append(Bound("plaintext", 0, since, end=now + DRAIN + BUSY))
+        if change.lifetime <= LINGER:
+            self.keepers.bounds.append(Bound("an old leaf", complete, now, age=change.lifetime + LINGER + BUSY))
+
+    def _refuse_guest(self) -> None:
+        """Takes a caller's permission away and gives it back, while what is no concern of its neighbour's happens."""
+        until("what earlier changes end has ended", lambda: not self._may_be_open(), self.processes)
+        self.keepers.wait_until_used(STAYS)
+        self.counts["permissions taken away"] += 1
+        begin = time.monotonic()
+        self.keepers.admit(STAYS)
+        random.choice((self._join, self._leave, self._kill_proxy))()
+        time.sleep(REFUSAL + BUSY)
+        before = self.keepers.uses(GUEST)
+        random.choice((self._kill, self._stop, self._join))()
+        time.sleep(1)
+        lasting = [protocol for protocol, uses in self.keepers.uses(GUEST).items() if uses > before[protocol]]
+        self.keepers.admit(STAYS, GUEST)
+        self.keepers.wait_until_used(GUEST)
+        time.sleep(REFUSAL)
+        if lasting:
+            self.wrong.append(f"outlived the guest's permission: {lasting}")
+        if cut := self.keepers.cut(begin, time.monotonic()):
+            self.wrong.append(f"cut by what did not concern them: {cut}")
+
+    def _may_be_open(self) -> bool:
+        shown = get(f"http://127.0.0.1:{self.mesh.ports.api}/meshes/default/mesh-transitions/default")[1]
+        return shown.get("openUntil") is not None
 
     def _follow(self) -> None:
         self._forget_the_dead()
@@ -188,12 +240,15 @@ class Soak:
             self.wrong.append(f"plaintext was let in after: {change.what}")
         if self._current is not None and not is_let_in(port, self._current, caller):
             self.wrong.append(f"the CA in use was refused after: {change.what}")
-        listed = json.loads(self.mesh.kumactl("get", "mesh", "default", "-o", "json"))["mtls"]["backends"]
-        trusted = {found.root for backend in listed if (found := self._authority(backend["name"]))}
         for old in self.retired[-3:]:
-            if old.root not in trusted and is_let_in(port, old, caller):
+            if old.root not in self._roots and is_let_in(port, old, caller):
                 self.wrong.append(f"a retired CA was let in after: {change.what}")
         self.counts["looked at"] += 1
+
+    def _trusted(self) -> set[bytes]:
+        """The roots of all authorities that are listed."""
+        listed = json.loads(self.mesh.kumactl("get", "mesh", "default", "-o", "json"))["mtls"]["backends"]
+        return {found.root for backend in listed if (found := self._authority(backend["name"]))}
 
     def _authority(self, backend: str) -> Provided | None:
         if not backend:
@@ -229,6 +284,7 @@ def main(seconds: float) -> int:
                 change = soak.changes.renewal() if due else soak.changes.draw()
                 renewed = time.monotonic() if due else renewed
                 soak.round(change)
+                soak.wrong += soak.keepers.overstaying()
                 numbers = (
                     f"{traffic.answers.total()} requests, {handshakes.total} handshakes, {traffic.failed} failures"
                 )
@@ -236,7 +292,10 @@ def main(seconds: float) -> int:
         finally:
             traffic.stop()
             handshakes.stop()
+            soak.keepers.stop()
             soak.end()
+        print(soak.keepers)
+        soak.wrong += soak.keepers.failures()
         print(f"{dict(soak.counts)}; answers: {dict(traffic.answers)}; {handshakes.total} TLS handshakes")
         for text in soak.wrong:
             print(text)

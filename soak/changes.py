@@ -73,7 +73,7 @@ class Changes:
     def _short_leaves(self) -> Change:
         certificate = {"rotation": {"expiration": "3s"}}
         enabled = {"name": f"ca-{self._number}", "dpCert": certificate}
-        return self._mesh("leaves of three seconds", enabled, lifetime=3, dwell=8)
+        return self._mesh("leaves of three seconds", enabled, lifetime=3, dwell=random.choice((8, 40)))
 
     def _provide(self) -> Change:
         self.provided = self._some_authority()

@@ -13,6 +13,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from soak.bounds import Span
+
 Reader = asyncio.StreamReader
 Writer = asyncio.StreamWriter
 _BEAT = 0.2
@@ -80,7 +82,8 @@ async def serve_grpc(port: int) -> Any:
 class Kept:
     """One connection that is used again and again. A request on it that fails is counted as one.
 
-    `open` is how often it, or the stream in it, was opened; `ends` is how often the other side ended that.
+    `opened` is how often it, or the stream in it, was opened; `ended` is how often the other side ended that; `used` is
+    how often it did what it is for.
     """
 
     def __init__(self, protocol: str, port: int, tls: ssl.SSLContext | None = None) -> None:
@@ -90,6 +93,7 @@ class Kept:
         self.failures: list[str] = []
         self.since: float | None = None
         """When what is open now was opened, by the monotonic clock."""
+        self._spans: list[Span] = []
         self._port, self._tls = port, tls
         self._streams: tuple[Reader, Writer] | None = None
         self._uses: dict[str, Callable[[], Awaitable[bool]]] = {
@@ -116,17 +120,27 @@ class Kept:
         """Use it once more."""
         try:
             async with asyncio.timeout(_PATIENCE):
-                if await self._uses[self.protocol]():
+                refused = self.refused
+                goes_on = await self._uses[self.protocol]()
+                if self.refused == refused and (goes_on or self.protocol == "http/1.1"):
                     self.used += 1
-                else:
+                if not goes_on:
                     await self._end()
         except (OSError, asyncio.IncompleteReadError, asyncio.InvalidStateError, grpc.aio.AioRpcError) as error:
             if self.protocol in ("http/1.1", "http/2"):
                 self.failures.append(repr(error))
             await self._end()
 
+    @property
+    def spans(self) -> list[Span]:
+        """From when until when it was open, each time; the last one may go on."""
+        since = self.since
+        return [*self._spans, *([] if since is None else [Span(since)])]
+
     async def _end(self) -> None:
         self.ended += 1
+        if self.since is not None:
+            self._spans.append(Span(self.since, time.monotonic()))
         await self._close()
 
     async def _close(self) -> None:
@@ -143,8 +157,9 @@ class Kept:
             if opening:
                 self._streams[1].write(opening)
                 head = await self._streams[0].readuntil(b"\r\n\r\n")
-                if head.split(b" ")[1] not in (b"101", b"200"):
-                    self.refused += 1
+                status = head.split(b" ")[1].decode()
+                if status not in ("101", "200"):
+                    self._note(status)
                     raise ConnectionRefusedError(head)
         return self._streams
 
