@@ -295,6 +295,7 @@ def main(seconds: float) -> int:
             soak.keepers.stop()
             soak.end()
         print(soak.keepers)
+        print(f"bounds looked at: {dict(soak.keepers.judged)}")
         soak.wrong += soak.keepers.failures()
         print(f"{dict(soak.counts)}; answers: {dict(traffic.answers)}; {handshakes.total} TLS handshakes")
         for text in soak.wrong:

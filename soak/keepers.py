@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,8 @@ class Keepers:
 
     def __init__(self, mesh: DemoMesh, processes: Processes) -> None:
         self.bounds: list[Bound] = []
+        self.judged: Counter[str] = Counter()
+        """How many bounds have been looked at when they were over, by why."""
         self._mesh, self._processes = mesh, processes
         self._ports = dict(zip(_PROTOCOLS, free_ports(len(_PROTOCOLS)), strict=True))
         self._kept: dict[str, list[Kept]] = {}
@@ -98,6 +101,7 @@ class Keepers:
         now = time.monotonic()
         over = [bound for bound in self.bounds if bound.is_over(now)]
         self.bounds = [bound for bound in self.bounds if bound not in over]
+        self.judged.update(bound.why for bound in over)
         return [
             f"{one.protocol} of {caller} outlived its bound: {bound.why}"
             for bound in over
