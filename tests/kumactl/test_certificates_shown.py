@@ -49,6 +49,6 @@ def test_a_part_of_them(server: Server, tmp_path: Path) -> None:
 
 
 def test_they_are_among_what_can_be_shown_and_not_deleted(server: Server, tmp_path: Path) -> None:
-    assert "Allowed values: certificates, " in kumactl(tmp_path, "get", "thing").stderr
+    assert "Allowed values: all, certificates, " in kumactl(tmp_path, "get", "thing").stderr
     done = kumactl(tmp_path, "delete", "certificates", "web-01")
     assert (done.returncode, "certificates, " in done.stderr) == (1, False)
