@@ -47,7 +47,7 @@ class PermissionRules:
         refused = tuple(crowds.violations(before, after))
         if refused:
             raise InvalidResource(refused)
-        found = {d for d in await self._turns.collect(_displaced(view, Impact(before, after))) if d is not None}
+        found = [d for d in await self._turns.collect(_displaced(view, Impact(before, after))) if d is not None]
         warnings = [_warning(*each) for each in sorted(found)[:_NAMED]]
         if len(found) > _NAMED:
             warnings.append(f"the same holds for {len(found) - _NAMED} more services")
@@ -86,13 +86,20 @@ class PermissionRules:
 
 
 def _displaced(view: MeshView, impact: Impact) -> Iterator[Displacement | None]:
-    """Yields what happens to each inbound; None for one whose callers lose nothing, and for one like another."""
-    seen = set()
+    """Yields what happens to inbounds, each displacement once; None between, for others to have their turn."""
+    seen, told = set(), set()
     for dataplane in view.dataplanes.values():
         for inbound in dataplane.spec.net.inbound:
             tags = frozenset(inbound.tags.items())
-            yield None if tags in seen else impact.on(inbound.tags)
+            displacement = None if tags in seen else impact.on(inbound.tags)
             seen.add(tags)
+            if displacement is None:
+                yield None
+                continue
+            service, displaced_by, lost = displacement
+            same = service, displaced_by, id(lost)
+            yield None if same in told else displacement
+            told.add(same)
 
 
 def _is_being_created(mesh: AnyResource) -> bool:

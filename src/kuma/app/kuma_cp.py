@@ -17,7 +17,7 @@ import kuma
 from kuma.app import assembly
 from kuma.app.settings import Settings
 from kuma.app.settings_file import load
-from kuma.base import aio, command_line, signals
+from kuma.base import aio, command_line, garbage, signals
 from kuma.base.clock import SystemClock
 
 app = typer.Typer(
@@ -66,7 +66,8 @@ def run(
     settings = load(config_file)
     command_line.log_as(log_level or settings.general.log_level, settings.general.log_format)
     _open_many_files()
-    asyncio.run(_until_stopped(settings))
+    with garbage.kept_short():
+        asyncio.run(_until_stopped(settings))
 
 
 @app.command("config")

@@ -29,6 +29,8 @@ class Impact:
     after: Permissions
     _lost: dict[tuple[int, int], tuple[Principal, ...]] = field(default_factory=dict)
     """By the identity of two admissions, which the permissions keep."""
+    _same: dict[tuple[Principal, ...], tuple[Principal, ...]] = field(default_factory=dict)
+    """Equal callers are one object, which can be told by its identity: there may be a thousand of them."""
 
     def on(self, inbound_tags: Mapping[str, str]) -> Displacement | None:
         """Returns what happens to an inbound with these tags; None if its callers lose nothing."""
@@ -37,7 +39,8 @@ class Impact:
             return None
         both = id(old), id(new)
         if both not in self._lost:
-            self._lost[both] = _lost(old, new)
+            lost = _lost(old, new)
+            self._lost[both] = self._same.setdefault(lost, lost)
         lost = self._lost[both]
         return (inbound_tags.get(tag_rules.SERVICE, ""), old.permission, lost) if lost else None
 

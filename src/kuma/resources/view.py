@@ -22,6 +22,7 @@ _FIELDS = {
     "MeshTrafficPermission": "mesh_permissions",
     "Secret": "secrets",
 }
+_MANY = frozenset(_FIELDS.values())
 
 
 def changed_names(before: Mapping[str, Any], after: Mapping[str, Any]) -> frozenset[str]:
@@ -76,24 +77,25 @@ class MeshView:
 
     def having(self, resource: Resource[Any]) -> MeshView:
         """The view after `resource` was created or updated."""
-        if resource.key.kind in _SINGLE:
-            return self._with_single(resource.key.kind, resource)
-        name = _FIELDS.get(resource.key.kind)
-        return self._with(name, {**getattr(self, name), resource.name: resource}) if name else self
+        return self.following({resource.key: resource})
 
-    def lacking(self, key: Key) -> MeshView:
-        """The view after the resource called `key` was deleted."""
-        if key.kind in _SINGLE:
-            return self._with_single(key.kind, None)
-        name = _FIELDS.get(key.kind)
-        if name is None:
-            return self
-        return self._with(name, {k: v for k, v in getattr(self, name).items() if k != key.name})
+    def following(self, changes: Mapping[Key, Resource[Any] | None]) -> MeshView:
+        """The view after these were created or updated, or deleted (None); itself if it holds nothing of that kind.
 
-    def _with_single(self, kind: str, value: Resource[Any] | None) -> MeshView:
-        changes: dict[str, Any] = {_SINGLE[kind]: value}
-        return replace(self, **changes)
-
-    def _with(self, field_name: str, value: Mapping[str, Any]) -> MeshView:
-        changes: dict[str, Any] = {field_name: MappingProxyType(value)}
-        return replace(self, **changes)
+        One copy is made however many there are.
+        """
+        made: dict[str, Any] = {}
+        for key, resource in changes.items():
+            if self.find(key) is resource:
+                continue
+            if key.kind in _SINGLE:
+                made[_SINGLE[key.kind]] = resource
+            elif (name := _FIELDS.get(key.kind)) is not None:
+                if name not in made:
+                    made[name] = getattr(self, name) | {}
+                if resource is not None:
+                    made[name][key.name] = resource
+                else:
+                    del made[name][key.name]
+        sealed: dict[str, Any] = {n: MappingProxyType(v) if n in _MANY else v for n, v in made.items()}
+        return replace(self, **sealed) if made else self

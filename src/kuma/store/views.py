@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +10,7 @@ from kuma.base.aio import Latest
 from kuma.resources import kinds
 from kuma.resources.resource import Key, Resource
 from kuma.resources.view import MeshView
-from kuma.store.protocol import Commit, Listing, Put, Removed, Store
+from kuma.store.protocol import Commit, Listing, Put, Store
 
 Listener = Callable[[frozenset[str]], None]
 
@@ -76,8 +76,7 @@ class Views:
     def _list(self, listing: Listing) -> frozenset[str]:
         """Start from a listing; what is as it was stays the very same object."""
         before, self._views = self._views, {}
-        for resource in listing.resources:
-            self._put(_same(before, resource))
+        self._follow((resource.key, _same(before, resource)) for resource in listing.resources)
         for name, view in before.items():
             if self._views.get(name) == view:
                 self._views[name] = view
@@ -87,29 +86,29 @@ class Views:
         return frozenset(name for name in {*before, *self._views} if self._views.get(name) is not before.get(name))
 
     def _commit(self, commit: Commit) -> frozenset[str]:
-        before = dict(self._views)
-        for change in commit.changes:
-            if isinstance(change, Put):
-                self._put(change.resource)
-            else:
-                self._remove(change)
-        touched = {
-            _mesh_of(change.resource.key if isinstance(change, Put) else change.key) for change in commit.changes
-        }
-        return frozenset(name for name in touched if self._views.get(name) is not before.get(name))
+        return self._follow(
+            (change.resource.key, change.resource) if isinstance(change, Put) else (change.key, None)
+            for change in commit.changes
+        )
 
-    def _put(self, resource: Resource[Any]) -> None:
-        mesh = _mesh_of(resource.key)
-        if mesh:
-            self._views[mesh] = self.view(mesh).having(resource)
-
-    def _remove(self, change: Removed) -> None:
-        mesh = _mesh_of(change.key)
-        if mesh in self._views:
-            old = self._views[mesh].find(change.key)
-            if old is not None:
+    def _follow(self, changes: Iterable[tuple[Key, Resource[Any] | None]]) -> frozenset[str]:
+        """Take in many at once: thousands go with their mesh. Returns the meshes that are others now."""
+        by_mesh: dict[str, dict[Key, Resource[Any] | None]] = {}
+        for key, resource in changes:
+            some = by_mesh.setdefault(_mesh_of(key), {})
+            old = some.get(key) or self.view(_mesh_of(key)).find(key)
+            if resource is None and old is not None:
                 self._note_removal(old)
-            self._views[mesh] = self._views[mesh].lacking(change.key)
+            some[key] = resource
+        by_mesh.pop("", None)
+        changed = set()
+        for mesh, some in by_mesh.items():
+            before = self.view(mesh)
+            after = before.following(some)
+            if after is not before:
+                self._views[mesh] = after
+                changed.add(mesh)
+        return frozenset(changed)
 
     def _note_removal(self, resource: Resource[Any]) -> None:
         self._removed.pop(resource.key, None)  # so that it is the last

@@ -1,0 +1,62 @@
+"""Keeps collections of garbage short: everything stands meanwhile, the longer the more there is.
+
+Python goes through all objects whenever there are a quarter more of them. Most of what a control plane holds stays for
+long; what has stayed once is looked at again only when as much has come anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_OLDEST = 2
+"""The generation of which everything becomes a part that stays: a collection of it is a full one."""
+_LONG = 0.02
+"""Seconds."""
+
+
+class _Collections:
+    """Counts in seconds of looking: of the last look at everything, and of what has been set aside since then."""
+
+    def __init__(self, longest: float) -> None:
+        self._longest = longest
+        self._everything = 0.0
+        self._since = 0.0
+        self._looks_at_everything = False
+        self._began = 0.0
+
+    def __call__(self, phase: str, info: Mapping[str, Any]) -> None:
+        if info["generation"] < _OLDEST:
+            return
+        if phase == "start":
+            self._looks_at_everything = self._since >= self._everything
+            if self._looks_at_everything:
+                gc.unfreeze()
+            self._began = time.thread_time()
+            return
+        took = time.thread_time() - self._began
+        if took < self._longest:
+            return
+        gc.freeze()
+        if self._looks_at_everything:
+            self._everything, self._since = took, 0.0
+        else:
+            self._since += took
+
+
+@contextlib.contextmanager
+def kept_short(longest: float = _LONG) -> Iterator[None]:
+    """Keeps collections of this process short, until the end of the block.
+
+    What a full one has left that took `longest` seconds of CPU is set aside (`gc.freeze`).
+    """
+    collections = _Collections(longest)
+    gc.callbacks.append(collections)
+    try:
+        yield
+    finally:
+        gc.callbacks.remove(collections)
+        gc.unfreeze()

@@ -1,0 +1,43 @@
+"""What stays is not looked at at every full collection, and garbage goes nevertheless."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+from kuma.base import garbage
+
+MANY = 100_000
+
+
+class Node:
+    """Refers to itself: only a collection finds that nobody else does."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_what_has_stayed_once_is_not_looked_at_by_the_next_collection() -> None:
+    with garbage.kept_short(longest=0):
+        kept = [[number] for number in range(MANY)]
+        gc.collect()
+        looked_at = {id(found) for found in gc.get_objects()}
+        assert not any(id(found) in looked_at for found in kept)
+    assert gc.get_freeze_count() == 0
+
+
+def test_garbage_among_what_has_stayed_is_found_when_as_much_has_come_anew() -> None:
+    with garbage.kept_short(longest=0):
+        node = Node()
+        gone = weakref.ref(node)
+        gc.collect()
+        del node
+        gc.collect()
+        assert gone() is not None  # not looked at
+        for _ in range(10_000):
+            new = [[number] for number in range(MANY)]
+            gc.collect()
+            assert len(new) == MANY
+            if gone() is None:
+                return
+        raise AssertionError("it was never looked at")
