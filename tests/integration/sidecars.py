@@ -8,6 +8,7 @@ import os
 import signal
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sized
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,8 @@ class Sidecars:
         self.started: list[Sidecar] = []
         self.options: tuple[str, ...] = ()
         """Further ones of `kuma-dp`, for those that are started from now on."""
+        self.valid_for = timedelta(days=3650)
+        """How long the tokens are valid of those that are started from now on."""
 
     async def start(
         self,
@@ -213,7 +216,7 @@ class Sidecars:
     async def run(self, sidecar: Sidecar) -> None:
         """(Re)start the `kuma-dp` of a sidecar; returns once the proxy has its configuration."""
         token = self._directory / f"{sidecar.name}-token"
-        token.write_text(self._cp.token(name=f"{sidecar.name}-01"))
+        token.write_text(self._cp.token(name=f"{sidecar.name}-01", valid_for=self.valid_for))
         with sidecar.log.open("ab") as log:
             sidecar.process = await asyncio.create_subprocess_exec(
                 BIN / "kuma-dp",

@@ -145,6 +145,18 @@ def test_an_inbound_that_is_not_served_is_noted_with_the_reason() -> None:
     assert row.rstrip().endswith(f"not served: {reason}")
 
 
+def test_the_end_of_a_token_is_noted_before_and_after() -> None:
+    for end, note in (
+        (before(days=-20), "-"),
+        (before(days=-10), "token ends 2026-01-11 12:00:00: put a new one into kuma-dp's file"),
+        (before(days=1), "token expired 2025-12-31 12:00:00: no new certificate until kuma-dp's file has a new one"),
+    ):
+        warning = (datetime.fromisoformat(end) - timedelta(days=14)).isoformat()
+        token = {"expirationTime": end, "warningTime": warning}
+        row = tables.overviews([overview([API], token=token)], NOW).splitlines()[1]
+        assert row.rstrip().endswith(note), row
+
+
 def test_a_proxy_that_never_connected() -> None:
     row = tables.overviews([overview([API])], NOW).splitlines()[1]
     assert row.split() == [

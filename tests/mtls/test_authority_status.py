@@ -18,7 +18,7 @@ from kuma.resources import kinds
 from kuma.resources.mesh_transition import BackendStatus
 from kuma.resources.view import MeshView
 from kuma.xds.proxies.meshes import MeshState
-from kuma.xds.proxies.metrics import LeafExpiry, Metrics
+from kuma.xds.proxies.metrics import EarliestEnd, Metrics
 from tests.authorities.test_clean_up import complete
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import MTLS, Running, dataplane, resource, running
@@ -113,7 +113,8 @@ def test_metrics_show_the_authorities_that_there_are() -> None:
 
 def test_of_all_leaves_of_a_mesh_the_first_end_is_shown() -> None:
     registry = CollectorRegistry()
-    registry.register(LeafExpiry(lambda: [("a", START + DAY), ("b", START), ("a", START + 2 * DAY)]))
+    ends = [("a", START + DAY), ("b", START), ("a", START + 2 * DAY)]
+    registry.register(EarliestEnd("cert_expiration_timestamp_seconds", "Ends.", lambda: ends))
     name = "cert_expiration_timestamp_seconds"
     assert registry.get_sample_value(name, {"mesh": "a"}) == (START + DAY).timestamp()
     assert registry.get_sample_value(name, {"mesh": "b"}) == START.timestamp()

@@ -5,15 +5,20 @@ import contextlib
 import sqlite3
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import grpc
+import httpx
 import jwt
+from structlog.testing import capture_logs
 
 from kuma.base import aio
 from kuma.resources import kinds
+from kuma.resources.dataplane_insight import TokenInsight
 from kuma.resources.resource import Resource
 from kuma.resources.secret import SecretSpec
 from kuma.store.protocol import Create
+from kuma.xds.envoy import serving_label
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import MTLS, Running, dataplane, running
 from tests.fakes.patience import PATIENCE
@@ -92,6 +97,117 @@ async def test_a_stream_ends_when_its_token_does(tmp_path: Path) -> None:
             await asyncio.sleep(0.02)
         assert "has expired" in (await web.failure()).details
         assert db.connected
+
+
+async def test_the_end_of_a_token_is_told_weeks_before_and_once(tmp_path: Path) -> None:
+    """Of one that lives shortly it is told in the second half of its life."""
+    clock = ManualClock()
+    end = clock.now() + timedelta(days=30)
+    with capture_logs() as logs:
+        async with running(tmp_path, clock) as cp:
+            await cp.proxy(WEB, cp.token("web-01", valid_for=timedelta(days=30)))
+            await cp.proxy(DB, cp.token("db-01", valid_for=timedelta(days=20)))
+            await cp.settled(2)
+            shown = await cp.insight(WEB, lambda spec: spec.token)
+            assert shown.token == TokenInsight(expiration_time=end, warning_time=end - timedelta(days=14))
+            async with httpx.AsyncClient() as client:
+                metrics = (await client.get(f"http://127.0.0.1:{await cp.parts.diagnostics.port()}/metrics")).text
+            first = (clock.now() + timedelta(days=20)).timestamp()
+            (metric,) = [line for line in metrics.splitlines() if line.startswith("dataplane_token_expiration")]
+            assert metric.startswith('dataplane_token_expiration_timestamp_seconds{mesh="default"}')
+            assert float(metric.rpartition(" ")[2]) == first
+
+            def told() -> list[list[str]]:
+                return [line["dataplanes"] for line in logs if line["event"].startswith("tokens of proxies end soon")]
+
+            async def until_told(warnings: int, pause: int) -> None:
+                async with asyncio.timeout(PATIENCE):
+                    while len(told()) < warnings:
+                        clock.advance(pause)  # it is looked at in pieces
+                        await asyncio.sleep(0.01)
+
+            await cp.settled(2)
+            clock.advance(10 * 86400 - 3600)
+            await until_told(1, 600)
+            assert clock.now() >= end - timedelta(days=20)
+            clock.advance(5 * 86400)
+            await until_told(2, 600)
+            assert clock.now() >= end - timedelta(days=14)
+            assert told() == [["db-01"], ["web-01"]]
+
+
+async def expired(cp: Running, described: Resource[Any], token: str) -> None:
+    """Return once a proxy has tried to connect with a token that has expired."""
+    assert "has expired" in (await (await cp.proxy(described, token)).failure()).details
+
+
+async def test_callers_keep_a_proxy_whose_only_fault_is_its_expired_token(tmp_path: Path) -> None:
+    """It gets no certificate. Once it is not there any more, or its certificate has ended, callers lose it."""
+    clock = ManualClock()
+
+    def stored() -> Resource[Any] | None:
+        return cp.parts.views.view("default").dataplanes.get(WEB.name)
+
+    def serves() -> bool:
+        found = stored()
+        return found is not None and serving_label.is_serving(found)
+
+    async with running(tmp_path, clock) as cp:
+        await cp.apply(MTLS)
+        token = cp.token("web-01", valid_for=timedelta(hours=1))
+        web = await cp.proxy(WEB, token)
+        await web.until(lambda: web.certificate)
+        await cp.settled(1)
+        await cp.parts.views.until(serves)
+        clock.advance(3600)
+        assert "has expired" in (await web.failure()).details
+        await cp.disconnected(WEB)
+        for _ in range(6):
+            await expired(cp, WEB, token)
+            clock.advance(20)
+        await cp.looked_around()
+        assert serves()
+        assert not len(cp.parts.proxies)
+        again = await cp.proxy(WEB, cp.token("web-01"))
+        await again.until(lambda: again.certificate)
+        await cp.settled(1)
+        assert serves()
+        await again.disconnect()
+        await cp.disconnected(WEB)
+        await expired(cp, WEB, token)
+        clock.advance(10)
+        await cp.looked_around()
+        clock.advance(30)
+        await cp.parts.views.until(lambda: stored() is not None and not serves())
+        await expired(cp, WEB, token)
+        for _ in range(31):
+            clock.advance(86400)
+            await asyncio.sleep(0.02)
+        await cp.parts.views.until(lambda: stored() is None)
+
+
+async def test_callers_lose_a_proxy_whose_token_was_revoked_though_it_has_expired_too(tmp_path: Path) -> None:
+    clock = ManualClock()
+
+    def serves() -> bool:
+        found = cp.parts.views.view("default").dataplanes.get(WEB.name)
+        return found is not None and serving_label.is_serving(found)
+
+    async with running(tmp_path, clock) as cp:
+        await cp.apply(MTLS)
+        token = cp.token("web-01", valid_for=timedelta(hours=1))
+        web = await cp.proxy(WEB, token)
+        await web.until(lambda: web.certificate)
+        await cp.settled(1)
+        await cp.parts.views.until(serves)
+        await revoke(cp, token)
+        clock.advance(3600)
+        await web.failure()
+        await cp.disconnected(WEB)
+        again = await cp.proxy(WEB, token)
+        assert "has been revoked" in (await again.failure()).details
+        clock.advance(10)
+        await cp.parts.views.until(lambda: not serves())
 
 
 async def test_a_stream_goes_on_if_the_clock_is_set_back_before_its_token_begins(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import secrets
 from collections.abc import Iterator, Mapping
@@ -52,7 +53,7 @@ from kuma.xds.proxies.inbound_review import InboundReview
 from kuma.xds.proxies.insights import Insights
 from kuma.xds.proxies.issuance import LeafIssuer
 from kuma.xds.proxies.meshes import Meshes
-from kuma.xds.proxies.metrics import LeafExpiry, Metrics
+from kuma.xds.proxies.metrics import EarliestEnd, Metrics
 from kuma.xds.proxies.proxy import Proxies, ProxyContext
 from kuma.xds.stream.deregistration import Deregistration
 from kuma.xds.stream.front import Front
@@ -115,7 +116,19 @@ class State:
 def state(base: Foundation) -> State:
     """Builds the views, the table of proxies, and the manager with its rules."""
     views, proxies, metrics = Views(base.store), Proxies(), Metrics(base.collectors)
-    base.collectors.register(LeafExpiry(lambda: _ends_of_leaves(proxies)))
+    for name, text, ends in (
+        (
+            "cert_expiration_timestamp_seconds",
+            "When the first certificate of a mesh's connected proxies ends, in seconds since 1970.",
+            _ends_of_leaves,
+        ),
+        (
+            "dataplane_token_expiration_timestamp_seconds",
+            "When the first token of a mesh's connected proxies ends, in seconds since 1970.",
+            _ends_of_tokens,
+        ),
+    ):
+        base.collectors.register(EarliestEnd(name, text, functools.partial(ends, proxies)))
     linger = base.settings.xds_server.connection_linger.delta
     meshes = Meshes(views, proxies.touch, base.turns, base.drivers, linger)
     allowed = servers.allowed_workloads(base.settings.dp_server)
@@ -153,6 +166,11 @@ def _ends_of_leaves(proxies: Proxies) -> Iterator[tuple[str, datetime]]:
     for proxy in proxies:
         if proxy.keeper.identity is not None:
             yield proxy.key.mesh, proxy.keeper.identity.not_after
+
+
+def _ends_of_tokens(proxies: Proxies) -> Iterator[tuple[str, datetime]]:
+    for proxy in proxies:
+        yield proxy.key.mesh, proxy.token.expires
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

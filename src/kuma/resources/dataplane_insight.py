@@ -103,6 +103,13 @@ class AdministrationInsight(Model):
     host: str = ""
 
 
+class TokenInsight(Model):
+    """When the token ends that the proxy has shown last, and since when people are told of it."""
+
+    expiration_time: datetime
+    warning_time: datetime
+
+
 class DataplaneInsightSpec(Model):
     """The proxy's subscriptions, oldest first, and its certificate.
 
@@ -115,6 +122,7 @@ class DataplaneInsightSpec(Model):
     past_regenerations: int = 0
     administration: AdministrationInsight | None = None
     withheld_inbounds: tuple[str, ...] = ()
+    token: TokenInsight | None = None
     last_contact: LastContact | None = None
     """Of a proxy that may go on although its stream has ended."""
 

@@ -17,16 +17,22 @@ from kuma.tokens.signing_keys import Keyring, new_key
 _OTHERS = frozenset({"Groups", "Zone", "Scope"})
 """Claims of tokens of other kinds. Whoever uses one key for both must not get two tokens for one."""
 _FOREVER = datetime.max.replace(tzinfo=UTC)
+_NOTICE = timedelta(days=14)
+"""How long before its end a token is warned of; in the second half of its life if that is shorter."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataplaneClaims:
-    """Claims of a dataplane token: its subject and its end. Empty ones restrict nothing."""
+    """Claims of a dataplane token: its subject and its end. Empty ones restrict nothing.
+
+    `warned` is when people are to be told that it ends.
+    """
 
     mesh: str
     name: str = ""
     tags: Mapping[str, frozenset[str]] = field(default_factory=dict)
     expires: datetime = _FOREVER
+    warned: datetime = _FOREVER
 
 
 def signing_key_name(mesh: str, serial: int = 1) -> str:
@@ -81,7 +87,15 @@ def verify_token(token: str, mesh: str, secrets: Secrets, now: datetime) -> Data
     Raises:
         Unauthenticated: it is forged, malformed, revoked, of another mesh, not valid yet or no longer.
     """
-    claims = keyring(mesh, secrets).verify(token, now)
+    return claims_of(keyring(mesh, secrets).verify(token, now), mesh)
+
+
+def claims_of(claims: Mapping[str, Any], mesh: str) -> DataplaneClaims:
+    """Reads the claims of a token for `mesh` whose signature is right.
+
+    Raises:
+        Unauthenticated: they are malformed, or of another mesh or kind of token.
+    """
     if not _OTHERS.isdisjoint(claims):
         raise Unauthenticated("the token is none of a dataplane: it has the claims of a user or a zone")
     name, own_mesh, tags = claims.get("Name", ""), claims.get("Mesh") or mesh, claims.get("Tags", {})
@@ -91,7 +105,14 @@ def verify_token(token: str, mesh: str, secrets: Secrets, now: datetime) -> Data
     if own_mesh != mesh:
         raise Unauthenticated(f"proxy mesh from requestor: {mesh} is different than in token: {own_mesh}")
     found = {tag: frozenset(values) for tag, values in tags.items()}
-    return DataplaneClaims(own_mesh, name, found, _time(claims["exp"]))
+    end = _time(claims["exp"])
+    return DataplaneClaims(own_mesh, name, found, end, end - min(_NOTICE, (end - _begin(claims, end)) / 2))
+
+
+def _begin(claims: Mapping[str, Any], end: datetime) -> datetime:
+    """Returns since when a token is; if it does not say, long ago."""
+    given = claims.get("iat", claims.get("nbf"))
+    return min(_time(given), end) if isinstance(given, int) else end - 2 * _NOTICE
 
 
 def _time(seconds: int) -> datetime:

@@ -30,6 +30,14 @@ LEEWAY = timedelta(minutes=1)
 _SERIAL = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
 
+class Expired(Unauthenticated):
+    """A token is right in all but its end, which has passed: it is none that was forged or revoked."""
+
+    def __init__(self, text: str, claims: Mapping[str, Any]) -> None:
+        super().__init__(text)
+        self.claims = claims
+
+
 class NotValidYet(Unauthenticated):
     """A token holds but for its begin: it is of later, or the clock is behind."""
 
@@ -85,7 +93,8 @@ class Keyring:
         """The claims of a token.
 
         Raises:
-            Unauthenticated: it is forged, malformed, revoked, signed by none of these keys, not valid yet or no longer.
+            Unauthenticated: it is forged, malformed, revoked, signed by none of these keys, not valid yet or no longer;
+                in the last case, and if nothing else is wrong with it, it is `Expired`.
         """
         try:
             kid = jwt.get_unverified_header(token).get("kid")
@@ -110,7 +119,7 @@ class Keyring:
         if not isinstance(exp, int) or not isinstance(nbf, int):
             raise Unauthenticated("the token does not say until when it is valid")
         if now.timestamp() >= exp:
-            raise Unauthenticated(f"the token has expired; make a new one with `{self.remedy}`")
+            raise Expired(f"the token has expired; make a new one with `{self.remedy}`", claims)
         if (now + LEEWAY).timestamp() < nbf:
             raise NotValidYet(f"the token is not valid yet: in {nbf - int(now.timestamp())} seconds")
 

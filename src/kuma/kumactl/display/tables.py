@@ -128,7 +128,7 @@ def _overview(item: Mapping[str, Any], now: datetime) -> Row:
         versions.get("kumaDp", {}).get("version", ""),
         versions.get("envoy", {}).get("version", ""),
         dependencies or "-",
-        ";".join((*notes, *_rejections(last), *_withheld(insight))),
+        ";".join((*notes, *_rejections(last), *_withheld(insight), *_token(insight, now))),
     )
 
 
@@ -168,6 +168,15 @@ def _withheld(insight: Mapping[str, Any]) -> Iterator[str]:
     """Formats the inbounds that are not served, with the reasons; an addition to the original's output."""
     for reason in insight.get("withheldInbounds", ()):
         yield f"not served: {reason}"
+
+
+def _token(insight: Mapping[str, Any], now: datetime) -> Iterator[str]:
+    """Formats the end of the proxy's token once it is near; an addition to the original's output."""
+    token = insight.get("token")
+    if token and _time(token["expirationTime"]) <= now:
+        yield f"token expired {date(token['expirationTime'])}: no new certificate until kuma-dp's file has a new one"
+    elif token and _time(token["warningTime"]) <= now:
+        yield f"token ends {date(token['expirationTime'])}: put a new one into kuma-dp's file"
 
 
 CERTIFICATES = ("MESH", "NAME", "SPIFFE IDS", "SERIAL", "BACKEND", "NOT BEFORE", "EXPIRATION", "REASON")

@@ -21,6 +21,7 @@ from kuma.resources.dataplane_insight import (
     Responses,
     Status,
     Subscription,
+    TokenInsight,
     TypeResponses,
     Version,
 )
@@ -73,6 +74,7 @@ class Record:
         self._past = before.past_regenerations
         self._withheld = before.withheld_inbounds
         self.administration: AdministrationInsight | None = None
+        self.token: TokenInsight | None = None
         self._serial: int | None = None
         """Of the certificate that was noted last; each stream gets one of its own."""
 
@@ -119,6 +121,7 @@ class Record:
             mtls=self._mtls,
             past_regenerations=self._past,
             administration=self.administration,
+            token=self.token,
             withheld_inbounds=self._withheld,
             last_contact=self._last_contact,
         )

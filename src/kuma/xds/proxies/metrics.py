@@ -99,22 +99,20 @@ class Metrics:
             _remove(metric, lambda labels: labels["mesh"] == mesh)
 
 
-class LeafExpiry(Collector):
-    """Earliest end of a connected proxy's certificate, per mesh only because meshes have many proxies."""
+class EarliestEnd(Collector):
+    """Earliest end of what connected proxies have one of each, per mesh only because meshes have many proxies."""
 
-    def __init__(self, leaves: Callable[[], Iterable[tuple[str, datetime]]]) -> None:
-        self._leaves = leaves
+    def __init__(self, name: str, text: str, ends: Callable[[], Iterable[tuple[str, datetime]]]) -> None:
+        self._name = name
+        self._text = text
+        self._ends = ends
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """As it is at the moment of asking."""
         earliest: dict[str, float] = {}
-        for mesh, end in self._leaves():
+        for mesh, end in self._ends():
             earliest[mesh] = min(end.timestamp(), earliest.get(mesh, math.inf))
-        family = GaugeMetricFamily(
-            "cert_expiration_timestamp_seconds",
-            "When the first certificate of a mesh's connected proxies ends, in seconds since 1970.",
-            labels=["mesh"],
-        )
+        family = GaugeMetricFamily(self._name, self._text, labels=["mesh"])
         for mesh, first in sorted(earliest.items()):
             family.add_metric([mesh], first)
         yield family

@@ -15,7 +15,7 @@ from kuma.base.values import addresses
 from kuma.policy import remaining_access
 from kuma.resources import kinds
 from kuma.resources.dataplane import DataplaneSpec
-from kuma.resources.dataplane_insight import AdministrationInsight
+from kuma.resources.dataplane_insight import AdministrationInsight, TokenInsight
 from kuma.resources.last_contact import LastContact
 from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME
 from kuma.resources.mesh_transition import Level
@@ -72,6 +72,7 @@ class Proxy:
         self.host = host
         """The IP address that its stream comes from."""
         record.administration = AdministrationInsight(port=admin_port, host=host)
+        record.token = TokenInsight(expiration_time=token.expires, warning_time=token.warned)
         self.credential = credential
         self.token = token
         self.session = Session()

@@ -22,6 +22,11 @@ from kuma.xds.stream.proxy_authentication import BY_PROXY, REGISTERED
 log = structlog.get_logger(__name__)
 
 
+_SEEN = 30.0
+"""Seconds for which a proxy that was refused for nothing but its token's end is known to be there.
+
+Envoy tries again after five seconds at most.
+"""
 _LONGEST_PAUSE = 600.0
 """Seconds; a clock that was set is noticed within this time."""
 
@@ -29,7 +34,8 @@ _LONGEST_PAUSE = 600.0
 class Deregistration:
     """Waits out the grace period of each proxy that left, so that a lost connection removes no endpoint.
 
-    The Dataplane of one that has not said that it ends stays, without callers, as long as its certificate holds.
+    The Dataplane of one that has not said that it ends stays, without callers, as long as its certificate holds. It
+    keeps its callers while the proxy is there, and nothing but an expired token keeps it from being connected.
     """
 
     def __init__(
@@ -49,6 +55,8 @@ class Deregistration:
         self._waiting: dict[Key, asyncio.Task[None]] = {}
         self._ends: dict[Key, datetime | None] = {}
         """When the proxies may go on no longer that this process has seen leave; None for those that have ended."""
+        self._seen: dict[Key, float] = {}
+        """When proxies that wait were refused last for their expired token, in monotonic seconds."""
         self._has_ended = False
 
     async def run(self) -> None:
@@ -67,9 +75,15 @@ class Deregistration:
         self._ends[key] = may_go_on_until
         self._wait(key, self._grace)
 
+    def seen(self, key: Key) -> None:
+        """Notes that the proxy is there, and is refused for nothing but its expired token."""
+        if key in self._waiting:
+            self._seen[key] = self._clock.monotonic()
+
     async def back(self, key: Key) -> None:
         """Notes that the proxy has come back; returns once nothing removes it any more."""
         self._ends.pop(key, None)
+        self._seen.pop(key, None)
         task = self._waiting.pop(key, None)
         if task is not None:
             await aio.stop([task])
@@ -98,6 +112,7 @@ class Deregistration:
             if self._waiting.get(key) is asyncio.current_task():
                 del self._waiting[key]
                 self._ends.pop(key, None)
+                self._seen.pop(key, None)
 
     async def _look(self, key: Key) -> float | None:
         """Removes the Dataplane, or has callers sent elsewhere while its proxy may go on; returns when to look again.
@@ -108,6 +123,9 @@ class Deregistration:
         if stored is None or not _registered(stored) or self._is_connected(key):
             return None
         now, end = self._clock.now(), await self._may_go_on_until(stored)
+        seen_for = self._seen.get(key, -_SEEN) + _SEEN - self._clock.monotonic()
+        if seen_for > 0 and not serving_label.has_ended(stored) and (end is None or end > now):
+            return seen_for  # without mutual TLS there is no certificate that could end
         if end is None or end <= now:
             await self._manager.delete(key)
             log.info("dataplane removed: its proxy has left", mesh=key.mesh, dataplane=key.name)

@@ -1,10 +1,16 @@
-"""Ends streams whose token or membership no longer holds: when the mesh or its Secrets change, and on expiry."""
+"""Ends streams whose token or membership no longer holds: when the mesh or its Secrets change, and on expiry.
+
+Warns of an expiry long before.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any
+
+import structlog
 
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, Unauthenticated
@@ -14,8 +20,12 @@ from kuma.store.views import Views
 from kuma.tokens.signing_keys import NotValidYet
 from kuma.xds.proxies.proxy import Proxies, Proxy
 
+log = structlog.get_logger(__name__)
+
 _LONGEST_PAUSE = 600.0
 """Seconds; a machine that slept notices within this time."""
+_NAMED = 10
+"""Dataplanes that one warning names."""
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 Check = Callable[[Key, str], None]
@@ -32,6 +42,8 @@ class TokenRevocation:
         self._check_one = check
         self._seen: dict[str, tuple[Any, Any]] = {}
         self._known: set[Key] = set()
+        self._warned: set[Key] = set()
+        """Proxies whose present token has been warned of."""
         self._rounds = Rounds(clock, "expiry of tokens")
         views.on_change(self._changed)
         proxies.on_progress(self._progressed)
@@ -42,14 +54,32 @@ class TokenRevocation:
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        await self._rounds.run(self._end_expired)
+        await self._rounds.run(self._look)
 
-    async def _end_expired(self) -> float:
-        """End the streams whose token has expired; returns the seconds until the next one will."""
+    async def _look(self) -> float:
+        """Ends the streams whose token has expired, and warns of those to come; returns when to look again."""
         now = self._clock.now()
+        self._warn(now)
         self._check(proxy for proxy in self._proxies if proxy.token.expires <= now)
-        following = min((p.token.expires for p in self._proxies if p.token.expires > now), default=_NEVER)
+        times = chain.from_iterable((p.token.warned, p.token.expires) for p in self._proxies)
+        following = min((time for time in times if time > now), default=_NEVER)
         return min((following - now).total_seconds(), _LONGEST_PAUSE)
+
+    def _warn(self, now: datetime) -> None:
+        """Names, once, the proxies whose tokens end in a while: one warning a mesh, because they may be thousands."""
+        due: dict[str, list[Proxy]] = {}
+        for proxy in self._proxies:
+            if proxy.token.warned <= now < proxy.token.expires and proxy.key not in self._warned:
+                self._warned.add(proxy.key)
+                due.setdefault(proxy.key.mesh, []).append(proxy)
+        for mesh, proxies in due.items():
+            log.warning(
+                "tokens of proxies end soon: put new ones into the files that kuma-dp reads",
+                mesh=mesh,
+                proxies=len(proxies),
+                dataplanes=sorted(proxy.key.name for proxy in proxies)[:_NAMED],
+                first_end=min(proxy.token.expires for proxy in proxies).isoformat(),
+            )
 
     def _progressed(self, proxy: Proxy) -> None:
         """Looks again, because a stream that has just begun may be the next one to expire."""
@@ -58,6 +88,7 @@ class TokenRevocation:
             self._rounds.wake()
         elif proxy.key not in self._proxies:
             self._known.discard(proxy.key)
+            self._warned.discard(proxy.key)
 
     def _changed(self, meshes: frozenset[str]) -> None:
         for mesh in meshes:

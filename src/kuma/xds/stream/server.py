@@ -24,7 +24,9 @@ from kuma.base.audit import ACTOR, Refusals
 from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Misconfigured, Unauthenticated
 from kuma.base.values import printable, urls
 from kuma.resources.resource import Key
+from kuma.tokens import dataplane_tokens
 from kuma.tokens.dataplane_tokens import DataplaneClaims
+from kuma.tokens.signing_keys import Expired
 from kuma.xds.delta.session import Request
 from kuma.xds.envoy.clusters import HTTP_PROTOCOLS
 from kuma.xds.envoy.resource import TypeUrl, encode_response
@@ -152,8 +154,7 @@ class Discovery:
             if isinstance(error, Unauthenticated | AccessDenied | Occupied):
                 self._refusals.record(stream_limits.address_of(peer), server="discovery", reason=str(error))
             prefix = "" if isinstance(error, InvalidResource | TooMany | Occupied) else "authentication failed: "
-            status = _STATUS.get(type(error), grpc.StatusCode.UNAVAILABLE)
-            await context.abort(status, f"{prefix}{error}")
+            await context.abort(_status(error), f"{prefix}{error}")
             return
         try:
             # Once more: from here on the stream is ended when its token is revoked, which it may have been meanwhile.
@@ -162,7 +163,7 @@ class Discovery:
             await self._serve(proxy, requests, context)
         except (Superseded, Unauthenticated, AccessDenied, InvalidResource, TooMany) as error:
             log.warning("stream ended", mesh=proxy.key.mesh, dataplane=proxy.key.name, reason=str(error))
-            await context.abort(_STATUS[type(error)], str(error))
+            await context.abort(_status(error), str(error))
         finally:
             self._disconnect(proxy)
 
@@ -173,12 +174,16 @@ class Discovery:
         being removed.
         """
         try:
-            identity = self._authenticator.authenticate(proxy_authentication.proxy_key(node).mesh, token)
+            key = proxy_authentication.proxy_key(node)
+            identity = self._authenticator.authenticate(key.mesh, token)
             who = proxy_authentication.presented(node)
             stored = self._meshes.state(who.key.mesh).config.view.dataplanes.get(who.key.name)
             known = tuple(filter(None, (stored, who.dataplane)))
             for dataplane in known:
                 self._authenticator.authorize(identity, dataplane)
+        except Expired as error:
+            self._note_expired(key, error, peer)
+            raise
         except KumaError:
             self._limiter.failed(peer)
             raise
@@ -188,6 +193,23 @@ class Discovery:
             self._limiter.failed(peer)
         self._check_is_free(who.key, stream_limits.host_of(peer))
         return who, identity
+
+    def _note_expired(self, key: Key, error: Expired, peer: str) -> None:
+        """Notes that a proxy is there whose only fault is that its token has expired.
+
+        It gets nothing. But it is not guessing, and its callers are not sent elsewhere while its certificate holds.
+        """
+        stored = self._meshes.state(key.mesh).config.view.dataplanes.get(key.name)
+        try:
+            if stored is None:
+                raise error
+            self._authenticator.authorize(dataplane_tokens.claims_of(error.claims, key.mesh), stored)
+            self._check_is_free(key, stream_limits.host_of(peer))
+        except KumaError:
+            self._limiter.failed(peer)
+            return
+        self._limiter.stream(key)
+        self._deregistration.seen(key)
 
     def _check_is_free(self, key: Key, host: str) -> None:
         """Refuses a second stream from another address while there is one, unless its proxy said that it ends.
@@ -296,6 +318,10 @@ class Discovery:
         dataplane = self._meshes.state(proxy.key.mesh).config.view.dataplanes.get(proxy.key.name)
         if dataplane is not None:
             self._authenticator.authorize(proxy.token, dataplane)
+
+
+def _status(error: KumaError) -> grpc.StatusCode:
+    return next((code for kind, code in _STATUS.items() if isinstance(error, kind)), grpc.StatusCode.UNAVAILABLE)
 
 
 async def _decoded(frames: AsyncIterator[bytes]) -> AsyncIterator[Any]:
