@@ -98,6 +98,10 @@ def test_a_file_of_the_original_is_taken_for_what_there_is(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("text", "complaints"),
     [
+        (
+            "dpServer: {tlsCipherSuites: [TLS_AES_256_GCM_SHA384]}",
+            ["dpServer.tlsCipherSuites in FILE cannot be chosen"],
+        ),
         ("mode: global", ['mode in FILE cannot be "global" here, only "zone" or "standalone"']),
         ("apiServer: {readOnly: true}", ['apiServer.readOnly in FILE cannot be "true" here, only "false"']),
         (

@@ -17,7 +17,8 @@ from kuma.base.clock import SystemClock
 from kuma.base.errors import InvalidResource, KumaError
 from kuma.pki.authority import Authority, LocalAuthority, SignedLeaf, SignRequest
 from kuma.resources import kinds
-from kuma.resources.mesh import Backend, Conf, MeshSpec
+from kuma.resources import mesh as meshes
+from kuma.resources.mesh import Backend, BackendRules, Conf, MeshSpec
 from kuma.resources.resource import Resource
 from kuma.resources.secret import Secrets
 from tests.fakes.control_plane import MTLS, Running, dataplane, resource, running
@@ -59,6 +60,14 @@ def mesh(*backends: dict[str, Any], enabled: str) -> Resource[MeshSpec]:
 
 
 REMOTE, OWN = {"name": "far", "type": "remote"}, {"name": "ca-1", "type": "builtin"}
+
+
+@pytest.fixture(autouse=True)
+def declarable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other line: that users may declare it, and that its `conf` has no rules."""
+    monkeypatch.setitem(
+        meshes.TYPES, "remote", BackendRules(lambda conf, path: iter(()), lambda backend, path: iter(()))
+    )
 
 
 @pytest.fixture

@@ -33,7 +33,8 @@ PASSED_OVER = """
 ## Settings of the original that have no effect here
 
 They may stand in the file and in the environment. `kuma-cp` says in its log which of them are set; with
-`general.strict` it does not start. `…_TLS_MAX_VERSION` and `…_TLS_CIPHER_SUITES` of all servers are among them.
+`general.strict` it does not start. `…_TLS_MAX_VERSION` of all servers is among them; `…_TLS_CIPHER_SUITES` is refused
+unless it is empty.
 
 | In the environment | What that means |
 |---|---|

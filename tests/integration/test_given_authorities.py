@@ -20,6 +20,7 @@ from kuma.agent.envoy import find_binary
 from kuma.pki import trial
 from kuma.pki.authority import AuthorityUnusable, LocalAuthority, SignRequest
 from kuma.pki.x509 import CaPair, certificate_pem, key_pem
+from tests.fakes.patience import PATIENCE
 
 NOW = datetime.now(UTC)
 URI = "spiffe://default/x"
@@ -136,7 +137,7 @@ async def test_envoy_and_the_trial_agree_on_every_authority(tmp_path: Path) -> N
     command = [find_binary(None), "-c", tmp_path / "envoy.json", "--use-dynamic-base-id", "-l", "error"]
     envoy = subprocess.Popen(list(map(str, command)))
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while True:  # until it listens
                 try:
                     (await asyncio.open_connection("127.0.0.1", list(ports.values())[-1]))[1].close()

@@ -201,6 +201,29 @@ def test_what_a_mesh_loses(old: Resource[Any] | None, new: Resource[Any], fields
     assert [found.field for found in weakening.of_mesh(old, new, guarded=False)] == fields
 
 
+A, B = {"tags": {"team": "a"}}, {"tags": {"team": "b"}}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fields"),
+    [
+        ({"restrictions": [A]}, {}, ["restrictions"]),
+        ({"restrictions": [A]}, {"restrictions": [A, B]}, []),
+        ({"requirements": [A]}, {}, ["requirements"]),
+        ({"requirements": [A]}, {"requirements": [A, B]}, ["requirements"]),
+        ({"requirements": [A, B]}, {"requirements": [A]}, []),
+        ({}, {"requirements": [A], "restrictions": [B]}, []),
+    ],
+)
+def test_who_may_be_a_member_that_could_not_be(old: dict[str, Any], new: dict[str, Any], fields: list[str]) -> None:
+    before, after = (
+        codec.parse({"type": "Mesh", "name": "default", "constraints": {"dataplaneProxy": rules}})
+        for rules in (old, new)
+    )
+    found = [told.field for told in weakening.of_mesh(before, after, guarded=False)]
+    assert found == [f"constraints.dataplaneProxy.{field}" for field in fields]
+
+
 def test_a_guard_of_the_control_plane_is_removed_by_a_label() -> None:
     assert [w.field for w in weakening.of_mesh(mesh(), mesh(weakening="allowed"), guarded=True)] == ["labels"]
     assert list(weakening.of_mesh(mesh(), mesh(weakening="refused"), guarded=True)) == []

@@ -42,6 +42,8 @@ OTHERS = ("KUMA_CONTROL_PLANE_", "KUMA_DATAPLANE_", "KUMA_DP_ENVOY_")
 LISTS = ("hostnames", "users", "groups", "localhost_admin_users", "localhost_admin_groups", "allowed_workloads")
 
 
+CIPHERS = "_TLS_CIPHER_SUITES"
+"""How the names of settings end that would restrict the ciphers of a server: passing them over would be unsafe."""
 CHOICES = {"KUMA_STORE_TYPE": ("sqlite", "memory")}
 """Settings that choose a part, with the parts that there are: judged before what depends on the choice."""
 PASSED_OVER = {
@@ -90,7 +92,7 @@ PASSED_OVER = {
 
 def passed_over(variable: str) -> bool:
     """Tells whether a variable is one of the original's that have no effect here."""
-    return variable.startswith(tuple(PASSED_OVER)) or variable.endswith(("_TLS_MAX_VERSION", "_TLS_CIPHER_SUITES"))
+    return variable.startswith(tuple(PASSED_OVER)) or variable.endswith("_TLS_MAX_VERSION")
 
 
 def variables(section: type[Section] = Settings, path: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -91,7 +91,13 @@ def _meant(given: Iterator[tuple[str, Any, str]], where: str) -> _Given:
             raise Misconfigured(f"{written}{where}: {value} is not available here, only {only}")
         if value == "" and name != variable:
             continue
-        if variable in setting_names.FIXED:
+        if variable.endswith(setting_names.CIPHERS) and value:
+            found.wrong.append(
+                f"{written}{where} cannot be chosen here: the servers have TLS 1.2 and 1.3 with AEAD suites"
+            )
+        elif variable.endswith(setting_names.CIPHERS):
+            continue
+        elif variable in setting_names.FIXED:
             found.wrong += _differs(value, written + where, setting_names.FIXED[variable])
         elif name in known:
             _take(found, name, value, written + where)

@@ -16,6 +16,7 @@ from kuma.policy.permissions import Permissions
 from kuma.resources import kinds
 from kuma.resources import tags as tag_rules
 from kuma.resources.mesh import MeshSpec, weakening_is_refused
+from kuma.resources.mesh_blocks import Membership
 from kuma.resources.resource import Resource
 
 Pairs = frozenset[tuple[str, str]]
@@ -30,6 +31,7 @@ def of_mesh(old: Resource[MeshSpec] | None, new: Resource[MeshSpec], *, guarded:
         return
     if weakening_is_refused(old.labels, guarded) and not weakening_is_refused(new.labels, guarded):
         yield Violation("labels", "removes the guard of the mesh: what weakens it is not refused from now on")
+    yield from _of_membership(old.spec.membership, new.spec.membership)
     before, after = old.spec.enabled_backend, new.spec.enabled_backend
     if before is None:
         return
@@ -45,6 +47,15 @@ def of_mesh(old: Resource[MeshSpec] | None, new: Resource[MeshSpec], *, guarded:
             f"mtls.backends[{new.spec.backends.index(after)}].mode",
             "STRICT becomes PERMISSIVE: plaintext callers are admitted, whatever permissions say",
         )
+
+
+def _of_membership(old: Membership, new: Membership) -> Iterator[Violation]:
+    """Dataplanes may be members that could not be: a restriction is gone, or another requirement is enough."""
+    path = "constraints.dataplaneProxy"
+    if any(restriction not in new.restrictions for restriction in old.restrictions):
+        yield Violation(f"{path}.restrictions", "a restriction is gone: Dataplanes that it kept out may be members")
+    if old.requirements and (not new.requirements or any(one not in old.requirements for one in new.requirements)):
+        yield Violation(f"{path}.requirements", "Dataplanes may be members that fulfil none of the old requirements")
 
 
 @dataclass(slots=True)
