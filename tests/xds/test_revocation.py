@@ -108,11 +108,13 @@ async def test_the_end_of_a_token_is_told_weeks_before_and_once(tmp_path: Path) 
             await cp.proxy(WEB, cp.token("web-01", valid_for=timedelta(days=30)))
             await cp.proxy(DB, cp.token("db-01", valid_for=timedelta(days=20)))
             await cp.settled(2)
+            first = (clock.now() + timedelta(days=20)).timestamp()
+            ticking = aio.spawn(_tick(clock), name="ticking")  # insights are written in batches, by this clock
             shown = await cp.insight(WEB, lambda spec: spec.token)
+            await aio.stop([ticking])
             assert shown.token == TokenInsight(expiration_time=end, warning_time=end - timedelta(days=14))
             async with httpx.AsyncClient() as client:
                 metrics = (await client.get(f"http://127.0.0.1:{await cp.parts.diagnostics.port()}/metrics")).text
-            first = (clock.now() + timedelta(days=20)).timestamp()
             (metric,) = [line for line in metrics.splitlines() if line.startswith("dataplane_token_expiration")]
             assert metric.startswith('dataplane_token_expiration_timestamp_seconds{mesh="default"}')
             assert float(metric.rpartition(" ")[2]) == first
@@ -134,6 +136,12 @@ async def test_the_end_of_a_token_is_told_weeks_before_and_once(tmp_path: Path) 
             await until_told(2, 600)
             assert clock.now() >= end - timedelta(days=14)
             assert told() == [["db-01"], ["web-01"]]
+
+
+async def _tick(clock: ManualClock) -> None:
+    while True:
+        clock.advance(1)
+        await asyncio.sleep(0.02)
 
 
 async def expired(cp: Running, described: Resource[Any], token: str) -> None:
