@@ -17,7 +17,7 @@ from kuma.base.clock import SystemClock
 from kuma.pki import issuer
 from kuma.pki.authority import LocalAuthority
 from kuma.pki.x509 import PrivateKey
-from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME, CaCert, Conf
+from kuma.resources.models.mesh import DEFAULT_LEAF_LIFETIME, CaCert, Conf
 
 SECONDS = 2.0
 TARGET, SHARE = 4000, 0.2

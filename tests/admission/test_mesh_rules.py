@@ -14,9 +14,9 @@ from kuma.base.clock import SystemClock
 from kuma.base.errors import InvalidResource
 from kuma.pki.authority import AuthorityUnusable
 from kuma.resources import codec, kinds
-from kuma.resources.mesh import Conf
+from kuma.resources.models.mesh import Conf
+from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
-from kuma.resources.secret import SecretSpec
 from kuma.store.manager import ResourceManager
 from kuma.store.protocol import Delete
 from kuma.store.sqlite import open_sqlite

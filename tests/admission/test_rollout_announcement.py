@@ -8,7 +8,7 @@ import pytest
 
 from kuma.base.errors import Conflict
 from kuma.resources import kinds
-from kuma.resources.mesh_transition import MeshTransitionSpec
+from kuma.resources.models.mesh_transition import MeshTransitionSpec
 from kuma.resources.resource import Resource
 from kuma.store.manager import ResourceManager
 from kuma.store.protocol import Create, Update

@@ -11,9 +11,9 @@ from kuma.admission.token_rules import TokenRules
 from kuma.base.clock import SystemClock
 from kuma.base.errors import InvalidResource
 from kuma.resources import kinds
-from kuma.resources.mesh import MeshSpec
+from kuma.resources.models.mesh import MeshSpec
+from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Key, Resource
-from kuma.resources.secret import SecretSpec
 from kuma.store.manager import ResourceManager
 from kuma.store.sqlite import open_sqlite
 from tests.fakes.keys import NUMBERS, armoured, pkcs1

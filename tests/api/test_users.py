@@ -12,8 +12,8 @@ from kuma.api.http.callers import Access, Grant, LocalAdmins
 from kuma.base.clock import SystemClock
 from kuma.base.errors import Unauthenticated
 from kuma.resources import kinds
+from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
-from kuma.resources.secret import SecretSpec
 from kuma.store.manager import ResourceManager
 from kuma.store.sqlite import open_sqlite
 from kuma.tokens import dataplane_tokens

@@ -11,7 +11,7 @@ from cryptography import x509
 
 from kuma.base.errors import InvalidResource
 from kuma.resources import kinds
-from kuma.resources.mesh_transition import Level, MeshTransitionSpec
+from kuma.resources.models.mesh_transition import Level, MeshTransitionSpec
 from kuma.xds.envoy.resource import TypeUrl
 from tests.fakes import cas
 from tests.fakes.control_plane import MTLS, Running, dataplane, resource, running

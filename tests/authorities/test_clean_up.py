@@ -9,7 +9,7 @@ from cryptography import x509
 from kuma.authorities import builtin
 from kuma.authorities.clean_up import unused_secrets
 from kuma.base.clock import SystemClock
-from kuma.resources.mesh import Conf
+from kuma.resources.models.mesh import Conf
 from tests.fakes.cas import root
 from tests.fakes.control_plane import MTLS, Running, dataplane, resource, running
 from tests.fakes.patience import PATIENCE

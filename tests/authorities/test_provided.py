@@ -18,9 +18,9 @@ from kuma.base.errors import InvalidResource
 from kuma.pki import ca_requirements, issuer, pem
 from kuma.resources import codec, kinds
 from kuma.resources.masks import masked
-from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME
+from kuma.resources.models.mesh import DEFAULT_LEAF_LIFETIME
+from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
-from kuma.resources.secret import SecretSpec
 from kuma.store.manager import ResourceManager
 from kuma.store.sqlite import open_sqlite
 from tests.fakes import cas

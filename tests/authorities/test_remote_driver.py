@@ -17,10 +17,10 @@ from kuma.base.clock import SystemClock
 from kuma.base.errors import InvalidResource, KumaError
 from kuma.pki.authority import Authority, LocalAuthority, SignedLeaf, SignRequest
 from kuma.resources import kinds
-from kuma.resources import mesh as meshes
-from kuma.resources.mesh import Backend, BackendRules, Conf, MeshSpec
+from kuma.resources.models import mesh as meshes
+from kuma.resources.models.mesh import Backend, BackendRules, Conf, MeshSpec
+from kuma.resources.models.secret import Secrets
 from kuma.resources.resource import Resource
-from kuma.resources.secret import Secrets
 from tests.fakes.control_plane import MTLS, Running, dataplane, resource, running
 
 

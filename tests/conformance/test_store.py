@@ -16,10 +16,10 @@ import pytest
 from kuma.base import aio
 from kuma.base.errors import AlreadyExists, Conflict, NotFound
 from kuma.resources import kinds
-from kuma.resources.mesh import MeshSpec
+from kuma.resources.models.mesh import MeshSpec
+from kuma.resources.models.secret import SecretSpec
+from kuma.resources.models.traffic_permission import Selector, TrafficPermissionSpec
 from kuma.resources.resource import Key, Resource
-from kuma.resources.secret import SecretSpec
-from kuma.resources.traffic_permission import Selector, TrafficPermissionSpec
 from kuma.store.protocol import (
     Commit,
     Create,

@@ -14,9 +14,9 @@ from kuma.admission.mesh_rules import MeshRules
 from kuma.admission.secret_rules import SecretRules
 from kuma.base.clock import SystemClock
 from kuma.resources import codec, kinds
-from kuma.resources.mesh_transition import Level
+from kuma.resources.models.mesh_transition import Level
+from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
-from kuma.resources.secret import SecretSpec
 from kuma.store.manager import ResourceManager
 from kuma.store.sqlite import open_sqlite
 from tests.docs.reference import BLOCKS, digest

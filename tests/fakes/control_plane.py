@@ -22,8 +22,8 @@ from kuma.base import aio
 from kuma.base.audit import AuditFile
 from kuma.base.clock import Clock, SystemClock
 from kuma.resources import codec, kinds
-from kuma.resources.dataplane import admin_port
-from kuma.resources.mesh_transition import Level
+from kuma.resources.models.dataplane import admin_port
+from kuma.resources.models.mesh_transition import Level
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.store.sqlite import open_sqlite

@@ -1,7 +1,7 @@
 """Mesh views without a store."""
 
 from kuma.resources import kinds
-from kuma.resources.mesh_transition import Level, MeshTransitionSpec, Position
+from kuma.resources.models.mesh_transition import Level, MeshTransitionSpec, Position
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 

@@ -17,7 +17,8 @@ from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import json_format
 
-from kuma.resources import codec, dataplane
+from kuma.resources import codec
+from kuma.resources.models import dataplane
 from kuma.resources.view import MeshView
 from kuma.xds.envoy.capabilities import Capabilities
 from kuma.xds.envoy.resource import Entry, TypeUrl

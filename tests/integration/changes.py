@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kuma.resources import kinds
-from kuma.resources.dataplane import DataplaneSpec, Inbound
+from kuma.resources.models.dataplane import DataplaneSpec, Inbound
 from kuma.resources.resource import Resource
 from tests.fakes.control_plane import Running, resource
 from tests.integration.sidecars import Sidecar, until

@@ -10,7 +10,7 @@ from kuma.authorities import builtin
 from kuma.base.clock import SystemClock
 from kuma.pki import issuer
 from kuma.pki.authority import LocalAuthority
-from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME
+from kuma.resources.models.mesh import DEFAULT_LEAF_LIFETIME
 from kuma.xds.envoy.tls import ALPN
 from tests.fakes.control_plane import Running
 

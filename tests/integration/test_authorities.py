@@ -11,7 +11,7 @@ from cryptography import x509
 
 from demo.processes import free_ports
 from kuma.resources import kinds
-from kuma.resources.mesh_transition import Position
+from kuma.resources.models.mesh_transition import Position
 from tests.fakes import cas
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running
 from tests.integration.changes import edit_inbounds, revoke, secrets, tagged, transition

@@ -9,7 +9,7 @@ import pytest
 from kuma.authorities import builtin
 from kuma.base.clock import SystemClock
 from kuma.pki.authority import LocalAuthority
-from kuma.resources.mesh import Conf
+from kuma.resources.models.mesh import Conf
 from tests.fakes import cas
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, resource
 from tests.integration.changes import revoke, secrets

@@ -16,8 +16,8 @@ from demo.processes import free_ports
 from kuma.base import aio
 from kuma.base.errors import Unauthenticated
 from kuma.resources import kinds
-from kuma.resources.dataplane import Inbound
-from kuma.resources.mesh_transition import Level
+from kuma.resources.models.dataplane import Inbound
+from kuma.resources.models.mesh_transition import Level
 from kuma.xds.envoy import resource_names
 from tests.fakes import cas
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running

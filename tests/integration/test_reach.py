@@ -13,7 +13,7 @@ import pytest
 from kuma.authorities import builtin
 from kuma.base.clock import SystemClock
 from kuma.pki.authority import LocalAuthority
-from kuma.resources.mesh import Conf
+from kuma.resources.models.mesh import Conf
 from tests.fakes.control_plane import MTLS, Running
 from tests.integration.changes import change, revoke
 from tests.integration.clients import in_the_mesh, own_authority, with_leaf_of, without_certificate

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from demo.processes import free_ports
-from kuma.resources.dataplane import DataplaneSpec
+from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 from kuma.xds.envoy.resource import TypeUrl
 from tests.fakes.control_plane import ALLOW_ALL, Running

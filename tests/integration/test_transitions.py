@@ -10,7 +10,7 @@ import pytest
 
 from kuma.base import aio
 from kuma.resources import kinds
-from kuma.resources.mesh_transition import Level
+from kuma.resources.models.mesh_transition import Level
 from soak.authorities import Provided, Root, is_let_in
 from tests.fakes import cas
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running

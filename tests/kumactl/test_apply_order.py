@@ -4,7 +4,7 @@ from collections.abc import Sequence, Set
 
 from kuma.kumactl.apply_order import Sending, rounds
 from kuma.resources import codec
-from kuma.resources.mesh import AUTHORITY_LABEL, AWAITED
+from kuma.resources.models.mesh import AUTHORITY_LABEL, AWAITED
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, dataplane, resource
 
 MESH, PERMISSION = resource(MTLS), resource(ALLOW_ALL)

@@ -15,7 +15,7 @@ from kuma.mtls import authority_status
 from kuma.pki import x509
 from kuma.pki.x509 import CaPair
 from kuma.resources import kinds
-from kuma.resources.mesh_transition import BackendStatus
+from kuma.resources.models.mesh_transition import BackendStatus
 from kuma.resources.view import MeshView
 from kuma.xds.proxies.meshes import MeshState
 from kuma.xds.proxies.metrics import EarliestEnd, Metrics

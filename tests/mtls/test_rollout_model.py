@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from kuma.mtls.steps.next_step import Declared, next_position
 from kuma.mtls.steps.progress import Patience, ProxyProgress, judge
-from kuma.resources.mesh_transition import Level, Position
+from kuma.resources.models.mesh_transition import Level, Position
 
 AUTHORITIES = ("a", "b", "c")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -14,7 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from kuma.pki import ca_requirements, pem, trial
 from kuma.pki.authority import AuthorityUnusable, LocalAuthority
 from kuma.pki.x509 import CaPair
-from kuma.resources.mesh import Backend
+from kuma.resources.models.mesh import Backend
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 LONG = NOW + dt.timedelta(days=3650)

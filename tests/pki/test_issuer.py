@@ -19,7 +19,7 @@ from kuma.pki import issuer
 from kuma.pki.authority import Authority, LocalAuthority, SignedLeaf, SignRequest
 from kuma.pki.issuer import Identity, IssueFailed
 from kuma.pki.x509 import CaPair
-from kuma.resources.mesh import CaCert, Conf
+from kuma.resources.models.mesh import CaCert, Conf
 from tests.fakes.clock import ManualClock
 
 URIS = ("spiffe://default/web", "kuma://version/v1")

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from kuma.base.errors import InvalidResource
 from kuma.resources import codec
+from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
-from kuma.resources.secret import SecretSpec
 from kuma.store.manager import ResourceManager
 from tests.authorities.test_provided import manager, mesh, secret  # noqa: F401
 from tests.fakes import cas

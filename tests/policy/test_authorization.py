@@ -11,8 +11,8 @@ from kuma.base.errors import InvalidResource
 from kuma.policy import authorization
 from kuma.policy.authorization import NOBODY, Admission, MeshPermission, Permission, Principal
 from kuma.resources import codec, kinds
+from kuma.resources.models.traffic_permission import Selector, TrafficPermissionSpec
 from kuma.resources.resource import Resource
-from kuma.resources.traffic_permission import Selector, TrafficPermissionSpec
 
 SERVICE = "kuma.io/service"
 START = datetime(2026, 1, 1, tzinfo=UTC)

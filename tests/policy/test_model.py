@@ -10,9 +10,9 @@ from kuma.policy import authorization
 from kuma.policy.authorization import Admission, MeshPermission, Permission, Principal
 from kuma.policy.permissions import Permissions
 from kuma.resources import codec, kinds
-from kuma.resources.mesh_traffic_permission import TargetRef
+from kuma.resources.models.mesh_traffic_permission import TargetRef
+from kuma.resources.models.traffic_permission import Selector, TrafficPermissionSpec
 from kuma.resources.resource import Resource
-from kuma.resources.traffic_permission import Selector, TrafficPermissionSpec
 
 TAGS = st.dictionaries(st.sampled_from(["kuma.io/service", "version", "env"]), st.sampled_from("ab"), min_size=1)
 MATCHES = st.dictionaries(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kuma.policy import remaining_access
 from kuma.resources import kinds
-from kuma.resources.mesh_transition import Level, MeshTransitionSpec, Position
+from kuma.resources.models.mesh_transition import Level, MeshTransitionSpec, Position
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from tests.fakes.control_plane import ALLOW_ALL, dataplane, resource

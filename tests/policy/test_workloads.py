@@ -6,7 +6,7 @@ import pytest
 
 from kuma.policy import workloads
 from kuma.policy.workloads import Destination, Surroundings
-from kuma.resources.dataplane import Inbound, Networking
+from kuma.resources.models.dataplane import Inbound, Networking
 
 OWN = {5681: "API server"}
 

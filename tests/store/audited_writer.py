@@ -8,8 +8,8 @@ from pathlib import Path
 from kuma.base.audit import AuditFile
 from kuma.base.clock import SystemClock
 from kuma.resources import kinds
+from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
-from kuma.resources.secret import SecretSpec
 from kuma.store import audited
 from kuma.store.protocol import Create
 from kuma.store.sqlite import open_sqlite

@@ -16,9 +16,9 @@ from kuma.base import aio
 from kuma.base.audit import AuditFile, Refusals
 from kuma.base.clock import SystemClock
 from kuma.resources import kinds
-from kuma.resources.mesh import MeshSpec
+from kuma.resources.models.mesh import MeshSpec
+from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
-from kuma.resources.secret import SecretSpec
 from kuma.store import audited
 from kuma.store.protocol import Create, Delete, Update
 from kuma.store.sqlite import open_sqlite

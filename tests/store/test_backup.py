@@ -14,9 +14,9 @@ from kuma.base import aio
 from kuma.base.clock import SystemClock
 from kuma.base.errors import Misconfigured, StoreCorrupt
 from kuma.resources import kinds
-from kuma.resources.mesh import MeshSpec
+from kuma.resources.models.mesh import MeshSpec
+from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
-from kuma.resources.secret import SecretSpec
 from kuma.store.backup import backup, restore
 from kuma.store.protocol import Create, Delete
 from kuma.store.sqlite import open_sqlite

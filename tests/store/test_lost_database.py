@@ -14,7 +14,7 @@ import pytest
 from kuma.base.clock import SystemClock
 from kuma.base.errors import Misconfigured
 from kuma.resources import kinds
-from kuma.resources.mesh import MeshSpec
+from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.resource import Resource
 from kuma.store import backup
 from kuma.store.protocol import Create

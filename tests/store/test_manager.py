@@ -12,9 +12,9 @@ from structlog.testing import capture_logs
 from kuma.base.clock import SystemClock
 from kuma.base.errors import InvalidResource, NotFound
 from kuma.resources import codec, kinds
-from kuma.resources.mesh import MeshSpec
+from kuma.resources.models.mesh import MeshSpec
+from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
-from kuma.resources.secret import SecretSpec
 from kuma.store.manager import Decision, ResourceManager
 from kuma.store.protocol import Create, Store, Update
 from kuma.store.sqlite import open_sqlite

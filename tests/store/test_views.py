@@ -9,7 +9,7 @@ import pytest
 from kuma.base import aio
 from kuma.base.clock import SystemClock
 from kuma.resources import kinds
-from kuma.resources.mesh import MeshSpec
+from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.resource import Resource
 from kuma.store.protocol import Create, Delete, Store
 from kuma.store.sqlite import open_sqlite

@@ -14,8 +14,8 @@ import pytest
 
 from kuma.base.errors import AccessDenied, NoSigningKey, Unauthenticated
 from kuma.resources import codec
-from kuma.resources.dataplane import DataplaneSpec
-from kuma.resources.secret import SecretSpec
+from kuma.resources.models.dataplane import DataplaneSpec
+from kuma.resources.models.secret import SecretSpec
 from kuma.tokens import dataplane_tokens
 from tests.fakes import cas
 

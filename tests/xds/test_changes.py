@@ -13,7 +13,7 @@ from cryptography import x509
 from structlog.testing import capture_logs
 
 from kuma.resources import kinds
-from kuma.resources.mesh_transition import Level
+from kuma.resources.models.mesh_transition import Level
 from kuma.xds.delta.session import Request
 from kuma.xds.envoy.resource import TypeUrl
 from tests.fakes import cas

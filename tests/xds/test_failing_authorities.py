@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kuma.resources import kinds
-from kuma.resources.mesh_transition import MeshTransitionSpec
+from kuma.resources.models.mesh_transition import MeshTransitionSpec
 from kuma.xds.envoy.serving_label import is_serving
 from tests.fakes import cas
 from tests.fakes.clock import ManualClock

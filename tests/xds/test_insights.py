@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from kuma.pki.issuer import Identity
-from kuma.resources.dataplane_insight import DataplaneInsightSpec, Version
+from kuma.resources.models.dataplane_insight import DataplaneInsightSpec, Version
 from kuma.xds.envoy.resource import TypeUrl
 from kuma.xds.proxies.insights import Record
 from tests.fakes.control_plane import MTLS, dataplane, running

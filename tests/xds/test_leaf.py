@@ -17,7 +17,7 @@ from kuma.base import aio
 from kuma.base.audit import AuditFile
 from kuma.base.errors import KumaError
 from kuma.pki.authority import Authority, LocalAuthority, SignedLeaf, SignRequest
-from kuma.resources.mesh import Conf
+from kuma.resources.models.mesh import Conf
 from kuma.xds.proxies.issuance import LeafIssuer
 from kuma.xds.proxies.leaf import LeafKeeper, Wanted
 from kuma.xds.proxies.metrics import Metrics

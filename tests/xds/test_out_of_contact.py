@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from kuma.resources import kinds
-from kuma.resources.mesh_transition import MeshTransitionSpec
+from kuma.resources.models.mesh_transition import MeshTransitionSpec
 from kuma.xds.envoy import serving_label
 from kuma.xds.envoy.resource import TypeUrl
 from tests.fakes.clock import ManualClock

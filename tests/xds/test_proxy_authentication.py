@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from kuma.base.errors import AccessDenied
-from kuma.resources.dataplane_insight import Version
+from kuma.resources.models.dataplane_insight import Version
 from kuma.resources.resource import Resource
 from kuma.xds.envoy.resource import TypeUrl
 from kuma.xds.stream.proxy_authentication import Authenticator, Presented

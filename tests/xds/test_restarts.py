@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kuma.resources import kinds
-from kuma.resources.mesh_transition import Level, MeshTransitionSpec
+from kuma.resources.models.mesh_transition import Level, MeshTransitionSpec
 from kuma.resources.resource import Resource
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import MTLS, Running, dataplane, running

@@ -14,9 +14,9 @@ from structlog.testing import capture_logs
 
 from kuma.base import aio
 from kuma.resources import kinds
-from kuma.resources.dataplane_insight import TokenInsight
+from kuma.resources.models.dataplane_insight import TokenInsight
+from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
-from kuma.resources.secret import SecretSpec
 from kuma.store.protocol import Create
 from kuma.xds.envoy import serving_label
 from tests.fakes.clock import ManualClock

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from kuma.base import aio
 from kuma.resources import kinds
-from kuma.resources.mesh_transition import MeshTransitionSpec
+from kuma.resources.models.mesh_transition import MeshTransitionSpec
 from kuma.store.protocol import Commit, Put
 from kuma.xds.envoy import resource_names, serving_label
 from kuma.xds.envoy.resource import TypeUrl

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from kuma.resources import codec
-from kuma.resources.dataplane import admin_port
-from kuma.resources.mesh import MeshSpec
+from kuma.resources.models.dataplane import admin_port
+from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.xds.envoy import resource_names

@@ -12,7 +12,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from kuma.policy.callers import group
 from kuma.resources import codec, kinds
-from kuma.resources.mesh_transition import Level, MeshTransitionSpec, Position
+from kuma.resources.models.mesh_transition import Level, MeshTransitionSpec, Position
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.xds.envoy import capabilities, tls

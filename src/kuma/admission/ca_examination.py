@@ -9,8 +9,8 @@ from kuma.authorities.registry import STANDARD, Drivers
 from kuma.base.errors import InvalidResource, Violation
 from kuma.pki import ca_requirements, pem, trial
 from kuma.pki.authority import AuthorityUnusable
-from kuma.resources.mesh import Backend
-from kuma.resources.secret import Secrets
+from kuma.resources.models.mesh import Backend
+from kuma.resources.models.secret import Secrets
 
 
 def path_of(backend: Backend, index: int) -> str:

@@ -13,7 +13,7 @@ from kuma.base.errors import InvalidResource
 from kuma.policy import workloads
 from kuma.policy.workloads import Surroundings
 from kuma.resources import tags as tag_rules
-from kuma.resources.dataplane import DataplaneSpec, Networking
+from kuma.resources.models.dataplane import DataplaneSpec, Networking
 from kuma.resources.resource import Resource
 from kuma.store.manager import Decision
 from kuma.store.protocol import Store

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kuma.base.errors import InvalidResource
 from kuma.policy import membership
 from kuma.resources import kinds
-from kuma.resources.dataplane import DataplaneSpec
+from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 from kuma.store.manager import Decision, Rules
 from kuma.store.protocol import Store, find

@@ -14,7 +14,7 @@ from kuma.base.clock import Clock
 from kuma.base.errors import InvalidResource, Violation
 from kuma.policy import weakening
 from kuma.resources import kinds
-from kuma.resources.mesh import (
+from kuma.resources.models.mesh import (
     ALLOWED,
     AUTHORITY_LABEL,
     AWAITED,
@@ -24,9 +24,9 @@ from kuma.resources.mesh import (
     MeshSpec,
     weakening_is_refused,
 )
-from kuma.resources.mesh_traffic_permission import EFFECT, SHADOW
+from kuma.resources.models.mesh_traffic_permission import EFFECT, SHADOW
+from kuma.resources.models.secret import Secrets
 from kuma.resources.resource import Resource
-from kuma.resources.secret import Secrets
 from kuma.store.manager import Decision
 from kuma.store.protocol import AnyResource, Create, Delete, Expect, Operation, Store, find
 from kuma.tokens import dataplane_tokens

@@ -15,8 +15,8 @@ from kuma.policy.impact import Displacement, Impact
 from kuma.policy.permissions import Permissions
 from kuma.policy.weakening import Widening
 from kuma.resources import kinds
-from kuma.resources.mesh import AUTHORITY_LABEL, AWAITED, weakening_is_refused
-from kuma.resources.mesh_traffic_permission import EFFECT, SHADOW
+from kuma.resources.models.mesh import AUTHORITY_LABEL, AWAITED, weakening_is_refused
+from kuma.resources.models.mesh_traffic_permission import EFFECT, SHADOW
 from kuma.resources.view import MeshView
 from kuma.store.manager import Decision
 from kuma.store.protocol import AnyResource, Expect, Store, find

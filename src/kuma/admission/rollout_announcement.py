@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from kuma.resources import kinds
-from kuma.resources.mesh import MeshSpec
-from kuma.resources.mesh_transition import MeshTransitionSpec
+from kuma.resources.models.mesh import MeshSpec
+from kuma.resources.models.mesh_transition import MeshTransitionSpec
 from kuma.resources.resource import Resource
 from kuma.store.protocol import Create, Operation, Store, Update, find
 

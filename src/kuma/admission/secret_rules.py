@@ -15,9 +15,9 @@ from kuma.base.errors import InvalidResource, Violation
 from kuma.pki import ca_requirements, pem, trial
 from kuma.pki.authority import AuthorityUnusable
 from kuma.resources import kinds
-from kuma.resources.mesh import Backend, MeshSpec
+from kuma.resources.models.mesh import Backend, MeshSpec
+from kuma.resources.models.secret import Secrets, SecretSpec
 from kuma.resources.resource import Resource
-from kuma.resources.secret import Secrets, SecretSpec
 from kuma.store.manager import Decision
 from kuma.store.protocol import Expect, Store, find
 

@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from kuma.base import private_keys
 from kuma.base.errors import InvalidResource, Violation
+from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
-from kuma.resources.secret import SecretSpec
 from kuma.store.manager import Decision, Rules
 from kuma.store.protocol import Store
 from kuma.tokens import signing_keys

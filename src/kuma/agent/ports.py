@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from kuma.base import sockets
 from kuma.base.errors import Misconfigured
 from kuma.base.values.urls import host_port
-from kuma.resources.dataplane import DataplaneSpec, listen_address
+from kuma.resources.models.dataplane import DataplaneSpec, listen_address
 
 LISTENS = {
     errno.EADDRINUSE: "is in use; stop the other program, or choose another port",

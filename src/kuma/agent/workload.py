@@ -10,7 +10,7 @@ from kuma.base import texts
 from kuma.base.errors import InvalidResource, Misconfigured
 from kuma.base.values.variables import filled, pairs
 from kuma.resources import codec, kinds
-from kuma.resources.dataplane import DataplaneSpec
+from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 
 _VARIABLE = "--dataplane-var"

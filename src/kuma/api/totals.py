@@ -11,8 +11,8 @@ from typing import Any
 from kuma.api.derived import summaries
 from kuma.api.derived.summaries import POLICIES, Dataplanes
 from kuma.resources import codec, kinds
-from kuma.resources.dataplane import DataplaneSpec
-from kuma.resources.dataplane_insight import DataplaneInsightSpec
+from kuma.resources.models.dataplane import DataplaneSpec
+from kuma.resources.models.dataplane_insight import DataplaneInsightSpec
 from kuma.resources.resource import NEVER, Resource
 from kuma.store.manager import ResourceManager
 

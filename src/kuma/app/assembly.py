@@ -26,8 +26,8 @@ from kuma.base import aio, files
 from kuma.base.audit import Audit, AuditFile
 from kuma.base.clock import Clock
 from kuma.resources import kinds
-from kuma.resources.config import ConfigSpec
-from kuma.resources.mesh import MeshSpec
+from kuma.resources.models.config import ConfigSpec
+from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.resource import Resource
 from kuma.store import audited, backup
 from kuma.store.manager import ResourceManager

@@ -17,9 +17,9 @@ from kuma.pki.authority import Authority, AuthorityUnusable, LocalAuthority
 from kuma.pki.leaf_rotation import rotation_time
 from kuma.pki.x509 import CaPair, PrivateKey, build_root, certificate_pem, key_pem
 from kuma.resources import kinds
-from kuma.resources.mesh import Backend, Conf
+from kuma.resources.models.mesh import Backend, Conf
+from kuma.resources.models.secret import Secrets, SecretSpec
 from kuma.resources.resource import Resource
-from kuma.resources.secret import Secrets, SecretSpec
 from kuma.resources.view import MeshView
 from kuma.store.protocol import AnyResource, Store, find
 

@@ -13,8 +13,8 @@ from datetime import datetime
 
 from kuma.base.clock import Clock
 from kuma.pki.authority import Authority, AuthorityUnusable
-from kuma.resources.mesh import Backend
-from kuma.resources.secret import Secrets
+from kuma.resources.models.mesh import Backend
+from kuma.resources.models.secret import Secrets
 from kuma.resources.view import MeshView
 from kuma.store.protocol import AnyResource, Store
 

@@ -8,8 +8,8 @@ from kuma.authorities.driver import Content, Driver
 from kuma.pki import pem
 from kuma.pki.authority import Authority, AuthorityUnusable, LocalAuthority
 from kuma.pki.x509 import CaPair
-from kuma.resources.mesh import Backend, DataSource
-from kuma.resources.secret import Secrets
+from kuma.resources.models.mesh import Backend, DataSource
+from kuma.resources.models.secret import Secrets
 
 LARGEST_FILE = 1 << 20
 """Bytes; as much as the API takes."""

@@ -9,8 +9,8 @@ from kuma.authorities.driver import Content, Driver
 from kuma.authorities.provided import Provided
 from kuma.pki.authority import Authority, AuthorityUnusable
 from kuma.resources import kinds
-from kuma.resources.mesh import Backend
-from kuma.resources.secret import Secrets
+from kuma.resources.models.mesh import Backend
+from kuma.resources.models.secret import Secrets
 from kuma.store.protocol import Store, find
 
 

@@ -16,9 +16,9 @@ from kuma.pki import pem
 from kuma.pki.authority import Authority, AuthorityUnusable, LocalAuthority
 from kuma.pki.x509 import CaPair
 from kuma.resources import kinds
-from kuma.resources.mesh import Backend
+from kuma.resources.models.mesh import Backend
+from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
-from kuma.resources.secret import SecretSpec
 from kuma.resources.view import MeshView
 from kuma.store.protocol import Create, Operation, Store, Update, find
 

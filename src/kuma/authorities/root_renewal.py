@@ -11,7 +11,7 @@ from kuma.base.clock import Clock
 from kuma.base.errors import Conflict, Unavailable
 from kuma.base.rounds import Rounds
 from kuma.base.turns import Turns
-from kuma.resources.mesh import Backend
+from kuma.resources.models.mesh import Backend
 from kuma.resources.view import MeshView
 from kuma.store.protocol import Expect, Store, Update
 from kuma.store.views import Views

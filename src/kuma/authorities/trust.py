@@ -14,8 +14,8 @@ from kuma.authorities import retained
 from kuma.authorities.driver import Content, Driver
 from kuma.authorities.registry import STANDARD, Drivers
 from kuma.pki.authority import Authority, AuthorityUnusable
-from kuma.resources.mesh import Backend
-from kuma.resources.mesh_transition import Level, Position
+from kuma.resources.models.mesh import Backend
+from kuma.resources.models.mesh_transition import Level, Position
 from kuma.resources.view import MeshView
 
 log = structlog.get_logger(__name__)

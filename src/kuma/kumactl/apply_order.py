@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kuma.resources import kinds
-from kuma.resources.mesh import AUTHORITY_LABEL, AWAITED
+from kuma.resources.models.mesh import AUTHORITY_LABEL, AWAITED
 from kuma.resources.resource import Resource
 
 _SIGNING_KEYS = "user-token-signing-key"

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from kuma.authorities.registry import STANDARD, Drivers
 from kuma.pki.authority import Authority
 from kuma.pki.leaf_rotation import rotation_time
-from kuma.resources.mesh import Backend
-from kuma.resources.mesh_transition import BackendStatus
+from kuma.resources.models.mesh import Backend
+from kuma.resources.models.mesh_transition import BackendStatus
 from kuma.xds.proxies.meshes import MeshState
 
 _NOTICE = timedelta(days=30)

@@ -21,9 +21,9 @@ from kuma.mtls.observer import Observer, Rollout
 from kuma.mtls.steps.next_step import Declared, next_position, step
 from kuma.mtls.steps.progress import Patience, judge
 from kuma.resources import kinds
-from kuma.resources.dataplane_insight import DataplaneInsightSpec
-from kuma.resources.last_contact import LastContact
-from kuma.resources.mesh_transition import Level, MeshTransitionSpec, Position
+from kuma.resources.models.dataplane_insight import DataplaneInsightSpec
+from kuma.resources.models.last_contact import LastContact
+from kuma.resources.models.mesh_transition import Level, MeshTransitionSpec, Position
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.store.protocol import Create, Store, Update

@@ -13,8 +13,8 @@ from weakref import WeakSet
 from kuma.base.clock import Clock
 from kuma.mtls.steps.progress import ProxyProgress
 from kuma.resources import kinds
-from kuma.resources.last_contact import LastContact
-from kuma.resources.mesh_transition import Awaited, OutOfContact, Position
+from kuma.resources.models.last_contact import LastContact
+from kuma.resources.models.mesh_transition import Awaited, OutOfContact, Position
 from kuma.resources.resource import Key
 from kuma.resources.view import MeshView
 from kuma.xds.envoy import serving_label

@@ -16,7 +16,7 @@ from kuma.base.errors import Violation
 from kuma.pki import pem
 from kuma.pki.authority import AuthorityUnusable
 from kuma.pki.x509 import is_self_issued, is_self_signed
-from kuma.resources.mesh import Backend
+from kuma.resources.models.mesh import Backend
 
 WEAKEST_RSA, LARGEST_RSA = 2048, private_keys.LARGEST_RSA
 """Bits."""

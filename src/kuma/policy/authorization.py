@@ -9,9 +9,9 @@ from typing import Any
 
 from kuma.policy.matching import Rank, match
 from kuma.resources import tags as tag_rules
-from kuma.resources.mesh_traffic_permission import ACTIONS, EFFECT, SHADOW, MeshTrafficPermissionSpec
+from kuma.resources.models.mesh_traffic_permission import ACTIONS, EFFECT, SHADOW, MeshTrafficPermissionSpec
+from kuma.resources.models.traffic_permission import TrafficPermissionSpec
 from kuma.resources.resource import Resource
-from kuma.resources.traffic_permission import TrafficPermissionSpec
 
 Permission = Resource[TrafficPermissionSpec]
 MeshPermission = Resource[MeshTrafficPermissionSpec]

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from kuma.policy import authorization
 from kuma.policy.authorization import Admission, Principal
 from kuma.resources import tags as tag_rules
-from kuma.resources.mesh_transition import Level
+from kuma.resources.models.mesh_transition import Level
 from kuma.resources.view import MeshView
 
 _NAMED = 10

@@ -15,8 +15,8 @@ from kuma.policy.authorization import Principal, effective, principals
 from kuma.policy.permissions import Permissions
 from kuma.resources import kinds
 from kuma.resources import tags as tag_rules
-from kuma.resources.mesh import MeshSpec, weakening_is_refused
-from kuma.resources.mesh_blocks import Membership
+from kuma.resources.models.mesh import MeshSpec, weakening_is_refused
+from kuma.resources.models.mesh_blocks import Membership
 from kuma.resources.resource import Resource
 
 Pairs = frozenset[tuple[str, str]]

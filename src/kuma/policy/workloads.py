@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from kuma.base.errors import Violation
 from kuma.base.values import addresses, urls
 from kuma.base.values.addresses import Address
-from kuma.resources.dataplane import Networking, listen_address, workload
+from kuma.resources.models.dataplane import Networking, listen_address, workload
 
 OwnPorts = Callable[[], Mapping[int, str]]
 """Tells the ports that this control plane listens on, with what they are."""

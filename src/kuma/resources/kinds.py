@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kuma.base.errors import InvalidResource, NotForUs, Violation
-from kuma.resources import dataplane, masks, mesh, mesh_blocks, mesh_traffic_permission, stored_only, traffic_permission
-from kuma.resources.config import ConfigSpec
-from kuma.resources.dataplane_insight import DataplaneInsightSpec
-from kuma.resources.mesh_transition import MeshTransitionSpec
+from kuma.resources import masks
+from kuma.resources.models import dataplane, mesh, mesh_blocks, mesh_traffic_permission, stored_only, traffic_permission
+from kuma.resources.models.config import ConfigSpec
+from kuma.resources.models.dataplane_insight import DataplaneInsightSpec
+from kuma.resources.models.mesh_transition import MeshTransitionSpec
+from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Key, Model
-from kuma.resources.secret import SecretSpec
 
 
 def _nothing(_: Any) -> Iterable[Any]:

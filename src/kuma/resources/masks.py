@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 from kuma.base.errors import InvalidResource, Violation
-from kuma.resources.mesh import Backend, DataSource, MeshSpec
+from kuma.resources.models.mesh import Backend, DataSource, MeshSpec
 
 MASK = b"*****"
 """Stands for what is not shown. Applied again, it means what is stored."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from kuma.resources.dataplane import DataplaneSpec
-from kuma.resources.mesh import Backend, MeshSpec
-from kuma.resources.mesh_traffic_permission import MeshTrafficPermissionSpec
-from kuma.resources.mesh_transition import MeshTransitionSpec, Position
+from kuma.resources.models.dataplane import DataplaneSpec
+from kuma.resources.models.mesh import Backend, MeshSpec
+from kuma.resources.models.mesh_traffic_permission import MeshTrafficPermissionSpec
+from kuma.resources.models.mesh_transition import MeshTransitionSpec, Position
+from kuma.resources.models.secret import Secrets
+from kuma.resources.models.traffic_permission import TrafficPermissionSpec
 from kuma.resources.resource import Key, Resource
-from kuma.resources.secret import Secrets
-from kuma.resources.traffic_permission import TrafficPermissionSpec
 
 _SINGLE = {"Mesh": "mesh", "MeshTransition": "transition"}
 _FIELDS = {

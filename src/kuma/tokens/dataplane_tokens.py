@@ -9,9 +9,9 @@ from typing import Any
 
 from kuma.base.errors import AccessDenied, Unauthenticated
 from kuma.resources import kinds
-from kuma.resources.dataplane import DataplaneSpec
+from kuma.resources.models.dataplane import DataplaneSpec
+from kuma.resources.models.secret import Secrets, SecretSpec
 from kuma.resources.resource import Resource
-from kuma.resources.secret import Secrets, SecretSpec
 from kuma.tokens.signing_keys import Keyring, new_key
 
 _OTHERS = frozenset({"Groups", "Zone", "Scope"})

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from kuma.base import private_keys
 from kuma.base.errors import NoSigningKey, Unauthenticated, Unavailable
-from kuma.resources.secret import Secrets
+from kuma.resources.models.secret import Secrets
 
 ALGORITHM = "RS256"
 """The only one. The token's header is never asked which one to use (RFC 8725 §3.1)."""

@@ -13,8 +13,8 @@ import structlog
 from kuma.base.clock import Clock
 from kuma.base.errors import AlreadyExists, Conflict, Unauthenticated
 from kuma.resources import kinds
+from kuma.resources.models.secret import Secrets, SecretSpec
 from kuma.resources.resource import Resource
-from kuma.resources.secret import Secrets, SecretSpec
 from kuma.store.protocol import Create, Store, Update
 from kuma.tokens.signing_keys import Keyring, new_key
 

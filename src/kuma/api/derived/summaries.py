@@ -9,8 +9,8 @@ from typing import Any
 from kuma.policy.authorization import MeshPermission, Permission, admission, effective
 from kuma.policy.matching import match
 from kuma.resources import codec, kinds
-from kuma.resources.dataplane import DataplaneSpec, Inbound, Networking, listen_address, workload
-from kuma.resources.dataplane_insight import DataplaneInsightSpec
+from kuma.resources.models.dataplane import DataplaneSpec, Inbound, Networking, listen_address, workload
+from kuma.resources.models.dataplane_insight import DataplaneInsightSpec
 from kuma.resources.resource import Resource
 
 Dataplanes = Sequence[tuple[Resource[DataplaneSpec], DataplaneInsightSpec | None]]

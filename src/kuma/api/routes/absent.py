@@ -13,7 +13,7 @@ from kuma.api.routes import resources
 from kuma.base.errors import NotFound
 from kuma.resources import kinds
 from kuma.resources.kinds import DATAPLANE
-from kuma.resources.stored_only import LEFT_OUT, REFUSED
+from kuma.resources.models.stored_only import LEFT_OUT, REFUSED
 
 GLOBAL = (
     "hostnamegenerators", "zones", "zones+insights", "zoneinsights", "zone-insights", "zone-ingresses", "zoneingresses",

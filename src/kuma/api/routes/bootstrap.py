@@ -19,7 +19,7 @@ from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, InvalidResource, NotFound, Unauthenticated
 from kuma.base.values import strict_json
 from kuma.resources import codec, kinds, parsing
-from kuma.resources.dataplane import DataplaneSpec
+from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 from kuma.xds.bootstrap.server_names import Unverifiable
 from kuma.xds.bootstrap.service import AnsweredBootstrap

@@ -14,8 +14,8 @@ from kuma.api.http.bodies import json_answer
 from kuma.api.http.errors import Problem
 from kuma.base.errors import InvalidResource, Violation
 from kuma.resources import codec, kinds
-from kuma.resources.dataplane import DataplaneSpec
 from kuma.resources.kinds import DATAPLANE, Kind
+from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Key, Resource
 from kuma.resources.tags import ANY
 from kuma.store.protocol import Page

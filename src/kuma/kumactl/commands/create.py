@@ -11,8 +11,8 @@ from kuma.base.errors import Misconfigured
 from kuma.kumactl.commands.resources import MeshOption
 from kuma.kumactl.invocation import Invocation
 from kuma.resources import kinds, parsing
+from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
-from kuma.resources.secret import SecretSpec
 
 app = typer.Typer(help="Creates resources from files that are no YAML.", no_args_is_help=True)
 

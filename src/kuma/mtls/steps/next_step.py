@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kuma.resources.mesh_transition import Level, Position
+from kuma.resources.models.mesh_transition import Level, Position
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from kuma.resources.last_contact import LastContact
-from kuma.resources.mesh_transition import Position
+from kuma.resources.models.last_contact import LastContact
+from kuma.resources.models.mesh_transition import Position
 
 
 class Patience(NamedTuple):

@@ -12,8 +12,8 @@ from pydantic import BeforeValidator, StrictBool, StrictInt
 from kuma.base.errors import Violation
 from kuma.base.values import addresses
 from kuma.resources import tags as tag_rules
+from kuma.resources.models.stored_only import field_not_done
 from kuma.resources.resource import Model, plain
-from kuma.resources.stored_only import field_not_done
 
 _GATEWAY_TYPES = ("DELEGATED", "BUILTIN")
 """In the order of their numbers in the original's protobuf enumeration."""

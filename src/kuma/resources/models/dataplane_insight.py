@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PlainSerializer, model_validator
 
-from kuma.resources.last_contact import LastContact
+from kuma.resources.models.last_contact import LastContact
 from kuma.resources.resource import Model
 
 Count = Annotated[int, PlainSerializer(str, when_used="json")]

@@ -12,10 +12,10 @@ from pydantic_core import PydanticCustomError
 
 from kuma.base.errors import Violation
 from kuma.base.values import durations
-from kuma.resources import mesh_blocks
 from kuma.resources.duration import Duration, written
+from kuma.resources.models import mesh_blocks
+from kuma.resources.models.secret import Base64
 from kuma.resources.resource import DISCRIMINATOR, Model, plain
-from kuma.resources.secret import Base64
 
 DEFAULT_LEAF_LIFETIME = timedelta(days=30)
 DEFAULT_ROOT_LIFETIME = timedelta(days=10 * 365)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import IntEnum
 
-from kuma.resources.last_contact import LastContact
+from kuma.resources.models.last_contact import LastContact
 from kuma.resources.resource import Model
 
 

@@ -19,8 +19,8 @@ from kuma.pki.authority import AuthorityUnusable
 from kuma.pki.pem import read_chain, read_key
 from kuma.pki.x509 import CaPair, certificate_pem, key_pem
 from kuma.resources import kinds
+from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
-from kuma.resources.secret import SecretSpec
 from kuma.store.protocol import Create, Store
 
 log = structlog.get_logger(__name__)

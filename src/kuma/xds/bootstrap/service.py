@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kuma.base.errors import InvalidResource, NotFound
-from kuma.resources import dataplane as dataplanes
 from kuma.resources import kinds
-from kuma.resources.dataplane import DataplaneSpec
+from kuma.resources.models import dataplane as dataplanes
+from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 from kuma.store.manager import ResourceManager
 from kuma.store.views import Views

@@ -15,7 +15,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2
 from envoy.type.matcher.v3 import string_pb2
 
-from kuma.resources.dataplane import Networking, listen_address
+from kuma.resources.models.dataplane import Networking, listen_address
 from kuma.xds.envoy import clusters, listeners, resource_names, tls
 from kuma.xds.envoy.generated import Generated
 from kuma.xds.envoy.resource import Entry, TypeUrl

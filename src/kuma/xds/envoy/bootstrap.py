@@ -24,7 +24,7 @@ from google.protobuf import json_format
 from kuma.base.values import addresses
 from kuma.policy import callers
 from kuma.resources import codec
-from kuma.resources.dataplane import DataplaneSpec
+from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 from kuma.xds.envoy import admin_listener, capabilities, clusters, tls
 

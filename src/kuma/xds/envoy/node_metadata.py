@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kuma.base.values import printable
-from kuma.resources.dataplane_insight import EnvoyVersion, KumaDpVersion, Version
+from kuma.resources.models.dataplane_insight import EnvoyVersion, KumaDpVersion, Version
 
 DYNAMIC = "dynamicMetadata"
 """The key of the node's metadata under which kuma-dp's own pairs stand."""

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from kuma.policy import callers as caller_groups
 from kuma.policy.callers import NOTHING_BESIDE, Companions
-from kuma.resources import dataplane as dataplanes
-from kuma.resources.dataplane import DataplaneSpec
+from kuma.resources.models import dataplane as dataplanes
+from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 from kuma.resources.view import changed_names
 from kuma.xds.envoy import clusters, serving_label

@@ -16,10 +16,10 @@ from kuma.policy.authorization import Admission, Principal
 from kuma.policy.callers import Companions
 from kuma.policy.permissions import Permissions
 from kuma.policy.succession import Stage
-from kuma.resources import dataplane as dataplanes
 from kuma.resources import tags as tag_rules
-from kuma.resources.dataplane import DataplaneSpec, Inbound, Networking
-from kuma.resources.mesh_transition import Level
+from kuma.resources.models import dataplane as dataplanes
+from kuma.resources.models.dataplane import DataplaneSpec, Inbound, Networking
+from kuma.resources.models.mesh_transition import Level
 from kuma.resources.view import MeshView
 from kuma.xds.delta.session import Snapshot
 from kuma.xds.envoy import admin_listener, clusters, connection_limits, listeners, tls

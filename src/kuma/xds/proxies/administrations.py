@@ -6,7 +6,7 @@ from collections.abc import Iterable, Set
 from typing import NamedTuple
 
 from kuma.base.values import addresses
-from kuma.resources.dataplane import DataplaneSpec, listen_address
+from kuma.resources.models.dataplane import DataplaneSpec, listen_address
 from kuma.resources.resource import Key, Resource
 from kuma.store.views import Views
 

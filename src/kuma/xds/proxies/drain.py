@@ -18,7 +18,7 @@ import structlog
 from kuma.base.clock import Clock
 from kuma.base.rounds import Rounds
 from kuma.policy.succession import Stage
-from kuma.resources.dataplane import DataplaneSpec
+from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 from kuma.xds.envoy.snapshot import SETTLED, MeshConfig
 from kuma.xds.proxies.meshes import Meshes

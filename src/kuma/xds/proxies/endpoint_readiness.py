@@ -11,7 +11,7 @@ import structlog
 from kuma.base.clock import Clock
 from kuma.base.errors import Conflict, NotFound, Unavailable
 from kuma.resources import kinds
-from kuma.resources.dataplane import DataplaneSpec
+from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Key, Resource
 from kuma.store.protocol import Store, Update
 from kuma.store.views import Views

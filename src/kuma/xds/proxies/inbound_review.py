@@ -15,7 +15,7 @@ from prometheus_client import Gauge
 from kuma.policy import workloads
 from kuma.policy.workloads import Destination, OwnPorts, Surroundings
 from kuma.resources import kinds
-from kuma.resources.dataplane import DataplaneSpec, workload
+from kuma.resources.models.dataplane import DataplaneSpec, workload
 from kuma.resources.resource import Key, Resource
 from kuma.store.protocol import Store
 from kuma.store.views import Views

@@ -14,7 +14,7 @@ from kuma.base.clock import Clock
 from kuma.base.errors import AlreadyExists, Conflict, KumaError, NotFound, Unavailable
 from kuma.pki.issuer import Identity
 from kuma.resources import kinds
-from kuma.resources.dataplane_insight import (
+from kuma.resources.models.dataplane_insight import (
     AdministrationInsight,
     DataplaneInsightSpec,
     MtlsInsight,
@@ -25,7 +25,7 @@ from kuma.resources.dataplane_insight import (
     TypeResponses,
     Version,
 )
-from kuma.resources.last_contact import LastContact
+from kuma.resources.models.last_contact import LastContact
 from kuma.resources.resource import Key, Resource
 from kuma.store.protocol import Create, Store, Update, find
 from kuma.xds.envoy.resource import TypeUrl

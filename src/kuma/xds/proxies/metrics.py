@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from kuma.resources.mesh_transition import BackendStatus
+from kuma.resources.models.mesh_transition import BackendStatus
 
 
 class Metrics:

@@ -14,11 +14,11 @@ from kuma.base.errors import KumaError
 from kuma.base.values import addresses
 from kuma.policy import remaining_access
 from kuma.resources import kinds
-from kuma.resources.dataplane import DataplaneSpec
-from kuma.resources.dataplane_insight import AdministrationInsight, TokenInsight
-from kuma.resources.last_contact import LastContact
-from kuma.resources.mesh import DEFAULT_LEAF_LIFETIME
-from kuma.resources.mesh_transition import Level
+from kuma.resources.models.dataplane import DataplaneSpec
+from kuma.resources.models.dataplane_insight import AdministrationInsight, TokenInsight
+from kuma.resources.models.last_contact import LastContact
+from kuma.resources.models.mesh import DEFAULT_LEAF_LIFETIME
+from kuma.resources.models.mesh_transition import Level
 from kuma.resources.resource import Key, Resource
 from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.xds.delta.session import Confirmation, Request, Response, Session

@@ -15,8 +15,8 @@ from kuma.base.errors import AccessDenied, InvalidResource, Unauthenticated
 from kuma.base.values import strict_json
 from kuma.policy import membership
 from kuma.resources import codec, kinds
-from kuma.resources.dataplane import DataplaneSpec
-from kuma.resources.dataplane_insight import Version
+from kuma.resources.models.dataplane import DataplaneSpec
+from kuma.resources.models.dataplane_insight import Version
 from kuma.resources.resource import Key, Resource
 from kuma.store.manager import ResourceManager
 from kuma.store.views import Views
