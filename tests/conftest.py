@@ -22,7 +22,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 from demo.mesh import DemoMesh
 from demo.processes import BIN, Processes
-from kuma.store.sqlite import open_sqlite
+from kuma.store.sql.sqlite import open_sqlite
 from tests.fakes.control_plane import Running, running
 from tests.fakes.patience import PATIENCE
 

@@ -20,7 +20,7 @@ from kuma.api.http.callers import LocalAdmins
 from kuma.base.clock import SystemClock
 from kuma.resources import codec, kinds
 from kuma.store.manager import ResourceManager
-from kuma.store.sqlite import open_sqlite
+from kuma.store.sql.sqlite import open_sqlite
 from kuma.tokens.user_tokens import UserTokens
 
 JSON = {"content-type": "application/json"}

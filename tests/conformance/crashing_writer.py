@@ -10,7 +10,7 @@ from kuma.resources import kinds
 from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
 from kuma.store.protocol import Create
-from kuma.store.sqlite import open_sqlite
+from kuma.store.sql.sqlite import open_sqlite
 
 
 async def main(path: Path, prefix: str) -> None:

@@ -33,7 +33,7 @@ from kuma.store.protocol import (
     Store,
     Update,
 )  # fmt: skip
-from kuma.store.sqlite import open_sqlite
+from kuma.store.sql.sqlite import open_sqlite
 from tests.fakes.clock import ManualClock
 
 KEPT = 300

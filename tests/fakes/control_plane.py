@@ -26,7 +26,7 @@ from kuma.resources.models.dataplane import admin_port
 from kuma.resources.models.mesh_transition import Level
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
-from kuma.store.sqlite import open_sqlite
+from kuma.store.sql.sqlite import open_sqlite
 from kuma.tokens import dataplane_tokens
 from kuma.xds.envoy.resource import TypeUrl
 from tests.fakes.patience import PATIENCE

@@ -21,7 +21,7 @@ from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
 from kuma.store import audited
 from kuma.store.protocol import Create, Delete, Update
-from kuma.store.sqlite import open_sqlite
+from kuma.store.sql.sqlite import open_sqlite
 from tests.fakes.clock import ManualClock
 
 MESH = Resource(kinds.MESH.key("m"), MeshSpec())

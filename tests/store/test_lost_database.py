@@ -16,9 +16,9 @@ from kuma.base.errors import Misconfigured
 from kuma.resources import kinds
 from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.resource import Resource
-from kuma.store import backup
 from kuma.store.protocol import Create
-from kuma.store.sqlite import open_sqlite
+from kuma.store.sql import backup
+from kuma.store.sql.sqlite import open_sqlite
 from tests.store.interrupted import KILL_BEFORE
 
 MESH = Resource(kinds.MESH.key("default"), MeshSpec())

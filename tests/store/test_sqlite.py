@@ -25,12 +25,12 @@ from kuma.resources import kinds
 from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
-from kuma.store.encryption import AesGcmSealer
 from kuma.store.protocol import Create, Delete
-from kuma.store.rows import encode
-from kuma.store.schema import metadata
-from kuma.store.seal import SEAL, SEALED
-from kuma.store.sqlite import open_sqlite
+from kuma.store.sealing.encryption import AesGcmSealer
+from kuma.store.sql.rows import encode
+from kuma.store.sql.schema import metadata
+from kuma.store.sql.seal import SEAL, SEALED
+from kuma.store.sql.sqlite import open_sqlite
 
 PRIVATE = b"-----BEGIN PRIVATE KEY-----"
 MESH = Resource(kinds.MESH.key("default"), MeshSpec())

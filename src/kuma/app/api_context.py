@@ -12,7 +12,7 @@ from kuma.api.http.callers import VerifyToken
 from kuma.base.audit import Audit
 from kuma.base.clock import Clock
 from kuma.resources import kinds
-from kuma.store.sql import SqlStore
+from kuma.store.sql.store import SqlStore
 from kuma.store.views import Views
 from kuma.tokens import dataplane_tokens, signing_keys
 from kuma.tokens.user_tokens import UserTokens

@@ -29,10 +29,11 @@ from kuma.resources import kinds
 from kuma.resources.models.config import ConfigSpec
 from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.resource import Resource
-from kuma.store import audited, backup
+from kuma.store import audited
 from kuma.store.manager import ResourceManager
-from kuma.store.sql import SqlStore
-from kuma.store.sqlite import open_sqlite
+from kuma.store.sql import backup
+from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.store import SqlStore
 from kuma.store.views import Views
 from kuma.tokens.user_tokens import UserTokens
 from kuma.xds.administration.ca import EnvoyAdminCa

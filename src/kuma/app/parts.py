@@ -38,7 +38,7 @@ from kuma.mtls.controller import RolloutController
 from kuma.mtls.steps.progress import Patience
 from kuma.resources import kinds
 from kuma.store.manager import ResourceManager, Rules
-from kuma.store.sql import SqlStore
+from kuma.store.sql.store import SqlStore
 from kuma.store.views import Views
 from kuma.tokens.user_tokens import UserTokens
 from kuma.xds.administration.admin_client import AdminClient

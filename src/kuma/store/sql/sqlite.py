@@ -18,10 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured, Unavailable
-from kuma.store import migrations, schema, seal, sqlite_files
-from kuma.store.change_log import KEPT_REVISIONS
-from kuma.store.encryption import AesGcmSealer, KeyFile, Sealer
-from kuma.store.sql import WRITES, SqlStore
+from kuma.store.sealing.encryption import AesGcmSealer, KeyFile, Sealer
+from kuma.store.sql import migrations, schema, seal, sqlite_files
+from kuma.store.sql.change_log import KEPT_REVISIONS
+from kuma.store.sql.store import WRITES, SqlStore
 
 log = structlog.get_logger(__name__)
 

@@ -17,12 +17,12 @@ from kuma.base.clock import Clock
 from kuma.base.errors import NotFound, Unavailable
 from kuma.base.turns import Turns
 from kuma.resources.resource import Key
-from kuma.store import change_log, schema, seal
-from kuma.store.encryption import AesGcmSealer, KeyFile, Sealer, new_key
 from kuma.store.protocol import AnyResource, Commit, Listing, Operation, Page, Put, Removed, find
-from kuma.store.rows import Read, is_at
-from kuma.store.transaction import Transaction
-from kuma.store.watcher import Watcher
+from kuma.store.sealing.encryption import AesGcmSealer, KeyFile, Sealer, new_key
+from kuma.store.sql.store import change_log, schema, seal
+from kuma.store.sql.store.rows import Read, is_at
+from kuma.store.sql.store.transaction import Transaction
+from kuma.store.sql.store.watcher import Watcher
 
 WRITES = "kuma_writes"
 """Execution option of connections that write: a dialect may have to begin their transactions in another way."""

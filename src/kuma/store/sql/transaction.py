@@ -14,8 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kuma.base.errors import AlreadyExists, Conflict, NotFound
 from kuma.resources.resource import Key
-from kuma.store import change_log, schema
-from kuma.store.encryption import Sealer
 from kuma.store.protocol import (
     AnyResource,
     Commit,
@@ -28,7 +26,9 @@ from kuma.store.protocol import (
     StillOwns,
     Update,
 )
-from kuma.store.rows import encode, is_at
+from kuma.store.sealing.encryption import Sealer
+from kuma.store.sql.store import change_log, schema
+from kuma.store.sql.store.rows import encode, is_at
 
 _KEYS_PER_QUERY = 200
 

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from kuma.base.errors import InvalidResource, StoreCorrupt
 from kuma.resources import codec, kinds
 from kuma.resources.resource import Key, Resource
-from kuma.store import schema
-from kuma.store.encryption import Sealer
 from kuma.store.protocol import AnyResource
+from kuma.store.sealing.encryption import Sealer
+from kuma.store.sql.store import schema
 
 _KEPT = 10_000
 """Resources; the Dataplanes and insights of 5,000 proxies."""
