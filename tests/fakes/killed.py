@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
-from kuma.store.sql.store.backup import restore
-
 from kuma.app import server_certificate
+from kuma.store.sql.backup import restore
 
 _CHANGES = {"os.rename", "os.remove", "os.link"}
 

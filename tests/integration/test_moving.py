@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import httpx
-from kuma.store.sql.store.backup import backup
 
 from demo.processes import free_ports
 from kuma.resources import kinds
+from kuma.store.sql.backup import backup
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
 from tests.integration.sidecars import Sidecar, sidecars, traffic, until
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kuma.resources.resource import Key
 from kuma.store.protocol import RevisionTooOld
-from kuma.store.sql.store import schema
+from kuma.store.sql import schema
 
 KEPT_REVISIONS = 10_000
 """Revisions that a watch can resume from, and that a watcher may fall behind before it is given a new listing."""

@@ -14,7 +14,7 @@ from kuma.resources import codec, kinds
 from kuma.resources.resource import Key, Resource
 from kuma.store.protocol import AnyResource
 from kuma.store.sealing.encryption import Sealer
-from kuma.store.sql.store import schema
+from kuma.store.sql import schema
 
 _KEPT = 10_000
 """Resources; the Dataplanes and insights of 5,000 proxies."""

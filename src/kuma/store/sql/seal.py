@@ -9,8 +9,8 @@ from kuma.base.errors import StoreCorrupt
 from kuma.resources import kinds
 from kuma.resources.resource import Key
 from kuma.store.sealing.encryption import Sealer
-from kuma.store.sql.store import schema
-from kuma.store.sql.store.rows import is_at
+from kuma.store.sql import schema
+from kuma.store.sql.rows import is_at
 
 SEAL, SEALED = Key("", "", "seal"), b"kuma"
 """What is kept sealed to know the key-encryption key again."""

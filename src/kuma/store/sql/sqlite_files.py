@@ -12,7 +12,7 @@ import structlog
 
 from kuma.base import files
 from kuma.base.errors import Misconfigured
-from kuma.store.sql.store import schema
+from kuma.store.sql import schema
 
 log = structlog.get_logger(__name__)
 

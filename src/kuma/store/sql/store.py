@@ -19,10 +19,10 @@ from kuma.base.turns import Turns
 from kuma.resources.resource import Key
 from kuma.store.protocol import AnyResource, Commit, Listing, Operation, Page, Put, Removed, find
 from kuma.store.sealing.encryption import AesGcmSealer, KeyFile, Sealer, new_key
-from kuma.store.sql.store import change_log, schema, seal
-from kuma.store.sql.store.rows import Read, is_at
-from kuma.store.sql.store.transaction import Transaction
-from kuma.store.sql.store.watcher import Watcher
+from kuma.store.sql import change_log, schema, seal
+from kuma.store.sql.rows import Read, is_at
+from kuma.store.sql.transaction import Transaction
+from kuma.store.sql.watcher import Watcher
 
 WRITES = "kuma_writes"
 """Execution option of connections that write: a dialect may have to begin their transactions in another way."""

@@ -27,8 +27,8 @@ from kuma.store.protocol import (
     Update,
 )
 from kuma.store.sealing.encryption import Sealer
-from kuma.store.sql.store import change_log, schema
-from kuma.store.sql.store.rows import encode, is_at
+from kuma.store.sql import change_log, schema
+from kuma.store.sql.rows import encode, is_at
 
 _KEYS_PER_QUERY = 200
 

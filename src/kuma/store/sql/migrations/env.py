@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from kuma.store.sql.store.migrations import CONNECTION
+from kuma.store.sql.migrations import CONNECTION
 
 context.configure(connection=context.config.attributes[CONNECTION])
 context.run_migrations()
