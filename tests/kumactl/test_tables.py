@@ -54,6 +54,25 @@ def test_meshes() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("mtls", "shown"),
+    [
+        ({"enabledBackend": "b", "backends": [{"name": "a", "type": "builtin", "mode": "PERMISSIVE"},
+                                              {"name": "b", "type": "builtin"}]}, "STRICT"),
+        ({"enabledBackend": "b", "backends": [{"name": "b", "type": "builtin", "mode": "PERMISSIVE"}]}, "PERMISSIVE"),
+        ({"backends": [{"name": "b", "type": "builtin", "mode": "PERMISSIVE"}]}, "off"),
+    ],
+)  # fmt: skip
+def test_the_mode_is_never_invisible_to_people(mtls: dict[str, Any], shown: str) -> None:
+    item = {"name": "default", "mtls": mtls, "modificationTime": before(minutes=3)}
+    header, line = tables.resources("Mesh", False, [item], NOW, for_people=True).splitlines()
+    assert header.split()[:3] == ["NAME", "mTLS", "MODE"]
+    assert line.split()[2] == shown
+    header, line = tables.meshes([item], {}, NOW).splitlines()
+    assert header.split()[:3] == ["MESH", "mTLS", "MODE"]
+    assert line.split()[2] == shown
+
+
 def test_secrets() -> None:
     name = "dataplane-token-signing-key-default-1"
     items = [{"mesh": "default", "name": name, "modificationTime": before(minutes=3)}]

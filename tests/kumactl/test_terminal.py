@@ -60,8 +60,18 @@ def test_a_pipe_is_never_coloured(server: Server, tmp_path: Path, forced: dict[s
 
 
 def test_a_terminal_is_coloured(tmp_path: Path) -> None:
+    assert ESCAPE in on_a_terminal(tmp_path, "--help")
+
+
+def test_people_see_the_mode_of_a_mesh_and_scripts_the_columns_that_they_know(server: Server, tmp_path: Path) -> None:
+    assert " MODE " in on_a_terminal(tmp_path, "get", "meshes")
+    assert " MODE " not in kumactl(tmp_path, "get", "meshes").stdout
+
+
+def on_a_terminal(home: Path, *arguments: str) -> str:
+    """What a terminal is sent by a command that succeeds."""
     controller, terminal = pty.openpty()
-    with subprocess.Popen([BIN / "kumactl", "--help"], env=environment(tmp_path), stdout=terminal) as process:
+    with subprocess.Popen([BIN / "kumactl", *arguments], env=environment(home), stdout=terminal) as process:
         os.close(terminal)
         shown = b""
         while True:
@@ -73,7 +83,7 @@ def test_a_terminal_is_coloured(tmp_path: Path) -> None:
                 break
         assert process.wait(timeout=PATIENCE) == 0
     os.close(controller)
-    assert ESCAPE.encode() in shown
+    return shown.decode()
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -17,6 +17,11 @@ _INTERVAL = 1.0
 _CLEAR = "\x1b[2J\x1b[H"
 
 
+def is_terminal() -> bool:
+    """Tells whether people look at what is printed, rather than programs."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
 def show(watch: bool, look: Callable[[], Found], draw: Callable[[Found], None]) -> None:
     """Draw what is found, once; or, to `watch`, for ever.
 
@@ -26,7 +31,7 @@ def show(watch: bool, look: Callable[[], Found], draw: Callable[[Found], None]) 
     if not watch or sys.stdout is None:  # it is closed: nobody looks
         draw(look())
         return
-    on_terminal, before, told = sys.stdout.isatty(), None, ""
+    on_terminal, before, told = is_terminal(), None, ""
     while True:
         try:
             found = look()

@@ -146,7 +146,9 @@ def _resources(kind: Kind, mesh: str) -> _Shown:
     return _Shown(
         one,
         lambda client, size, offset: client.list(kind, mesh, size, offset),
-        lambda items: tables.resources(kind.name, kind.in_mesh, items, datetime.now(UTC)),
+        lambda items: tables.resources(
+            kind.name, kind.in_mesh, items, datetime.now(UTC), for_people=watching.is_terminal()
+        ),
     )
 
 

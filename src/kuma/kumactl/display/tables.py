@@ -57,12 +57,17 @@ def tags(networking: Mapping[str, Any]) -> str:
     return " ".join(sorted(f"{name}={','.join(sorted(values))}" for name, values in found.items()))
 
 
-def resources(kind: str, in_mesh: bool, items: Iterable[Mapping[str, Any]], now: datetime) -> str:
-    """`kumactl get` for any kind."""
+def resources(
+    kind: str, in_mesh: bool, items: Iterable[Mapping[str, Any]], now: datetime, *, for_people: bool = False
+) -> str:
+    """`kumactl get` for any kind; what is not `for_people` has the original's columns, which scripts count."""
     if kind == "Mesh":
+        off = ("off",) * 5
         headers: Row = ("NAME", "mTLS", "METRICS", "LOGGING", "TRACING", "LOCALITY", "ZONEEGRESS", "AGE")
-        rows = [(i["name"], mtls(i), "off", "off", "off", "off", "off", age(i, now)) for i in items]
-        return table(headers, rows)
+        if for_people:
+            rows = [(i["name"], mtls(i), mode(i), *off, age(i, now)) for i in items]
+            return table((*headers[:2], "MODE", *headers[2:]), rows)
+        return table(headers, [(i["name"], mtls(i), *off, age(i, now)) for i in items])
     if kind == "Dataplane":
         return table(("MESH", "NAME", "TAGS", "ADDRESS", "AGE"), [_dataplane(item, now) for item in items])
     if in_mesh:
@@ -81,6 +86,14 @@ def mtls(mesh: Mapping[str, Any]) -> str:
     enabled = found.get("enabledBackend")
     types = {backend["name"]: backend.get("type", "") for backend in found.get("backends", ())}
     return f"{types.get(enabled, '')}/{enabled}" if enabled else "off"
+
+
+def mode(mesh: Mapping[str, Any]) -> str:
+    """`STRICT` or `PERMISSIVE`, as the enabled backend of a Mesh says; `off` without mutual TLS."""
+    found = mesh.get("mtls", {})
+    enabled = found.get("enabledBackend")
+    modes = {backend["name"]: backend.get("mode", "STRICT") for backend in found.get("backends", ())}
+    return str(modes.get(enabled, "STRICT")) if enabled else "off"
 
 
 def _dataplane(item: Mapping[str, Any], now: datetime) -> Row:
@@ -245,7 +258,7 @@ def names(items: Sequence[Mapping[str, Any]]) -> str:
 
 
 MESHES = (
-    "MESH", "mTLS", "STATE", "SINCE", "ACKNOWLEDGED", "WAITING FOR", "UNRESPONSIVE", "OUT OF CONTACT",
+    "MESH", "mTLS", "MODE", "STATE", "SINCE", "ACKNOWLEDGED", "WAITING FOR", "UNRESPONSIVE", "OUT OF CONTACT",
     "CA EXPIRATION", "PROBLEMS",
 )  # fmt: skip
 
@@ -261,6 +274,7 @@ def _mesh(item: Mapping[str, Any], transition: Mapping[str, Any], now: datetime)
     return (
         item["name"],
         mtls(item),
+        mode(item),
         _step(transition) or "off",
         ago(transition.get("since"), now) if transition.get("since") else "-",
         f"{transition.get('acknowledged', 0)}/{transition.get('followers', 0)}",
