@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kuma.pki.leaf_rotation import REPLACED_AT
-from kuma.xds.envoy import connection_limits
+from kuma.xds.envoy.listeners import connection_limits
 
 SECOND = timedelta(seconds=1)
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kuma.policy.authorization import Admission, Principal
-from kuma.xds.envoy import gate, rbac
+from kuma.xds.envoy.listeners import gate, rbac
 
 TAGS = st.sampled_from([
     ("kuma.io/service", "web"), ("kuma.io/service", "web-2"), ("env", "dev"), ("env", "de"), ("my-env", "dev"),

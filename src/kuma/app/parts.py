@@ -45,7 +45,7 @@ from kuma.xds.administration.admin_client import AdminClient
 from kuma.xds.administration.ca import EnvoyAdminCa
 from kuma.xds.bootstrap.server_names import ServerNames
 from kuma.xds.bootstrap.service import BootstrapService
-from kuma.xds.envoy import admin_listener
+from kuma.xds.envoy.listeners import admin_listener
 from kuma.xds.envoy.resource import Entry
 from kuma.xds.proxies.drain import Drain
 from kuma.xds.proxies.endpoint_readiness import EndpointReadiness

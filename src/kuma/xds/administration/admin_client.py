@@ -16,7 +16,8 @@ from kuma.pki.ssl_context import show
 from kuma.policy.workloads import OwnPorts
 from kuma.resources import kinds
 from kuma.xds.administration.ca import Credential
-from kuma.xds.envoy import admin_listener, config_dump
+from kuma.xds.envoy import config_dump
+from kuma.xds.envoy.listeners import admin_listener
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.proxy import Proxies, Proxy
 

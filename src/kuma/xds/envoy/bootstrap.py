@@ -26,7 +26,8 @@ from kuma.policy import callers
 from kuma.resources import codec
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
-from kuma.xds.envoy import admin_listener, capabilities, clusters, tls
+from kuma.xds.envoy import capabilities, clusters, tls
+from kuma.xds.envoy.listeners import admin_listener
 
 ADS_CLUSTER = "ads_cluster"
 RESOURCE_MONITORS = "feature-resource-monitors"

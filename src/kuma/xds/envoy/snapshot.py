@@ -22,10 +22,14 @@ from kuma.resources.models.dataplane import DataplaneSpec, Inbound, Networking
 from kuma.resources.models.mesh_transition import Level
 from kuma.resources.view import MeshView
 from kuma.xds.delta.session import Snapshot
-from kuma.xds.envoy import admin_listener, clusters, connection_limits, listeners, tls
+from kuma.xds.envoy import clusters, tls
 from kuma.xds.envoy.capabilities import OLDEST, Capabilities
-from kuma.xds.envoy.connection_limits import Limits
 from kuma.xds.envoy.generated import Generated
+from kuma.xds.envoy.listeners import admin_listener, connection_limits
+from kuma.xds.envoy.listeners import inbound as inbound_listeners
+from kuma.xds.envoy.listeners import outbound as outbound_listeners
+from kuma.xds.envoy.listeners.connection_limits import Limits
+from kuma.xds.envoy.listeners.inbound import Access, Place
 from kuma.xds.envoy.resource import Entry, TypeUrl
 from kuma.xds.envoy.service_members import NOTHING_WITHHELD, ServiceMembers, Tags, Withheld
 
@@ -145,40 +149,32 @@ class MeshConfig:
     def _inbound(
         self, networking: Networking, inbound: Inbound, envoy: Capabilities
     ) -> Iterator[tuple[TypeUrl, Entry]]:
-        address, (target, port) = (
-            dataplanes.listen_address(networking, inbound),
-            dataplanes.workload(networking, inbound),
-        )
+        target, port = dataplanes.workload(networking, inbound)
         cluster = self._generated.entry(clusters.local, target, port, inbound.protocol)
-        accepts_tls = self.level is not Level.PLAIN
-        http = inbound.protocol in clusters.HTTP_PROTOCOLS
-        declared = self.permissions.admission(inbound.tags) if accepts_tls else None
-        # Of an HTTP inbound the routes decide, at every request; the listener ends what is no longer admitted.
-        routed = self._staged(declared, inbound.tags, at_every_request=True) if declared else None
-        listed = self._staged(declared, inbound.tags, at_every_request=False) if declared else None
+        address = dataplanes.listen_address(networking, inbound)
+        place = Place(self.view.name, address, inbound.port, cluster.name, inbound.protocol)
+        declared = None if self.level is Level.PLAIN else self.permissions.admission(inbound.tags)
+        access = self._access(inbound, declared) if declared else None
         yield TypeUrl.CLUSTER, cluster
-        strict = self.level is Level.STRICT
+        yield TypeUrl.LISTENER, self._generated.entry(inbound_listeners.listener, place, access, envoy, self._limits)
+        if place.is_http:
+            # Of an HTTP inbound the routes decide, at every request; the listener ends what is no longer admitted.
+            routed = self._staged(declared, inbound.tags, at_every_request=True) if declared else None
+            yield TypeUrl.ROUTES, self._generated.entry(inbound_listeners.routes, place, inbound.service, routed)
+        elif envoy.has_gates and access is not None and access.admission.principals:
+            yield TypeUrl.CLUSTER, self._generated.entry(inbound_listeners.gate_cluster, place)
+            rules = self._rules(_sorted(inbound.tags), access.admission, access.groups)
+            yield TypeUrl.LISTENER, self._generated.entry(inbound_listeners.gate_listener, place, rules)
+
+    def _access(self, inbound: Inbound, declared: Admission) -> Access:
+        listed = self._staged(declared, inbound.tags, at_every_request=False)
         # On the way between plaintext and mutual TLS callers cannot be told apart; where nobody is admitted, nobody is.
-        sealed = self.level is Level.ACCEPTING and declared is not None and not declared.principals
-        # Another label makes Envoy drain the connections that were made with older leaves.
-        label = self._label(declared) if declared else ""
-        where = (address, inbound.port)
-        listener = (self.view.name, *where, cluster.name, inbound.protocol, listed, strict, sealed, label, envoy)
-        parts = self._parts_for_groups(inbound, listed) if listed else ()
-        yield TypeUrl.LISTENER, self._generated.entry(listeners.inbound, *listener, self._limits, parts)
-        if envoy.has_gates and not http and listed is not None and listed.principals:
-            yield TypeUrl.CLUSTER, self._generated.entry(listeners.gate_cluster, *where)
-            rules = self._rules(_sorted(inbound.tags), listed, parts)
-            yield (
-                TypeUrl.LISTENER,
-                self._generated.entry(listeners.gate_listener, self.view.name, *where, cluster.name, rules),
-            )
-        if http:
-            routes = (self.view.name, *where, inbound.service, cluster.name, routed)
-            yield TypeUrl.ROUTES, self._generated.entry(listeners.inbound_routes, *routes)
+        sealed = self.level is Level.ACCEPTING and not declared.principals
+        groups = self._parts_for_groups(inbound, listed)
+        return Access(listed, self.level is Level.STRICT, sealed, self._label(declared), groups)
 
     def _label(self, admission: Admission) -> str:
-        """Labels the connections that an inbound accepts now; Envoy drains those of another label."""
+        """Labels the connections that an inbound accepts now. Another label makes Envoy drain those of older leaves."""
         epoch = self.view.position.epoch
         return f"{self.stage.label(admission)}@{epoch}" if epoch else self.stage.label(admission)
 
@@ -311,11 +307,11 @@ def _cluster(mesh: str, tags: Tags, protocol: str, mtls: bool) -> Entry:
 
 
 def _outbound(address: str, port: int, tags: Tags, protocol: str, offers: bool) -> Entry:
-    return listeners.outbound(address, port, dict(tags), protocol, offers_group=offers)
+    return outbound_listeners.listener(address, port, dict(tags), protocol, offers_group=offers)
 
 
 def _outbound_routes(address: str, port: int, tags: Tags) -> Entry:
-    return listeners.outbound_routes(address, port, _service(tags), dict(tags))
+    return outbound_listeners.routes(address, port, _service(tags), dict(tags))
 
 
 _ENTRIES_EACH = 5

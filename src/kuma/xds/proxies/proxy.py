@@ -22,8 +22,8 @@ from kuma.resources.models.mesh_transition import Level
 from kuma.resources.resource import Key, Resource
 from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.xds.delta.session import Confirmation, Request, Response, Session
-from kuma.xds.envoy import admin_listener
 from kuma.xds.envoy.capabilities import OLDEST, Capabilities
+from kuma.xds.envoy.listeners import admin_listener
 from kuma.xds.envoy.resource import Entry
 from kuma.xds.envoy.snapshot import MeshConfig, together
 from kuma.xds.proxies.insights import Insights, Record

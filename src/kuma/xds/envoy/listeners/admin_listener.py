@@ -16,8 +16,9 @@ from envoy.extensions.transport_sockets.tls.v3 import common_pb2
 from envoy.type.matcher.v3 import string_pb2
 
 from kuma.resources.models.dataplane import Networking, listen_address
-from kuma.xds.envoy import clusters, listeners, resource_names, tls
+from kuma.xds.envoy import clusters, resource_names, tls
 from kuma.xds.envoy.generated import Generated
+from kuma.xds.envoy.listeners import filters, listener
 from kuma.xds.envoy.resource import Entry, TypeUrl
 
 ADDRESS = "127.0.0.1"
@@ -65,16 +66,16 @@ def _listener(address: str, port: int) -> Entry:
     manager = hcm_pb2.HttpConnectionManager(
         stat_prefix=resource_names.stat_name(resource_names.ADMIN),
         route_config=route_pb2.RouteConfiguration(name=resource_names.ADMIN, virtual_hosts=[host]),
-        http_filters=[listeners.ROUTER],
+        http_filters=[filters.ROUTER],
     )
     peer = common_pb2.SubjectAltNameMatcher(
         san_type=common_pb2.SubjectAltNameMatcher.DNS, matcher=string_pb2.StringMatcher(exact=CLIENT)
     )
     chain = listener_components_pb2.FilterChain(
         transport_socket=tls.requiring(tls.verified(resource_names.ADMIN_IDENTITY, resource_names.ADMIN_CA, peer)),
-        filters=[listeners.network_filter("envoy.filters.network.http_connection_manager", manager)],
+        filters=[filters.network_filter("envoy.filters.network.http_connection_manager", manager)],
     )
-    return listeners.listener(resource_names.ADMIN, address, port, base_pb2.INBOUND, [chain])
+    return listener.listener(resource_names.ADMIN, address, port, base_pb2.INBOUND, [chain])
 
 
 def _route(path: str) -> route_components_pb2.Route:

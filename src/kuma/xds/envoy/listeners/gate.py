@@ -20,7 +20,8 @@ from xds.type.v3 import typed_struct_pb2
 
 from kuma.pki import spiffe
 from kuma.policy.authorization import Admission, Principal
-from kuma.xds.envoy import rbac, tls
+from kuma.xds.envoy import tls
+from kuma.xds.envoy.listeners import rbac
 from kuma.xds.envoy.resource import Entry
 
 _NAMES = "io.kuma.peer"

@@ -1,0 +1,54 @@
+"""Makes listeners and routes of their parts, the same way for callers and for workloads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from envoy.config.core.v3 import base_pb2
+from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
+
+from kuma.xds.envoy import resource_names, tls
+from kuma.xds.envoy.clusters import socket
+from kuma.xds.envoy.resource import Entry
+
+_INSPECTION = timedelta(seconds=1)
+EVERY_REQUEST = route_components_pb2.RouteMatch(prefix="/")
+
+
+def listener(
+    name: str,
+    address: str,
+    port: int,
+    direction: base_pb2.TrafficDirection,
+    chains: Sequence[listener_components_pb2.FilterChain],
+    *,
+    inspects: bool = False,
+) -> Entry:
+    """Makes a listener. One that `inspects` looks at what a caller begins with to tell which chain is meant."""
+    made = listener_pb2.Listener(
+        name=name,
+        address=socket(address, port),
+        stat_prefix=resource_names.stat_name(name),
+        traffic_direction=direction,
+        filter_chains=chains,
+    )
+    made.enable_reuse_port.value = False
+    if inspects:
+        inspector = tls.packed(tls_inspector_pb2.TlsInspector())
+        made.listener_filters.add(name="envoy.filters.listener.tls_inspector", typed_config=inspector)
+        # Where the server speaks first, a plaintext caller sends nothing to inspect: it is not kept waiting for long.
+        made.listener_filters_timeout.FromTimedelta(_INSPECTION)
+        made.continue_on_listener_filters_timeout = True
+    return Entry.of(name, made)
+
+
+def routes(name: str, service: str, route: route_components_pb2.Route) -> Entry:
+    """Makes the routes of a listener: the same one for whatever host a request names."""
+    host = route_components_pb2.VirtualHost(name=service, domains=["*"], routes=[route])
+    table = route_pb2.RouteConfiguration(name=name, virtual_hosts=[host])
+    # Clusters and routes arrive apart: a route to a cluster that is still on its way is no error.
+    table.validate_clusters.value = False
+    return Entry.of(name, table)

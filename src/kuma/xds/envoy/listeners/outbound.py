@@ -1,0 +1,73 @@
+"""Makes what a workload calls other services by: a listener for each outbound, and its routes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from envoy.config.core.v3 import base_pb2
+from envoy.config.listener.v3 import listener_components_pb2
+from envoy.config.route.v3 import route_components_pb2
+from envoy.extensions.filters.common.set_filter_state.v3 import value_pb2 as set_filter_state_value_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.extensions.filters.network.set_filter_state.v3 import set_filter_state_pb2
+from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
+from google.protobuf import wrappers_pb2
+
+from kuma.xds.envoy import resource_names, tls
+from kuma.xds.envoy.clusters import HTTP_PROTOCOLS
+from kuma.xds.envoy.listeners import filters
+from kuma.xds.envoy.listeners import listener as listeners
+from kuma.xds.envoy.resource import Entry
+
+_ATTEMPTS = 4
+_RETRY_ELSEWHERE = route_components_pb2.RetryPolicy(
+    retry_on="connect-failure,refused-stream,reset-before-request",
+    num_retries=wrappers_pb2.UInt32Value(value=_ATTEMPTS - 1),
+    host_selection_retry_max_attempts=5,
+    retry_host_predicate=[
+        route_components_pb2.RetryPolicy.RetryHostPredicate(
+            name="envoy.retry_host_predicates.previous_hosts",
+            typed_config=tls.packed(previous_hosts_pb2.PreviousHostsPredicate()),
+        )
+    ],
+)
+
+
+def listener(address: str, port: int, tags: Mapping[str, str], protocol: str, *, offers_group: bool = True) -> Entry:
+    """Makes the listener at which the workload reaches a service; `offers_group` as one of its group of callers."""
+    name, cluster = resource_names.outbound_listener(address, port), resource_names.service_cluster(tags)
+    chain = listener_components_pb2.FilterChain(filters=[_GROUP_OFFERED] if offers_group else [])
+    if protocol in HTTP_PROTOCOLS:
+        # What the workload itself claims of its callers is dropped: identity is the server's to establish.
+        chain.filters.append(filters.http(name, cluster, hcm_pb2.HttpConnectionManager.SANITIZE))
+    else:
+        chain.filters.append(filters.tcp(cluster, cluster, attempts=_ATTEMPTS))
+    return listeners.listener(name, address, port, base_pb2.OUTBOUND, [chain])
+
+
+def routes(address: str, port: int, service: str, tags: Mapping[str, str]) -> Entry:
+    """Makes the routes of an HTTP outbound. A request that has reached nobody, and so did nothing, goes elsewhere."""
+    action = route_components_pb2.RouteAction(
+        cluster=resource_names.service_cluster(tags), retry_policy=_RETRY_ELSEWHERE
+    )
+    action.timeout.SetInParent()
+    route = route_components_pb2.Route(match=listeners.EVERY_REQUEST, route=action)
+    return listeners.routes(resource_names.outbound_listener(address, port), service, route)
+
+
+def _group_offered() -> listener_components_pb2.Filter:
+    """Has TLS to other proxies offer the ALPN of this proxy's group of callers, by what its bootstrap says of it.
+
+    So what is equal for all proxies that call a service stays equal. A proxy that does not know offers the mesh's only.
+    """
+    value = set_filter_state_value_pb2.FilterStateValue(
+        object_key="envoy.network.application_protocols",
+        shared_with_upstream=set_filter_state_value_pb2.FilterStateValue.ONCE,
+    )
+    offered = f"%CEL(xds.node.metadata['{tls.GROUP_ALPN}'])%,{tls.ALPN}"
+    value.format_string.text_format_source.inline_string = offered
+    config = set_filter_state_pb2.Config(on_new_connection=[value])
+    return filters.network_filter("envoy.filters.network.set_filter_state", config)
+
+
+_GROUP_OFFERED = _group_offered()
