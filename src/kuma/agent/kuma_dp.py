@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import structlog
 import typer
 
 import kuma
-from kuma.agent import bootstrap_client, envoy, original_options, ports, token_argument, token_source
+from kuma.agent import bootstrap_client, envoy, options, original_options, ports, token_argument, token_source
+from kuma.agent.options import AgentLogLevel, EnvoyLogLevel
 from kuma.agent.token_source import TokenSource
 from kuma.agent.workload import Workload, read_dataplane, workload
 from kuma.base import aio, command_line, signals
@@ -31,27 +30,6 @@ app = typer.Typer(
 )
 
 
-class AgentLogLevel(StrEnum):
-    """Levels of kuma-dp's own log."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-class EnvoyLogLevel(StrEnum):
-    """Levels of Envoy's log."""
-
-    TRACE = "trace"
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-    CRITICAL = "critical"
-    OFF = "off"
-
-
 @app.callback()
 def _root() -> None:
     """Commands come as sub-commands even if there are few."""
@@ -59,73 +37,21 @@ def _root() -> None:
 
 @app.command()
 def run(
-    cp_address: Annotated[
-        str, typer.Option(envvar="KUMA_CONTROL_PLANE_URL", help="Where the control plane hands out bootstraps.")
-    ] = "https://localhost:5678",
-    ca_cert_file: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="KUMA_CONTROL_PLANE_CA_CERT_FILE",
-            help="CA of the control plane, PEM: ca.crt in its work directory. Without it the system's CAs count.",
-        ),
-    ] = None,
-    dataplane_file: Annotated[
-        str,
-        typer.Option(
-            "--dataplane-file",
-            "-d",
-            envvar="KUMA_DATAPLANE_RUNTIME_RESOURCE_PATH",
-            help="Dataplane of this proxy, YAML; `-` is standard input. Registered while the proxy runs.",
-        ),
-    ] = "",
-    dataplane: Annotated[
-        str, typer.Option(envvar="KUMA_DATAPLANE_RUNTIME_RESOURCE", help="The Dataplane itself instead of a file.")
-    ] = "",
-    dataplane_var: Annotated[
-        list[str] | None, typer.Option("--dataplane-var", "-v", help="name=value for {{ name }} in the Dataplane.")
-    ] = None,
-    name: Annotated[
-        str,
-        typer.Option(envvar="KUMA_DATAPLANE_NAME", help="Name of a Dataplane that exists already."),
-    ] = "",
-    mesh: Annotated[str, typer.Option(envvar="KUMA_DATAPLANE_MESH", help="Mesh of that Dataplane.")] = "",
-    dataplane_token_file: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="KUMA_DATAPLANE_RUNTIME_TOKEN_PATH",
-            help="File with the token of this proxy. A new one in it is used from the next stream on.",
-        ),
-    ] = None,
-    dataplane_token: Annotated[
-        str,
-        typer.Option(
-            envvar="KUMA_DATAPLANE_RUNTIME_TOKEN",
-            show_envvar=True,
-            help="The token itself. Prefer the file, which wins: arguments can be read in the list of processes.",
-        ),
-    ] = "",
-    binary_path: Annotated[
-        Path | None,
-        typer.Option(envvar="KUMA_DATAPLANE_RUNTIME_BINARY_PATH", help="Envoy to run instead of the installed one."),
-    ] = None,
-    concurrency: Annotated[
-        int, typer.Option(min=1, envvar="KUMA_DATAPLANE_RUNTIME_CONCURRENCY", help="Worker threads of Envoy.")
-    ] = 2,
-    drain_time: Annotated[
-        str, typer.Option(envvar="KUMA_DATAPLANE_DRAIN_TIME", help="How long connections may last on after SIGTERM.")
-    ] = "30s",
-    contact_timeout: Annotated[
-        str,
-        typer.Option(
-            envvar="KUMA_DATAPLANE_CONTACT_TIMEOUT",
-            help="How long it may serve without the control plane; then it drains and ends. Without a limit if empty.",
-        ),
-    ] = "",
-    log_level: Annotated[AgentLogLevel, typer.Option(help="Least level that kuma-dp logs.")] = AgentLogLevel.INFO,
-    envoy_log_level: Annotated[
-        EnvoyLogLevel,
-        typer.Option(envvar="KUMA_DATAPLANE_RUNTIME_ENVOY_LOG_LEVEL", help="Least level that Envoy logs."),
-    ] = EnvoyLogLevel.WARNING,
+    cp_address: options.ControlPlaneUrl = "https://localhost:5678",
+    ca_cert_file: options.CaCertFile = None,
+    dataplane_file: options.DataplaneFile = "",
+    dataplane: options.DataplaneText = "",
+    dataplane_var: options.DataplaneVariables = None,
+    name: options.DataplaneName = "",
+    mesh: options.DataplaneMesh = "",
+    dataplane_token_file: options.TokenFile = None,
+    dataplane_token: options.Token = "",
+    binary_path: options.BinaryPath = None,
+    concurrency: options.Concurrency = 2,
+    drain_time: options.DrainTime = "30s",
+    contact_timeout: options.ContactTimeout = "",
+    log_level: options.LogLevel = AgentLogLevel.INFO,
+    envoy_log_level: options.LogLevelOfEnvoy = EnvoyLogLevel.WARNING,
 ) -> None:
     """Run an Envoy for a Dataplane until it is stopped, then exit with Envoy's status.
 
@@ -133,9 +59,7 @@ def run(
     --cp-address=https://localhost:5678 --ca-cert-file=ca.crt
     """
     command_line.log_as(log_level, "console")
-    os.environ.pop("KUMA_DATAPLANE_RUNTIME_TOKEN", None)  # not for Envoy
-    if os.environ.pop(token_argument.MARK, ""):
-        structlog.get_logger(__name__).warning(token_argument.WARNING)
+    _forget_the_token()
     control_plane = bootstrap_client.ControlPlaneAddress(cp_address, ca_cert_file)
     control_plane.verification()  # complain before anything is started
     if dataplane and dataplane_file:
@@ -147,14 +71,21 @@ def run(
         name=name,
         token=TokenSource.of(dataplane_token_file, dataplane_token),
     )
-    options = envoy.EnvoyOptions(
+    running = envoy.EnvoyOptions(
         envoy.find_binary(binary_path),
         envoy_log_level,
         concurrency,
         drain=_seconds("--drain-time", drain_time),
         contact=_seconds("--contact-timeout", contact_timeout) if contact_timeout else None,
     )
-    sys.exit(asyncio.run(_run(control_plane, described, options, envoy.version(options.binary))))
+    sys.exit(asyncio.run(_run(control_plane, described, running, envoy.version(running.binary))))
+
+
+def _forget_the_token() -> None:
+    """Takes the token out of the environment, which Envoy inherits, and warns if it was among the arguments."""
+    os.environ.pop("KUMA_DATAPLANE_RUNTIME_TOKEN", None)
+    if os.environ.pop(token_argument.MARK, ""):
+        structlog.get_logger(__name__).warning(token_argument.WARNING)
 
 
 @app.command()
@@ -167,7 +98,7 @@ def version() -> None:
 
 
 async def _run(
-    control_plane: bootstrap_client.ControlPlaneAddress, described: Workload, options: envoy.EnvoyOptions, version: str
+    control_plane: bootstrap_client.ControlPlaneAddress, described: Workload, running: envoy.EnvoyOptions, version: str
 ) -> int:
     """Fetch the bootstrap and run Envoy. SIGTERM, SIGINT and SIGHUP drain; a second one ends at once."""
     clock = SystemClock()
@@ -184,7 +115,7 @@ async def _run(
             if secret
             else bootstrap_client.with_token(fetched, described.token.token)
         )
-        proxy = envoy.Envoy(options, complete, clock, lambda: bootstrap_client.withdraw(control_plane, described))
+        proxy = envoy.Envoy(running, complete, clock, lambda: bootstrap_client.withdraw(control_plane, described))
         signals.on_end(proxy.stop)
         following = [aio.spawn(secret.follow(clock), name="token")] if secret else []
         try:

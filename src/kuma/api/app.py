@@ -11,11 +11,12 @@ import kuma
 from kuma.api.context import ApiContext
 from kuma.api.http import authentication, errors, hosts, request_limits
 from kuma.api.routes import absent, control_plane, docs, insights, overviews, proxies, resources, tokens
+from kuma.api.routes import kinds as kind_routes
 from kuma.resources import kinds
 
 
 def create_app(context: ApiContext) -> FastAPI:
-    """The application: everything it does goes through `context`."""
+    """Makes the application. Everything it does goes through `context`."""
     app = FastAPI(
         title="Kuma control plane", version=kuma.__version__, description=_DESCRIPTION, docs_url=None, redoc_url=None
     )
@@ -27,6 +28,7 @@ def create_app(context: ApiContext) -> FastAPI:
     app.include_router(overviews.routes(context))
     app.include_router(insights.routes(context))
     app.include_router(control_plane.routes(context))
+    app.include_router(kind_routes.routes(context))
     app.include_router(docs.routes(app.title))
     app.include_router(proxies.routes(context))
     app.include_router(tokens.routes(context))
