@@ -15,8 +15,8 @@ from kuma.admission.mesh_rules import MeshRules
 from kuma.admission.secret_rules import SecretRules
 from kuma.api.app import create_app
 from kuma.api.context import ApiContext, ApiSettings, Certificate, Connected, Tokens
-from kuma.api.http import callers
-from kuma.api.http.callers import LocalAdmins
+from kuma.api.http import access_control
+from kuma.api.http.access_control import LocalAdmins
 from kuma.base.clock import SystemClock
 from kuma.resources import codec, kinds
 from kuma.store.manager import ResourceManager
@@ -52,7 +52,7 @@ class Api:
         self, method: str, path: str, peer: str = "127.0.0.1", user: int | None = US, **more: Any
     ) -> httpx.Response:
         async def app(scope: Any, receive: Any, send: Any) -> None:
-            await self.app({**scope, "state": {callers.LOCAL_USER: user}}, receive, send)
+            await self.app({**scope, "state": {access_control.LOCAL_USER: user}}, receive, send)
 
         transport = httpx.ASGITransport(app, client=(peer, 4711), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost:5681") as client:

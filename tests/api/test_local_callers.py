@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kuma.api.http.callers import LocalAdmins
+from kuma.api.http.access_control import LocalAdmins
 from kuma.app.local_admins import local_admins
 from kuma.app.settings import AuthnSection
 from kuma.base.errors import Misconfigured

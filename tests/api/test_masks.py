@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kuma.api.http.callers import Access, LocalAdmins
+from kuma.api.http.access_control import Access, LocalAdmins
 from kuma.resources import kinds
 from kuma.store.manager import ResourceManager
 from tests.api.test_api import DATAPLANE, Api, api, application, manager  # noqa: F401

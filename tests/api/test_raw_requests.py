@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from kuma.api.http import callers
+from kuma.api.http import access_control
 from kuma.api.http.request_limits import RequestLimits
 from kuma.api.routes.bootstrap import create_bootstrap_app
 from kuma.base import aio
@@ -53,7 +53,7 @@ async def raw(
     scope = {
         "type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"",
         "headers": list(headers), "client": ("127.0.0.1", 4711), "server": ("127.0.0.1", 5681), "scheme": "http",
-        "http_version": "1.1", "root_path": "", "state": {callers.LOCAL_USER: US},
+        "http_version": "1.1", "root_path": "", "state": {access_control.LOCAL_USER: US},
     }  # fmt: skip
     await app(scope, receive, send)
     return statuses[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kuma.admission.mesh_rules import MeshRules
-from kuma.api.http.callers import Access, Grant, LocalAdmins
+from kuma.api.http.access_control import Access, Grant, LocalAdmins
 from kuma.base.clock import SystemClock
 from kuma.base.errors import Unauthenticated
 from kuma.resources import kinds

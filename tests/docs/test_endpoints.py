@@ -15,7 +15,7 @@ from starlette.routing import Route
 from kuma.admission.mesh_rules import MeshRules
 from kuma.api.app import create_app
 from kuma.api.context import ApiContext, ApiSettings, Tokens
-from kuma.api.http.callers import LocalAdmins
+from kuma.api.http.access_control import LocalAdmins
 from kuma.api.http.request_limits import RequestLimits
 from kuma.api.routes import absent
 from kuma.base.clock import SystemClock

@@ -1,7 +1,7 @@
 """What permissions say about some callers stays the same as long as it means the same for them."""
 
 from kuma.policy.authorization import NOBODY, Admission, Principal
-from kuma.policy.callers import Companions, companions, group, part_for
+from kuma.policy.caller_groups import Companions, companions, group, part_for
 from kuma.resources.tags import SERVICE
 
 WEB, SHOP, ANYBODY = Principal(((SERVICE, "web"),)), Principal(((SERVICE, "shop"),)), Principal()

@@ -10,7 +10,7 @@ from envoy.config.listener.v3 import listener_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
-from kuma.policy.callers import group
+from kuma.policy.caller_groups import group
 from kuma.resources import codec, kinds
 from kuma.resources.models.mesh_transition import Level, MeshTransitionSpec, Position
 from kuma.resources.resource import Resource

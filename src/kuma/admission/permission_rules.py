@@ -9,7 +9,7 @@ from typing import Any
 
 from kuma.base.errors import InvalidResource, Violation
 from kuma.base.turns import Turns
-from kuma.policy import crowds
+from kuma.policy import permission_limits
 from kuma.policy.authorization import Principal, effective
 from kuma.policy.impact import Displacement, Impact
 from kuma.policy.permissions import Permissions
@@ -44,7 +44,7 @@ class PermissionRules:
         view = self._views.view(new.mesh)
         before = _with(self._known(view), old)
         after = _having(before, replace(new, creation_time=old.creation_time if old else _LAST))
-        refused = tuple(crowds.violations(before, after))
+        refused = tuple(permission_limits.violations(before, after))
         if refused:
             raise InvalidResource(refused)
         found = [d for d in await self._turns.collect(_displaced(view, Impact(before, after))) if d is not None]

@@ -9,9 +9,9 @@ from typing import Protocol
 
 from fastapi import Request
 
-from kuma.api.http import callers
+from kuma.api.http import access_control
+from kuma.api.http.access_control import Access, Caller, Grant, LocalAdmins, VerifyToken
 from kuma.api.http.bodies import BodyTooLarge, BodyTooSlow, parse_object, read_body
-from kuma.api.http.callers import Access, Caller, Grant, LocalAdmins, VerifyToken
 from kuma.api.http.errors import Problem
 from kuma.api.http.request_limits import RequestLimits
 from kuma.base.audit import Audit, NoAudit
@@ -121,8 +121,8 @@ class ApiContext:
         self.settings.access.check(self.caller(request), kind, request.method)
 
     def check_grant(self, request: Request, grant: Grant, what: str) -> None:
-        """Checks that the sender has been granted something; see `callers.check_grant`."""
-        callers.check_grant(self.caller(request), grant, what)
+        """Checks that the sender has been granted something; see `access_control.check_grant`."""
+        access_control.check_grant(self.caller(request), grant, what)
 
     async def body(self, request: Request) -> dict[str, object]:
         """The JSON object that was sent.

@@ -8,7 +8,7 @@ from datetime import timedelta
 import structlog
 
 from kuma.api.context import Certificate, IssueToken, IssueUserToken
-from kuma.api.http.callers import VerifyToken
+from kuma.api.http.access_control import VerifyToken
 from kuma.base.audit import Audit
 from kuma.base.clock import Clock
 from kuma.resources import kinds

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from kuma.api.http.callers import Access, Grant
+from kuma.api.http.access_control import Access, Grant
 from kuma.api.http.client_certificates import ClientCertificates
 from kuma.api.http.connections import ConnectionLimits
 from kuma.api.http.request_limits import RequestLimits

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt
 from pydantic.alias_generators import to_camel
 
-from kuma.api.http.callers import MEMBERS, Grant
+from kuma.api.http.access_control import MEMBERS, Grant
 from kuma.api.http.connections import ConnectionLimits
 from kuma.api.http.request_limits import RequestLimits
 from kuma.resources.duration import Duration

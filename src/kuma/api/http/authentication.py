@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from fastapi import FastAPI, Request, Response
 
 from kuma.api.context import ApiContext
-from kuma.api.http import callers, errors
-from kuma.api.http.callers import ANONYMOUS
+from kuma.api.http import access_control, errors
+from kuma.api.http.access_control import ANONYMOUS
 from kuma.base.audit import ACTOR, Refusals
 from kuma.base.errors import KumaError
 
@@ -25,7 +25,7 @@ def install(app: FastAPI, context: ApiContext) -> None:
         if response.status_code in (401, 403):
             address = request.client.host if request.client else ""
             path = request.scope["path"][:300]
-            user = callers.local_user(request)
+            user = access_control.local_user(request)
             more = {} if user is None else {"localUser": user}
             refusals.record(
                 address, server="API", status=response.status_code, method=request.method, path=path, **more
@@ -37,7 +37,7 @@ def install(app: FastAPI, context: ApiContext) -> None:
             request.state.caller = (
                 ANONYMOUS
                 if request.scope["path"] in _FOR_EVERYBODY
-                else await callers.identify(request, context.tokens.verify, context.settings.local_admins)
+                else await access_control.identify(request, context.tokens.verify, context.settings.local_admins)
             )
         except KumaError as error:
             return recorded(request, errors.answer(error, "Request failed"))

@@ -13,7 +13,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from kuma.api.http import callers, errors
+from kuma.api.http import access_control, errors
 from kuma.api.http.client_certificates import ClientCertificates
 from kuma.api.http.errors import Problem
 from kuma.base.values import addresses
@@ -121,7 +121,7 @@ class Connection(H11Protocol):
         clients: ClientCertificates | None = None,
         user: int | None = None,
     ) -> None:
-        super().__init__(config, state, {callers.LOCAL_USER: user})
+        super().__init__(config, state, {access_control.LOCAL_USER: user})
         self._limits = limits
         self._release = release
         self._clients = clients

@@ -8,8 +8,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from kuma.api.context import ApiContext, Certificate
+from kuma.api.http.access_control import Grant
 from kuma.api.http.bodies import json_answer
-from kuma.api.http.callers import Grant
 from kuma.api.routes import resources
 from kuma.resources import codec
 from kuma.resources.kinds import DATAPLANE

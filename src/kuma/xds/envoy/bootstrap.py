@@ -22,7 +22,7 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf import json_format
 
 from kuma.base.values import addresses
-from kuma.policy import callers
+from kuma.policy import caller_groups
 from kuma.resources import codec
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
@@ -112,7 +112,7 @@ class Bootstrap:
         if self._takes_any_type:
             metadata[capabilities.INTERNAL_LISTENERS] = True
         if self.services:
-            metadata[tls.GROUP_ALPN] = tls.group_alpn(callers.group(self.services))
+            metadata[tls.GROUP_ALPN] = tls.group_alpn(caller_groups.group(self.services))
         if self.brought is not None:
             metadata["dataplane.resource"] = json.dumps(codec.to_universal(self.brought))
         node.metadata.update(metadata)

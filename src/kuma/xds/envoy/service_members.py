@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from kuma.policy import callers as caller_groups
-from kuma.policy.callers import NOTHING_BESIDE, Companions
+from kuma.policy import caller_groups
+from kuma.policy.caller_groups import NOTHING_BESIDE, Companions
 from kuma.resources.models import dataplane as dataplanes
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource

@@ -11,9 +11,9 @@ from datetime import timedelta
 from functools import cached_property
 
 from kuma.pki import spiffe
-from kuma.policy import callers, succession
+from kuma.policy import caller_groups, succession
 from kuma.policy.authorization import Admission, Principal
-from kuma.policy.callers import Companions
+from kuma.policy.caller_groups import Companions
 from kuma.policy.permissions import Permissions
 from kuma.policy.succession import Stage
 from kuma.resources import tags as tag_rules
@@ -29,7 +29,7 @@ from kuma.xds.envoy.listeners import admin_listener, connection_limits
 from kuma.xds.envoy.listeners import inbound as inbound_listeners
 from kuma.xds.envoy.listeners import outbound as outbound_listeners
 from kuma.xds.envoy.listeners.connection_limits import Limits
-from kuma.xds.envoy.listeners.inbound import Access, Place
+from kuma.xds.envoy.listeners.inbound import InboundAccess, InboundPlace
 from kuma.xds.envoy.resource import Entry, TypeUrl
 from kuma.xds.envoy.service_members import NOTHING_WITHHELD, ServiceMembers, Tags, Withheld
 
@@ -75,7 +75,7 @@ class MeshConfig:
         inbounds, outbounds = self._service_members.inbounds, self._service_members.outbounds
         self.permissions.remember(inbounds)
         self._known: dict[Tags, tuple[Admission, ...]] = previous._known if previous else {}
-        if len(self._known) > inbounds * (1 + min(outbounds, callers.GROUPS)):
+        if len(self._known) > inbounds * (1 + min(outbounds, caller_groups.GROUPS)):
             self._known = {}
         if sum(map(len, self._services.values())) > outbounds:
             self._services = {}
@@ -128,7 +128,7 @@ class MeshConfig:
     ) -> Iterator[tuple[TypeUrl, Entry]]:
         networking = spec.net
         # One that has got other services since it was started does not say that it is one of those that it was.
-        offers = envoy.group in ("", tls.group_alpn(callers.group(spec.services)))
+        offers = envoy.group in ("", tls.group_alpn(caller_groups.group(spec.services)))
         envoy = envoy._replace(group="")  # what its inbounds are is the same for all groups
         yield from admin_listener.entries(networking, admin_port, self._generated)
         for index, inbound in enumerate(networking.inbound):
@@ -152,7 +152,7 @@ class MeshConfig:
         target, port = dataplanes.workload(networking, inbound)
         cluster = self._generated.entry(clusters.local, target, port, inbound.protocol)
         address = dataplanes.listen_address(networking, inbound)
-        place = Place(self.view.name, address, inbound.port, cluster.name, inbound.protocol)
+        place = InboundPlace(self.view.name, address, inbound.port, cluster.name, inbound.protocol)
         declared = None if self.level is Level.PLAIN else self.permissions.admission(inbound.tags)
         access = self._access(inbound, declared) if declared else None
         yield TypeUrl.CLUSTER, cluster
@@ -166,12 +166,12 @@ class MeshConfig:
             rules = self._rules(_sorted(inbound.tags), access.admission, access.groups)
             yield TypeUrl.LISTENER, self._generated.entry(inbound_listeners.gate_listener, place, rules)
 
-    def _access(self, inbound: Inbound, declared: Admission) -> Access:
+    def _access(self, inbound: Inbound, declared: Admission) -> InboundAccess:
         listed = self._staged(declared, inbound.tags, at_every_request=False)
         # On the way between plaintext and mutual TLS callers cannot be told apart; where nobody is admitted, nobody is.
         sealed = self.level is Level.ACCEPTING and not declared.principals
         groups = self._parts_for_groups(inbound, listed)
-        return Access(listed, self.level is Level.STRICT, sealed, self._label(declared), groups)
+        return InboundAccess(listed, self.level is Level.STRICT, sealed, self._label(declared), groups)
 
     def _label(self, admission: Admission) -> str:
         """Labels the connections that an inbound accepts now. Another label makes Envoy drain those of older leaves."""
@@ -188,14 +188,14 @@ class MeshConfig:
         tags = _sorted(inbound.tags)
         if tags not in self._parts:
             groups = sorted(self._callers_of(inbound.service).items())
-            self._parts[tags] = tuple((group, callers.part_for(admission, *known)) for group, known in groups)
+            self._parts[tags] = tuple((group, caller_groups.part_for(admission, *known)) for group, known in groups)
         return self._parts[tags]
 
     def _callers_of(self, service: str) -> Mapping[str, tuple[tuple[str, ...], Companions]]:
         """Returns the groups of the callers of a service, with their services in each, and those shown beside them."""
         if service not in self._groups:
             names = self._service_members.callers.get(service, frozenset())
-            groups = callers.groups(self.view.dataplanes[name].spec.services for name in names)
+            groups = caller_groups.groups(self.view.dataplanes[name].spec.services for name in names)
             beside = self._service_members.companions
             self._groups[service] = {
                 group: (services, {one: beside[one] for one in services if one in beside})

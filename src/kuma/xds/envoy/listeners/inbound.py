@@ -33,7 +33,7 @@ _HTTP_RBAC = "envoy.filters.http.rbac"
 _NOBODY = rbac_pb2.RBAC(action=rbac_pb2.RBAC.ALLOW)
 
 
-class Place(NamedTuple):
+class InboundPlace(NamedTuple):
     """Where callers reach an inbound, and the cluster of the workload that it leads to."""
 
     mesh: str
@@ -58,7 +58,7 @@ class Place(NamedTuple):
         return self.protocol in HTTP_PROTOCOLS
 
 
-class Access(NamedTuple):
+class InboundAccess(NamedTuple):
     """Whom an inbound admits, and how it tells callers apart.
 
     `strict` is mutual TLS for everybody. Otherwise three kinds of callers are told apart: mesh TLS (by the ALPN that
@@ -76,7 +76,9 @@ class Access(NamedTuple):
     has to be; callers offer the ALPN of their group, and nobody gains by offering another one's."""
 
 
-def listener(place: Place, access: Access | None, envoy: Capabilities = OLDEST, limits: Limits = NONE) -> Entry:
+def listener(
+    place: InboundPlace, access: InboundAccess | None, envoy: Capabilities = OLDEST, limits: Limits = NONE
+) -> Entry:
     """Makes the listener of an inbound; plaintext without `access`.
 
     Each kind of caller has its own statistics, called after the listener: two inbounds may lead to one port of a
@@ -87,7 +89,7 @@ def listener(place: Place, access: Access | None, envoy: Capabilities = OLDEST, 
     return listeners.listener(place.name, place.address, place.port, base_pb2.INBOUND, chains, inspects=inspects)
 
 
-def routes(place: Place, service: str, admission: Admission | None) -> Entry:
+def routes(place: InboundPlace, service: str, admission: Admission | None) -> Entry:
     """Makes the routes of an HTTP inbound, and says who may take them."""
     route = route_components_pb2.Route(
         match=listeners.EVERY_REQUEST, route=route_components_pb2.RouteAction(cluster=place.cluster)
@@ -103,18 +105,18 @@ def routes(place: Place, service: str, admission: Admission | None) -> Entry:
     return listeners.routes(place.name, service, route)
 
 
-def gate_cluster(place: Place) -> Entry:
+def gate_cluster(place: InboundPlace) -> Entry:
     """Makes the way to the gate of an inbound."""
     return clusters.internal(place.gate)
 
 
-def gate_listener(place: Place, admissions: tuple[Admission, ...]) -> Entry:
+def gate_listener(place: InboundPlace, admissions: tuple[Admission, ...]) -> Entry:
     """Makes the gate of an inbound that is not HTTP; see `gate.listener`."""
     return gate.listener(place.gate, place.mesh, admissions, filters.tcp(place.gate, place.cluster))
 
 
 def _chains(
-    place: Place, access: Access, envoy: Capabilities, limits: Limits
+    place: InboundPlace, access: InboundAccess, envoy: Capabilities, limits: Limits
 ) -> Iterator[listener_components_pb2.FilterChain]:
     yield _mutual(place, access, access.admission, "" if access.strict else tls.ALPN, envoy, limits)
     for group, part in access.groups:
@@ -126,7 +128,7 @@ def _chains(
 
 
 def _mutual(
-    place: Place, access: Access, admission: Admission, alpn: str, envoy: Capabilities, limits: Limits
+    place: InboundPlace, access: InboundAccess, admission: Admission, alpn: str, envoy: Capabilities, limits: Limits
 ) -> listener_components_pb2.FilterChain:
     """Makes the chain of callers with mesh TLS that offer this ALPN, or whatever they offer if it is empty."""
     # Where it can be decided later, the handshake refuses nobody of the mesh: callers' proxies would try again.
@@ -149,7 +151,7 @@ def _digest(admission: Admission) -> str:
     return hashlib.sha256(repr((admission.principals, admission.denied)).encode()).hexdigest()[:16]
 
 
-def _others(place: Place, sealed: bool) -> Iterator[listener_components_pb2.FilterChain]:
+def _others(place: InboundPlace, sealed: bool) -> Iterator[listener_components_pb2.FilterChain]:
     """Makes the chains of callers that do not speak the mesh's TLS."""
     foreign = _chain(
         "foreign_tls", filters.tcp(place.name, resource_names.NOWHERE if sealed else place.cluster, "_foreign_tls")
@@ -163,7 +165,7 @@ def _others(place: Place, sealed: bool) -> Iterator[listener_components_pb2.Filt
     yield plaintext
 
 
-def _plaintext(place: Place, statistics: str) -> listener_components_pb2.FilterChain:
+def _plaintext(place: InboundPlace, statistics: str) -> listener_components_pb2.FilterChain:
     if place.is_http:
         sanitize = hcm_pb2.HttpConnectionManager.SANITIZE
         return _chain("plaintext", filters.http(place.name, place.name, sanitize, statistics=statistics))
@@ -185,7 +187,7 @@ def _http(name: str, limits: Limits) -> listener_components_pb2.Filter:
 
 
 def _tcp(
-    place: Place, admission: Admission, envoy: Capabilities, longest: timedelta | None
+    place: InboundPlace, admission: Admission, envoy: Capabilities, longest: timedelta | None
 ) -> Iterator[listener_components_pb2.Filter]:
     """Makes the filters that admit callers of TCP.
 
