@@ -169,11 +169,13 @@ class Sidecars:
         address: str = "127.0.0.1",
         service: str = "",
         is_gateway: bool = False,
+        inbound: str = "",
         workload: Callable[[int], Awaitable[None]] | None = None,
     ) -> Sidecar:
         """A workload called `name` with its proxy; returns once the proxy has its configuration.
 
-        A gateway, one that is not Envoy's, calls services and is called by none. `workload` serves at a port, in place
+        A gateway, one that is not Envoy's, calls services and is called by none. `inbound` is what else the inbound
+        says. `workload` serves at a port, in place
         of the one that the protocol has.
         """
         ports = free_ports(3 + len(calls))
@@ -197,11 +199,11 @@ class Sidecars:
             f"{{port: {port}, tags: {{kuma.io/service: {s}}}}}" for s, port in sidecar.outbounds.items()
         )
         served = f"port: {sidecar.port}, serviceAddress: 127.0.0.1, servicePort: {ports[1]}"
-        inbound = f"inbound: [{{{served}, tags: {{{shown}}}}}]"
+        inbounds = f"inbound: [{{{served}, tags: {{{shown}}}{inbound}}}]"
         gateway = f"gateway: {{type: DELEGATED, tags: {{kuma.io/service: {service or name}{tags}}}}}"
         (self._directory / f"{name}.yaml").write_text(
             f"{{type: Dataplane, mesh: default, name: {name}-01, networking: {{address: {address}, "
-            f"admin: {{port: {sidecar.admin}}}, {gateway if is_gateway else inbound}, outbound: [{outbound}]}}}}"
+            f"admin: {{port: {sidecar.admin}}}, {gateway if is_gateway else inbounds}, outbound: [{outbound}]}}}}"
         )
         await self.run(sidecar)
         return sidecar

@@ -91,7 +91,6 @@ OUTBOUND = {"port": 10001, "tags": {"kuma.io/service": "web"}}
             dataplane(inbound=[INBOUND], transparentProxying={"redirectPortInbound": 15006}),
             "networking.transparentProxying",
         ),
-        (dataplane(inbound=[{**INBOUND, "serviceProbe": {"tcp": {}}}]), "networking.inbound[0].serviceProbe"),
         (dataplane(gateway={**GATEWAY, "type": "BUILTIN"}), "networking.gateway.type"),
         (
             dataplane(inbound=[INBOUND], outbound=[{**OUTBOUND, "backendRef": {"kind": "MeshService", "name": "w"}}]),

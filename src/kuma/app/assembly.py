@@ -116,6 +116,7 @@ def build(
         ("mesh views", known.views),
         ("deregistration", streams.deregistration),
         ("endpoint readiness", streams.readiness),
+        ("health of workloads", streams.health),
         ("drain", rollouts.drain),
         ("rollouts", rollouts.controller),
         ("token revocation", streams.revocation),

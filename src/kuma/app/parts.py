@@ -55,11 +55,14 @@ from kuma.xds.proxies.issuance import LeafIssuer
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.metrics import EarliestEnd, Metrics
 from kuma.xds.proxies.proxy import Proxies, ProxyContext
+from kuma.xds.proxies.workload_health import WorkloadHealth
+from kuma.xds.stream.calls import StreamAdmission
 from kuma.xds.stream.deregistration import Deregistration
 from kuma.xds.stream.front import Front
+from kuma.xds.stream.health_discovery import HealthDiscovery
 from kuma.xds.stream.proxy_authentication import Authenticator
 from kuma.xds.stream.revocation import TokenRevocation
-from kuma.xds.stream.server import Discovery, DiscoveryServer, StreamAdmission
+from kuma.xds.stream.server import Discovery, DiscoveryServer
 from kuma.xds.stream.stream_limits import StreamLimiter
 
 _GRACE_AT_START = 60.0
@@ -208,6 +211,7 @@ class Streams:
     insights: Insights
     deregistration: Deregistration
     readiness: EndpointReadiness
+    health: WorkloadHealth
     revocation: TokenRevocation
     admin_ca: EnvoyAdminCa
     server: DiscoveryServer
@@ -235,21 +239,27 @@ def streams(base: Foundation, known: State) -> Streams:
     discovery = Discovery(
         proxies, context, admission, deregistration, known.metrics, send_seconds=settings.send_timeout.seconds
     )
+    health = WorkloadHealth(base.store, known.views, proxies, clock)
+    health_discovery = HealthDiscovery(
+        proxies, known.meshes, admission, health, servers.probe_defaults(base.settings.dp_server.hds)
+    )
     return Streams(
         insights=insights,
         deregistration=deregistration,
         readiness=EndpointReadiness(base.store, known.views, proxies, known.authenticator, clock, deregistration.ended),
+        health=health,
         revocation=revocation,
         admin_ca=admin_ca,
-        server=_discovery_server(base, discovery, front, settings),
+        server=_discovery_server(base, discovery, health_discovery, front, settings),
     )
 
 
 def _discovery_server(
-    base: Foundation, discovery: Discovery, front: Front, settings: XdsServerSection
+    base: Foundation, discovery: Discovery, health: HealthDiscovery, front: Front, settings: XdsServerSection
 ) -> DiscoveryServer:
     return DiscoveryServer(
         discovery,
+        health,
         front,
         base.settings.dp_server.interface,
         settings.port,

@@ -18,6 +18,7 @@ from kuma.app.settings import (
     ApiServerSection,
     DiagnosticsSection,
     DpServerSection,
+    HdsSection,
     LimitsSection,
     Settings,
     XdsServerSection,
@@ -31,6 +32,7 @@ from kuma.base.values import addresses
 from kuma.base.values.rate_limit import Rate
 from kuma.policy import workloads
 from kuma.policy.workloads import Destination
+from kuma.xds.envoy.health_checks import ProbeDefaults
 from kuma.xds.stream.front import FrontLimits
 from kuma.xds.stream.server import DiscoveryServer
 from kuma.xds.stream.stream_limits import StreamLimits
@@ -152,6 +154,18 @@ def allowed_workloads(settings: DpServerSection) -> tuple[Destination, ...]:
         return tuple(map(Destination.parse, settings.allowed_workloads))
     except ValueError as error:
         raise Misconfigured(f"{workloads.SETTING}: {error}") from None
+
+
+def probe_defaults(settings: HdsSection) -> ProbeDefaults:
+    """Returns how proxies ask workloads, if a probe does not say otherwise, and how often they report."""
+    checks = settings.check_defaults
+    return ProbeDefaults(
+        report=settings.interval.delta,
+        interval=checks.interval.delta,
+        timeout=checks.timeout.delta,
+        unhealthy_threshold=checks.unhealthy_threshold,
+        healthy_threshold=checks.healthy_threshold,
+    )
 
 
 def diagnostics(settings: DiagnosticsSection, app: Any) -> HttpServer:

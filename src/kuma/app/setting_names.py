@@ -6,7 +6,13 @@ from collections.abc import Iterator
 
 from kuma.app.settings import Section, Settings
 
-SHORTER = {"KUMA_XDS_SERVER_DATAPLANE_DEREGISTRATION_DELAY": "KUMA_XDS_DATAPLANE_DEREGISTRATION_DELAY"}
+SHORTER = {
+    "KUMA_XDS_SERVER_DATAPLANE_DEREGISTRATION_DELAY": "KUMA_XDS_DATAPLANE_DEREGISTRATION_DELAY",
+    "KUMA_DP_SERVER_HDS_CHECK_DEFAULTS_INTERVAL": "KUMA_DP_SERVER_HDS_CHECK_INTERVAL",
+    "KUMA_DP_SERVER_HDS_CHECK_DEFAULTS_TIMEOUT": "KUMA_DP_SERVER_HDS_CHECK_TIMEOUT",
+    "KUMA_DP_SERVER_HDS_CHECK_DEFAULTS_UNHEALTHY_THRESHOLD": "KUMA_DP_SERVER_HDS_CHECK_UNHEALTHY_THRESHOLD",
+    "KUMA_DP_SERVER_HDS_CHECK_DEFAULTS_HEALTHY_THRESHOLD": "KUMA_DP_SERVER_HDS_CHECK_HEALTHY_THRESHOLD",
+}
 ALIASES = {
     "KUMA_API_SERVER_HTTPS_TLS_CERT_FILE": "KUMA_GENERAL_TLS_CERT_FILE",
     "KUMA_API_SERVER_HTTPS_TLS_KEY_FILE": "KUMA_GENERAL_TLS_KEY_FILE",
@@ -58,7 +64,10 @@ PASSED_OVER = {
     "KUMA_DIAGNOSTICS_TLS_": "diagnostics are served without TLS, on the loopback",
     "KUMA_DNS_SERVER_": "services have no host names",
     "KUMA_DP_SERVER_AUTHN_ZONE_PROXY_": "there is one zone",
-    "KUMA_DP_SERVER_HDS_": "workloads are not asked whether they are healthy",
+    "KUMA_DP_SERVER_HDS_ENABLED": "workloads are asked whose inbounds have a serviceProbe, and no others",
+    "KUMA_DP_SERVER_HDS_REFRESH_INTERVAL": "nothing is polled: changes are sent at once",
+    "KUMA_DP_SERVER_HDS_CHECK_NO_TRAFFIC_INTERVAL": "a workload is asked as often without traffic as with it",
+    "KUMA_DP_SERVER_HDS_CHECK_DEFAULTS_NO_TRAFFIC_INTERVAL": "",
     "KUMA_EVENT_BUS_": "",
     "KUMA_EXPERIMENTAL_": "",
     "KUMA_GENERAL_DNS_CACHE_TTL": "addresses of Dataplanes are not resolved",

@@ -12,13 +12,14 @@ from kuma.api.http.access_control import MEMBERS, Grant
 from kuma.api.http.connections import ConnectionLimits
 from kuma.api.http.request_limits import RequestLimits
 from kuma.resources.duration import Duration
+from kuma.xds.envoy.health_checks import ProbeDefaults
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 MaybePath = Annotated[Path | None, BeforeValidator(lambda given: given or None)]
 """Empty is none, as it is said of these settings, and not the current directory."""
 
 
-_REQUESTS, _CONNECTIONS, _ADMINS = RequestLimits(), ConnectionLimits(), Grant()
+_REQUESTS, _CONNECTIONS, _ADMINS, _PROBES = RequestLimits(), ConnectionLimits(), Grant(), ProbeDefaults()
 """Where the defaults of limits and grants stand."""
 
 
@@ -206,6 +207,26 @@ class AccessSection(Section):
     )
 
 
+class CheckDefaultsSection(Section):
+    """What holds for a `serviceProbe` that does not say it."""
+
+    interval: Duration = Field(_seconds(_PROBES.interval.total_seconds()), description="How often a workload is asked.")
+    timeout: Duration = Field(_seconds(_PROBES.timeout.total_seconds()), description="How long it may take to answer.")
+    unhealthy_threshold: PositiveInt = Field(
+        _PROBES.unhealthy_threshold, description="Failures in a row after which callers are sent elsewhere."
+    )
+    healthy_threshold: PositiveInt = Field(
+        _PROBES.healthy_threshold, description="Answers in a row after which they are sent there again."
+    )
+
+
+class HdsSection(Section):
+    """Health discovery: proxies ask the workloads behind inbounds with a `serviceProbe`, and report."""
+
+    interval: Duration = Field(_seconds(_PROBES.report.total_seconds()), description="How often a proxy reports.")
+    check_defaults: CheckDefaultsSection = CheckDefaultsSection()
+
+
 class DpServerSection(Section):
     """The bootstrap server, over HTTPS."""
 
@@ -217,6 +238,7 @@ class DpServerSection(Section):
         "for all: 10.1.0.0/16, 10.0.0.7:8080.",
     )
     limits: LimitsSection = LimitsSection()
+    hds: HdsSection = HdsSection()
 
 
 class XdsServerSection(Section):

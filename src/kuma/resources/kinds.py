@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kuma.base.errors import InvalidResource, NotForUs, Violation
-from kuma.resources import masks
+from kuma.resources import masks, workload_health
 from kuma.resources.models import dataplane, mesh, mesh_blocks, mesh_traffic_permission, stored_only, traffic_permission
 from kuma.resources.models.config import ConfigSpec
 from kuma.resources.models.dataplane_insight import DataplaneInsightSpec
@@ -86,7 +86,7 @@ MESH = Kind(
 DATAPLANE = Kind(
     "Dataplane", "Mesh", "dataplanes", "dataplane", "dataplanes", dataplane.DataplaneSpec,
     validate=dataplane.validate, validate_in_mesh=dataplane.validate_names,
-    not_done=dataplane.not_done,
+    not_done=dataplane.not_done, meant=workload_health.meant,
 )  # fmt: skip
 DATAPLANE_INSIGHT = Kind(
     "DataplaneInsight", "Mesh", "dataplane-insights", "dataplane-insight", "dataplane-insights",

@@ -12,6 +12,8 @@ from pydantic import BeforeValidator, StrictBool, StrictInt
 from kuma.base.errors import Violation
 from kuma.base.values import addresses
 from kuma.resources import tags as tag_rules
+from kuma.resources.models import service_probe
+from kuma.resources.models.service_probe import ServiceProbe
 from kuma.resources.models.stored_only import field_not_done
 from kuma.resources.resource import Model, plain
 
@@ -37,7 +39,7 @@ class Inbound(Model):
     address: str = ""
     tags: dict[str, str] = {}
     health: Health | None = None
-    service_probe: Any = None
+    service_probe: ServiceProbe | None = None
     state: Literal["Ready", "NotReady", "Ignored"] = "Ready"
 
     @property
@@ -152,9 +154,6 @@ def not_done(spec: DataplaneSpec) -> Iterator[Violation]:
             ("networking.gateway.type", _builtin(networking), "nothing listens for a builtin gateway"),
         )
     )
-    for index, inbound in enumerate(networking.inbound):
-        meaning = "callers are sent to the inbound whether its workload answers or not; set health.ready or state"
-        yield from field_not_done(((f"networking.inbound[{index}].serviceProbe", inbound.service_probe, meaning),))
     for index, outbound in enumerate(networking.outbound):
         meaning = "the service is called that the tags name"
         yield from field_not_done(((f"networking.outbound[{index}].backendRef", outbound.backend_ref, meaning),))
@@ -249,6 +248,8 @@ def _inbound(networking: Networking, inbound: Inbound, path: str) -> Iterator[Vi
             remedy = "or Envoy would call itself; set servicePort to the port of the workload"
             yield Violation(f"{path}.servicePort", f"{_CALLS_ITSELF}, {remedy}")
     yield from _administration(networking, inbound, f"{path}.servicePort")
+    if inbound.service_probe is not None:
+        yield from service_probe.validate(f"{path}.serviceProbe", inbound.service_probe)
     yield from _tags(f"{path}.tags", inbound.tags)
     protocol = inbound.tags.get(tag_rules.PROTOCOL)
     if tag_rules.SERVICE not in inbound.tags:

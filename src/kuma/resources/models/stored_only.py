@@ -46,7 +46,7 @@ def _new(name: str, path: str, meaning: str) -> StoredOnly:
 
 _ENVOY_DEFAULTS = "Envoy's own limits and timeouts hold"
 _NO_RETRIES = "a request is sent again only if it has reached nobody"
-_NO_HEALTH_CHECKS = "endpoints are taken to be healthy while their proxies serve"
+_NO_HEALTH_CHECKS = "callers do not ask whether endpoints answer; a serviceProbe of an inbound has its proxy ask"
 _NO_ROUTES = "requests go to all endpoints of the service that is called"
 _NO_LOGS = "proxies write no access logs"
 _NO_TRACES = "proxies send no traces"

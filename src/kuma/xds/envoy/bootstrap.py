@@ -71,6 +71,8 @@ class Bootstrap:
             source.CopyFrom(tls.ADS)
             source.initial_fetch_timeout.FromTimedelta(timedelta())  # wait for ever: serve nothing before it is known
         dynamic.ads_config.CopyFrom(self._ads())
+        found.hds_config.CopyFrom(self._ads())  # the same server and token
+        found.hds_config.api_type = config_source_pb2.ApiConfigSource.GRPC
         found.static_resources.clusters.append(self._cluster())
         if self._without_token:
             found.static_resources.secrets.add(name=TOKEN_SECRET).generic_secret.SetInParent()

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import structlog
 
 from kuma.base.clock import Clock
-from kuma.base.errors import Conflict, NotFound, Unavailable
+from kuma.base.errors import Conflict
 from kuma.resources import kinds
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Key, Resource
 from kuma.store.protocol import Store, Update
 from kuma.store.views import Views
 from kuma.xds.envoy import serving_label
+from kuma.xds.proxies.dataplane_writes import DataplaneWrites
 from kuma.xds.proxies.proxy import Proxies, Proxy
 from kuma.xds.stream.proxy_authentication import Authenticator
 
 log = structlog.get_logger(__name__)
-
-_BATCH = 200
-_RETRY = 1.0
-"""Seconds."""
 
 
 class EndpointReadiness:
@@ -43,51 +39,23 @@ class EndpointReadiness:
         self._views = views
         self._proxies = proxies
         self._authenticator = authenticator
-        self._clock = clock
         self._on_ended = on_ended
-        self._due: set[Key] = set()
-        self._wake = asyncio.Event()
+        self._writes = DataplaneWrites(store, views, clock, "endpoints not marked as ready", self._serving)
         proxies.on_progress(self._progressed)
 
     async def run(self) -> None:
         """Mark proxies as serving until cancelled."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            due, self._due = sorted(self._due, key=str), set()
-            try:
-                for start in range(0, len(due), _BATCH):
-                    await self._mark_serving(due[start : start + _BATCH])
-            except Unavailable as error:
-                log.error("endpoints not marked as ready", dataplanes=len(due), reason=str(error))
-                self._due.update(due)
-                await self._clock.sleep(_RETRY)
-                self._wake.set()
+        await self._writes.run()
 
     def _progressed(self, proxy: Proxy) -> None:
-        if self._hidden(proxy.key):
-            self._due.add(proxy.key)
-            self._wake.set()
+        self._writes.look(proxy.key)
 
-    def _hidden(self, key: Key) -> Resource[DataplaneSpec] | None:
-        """The Dataplane, if its proxy serves and callers are not sent there."""
+    def _serving(self, key: Key) -> Resource[DataplaneSpec] | None:
+        """The Dataplane as one that serves, if its proxy does and callers are not sent there."""
         proxy, dataplane = self._proxies.get(key), self._views.view(key.mesh).dataplanes.get(key.name)
-        hidden = dataplane is not None and not serving_label.is_serving(dataplane)
-        return dataplane if hidden and proxy is not None and proxy.serves else None
-
-    async def _mark_serving(self, keys: Sequence[Key]) -> None:
-        """Writes changes in one transaction, because each sends the endpoints of a service to all its callers."""
-        hidden = [dataplane for key in keys if (dataplane := self._hidden(key)) is not None]
-        if not hidden:
-            return
-        try:
-            stored = await self._store.transact([Update(serving_label.as_serving(dataplane)) for dataplane in hidden])
-        except (Conflict, NotFound):
-            if len(keys) > 1:  # one of them stands in the way of the others: each alone
-                for dataplane in hidden:
-                    await self._mark_serving([dataplane.key])
-            return  # somebody was faster: that the proxy has got something to do will be heard
-        await self._views.until(lambda: all(self._views.holds(dataplane) for dataplane in stored))
+        if dataplane is None or proxy is None or serving_label.is_serving(dataplane) or not proxy.serves:
+            return None
+        return serving_label.as_serving(dataplane)
 
     async def withdraw(self, mesh: str, name: str, token: str, host: str) -> None:
         """A proxy is about to end: no caller is sent to it any more, until it comes back.

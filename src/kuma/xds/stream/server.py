@@ -9,7 +9,6 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 
 from kuma.base import aio, sockets
-from kuma.base.audit import ACTOR, Refusals
+from kuma.base.audit import ACTOR
 from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Misconfigured, Unauthenticated
 from kuma.base.values import printable, urls
 from kuma.resources.resource import Key
@@ -32,11 +31,13 @@ from kuma.xds.envoy.clusters import HTTP_PROTOCOLS
 from kuma.xds.envoy.resource import TypeUrl, encode_response
 from kuma.xds.proxies.metrics import Metrics
 from kuma.xds.proxies.proxy import Proxies, Proxy, ProxyContext
-from kuma.xds.stream import proxy_authentication, stream_limits
+from kuma.xds.stream import health_discovery, proxy_authentication, stream_limits
+from kuma.xds.stream.calls import StreamAdmission, token_of
 from kuma.xds.stream.deregistration import Deregistration
 from kuma.xds.stream.front import Front
-from kuma.xds.stream.proxy_authentication import Authenticator, Presented
-from kuma.xds.stream.stream_limits import StreamLimiter, TooMany
+from kuma.xds.stream.health_discovery import HealthDiscovery
+from kuma.xds.stream.proxy_authentication import Presented
+from kuma.xds.stream.stream_limits import TooMany
 from kuma.xds.stream.writer import Sender
 
 log = structlog.get_logger(__name__)
@@ -82,16 +83,6 @@ _STATUS = {
     InvalidResource: grpc.StatusCode.INVALID_ARGUMENT,
     TooMany: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class StreamAdmission:
-    """Collaborators that admit streams: authentication, limits, and the record of refusals."""
-
-    authenticator: Authenticator
-    limiter: StreamLimiter
-    refusals: Refusals
-    front: Front
 
 
 class Discovery:
@@ -140,7 +131,7 @@ class Discovery:
             if first is None:
                 return
             # Before anything else of the request is looked at.
-            token = _token(context)
+            token = token_of(context)
             await self._meshes.until_listed()  # the keys of tokens are known by then
             who, identity = self._admitted(first.node, token, peer)
             known.enter_context(self._front.known(context.peer()))
@@ -332,13 +323,6 @@ async def _decoded(frames: AsyncIterator[bytes]) -> AsyncIterator[Any]:
             raise InvalidResource.of("", "the message is not a DeltaDiscoveryRequest") from None
 
 
-def _token(context: Any) -> str:
-    values = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
-    if len(values) > 1:
-        raise Unauthenticated("more than one authorization value")
-    return str(values[0]).removeprefix("Bearer ").strip() if values else ""
-
-
 def _request(message: Any) -> Request:
     try:
         type_url = TypeUrl(message.type_url)
@@ -358,14 +342,31 @@ def _reason(message: Any) -> str:
     return printable.printable(message.error_detail.message[:_LONGEST_REASON], keep="\n\t")
 
 
+def _handler(service: str, method: str, serve: Any) -> Any:
+    """Serves streams of frames as they are: nothing is parsed before it is known whose they are."""
+    handler = grpc.stream_stream_rpc_method_handler(serve, request_deserializer=None, response_serializer=None)
+    return grpc.method_handlers_generic_handler(service, {method: handler})
+
+
 class DiscoveryServer(sockets.OnPort):
     """The gRPC server, over TLS only: a token must not travel in the clear."""
 
     def __init__(
-        self, discovery: Discovery, front: Front, host: str, port: int, certificate: Path, key: Path, *, streams: int
+        self,
+        discovery: Discovery,
+        health: HealthDiscovery,
+        front: Front,
+        host: str,
+        port: int,
+        certificate: Path,
+        key: Path,
+        *,
+        streams: int,
     ) -> None:
+        """`streams` is how many proxies may be connected; each may have a stream of both services."""
         super().__init__(host, port)
-        self._streams = streams
+        self._streams = 2 * streams
+        self._health = health
         self._front = front
         self._discovery = discovery
         self._certificate = certificate
@@ -378,14 +379,11 @@ class DiscoveryServer(sockets.OnPort):
             Misconfigured: the port is in use.
         """
         server = grpc.aio.server(options=_KEEPALIVE, maximum_concurrent_rpcs=self._streams)
-        handler = grpc.stream_stream_rpc_method_handler(
-            self._discovery.delta,
-            request_deserializer=None,
-            response_serializer=None,
+        served = (
+            (_SERVICE, "DeltaAggregatedResources", self._discovery.delta),
+            (health_discovery.SERVICE, health_discovery.METHOD, self._health.stream),
         )
-        server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(_SERVICE, {"DeltaAggregatedResources": handler}),)
-        )
+        server.add_generic_rpc_handlers(tuple(_handler(*method) for method in served))
         pair = (self._key.read_bytes(), self._certificate.read_bytes())
         with self._listen() as listener:
             try:
