@@ -73,7 +73,7 @@ class ControlPlaneAddress:
 
 
 def request_body(workload: Workload, ca_pem: str, envoy_version: str) -> Mapping[str, Any]:
-    """The body of `POST /bootstrap`."""
+    """Returns the body of `POST /bootstrap`."""
     brought = workload.dataplane
     return {
         "mesh": workload.mesh,
@@ -93,7 +93,7 @@ def request_body(workload: Workload, ca_pem: str, envoy_version: str) -> Mapping
 
 
 async def fetch(control_plane: ControlPlaneAddress, workload: Workload, envoy_version: str, clock: Clock) -> bytes:
-    """The bootstrap; asks until it is answered, and says what is wrong each time it is not.
+    """Fetches the bootstrap: asks until it is answered, and says what is wrong each time it is not.
 
     Raises:
         Misconfigured: the control plane cannot even be asked with these settings.
@@ -142,7 +142,7 @@ def with_token_from(bootstrap: bytes, file: Path) -> bytes:
 
 
 def _references(part: Any, secret: str) -> Iterator[dict[str, Any]]:
-    """Where a part of a bootstrap refers to a secret by its name, and says nothing else of it."""
+    """Returns where a part of a bootstrap refers to a secret by its name, and says nothing else of it."""
     if part == {"name": secret}:
         yield part
     elif isinstance(part, dict | list):

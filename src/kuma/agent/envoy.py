@@ -53,7 +53,7 @@ class EnvoyOptions:
 
 
 def find_binary(given: Path | None) -> Path:
-    """The Envoy to run: the given one, or the one that was installed with this package.
+    """Returns the Envoy to run: the given one, or the one that was installed with this package.
 
     Raises:
         Misconfigured: it cannot be executed.
@@ -65,7 +65,7 @@ def find_binary(given: Path | None) -> Path:
 
 
 def version(binary: Path) -> str:
-    """The version that an Envoy says it has.
+    """Returns the version that an Envoy says it has.
 
     Raises:
         Misconfigured: it says none, so it is no Envoy.
@@ -238,7 +238,7 @@ async def _is_in_contact(admin: httpx.AsyncClient) -> bool:
 
 
 async def _active_connections(admin: httpx.AsyncClient) -> int:
-    """The workloads' and callers' connections that are open."""
+    """Returns the workloads' and callers' connections that are open."""
     try:
         answer = await admin.get("/stats?format=json&filter=^listener\\.[^a].*downstream_cx_active$")
         return sum(int(stat.get("value", 0)) for stat in answer.json().get("stats", ()))

@@ -36,7 +36,7 @@ class TokenSource:
 
     @classmethod
     def of(cls, file: Path | None, given: str = "") -> TokenSource:
-        """The token in a file, or else the given one.
+        """Returns the token in a file, or else the given one.
 
         Raises:
             Misconfigured: there is none.
@@ -110,7 +110,7 @@ class TokenSecret:
 
 @contextlib.contextmanager
 def secret(source: TokenSource, name: str) -> Iterator[TokenSecret | None]:
-    """The secret of a token that may change, for as long as the block lasts; None if it stays the same.
+    """Opens the secret of a token that may change, for as long as the block lasts; None if it stays the same.
 
     It is in memory, in a directory that only its owner enters, where the system has one.
 

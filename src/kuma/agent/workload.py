@@ -27,7 +27,7 @@ class Workload:
 
 
 def workload(*, text: str, variables: Sequence[str], mesh: str, name: str, token: TokenSource) -> Workload:
-    """The workload that the arguments describe; `text` is a Dataplane in YAML, or empty.
+    """Returns the workload that the arguments describe; `text` is a Dataplane in YAML, or empty.
 
     Raises:
         Misconfigured: they contradict each other or say too little.
@@ -44,7 +44,7 @@ def workload(*, text: str, variables: Sequence[str], mesh: str, name: str, token
 
 
 def read_dataplane(file: str) -> str:
-    """The Dataplane in a file, or on standard input if that is `-`.
+    """Returns the Dataplane in a file, or on standard input if that is `-`.
 
     Raises:
         Misconfigured: it cannot be read, or there is none.

@@ -21,7 +21,7 @@ _ZONES = ("controlPlanes", "zoneEgresses", "zoneIngresses")
 
 
 async def global_insight(manager: ResourceManager, now: datetime) -> dict[str, Any]:
-    """The original's GlobalInsight. There are no zones or external services here: their numbers are zero."""
+    """Returns the original's GlobalInsight. There are no zones or external services here: their numbers are zero."""
     insights = {i.key: i.spec for i in (await manager.list(kinds.DATAPLANE_INSIGHT.name)).items}
     dataplanes = (await manager.list(kinds.DATAPLANE.name)).items
     pairs = [(d, insights.get(kinds.DATAPLANE_INSIGHT.key(d.name, d.mesh))) for d in dataplanes]
@@ -63,7 +63,7 @@ def _statuses(meshes: Sequence[Resource[Any]], pairs: Dataplanes) -> tuple[dict[
 
 
 async def global_insights(manager: ResourceManager) -> dict[str, Any]:
-    """The original's older form: the kinds that belong to no mesh."""
+    """Returns the original's older form: the kinds that belong to no mesh."""
     totals = {kind.name: await _total(manager, kind.name) for kind in (kinds.GLOBAL_SECRET, kinds.MESH)}
     whole = {**totals, "Zone": 0, "ZoneEgress": 0, "ZoneIngress": 0}
     return {

@@ -40,7 +40,7 @@ class ServerCertificate:
 
 
 def given(chain: Path, key: Path, ca: Path | None, directory: Path) -> ServerCertificate:
-    """The user's own files. Without a CA the last certificate of the chain is it, and is written to `directory`.
+    """Returns the user's own files. Without a CA the chain's last certificate is it, and is written to `directory`.
 
     Raises:
         Misconfigured: one cannot be read, or the CA is not known.
@@ -74,7 +74,7 @@ def _top(chain: Path, directory: Path) -> Path:
 
 
 def own_names(interface: str) -> tuple[str, ...]:
-    """The names by which this machine's servers are reached when they listen on `interface`."""
+    """Returns the names by which this machine's servers are reached when they listen on `interface`."""
     names = ("localhost", "127.0.0.1", "::1")
     if interface in names:
         return names
@@ -83,7 +83,7 @@ def own_names(interface: str) -> tuple[str, ...]:
 
 
 def ensure(directory: Path, hosts: Iterable[str], now: datetime) -> ServerCertificate:
-    """A server certificate for `hosts` under the CA in `directory`, which is made if it is not there.
+    """Returns a server certificate for `hosts` under the CA in `directory`, which is made if it is not there.
 
     The CA stays, because proxies are given it; the certificate below it can follow the configuration. Nothing is
     written that would not change, and one that is merely old is used if no other can be written.

@@ -66,12 +66,12 @@ class OwnPorts:
         self._servers.append(("discovery server", servers.xds))
 
     def __call__(self) -> Mapping[int, str]:
-        """The ports that are taken by now, each with what listens there."""
+        """Returns the ports that are taken by now, each with what listens there."""
         return {server.bound: name for name, server in self._servers if server.bound}
 
 
 def certificate(settings: Settings, clock: Clock) -> server_certificate.ServerCertificate:
-    """The certificate of all servers: the one that is given, or one of the control plane's own."""
+    """Returns the certificate of all servers: the one that is given, or one of the control plane's own."""
     general = settings.general
     if general.tls_cert_file and general.tls_key_file:
         directory = settings.work_dir
@@ -88,7 +88,7 @@ def api(
     clock: Clock,
     peers: PeerUsers | None,
 ) -> dict[str, HttpServer]:
-    """The API over HTTP, HTTPS or both."""
+    """Returns the API over HTTP, HTTPS or both."""
     found = {}
     http, https = settings.http, settings.https
     if https.require_client_cert and http.enabled and not addresses.is_loopback(http.interface):

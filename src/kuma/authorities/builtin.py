@@ -25,12 +25,12 @@ from kuma.store.protocol import AnyResource, Store, find
 
 
 def secret_names(mesh: str, backend: str) -> tuple[str, str]:
-    """The Secrets that hold the certificate and the key."""
+    """Returns the Secrets that hold the certificate and the key."""
     return f"{mesh}.ca-builtin-cert-{backend}", f"{mesh}.ca-builtin-key-{backend}"
 
 
 async def create_root(mesh: str, conf: Conf, clock: Clock) -> CaPair:
-    """A new root for a mesh: ECDSA P-256, or RSA if its size is configured."""
+    """Returns a new root for a mesh: ECDSA P-256, or RSA if its size is configured."""
     ca_cert = conf.ca_cert
     key: PrivateKey
     if ca_cert.rsa_bits is None:
@@ -41,7 +41,7 @@ async def create_root(mesh: str, conf: Conf, clock: Clock) -> CaPair:
 
 
 def to_secrets(mesh: str, backend: str, pair: CaPair) -> tuple[Resource[Any], Resource[Any]]:
-    """The two Secrets of a root."""
+    """Returns the two Secrets of a root."""
     cert_name, key_name = secret_names(mesh, backend)
     return (
         Resource(kinds.SECRET.key(cert_name, mesh), SecretSpec(data=certificate_pem(pair.certificate))),
@@ -60,7 +60,7 @@ def content(mesh: str, backend: str, secrets: Secrets) -> tuple[bytes, bytes]:
 
 
 def open_authority(mesh: str, backend: str, secrets: Secrets) -> Authority:
-    """The authority whose root the mesh's Secrets hold.
+    """Returns the authority whose root the mesh's Secrets hold.
 
     Raises:
         AuthorityUnusable: a Secret is missing or broken, or the two do not belong together.

@@ -66,7 +66,7 @@ def content(mesh: str, backend: Backend, secrets: Secrets) -> tuple[bytes, bytes
 
 
 def open_authority(mesh: str, backend: Backend, secrets: Secrets) -> Authority:
-    """The authority that a backend describes.
+    """Returns the authority that a backend describes.
 
     Raises:
         AuthorityUnusable: it cannot be loaded, or certificate and key do not belong together.

@@ -27,7 +27,7 @@ BACKEND = "kuma.io/backend"
 
 
 def secret_name(mesh: str) -> str:
-    """The Secret in which the authority of a mesh is kept."""
+    """Returns the Secret in which the authority of a mesh is kept."""
     return f"{mesh}.ca-kept"
 
 

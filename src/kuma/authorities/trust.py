@@ -57,7 +57,7 @@ class Trust:
         raise AuthorityUnusable("; ".join(self.problems.values()) or "the authority that issues is not known")
 
     def fingerprint(self, backend: str) -> str:
-        """The fingerprint of a backend's authority; empty if it cannot be opened."""
+        """Returns the fingerprint of a backend's authority; empty if it cannot be opened."""
         return self.opened[backend][1].fingerprint if backend in self.opened else ""
 
 
@@ -65,7 +65,7 @@ NONE = Trust()
 
 
 def trust(view: MeshView, previous: Trust = NONE, drivers: Drivers = STANDARD) -> Trust:
-    """The trust of a mesh as it is now; what has not changed stays the very same object."""
+    """Returns the trust of a mesh as it is now; what has not changed stays the very same object."""
     opened: dict[str, tuple[Content, Authority]] = {}
     problems: dict[str, str] = {}
     for backend in view.backends:

@@ -22,7 +22,7 @@ class Clock(Protocol):
     """Time, as far as components need it."""
 
     def now(self) -> datetime:
-        """The current instant, timezone-aware in UTC."""
+        """Returns the current instant, timezone-aware in UTC."""
         ...
 
     def monotonic(self) -> float:

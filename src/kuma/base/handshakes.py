@@ -51,7 +51,7 @@ _NOT_TLS = (
 
 
 def words(error: BaseException) -> str:
-    """The text of an error for the middle of a sentence, without its number; its name if it has none."""
+    """Returns the text of an error for the middle of a sentence, without its number; its name if it has none."""
     return _NUMBER.sub("", str(error)).rstrip(". ") or type(error).__name__
 
 

@@ -125,7 +125,7 @@ def _overflow_uid() -> int | None:
 
 
 def _place(name: tuple[str, int]) -> Place:
-    """An end as `getpeername` and `getsockname` tell it, IPv4 if it is one that is written as IPv6."""
+    """Returns an end as `getpeername` and `getsockname` tell it, IPv4 if it is one that is written as IPv6."""
     address = addresses.parse(name[0])
     if address is None:
         raise ValueError(name[0])
@@ -166,7 +166,7 @@ def _listed(own: Place, other: Place) -> Found | None:
 
 
 def _forms(place: Place) -> Iterator[str]:
-    """An end as the kernel lists it: words of the machine's byte order; an IPv4 address may be in an IPv6 socket."""
+    """Writes an end as the kernel lists it: words of the machine's byte order; IPv4 may be in an IPv6 socket."""
     for packed in (place.address.packed, _in_ipv6(place.address)):
         yield f"{_words(packed)}:{place.port:04X}"
 

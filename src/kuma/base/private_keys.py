@@ -38,7 +38,7 @@ class TooLarge(UnusableKey):
 
 
 def load(pem: bytes) -> PrivateKeyTypes:
-    """The first private key in `pem`.
+    """Returns the first private key in `pem`.
 
     Raises:
         TooLarge: it has more than `LARGEST_RSA` bits.
@@ -79,7 +79,7 @@ def _belongs_together(key: rsa.RSAPrivateNumbers) -> bool:
 
 
 def _integers(der: bytes, depth: int = 0) -> Iterator[int]:
-    """The sizes in bits of all integers in a DER encoding (X.690 §8.1).
+    """Yields the sizes in bits of all integers in a DER encoding (X.690 §8.1).
 
     Raises:
         IndexError: it ends too early.

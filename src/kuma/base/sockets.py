@@ -21,7 +21,7 @@ class OnPort:
         return self._bound.value or self._port
 
     async def port(self) -> int:
-        """The port that is listened on, once it is."""
+        """Returns the port that is listened on, once it is."""
         if not self._bound.value:
             await self._bound.newer_than(0)
         return self._bound.value
@@ -39,7 +39,7 @@ def is_own(address: str) -> bool:
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A TCP socket that is bound to `host`:`port`; the caller closes it.
+    """Returns a TCP socket that is bound to `host`:`port`; the caller closes it.
 
     Raises:
         OSError: it cannot be, because somebody else listens there, say.

@@ -12,7 +12,7 @@ _UTF8 = "utf-8-sig"  # some editors put a mark at the beginning
 
 
 def read(file: str) -> str:
-    """The text in a file, or on standard input if that is `-`.
+    """Returns the text in a file, or on standard input if that is `-`.
 
     Raises:
         OSError: it cannot be read.

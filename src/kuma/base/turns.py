@@ -24,7 +24,7 @@ class Turns:
         self._turn = asyncio.Lock()
 
     async def collect(self, work: Iterable[T]) -> list[T]:
-        """All that an iterable, which computes its items when it is asked for them, has."""
+        """Collects all that an iterable has which computes its items when it is asked for them."""
         found, items = list[T](), iter(work)
         while True:
             async with self._turn:

@@ -44,7 +44,7 @@ def rounds(resources: Iterable[Resource[Any]], meshes: Set[str]) -> Sequence[Seq
 
 
 def _settled(resources: Sequence[Resource[Any]]) -> Sequence[Sequence[Sending]]:
-    """The rounds of one turn. A Secret may be half of a pair: it is looked at again when all of its mesh are there."""
+    """Returns the rounds of one turn. A Secret may be half of a pair: it is looked at again with all of its mesh."""
     last = {resource.mesh: resource for resource in resources if resource.key.kind == kinds.SECRET.name}
     early = [resource for resource in resources if last.get(resource.mesh, resource) is not resource]
     return [[Sending(resource, again=resource in early) for resource in resources], [Sending(r) for r in early]]

@@ -19,7 +19,7 @@ class CommonOptions(TyperGroup):
 
 
 def first(options: Mapping[str, bool], arguments: Sequence[str]) -> list[str]:
-    """The arguments, with these options before all others; the mapping says of each whether it takes a value.
+    """Returns the arguments, with these options before all others; the mapping says of each whether it takes a value.
 
     What follows `--` is no option. One whose value is missing ends the arguments, so that it is complained of.
     """

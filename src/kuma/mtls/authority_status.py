@@ -19,7 +19,7 @@ _LONGEST_DELAY = timedelta(hours=1)
 
 
 def statuses(state: MeshState, now: datetime, drivers: Drivers = STANDARD) -> tuple[BackendStatus, ...]:
-    """The listed authorities, in the order of the Mesh."""
+    """Returns the listed authorities, in the order of the Mesh."""
     return tuple(
         _status(backend, state, now, renews=drivers.of(backend).makes_root) for backend in state.config.view.backends
     )

@@ -26,11 +26,11 @@ class Breaker:
         return True
 
     def failed(self, now: datetime) -> None:
-        """An attempt has failed."""
+        """Counts an attempt that has failed."""
         self._failures += 1
         if self._failures >= OPENS_AT:
             self._next_attempt = now + PAUSE
 
     def succeeded(self) -> None:
-        """An attempt has succeeded."""
+        """Forgets failures after an attempt that has succeeded."""
         self._failures, self._next_attempt = 0, None

@@ -14,7 +14,7 @@ from kuma.pki.x509 import BACKDATED, CaPair, usage
 
 
 def new_ca(name: x509.Name, now: datetime, lifetime: timedelta) -> CaPair:
-    """A self-signed CA that issues leaves only."""
+    """Returns a self-signed CA that issues leaves only."""
     key = ec.generate_private_key(ec.SECP256R1())
     made = (
         _builder(name, name, key.public_key(), now, now + lifetime)
@@ -33,7 +33,7 @@ def issue(
     now: datetime,
     end: datetime,
 ) -> CaPair:
-    """A certificate with a new key; it ends at `end`, or with its CA."""
+    """Returns a certificate with a new key; it ends at `end`, or with its CA."""
     key = ec.generate_private_key(ec.SECP256R1())
     ends = min(end, ca.certificate.not_valid_after_utc)
     made = (
@@ -57,7 +57,7 @@ def _builder(
 
 
 def names(hosts: Iterable[str]) -> x509.SubjectAlternativeName:
-    """The names and addresses of a certificate, each once."""
+    """Returns the names and addresses of a certificate, each once."""
     return x509.SubjectAlternativeName([_san(host) for host in dict.fromkeys(hosts)])
 
 

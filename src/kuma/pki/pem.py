@@ -37,7 +37,7 @@ class DamagedCertificate(AuthorityUnusable):
 
 @contextmanager
 def readable(complaint: str) -> Iterator[None]:
-    """Work with something foreign; whatever the library cannot do with it is an `AuthorityUnusable`.
+    """Surrounds work with something foreign; whatever the library cannot do with it is an `AuthorityUnusable`.
 
     The library's errors have no base of their own: `ValueError`, `UnsupportedAlgorithm`, `DuplicateExtension`,
     `UnsupportedGeneralNameType`, `InvalidVersion` and more, by what is odd about the input.
@@ -57,7 +57,7 @@ def _words(error: Exception) -> str:
 
 
 def read_chain(pem: bytes) -> tuple[x509.Certificate, ...]:
-    """The certificates in `pem`, in their order; at least one.
+    """Returns the certificates in `pem`, in their order; at least one.
 
     Raises:
         AuthorityUnusable: there is none, there are too many, or, as `DamagedCertificate`, one cannot be read.
@@ -101,7 +101,7 @@ def _look_at(certificate: x509.Certificate) -> object:
 
 
 def read_key(pem: bytes) -> PrivateKey:
-    """The first private key in `pem`.
+    """Returns the first private key in `pem`.
 
     Raises:
         AuthorityUnusable: there is none of a kind that can be used.
@@ -171,7 +171,7 @@ _QUOTED_LINE = re.compile(rb"^> ?", re.MULTILINE)
 
 
 def _mangled(pem: bytes) -> str:
-    """What other hands have made of a PEM; empty if that is not known."""
+    """Says what other hands have made of a PEM; empty if that is not known."""
     if found := _ESCAPED.search(pem):
         return f"has the characters {found[0].decode()} in place of line ends; write it with line ends"
     if _QUOTED_LINE.search(pem):
@@ -180,7 +180,7 @@ def _mangled(pem: bytes) -> str:
 
 
 def _blocks(pem: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Every block with its label, from where it begins to where the next one does: half a block is one, too."""
+    """Returns every block with its label, from where it begins to where the next one does: half a block is one, too."""
     begins = list(_BEGIN.finditer(pem))
     ends = (*(match.start() for match in begins[1:]), len(pem))
     for match, end in zip(begins, ends, strict=False):

@@ -14,7 +14,7 @@ from kuma.pki.x509 import CaPair, PublicKey
 
 
 def authority(chain: Sequence[x509.Certificate]) -> LocalAuthority:
-    """An authority like the one of `chain`, whose keys nobody else knows: for trying it out, never for issuing.
+    """Returns an authority like the one of `chain`, whose keys nobody else knows: for trying it out, never for issuing.
 
     Raises:
         AuthorityUnusable: a certificate has something that cannot be made again.
@@ -33,7 +33,7 @@ _OF_ANCHORS = (x509.BasicConstraints, x509.KeyUsage, x509.NameConstraints, x509.
 
 
 def anchor(root: x509.Certificate) -> x509.Certificate:
-    """A root as Envoy's TLS library looks at it (RFC 5280 6.1.1 d): OpenSSL looks at more.
+    """Returns a root as Envoy's TLS library looks at it (RFC 5280 6.1.1 d): OpenSSL looks at more.
 
     The signature is another one: nobody verifies that of a root.
     """

@@ -64,12 +64,12 @@ async def check_without_key(mesh: str, chain: Sequence[x509.Certificate], now: d
 
 
 def _anchors(authority: Authority) -> bytes:
-    """The roots as Envoy looks at them."""
+    """Returns the roots as Envoy looks at them."""
     return b"".join(certificate_pem(standin.anchor(root)) for root in read_chain(authority.roots_pem))
 
 
 def _shake_hands(chain_and_key: bytes, roots: str) -> None:
-    """A handshake in memory, with the chain at both ends.
+    """Shakes hands in memory, with the chain at both ends.
 
     Raises:
         ssl.SSLError: it fails.

@@ -67,7 +67,7 @@ def _subject_key(certificate: x509.Certificate) -> bytes | None:
 
 
 def build_root(mesh: str, key: PrivateKey, now: datetime, lifetime: timedelta) -> x509.Certificate:
-    """A self-signed root of the trust domain `mesh`, for signing leaves only (X.509-SVID §4, RFC 5280 §4.2.1)."""
+    """Builds a self-signed root of the trust domain `mesh`, to sign leaves only (X.509-SVID §4, RFC 5280 §4.2.1)."""
     begin = now - min(BACKDATED, lifetime / 10)  # a short life stays about as long as it is asked to be
     name = x509.Name(
         [x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Kuma"), x509.NameAttribute(NameOID.COMMON_NAME, mesh)]
@@ -93,7 +93,7 @@ class LeafBuilder:
         self._authority = _authority_identifier(issuer.certificate)
 
     def build(self, key: PublicKey, uris: Sequence[str], not_before: datetime, not_after: datetime) -> x509.Certificate:
-        """A leaf for `key` that says `uris` and has no subject, so that its names are critical (RFC 5280 §4.2.1.6)."""
+        """Builds a leaf for `key` with `uris` and no subject, so that its names are critical (RFC 5280 §4.2.1.6)."""
         usage = _RSA_USAGE if isinstance(key, rsa.RSAPublicKey) else _EC_USAGE
         names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri) for uri in uris])
         return (
@@ -143,12 +143,12 @@ _EXTENDED_USAGE = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, Extend
 
 
 def certificate_pem(certificate: x509.Certificate) -> bytes:
-    """The certificate in PEM."""
+    """Returns the certificate in PEM."""
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def key_pem(key: PrivateKey) -> bytes:
-    """The key in PEM (PKCS#8), unencrypted: for a Secret, which is sealed, or for the proxy whose key it is."""
+    """Returns the key in PEM (PKCS#8), unencrypted: for a Secret, which is sealed, or for the proxy whose key it is."""
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

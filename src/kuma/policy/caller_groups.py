@@ -21,7 +21,7 @@ NOTHING_BESIDE: Companions = {}
 
 
 def group(services: Sequence[str]) -> str:
-    """The group of callers with these services, the same for ever."""
+    """Returns the group of callers with these services, the same for ever."""
     number = int.from_bytes(hashlib.sha256(",".join(services).encode()).digest()[:4]) % GROUPS
     return f"{number:02x}"
 

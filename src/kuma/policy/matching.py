@@ -16,7 +16,7 @@ class Rank(NamedTuple):
 
 
 def match(selector: Mapping[str, str], tags: Mapping[str, str]) -> Rank | None:
-    """The rank of the match of `selector` on `tags`, or None: every selected tag has to exist and agree."""
+    """Returns the rank of the match of `selector` on `tags`, or None: every selected tag has to exist and agree."""
     exact = 0
     for name, value in selector.items():
         if name not in tags or value not in (tag_rules.ANY, tags[name]):

@@ -48,7 +48,7 @@ class Stage:
         return replace(self, before=before if new.source_tags else None, carried=carried)
 
     def learned(self, declared: Permissions, renamed: int) -> Stage:
-        """Every proxy has its leaf as it is to be, and new connections show all that is looked at."""
+        """Returns the stage once every leaf is as it is to be: new connections show all that is looked at."""
         return replace(self, shown=declared.source_tags | self.carried, renamed=renamed)
 
     def settled(self, declared: Permissions) -> Stage:
@@ -87,7 +87,7 @@ def for_requests(old: Admission, new: Admission, named: Named) -> Admission:
 
 
 def _by_name(denied: Iterable[Principal], unseen: frozenset[str], named: Named) -> Iterator[Principal]:
-    """Those who are denied by tags that their leaves may not show, by the names of their services."""
+    """Returns those who are denied by tags that their leaves may not show, by the names of their services."""
     found: dict[tuple[str, ...], set[str]] = {}
     for principal in denied:
         lacking = tuple(sorted({name for name, _ in principal.tags} & unseen))

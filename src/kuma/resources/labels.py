@@ -18,7 +18,7 @@ MOST = 100
 
 
 def validate(path: str, labels: Mapping[str, str]) -> Iterator[Violation]:
-    """The rules of keys and values."""
+    """Checks keys and values."""
     if len(labels) > MOST:
         yield Violation(path, f"more than {MOST} labels")
         return

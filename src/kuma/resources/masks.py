@@ -14,12 +14,12 @@ _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]*-----EN
 
 
 def masked(spec: MeshSpec) -> MeshSpec:
-    """The Mesh as it is shown: without inline private keys, even where only certificates are expected."""
+    """Returns the Mesh as it is shown: without inline private keys, even where only certificates are expected."""
     return _with_sources(spec, lambda _, part, source: _hidden(part, source))
 
 
 def unmasked(spec: MeshSpec, old: MeshSpec | None) -> MeshSpec:
-    """The Mesh as it is meant: what is masked is what the backend of that name in `old` has there.
+    """Returns the Mesh as it is meant: what is masked is what the backend of that name in `old` has there.
 
     Raises:
         InvalidResource: nothing is stored that a mask could stand for.
@@ -75,7 +75,7 @@ def _without_keys(pem: bytes) -> bytes:
 
 
 def _with_sources(spec: MeshSpec, change: Callable[[Backend, str, DataSource], DataSource]) -> MeshSpec:
-    """The Mesh with other inline sources; the very same one if nothing changes."""
+    """Returns the Mesh with other inline sources; the very same one if nothing changes."""
     if spec.mtls is None:
         return spec
     backends = tuple(_with_source(backend, change) for backend in spec.mtls.backends)

@@ -67,7 +67,7 @@ class MeshView:
         return self.mesh.spec.enabled_backend if self.mesh else None
 
     def find(self, key: Key) -> Resource[Any] | None:
-        """The resource called `key`, if it is part of views and stored."""
+        """Returns the resource called `key`, if it is part of views and stored."""
         if key.kind in _SINGLE:
             single: Resource[Any] | None = getattr(self, _SINGLE[key.kind])
             return single
@@ -76,11 +76,11 @@ class MeshView:
         return found
 
     def having(self, resource: Resource[Any]) -> MeshView:
-        """The view after `resource` was created or updated."""
+        """Returns the view after `resource` was created or updated."""
         return self.following({resource.key: resource})
 
     def following(self, changes: Mapping[Key, Resource[Any] | None]) -> MeshView:
-        """The view after these were created or updated, or deleted (None); itself if it holds nothing of that kind.
+        """Returns the view after these were created, updated or deleted (None); itself if it holds no such kind.
 
         One copy is made however many there are.
         """

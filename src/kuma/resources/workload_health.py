@@ -16,7 +16,7 @@ Place = tuple[str, int]
 
 
 def place(networking: Networking, inbound: Inbound) -> Place:
-    """The place of an inbound, by which it is known when others come before it."""
+    """Returns the place of an inbound, by which it is known when others come before it."""
     return listen_address(networking, inbound), inbound.port
 
 

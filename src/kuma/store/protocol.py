@@ -114,7 +114,7 @@ class Store(Protocol):
     """A place for resources. What was acknowledged survives kill -9; what was refused has changed nothing."""
 
     async def get(self, key: Key) -> AnyResource:
-        """The resource.
+        """Returns the resource.
 
         Raises:
             NotFound: there is none.
@@ -149,7 +149,7 @@ class Store(Protocol):
 
 
 async def find(store: Store, key: Key) -> AnyResource | None:
-    """The resource, or None if there is none; see `Store.get`."""
+    """Returns the resource, or None if there is none; see `Store.get`."""
     try:
         return await store.get(key)
     except NotFound:

@@ -30,7 +30,7 @@ class Views:
         self._listeners: list[Listener] = []
 
     def view(self, mesh: str) -> MeshView:
-        """The mesh as it is now; an empty view if nothing of it is stored."""
+        """Returns the mesh as it is now; an empty view if nothing of it is stored."""
         return self._views.get(mesh) or MeshView(mesh)
 
     @property

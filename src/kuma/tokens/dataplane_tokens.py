@@ -36,17 +36,17 @@ class DataplaneClaims:
 
 
 def signing_key_name(mesh: str, serial: int = 1) -> str:
-    """The Secret with a signing key of a mesh."""
+    """Returns the Secret with a signing key of a mesh."""
     return f"dataplane-token-signing-key-{mesh}-{serial}"
 
 
 async def new_signing_key(mesh: str, serial: int = 1) -> Resource[Any]:
-    """A Secret with a new signing key."""
+    """Returns a Secret with a new signing key."""
     return Resource(kinds.SECRET.key(signing_key_name(mesh, serial), mesh), SecretSpec(data=await new_key()))
 
 
 def keyring(mesh: str, secrets: Secrets) -> Keyring:
-    """The signing keys of a mesh's dataplane tokens, among its Secrets."""
+    """Returns the signing keys of a mesh's dataplane tokens, among its Secrets."""
     return Keyring(
         f"dataplane-token-signing-key-{mesh}",
         f"dataplane-token-revocations-{mesh}",
@@ -67,7 +67,7 @@ def issue_token(
     valid_for: timedelta,
     now: datetime,
 ) -> str:
-    """A token for proxies of `mesh`, signed by its newest key.
+    """Returns a token for proxies of `mesh`, signed by its newest key.
 
     Raises:
         NoSigningKey: the mesh has no signing key.

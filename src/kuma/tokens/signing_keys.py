@@ -43,7 +43,7 @@ class NotValidYet(Unauthenticated):
 
 
 async def new_key() -> bytes:
-    """A new signing key, in the original's form (PEM of PKCS#1)."""
+    """Returns a new signing key, in the original's form (PEM of PKCS#1)."""
     key = await asyncio.to_thread(rsa.generate_private_key, 65537, KEY_BITS)
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
@@ -66,7 +66,7 @@ class Keyring:
     secrets: Secrets = field(repr=False)
 
     def sign(self, claims: Mapping[str, Any], valid_for: timedelta, now: datetime) -> str:
-        """A token with these claims.
+        """Returns a token with these claims.
 
         Raises:
             NoSigningKey: there is no key.
@@ -90,7 +90,7 @@ class Keyring:
         return jwt.encode(whole, key, algorithm=ALGORITHM, headers={"kid": str(serial)})
 
     def verify(self, token: str, now: datetime) -> Mapping[str, Any]:
-        """The claims of a token.
+        """Returns the claims of a token.
 
         Raises:
             Unauthenticated: it is forged, malformed, revoked, signed by none of these keys, not valid yet or no longer;
@@ -168,7 +168,7 @@ def _words(error: jwt.InvalidTokenError) -> str:
 
 @lru_cache(maxsize=64)
 def parsed(pem: bytes) -> rsa.RSAPrivateKey | None:
-    """The key in `pem`, if that is an RSA key which is not too large to be used."""
+    """Returns the key in `pem`, if that is an RSA key which is not too large to be used."""
     try:
         key = private_keys.load(pem)
     except private_keys.UnusableKey:

@@ -46,7 +46,7 @@ class UserTokens:
         self._clock = clock
 
     async def issue(self, name: str, groups: Sequence[str], valid_for: timedelta) -> str:
-        """A token for a user.
+        """Returns a token for a user.
 
         Raises:
             NoSigningKey: there is none.

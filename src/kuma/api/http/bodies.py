@@ -15,7 +15,7 @@ from kuma.base.values import strict_json
 
 
 def json_answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """JSON as the original prints it: one space of indent and a final newline.
+    """Answers JSON as the original prints it: one space of indent and a final newline.
 
     What no encoding can carry is shown as `?`: nothing that is stored may keep a whole list from being answered.
     """
@@ -36,7 +36,7 @@ SLOWEST_BODY = 30.0
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The request's body.
+    """Returns the request's body.
 
     Raises:
         BodyTooLarge: it has more than `limit` bytes, by its own account or in fact.
@@ -58,7 +58,7 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in `body`.
+    """Returns the JSON object in `body`.
 
     Raises:
         InvalidResource: it is no object, or what `strict_json` refuses.

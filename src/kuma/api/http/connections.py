@@ -92,7 +92,7 @@ class Open:
 
 
 def refusal(problem: Problem) -> bytes:
-    """A whole answer for a connection that is not served."""
+    """Returns a whole answer for a connection that is not served."""
     content = _content(problem)
     lines = (f"HTTP/1.1 {problem.status} {problem.title}", *(f"{name}: {value}" for name, value in _headers(content)))
     return "\r\n".join((*lines, "", "")).encode() + content
@@ -194,7 +194,7 @@ class Connection(H11Protocol):
             self._refuse(problem)
 
     def _watch_head(self) -> None:
-        """A request that has begun, or is to begin, has to show its whole head before long."""
+        """Bounds the time in which a request that has begun, or is to begin, shows its whole head."""
         if self.cycle is not None and not self.cycle.response_complete:
             self._head = _cancelled(self._head)
         elif self._head is None and not self.transport.is_closing():

@@ -15,7 +15,7 @@ _HOST = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]*))(?:
 
 
 def host_of(request: Request) -> str | None:
-    """The name or address in the `Host` header, in lower case; empty if there is none, None if it makes no sense."""
+    """Returns the name or address in the `Host` header, in lower case; empty without one, None if it makes no sense."""
     found = _HOST.fullmatch(request.headers.get("host", ""))
     if found is None or len(found.group()) > 300:
         return None

@@ -16,7 +16,7 @@ from kuma.resources.resource import Resource
 
 
 def routes(context: ApiContext) -> APIRouter:
-    """The overview in its old and new paths."""
+    """Returns the overview in its old and new paths."""
     router = APIRouter(tags=["DataplaneOverview"])
 
     async def show(dataplanes: Sequence[Resource[Any]]) -> list[dict[str, Any]]:

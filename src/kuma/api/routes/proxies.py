@@ -16,7 +16,7 @@ from kuma.resources.kinds import DATAPLANE
 
 
 def routes(context: ApiContext) -> APIRouter:
-    """The routes."""
+    """Returns the routes."""
     router = APIRouter(tags=["Proxies"])
 
     async def certificates(request: Request, mesh: str = "") -> Response:

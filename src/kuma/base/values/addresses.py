@@ -8,7 +8,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def parse(text: str) -> Address | None:
-    """The address in `text`, IPv4 if it is one that is written as IPv6; None if it is none."""
+    """Returns the address in `text`, IPv4 if it is one that is written as IPv6; None if it is none."""
     try:
         found = ipaddress.ip_address(text)
     except ValueError:

@@ -27,7 +27,7 @@ class MalformedDuration(ValueError):
 
 
 def parse_duration(text: str) -> timedelta:
-    """The time that `text` stands for.
+    """Returns the time that `text` stands for.
 
     Raises:
         MalformedDuration, ValueError: not one number with one unit, not above zero, or above a hundred years; the
@@ -47,7 +47,7 @@ def parse_duration(text: str) -> timedelta:
 
 
 def parse_go_duration(text: str) -> timedelta:
-    """A duration as Go's clients write it: numbers with units h, m, s, ms, such as `720h0m0s` or `1.5h`.
+    """Returns a duration as Go's clients write it: numbers with units h, m, s, ms, such as `720h0m0s` or `1.5h`.
 
     Raises:
         ValueError: another form, or not above zero.
@@ -62,7 +62,7 @@ def parse_go_duration(text: str) -> timedelta:
 
 
 def parse_timeout(text: str) -> timedelta:
-    """The protobuf JSON form of a duration: seconds with an `s`, as in `5s` or `1.5s`.
+    """Returns the protobuf JSON form of a duration: seconds with an `s`, as in `5s` or `1.5s`.
 
     Raises:
         ValueError: another form, or zero, as is what has no whole microsecond.

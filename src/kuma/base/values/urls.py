@@ -6,7 +6,7 @@ from urllib.parse import SplitResult, urlsplit
 
 
 def split(text: str, *schemes: str) -> SplitResult:
-    """The parts of a URL that has one of these schemes and names a host.
+    """Returns the parts of a URL that has one of these schemes and names a host.
 
     Raises:
         ValueError: it is not such a URL; the text says what it has to be.

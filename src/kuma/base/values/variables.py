@@ -11,7 +11,7 @@ _VARIABLE = re.compile(r"\{\{\s*([\w.]+)\s*}}")
 
 
 def pair(option: str, text: str) -> tuple[str, str]:
-    """Name and value of one argument.
+    """Returns name and value of one argument.
 
     Raises:
         Misconfigured: it has another form; names the option.
@@ -28,7 +28,7 @@ def pairs(option: str, texts: Sequence[str]) -> Mapping[str, str]:
 
 
 def names_in(text: str) -> Sequence[str]:
-    """The names that a text has, sorted."""
+    """Returns the names that a text has, sorted."""
     return sorted(set(_VARIABLE.findall(text)))
 
 

@@ -25,7 +25,7 @@ class Declared:
         return self.level is not Level.PLAIN and not self.authority
 
     def as_position(self, before: Position) -> Position:
-        """The position at which nothing is left to do, reached from `before` at once."""
+        """Returns the position at which nothing is left to do, reached from `before` at once."""
         epoch = before.epoch + _retires(before, self)
         roots = _in_known_order(self.roots, before.roots)
         return Position(level=self.level, authority=self.authority, roots=roots, epoch=epoch)

@@ -31,7 +31,7 @@ class ServiceProbe(Model):
 
 
 def time(given: Duration | None, default: timedelta) -> timedelta:
-    """A time of a validated probe."""
+    """Returns a time of a validated probe."""
     return default if given is None else durations.parse_go_duration(given)
 
 

@@ -79,7 +79,7 @@ class KeyFile:
         return self.path.exists()
 
     def begin(self) -> tuple[bytes, ...]:
-        """A key for a new store, which `settle` puts in its place.
+        """Returns a key for a new store, which `settle` puts in its place.
 
         Raises:
             Misconfigured: it cannot be written.
@@ -89,7 +89,7 @@ class KeyFile:
         return keys
 
     def settle(self) -> None:
-        """The store exists, so its key goes to its place, if it is not there yet."""
+        """Puts the key of a store that exists in its place, if it is not there yet."""
         if not self._first.exists():
             return
         try:
@@ -101,7 +101,7 @@ class KeyFile:
             raise Misconfigured(f"cannot write the key-encryption key {self.path}: {error.strerror}") from None
 
     def load(self) -> tuple[bytes, ...]:
-        """The keys.
+        """Returns the keys.
 
         Raises:
             Misconfigured: the file is missing, readable by others, or holds something else.
@@ -141,7 +141,7 @@ class KeyFile:
 
 
 def new_key() -> bytes:
-    """A new key-encryption key."""
+    """Returns a new key-encryption key."""
     return secrets.token_bytes(KEY_BYTES)
 
 

@@ -17,7 +17,7 @@ SEAL, SEALED = Key("", "", "seal"), b"kuma"
 
 
 def make(sealer: Sealer) -> bytes:
-    """The seal of a store, by which its key-encryption key is known again."""
+    """Returns the seal of a store, by which its key-encryption key is known again."""
     return sealer.seal(SEAL, SEALED)
 
 

@@ -26,7 +26,7 @@ class ServerNames:
 
     @classmethod
     def of(cls, chain_pem: bytes, ca_pem: bytes) -> ServerNames:
-        """The names in the first certificate of a chain."""
+        """Returns the names in the first certificate of a chain."""
         extensions = x509.load_pem_x509_certificates(chain_pem)[0].extensions
         try:
             found = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -36,7 +36,7 @@ class ServerNames:
         return cls((*found.get_values_for_type(x509.DNSName), *addresses), ca_pem)
 
     def ca_for(self, host: str, given: bytes) -> bytes:
-        """The CA by which the control plane, called `host`, is verified: the given one, if there is one.
+        """Returns the CA by which the control plane, called `host`, is verified: the given one, if there is one.
 
         Raises:
             Unverifiable: the certificate has no such name, or what is given is no CA's certificate.

@@ -59,7 +59,7 @@ class BootstrapService:
         said: Mapping[str, Any],
         ca_pem: str,
     ) -> AnsweredBootstrap:
-        """The bootstrap of the proxy of a Dataplane, in JSON. `host` is the name that it reached us by.
+        """Returns the bootstrap of the proxy of a Dataplane, in JSON. `host` is the name that it reached us by.
 
         Raises:
             Unverifiable: a proxy that calls us `host` and trusts `ca_pem` would not trust us.

@@ -183,7 +183,7 @@ class Session:
         return Response(type_url, nonce, entries, removed)
 
     def _send_endpoints_again(self, clusters: Iterable[str]) -> None:
-        """An updated cluster waits for its endpoints even if it had them before, and is not acknowledged until it has.
+        """Sends endpoints again to an updated cluster: it waits for them even if it had them, before it acknowledges.
 
         See go-control-plane#1035.
         """
@@ -273,12 +273,12 @@ class Session:
         )
 
     def acked(self, type_url: TypeUrl) -> Mapping[str, str]:
-        """The versions that the proxy is known to run."""
+        """Returns the versions that the proxy is known to run."""
         return dict(self._types[type_url].acked)
 
 
 def _due(state: _TypeState, wanted: Mapping[str, Entry]) -> tuple[Entry, ...]:
-    """The resources to send next: all that are new to the proxy, or a part of those in doubt."""
+    """Returns the resources to send next: all that are new to the proxy, or a part of those in doubt."""
     doubted = frozenset[str]().union(*state.doubted)
     new = tuple(
         entry

@@ -25,12 +25,12 @@ Endpoint = tuple[str, int]
 
 
 def socket(address: str, port: int) -> address_pb2.Address:
-    """A TCP address."""
+    """Returns a TCP address."""
     return address_pb2.Address(socket_address=address_pb2.SocketAddress(address=address, port_value=port))
 
 
 def local(address: str, port: int, protocol: str, name: str = "") -> Entry:
-    """The workload of an inbound: in the clear, because it is on the proxy's own machine."""
+    """Makes the cluster of the workload of an inbound: in the clear, because it is on the proxy's own machine."""
     cluster = _cluster(name or resource_names.local_cluster(address, port), cluster_pb2.Cluster.STATIC)
     cluster.load_assignment.CopyFrom(assignment(cluster.name, [(address, port)]))
     if protocol in HTTP_PROTOCOLS:
@@ -39,7 +39,7 @@ def local(address: str, port: int, protocol: str, name: str = "") -> Entry:
 
 
 def internal(name: str) -> Entry:
-    """An internal listener of the same Envoy, by its name. What callers' certificates say goes along."""
+    """Makes the cluster of an internal listener of the same Envoy. What callers' certificates say goes along."""
     cluster = _cluster(name, cluster_pb2.Cluster.STATIC)
     cluster.load_assignment.cluster_name = name
     endpoint = cluster.load_assignment.endpoints.add().lb_endpoints.add().endpoint
@@ -54,7 +54,7 @@ def internal(name: str) -> Entry:
 
 
 def service(mesh: str, tags: Mapping[str, str], protocol: str, *, mtls: bool) -> Entry:
-    """A service, or a part of it, as its callers see it. The same for all callers of the mesh."""
+    """Makes the cluster of a service, or of a part of it, as its callers see it: the same for all of the mesh."""
     cluster = _cluster(resource_names.service_cluster(tags), cluster_pb2.Cluster.EDS)
     cluster.eds_cluster_config.eds_config.CopyFrom(tls.ADS)
     # An endpoint that has left must not be called because it still answers health checks of nobody.
@@ -73,7 +73,7 @@ def endpoints(tags: Mapping[str, str], found: Iterable[Endpoint]) -> Entry:
 
 
 def common_protocol(protocols: Iterable[str]) -> str:
-    """The most telling protocol that all proxies of a service speak; `tcp` when they do not agree or there are none."""
+    """Finds the most telling protocol that all proxies of a service speak; `tcp` without agreement, or proxies."""
     stacks = [_STACKS.get(protocol, ("tcp",)) for protocol in set(protocols)]
     if not stacks:
         return "tcp"
@@ -95,7 +95,7 @@ def _cluster(name: str, discovery: cluster_pb2.Cluster.DiscoveryType) -> cluster
 
 
 def assignment(name: str, found: Iterable[Endpoint]) -> endpoint_pb2.ClusterLoadAssignment:
-    """The endpoints of a cluster, in the order given."""
+    """Returns the endpoints of a cluster, in the order given."""
     assignment = endpoint_pb2.ClusterLoadAssignment(cluster_name=name)
     hosts = [
         endpoint_components_pb2.LbEndpoint(

@@ -24,7 +24,7 @@ _FORMS: dict[TypeUrl, tuple[type[message.Message], str]] = {
 
 
 def config_dump(snapshot: Snapshot) -> dict[str, Any]:
-    """The snapshot in the shape of Envoy's `/config_dump`. Of secrets there is only the name and the version."""
+    """Shows the snapshot in the shape of Envoy's `/config_dump`. Of secrets there is only the name and the version."""
     parts = [
         ("ClustersConfigDump", "dynamic_active_clusters", TypeUrl.CLUSTER),
         ("EndpointsConfigDump", "dynamic_endpoint_configs", TypeUrl.ENDPOINTS),

@@ -33,14 +33,14 @@ class ProbeDefaults:
 
 
 def probed(networking: Networking, withheld: Withheld) -> Iterator[tuple[Place, tuple[str, int], ServiceProbe]]:
-    """The inbounds that are served and probed: their places, their workloads, and the probes."""
+    """Yields the inbounds that are served and probed: their places, their workloads, and the probes."""
     for index, inbound in enumerate(networking.inbound):
         if inbound.service_probe is not None and index not in withheld:
             yield place(networking, inbound), workload(networking, inbound), inbound.service_probe
 
 
 def specifier(networking: Networking, withheld: Withheld, defaults: ProbeDefaults) -> hds_pb2.HealthCheckSpecifier:
-    """What an Envoy is to ask; nothing if no inbound has a probe."""
+    """Returns what an Envoy is to ask; nothing if no inbound has a probe."""
     found = hds_pb2.HealthCheckSpecifier()
     found.interval.FromTimedelta(defaults.report)
     for where, target, probe in probed(networking, withheld):

@@ -16,7 +16,7 @@ _MOST_DEPENDENCIES = 50
 
 
 def versions(metadata: Mapping[str, Any]) -> Version:
-    """The versions in a node's metadata: of kuma-dp, of Envoy, and of what else kuma-dp runs (such as CoreDNS)."""
+    """Reads the versions in a node's metadata: of kuma-dp, of Envoy, and of what else kuma-dp runs (as CoreDNS)."""
     found = metadata.get("version")
     return Version(
         kuma_dp=KumaDpVersion(

@@ -45,7 +45,7 @@ class Entry:
 
 
 def encode_response(type_url: TypeUrl, nonce: str, entries: tuple[Entry, ...], removed: tuple[str, ...]) -> bytes:
-    """A serialised `DeltaDiscoveryResponse`, with the entries' bytes spliced in as they are.
+    """Returns a serialised `DeltaDiscoveryResponse`, with the entries' bytes spliced in as they are.
 
     A protobuf message is the concatenation of its fields, so fields that were serialised apart may be joined
     (protobuf encoding, "Last One Wins" and repeated fields).

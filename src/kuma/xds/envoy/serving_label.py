@@ -20,17 +20,17 @@ def is_serving(dataplane: Resource[DataplaneSpec]) -> bool:
 
 
 def as_serving(dataplane: Resource[DataplaneSpec]) -> Resource[DataplaneSpec]:
-    """The Dataplane with its proxy serving."""
+    """Returns the Dataplane with its proxy serving."""
     return replace(begun(dataplane), labels={**begun(dataplane).labels, SERVING: _YES})
 
 
 def begun(dataplane: Resource[DataplaneSpec]) -> Resource[DataplaneSpec]:
-    """The Dataplane with a proxy that has not said that it ends."""
+    """Returns the Dataplane with a proxy that has not said that it ends."""
     return replace(dataplane, labels={name: value for name, value in dataplane.labels.items() if name != ENDED})
 
 
 def as_ended(dataplane: Resource[DataplaneSpec]) -> Resource[DataplaneSpec]:
-    """The Dataplane with a proxy that has said that it ends."""
+    """Returns the Dataplane with a proxy that has said that it ends."""
     return replace(dataplane, labels={**dataplane.labels, SERVING: _NO, ENDED: _YES})
 
 
@@ -40,5 +40,5 @@ def has_ended(dataplane: Resource[DataplaneSpec]) -> bool:
 
 
 def as_not_serving(dataplane: Resource[DataplaneSpec]) -> Resource[DataplaneSpec]:
-    """The Dataplane with its proxy not serving yet, or no longer."""
+    """Returns the Dataplane with its proxy not serving yet, or no longer."""
     return replace(dataplane, labels={**dataplane.labels, SERVING: _NO})

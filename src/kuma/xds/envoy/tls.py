@@ -33,17 +33,17 @@ def packed(content: message.Message) -> any_pb2.Any:
 
 
 def group_alpn(group: str) -> str:
-    """The protocol that a client of a group of callers offers before the mesh's."""
+    """Returns the protocol that a client of a group of callers offers before the mesh's."""
     return f"{ALPN}-{group}"
 
 
 def downstream(mesh: str, names: Sequence[string_pb2.StringMatcher]) -> base_pb2.TransportSocket:
-    """The server's side: a client certificate of this mesh is required that has one of these names."""
+    """Returns the server's side: a client certificate of this mesh is required that has one of these names."""
     return requiring(_common(mesh, *names))
 
 
 def requiring(common: tls_pb2.CommonTlsContext) -> base_pb2.TransportSocket:
-    """A server that requires a client certificate.
+    """Returns a server that requires a client certificate.
 
     Session resumption is off, because a resumed session is not verified against the bundle of today.
     """
@@ -57,7 +57,7 @@ def requiring(common: tls_pb2.CommonTlsContext) -> base_pb2.TransportSocket:
 
 
 def upstream(mesh: str, tags: Mapping[str, str]) -> base_pb2.TransportSocket:
-    """The client's side: the server has to be exactly the service that is called."""
+    """Returns the client's side: the server has to be exactly the service that is called."""
     expected = string_pb2.StringMatcher(exact=spiffe.service_id(mesh, tags[tag_rules.SERVICE]))
     name = tag_rules.server_name(mesh, tags)
     context = tls_pb2.UpstreamTlsContext(common_tls_context=_common(mesh, expected), sni=name)
@@ -90,12 +90,12 @@ def verified(own: str, trusted: str, *peers: common_pb2.SubjectAltNameMatcher) -
 
 
 def identity(mesh: str, chain_pem: bytes, key_pem: bytes) -> secret_pb2.Secret:
-    """The certificate of a proxy of this mesh, and its key."""
+    """Returns the certificate of a proxy of this mesh, and its key."""
     return certificate(resource_names.identity_secret(mesh), chain_pem, key_pem)
 
 
 def certificate(name: str, chain_pem: bytes, key_pem: bytes) -> secret_pb2.Secret:
-    """A certificate chain, leaf first, and its key: one secret, so that they never mismatch."""
+    """Returns a certificate chain, leaf first, and its key: one secret, so that they never mismatch."""
     return secret_pb2.Secret(
         name=name,
         tls_certificate=common_pb2.TlsCertificate(
@@ -106,7 +106,7 @@ def certificate(name: str, chain_pem: bytes, key_pem: bytes) -> secret_pb2.Secre
 
 
 def trust_bundle(mesh: str, roots_pem: bytes) -> secret_pb2.Secret:
-    """The roots that a proxy of this mesh trusts."""
+    """Returns the roots that a proxy of this mesh trusts."""
     return trusted(resource_names.trust_bundle_secret(mesh), roots_pem)
 
 

@@ -51,14 +51,14 @@ class EndpointReadiness:
         self._writes.look(proxy.key)
 
     def _serving(self, key: Key) -> Resource[DataplaneSpec] | None:
-        """The Dataplane as one that serves, if its proxy does and callers are not sent there."""
+        """Returns the Dataplane as one that serves, if its proxy does and callers are not sent there."""
         proxy, dataplane = self._proxies.get(key), self._views.view(key.mesh).dataplanes.get(key.name)
         if dataplane is None or proxy is None or serving_label.is_serving(dataplane) or not proxy.serves:
             return None
         return serving_label.as_serving(dataplane)
 
     async def withdraw(self, mesh: str, name: str, token: str, host: str) -> None:
-        """A proxy is about to end: no caller is sent to it any more, until it comes back.
+        """Sends no caller any more to a proxy that is about to end, until it comes back.
 
         Its place is free for a stream from another address only if that was said at its own, `host`: who has merely
         its token does not get it in this way.

@@ -121,7 +121,7 @@ class InboundReview:
 
 
 def _ports(dataplane: Resource[DataplaneSpec]) -> frozenset[int]:
-    """The ports that inbounds lead to, and those that callers are sent to."""
+    """Yields the ports that inbounds lead to, and those that callers are sent to."""
     networking = dataplane.spec.net
 
     def each() -> Iterator[int]:

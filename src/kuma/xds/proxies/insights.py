@@ -97,11 +97,11 @@ class Record:
         return self._withheld != before
 
     def close(self, now: datetime, last_contact: LastContact | None) -> None:
-        """The stream has ended."""
+        """Notes that the stream has ended."""
         self._disconnected, self._last_contact = now, last_contact
 
     def spec(self) -> DataplaneInsightSpec:
-        """The insight as it is now."""
+        """Returns the insight as it is now."""
         by_type = {type_url.bucket: counters.frozen() for type_url, counters in self.counters.items()}
         total = Responses(
             responses_sent=sum(c.sent for c in self.counters.values()),
@@ -239,7 +239,7 @@ def _certified(
 
 
 def _folded(subscriptions: tuple[Subscription, ...]) -> tuple[Subscription, ...]:
-    """The subscriptions that are kept; what older ones have counted is added to the oldest of them."""
+    """Returns the subscriptions that are kept; what older ones have counted is added to the oldest of them."""
     dropped, kept = subscriptions[: 1 - KEPT_SUBSCRIPTIONS], subscriptions[1 - KEPT_SUBSCRIPTIONS :]
     for old in reversed(dropped):
         kept = (kept[0].model_copy(update={"status": _sum(old.status, kept[0].status)}), *kept[1:])

@@ -34,7 +34,7 @@ class LeafIssuer:
         since: datetime | None,
         reason: str,
     ) -> Identity:
-        """A new identity for a proxy; `since` is when it was issued the last one, `reason` is for the audit record.
+        """Issues an identity to a proxy; `since` is when it was issued the last one, `reason` is for the audit record.
 
         Raises:
             IssueFailed: the authority did not sign, what it signed is not what was asked for, or it is being spared.

@@ -42,7 +42,7 @@ class MeshState:
         withheld: Mapping[str, Withheld] | None = None,
         linger: timedelta = STANDARD_LINGER,
     ) -> MeshState:
-        """The state that follows from `view`; what has not changed is taken from `previous`.
+        """Returns the state that follows from `view`; what has not changed is taken from `previous`.
 
         `stage` is how far its leaves and connections have followed its permissions, `withheld` the inbounds that
         Dataplanes do not serve, `linger` how long connections may outlive the certificates they were opened with.
@@ -98,7 +98,7 @@ class Meshes:
         views.on_change(self._views_changed)
 
     def state(self, mesh: str) -> MeshState:
-        """The mesh's state now; an empty one for a mesh that is not stored."""
+        """Returns the mesh's state now; an empty one for a mesh that is not stored."""
         return self._states.get(mesh) or MeshState.of(MeshView(mesh), None)
 
     async def entries(
@@ -162,7 +162,7 @@ class Meshes:
 
 
 def _bundle(mesh: str, roots: tuple[str, ...]) -> Entry | None:
-    """The roots that proxies trust. None rather than empty: without a bundle Envoy trusts nobody."""
+    """Returns the roots that proxies trust. None rather than empty: without a bundle Envoy trusts nobody."""
     if not roots:
         return None
     return Entry.of(resource_names.trust_bundle_secret(mesh), tls.trust_bundle(mesh, "".join(roots).encode()))

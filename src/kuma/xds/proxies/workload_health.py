@@ -48,7 +48,7 @@ class WorkloadHealth:
             self._writes.look(proxy.key)
 
     def _changed(self, key: Key) -> Resource[DataplaneSpec] | None:
-        """The Dataplane as it should be, if it is not."""
+        """Returns the Dataplane as it should be, if it is not."""
         dataplane = self._views.view(key.mesh).dataplanes.get(key.name)
         if dataplane is None or key not in self._answers:
             return None

@@ -61,7 +61,7 @@ class Front:
         self._count = 0
 
     def open(self) -> str:
-        """Where the gRPC server is to listen, in its own notation; until `close`.
+        """Opens the front, and returns where the gRPC server is to listen, in its own notation; until `close`.
 
         On a disk that is full no directory can be made: then the name is one that nobody guesses (unix(7), abstract).
         """
@@ -89,13 +89,13 @@ class Front:
         self._directory.close()
 
     def peer(self, name: str) -> str:
-        """Who is at the other end of what gRPC calls `name`, such as `ipv4:10.0.0.1:5000`."""
+        """Returns who is at the other end of what gRPC calls `name`, such as `ipv4:10.0.0.1:5000`."""
         found = self._named.get(name)
         return found.peer if found is not None else name
 
     @contextlib.contextmanager
     def stream(self, name: str) -> Iterator[None]:
-        """Around a stream: while there is one, its own time limits hold instead of that of the connection."""
+        """Surrounds a stream: while there is one, its own time limits hold instead of that of the connection."""
         with contextlib.ExitStack() as stack:
             if (found := self._named.get(name)) is not None:
                 found.streams += 1
@@ -104,7 +104,7 @@ class Front:
 
     @contextlib.contextmanager
     def known(self, name: str) -> Iterator[None]:
-        """Around the part of a stream in which it is known which proxy it is of."""
+        """Surrounds the part of a stream in which it is known which proxy it is of."""
         with contextlib.ExitStack() as stack:
             if (found := self._named.get(name)) is not None:
                 found.proxies += 1
@@ -139,14 +139,14 @@ class Front:
                 del self._unknown[connection.group]
 
     def _forget(self, connection: _Connection) -> None:
-        """A proxy has left: its connection may send as much as a new one until the next is known."""
+        """Forgets a proxy that has left: its connection may send as much as a new one until the next is known."""
         connection.proxies -= 1
         if not connection.proxies and connection in self._connections:
             connection.sent = 0
             self._add(connection)
 
     def name(self, connection: _Connection) -> tuple[str, str]:
-        """A name for the end of a connection on our side, and where the gRPC server listens."""
+        """Returns a name for the end of a connection on our side, and where the gRPC server listens."""
         self._number += 1
         own = f"{self._prefix}-{self._number}"
         connection.name = f"unix-abstract:{own}"
@@ -154,7 +154,7 @@ class Front:
         return f"\0{own}", self._server
 
     def exceeds(self, connection: _Connection) -> bool:
-        """Whether what is sent without anybody known is too much, for one connection or for all of its address."""
+        """Tells whether too much is sent without anybody known, for one connection or for all of its address."""
         if connection.proxies:
             return False
         group = self._unknown.get(connection.group, {})
@@ -203,7 +203,7 @@ class _Connection(asyncio.Protocol):
             self.end()
 
     def stream_ended(self) -> None:
-        """A stream less; without any, the time runs again."""
+        """Counts a stream less; without any, the time runs again."""
         self.streams -= 1
         if not self.streams:
             if self._deadline is not None:

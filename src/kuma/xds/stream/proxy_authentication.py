@@ -51,7 +51,7 @@ def not_found(key: Key) -> str:
 
 
 def proxy_key(node: base_pb2.Node) -> Key:
-    """The Dataplane that a node says it runs for.
+    """Returns the Dataplane that a node says it runs for.
 
     Raises:
         InvalidResource: its id is not `<mesh>.<name>`.
@@ -115,7 +115,7 @@ class Authenticator:
         self._clock = clock
 
     async def admit(self, proxy: Presented, identity: dataplane_tokens.DataplaneClaims) -> Resource[DataplaneSpec]:
-        """The stored Dataplane of an authenticated proxy; stores the one that it brought along.
+        """Returns the stored Dataplane of an authenticated proxy; stores the one that it brought along.
 
         A token has to hold for what is stored as well as for what is to replace it: otherwise any service could
         take the place of another by its name.

@@ -96,5 +96,5 @@ def address_of(peer: str) -> str:
 
 
 def host_of(peer: str) -> str:
-    """The IP address in a peer as gRPC names it, such as `ipv4:10.0.0.1:5000` or `ipv6:%5B::1%5D:5000`."""
+    """Returns the IP address in a peer as gRPC names it, such as `ipv4:10.0.0.1:5000` or `ipv6:%5B::1%5D:5000`."""
     return unquote(address_of(peer).partition(":")[2]).strip("[]")

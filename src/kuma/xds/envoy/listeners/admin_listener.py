@@ -34,7 +34,7 @@ def is_remote(networking: Networking) -> bool:
 
 
 def entries(networking: Networking, port: int, generated: Generated) -> Iterator[tuple[TypeUrl, Entry]]:
-    """The listener and what it leads to; nothing for a proxy that needs none, or has another listener there.
+    """Yields the listener and what it leads to; nothing for a proxy that needs none, or has another listener there.
 
     `port` is where Envoy's own interface is, as its proxy has said when it connected, or 0 if it has not: users may
     change the Dataplane, and must not have Envoy lead to ports of their choice.
@@ -52,7 +52,7 @@ def _is_taken(networking: Networking, port: int) -> bool:
 
 
 def secrets(certificate: bytes, key: bytes, ca: bytes) -> Mapping[str, Entry]:
-    """The listener's certificate, and the CA of those whom it lets in."""
+    """Returns the listener's certificate, and the CA of those whom it lets in."""
     made = tls.certificate(resource_names.ADMIN_IDENTITY, certificate, key), tls.trusted(resource_names.ADMIN_CA, ca)
     return {secret.name: Entry.of(secret.name, secret) for secret in made}
 

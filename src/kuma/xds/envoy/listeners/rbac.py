@@ -13,7 +13,7 @@ from kuma.resources import tags as tag_rules
 
 
 def access(mesh: str, admission: Admission) -> rbac_pb2.RBAC:
-    """The callers that may pass. Without principals nobody passes: ALLOW with no policy denies."""
+    """Returns the callers that may pass. Without principals nobody passes: ALLOW with no policy denies."""
     rules = rbac_pb2.RBAC(action=rbac_pb2.RBAC.ALLOW)
     if admission.principals:
         policy = rules.policies[admission.permission]
@@ -50,7 +50,7 @@ def names(mesh: str, admission: Admission) -> tuple[string_pb2.StringMatcher, ..
 
 
 def uri(mesh: str, name: str, value: str) -> str:
-    """The URI by which a certificate shows a tag."""
+    """Returns the URI by which a certificate shows a tag."""
     return spiffe.service_id(mesh, value) if name == tag_rules.SERVICE else spiffe.tag_uri(name, value)
 
 
