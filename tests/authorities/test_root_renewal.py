@@ -39,10 +39,13 @@ async def test_a_root_is_renewed_at_four_fifths_of_its_life_by_a_staged_change(t
                 await asyncio.sleep(0.01)
         second = await root(cp)
         assert second.not_valid_after_utc > first.not_valid_after_utc
-        await web.until(lambda: _is_of(web.certificate, second))
-        async with asyncio.timeout(PATIENCE):
-            while not (await cp.parts.manager.get(kinds.MESH_TRANSITION.key("default", "default"))).spec.complete:
-                await asyncio.sleep(0.01)
+        await cp.until(lambda: _is_of(web.certificate, second))
+
+        def is_complete() -> bool:
+            transition = cp.parts.views.view("default").transition
+            return transition is not None and transition.spec.complete
+
+        await cp.until(is_complete)
 
 
 def _is_of(leaf: bytes, issuer: x509.Certificate) -> bool:

@@ -38,6 +38,13 @@ class ManualClock:
         """How many coroutines wait for this clock."""
         return sum(not future.done() for _, future in self._sleepers)
 
+    def advance_to_next(self, within: float) -> None:
+        """Move to when the next sleeper is due, if that is at most `within` seconds from now."""
+        due = [time for time, future in self._sleepers if not future.done()]
+        seconds = (min(due) - self._passed).total_seconds() if due else within + 1
+        if seconds <= within:
+            self.advance(seconds)
+
     def advance(self, seconds: float) -> None:
         self._passed += timedelta(seconds=seconds)
         due = [entry for entry in self._sleepers if entry[0] <= self._passed]

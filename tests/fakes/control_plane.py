@@ -29,6 +29,8 @@ from kuma.resources.view import MeshView
 from kuma.store.sql.sqlite import open_sqlite
 from kuma.tokens import dataplane_tokens
 from kuma.xds.envoy.resource import TypeUrl
+from kuma.xds.envoy.workers import APPLIED_WITHIN
+from tests.fakes.clock import ManualClock
 from tests.fakes.patience import PATIENCE
 from tests.fakes.proxy import FakeProxy, channel
 
@@ -92,6 +94,18 @@ class Running:
         await self.apply(plain)
         await self.parts.views.until(lambda: not any(".ca-builtin-" in secret for secret in view().secrets))
         await self.delete(plain)
+
+    def workers_apply(self) -> None:
+        """Let a moment pass by the test's clock if that is waited for, as after an acknowledgement."""
+        if isinstance(self.clock, ManualClock):
+            self.clock.advance_to_next(APPLIED_WITHIN.total_seconds())
+
+    async def until(self, holds: Callable[[], Any]) -> None:
+        """Return once something holds, while Envoys have the time to apply what they acknowledge."""
+        async with asyncio.timeout(PATIENCE):
+            while not holds():
+                self.workers_apply()
+                await asyncio.sleep(0.01)
 
     async def disconnected(self, described: Resource[Any]) -> None:
         """Return once no proxy is connected for a Dataplane."""

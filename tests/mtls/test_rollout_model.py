@@ -1,15 +1,17 @@
 """The staged change of a mesh's mutual TLS, model-checked.
 
 Random edits, partial and whole acknowledgements, rejections, authorities that fail and are repaired, joins, leaves,
-hangs, lost connections that come back with an older state, delays and restarts of the control plane, against two
+hangs, lost connections that come back with an older state, delays, worker threads that apply late what their Envoy has
+acknowledged, and restarts of the control plane, against two
 invariants: no two proxies that may talk are ever in TLS states that cannot talk, unless one of them has not answered
 for longer than it is waited for; and what is called complete is what was declared, at every proxy.
 """
 
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import combinations, permutations, product
+from typing import NamedTuple
 
 import hypothesis.strategies as st
 from hypothesis import settings
@@ -18,10 +20,22 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from kuma.mtls.steps.next_step import Declared, next_position
 from kuma.mtls.steps.progress import Patience, ProxyProgress, judge
 from kuma.resources.models.mesh_transition import Level, Position
+from kuma.xds.envoy.workers import APPLIED_WITHIN
 
 AUTHORITIES = ("a", "b", "c")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PATIENCE = Patience(timedelta(seconds=30), timedelta(seconds=15))
+LATENESS = timedelta(seconds=0.4)
+"""How late a worker thread of an Envoy may be with what the Envoy has acknowledged."""
+
+
+class Tls(NamedTuple):
+    """TLS state in which an Envoy, or one of its worker threads, calls and is called."""
+
+    sends: Level
+    accepts: Level
+    leaf: str
+    roots: frozenset[str]
 
 
 @dataclass
@@ -47,13 +61,25 @@ class Proxy:
     """For how long it could have taken up what it should run and said so, and has not."""
     away: timedelta = timedelta()
     given_up: bool = False
+    workers: list[tuple[datetime, Tls]] = field(default_factory=list)
+    """What some of its worker threads may go on with, and until when."""
+
+    @property
+    def tls(self) -> Tls:
+        return Tls(self.sends, self.accepts, self.leaf, self.roots)
+
+    @property
+    def in_use(self) -> set[Tls]:
+        """What any of its worker threads may be doing."""
+        return {self.tls, *(tls for _, tls in self.workers)}
 
     @property
     def answers(self) -> bool:
         return self.connected and not self.hangs and not self.rejects
 
-    def take(self, position: Position, parts: int = 3) -> None:
-        """Clusters come first, then the secrets, then the listeners."""
+    def take(self, position: Position, parts: int = 3, now: datetime = NOW) -> None:
+        """Clusters come first, then the secrets, then the listeners. Its workers follow a moment later."""
+        before, is_known = self.tls, not self.fresh
         self.sends = position.level
         if parts > 1:
             self.leaf = self.issued or self.leaf if position.level else ""
@@ -61,6 +87,8 @@ class Proxy:
         if parts > 2:
             self.accepts, self.epoch = position.level, position.epoch
             self.fresh = self.fresh and not self.has_identity(position)
+        if self.tls != before and is_known:
+            self.workers.append((now + LATENESS, before))
 
     def has_identity(self, position: Position) -> bool:
         """Whether it was given the identity that belongs to a position."""
@@ -71,7 +99,7 @@ class Proxy:
         return (self.sends, self.accepts, self.leaf, self.roots, self.epoch) == whole
 
 
-def can_talk(client: Proxy, server: Proxy) -> bool:
+def can_talk(client: Tls, server: Tls) -> bool:
     if client.sends < Level.ENCRYPTING:
         return server.accepts < Level.STRICT
     return server.accepts > Level.PLAIN and client.leaf in server.roots and server.leaf in client.roots
@@ -112,6 +140,7 @@ class World:
             is_behind = not (proxy.confirmed and proxy.runs(self.position)) and not self.fails(proxy)
             proxy.unanswered += time if is_behind else timedelta()
             proxy.away = timedelta() if proxy.connected else proxy.away + time
+            proxy.workers = [(until, tls) for until, tls in proxy.workers if until > self.now]
             proxy.given_up |= proxy.unanswered >= PATIENCE.answer or proxy.away >= PATIENCE.absence
 
     def fails(self, proxy: Proxy) -> bool:
@@ -125,7 +154,7 @@ class World:
                 continue
             proxy = self.proxies[name]
             if follower.since is None and proxy.connected and proxy.confirmed and proxy.runs(self.position):
-                follower.ran(self.position)  # there is nothing to send
+                follower.ran(self.position, self.now)  # there is nothing to send
             else:
                 follower.has_something_to_do(self.now)
 
@@ -142,12 +171,12 @@ class World:
     def acknowledge(self, name: str) -> None:
         proxy = self.proxies[name]
         self.issue(name)
-        proxy.take(self.position)
+        proxy.take(self.position, now=self.now)
         proxy.confirmed = True
         if proxy.has_identity(self.position):
             proxy.given_up, proxy.unanswered = False, timedelta()
         if not self.followers[name].unserved:
-            self.followers[name].ran(self.position)
+            self.followers[name].ran(self.position, self.now)
 
 
 LISTED = st.sets(st.sampled_from(AUTHORITIES), min_size=1)
@@ -224,7 +253,7 @@ class Mesh(RuleBasedStateMachine):
     def take_a_part(self, data: st.DataObject, parts: int) -> None:
         proxy = self.w.proxies[self.pick(data)]
         if proxy.answers and not proxy.fresh:
-            proxy.take(self.w.position, parts)
+            proxy.take(self.w.position, parts, self.w.now)
 
     @precondition(lambda self: self.w.proxies)
     @rule(data=st.data())
@@ -239,10 +268,11 @@ class Mesh(RuleBasedStateMachine):
             for name, proxy in self.w.proxies.items():
                 if proxy.answers:
                     self.w.acknowledge(name)
+            self.w.let_pass(APPLIED_WITHIN)
             self.w.advance()
 
-    @rule(seconds=st.sampled_from([1, 10, 16, 31, 120]))
-    def time_passes(self, seconds: int) -> None:
+    @rule(seconds=st.sampled_from([0.3, 1, 10, 16, 31, 120]))
+    def time_passes(self, seconds: float) -> None:
         self.w.let_pass(timedelta(seconds=seconds))
         self.advance()
 
@@ -270,7 +300,8 @@ class Mesh(RuleBasedStateMachine):
         counted = [proxy for proxy in self.w.proxies.values() if not proxy.fresh and not proxy.given_up]
         for client in counted:
             for server in counted:
-                assert can_talk(client, server), (client, server)
+                for sending, accepting in product(client.in_use, server.in_use):
+                    assert can_talk(sending, accepting), (client, server)
 
     @invariant()
     def complete_is_what_was_declared(self) -> None:
@@ -278,6 +309,7 @@ class Mesh(RuleBasedStateMachine):
             assert self.w.declared.is_reached_at(self.w.position)
             for name, proxy in self.w.proxies.items():
                 assert proxy.runs(self.w.position), f"{name} accepts or trusts something else"
+                assert proxy.in_use == {proxy.tls}, f"a worker of {name} accepts or trusts something else"
 
     @rule()
     def it_ends(self) -> None:
@@ -338,7 +370,7 @@ def test_from_everywhere_to_everywhere_one_step_leaves_everybody_able_to_talk() 
     for before, goal in product(positions(), goals):
         after = next_position(before, goal, settled=True)
         for client, server in product(on_the_way(before, after), repeat=2):
-            assert can_talk(client, server), (before, goal, client, server)
+            assert can_talk(client.tls, server.tls), (before, goal, client, server)
 
 
 def test_what_was_opened_under_an_authority_ends_before_its_root_goes_and_nothing_else_ends() -> None:
@@ -431,13 +463,33 @@ def test_a_proxy_that_reconnects_all_the_time_is_given_up_like_one_that_hangs() 
 
 def test_a_proxy_that_was_given_up_holds_no_later_step_up() -> None:
     hung, good = follower(behind=31), follower(runs=OLD, behind=None)
-    good.ran(NEW)
-    assert judge({"h": hung, "g": good}, NEW, NOW, PATIENCE).settled
+    good.ran(NEW, NOW)
+    applied = NOW + APPLIED_WITHIN
+    assert judge({"h": hung, "g": good}, NEW, applied, PATIENCE).settled
     third = NEW.model_copy(update={"authority": "b"})
     hung.has_something_to_do(NOW)
     good.has_something_to_do(NOW)
-    good.ran(third)
-    assert judge({"h": hung, "g": good}, third, NOW, PATIENCE).settled
+    good.ran(third, NOW)
+    assert judge({"h": hung, "g": good}, third, applied, PATIENCE).settled
+
+
+def test_an_acknowledgement_counts_once_the_worker_threads_have_applied_it() -> None:
+    """Whoever is early waits for the last; until somebody still waits for an answer, there is nothing to look at."""
+    early, last = follower(), follower()
+    early.ran(NEW, NOW)
+    waiting = judge({"e": early, "l": last}, NEW, NOW, PATIENCE)
+    assert waiting.waiting == ("l",)
+    assert waiting.look_again == NOW + PATIENCE.answer
+    later = NOW + timedelta(seconds=1)
+    last.ran(NEW, later)
+    before = judge({"e": early, "l": last}, NEW, later, PATIENCE)
+    assert (before.waiting, before.settled, before.everybody) == ((), False, False)
+    assert before.look_again == later + APPLIED_WITHIN
+    after = judge({"e": early, "l": last}, NEW, later + APPLIED_WITHIN, PATIENCE)
+    assert (after.settled, after.everybody, after.look_again) == (True, True, None)
+    last.has_something_to_do(later + APPLIED_WITHIN)
+    last.ran(NEW, later + APPLIED_WITHIN)
+    assert judge({"e": early, "l": last}, NEW, later + APPLIED_WITHIN, PATIENCE).settled, "it is no other position"
 
 
 def test_a_step_that_nobody_takes_up_is_not_followed_by_another() -> None:

@@ -46,8 +46,7 @@ async def complete(cp: Running, wanted: Level) -> None:
         transition = cp.parts.views.view("default").transition
         return transition is not None and transition.spec.complete and transition.spec.position.level is wanted
 
-    async with asyncio.timeout(PATIENCE):
-        await cp.parts.views.until(arrived)
+    await cp.until(arrived)
 
 
 def issued(directory: Path, proxy: str = "default.web-01") -> list[str]:
@@ -180,25 +179,28 @@ async def test_a_reconnect_in_permissive_mode_makes_no_caller_go_back_to_plainte
 
 
 async def test_changes_arrive_while_the_clock_stands_still(tmp_path: Path) -> None:
-    """Nothing is polled: ten changes of every sort, one after the other, none of which waits for any time to pass."""
+    """Nothing is polled: ten changes of every sort, one after the other, none of which waits for any time to pass.
+
+    But for the moment in which worker threads of Envoys apply what is acknowledged.
+    """
     async with running(tmp_path, ManualClock()) as cp, asyncio.timeout(PATIENCE):
         web, backend = await cp.proxy(WEB), await cp.proxy(BACKEND)
         await cp.settled(2)
         for _ in range(2):
             await cp.apply(MTLS)
-            await backend.until(lambda: b"identity_cert" in backend.held[TypeUrl.LISTENER]["inbound:10.0.0.1:80"].value)
+            await cp.until(lambda: b"identity_cert" in backend.held[TypeUrl.LISTENER]["inbound:10.0.0.1:80"].value)
             await complete(cp, Level.STRICT)
             routes = backend.held[TypeUrl.ROUTES]["inbound:10.0.0.1:80"]
             await cp.apply(ALLOW_ALL)
-            await backend.until(lambda: backend.held[TypeUrl.ROUTES]["inbound:10.0.0.1:80"] != routes)  # noqa: B023
+            await cp.until(lambda: backend.held[TypeUrl.ROUTES]["inbound:10.0.0.1:80"] != routes)  # noqa: B023
             await cp.delete(ALLOW_ALL)
-            await backend.until(lambda: backend.held[TypeUrl.ROUTES]["inbound:10.0.0.1:80"] == routes)  # noqa: B023
+            await cp.until(lambda: backend.held[TypeUrl.ROUTES]["inbound:10.0.0.1:80"] == routes)  # noqa: B023
             await cp.apply_resource(dataplane("backend-02", "backend", port=81))
-            await web.until(lambda: b"\x51" in web.held[TypeUrl.ENDPOINTS]["backend"].value)
+            await cp.until(lambda: b"\x51" in web.held[TypeUrl.ENDPOINTS]["backend"].value)
             await cp.parts.manager.delete(kinds.DATAPLANE.key("backend-02", "default"))
-            await web.until(lambda: b"\x51" not in web.held[TypeUrl.ENDPOINTS]["backend"].value)
+            await cp.until(lambda: b"\x51" not in web.held[TypeUrl.ENDPOINTS]["backend"].value)
             await cp.apply("{type: Mesh, name: default}")
-            await web.until(lambda: b"identity_cert" not in web.held[TypeUrl.CLUSTER]["backend"].value)
+            await cp.until(lambda: b"identity_cert" not in web.held[TypeUrl.CLUSTER]["backend"].value)
             await complete(cp, Level.PLAIN)
 
 

@@ -42,7 +42,7 @@ async def test_connections_are_drained_when_the_last_proxy_has_its_new_leaf(tmp_
         _, backend = await started(cp)
         assert not drains(backend)
         await cp.apply(BY_TAG)
-        await backend.until(lambda: drains(backend))
+        await cp.until(lambda: drains(backend))
 
 
 async def test_draining_waits_for_a_proxy_that_has_not_taken_up_its_leaf(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ async def test_draining_waits_for_a_proxy_that_has_not_taken_up_its_leaf(tmp_pat
         assert not stage(cp).shown, "web has not said that it has its new leaf"
         assert not drains(backend)
         clock.advance(PATIENCE_WITH_LEAVES)
-        await backend.until(lambda: drains(backend))
+        await cp.until(lambda: drains(backend))
 
 
 async def test_the_permissions_before_decide_until_connections_have_ended(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ async def test_the_permissions_before_decide_until_connections_have_ended(tmp_pa
     async with running(tmp_path, clock) as cp:
         _, backend = await started(cp)
         await cp.apply(BY_TAG)
-        await backend.until(lambda: drains(backend))
+        await cp.until(lambda: drains(backend))
         await cp.looked_around()
         assert stage(cp).before is not None, "Envoy may still have connections that cannot show the tag"
         clock.advance(DRAIN)

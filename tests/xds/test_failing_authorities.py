@@ -42,7 +42,7 @@ async def transition(
     key, end = kinds.MESH_TRANSITION.key("default", "default"), clock.now() + timedelta(seconds=seconds)
     found: MeshTransitionSpec = (await cp.parts.manager.get(key)).spec
     while not holds(found) and clock.now() < end:
-        clock.advance(5)
+        clock.advance(1)
         await cp.looked_around()
         found = (await cp.parts.manager.get(key)).spec
     return found

@@ -35,6 +35,7 @@ async def shown(cp: Running, holds: Callable[[MeshTransitionSpec], Any]) -> Mesh
             if found is not None and holds(found.spec):
                 spec: MeshTransitionSpec = found.spec
                 return spec
+            cp.workers_apply()
             await asyncio.sleep(0.02)
 
 

@@ -46,8 +46,7 @@ async def transition(cp: Running, holds: Callable[[MeshTransitionSpec], Any]) ->
         stored = cp.parts.views.view("default").transition
         return stored.spec if stored else MeshTransitionSpec()
 
-    async with asyncio.timeout(PATIENCE):
-        await cp.parts.views.until(lambda: holds(found()))
+    await cp.until(lambda: holds(found()))
     return found()
 
 

@@ -429,7 +429,7 @@ async def test_a_proxy_that_has_lost_its_connection_inside_a_change_is_waited_fo
         level = cp.parts.views.view("default").position.level
         assert level == 1, "callers do not encrypt yet: web may still be plaintext only"
         clock.advance(16)
-        await cp.parts.views.until(lambda: cp.parts.views.view("default").position.level == 3)
+        await cp.until(lambda: cp.parts.views.view("default").position.level == 3)
 
 
 async def test_callers_are_sent_to_a_proxy_once_it_serves_and_until_it_says_that_it_ends(cp: Running) -> None:

@@ -64,6 +64,7 @@ class Rollout:
         for progress in self.proxies.values():
             progress.left += by
             progress.since = progress.since and progress.since + by
+            progress.applied_at = progress.applied_at and progress.applied_at + by
 
     def drop(self, name: str) -> None:
         """Forgets a proxy whose Dataplane was deleted."""
@@ -156,7 +157,7 @@ class Observer:
         if proxy.converged or (proxy.is_unserved and proxy.has_acknowledged):
             position = state.config.view.position
             # The same object compares quickly.
-            progress.ran(rollout.position if position == rollout.position else position)
+            progress.ran(rollout.position if position == rollout.position else position, now)
         else:
             progress.has_something_to_do(now)
         return progress

@@ -3,6 +3,8 @@
 A step needs everybody to run the present position; but a proxy that does not answer may hold a change up for a bounded
 time only, however often it reconnects, and once in the whole change. Two things are never overruled by time: a proxy
 that the control plane itself fails to serve, and a position that nobody at all has taken up; both are the step's fault.
+
+Whoever acknowledges is taken to run a position a moment later: its worker threads may not have applied it before.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import NamedTuple
 
 from kuma.resources.models.last_contact import LastContact
 from kuma.resources.models.mesh_transition import Position
+from kuma.xds.envoy.workers import APPLIED_WITHIN
 
 
 class Patience(NamedTuple):
@@ -31,6 +34,8 @@ class ProxyProgress:
     connected: bool = False
     runs: Position | None = None
     """The last position that it is known to run whole; None if that is not known."""
+    applied_at: datetime | None = None
+    """From when on all its worker threads are taken to do so; None if they have done so for long."""
     since: datetime | None = None
     """Since when it does not run what it should. Reconnecting does not begin this anew, nor does the next step."""
     last_contact: LastContact | None = None
@@ -44,8 +49,10 @@ class ProxyProgress:
         self.connected, self.runs, self.since = True, None, self.since or now
         self.last_contact = None
 
-    def ran(self, position: Position) -> None:
+    def ran(self, position: Position, now: datetime) -> None:
         """Notes that the proxy has acknowledged all of a position."""
+        if self.runs != position:
+            self.applied_at = now + APPLIED_WITHIN
         self.runs, self.since, self.unserved = position, None, False
 
     def lacks_identity(self, now: datetime) -> None:
@@ -102,8 +109,8 @@ class Progress(NamedTuple):
 def judge(proxies: Mapping[str, ProxyProgress], position: Position, now: datetime, patience: Patience) -> Progress:
     """Judges whether enough proxies run a position to go on from it.
 
-    `settled`: nobody is waited for, and somebody has taken it up. `alone`: there is nobody to be careful of.
-    `everybody`: all run it, the ones that are not connected too, as far as is known.
+    `settled`: nobody is waited for, somebody has taken it up, and so have all worker threads of whoever has. `alone`:
+    there is nobody to be careful of. `everybody`: all run it, the ones that are not connected too, as far as is known.
     """
     behind = {name for name, f in proxies.items() if f.runs is not position and f.runs != position}
     ends = {name: proxy.given_up_at(patience) for name, proxy in proxies.items()}
@@ -113,12 +120,16 @@ def judge(proxies: Mapping[str, ProxyProgress], position: Position, now: datetim
     forgotten = [proxy.left + patience.answer for proxy in proxies.values() if not proxy.connected]
     alone = len(forgotten) == len(proxies) and all(time <= now for time in forgotten)
     shown = any(proxy.connected and name not in behind for name, proxy in proxies.items())
+    # Whoever is waited for acknowledges later than the others: only then does it matter when all have applied it.
+    applied_at = max((p.applied_at for p in proxies.values() if p.applied_at is not None), default=now)
+    applied = applied_at <= now
     contacts = [time for proxy in proxies.values() for time in proxy.alarms(now, patience)]
-    alarms = [time for time in (*ends.values(), *forgotten, *contacts) if time is not None and time > now]
+    times = (*ends.values(), *forgotten, *contacts, None if waiting else applied_at)
+    alarms = [time for time in times if time is not None and time > now]
     return Progress(
-        settled=not waiting and (shown or alone),
+        settled=not waiting and applied and (shown or alone),
         alone=alone,
-        everybody=not behind and not late,
+        everybody=not behind and not late and applied,
         waiting=waiting,
         late=late,
         out_of_contact=tuple(sorted(name for name, p in proxies.items() if p.is_out_of_contact(now, patience))),

@@ -21,6 +21,7 @@ from kuma.policy.succession import Stage
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 from kuma.xds.envoy.snapshot import SETTLED, MeshConfig
+from kuma.xds.envoy.workers import APPLIED_WITHIN
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.proxy import Proxies, Proxy
 
@@ -39,6 +40,8 @@ class _Waiting(NamedTuple):
     wait: _Wait
     until: float
     """When it is over at the latest, in seconds of the clock that nobody sets."""
+    acknowledged: bool = False
+    """All proxies have acknowledged what is waited for; their worker threads have until then to apply it."""
 
 
 class Drain:
@@ -68,9 +71,12 @@ class Drain:
     async def _look(self) -> float | None:
         """Go on with what waits no longer; returns the seconds until patience with the next one ends."""
         for mesh, waiting in tuple(self._waiting.items()):
-            is_late = self._clock.monotonic() >= waiting.until
-            if is_late or (waiting.wait is not _Wait.CONNECTIONS and self._have_converged(mesh)):
+            now = self._clock.monotonic()
+            if now >= waiting.until:
                 self._go_on(mesh, waiting.wait)
+            elif waiting.wait is not _Wait.CONNECTIONS and not waiting.acknowledged and self._have_converged(mesh):
+                applied = min(waiting.until, now + APPLIED_WITHIN.total_seconds())
+                self._waiting[mesh] = waiting._replace(until=applied, acknowledged=True)
         if not self._waiting:
             return None
         return min(waiting.until for waiting in self._waiting.values()) - self._clock.monotonic()
