@@ -133,11 +133,22 @@ def test_a_refusal_overrides_whoever_says_it() -> None:
     assert authorization.selected_source_tags([], [everybody, not_dev]) == {"env"}
 
 
+def wrong_identity(name: str, how: str, value: str, field: str, reason: str) -> tuple[dict[str, Any], str, str]:
+    spec = {"rules": [{"default": {name: [{"spiffeID": {"type": how, "value": value}}]}}]}
+    return spec, f"spec.rules[0].{name}[0].spiffeID{field}", reason
+
+
 @pytest.mark.parametrize(
     ("spec", "field", "reason"),
     [
-        ({"targetRef": MESH}, "spec.from", "needs at least one item"),
-        ({"from": []}, "spec.targetRef.kind", "must be defined"),
+        ({"targetRef": MESH}, "spec", "at least one of 'from' or 'rules' has to be defined"),
+        ({"targetRef": MESH, "from": [], "rules": []}, "spec", "at least one of 'from' or 'rules' has to be defined"),
+        (
+            {"from": [{"targetRef": MESH}], "rules": [{}]},
+            "spec",
+            "field 'from' must be empty when 'rules' is defined",
+        ),
+        ({"targetRef": {}, "from": []}, "spec.targetRef.kind", "must be defined"),
         ({"targetRef": {"kind": "MeshGateway"}}, "spec.targetRef.kind", "value is not supported"),
         ({"targetRef": {"kind": "MeshService"}}, "spec.targetRef.name", "must be set with kind MeshService"),
         (
@@ -163,6 +174,47 @@ def test_a_refusal_overrides_whoever_says_it() -> None:
             "has to be one of Allow, Deny, AllowWithShadowDeny",
         ),
         ({"targetRef": MESH, "to": []}, "spec.to", "unknown field"),
+        (
+            {"targetRef": {"kind": "Dataplane", "name": "x", "labels": {"a": "b"}}},
+            "spec.targetRef.labels",
+            "either labels or name and namespace must be specified",
+        ),
+        (
+            {"targetRef": {"kind": "Dataplane", "tags": {"a": "b"}}},
+            "spec.targetRef.tags",
+            "must not be set with kind Dataplane",
+        ),
+        (
+            {"targetRef": {"kind": "Dataplane", "labels": {"a b": "c"}}},
+            'spec.targetRef.labels["a b"]',
+            "the name part of a label key",
+        ),
+        ({"targetRef": {"kind": "Mesh", "labels": {"a": "b"}}}, "spec.targetRef.labels", "must not be set with kind"),
+        (
+            {"targetRef": {"kind": "MeshService", "name": "a", "sectionName": "b"}},
+            "spec.targetRef.sectionName",
+            "must not be set with kind MeshService",
+        ),
+        (
+            {"from": [{"targetRef": {"kind": "Dataplane"}, "default": {"action": "Allow"}}]},
+            "spec.from[0].targetRef.kind",
+            "value is not supported",
+        ),
+        (
+            {"rules": [{"default": {"deny": []}}]},
+            "spec.rules[0]",
+            "at least one of 'allow', 'allowWithShadowDeny', 'deny' has to be defined",
+        ),
+        ({"rules": [{"default": {"allow": [{}]}}]}, "spec.rules[0].allow[0].spiffeID", "must be defined"),
+        wrong_identity("allow", "Like", "spiffe://m/a", ".type", "has to be one of Exact, Prefix"),
+        wrong_identity("deny", "Exact", "", "", "must be a valid Spiffe ID: cannot be empty"),
+        wrong_identity("deny", "Exact", "kuma://m/a", "", "scheme is missing or invalid"),
+        wrong_identity("allow", "Prefix", "spiffe://", "", "trust domain is missing"),
+        wrong_identity("allow", "Prefix", "spiffe://M/a", "", "trust domain characters are limited to"),
+        wrong_identity("allow", "Prefix", "spiffe://m/a/", "", "path cannot have a trailing slash; a prefix ends at"),
+        wrong_identity("allow", "Prefix", "spiffe://m//a", "", "path cannot contain empty segments"),
+        wrong_identity("allow", "Exact", "spiffe://m/../a", "", "path cannot contain dot segments"),
+        wrong_identity("allowWithShadowDeny", "Exact", "spiffe://m/a*", "", "path segment characters are limited to"),
     ],
 )
 def test_what_is_wrong_with_a_mesh_permission(spec: dict[str, Any], field: str, reason: str) -> None:

@@ -53,6 +53,6 @@ def test_every_inbound_fulfils_a_requirement_and_no_restriction(
 def test_a_gateway_is_held_to_the_same_rules() -> None:
     assert excluded(TEAM, gateway={"team": "a"}) == ""
     assert excluded(TEAM, gateway={"team": "c"}) == (
-        'dataplane cannot be a member of mesh "m" because its tags "kuma.io/service=g team=c" '
+        'dataplane cannot be a member of mesh "m" because its tags "kuma.io/service=g kuma.io/zone=default team=c" '
         "does not fulfill any requirements defined on the Mesh"
     )

@@ -10,7 +10,7 @@ from kuma.policy import authorization
 from kuma.policy.authorization import Admission, MeshPermission, Permission, Principal
 from kuma.policy.permissions import Permissions
 from kuma.resources import codec, kinds
-from kuma.resources.models.mesh_traffic_permission import TargetRef
+from kuma.resources.models.target_ref import TargetRef
 from kuma.resources.models.traffic_permission import Selector, TrafficPermissionSpec
 from kuma.resources.resource import Resource
 
@@ -87,7 +87,9 @@ def some_mesh_permissions(draw: st.DrawFn) -> list[MeshPermission]:
     ]  # fmt: skip
 
 
-def selects(reference: TargetRef, tags: dict[str, str]) -> bool:
+def selects(reference: TargetRef | None, tags: dict[str, str]) -> bool:
+    if reference is None:
+        return True
     if reference.kind in ("MeshService", "MeshServiceSubset") and tags.get("kuma.io/service") != reference.name:
         return False
     if reference.kind in ("MeshSubset", "MeshServiceSubset"):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
-from envoy.config.rbac.v3 import rbac_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kuma.policy.authorization import Admission, Principal
 from kuma.xds.envoy.listeners import gate, rbac
+from tests.fakes import envoy_rules
 
 TAGS = st.sampled_from([
     ("kuma.io/service", "web"), ("kuma.io/service", "web-2"), ("env", "dev"), ("env", "de"), ("my-env", "dev"),
@@ -32,29 +30,6 @@ NAMES = st.sampled_from([
 ])  # fmt: skip
 
 
-def lets_through(predicate: Any, carried: str) -> bool:
-    kind = predicate.WhichOneof("match_type")
-    if kind == "single_predicate":
-        wanted = predicate.single_predicate.value_match
-        return bool(wanted.contains in carried if wanted.contains else carried.startswith(wanted.prefix))
-    if kind == "not_matcher":
-        return not lets_through(predicate.not_matcher, carried)
-    parts = [lets_through(part, carried) for part in getattr(predicate, kind).predicate]
-    assert len(parts) >= 2, "Envoy rejects others"
-    return all(parts) if kind == "and_matcher" else any(parts)
-
-
-def allows(principal: rbac_pb2.Principal, names: list[str]) -> bool:
-    kind = principal.WhichOneof("identifier")
-    if kind == "authenticated":
-        name = principal.authenticated.principal_name
-        return any(shown == name.exact if name.exact else shown.startswith(name.prefix) for shown in names)
-    if kind == "not_id":
-        return not allows(principal.not_id, names)
-    parts = [allows(part, names) for part in getattr(principal, kind).ids]
-    return all(parts) if kind == "and_ids" else any(parts)
-
-
 @given(
     admissions=st.lists(ADMISSIONS, min_size=1, max_size=2, unique=True), names=st.lists(NAMES, min_size=1, max_size=4)
 )
@@ -64,7 +39,9 @@ def test_the_gate_and_the_rules_decide_alike(admissions: list[Admission], names:
     made = listener_pb2.Listener.FromString(discovery_pb2.Resource.FromString(entry.wire).resource.value)
     for admission in admissions:
         carried = f"{gate.rules_id(admission)},{','.join(names)},"
-        through = any(lets_through(m.predicate, carried) for m in made.filter_chain_matcher.matcher_list.matchers)
+        through = any(
+            envoy_rules.matches(m.predicate, carried) for m in made.filter_chain_matcher.matcher_list.matchers
+        )
         assert through == is_allowed(admission, names)
 
 
@@ -79,5 +56,4 @@ def test_whoever_is_admitted_gets_through_the_handshake_of_an_envoy_without_gate
 
 
 def is_allowed(admission: Admission, names: list[str]) -> bool:
-    (policy,) = rbac.access("default", admission).policies.values()
-    return any(allows(principal, names) for principal in policy.principals)
+    return envoy_rules.lets_in(rbac.access("default", admission), names)

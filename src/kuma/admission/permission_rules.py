@@ -15,6 +15,7 @@ from kuma.policy.impact import Displacement, Impact
 from kuma.policy.permissions import Permissions
 from kuma.policy.weakening import Widening
 from kuma.resources import kinds
+from kuma.resources.models import mesh_traffic_permission, target_ref
 from kuma.resources.models.mesh import AUTHORITY_LABEL, AWAITED, weakening_is_refused
 from kuma.resources.models.mesh_traffic_permission import EFFECT, SHADOW
 from kuma.resources.view import MeshView
@@ -51,8 +52,8 @@ class PermissionRules:
         warnings = [_warning(*each) for each in sorted(found)[:_NAMED]]
         if len(found) > _NAMED:
             warnings.append(f"the same holds for {len(found) - _NAMED} more services")
-        if new.key.kind == kinds.MESH_TRAFFIC_PERMISSION.name and not any(effective((new,))):
-            warnings.append(f"the label {EFFECT}: {SHADOW} keeps it from any effect: it is stored and shown only")
+        if new.key.kind == kinds.MESH_TRAFFIC_PERMISSION.name:
+            warnings += _said_of_its_own(new)
         decision = await self._weakened(Widening(before, after, old, new), store)
         return replace(decision, warnings=tuple(warnings))
 
@@ -85,14 +86,25 @@ class PermissionRules:
         return found
 
 
+def _said_of_its_own(permission: AnyResource) -> Iterator[str]:
+    """Returns warnings about a MeshTrafficPermission, whatever else there is."""
+    if not any(effective((permission,))):
+        yield f"the label {EFFECT}: {SHADOW} keeps it from any effect: it is stored and shown only"
+    foreign = list(mesh_traffic_permission.foreign_identities(permission.spec, permission.mesh))
+    yield from foreign[:_NAMED]
+    if len(foreign) > _NAMED:
+        yield f"the same holds for {len(foreign) - _NAMED} more SPIFFE IDs"
+
+
 def _displaced(view: MeshView, impact: Impact) -> Iterator[Displacement | None]:
     """Yields what happens to inbounds, each displacement once; None between, for others to have their turn."""
-    seen, told = set(), set()
+    seen, told, wanted = set(), set(), impact.facets
     for dataplane in view.dataplanes.values():
         for inbound in dataplane.spec.net.inbound:
-            tags = frozenset(inbound.tags.items())
-            displacement = None if tags in seen else impact.on(inbound.tags)
-            seen.add(tags)
+            facets = target_ref.facets(dataplane, inbound, wanted)
+            same_inbound = frozenset(facets.items())
+            displacement = None if same_inbound in seen else impact.on(facets)
+            seen.add(same_inbound)
             if displacement is None:
                 yield None
                 continue

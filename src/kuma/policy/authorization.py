@@ -9,7 +9,15 @@ from typing import Any
 
 from kuma.policy.matching import Rank, match
 from kuma.resources import tags as tag_rules
-from kuma.resources.models.mesh_traffic_permission import ACTIONS, EFFECT, SHADOW, MeshTrafficPermissionSpec
+from kuma.resources.models.mesh_traffic_permission import (
+    ACTIONS,
+    ALLOW,
+    DENY,
+    EFFECT,
+    SHADOW,
+    SHADOW_DENY,
+    MeshTrafficPermissionSpec,
+)
 from kuma.resources.models.traffic_permission import TrafficPermissionSpec
 from kuma.resources.resource import Resource
 
@@ -52,11 +60,11 @@ NOBODY = Admission()
 
 
 def admission(
-    permissions: Iterable[Permission], mesh_permissions: Iterable[MeshPermission], inbound_tags: Mapping[str, str]
+    permissions: Iterable[Permission], mesh_permissions: Iterable[MeshPermission], inbound: Mapping[str, str]
 ) -> Admission:
-    """Returns who may call an inbound with these tags: MeshTrafficPermissions decide if there are any for it."""
-    matching = [p for p in effective(mesh_permissions) if match(p.spec.target_ref.selected, inbound_tags) is not None]
-    return merged(matching) if matching else _by_permissions(permissions, inbound_tags)
+    """Returns who may call an inbound with these facets: MeshTrafficPermissions decide if there are any for it."""
+    matching = [p for p in effective(mesh_permissions) if match(p.spec.selected, inbound) is not None]
+    return merged(matching) if matching else _by_permissions(permissions, inbound)
 
 
 def effective(mesh_permissions: Iterable[MeshPermission]) -> Iterator[MeshPermission]:
@@ -68,15 +76,21 @@ def merged(matching: Iterable[MeshPermission]) -> Admission:
     """Returns what MeshTrafficPermissions of one inbound say together; a refusal by any of them overrides."""
     found: dict[str, set[Principal]] = {action: set() for action in ACTIONS}
     for permission in matching:
-        for item in permission.spec.from_:
-            found[item.default.action].add(Principal(tuple(sorted(item.target_ref.selected.items()))))
-    shadowed = found["AllowWithShadowDeny"]
+        for action, principal in statements(permission):
+            found[action].add(principal)
+    shadowed = found[SHADOW_DENY]
     return Admission(
         "MeshTrafficPermission",
-        tuple(sorted(found["Allow"] | shadowed)),
-        tuple(sorted(found["Deny"])),
+        tuple(sorted(found[ALLOW] | shadowed)),
+        tuple(sorted(found[DENY])),
         tuple(sorted(shadowed)),
     )
+
+
+def statements(permission: MeshPermission) -> Iterator[tuple[str, Principal]]:
+    """Yields what a MeshTrafficPermission says: an action, and the callers it is for."""
+    for action, caller in permission.spec.statements(permission.mesh):
+        yield action, Principal(tuple(sorted(caller.items())))
 
 
 def _by_permissions(permissions: Iterable[Permission], inbound_tags: Mapping[str, str]) -> Admission:
@@ -118,6 +132,6 @@ def selected_source_tags(
 ) -> frozenset[str]:
     """The tags, other than the service, that some permission selects callers by: leaves have to carry these."""
     names = {name for permission in permissions for principal in principals(permission) for name, _ in principal.tags}
-    items = (item for permission in effective(mesh_permissions) for item in permission.spec.from_)
-    names |= {name for item in items for name in item.target_ref.tags}
+    said = (statement for permission in effective(mesh_permissions) for statement in statements(permission))
+    names |= {name for _, principal in said for name, _ in principal.tags}
     return frozenset(names - {tag_rules.SERVICE})

@@ -32,9 +32,14 @@ class Impact:
     _same: dict[tuple[Principal, ...], tuple[Principal, ...]] = field(default_factory=dict)
     """Equal callers are one object, which can be told by its identity: there may be a thousand of them."""
 
-    def on(self, inbound_tags: Mapping[str, str]) -> Displacement | None:
-        """Returns what happens to an inbound with these tags; None if its callers lose nothing."""
-        old, new = self.before.admission(inbound_tags), self.after.admission(inbound_tags)
+    @property
+    def facets(self) -> frozenset[str]:
+        """What inbounds are looked at by, besides their tags."""
+        return self.before.facets | self.after.facets
+
+    def on(self, inbound: Mapping[str, str]) -> Displacement | None:
+        """Returns what happens to an inbound with these facets; None if its callers lose nothing."""
+        old, new = self.before.admission(inbound), self.after.admission(inbound)
         if old.permission in ("", new.permission):
             return None
         both = id(old), id(new)
@@ -42,7 +47,7 @@ class Impact:
             lost = _lost(old, new)
             self._lost[both] = self._same.setdefault(lost, lost)
         lost = self._lost[both]
-        return (inbound_tags.get(tag_rules.SERVICE, ""), old.permission, lost) if lost else None
+        return (inbound.get(tag_rules.SERVICE, ""), old.permission, lost) if lost else None
 
 
 def _lost(old: Admission, new: Admission) -> tuple[Principal, ...]:

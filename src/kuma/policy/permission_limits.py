@@ -17,7 +17,7 @@ def violations(before: Permissions, after: Permissions) -> Iterator[Violation]:
         if count > max(most, old.get(service, 0)):
             whose = f'for the service "{service}"' if service else "that select their target by no service"
             yield Violation(
-                "spec.from",
+                "spec",
                 f"makes {count:,} callers in all MeshTrafficPermissions {whose}; {most:,} are the most in one mesh. "
                 "Let callers have a tag in common and select by that",
             )

@@ -11,6 +11,7 @@ from kuma.policy import authorization
 from kuma.policy.authorization import NOBODY, Admission, MeshPermission, Permission, principals, selected_source_tags
 from kuma.policy.matching import match
 from kuma.resources import tags as tag_rules
+from kuma.resources.models import target_ref
 
 Tags = tuple[tuple[str, str], ...]
 Place = tuple[str, str]
@@ -66,6 +67,8 @@ class Permissions:
     _targets: Mapping[Place, tuple[MeshPermission, ...]] = field(default_factory=dict, repr=False)
     _looked_at: Mapping[str, int] = field(default_factory=dict, repr=False)
     """The tags that callers are selected by, with the number of permissions that do."""
+    _facets: Mapping[str, int] = field(default_factory=dict, repr=False)
+    """What targets are selected by besides tags, with the number of permissions that do."""
     _known: dict[Tags, Admission] = field(default_factory=dict, repr=False)
     _said: dict[tuple[str, ...], Admission] = field(default_factory=dict, repr=False)
     """What permissions say, by their names: one TrafficPermission, or all MeshTrafficPermissions of an inbound."""
@@ -77,13 +80,14 @@ class Permissions:
         left, come = _changes(self.legacy, legacy)
         targets_left, targets_come = _changes(self.mesh, mesh)
         targets_left, targets_come = _effective(targets_left), _effective(targets_come)
-        looked_at, callers = Counter(self._looked_at), Counter(self.callers)
+        looked_at, callers, facets = Counter(self._looked_at), Counter(self.callers), Counter(self._facets)
         for sign, some, others in ((-1, left, targets_left), (1, come, targets_come)):
             for permission in some:
                 looked_at.update(dict.fromkeys(selected_source_tags([permission], []), sign))
             for target in others:
                 looked_at.update(dict.fromkeys(selected_source_tags([], [target]), sign))
-                callers[place(target.spec.target_ref.selected)] += sign * len(target.spec.from_)
+                callers[place(target.spec.selected)] += sign * target.spec.size
+                facets.update({name: sign for name in target.spec.selected if not target_ref.is_tag(name)})
         return Permissions(
             legacy,
             mesh,
@@ -96,10 +100,11 @@ class Permissions:
             ),
             _replaced(
                 self._targets,
-                [(place(p.spec.target_ref.selected), p) for p in targets_left],
-                [(place(p.spec.target_ref.selected), p) for p in targets_come],
+                [(place(p.spec.selected), p) for p in targets_left],
+                [(place(p.spec.selected), p) for p in targets_come],
             ),
             +looked_at,
+            +facets,
             _said=self._unchanged({p.name for p in (*left, *come)}, {p.name for p in (*targets_left, *targets_come)}),
         )
 
@@ -116,17 +121,22 @@ class Permissions:
         """The tags, other than the service, that callers are selected by: leaves have to carry these."""
         return frozenset(self._looked_at)
 
+    @property
+    def facets(self) -> frozenset[str]:
+        """What inbounds are selected by besides their tags: it is part of what is asked for, where there is any."""
+        return frozenset(self._facets)
+
     def remember(self, inbounds: int) -> None:
         """Keeps what was asked for of that many inbounds at most: of others, there are none any more."""
         if len(self._known) > inbounds:
             self._known.clear()
 
-    def admission(self, tags: Mapping[str, str]) -> Admission:
-        """Returns who may call an inbound with these tags; see `authorization.admission`."""
-        key = tuple(sorted(tags.items()))
+    def admission(self, inbound: Mapping[str, str]) -> Admission:
+        """Returns who may call an inbound with these facets; see `authorization.admission`."""
+        key = tuple(sorted(inbound.items()))
         found = self._known.get(key)
         if found is None:
-            found = self._known[key] = self._admission(tags)
+            found = self._known[key] = self._admission(inbound)
         return found
 
     def _admission(self, tags: Mapping[str, str]) -> Admission:
@@ -134,7 +144,7 @@ class Permissions:
             target
             for where in _places(tags)
             for target in self._targets.get(where, ())
-            if match(target.spec.target_ref.selected, tags) is not None
+            if match(target.spec.selected, tags) is not None
         ]
         return self._merge(matching) if matching else self._winner(tags)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from kuma.policy import authorization
 from kuma.policy.authorization import Admission, Principal
 from kuma.resources import tags as tag_rules
+from kuma.resources.models import target_ref
 from kuma.resources.models.mesh_transition import Level
 from kuma.resources.view import MeshView
 
@@ -20,19 +21,22 @@ def admits(view: MeshView, dataplane: str, withheld: Collection[int] = ()) -> tu
     if found is None:
         return ()
     inbounds = [inbound for index, inbound in enumerate(found.spec.net.inbound) if index not in withheld]
-    lines = tuple(f"{inbound.service}:{inbound.port}: {_callers(view, inbound.tags)}" for inbound in inbounds[:_NAMED])
+    lines = tuple(
+        f"{inbound.service}:{inbound.port}: {_callers(view, target_ref.facets(found, inbound))}"
+        for inbound in inbounds[:_NAMED]
+    )
     return (*lines, *([f"and {len(inbounds) - _NAMED} inbounds more"] if len(inbounds) > _NAMED else ()))
 
 
-def _callers(view: MeshView, tags: dict[str, str]) -> str:
+def _callers(view: MeshView, inbound: Mapping[str, str]) -> str:
     if view.position.level < Level.STRICT:
         plaintext = "anybody, in plaintext"
         if view.position.level is Level.PLAIN:
             return plaintext
     else:
         plaintext = ""
-    permissions, mesh_permissions = view.permissions.values(), view.mesh_permissions.values()
-    return " and ".join(filter(None, [_words(authorization.admission(permissions, mesh_permissions, tags)), plaintext]))
+    admitted = authorization.admission(view.permissions.values(), view.mesh_permissions.values(), inbound)
+    return " and ".join(filter(None, [_words(admitted), plaintext]))
 
 
 def _words(admission: Admission) -> str:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from kuma.base.errors import Violation
-from kuma.policy.authorization import Principal, effective, principals
+from kuma.policy.authorization import Principal, effective, principals, statements
 from kuma.policy.permissions import Permissions
 from kuma.resources import kinds
 from kuma.resources import tags as tag_rules
 from kuma.resources.models.mesh import MeshSpec, weakening_is_refused
 from kuma.resources.models.mesh_blocks import Membership
+from kuma.resources.models.mesh_traffic_permission import DENY
 from kuma.resources.resource import Resource
 
 Pairs = frozenset[tuple[str, str]]
@@ -145,7 +146,7 @@ def selectors(permission: Resource[Any]) -> Iterator[Selector]:
     if permission.key.kind == kinds.TRAFFIC_PERMISSION.name:
         yield from (destination.match for destination in permission.spec.destinations)
     else:
-        yield permission.spec.target_ref.selected
+        yield permission.spec.selected
 
 
 def _named(permission: Resource[Any] | None) -> tuple[frozenset[Pairs], frozenset[Pairs]]:
@@ -163,12 +164,8 @@ def _admits_everybody(permission: Resource[Any] | None) -> bool:
 def _allowed(permission: Resource[Any]) -> tuple[Principal, ...]:
     if permission.key.kind == kinds.TRAFFIC_PERMISSION.name:
         return principals(permission)
-    return tuple(
-        Principal(tuple(sorted(item.target_ref.selected.items())))
-        for one in effective((permission,))
-        for item in one.spec.from_
-        if item.default.action != "Deny"
-    )
+    said = (statement for one in effective((permission,)) for statement in statements(one))
+    return tuple(principal for action, principal in said if action != DENY)
 
 
 def _pairs(selector: Selector) -> Pairs:
@@ -192,7 +189,7 @@ def _selects(target: Pairs, inbound: Selector) -> bool:
 
 def _field(permission: Resource[Any] | None) -> str:
     assert permission is not None  # something has changed
-    return "sources" if permission.key.kind == kinds.TRAFFIC_PERMISSION.name else "spec.from"
+    return "sources" if permission.key.kind == kinds.TRAFFIC_PERMISSION.name else f"spec.{permission.spec.section}"
 
 
 def _known(inbound: Selector) -> Pairs:

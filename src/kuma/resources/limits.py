@@ -20,6 +20,8 @@ TAGS = 16
 """Tags of an outbound or a selector. Most have one; each is compared with every inbound of the mesh."""
 CALLERS = 1000
 """Callers, or destinations, of one permission. More are better told by a tag that they have in common."""
+RULES = 16
+"""Rules of one MeshTrafficPermission. They add up, so one is as good as several."""
 BROAD, OF_ONE_SERVICE = 2000, 2000
 """Callers in all MeshTrafficPermissions of a mesh that name no service, and in those of one service.
 
@@ -66,6 +68,12 @@ MOST: Mapping[str, Mapping[str, int]] = {
         "from[].targetRef.name": 255,
         "from[].targetRef.tags": TAGS,
         "from[].targetRef.tags.*": 255,
+        "rules": RULES,
+        "rules[].default.allow": CALLERS,
+        "rules[].default.deny": CALLERS,
+        "rules[].default.allowWithShadowDeny": CALLERS,
+        "targetRef.labels": TAGS,
+        "targetRef.labels.*": 317,  # a prefix of 253 characters, a slash and a name of 63
     },
     "Secret": {"data": LARGEST_SECRET * 4 // 3 + 4},  # in base64
     "GlobalSecret": {"data": LARGEST_SECRET * 4 // 3 + 4},
@@ -117,6 +125,7 @@ _REMEDIES = {
     "networking.outbound": "leave out the services that the workload does not call",
     "sources": "let callers have a tag in common and select by that, or split the permission",
     "from": "let callers have a tag in common and select by that",
+    "rules": "join some of them: what they say adds up",
     "destinations": "let services have a tag in common and select by that, or split the permission",
     "mtls.backends": "take away the authorities that nothing is issued by any more",
 }

@@ -9,6 +9,8 @@ from kuma.base.errors import Violation
 
 SERVICE = "kuma.io/service"
 PROTOCOL = "kuma.io/protocol"
+ZONE, THE_ZONE = "kuma.io/zone", "default"
+"""The tag that every inbound has, written or not, and the one zone that there is."""
 ANY = "*"
 """A selector's value that every value of the tag matches."""
 
@@ -20,6 +22,11 @@ def server_name(mesh: str, tags: Mapping[str, str]) -> str:
     """The server name that a caller asks for: `backend{mesh=default}`, further tags in order."""
     named = {**{k: v for k, v in tags.items() if k != SERVICE}, "mesh": mesh}
     return tags[SERVICE] + "{" + ",".join(f"{k}={v}" for k, v in sorted(named.items())) + "}"
+
+
+def with_zone(tags: Mapping[str, str]) -> Mapping[str, str]:
+    """Returns the tags as selectors see them: an inbound that names no zone is in the one that there is."""
+    return tags if ZONE in tags else {**tags, ZONE: THE_ZONE}
 
 
 _NAME = re.compile(r"[A-Za-z0-9.\-_:/]+", re.ASCII)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from kuma.policy.authorization import MeshPermission, Permission, admission, effective
 from kuma.policy.matching import match
 from kuma.resources import codec, kinds
+from kuma.resources.models import target_ref
 from kuma.resources.models.dataplane import DataplaneSpec, Inbound, Networking, listen_address, workload
 from kuma.resources.models.dataplane_insight import DataplaneInsightSpec
 from kuma.resources.resource import Resource
@@ -124,34 +125,34 @@ def attachment_name(networking: Networking, inbound: Inbound) -> str:
 
 
 def matched_policies(
-    dataplane: DataplaneSpec, permissions: Sequence[Permission], mesh_permissions: Sequence[MeshPermission]
+    dataplane: Resource[DataplaneSpec], permissions: Sequence[Permission], mesh_permissions: Sequence[MeshPermission]
 ) -> list[dict[str, Any]]:
     """The permissions that act on a Dataplane, by what they are attached to."""
     items: list[dict[str, Any]] = []
-    of_mesh = [p for p in mesh_permissions if any(_targets(p, i) for i in dataplane.net.inbound)]
+    of_mesh = [p for p in mesh_permissions if any(_targets(p, known_by) for _, known_by in _inbounds(dataplane))]
     if of_mesh:
         matched = {kinds.MESH_TRAFFIC_PERMISSION.name: [codec.meta(p) for p in of_mesh]}
         items.append({"type": "dataplane", "matchedPolicies": matched})
-    for inbound in dataplane.net.inbound:
-        winner = _winner(permissions, mesh_permissions, inbound)
+    for inbound, known_by in _inbounds(dataplane):
+        winner = _winner(permissions, mesh_permissions, known_by)
         if winner is not None:
             matched = {kinds.TRAFFIC_PERMISSION.name: [codec.meta(winner)]}
-            items.append({**_attachment(dataplane, inbound), "matchedPolicies": matched})
+            items.append({**_attachment(dataplane.spec, inbound), "matchedPolicies": matched})
     return items
 
 
 def affected(
-    policy: Resource[Any], dataplane: DataplaneSpec, permissions: Sequence[Permission],
+    policy: Resource[Any], dataplane: Resource[DataplaneSpec], permissions: Sequence[Permission],
     mesh_permissions: Sequence[MeshPermission],
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Returns the parts of a Dataplane that a permission acts on."""
     if policy.key.kind == kinds.MESH_TRAFFIC_PERMISSION.name:
-        targeted = any(_targets(policy, inbound) for inbound in dataplane.net.inbound)
+        targeted = any(_targets(policy, known_by) for _, known_by in _inbounds(dataplane))
         return [{"type": "dataplane"}] if targeted else []
     return [
-        _attachment(dataplane, inbound)
-        for inbound in dataplane.net.inbound
-        if (winner := _winner(permissions, mesh_permissions, inbound)) is not None and winner.key == policy.key
+        _attachment(dataplane.spec, inbound)
+        for inbound, known_by in _inbounds(dataplane)
+        if (winner := _winner(permissions, mesh_permissions, known_by)) is not None and winner.key == policy.key
     ]
 
 
@@ -159,15 +160,20 @@ def _attachment(dataplane: DataplaneSpec, inbound: Inbound) -> dict[str, Any]:
     return {"type": "inbound", "name": attachment_name(dataplane.net, inbound), "service": inbound.service}
 
 
-def _targets(permission: MeshPermission, inbound: Inbound) -> bool:
-    return match(permission.spec.target_ref.selected, inbound.tags) is not None
+def _inbounds(dataplane: Resource[DataplaneSpec]) -> Iterator[tuple[Inbound, Mapping[str, str]]]:
+    """Yields the inbounds, each with all that it is known by."""
+    return ((inbound, target_ref.facets(dataplane, inbound)) for inbound in dataplane.spec.net.inbound)
+
+
+def _targets(permission: MeshPermission, known_by: Mapping[str, str]) -> bool:
+    return match(permission.spec.selected, known_by) is not None
 
 
 def _winner(
-    permissions: Sequence[Permission], mesh_permissions: Sequence[MeshPermission], inbound: Inbound
+    permissions: Sequence[Permission], mesh_permissions: Sequence[MeshPermission], known_by: Mapping[str, str]
 ) -> Permission | None:
     """The TrafficPermission that decides who may call an inbound, if one does."""
-    if any(_targets(permission, inbound) for permission in effective(mesh_permissions)):
+    if any(_targets(permission, known_by) for permission in effective(mesh_permissions)):
         return None
-    name = admission(permissions, (), inbound.tags).permission
+    name = admission(permissions, (), known_by).permission
     return next((permission for permission in permissions if permission.name == name), None)

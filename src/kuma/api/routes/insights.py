@@ -90,7 +90,7 @@ class _Inspection:
         self._begin(request)
         await self._context.check_mesh(mesh)
         dataplane = await self._manager.get(DATAPLANE.key(name, mesh))
-        items = summaries.matched_policies(dataplane.spec, *await self._permissions(mesh))
+        items = summaries.matched_policies(dataplane, *await self._permissions(mesh))
         return json_answer({"kind": "SidecarDataplane", "total": len(items), "items": items})
 
     def attached(self, kind: Kind) -> Any:
@@ -125,7 +125,7 @@ class _Inspection:
         policy, permissions = await self._manager.get(kind.key(name, mesh)), await self._permissions(mesh)
         dataplanes = (await self._manager.list(DATAPLANE.name, mesh)).items
         found = await asyncio.to_thread(
-            lambda: [(dataplane, summaries.affected(policy, dataplane.spec, *permissions)) for dataplane in dataplanes]
+            lambda: [(dataplane, summaries.affected(policy, dataplane, *permissions)) for dataplane in dataplanes]
         )
         return [(dataplane, attachments) for dataplane, attachments in found if attachments]
 

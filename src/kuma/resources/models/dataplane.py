@@ -34,6 +34,7 @@ class Inbound(Model):
     """A port of the workload: Envoy listens on `address`:`port` and passes on to `serviceAddress`:`servicePort`."""
 
     port: StrictInt
+    name: str = ""
     service_port: StrictInt = 0
     service_address: str = ""
     address: str = ""
@@ -45,6 +46,11 @@ class Inbound(Model):
     @property
     def service(self) -> str:
         return self.tags[tag_rules.SERVICE]
+
+    @property
+    def known_tags(self) -> Mapping[str, str]:
+        """The tags that it is selected by: those that are written, and its zone."""
+        return tag_rules.with_zone(self.tags)
 
     @property
     def protocol(self) -> str:
@@ -108,7 +114,8 @@ class Networking(Model):
     @property
     def tag_sets(self) -> tuple[Mapping[str, str], ...]:
         """The tags of every inbound, and of the gateway: whatever this proxy is, it is by one of these."""
-        return (*(inbound.tags for inbound in self.inbound), *((self.gateway.tags,) if self.gateway else ()))
+        gateway = (tag_rules.with_zone(self.gateway.tags),) if self.gateway else ()
+        return (*(inbound.known_tags for inbound in self.inbound), *gateway)
 
 
 class DataplaneSpec(Model):

@@ -1,42 +1,30 @@
-"""MeshTrafficPermission: which callers a part of the mesh admits, and which it refuses. Refusals override."""
+"""MeshTrafficPermission: which callers a part of the mesh admits, and which it refuses. Refusals override.
+
+Callers are named by the mesh's tags (`from`), or by SPIFFE IDs (`rules`).
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from typing import Literal
 
 from pydantic import Field
 
 from kuma.base.errors import Violation
+from kuma.base.values import spiffe_ids
+from kuma.resources import limits
 from kuma.resources import tags as tag_rules
+from kuma.resources.models import target_ref
+from kuma.resources.models.target_ref import CALLERS, TargetRef
 from kuma.resources.resource import Model
 
-ACTIONS = ("Allow", "Deny", "AllowWithShadowDeny")
-_KINDS: Mapping[str, tuple[bool, bool]] = {
-    "Mesh": (False, False),
-    "MeshSubset": (False, True),
-    "MeshService": (True, False),
-    "MeshServiceSubset": (True, True),
-}
-"""Whether a kind of reference has a name, and tags."""
+ALLOW, DENY, SHADOW_DENY = ACTIONS = ("Allow", "Deny", "AllowWithShadowDeny")
+_LISTS = ("allow", "allowWithShadowDeny", "deny")
+MATCHES = ("Exact", "Prefix")
 EFFECT, SHADOW = "kuma.io/effect", "shadow"
 """A label, and its value that keeps a policy from having any effect."""
-_NAME = re.compile(r"[0-9a-z.\-_]*", re.ASCII)
 
-
-class TargetRef(Model):
-    """A part of the mesh: all of it, what carries some tags, a service, or what of a service carries some tags."""
-
-    kind: str = ""
-    name: str = ""
-    tags: dict[str, str] = {}
-    proxy_types: tuple[Literal["Sidecar", "Gateway"], ...] = ()
-
-    @property
-    def selected(self) -> Mapping[str, str]:
-        """The tags by which it selects; none for the whole mesh."""
-        return {**({tag_rules.SERVICE: self.name} if self.name else {}), **self.tags}
+Caller = Mapping[str, str]
+"""The tags that a caller has to have; none for every caller with an identity of the mesh."""
 
 
 class Default(Model):
@@ -52,64 +40,123 @@ class From(Model):
     default: Default = Default()
 
 
-class MeshTrafficPermissionSpec(Model):
-    """Spec of a MeshTrafficPermission."""
+class SpiffeIdMatch(Model):
+    """A SPIFFE ID, or all that lie at and below one: a prefix ends at the boundary of a segment."""
 
-    target_ref: TargetRef = TargetRef()
+    type: str = ""
+    value: str = ""
+
+    def caller(self, mesh: str) -> Caller | None:
+        """Returns the callers of a mesh that it means; None if no identity of the mesh is like that.
+
+        Identities here are `spiffe://<mesh>/<service>`, and a service is one segment.
+        """
+        trust_domain, segments = spiffe_ids.parts(self.value)
+        if trust_domain != mesh or len(segments) > 1 or (not segments and self.type == "Exact"):
+            return None
+        return {tag_rules.SERVICE: segments[0]} if segments else {}
+
+
+class Match(Model):
+    """What a caller is recognised by."""
+
+    spiffe_id: SpiffeIdMatch | None = Field(default=None, alias="spiffeID")
+
+
+class RuleDefault(Model):
+    """Callers that are admitted and refused."""
+
+    allow: tuple[Match, ...] = ()
+    deny: tuple[Match, ...] = ()
+    allow_with_shadow_deny: tuple[Match, ...] = ()
+
+
+class Rule(Model):
+    """One rule; several add up."""
+
+    default: RuleDefault = RuleDefault()
+
+    @property
+    def lists(self) -> Iterator[tuple[str, str, tuple[Match, ...]]]:
+        """The lists with their names and actions."""
+        lists = (self.default.allow, self.default.allow_with_shadow_deny, self.default.deny)
+        return zip(_LISTS, (ALLOW, SHADOW_DENY, DENY), lists, strict=True)
+
+
+class MeshTrafficPermissionSpec(Model):
+    """Spec of a MeshTrafficPermission. Without a target it is for the whole mesh."""
+
+    target_ref: TargetRef | None = None
     from_: tuple[From, ...] = Field(default=(), alias="from")
+    rules: tuple[Rule, ...] = ()
+
+    @property
+    def selected(self) -> Mapping[str, str]:
+        """The facets by which it selects inbounds; none for all of the mesh."""
+        return self.target_ref.selected if self.target_ref else {}
+
+    @property
+    def section(self) -> str:
+        """The field under which callers are named."""
+        return "rules" if self.rules else "from"
+
+    @property
+    def size(self) -> int:
+        """How many callers it names."""
+        return len(self.from_) + sum(len(matches) for rule in self.rules for _, _, matches in rule.lists)
+
+    def statements(self, mesh: str) -> Iterator[tuple[str, Caller]]:
+        """Yields the actions with the callers they are for. Of who cannot be in the mesh nothing is said."""
+        for item in self.from_:
+            yield item.default.action, item.target_ref.selected
+        for rule in self.rules:
+            for _, action, matches in rule.lists:
+                for match in matches:
+                    caller = match.spiffe_id.caller(mesh) if match.spiffe_id else None
+                    if caller is not None:
+                        yield action, caller
 
 
 def validate(spec: MeshTrafficPermissionSpec) -> Iterator[Violation]:
     """Every rule that the structure alone does not express."""
-    yield from _reference("targetRef", spec.target_ref)
-    if not spec.from_:
-        yield Violation("from", "needs at least one item")
+    if spec.target_ref is not None:
+        yield from target_ref.validate("targetRef", spec.target_ref)
+    if spec.from_ and spec.rules:
+        yield Violation("", "field 'from' must be empty when 'rules' is defined")
+    if not spec.from_ and not spec.rules:
+        yield Violation("", "at least one of 'from' or 'rules' has to be defined")
     for index, item in enumerate(spec.from_):
         path = f"from[{index}]"
-        yield from _reference(f"{path}.targetRef", item.target_ref)
+        yield from target_ref.validate(f"{path}.targetRef", item.target_ref, CALLERS)
         if not item.default.action:
             yield Violation(f"{path}.default.action", f"must be defined; one of {', '.join(ACTIONS)}")
         elif item.default.action not in ACTIONS:
             yield Violation(f"{path}.default.action", f"has to be one of {', '.join(ACTIONS)}")
+    if spec.size > limits.CALLERS:
+        yield Violation("rules", f"name {spec.size:,} callers; {limits.CALLERS:,} are the most. Split the permission")
+    for index, rule in enumerate(spec.rules):
+        yield from _rule(f"rules[{index}]", rule)
 
 
-def _reference(path: str, reference: TargetRef) -> Iterator[Violation]:
-    if not reference.kind:
-        yield Violation(f"{path}.kind", f"must be defined; one of {', '.join(_KINDS)}")
+def _rule(path: str, rule: Rule) -> Iterator[Violation]:
+    if not any(matches for _, _, matches in rule.lists):
+        yield Violation(path, "at least one of 'allow', 'allowWithShadowDeny', 'deny' has to be defined")
+    for name, _, matches in rule.lists:
+        for index, match in enumerate(matches):
+            yield from _match(f"{path}.{name}[{index}]", match)
+
+
+def _match(path: str, match: Match) -> Iterator[Violation]:
+    """A match that says nothing would mean everybody, or nobody: it is refused."""
+    if match.spiffe_id is None:
+        yield Violation(f"{path}.spiffeID", "must be defined")
         return
-    if reference.kind not in _KINDS:
-        yield Violation(f"{path}.kind", f"value is not supported; one of {', '.join(_KINDS)}")
-        return
-    yield from _name(path, reference)
-    yield from _tags(path, reference)
-    if reference.proxy_types and reference.kind not in ("Mesh", "MeshSubset"):
-        yield Violation(f"{path}.proxyTypes", f"must not be set with kind {reference.kind}")
-    elif reference.proxy_types and "Sidecar" not in reference.proxy_types:
-        yield Violation(f"{path}.proxyTypes", "there are no gateways here; has to name Sidecar, or nothing")
-
-
-def _name(path: str, reference: TargetRef) -> Iterator[Violation]:
-    has_name, _ = _KINDS[reference.kind]
-    if has_name and not reference.name:
-        yield Violation(f"{path}.name", f"must be set with kind {reference.kind}")
-    if reference.name and reference.kind == "Mesh":
-        yield Violation(f"{path}.name", "using name with kind Mesh is not yet supported")
-    elif reference.name and not has_name:
-        yield Violation(f"{path}.name", f"must not be set with kind {reference.kind}")
-    if not _NAME.fullmatch(reference.name):
-        allowed = "must consist of lower case alphanumeric characters, '-', '.' and '_'."
-        yield Violation(f"{path}.name", f"invalid characters: {allowed}")
-
-
-def _tags(path: str, reference: TargetRef) -> Iterator[Violation]:
-    has_name, has_tags = _KINDS[reference.kind]
-    if reference.tags and not has_tags:
-        yield Violation(f"{path}.tags", f"must not be set with kind {reference.kind}")
-    if has_name and has_tags and tag_rules.SERVICE in reference.tags:
-        yield Violation(
-            f'{path}.tags["{tag_rules.SERVICE}"]', f"must not be set with kind {reference.kind}: name says the service"
-        )
-    yield from tag_rules.validate(f"{path}.tags", reference.tags)
+    if match.spiffe_id.type not in MATCHES:
+        yield Violation(f"{path}.spiffeID.type", f"has to be one of {', '.join(MATCHES)}")
+    problem = spiffe_ids.problem(match.spiffe_id.value)
+    if problem:
+        ends_anyway = "; a prefix ends at the boundary of a segment" if problem.endswith("trailing slash") else ""
+        yield Violation(f"{path}.spiffeID", f"must be a valid Spiffe ID: {problem}{ends_anyway}")
 
 
 def warnings(spec: MeshTrafficPermissionSpec) -> Iterator[str]:
@@ -118,3 +165,15 @@ def warnings(spec: MeshTrafficPermissionSpec) -> Iterator[str]:
         yield (
             "MeshService value for 'from[].targetRef.kind' is deprecated, use MeshSubset with 'kuma.io/service' instead"
         )
+
+
+def foreign_identities(spec: MeshTrafficPermissionSpec, mesh: str) -> Iterator[str]:
+    """Yields a warning for each SPIFFE ID that nobody in the mesh has, however it is called."""
+    for index, rule in enumerate(spec.rules):
+        for name, _, matches in rule.lists:
+            for position, match in enumerate(matches):
+                if match.spiffe_id is not None and match.spiffe_id.caller(mesh) is None:
+                    yield (
+                        f"spec.rules[{index}].default.{name}[{position}].spiffeID: nobody in mesh {mesh} is "
+                        f"{match.spiffe_id.value}: identities here are spiffe://{mesh}/<service>"
+                    )

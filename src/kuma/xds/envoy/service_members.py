@@ -151,7 +151,7 @@ def _inbounds(resource: Resource[DataplaneSpec] | None, withheld: Withheld | Non
         if index in (withheld or NOTHING_WITHHELD):
             continue
         address = networking.advertised_address or dataplanes.listen_address(networking, inbound)
-        tags, endpoint = tuple(sorted(inbound.tags.items())), (address, inbound.port)
+        tags, endpoint = tuple(sorted(inbound.known_tags.items())), (address, inbound.port)
         member = Member(tags, inbound.protocol, endpoint, serving and inbound.is_ready)
         found[inbound.service] = (*found.get(inbound.service, ()), member)
     return found

@@ -18,8 +18,10 @@ from kuma.policy.permissions import Permissions
 from kuma.policy.succession import Stage
 from kuma.resources import tags as tag_rules
 from kuma.resources.models import dataplane as dataplanes
-from kuma.resources.models.dataplane import DataplaneSpec, Inbound, Networking
+from kuma.resources.models import target_ref
+from kuma.resources.models.dataplane import DataplaneSpec, Inbound
 from kuma.resources.models.mesh_transition import Level
+from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.xds.delta.session import Snapshot
 from kuma.xds.envoy import clusters, tls
@@ -34,6 +36,8 @@ from kuma.xds.envoy.resource import Entry, TypeUrl
 from kuma.xds.envoy.service_members import NOTHING_WITHHELD, ServiceMembers, Tags, Withheld
 
 SETTLED = Stage()
+_FACETS = 100
+"""Facets of inbounds that are kept in mind after the last permission that looks at them is gone."""
 _KEPT = 4
 """Rules of an inbound that its gate knows. Callers go by older ones for as long as a handshake lasts."""
 
@@ -59,6 +63,7 @@ class MeshConfig:
         self.level = view.position.level
         known = previous.permissions if previous else Permissions()
         self.permissions: Permissions = known.following(view.permissions, view.mesh_permissions)
+        self._facets, self._facets_before = self._looked_at(previous)
         self._meanwhile: dict[tuple[Tags, bool], Admission] = {}
         self._groups: dict[str, Mapping[str, tuple[tuple[str, ...], Companions]]] = {}
         self._parts: dict[Tags, tuple[tuple[str, Admission], ...]] = {}
@@ -99,7 +104,7 @@ class MeshConfig:
         """The same without the secrets, one after the other: each is made when it is asked for, if it is not yet."""
         resource = self.view.dataplanes.get(name)
         if resource is not None:
-            yield from self._entries(resource.spec, self.withheld(name), admin_port, envoy)
+            yield from self._entries(resource, self.withheld(name), admin_port, envoy)
 
     def withheld(self, name: str) -> Withheld:
         """Returns the inbounds of a Dataplane that are not served."""
@@ -124,16 +129,16 @@ class MeshConfig:
         return self.permissions.source_tags
 
     def _entries(
-        self, spec: DataplaneSpec, withheld: Withheld, admin_port: int, envoy: Capabilities
+        self, resource: Resource[DataplaneSpec], withheld: Withheld, admin_port: int, envoy: Capabilities
     ) -> Iterator[tuple[TypeUrl, Entry]]:
-        networking = spec.net
+        spec, networking = resource.spec, resource.spec.net
         # One that has got other services since it was started does not say that it is one of those that it was.
         offers = envoy.group in ("", tls.group_alpn(caller_groups.group(spec.services)))
         envoy = envoy._replace(group="")  # what its inbounds are is the same for all groups
         yield from admin_listener.entries(networking, admin_port, self._generated)
         for index, inbound in enumerate(networking.inbound):
             if index not in withheld:
-                yield from self._inbound(networking, inbound, envoy)
+                yield from self._inbound(resource, inbound, envoy)
         for outbound in networking.outbound:
             tags = _sorted(outbound.tags)
             cluster, endpoints, protocol = self._service(tags)
@@ -147,30 +152,31 @@ class MeshConfig:
                 yield TypeUrl.ROUTES, self._generated.entry(_outbound_routes, outbound.address, outbound.port, tags)
 
     def _inbound(
-        self, networking: Networking, inbound: Inbound, envoy: Capabilities
+        self, resource: Resource[DataplaneSpec], inbound: Inbound, envoy: Capabilities
     ) -> Iterator[tuple[TypeUrl, Entry]]:
+        networking, known_by = resource.spec.net, target_ref.facets(resource, inbound, self._facets)
         target, port = dataplanes.workload(networking, inbound)
         cluster = self._generated.entry(clusters.local, target, port, inbound.protocol)
         address = dataplanes.listen_address(networking, inbound)
         place = InboundPlace(self.view.name, address, inbound.port, cluster.name, inbound.protocol)
-        declared = None if self.level is Level.PLAIN else self.permissions.admission(inbound.tags)
-        access = self._access(inbound, declared) if declared else None
+        declared = None if self.level is Level.PLAIN else self.permissions.admission(known_by)
+        access = self._access(inbound.service, known_by, declared) if declared else None
         yield TypeUrl.CLUSTER, cluster
         yield TypeUrl.LISTENER, self._generated.entry(inbound_listeners.listener, place, access, envoy, self._limits)
         if place.is_http:
             # Of an HTTP inbound the routes decide, at every request; the listener ends what is no longer admitted.
-            routed = self._staged(declared, inbound.tags, at_every_request=True) if declared else None
+            routed = self._staged(declared, known_by, at_every_request=True) if declared else None
             yield TypeUrl.ROUTES, self._generated.entry(inbound_listeners.routes, place, inbound.service, routed)
         elif envoy.has_gates and access is not None and access.admission.principals:
             yield TypeUrl.CLUSTER, self._generated.entry(inbound_listeners.gate_cluster, place)
-            rules = self._rules(_sorted(inbound.tags), access.admission, access.groups)
+            rules = self._rules(_sorted(known_by), access.admission, access.groups)
             yield TypeUrl.LISTENER, self._generated.entry(inbound_listeners.gate_listener, place, rules)
 
-    def _access(self, inbound: Inbound, declared: Admission) -> InboundAccess:
-        listed = self._staged(declared, inbound.tags, at_every_request=False)
+    def _access(self, service: str, known_by: Mapping[str, str], declared: Admission) -> InboundAccess:
+        listed = self._staged(declared, known_by, at_every_request=False)
         # On the way between plaintext and mutual TLS callers cannot be told apart; where nobody is admitted, nobody is.
         sealed = self.level is Level.ACCEPTING and not declared.principals
-        groups = self._parts_for_groups(inbound, listed)
+        groups = self._parts_for_groups(service, _sorted(known_by), listed)
         return InboundAccess(listed, self.level is Level.STRICT, sealed, self._label(declared), groups)
 
     def _label(self, admission: Admission) -> str:
@@ -183,13 +189,14 @@ class MeshConfig:
         backend = self.view.enabled_backend
         return connection_limits.of(backend.leaf_lifetime, self._linger) if backend else connection_limits.NONE
 
-    def _parts_for_groups(self, inbound: Inbound, admission: Admission) -> tuple[tuple[str, Admission], ...]:
+    def _parts_for_groups(
+        self, service: str, known_by: Tags, admission: Admission
+    ) -> tuple[tuple[str, Admission], ...]:
         """Returns what an inbound's admission says about each group of the callers of its service."""
-        tags = _sorted(inbound.tags)
-        if tags not in self._parts:
-            groups = sorted(self._callers_of(inbound.service).items())
-            self._parts[tags] = tuple((group, caller_groups.part_for(admission, *known)) for group, known in groups)
-        return self._parts[tags]
+        if known_by not in self._parts:
+            groups = sorted(self._callers_of(service).items())
+            self._parts[known_by] = tuple((group, caller_groups.part_for(admission, *known)) for group, known in groups)
+        return self._parts[known_by]
 
     def _callers_of(self, service: str) -> Mapping[str, tuple[tuple[str, ...], Companions]]:
         """Returns the groups of the callers of a service, with their services in each, and those shown beside them."""
@@ -218,13 +225,24 @@ class MeshConfig:
             )
         return made
 
-    def _staged(self, declared: Admission, tags: Mapping[str, str], *, at_every_request: bool) -> Admission:
+    def _looked_at(self, previous: MeshConfig | None) -> tuple[frozenset[str], frozenset[str]]:
+        """Returns what inbounds are known by, besides their tags, now and before that was something else.
+
+        What was looked at once goes on being part of it: the rules that an inbound had are found again by it.
+        """
+        now = self.permissions.facets | (self.stage.before.facets if self.stage.before else frozenset())
+        if previous is None:
+            return now, now
+        known = previous._facets if len(previous._facets) < _FACETS else frozenset()
+        return now | known, previous._facets_before if now <= known else previous._facets
+
+    def _staged(self, declared: Admission, known_by: Mapping[str, str], *, at_every_request: bool) -> Admission:
         """Returns whom an inbound admits as long as not everybody can show what the permissions look at."""
         if self.stage.before is None or not declared.source_tags:
             return declared
-        key = _sorted(tags), at_every_request
+        key = _sorted(known_by), at_every_request
         if key not in self._meanwhile:
-            old = self.stage.before.admission(tags)
+            old = self.stage.before.admission(known_by)
             if at_every_request:
                 self._meanwhile[key] = succession.for_requests(old, declared, self._services_of)
             else:
@@ -232,18 +250,22 @@ class MeshConfig:
         return self._meanwhile[key]
 
     def _rules(
-        self, tags: Tags, admission: Admission, parts: tuple[tuple[str, Admission], ...]
+        self, inbound: Tags, admission: Admission, parts: tuple[tuple[str, Admission], ...]
     ) -> tuple[Admission, ...]:
         """The admissions by which callers may have been accepted: that of all, and those of the groups."""
-        found = [*self._lately(tags, admission)]
+        found = [*self._lately(inbound, admission)]
         for group, part in parts:
-            found += (known for known in self._lately((*tags, ("", group)), part) if known.principals)
+            found += (known for known in self._lately((*inbound, ("", group)), part) if known.principals)
         return tuple(dict.fromkeys(found))
 
-    def _lately(self, tags: Tags, admission: Admission) -> tuple[Admission, ...]:
+    def _lately(self, inbound: Tags, admission: Admission) -> tuple[Admission, ...]:
         """The admissions of an inbound, the one that holds now first, and few of those before it."""
-        others = (known for known in self._known.get(tags, ()) if known != admission)
-        found = self._known[tags] = (admission, *others)[:_KEPT]
+        before = self._known.get(inbound)
+        if before is None and self._facets != self._facets_before:
+            known_then = (p for p in inbound if target_ref.is_tag(p[0]) or p[0] in self._facets_before)
+            before = self._known.get(tuple(known_then))
+        others = (known for known in before or () if known != admission)
+        found = self._known[inbound] = (admission, *others)[:_KEPT]
         return found
 
     def _services_of(self, principal: Principal) -> Iterable[str]:

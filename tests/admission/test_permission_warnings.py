@@ -1,0 +1,28 @@
+"""Permissions are answered with what their writers should know of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.fakes.control_plane import MTLS, resource, running
+
+
+def by_identity(*values: str) -> str:
+    allow = ", ".join(f'{{spiffeID: {{type: Exact, value: "{value}"}}}}' for value in values)
+    return (
+        f"{{type: MeshTrafficPermission, mesh: default, name: p, spec: {{rules: [{{default: {{allow: [{allow}]}}}}]}}}}"
+    )
+
+
+async def test_an_identity_that_nobody_in_the_mesh_has_is_warned_of(tmp_path: Path) -> None:
+    async with running(tmp_path) as cp:
+        await cp.apply(MTLS)
+        known = await cp.parts.manager.put(resource(by_identity("spiffe://default/web")))
+        assert known.warnings == ()
+        foreign = [f"spiffe://default.zone-1.mesh.local/ns/shop/sa/web-{number}" for number in range(7)]
+        first, *_, last = (await cp.parts.manager.put(resource(by_identity(*foreign)))).warnings
+        assert first == (
+            f"spec.rules[0].default.allow[0].spiffeID: nobody in mesh default is {foreign[0]}: "
+            "identities here are spiffe://default/<service>"
+        )
+        assert last == "the same holds for 2 more SPIFFE IDs"
