@@ -20,11 +20,14 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
 # compile everything again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+from demo import postgres as demo_postgres
 from demo.mesh import DemoMesh
+from demo.postgres import Postgres
 from demo.processes import BIN, Processes
 from kuma.store.sql.sqlite import open_sqlite
 from tests.fakes.control_plane import Running, running
 from tests.fakes.patience import PATIENCE
+from tests.fakes.stores import new_store, open_store
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 INTEGRATION = Path(__file__).parent / "integration"
-_STARTERS = (running, Processes, DemoMesh, BIN, open_sqlite)
+_STARTERS = (running, Processes, DemoMesh, BIN, open_sqlite, open_store)
 """Start control planes, stores, proxies and commands; tests that have one of them in their module are slow."""
 
 
@@ -83,3 +86,16 @@ async def cp(tmp_path: Path) -> AsyncIterator[Running]:
     """A control plane with the settings that it has by itself. A file that needs another one has its own fixture."""
     async with running(tmp_path) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def postgres_instance() -> Iterator[Postgres]:
+    """A PostgreSQL server for all tests of this process that want one, and do not stop it."""
+    with demo_postgres.server() as found:
+        yield found
+
+
+@pytest.fixture
+async def postgres(postgres_instance: Postgres, tmp_path: Path) -> tuple[str, ...]:
+    """The address of a new store in a database of its own; see `tests.fakes.stores`."""
+    return await new_store(postgres_instance, tmp_path)

@@ -28,7 +28,7 @@ Connected = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @contextlib.asynccontextmanager
 async def serving_at(limits: ConnectionLimits, app: Any = None, tls: Any = None) -> AsyncIterator[int]:
-    app = app or diagnostics.create_app(CollectorRegistry(), lambda: True)
+    app = app or diagnostics.create_app(CollectorRegistry(), str)
     server = HttpServer(app, "127.0.0.1", 0, setting="X", limits=limits, tls=tls)
     task = aio.spawn(server.run(), name="server")
     try:

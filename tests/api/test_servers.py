@@ -19,7 +19,7 @@ from kuma.base.errors import Misconfigured
 def app(ready: bool = True) -> Any:
     registry = CollectorRegistry()
     Counter("calls", "Calls.", registry=registry).inc(3)
-    return diagnostics.create_app(registry, lambda: ready)
+    return diagnostics.create_app(registry, lambda: "" if ready else "the database is away")
 
 
 async def test_metrics_and_health() -> None:
@@ -27,7 +27,9 @@ async def test_metrics_and_health() -> None:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app(ready)), base_url="http://x") as client:
             assert "calls_total 3.0" in (await client.get("/metrics")).text
             assert (await client.get("/healthy")).status_code == 200
-            assert (await client.get("/ready")).status_code == (200 if ready else 503)
+            answer = await client.get("/ready")
+            expected = (200, "ready\n") if ready else (503, "not ready: the database is away\n")
+            assert (answer.status_code, answer.text) == expected
 
 
 async def test_a_server_stops_when_it_is_told_to_and_frees_its_port() -> None:

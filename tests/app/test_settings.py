@@ -38,7 +38,53 @@ def test_a_time_limit_by_the_name_of_the_original() -> None:
 
 def test_other_stores_are_refused_by_name() -> None:
     with pytest.raises(Misconfigured, match="KUMA_STORE_TYPE"):
-        settings_file.load(environment={"KUMA_STORE_TYPE": "postgres"})
+        settings_file.load(environment={"KUMA_STORE_TYPE": "kubernetes"})
+
+
+OF_POSTGRES = {
+    "HOST": "db.example", "PORT": "5432", "USER": "u", "PASSWORD": "a-secret", "DB_NAME": "d",
+    "DRIVER_NAME": "postgres", "CONNECTION_TIMEOUT": "7", "MAX_OPEN_CONNECTIONS": "9",
+    "MAX_IDLE_CONNECTIONS": "8", "MIN_OPEN_CONNECTIONS": "2",
+    "MAX_CONNECTION_LIFETIME": "30m", "TLS_MODE": "verifyFull", "TLS_CA_PATH": "ca", "TLS_CERT_PATH": "c",
+    "TLS_KEY_PATH": "k", "MAX_CONNECTION_LIFETIME_JITTER": "1m", "HEALTH_CHECK_INTERVAL": "30s",
+    "MIN_RECONNECT_INTERVAL": "10s", "MAX_RECONNECT_INTERVAL": "60s", "MAX_LIST_QUERY_ELEMENTS": "0",
+    "READ_REPLICA_HOST": "replica", "MAX_CONNECTION_IDLE_TIME": "30m", "TLS_DISABLE_SSLSNI": "false",
+}  # fmt: skip
+
+
+def test_postgres_with_everything_that_the_original_takes_and_the_password_shown_nowhere() -> None:
+    environment = {f"KUMA_STORE_POSTGRES_{name}": value for name, value in OF_POSTGRES.items()}
+    with capture_logs() as logs:
+        found = settings_file.load(environment={"KUMA_STORE_TYPE": "postgres", **environment})
+    postgres = found.store.postgres
+    assert (postgres.host, postgres.port, postgres.db_name, postgres.tls.mode) == (
+        "db.example",
+        5432,
+        "d",
+        "verifyFull",
+    )
+    assert postgres.password.get_secret_value() == "a-secret"
+    shown = f"{found!r}{found.model_dump_json()}{found.model_dump(mode='json')}{logs}"
+    assert "a-secret" not in shown
+    assert "KUMA_STORE_POSTGRES_READ_REPLICA_HOST" in str(logs)
+    assert "KUMA_STORE_POSTGRES_HOST" not in str(logs)
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"TLS_MODE": "prefer"}, "KUMA_STORE_POSTGRES_TLS_MODE"),
+        ({"DRIVER_NAME": "mysql"}, "KUMA_STORE_POSTGRES_DRIVER_NAME"),
+        ({"TLS_CERT_PATH": "c"}, "store.postgres.tls.keyPath are given together"),
+        ({"MIN_OPEN_CONNECTIONS": "30"}, "minOpenConnections is more than"),
+        ({"PASSWORD": "a-secret", "PORT": "a-port"}, "KUMA_STORE_POSTGRES_PORT"),
+    ],
+)
+def test_settings_of_postgres_that_cannot_be(given: dict[str, str], complaint: str) -> None:
+    environment = {f"KUMA_STORE_POSTGRES_{name}": value for name, value in given.items()}
+    with pytest.raises(Misconfigured, match=complaint) as refused:
+        settings_file.load(environment={"KUMA_STORE_TYPE": "postgres", **environment})
+    assert "a-secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +99,7 @@ def test_a_time_that_is_none_is_refused(variable: str) -> None:
 def test_an_empty_path_is_none_and_not_the_current_directory() -> None:
     paths = ("_FILE", "_CERTS_DIR", "_PATH")
     empty = {variable: "" for variable, _ in setting_names.variables() if variable.endswith(paths)}
-    assert len(empty) == 8
+    assert len(empty) == 11
     assert settings_file.load(environment=empty) == settings.Settings()
 
 
@@ -112,8 +158,8 @@ def test_a_file_of_the_original_is_taken_for_what_there_is(tmp_path: Path) -> No
             ],
         ),
         (
-            "store: {type: postgres, sqlitePathh: x}",
-            ["store.type in FILE: postgres is not available here, only sqlite"],
+            "store: {type: kubernetes, sqlitePathh: x}",
+            ["store.type in FILE: kubernetes is not available here, only sqlite or postgres"],
         ),
     ],
 )
@@ -123,15 +169,15 @@ def test_file_and_environment_refuse_the_same(tmp_path: Path, text: str, complai
         settings_file.load(file, {})
     for complaint in complaints:
         assert complaint.replace("FILE", str(file)) in str(refused.value)
-    if "postgres" in text:
+    if "kubernetes" in text:
         assert "sqlitePathh" not in str(refused.value)
 
 
 def test_a_choice_is_judged_before_what_depends_on_it() -> None:
-    environment = {"KUMA_STORE_POSTGRES_HOST": "db", "KUMA_STORE_TYPE": "postgres", "KUMA_STORE_POSTGRES_USER": "kuma"}
+    environment = {"KUMA_STORE_KUBERNETES_X": "db", "KUMA_STORE_TYPE": "kubernetes", "KUMA_NONSENSE": "kuma"}
     with pytest.raises(Misconfigured) as refused:
         settings_file.load(environment=environment)
-    assert str(refused.value) == "KUMA_STORE_TYPE: postgres is not available here, only sqlite"
+    assert str(refused.value) == "KUMA_STORE_TYPE: kubernetes is not available here, only sqlite or postgres"
 
 
 def test_all_unknown_variables_are_told_at_once_and_none_is_taken_for_another() -> None:

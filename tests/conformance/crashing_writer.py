@@ -3,18 +3,18 @@
 import asyncio
 import itertools
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 
 from kuma.base.clock import SystemClock
 from kuma.resources import kinds
 from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
 from kuma.store.protocol import Create
-from kuma.store.sql.sqlite import open_sqlite
+from tests.fakes.stores import open_store
 
 
-async def main(path: Path, prefix: str) -> None:
-    store = await open_sqlite(path, SystemClock())
+async def main(prefix: str, address: Sequence[str]) -> None:
+    store = await open_store(address, SystemClock())
     for number in itertools.count():
         pair = f"r{prefix}-{number}"
         secrets = [Resource(kinds.SECRET.key(f"{pair}-{part}", "m"), SecretSpec(data=b"x")) for part in ("cert", "key")]
@@ -22,4 +22,4 @@ async def main(path: Path, prefix: str) -> None:
         print(pair, flush=True)
 
 
-asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
+asyncio.run(main(sys.argv[1], sys.argv[2:]))

@@ -1,4 +1,4 @@
-"""What every store promises, see `kuma.store.protocol`. A new store joins by one line in STORES.
+"""What every store promises, see `kuma.store.protocol`. A new store joins by a fixture with its address, in STORES.
 
 The one over the Kubernetes API has these tests in `tests/kubernetes`, beside what shares its API server.
 """
@@ -37,27 +37,21 @@ from kuma.store.protocol import (
     Store,
     Update,
 )  # fmt: skip
-from kuma.store.sql.sqlite import open_sqlite
 from tests.fakes.clock import ManualClock
+from tests.fakes.stores import open_store
 
 KEPT = 300
 """Revisions that the stores remember here; ten thousand by themselves."""
 Opened = Callable[[], contextlib.AbstractAsyncContextManager[Store]]
+Address = tuple[str, ...]
 
 
-def sqlite(directory: Path, clock: ManualClock) -> Opened:
-    @contextlib.asynccontextmanager
-    async def opened() -> AsyncIterator[Store]:
-        store = await open_sqlite(directory / "kuma.db", clock, kept=KEPT)
-        try:
-            yield store
-        finally:
-            await store.close()
-
-    return opened
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Address:
+    return "sqlite", str(tmp_path / "kuma.db")
 
 
-STORES = {"sqlite": sqlite}
+STORES = ("sqlite", "postgres")
 MESH = kinds.MESH.key("default")
 
 
@@ -66,9 +60,23 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-@pytest.fixture(params=list(STORES.values()), ids=list(STORES))
-def opened(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> Any:
-    return request.param(tmp_path, clock)
+@pytest.fixture(params=STORES)
+def address(request: pytest.FixtureRequest) -> Address:
+    found: Address = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def opened(address: Address, clock: ManualClock) -> Opened:
+    @contextlib.asynccontextmanager
+    async def opened() -> AsyncIterator[Store]:
+        store = await open_store(address, clock, KEPT)
+        try:
+            yield store
+        finally:
+            await store.close()
+
+    return opened
 
 
 @pytest.fixture
@@ -311,12 +319,12 @@ async def test_everything_is_there_after_a_restart(opened: Opened) -> None:
         assert [await store.get(r.key) for r in stored] == list(stored)
 
 
-async def test_what_was_acknowledged_survives_kill_9(opened: Opened, tmp_path: Path) -> None:
+async def test_what_was_acknowledged_survives_kill_9(opened: Opened, address: Address) -> None:
     """A writer stores pairs in one transaction each and says when that is done; it is killed at a random moment."""
     acknowledged: set[str] = set()
     for round_number, delay in enumerate(random.Random(7).choices(range(20, 250), k=4)):
         writer = subprocess.Popen(
-            [sys.executable, "-m", "tests.conformance.crashing_writer", str(tmp_path / "kuma.db"), str(round_number)],
+            [sys.executable, "-m", "tests.conformance.crashing_writer", str(round_number), *address],
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc.aio
 
-from kuma.app import assembly
+from kuma.app import assembly, stores
 from kuma.app.assembly import ControlPlane
 from kuma.app.servers import HTTP
 from kuma.app.settings import Settings
@@ -26,7 +26,6 @@ from kuma.resources.models.dataplane import admin_port
 from kuma.resources.models.mesh_transition import Level
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
-from kuma.store.sql.sqlite import open_sqlite
 from kuma.tokens import dataplane_tokens
 from kuma.xds.envoy.resource import TypeUrl
 from kuma.xds.envoy.workers import APPLIED_WITHIN
@@ -187,7 +186,7 @@ async def running(
     }
     settings = Settings.model_validate({**ports, **sections}, by_name=True)
     chosen = clock or SystemClock()
-    store = await open_sqlite(settings.database, chosen)
+    store = await stores.open_store(settings, chosen)
     audit = AuditFile(settings.audit_file, chosen)
     parts = assembly.build(settings, store, chosen, audit, drivers)
     parts = replace(parts, components=tuple(part for part in parts.components if part[0] != without))

@@ -9,13 +9,12 @@ import uuid
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 
 from kuma.api.http.server import HttpServer
 from kuma.api.ready_log import ReadyLog
-from kuma.app import parts, server_certificate
+from kuma.app import parts, server_certificate, stores
 from kuma.app.servers import HTTP, HTTPS, Servers
 from kuma.app.settings import Settings
 from kuma.authorities import registry
@@ -31,8 +30,6 @@ from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.resource import Resource
 from kuma.store import audited
 from kuma.store.manager import ResourceManager
-from kuma.store.sql import backup
-from kuma.store.sql.sqlite import open_sqlite
 from kuma.store.sql.store import SqlStore
 from kuma.store.views import Views
 from kuma.tokens.user_tokens import UserTokens
@@ -71,30 +68,13 @@ async def run(settings: Settings, clock: Clock) -> None:
     """Open the store, build the control plane and run it until cancelled."""
     files.tighten(settings.work_dir)
     async with AsyncExitStack() as stack:
-        store = await open_sqlite(settings.database, clock, _expanded(settings.store.encryption_key_file))
+        store = await stores.open_store(settings, clock)
         stack.push_async_callback(store.close)
         audit = AuditFile(settings.audit_file, clock)
         stack.callback(audit.close)
         control_plane = build(settings, store, clock, audit)
         await prepare(settings, control_plane)
         await control_plane.run()
-
-
-async def migrate(settings: Settings, clock: Clock, *, anew: bool) -> None:
-    """Bring the store to this version's schema; see `open_sqlite` for `anew`."""
-    store = await open_sqlite(settings.database, clock, _expanded(settings.store.encryption_key_file), anew=anew)
-    await store.close()
-
-
-def backup_store(settings: Settings, target: Path) -> None:
-    """Copy the store to a file; see `backup.backup`."""
-    backup.backup(settings.database, target)
-
-
-def restore_store(settings: Settings, source: Path) -> None:
-    """Put a backup in the place of the store; see `backup.restore`."""
-    key = _expanded(settings.store.encryption_key_file)
-    backup.restore(source, settings.database, key or settings.database.with_name(settings.database.name + ".key"))
 
 
 def build(
@@ -174,7 +154,3 @@ async def _first_mesh(settings: Settings, manager: ResourceManager) -> None:
         return
     await manager.put(Resource(kinds.MESH.key("default"), MeshSpec()))
     log.info("mesh created", mesh="default")
-
-
-def _expanded(path: Path | None) -> Path | None:
-    return path.expanduser() if path else None

@@ -14,7 +14,7 @@ import typer
 import yaml
 
 import kuma
-from kuma.app import assembly
+from kuma.app import assembly, stores
 from kuma.app.settings import Settings
 from kuma.app.settings_file import load
 from kuma.base import aio, command_line, garbage, signals
@@ -96,13 +96,16 @@ def up(
         bool, typer.Option("--new", help="Create a database under a key that is there, of one that is lost.")
     ] = False,
 ) -> None:
-    """Create the database, or bring an older one up to date. `kuma-cp run` does the same when it starts.
+    """Create the store, or bring an older one up to date.
+
+    `kuma-cp run` does the same to SQLite when it starts. For PostgreSQL it has to be done before, once for all
+    control planes; the first time makes the key-encryption key, of which each of them needs a copy.
 
     Example: kuma-cp migrate up
     """
     settings = load(config_file)
-    asyncio.run(assembly.migrate(settings, SystemClock(), anew=new))
-    typer.echo(f"{settings.database} is up to date")
+    asyncio.run(stores.migrate(settings, SystemClock(), anew=new))
+    typer.echo(f"{stores.described(settings)} is up to date")
 
 
 @app.command()
@@ -117,8 +120,8 @@ def backup(
     Example: kuma-cp backup kuma-backup.db
     """
     settings = load(config_file)
-    assembly.backup_store(settings, file)
-    typer.echo(f"{settings.database} is saved in {file}")
+    asyncio.run(stores.save(settings, file))
+    typer.echo(f"{stores.described(settings)} is saved in {file}")
 
 
 @app.command()
@@ -126,15 +129,16 @@ def restore(
     file: Annotated[Path, typer.Argument(help="What `kuma-cp backup` has made.")],
     config_file: ConfigFile = None,
 ) -> None:
-    """Put a backup in the place of the store. The control plane must not be running.
+    """Put a backup in the place of the store: of SQLite or PostgreSQL, in SQLite or PostgreSQL.
 
-    What was stored until then is kept beside it, with `.replaced` at the end of its name.
+    A control plane over SQLite must not be running; those over PostgreSQL may, and take over what is there then. What
+    was stored until then is kept in the work directory, with `.replaced` at the end of its name.
 
     Example: kuma-cp restore kuma-backup.db
     """
     settings = load(config_file)
-    assembly.restore_store(settings, file)
-    typer.echo(f"{settings.database} is as it was saved in {file}")
+    asyncio.run(stores.put_back(settings, file))
+    typer.echo(f"{stores.described(settings)} is as it was saved in {file}")
 
 
 @app.command()

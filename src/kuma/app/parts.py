@@ -285,11 +285,19 @@ def listening(base: Foundation, known: State, connected: Streams, users: UserTok
     found = Servers(
         servers.api(settings.api_server, api, base.certificate, base.audit, base.clock, peers),
         servers.data_plane(settings.dp_server, dp, base.certificate),
-        servers.diagnostics(settings.diagnostics, diagnostics.create_app(base.collectors, lambda: known.views.listed)),
+        servers.diagnostics(
+            settings.diagnostics, diagnostics.create_app(base.collectors, lambda: _unready(base.store, known.views))
+        ),
         connected.server,
     )
     base.own_ports.add(found)
     return found
+
+
+def _unready(store: SqlStore, views: Views) -> str:
+    if store.problem:
+        return "the database cannot be used; proxies keep what they have"
+    return "" if views.listed else "what is stored has not been read yet"
 
 
 def _api_context(

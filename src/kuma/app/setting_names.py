@@ -50,7 +50,7 @@ LISTS = ("hostnames", "users", "groups", "localhost_admin_users", "localhost_adm
 
 CIPHERS = "_TLS_CIPHER_SUITES"
 """How the names of settings end that would restrict the ciphers of a server: passing them over would be unsafe."""
-CHOICES = {"KUMA_STORE_TYPE": ("sqlite", "memory")}
+CHOICES = {"KUMA_STORE_TYPE": ("sqlite", "memory", "postgres")}
 """Settings that choose a part, with the parts that there are: judged before what depends on the choice."""
 PASSED_OVER = {
     "KUMA_API_SERVER_CORS_ALLOWED_DOMAINS": "no web page of another site may call the API",
@@ -86,8 +86,15 @@ PASSED_OVER = {
     "KUMA_REPORTS_": "nothing is reported to anybody",
     "KUMA_RUNTIME_": "",
     "KUMA_STORE_CACHE_": "nothing is polled",
-    "KUMA_STORE_KUBERNETES_": "the store is SQLite",
-    "KUMA_STORE_POSTGRES_": "the store is SQLite",
+    "KUMA_STORE_KUBERNETES_": "the store is SQLite or PostgreSQL",
+    "KUMA_STORE_POSTGRES_HEALTH_CHECK_INTERVAL": "a connection is looked at before it is used",
+    "KUMA_STORE_POSTGRES_MAX_CONNECTION_IDLE_TIME": "",
+    "KUMA_STORE_POSTGRES_MAX_CONNECTION_LIFETIME_JITTER": "",
+    "KUMA_STORE_POSTGRES_MAX_LIST_QUERY_ELEMENTS": "",
+    "KUMA_STORE_POSTGRES_MAX_RECONNECT_INTERVAL": "a lost connection is made anew after 2 seconds at most",
+    "KUMA_STORE_POSTGRES_MIN_RECONNECT_INTERVAL": "",
+    "KUMA_STORE_POSTGRES_READ_REPLICA_": "everything is read where it is written",
+    "KUMA_STORE_POSTGRES_TLS_DISABLE_SSLSNI": "",
     "KUMA_STORE_UNSAFE_DELETE": "a Mesh that has Dataplanes cannot be deleted",
     "KUMA_STORE_UPSERT_": "",
     "KUMA_TRACING_": "nothing is traced",
@@ -102,6 +109,10 @@ PASSED_OVER = {
 def passed_over(variable: str) -> bool:
     """Tells whether a variable is one of the original's that have no effect here."""
     return variable.startswith(tuple(PASSED_OVER)) or variable.endswith("_TLS_MAX_VERSION")
+
+
+OF_POSTGRES = "KUMA_STORE_POSTGRES_"
+"""How the names of settings begin that have no effect beside the embedded store."""
 
 
 def variables(section: type[Section] = Settings, path: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+)
 from pydantic.alias_generators import to_camel
 
 from kuma.api.http.access_control import MEMBERS, Grant
@@ -59,6 +68,42 @@ class GeneralSection(Section):
     log_format: Literal["console", "json"] = Field("console", description="How log lines are written.")
 
 
+class PostgresTlsSection(Section):
+    """TLS towards PostgreSQL."""
+
+    mode: Literal["disable", "verifyNone", "verifyCa", "verifyFull"] = Field(
+        "disable",
+        description="`disable`; or TLS that verifies nothing, that the server's certificate is of the CA, or its name, "
+        "too.",
+    )
+    ca_path: MaybePath = Field(None, description="CA of the server's certificate, PEM. That of the system if empty.")
+    cert_path: MaybePath = Field(None, description="Certificate of the client, PEM.")
+    key_path: MaybePath = Field(None, description="Key of that certificate, PEM.")
+
+
+class PostgresSection(Section):
+    """PostgreSQL, for `store.type: postgres`. Instances over one database act as one control plane."""
+
+    host: str = Field("127.0.0.1", description="Host of the database.")
+    port: Port = Field(15432, description="Port of the database.")
+    user: str = Field("kuma", description="User.")
+    password: SecretStr = Field(SecretStr("kuma"), description="Password of the user. It is shown nowhere.")
+    db_name: str = Field("kuma", description="Name of the database.")
+    driver_name: Literal["pgx", "postgres"] = Field(
+        "pgx", description="Either name of the original; the driver is always the same one."
+    )
+    connection_timeout: PositiveInt = Field(5, description="Seconds that connecting may take.")
+    max_open_connections: NonNegativeInt = Field(
+        20, description="Connections at once; 0 for any number. The server allows 100 to all its clients by default."
+    )
+    max_idle_connections: int = Field(20, description="Of these, how many are kept when they are not needed.")
+    min_open_connections: NonNegativeInt = Field(0, description="Connections that are made at the start.")
+    max_connection_lifetime: Duration = Field(
+        Duration("1h"), description="How old a connection may be that is taken up again."
+    )
+    tls: PostgresTlsSection = PostgresTlsSection()
+
+
 def _kept(kind: object) -> object:
     return "sqlite" if kind == "memory" else kind
 
@@ -66,12 +111,17 @@ def _kept(kind: object) -> object:
 class StoreSection(Section):
     """Settings of the store."""
 
-    type: Annotated[Literal["sqlite"], BeforeValidator(_kept)] = Field(
-        "sqlite", description="Kind of store. `memory`, the original's default, is taken for it: it is kept on disk."
+    type: Annotated[Literal["sqlite", "postgres"], BeforeValidator(_kept)] = Field(
+        "sqlite",
+        description="Kind of store: `sqlite`, for one control plane, or `postgres`, for several. `memory`, the "
+        "original's default, is taken for `sqlite`: it is kept on disk.",
     )
+    postgres: PostgresSection = PostgresSection()
     sqlite_path: MaybePath = Field(None, description="Database file. `kuma.db` in the work directory if empty.")
     encryption_key_file: MaybePath = Field(
-        None, description="Key that seals Secrets: 32 bytes in base64, mode 0600. Beside the database if empty."
+        None,
+        description="Key that seals Secrets: 32 bytes in base64, mode 0600. Beside the SQLite database if empty. All "
+        "control planes over one PostgreSQL have the same.",
     )
 
 
@@ -318,3 +368,8 @@ class Settings(Section):
     @property
     def database(self) -> Path:
         return (self.store.sqlite_path or self.work_dir / "kuma.db").expanduser()
+
+    @property
+    def encryption_key(self) -> Path:
+        database = self.database
+        return (self.store.encryption_key_file or database.with_name(database.name + ".key")).expanduser()

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
 from kuma.app import setting_names
-from kuma.app.settings import Settings
+from kuma.app.settings import PostgresSection, Settings
 from kuma.base.errors import InvalidResource, Misconfigured
 from kuma.resources import codec
 from kuma.resources.duration import Duration
@@ -59,7 +59,7 @@ def load(file: Path | None = None, environment: Mapping[str, str] = os.environ) 
     except ValidationError as error:
         raise Misconfigured("; ".join(_complaint(details, names) for details in error.errors())) from None
     _check(settings)
-    _tell([name for source in given for name in source.passed_over], settings)
+    _tell([name for source in given for name in _without_effect(source, settings)], settings)
     return settings
 
 
@@ -87,7 +87,7 @@ def _meant(given: Iterator[tuple[str, Any, str]], where: str) -> _Given:
     for variable, value, written in sorted(given, key=lambda one: one[0] not in setting_names.CHOICES):
         name = setting_names.ALIASES.get(variable, variable)
         if variable in setting_names.CHOICES and str(value) not in setting_names.CHOICES[variable]:
-            only = setting_names.CHOICES[variable][0]
+            only = " or ".join(name for name in setting_names.CHOICES[variable] if name != "memory")
             raise Misconfigured(f"{written}{where}: {value} is not available here, only {only}")
         if value == "" and name != variable:
             continue
@@ -129,6 +129,14 @@ def _unknown(variable: str, written: str, where: str, known: Mapping[str, tuple[
     return f"unknown setting {written}{where}{hint}" if where else f"environment variable {written} sets nothing{hint}"
 
 
+def _without_effect(given: _Given, settings: Settings) -> Iterator[str]:
+    yield from given.passed_over
+    if settings.store.type == "sqlite":
+        yield from (
+            written for name, (_, written) in given.values.items() if name.startswith(setting_names.OF_POSTGRES)
+        )
+
+
 def _tell(passed_over: list[str], settings: Settings) -> None:
     if not passed_over:
         return
@@ -150,6 +158,7 @@ def _check(settings: Settings) -> None:
                 value.delta  # noqa: B018 - raises
             except ValueError as error:
                 raise Misconfigured(f"{'.'.join(map(to_camel, path))} {error}") from None
+    _check_postgres(settings.store.postgres)
     general = settings.general
     if bool(general.tls_cert_file) != bool(general.tls_key_file) or (general.tls_ca_file and not general.tls_cert_file):
         raise Misconfigured(
@@ -162,6 +171,14 @@ def _check(settings: Settings) -> None:
             "apiServer.https.requireClientCert needs apiServer.https.tlsCaFile or apiServer.auth.clientCertsDir, "
             "by which client certificates are verified"
         )
+
+
+def _check_postgres(postgres: PostgresSection) -> None:
+    tls = postgres.tls
+    if bool(tls.cert_path) != bool(tls.key_path):
+        raise Misconfigured("store.postgres.tls.certPath and store.postgres.tls.keyPath are given together")
+    if postgres.max_open_connections and postgres.min_open_connections > postgres.max_open_connections:
+        raise Misconfigured("store.postgres.minOpenConnections is more than store.postgres.maxOpenConnections")
 
 
 def _read(file: Path) -> dict[str, Any]:

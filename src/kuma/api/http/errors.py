@@ -28,6 +28,10 @@ from kuma.base.errors import (
 log = structlog.get_logger(__name__)
 
 
+_RETRY_AFTER = "1"
+"""Seconds."""
+
+
 class Problem(Exception):
     """An error with a status and title of its own."""
 
@@ -114,4 +118,6 @@ def answer(error: Exception, title: str) -> Response:
 
 
 def _answer(found: Problem, headers: Any = None) -> Response:
+    if found.status == 503:
+        headers = {"retry-after": _RETRY_AFTER, **(headers or {})}
     return json_answer(body(found.status, found.title, found.detail, found.violations), found.status, headers)

@@ -9,8 +9,11 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 
-def create_app(registry: CollectorRegistry, is_ready: Callable[[], bool]) -> FastAPI:
-    """`/metrics` for Prometheus, `/healthy` and `/ready` for whoever restarts or load-balances."""
+def create_app(registry: CollectorRegistry, unready: Callable[[], str]) -> FastAPI:
+    """`/metrics` for Prometheus, `/healthy` and `/ready` for whoever restarts or load-balances.
+
+    `unready` says why there are questions that cannot be answered now; nothing if all can.
+    """
     app = FastAPI(title="Kuma diagnostics", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/metrics")
@@ -23,6 +26,7 @@ def create_app(registry: CollectorRegistry, is_ready: Callable[[], bool]) -> Fas
 
     @app.get("/ready")
     async def ready() -> PlainTextResponse:
-        return PlainTextResponse("ready\n") if is_ready() else PlainTextResponse("not ready\n", status_code=503)
+        why = unready()
+        return PlainTextResponse(f"not ready: {why}\n", status_code=503) if why else PlainTextResponse("ready\n")
 
     return app

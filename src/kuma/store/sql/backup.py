@@ -25,7 +25,7 @@ def backup(database: Path, target: Path) -> None:
         raise Misconfigured(f"there is no store at {database}")
     if target.exists():
         raise Misconfigured(f"{target} exists; give the backup another name")
-    _copy(database, target)
+    copy_file(database, target)
 
 
 def restore(source: Path, database: Path, key_file: Path) -> None:
@@ -40,8 +40,8 @@ def restore(source: Path, database: Path, key_file: Path) -> None:
     fresh = database.with_name(f".{database.name}.restored")
     try:
         fresh.unlink(missing_ok=True)
-        _copy(source, fresh)
-        _check(fresh, source, key_file)
+        copy_file(source, fresh)
+        check_backup(fresh, source, key_file)
         if database.exists():
             _settle(database)
             _keep(database)
@@ -54,7 +54,12 @@ def restore(source: Path, database: Path, key_file: Path) -> None:
         os.close(lock)
 
 
-def _copy(source: Path, target: Path) -> None:
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a SQLite database, which may be in use, to a file that only its owner may read.
+
+    Raises:
+        Misconfigured: it cannot be read, or `target` cannot be made.
+    """
     try:
         os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         with (
@@ -70,7 +75,13 @@ def _copy(source: Path, target: Path) -> None:
         raise Misconfigured(f"{source} cannot be copied to {target}: {error}") from None
 
 
-def _check(copy: Path, source: Path, key_file: Path) -> None:
+def check_backup(copy: Path, source: Path, key_file: Path) -> None:
+    """See that the `copy` of a backup is whole, and sealed with the key that is here.
+
+    Raises:
+        Misconfigured: it is not whole, or the key is missing.
+        StoreCorrupt: it is sealed with another key.
+    """
     try:
         with contextlib.closing(sqlite3.connect(copy)) as connection:
             whole = connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"

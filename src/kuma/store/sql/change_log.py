@@ -25,6 +25,11 @@ async def revision(connection: AsyncConnection) -> int:
     return int(value)
 
 
+async def lock(connection: AsyncConnection) -> None:
+    """Wait until nobody else is in a transaction that writes. What is read from now on is what they have left."""
+    await connection.execute(sa.select(_meta.c.value).where(_meta.c.name == "revision").with_for_update())
+
+
 async def append(connection: AsyncConnection, changed: Sequence[Key], kept: int) -> int:
     """Write down the next revision, which is returned. All but the last `kept` are forgotten from time to time."""
     following = await revision(connection) + 1

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kuma.base.errors import InvalidResource, StoreCorrupt
 from kuma.resources import codec, kinds
@@ -16,6 +18,7 @@ from kuma.store.protocol import AnyResource
 from kuma.store.sealing.encryption import Sealer
 from kuma.store.sql import schema
 
+_KEYS_PER_QUERY = 200
 _KEPT = 10_000
 """Resources; the Dataplanes and insights of 5,000 proxies."""
 
@@ -81,3 +84,17 @@ def is_at(key: Key) -> sa.ColumnElement[bool]:
     """The condition that finds the row of a resource."""
     columns = schema.resources.c
     return sa.and_(columns.kind == key.kind, columns.mesh == key.mesh, columns.name == key.name)
+
+
+async def rows_of(
+    connection: AsyncConnection, keys: Sequence[Key], *further: sa.Column[Any]
+) -> dict[Key, sa.RowMapping]:
+    """The rows of those resources that exist; whole, or their keys and `further` columns."""
+    columns, found = schema.resources.c, dict[Key, sa.RowMapping]()
+    wanted_columns = (columns.kind, columns.mesh, columns.name, *further) if further else columns
+    for start in range(0, len(keys), _KEYS_PER_QUERY):
+        wanted = [(key.kind, key.mesh, key.name) for key in keys[start : start + _KEYS_PER_QUERY]]
+        named = sa.tuple_(columns.kind, columns.mesh, columns.name).in_(wanted)
+        for row in (await connection.execute(sa.select(*wanted_columns).where(named))).mappings():
+            found[Key(row["kind"], row["mesh"], row["name"])] = row
+    return found

@@ -13,15 +13,16 @@ import sqlalchemy as sa
 import structlog
 from alembic.util import CommandError
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured, Unavailable
 from kuma.store.sealing.encryption import AesGcmSealer, KeyFile, Sealer
 from kuma.store.sql import migrations, schema, seal, sqlite_files
 from kuma.store.sql.change_log import KEPT_REVISIONS
-from kuma.store.sql.store import WRITES, SqlStore
+from kuma.store.sql.dialect import WRITES, Traits
+from kuma.store.sql.store import SqlStore
 
 log = structlog.get_logger(__name__)
 
@@ -47,15 +48,15 @@ async def open_sqlite(
     try:
         sqlite_files.check_log(path, descriptor)
         sqlite_files.tighten(path)
-        engine, sealer = await _opened(path, keys, anew=anew)
+        engine, sealer, revision = await _opened(path, keys, anew=anew)
         keys.settle()
         sqlite_files.mark_in_use(path, descriptor)
         sqlite_files.keep_spare(path)
     except BaseException:
         os.close(descriptor)
         raise
-    store = SqlStore(engine, clock, sealer, keys, lambda: asyncio.to_thread(_scrub, path), kept)
-    store.close_with(lambda: os.close(descriptor), first=lambda: sqlite_files.mark_idle(descriptor))
+    store = SqlStore(engine, _Sqlite(path), clock, sealer, keys, revision=revision, kept=kept)
+    store.close_with(lambda: os.close(descriptor), first=lambda: asyncio.to_thread(sqlite_files.mark_idle, descriptor))
     try:
         if await store.finish_rekey():
             log.warning(
@@ -67,18 +68,17 @@ async def open_sqlite(
     return store
 
 
-async def _opened(path: Path, keys: KeyFile, *, anew: bool) -> tuple[AsyncEngine, Sealer]:
+async def _opened(path: Path, keys: KeyFile, *, anew: bool) -> tuple[AsyncEngine, Sealer, int]:
     """The database as it is, or, if SQLite has no room to open it, in the room that was kept for that."""
     while True:
         try:
             sealer = _sealer(path, keys, anew=anew)
             engine = _engine(path)
             try:
-                await _prepare(engine, sealer)
+                return engine, sealer, await _prepare(engine, sealer)
             except BaseException:
                 await engine.dispose()
                 raise
-            return engine, sealer
         except (DBAPIError, sqlite3.Error) as error:
             reason = error.orig if isinstance(error, DBAPIError) else error
             if not isinstance(reason, sqlite3.OperationalError) or not sqlite_files.use_spare(path):
@@ -161,8 +161,11 @@ def _engine(path: Path) -> AsyncEngine:
     return engine
 
 
-async def _prepare(engine: AsyncEngine, sealer: Sealer) -> None:
-    """Bring the schema up to date, and see that the key-encryption key is the one that was used before."""
+async def _prepare(engine: AsyncEngine, sealer: Sealer) -> int:
+    """Bring the schema up to date, and see that the key-encryption key is the one that was used before.
+
+    Returns the revision of the last commit.
+    """
     async with engine.execution_options(**{WRITES: True}).begin() as connection:
         await connection.run_sync(migrations.upgrade)
         meta = schema.meta
@@ -171,5 +174,27 @@ async def _prepare(engine: AsyncEngine, sealer: Sealer) -> None:
         if "seal" not in known:
             values = {"revision": b"0", "seal": seal.make(sealer)}
             await connection.execute(sa.insert(meta), [{"name": n, "value": v} for n, v in values.items()])
-            return
+            return 0
     seal.check(sealer, known["seal"])
+    return int(known["revision"])
+
+
+class _Sqlite:
+    """SQLite, with one process that uses the file: a writer is alone from the beginning of its transaction on."""
+
+    traits = Traits(unavailable=(OperationalError,), snapshot={})
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def begin(self, connection: AsyncConnection) -> None:
+        """Nothing is left to do."""
+
+    async def announce(self, connection: AsyncConnection, revision: int) -> None:
+        """There is nobody else."""
+
+    async def is_shared(self, connection: AsyncConnection) -> bool:
+        return False
+
+    async def scrub(self) -> None:
+        await asyncio.to_thread(_scrub, self._path)

@@ -4,67 +4,74 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 import structlog
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kuma.base import aio
 from kuma.base.clock import Clock
 from kuma.base.errors import NotFound, Unavailable
 from kuma.base.turns import Turns
 from kuma.resources.resource import Key
-from kuma.store.protocol import AnyResource, Commit, Listing, Operation, Page, Put, Removed, find
+from kuma.store.protocol import AnyResource, Commit, Listing, Operation, Page, Put, Removed, RevisionTooOld, find
 from kuma.store.sealing.encryption import AesGcmSealer, KeyFile, Sealer, new_key
 from kuma.store.sql import change_log, schema, seal
-from kuma.store.sql.rows import Read, is_at
+from kuma.store.sql.dialect import WRITES, Dialect, reason
+from kuma.store.sql.rows import Read, is_at, rows_of
 from kuma.store.sql.transaction import Transaction
 from kuma.store.sql.watcher import Watcher
-
-WRITES = "kuma_writes"
-"""Execution option of connections that write: a dialect may have to begin their transactions in another way."""
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
+_RETRY = 1.0
+"""Seconds."""
 _resources = schema.resources
 
 
 class SqlStore:
-    """See `Store`. All writes of a process go through one lock; watchers are fed by the commits of this process."""
+    """See `Store`. Writes of a process go one after the other; those of other processes, `catch_up` brings."""
 
     def __init__(
         self,
         engine: AsyncEngine,
+        dialect: Dialect,
         clock: Clock,
         sealer: Sealer,
         keys: KeyFile,
-        scrub: Callable[[], Awaitable[None]],
+        *,
+        revision: int,
         kept: int,
     ) -> None:
+        """Watchers are told of what follows `revision`; `kept` of them are remembered."""
         self._engine = engine
-        self._scrub = scrub
+        self._dialect = dialect
         self._writer = engine.execution_options(**{WRITES: True})
+        self._reader = engine.execution_options(**dialect.traits.snapshot)
         self._clock = clock
         self._sealer = sealer
         self._keys = keys
+        self._told = revision
         self._kept_revisions = kept
         self._lock = asyncio.Lock()
         self._turns = Turns()
         self._read = Read()
         self._watchers: set[Watcher] = set()
         self._recorders: list[Callable[[Commit], None]] = []
+        self._on_gap: list[Callable[[], None]] = []
         self._writing: set[asyncio.Task[Any]] = set()
         self._closing = AsyncExitStack()
+        self.problem = ""
+        """Why the database cannot be used now; empty if it can, as far as is known."""
 
-    def close_with(self, release: Callable[[], object], *, first: Callable[[], object]) -> None:
+    def close_with(self, release: Callable[[], object], *, first: Callable[[], Awaitable[None]]) -> None:
         """Call `first` before the database is closed, and `release` afterwards."""
         self._closing.callback(release)
         self._closing.push_async_callback(self._engine.dispose)
-        self._closing.callback(first)
+        self._closing.push_async_callback(first)
 
     def on_commit(self, record: Callable[[Commit], None]) -> None:
         """Call `record` with every commit at once, in its caller's context, before any watcher is told of it.
@@ -72,6 +79,10 @@ class SqlStore:
         Only the end of the process between the commit and the call can keep it from being made.
         """
         self._recorders.append(record)
+
+    def on_gap(self, ask: Callable[[], None]) -> None:
+        """Call `ask` when there is reason to look what others have committed, or whether the database is there."""
+        self._on_gap.append(ask)
 
     async def close(self) -> None:
         """Finish what is being written, then release the database."""
@@ -81,9 +92,8 @@ class SqlStore:
 
     async def get(self, key: Key) -> AnyResource:
         """See `Store.get`."""
-        with _translated_errors():
-            async with self._engine.connect() as connection:
-                row = (await connection.execute(sa.select(_resources).where(is_at(key)))).mappings().first()
+        async with self._reading() as connection:
+            row = (await connection.execute(sa.select(_resources).where(is_at(key)))).mappings().first()
         if row is None:
             raise NotFound(f"{key} not found")
         return self._resource(row)
@@ -99,10 +109,9 @@ class SqlStore:
             conditions.append(_resources.c.name.contains(name_contains, autoescape=True))
         query = sa.select(_resources).where(*conditions).order_by(_resources.c.mesh, _resources.c.name)
         count = sa.select(sa.func.count()).select_from(_resources).where(*conditions)
-        with _translated_errors():
-            async with self._engine.connect() as connection:
-                rows = (await connection.execute(query.offset(offset).limit(limit))).mappings().all()
-                total = (await connection.execute(count)).scalar_one()
+        async with self._reading() as connection:
+            rows = (await connection.execute(query.offset(offset).limit(limit))).mappings().all()
+            total = (await connection.execute(count)).scalar_one()
         return Page(tuple(await self._turns.collect(map(self._resource, rows))), total)
 
     async def transact(self, operations: Sequence[Operation]) -> tuple[AnyResource, ...]:
@@ -111,17 +120,32 @@ class SqlStore:
 
     async def _transact(self, operations: Sequence[Operation]) -> tuple[AnyResource, ...]:
         async with self._lock:
-            with _translated_errors():
-                async with self._writer.begin() as connection:
-                    transaction = Transaction(connection, self._clock.now(), self._sealer, self._kept_revisions)
-                    await transaction.do_all(operations)
-                    commit = await transaction.finish()
+            async with self._write() as connection:
+                transaction = Transaction(connection, self._clock.now(), self._sealer, self._kept_revisions)
+                await transaction.do_all(operations)
+                commit = await transaction.finish()
+                if commit is not None:
+                    await self._dialect.announce(connection, commit.revision)
             if commit is not None:
-                for watcher in self._watchers:
-                    watcher.push(commit)
-                for record in self._recorders:
-                    record(commit)
+                self._committed(commit)
         return tuple(transaction.stored)
+
+    def _committed(self, commit: Commit) -> None:
+        for record in self._recorders:
+            record(commit)
+        if commit.revision == self._told + 1:
+            self._tell(commit)
+        else:  # others have committed before: that is told first
+            self._look()
+
+    def _tell(self, commit: Commit) -> None:
+        self._told = commit.revision
+        for watcher in self._watchers:
+            watcher.push(commit)
+
+    def _look(self) -> None:
+        for ask in self._on_gap:
+            ask()
 
     async def rekey(self) -> None:
         """Seal everything anew, under a new key-encryption key. Others go on reading meanwhile; writers wait.
@@ -132,7 +156,8 @@ class SqlStore:
         Raises:
             Misconfigured: the key file cannot be written.
             StoreCorrupt: a row cannot be opened; nothing was changed.
-            Unavailable: the database cannot be used now; `finish_rekey` completes what is half done.
+            Unavailable: others use the store with the key; or it cannot be used now, and `finish_rekey` completes
+                what is half done.
         """
         await self._to_its_end(self._rekey(), "sealing anew")
 
@@ -144,6 +169,9 @@ class SqlStore:
         return True
 
     async def _rekey(self) -> None:
+        async with self._reading() as connection:
+            if await self._dialect.is_shared(connection):
+                raise Unavailable("other control planes use the database with this key: stop them until it is changed")
         self._keys.save([new_key(), *self._keys.load()])
         await self._seal_all()
 
@@ -152,10 +180,9 @@ class SqlStore:
         async with self._lock:
             keys = self._keys.load()
             self._sealer = AesGcmSealer(keys)
-            with _translated_errors():
-                async with self._writer.begin() as connection:
-                    await seal.seal_anew(connection, self._sealer)
-            await self._scrub()
+            async with self._write() as connection:
+                await seal.seal_anew(connection, self._sealer)
+            await self._dialect.scrub()
             self._keys.save(keys[:1])  # in memory the old ones stay: a reader may hold a row from before
 
     async def _to_its_end(self, coroutine: Coroutine[Any, Any, T], name: str) -> T:
@@ -173,33 +200,69 @@ class SqlStore:
     async def watch(self, since: int | None = None) -> AsyncIterator[Listing | Commit]:
         """See `Store.watch`."""
         watcher = Watcher(self._kept_revisions)
+        self._watchers.add(watcher)  # from now on nothing is missed
         try:
-            async with self._lock:  # nothing is committed between what is read here and what is pushed from now on
-                first: Sequence[Listing | Commit] = (
-                    [await self._listing()] if since is None else await self._commits_after(since)
-                )
-                self._watchers.add(watcher)
+            first: Sequence[Listing | Commit] = (
+                [await self._listing()] if since is None else await self._commits_after(since)
+            )
             for event in first:
                 yield event
+            seen = first[-1].revision if first else since or 0
             while True:
-                if watcher.overflown:
-                    async with self._lock:
-                        watcher.start_over()
-                        listing = await self._listing()
-                    yield listing
                 commit = await watcher.next()
-                if commit is not None:
+                if commit is None:
+                    watcher.start_over()
+                    listing = await self._listing_at_last()
+                    seen = listing.revision
+                    yield listing
+                elif commit.revision > seen:
                     yield commit
         finally:
             self._watchers.discard(watcher)
 
+    async def catch_up(self) -> None:
+        """Tell watchers what others have committed; of several revisions at once, as they are in the end.
+
+        Raises:
+            Unavailable: the database cannot be used now.
+        """
+        since = self._told
+        async with self._reading() as connection:
+            last = await change_log.revision(connection)
+            if last == since:
+                return
+            try:
+                revisions = await change_log.after(connection, since)
+            except RevisionTooOld:
+                self._start_over(last)
+                return
+            keys = tuple(dict.fromkeys(key for _, some in revisions for key in some))
+            rows = await rows_of(connection, keys)
+        found = dict(zip(rows, await self._turns.collect(map(self._resource, rows.values())), strict=True))
+        if last > self._told:
+            self._tell(Commit(last, tuple(Put(found[key]) if key in found else Removed(key) for key in keys)))
+
+    def _start_over(self, revision: int) -> None:
+        """What has happened is not known any more: every watcher is given a new listing."""
+        self._told = revision
+        for watcher in self._watchers:
+            watcher.overflow()
+
+    async def _listing_at_last(self) -> Listing:
+        """A listing, as soon as there can be one."""
+        while True:
+            try:
+                return await self._listing()
+            except Unavailable:  # which has been logged
+                await self._clock.sleep(_RETRY)
+
     async def _listing(self) -> Listing:
-        async with self._engine.connect() as connection:
+        async with self._reading() as connection:
             rows = (await connection.execute(sa.select(_resources))).mappings().all()
             return Listing(await change_log.revision(connection), tuple(self._resource(row) for row in rows))
 
     async def _commits_after(self, since: int) -> Sequence[Commit]:
-        async with self._engine.connect() as connection:
+        async with self._reading() as connection:
             revisions = await change_log.after(connection, since)
         return [Commit(number, tuple([await self._change(key) for key in keys])) for number, keys in revisions]
 
@@ -210,12 +273,27 @@ class SqlStore:
     def _resource(self, row: sa.RowMapping) -> AnyResource:
         return self._read.resource(row, self._sealer)
 
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[AsyncConnection]:
+        """A connection to which everything is as at one moment."""
+        with self._translated_errors():
+            async with self._reader.connect() as connection:
+                yield connection
 
-@contextmanager
-def _translated_errors() -> Iterator[None]:
-    """Translates errors of a database that is locked, full or gone into `Unavailable`; the reason is only logged."""
-    try:
-        yield
-    except OperationalError as error:
-        log.error("the store cannot be used", reason=str(error.orig))
-        raise Unavailable("the store cannot be used now; the log of the control plane says why") from None
+    @asynccontextmanager
+    async def _write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction, beside which nobody else writes."""
+        with self._translated_errors():
+            async with self._writer.begin() as connection:
+                await self._dialect.begin(connection)
+                yield connection
+
+    @contextmanager
+    def _translated_errors(self) -> Iterator[None]:
+        """Translates errors of a database that is locked, full or gone; the reason is only logged."""
+        try:
+            yield
+        except self._dialect.traits.unavailable as error:
+            log.error("the store cannot be used", reason=reason(error))
+            self._look()
+            raise Unavailable("the store cannot be used now; the log of the control plane says why") from None

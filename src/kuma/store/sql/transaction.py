@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -28,9 +27,7 @@ from kuma.store.protocol import (
 )
 from kuma.store.sealing.encryption import Sealer
 from kuma.store.sql import change_log, schema
-from kuma.store.sql.rows import encode, is_at
-
-_KEYS_PER_QUERY = 200
+from kuma.store.sql.rows import encode, is_at, rows_of
 
 _resources = schema.resources
 
@@ -83,15 +80,15 @@ class Transaction:
         self._note(resource)
 
     async def _update(self, olds: Sequence[AnyResource]) -> None:
-        stored = await self._locked([old.key for old in olds])
+        columns, keys = _resources.c, [old.key for old in olds]
+        stored = await rows_of(self._connection, keys, columns.version, columns.creation_time)
         updated: dict[Key, AnyResource] = {}
         for old in olds:
             found = stored.get(old.key)
-            if found is None or found.version != old.version or old.key in updated:
+            if found is None or found["version"] != old.version or old.key in updated:
                 raise Conflict(f"{old.key} has been changed by somebody else")
-            created = datetime.fromisoformat(found.creation_time)
+            created = datetime.fromisoformat(found["creation_time"])
             updated[old.key] = replace(old, version=old.version + 1, creation_time=created, modification_time=self._now)
-        columns = _resources.c
         statement = sa.update(_resources).where(
             columns.kind == sa.bindparam("k"), columns.mesh == sa.bindparam("m"), columns.name == sa.bindparam("n")
         )
@@ -101,18 +98,6 @@ class Transaction:
             rows.append({**row, "k": row.pop("kind"), "m": row.pop("mesh"), "n": row.pop("name")})
             self._note(resource)
         await self._connection.execute(statement, rows)
-
-    async def _locked(self, keys: Sequence[Key]) -> dict[Key, Any]:
-        """Version and time of creation of the resources that exist, which nobody else can change until the end."""
-        columns = _resources.c
-        found: dict[Key, Any] = {}
-        for start in range(0, len(keys), _KEYS_PER_QUERY):
-            wanted = [(key.kind, key.mesh, key.name) for key in keys[start : start + _KEYS_PER_QUERY]]
-            query = sa.select(columns.kind, columns.mesh, columns.name, columns.version, columns.creation_time)
-            named = sa.tuple_(columns.kind, columns.mesh, columns.name).in_(wanted)
-            for row in await self._connection.execute(query.where(named).with_for_update()):
-                found[Key(row.kind, row.mesh, row.name)] = row
-        return found
 
     def _note(self, resource: AnyResource) -> None:
         self.stored.append(resource)

@@ -20,10 +20,15 @@ class Watcher:
     def push(self, commit: Commit) -> None:
         """Keep a commit for the watcher, unless it has fallen too far behind."""
         if len(self._commits) >= self._most:
-            self.overflown = True
-            self._commits.clear()
+            self.overflow()
         if not self.overflown:
             self._commits.append(commit)
+        self._pushed.set()
+
+    def overflow(self) -> None:
+        """Some commits are lost for the watcher."""
+        self.overflown = True
+        self._commits.clear()
         self._pushed.set()
 
     def start_over(self) -> None:
