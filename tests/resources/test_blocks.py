@@ -40,7 +40,10 @@ def test_what_asks_for_nothing_is_kept_as_it_is_meant(
     [
         ({"routing": {"zoneEgress": True}}, "routing.zoneEgress"),
         ({"routing": {"localityAwareLoadBalancing": True}}, "routing.localityAwareLoadBalancing"),
-        ({"metrics": {"enabledBackend": "p"}}, "metrics.enabledBackend"),
+        (
+            {"metrics": {"backends": [{"name": "p", "type": "prometheus", "conf": {"aggregate": [{"port": 8080}]}}]}},
+            "metrics.backends[0].conf.aggregate",
+        ),
         ({"logging": {"defaultBackend": "f"}}, "logging.defaultBackend"),
         ({"tracing": {"backends": [{"name": "z", "conf": {"url": "http://z:9411"}}]}}, "tracing.backends"),
         ({"meshServices": {"mode": "Exclusive"}}, "meshServices.mode"),
@@ -59,6 +62,16 @@ def test_what_has_no_effect_is_given_back_as_it_was_written_and_told(asked: Mapp
     [
         ({"networking": {"outbound": {"passthrough": False}}}, "networking.outbound.passthrough"),
         ({"metrics": {"backend": []}}, "metrics.backend"),
+        ({"metrics": {"enabledBackend": "p"}}, "metrics.enabledBackend"),
+        ({"metrics": {"backends": [{"name": "p", "type": "statsd"}]}}, "metrics.backends[0].type"),
+        (
+            {"metrics": {"backends": [{"name": "p", "type": "prometheus", "conf": {"port": 0}}]}},
+            "metrics.backends[0].conf.port",
+        ),
+        (
+            {"metrics": {"backends": [{"name": "p", "type": "prometheus", "conf": {"path": "metrics"}}]}},
+            "metrics.backends[0].conf.path",
+        ),
         ({"constraints": {"dataplaneProxy": {"requirement": []}}}, "constraints.dataplaneProxy.requirement"),
         (
             {"constraints": {"dataplaneProxy": {"restrictions": [{"tags": {"a b": "c"}}]}}},
@@ -78,6 +91,7 @@ def dataplane(**networking: Any) -> dict[str, Any]:
 
 
 INBOUND = {"port": 80, "servicePort": 8080, "tags": {"kuma.io/service": "web"}}
+PROVIDED = {"mode": "providedTLS"}
 GATEWAY = {"tags": {"kuma.io/service": "kong", "team": "edge"}}
 OUTBOUND = {"port": 10001, "tags": {"kuma.io/service": "web"}}
 
@@ -86,7 +100,13 @@ OUTBOUND = {"port": 10001, "tags": {"kuma.io/service": "web"}}
     ("document", "field"),
     [
         ({**dataplane(inbound=[INBOUND]), "probes": {"port": 9000, "endpoints": []}}, "probes"),
-        ({**dataplane(inbound=[INBOUND]), "metrics": {"type": "prometheus", "conf": {"port": 5670}}}, "metrics"),
+        (
+            {
+                **dataplane(inbound=[INBOUND]),
+                "metrics": {"type": "prometheus", "conf": {"tls": {"mode": "providedTLS"}}},
+            },
+            "metrics.conf.tls.mode",
+        ),
         (
             dataplane(inbound=[INBOUND], transparentProxying={"redirectPortInbound": 15006}),
             "networking.transparentProxying",

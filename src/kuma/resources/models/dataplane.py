@@ -12,7 +12,8 @@ from pydantic import BeforeValidator, StrictBool, StrictInt
 from kuma.base.errors import Violation
 from kuma.base.values import addresses
 from kuma.resources import tags as tag_rules
-from kuma.resources.models import service_probe
+from kuma.resources.models import metrics, service_probe
+from kuma.resources.models.metrics import MetricsBackend
 from kuma.resources.models.service_probe import ServiceProbe
 from kuma.resources.models.stored_only import field_not_done
 from kuma.resources.resource import Model, plain
@@ -123,7 +124,7 @@ class DataplaneSpec(Model):
 
     networking: Networking | None = None
     probes: Any = None
-    metrics: Any = None
+    metrics: MetricsBackend | None = None
 
     @property
     def net(self) -> Networking:
@@ -152,7 +153,6 @@ def not_done(spec: DataplaneSpec) -> Iterator[Violation]:
     yield from field_not_done(
         (
             ("probes", spec.probes, "no probe is answered in the workload's place"),
-            ("metrics", spec.metrics, "the proxy serves no metrics for it"),
             (
                 "networking.transparentProxying",
                 networking.transparent_proxying,
@@ -161,6 +161,8 @@ def not_done(spec: DataplaneSpec) -> Iterator[Violation]:
             ("networking.gateway.type", _builtin(networking), "nothing listens for a builtin gateway"),
         )
     )
+    if spec.metrics is not None:
+        yield from metrics.not_done("metrics.conf", spec.metrics.conf)
     for index, outbound in enumerate(networking.outbound):
         meaning = "the service is called that the tags name"
         yield from field_not_done(((f"networking.outbound[{index}].backendRef", outbound.backend_ref, meaning),))
@@ -200,6 +202,8 @@ def validate(spec: DataplaneSpec) -> Iterator[Violation]:
     if networking.advertised_address:
         yield from _address("networking.advertisedAddress", networking.advertised_address)
     yield from _ports(networking)
+    if spec.metrics is not None:
+        yield from metrics.validate_conf("metrics.conf", spec.metrics.conf)
     if networking.gateway is not None:
         yield from _gateway(spec, networking, networking.gateway)
     for index, inbound in enumerate(networking.inbound):

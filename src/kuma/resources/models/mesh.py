@@ -301,6 +301,7 @@ def _timeout(field: str, text: str) -> Iterator[Violation]:
 
 def warnings(spec: MeshSpec) -> Iterator[str]:
     """Returns warnings about what is allowed but should be known."""
+    yield from mesh_blocks.warnings(spec)
     if spec.mtls is None:
         return
     if spec.mtls.backends and not spec.mtls.enabled_backend:

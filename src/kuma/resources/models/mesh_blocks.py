@@ -12,6 +12,8 @@ from pydantic import StrictBool
 
 from kuma.base.errors import Violation
 from kuma.resources import tags as tag_rules
+from kuma.resources.models import metrics
+from kuma.resources.models.metrics import Metrics
 from kuma.resources.resource import Model
 
 
@@ -36,7 +38,7 @@ class Routing(Model):
 
 
 class Backends(Model):
-    """Metrics, logging or tracing: where they would go."""
+    """Logging or tracing: where they would go."""
 
     enabled_backend: str = ""
     default_backend: str = ""
@@ -73,7 +75,7 @@ class Blocks(Model):
 
     networking: MeshNetworking | None = None
     routing: Routing | None = None
-    metrics: Backends | None = None
+    metrics: Metrics | None = None
     logging: Backends | None = None
     tracing: Backends | None = None
     constraints: Constraints | None = None
@@ -94,6 +96,7 @@ def validate(spec: Blocks) -> Iterator[Violation]:
             "networking.outbound.passthrough",
             "false is not implemented here: proxies do not intercept what workloads call by themselves; remove it",
         )
+    yield from metrics.validate(spec.metrics)
     for name in ("requirements", "restrictions"):
         for index, selection in enumerate(getattr(spec.membership, name)):
             path = f"constraints.dataplaneProxy.{name}[{index}].tags"
@@ -107,11 +110,18 @@ def not_done(spec: Blocks) -> Iterator[Violation]:
         path = type(spec).model_fields[name].alias or name
         for field in block.to_wire() if block else ():
             yield Violation(f"{path}.{field}", f"is stored and given back, and has no effect here: {meaning}")
+    for index, backend in enumerate(spec.metrics.backends if spec.metrics else ()):
+        yield from metrics.not_done(f"metrics.backends[{index}].conf", backend.conf)
+
+
+def warnings(spec: Blocks) -> Iterator[str]:
+    """Returns warnings about what is done and should be known."""
+    for index, backend in enumerate(spec.metrics.backends if spec.metrics else ()):
+        yield from metrics.warnings(f"metrics.backends[{index}].conf", backend.conf)
 
 
 _MEANINGS = {
     "routing": "there is one zone; requests go to all endpoints of a service alike",
-    "metrics": "proxies serve no metrics for it; `kumactl inspect dataplane NAME --type=stats` shows what they count",
     "logging": "proxies write no access logs",
     "tracing": "proxies send no traces",
     "mesh_services": "services are what the tags of inbounds say",

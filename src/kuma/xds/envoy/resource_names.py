@@ -15,6 +15,8 @@ ADMIN = "kuma:envoy:admin"
 ADMIN_IDENTITY, ADMIN_CA = f"{ADMIN}:identity", f"{ADMIN}:ca"
 """The secrets of that listener."""
 
+METRICS, METRICS_CLUSTER = "kuma:metrics:prometheus", "kuma:metrics:hijacker"
+"""The listener at which Prometheus reads a proxy's metrics, and the cluster behind it."""
 NOWHERE = "kuma:nowhere"
 """No cluster has this name: a connection that should lead there is closed."""
 

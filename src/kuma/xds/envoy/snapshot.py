@@ -27,11 +27,12 @@ from kuma.xds.delta.session import Snapshot
 from kuma.xds.envoy import clusters, tls
 from kuma.xds.envoy.capabilities import OLDEST, Capabilities
 from kuma.xds.envoy.generated import Generated
-from kuma.xds.envoy.listeners import admin_listener, connection_limits
+from kuma.xds.envoy.listeners import admin_listener, connection_limits, metrics_listener
 from kuma.xds.envoy.listeners import inbound as inbound_listeners
 from kuma.xds.envoy.listeners import outbound as outbound_listeners
 from kuma.xds.envoy.listeners.connection_limits import Limits
 from kuma.xds.envoy.listeners.inbound import InboundAccess, InboundPlace
+from kuma.xds.envoy.metrics_places import MetricsPlaces
 from kuma.xds.envoy.resource import Entry, TypeUrl
 from kuma.xds.envoy.service_members import NOTHING_WITHHELD, ServiceMembers, Tags, Withheld
 
@@ -70,11 +71,16 @@ class MeshConfig:
         self._service_members: ServiceMembers = (previous._service_members if previous else ServiceMembers()).following(
             view.dataplanes, self._withheld
         )
+        old = previous.view.dataplanes if previous else {}
+        edited = self._edited_since(previous) if previous else frozenset(view.dataplanes)
+        self._metrics: MetricsPlaces = (previous._metrics if previous else MetricsPlaces()).following(
+            view.mesh.spec.metrics if view.mesh else None, old, view.dataplanes, edited
+        )
         # Services whose members are the same keep their serialised resources.
         self._services: dict[str, dict[Tags, tuple[Entry, Entry, str]]] = {}
         if previous is not None and previous.level == self.level:
             self._services = dict(previous._services)
-            for service in self._service_members.moved(previous._service_members, self._edited_since(previous)):
+            for service in self._service_members.moved(previous._service_members, edited):
                 self._services.pop(service, None)
         # What nobody has or calls any more is forgotten.
         inbounds, outbounds = self._service_members.inbounds, self._service_members.outbounds
@@ -85,7 +91,8 @@ class MeshConfig:
         if sum(map(len, self._services.values())) > outbounds:
             self._services = {}
         self._generated: Generated = previous._generated if previous else Generated()
-        self._generated.expect(_ENTRIES_EACH * (inbounds + outbounds))
+        with_metrics = len(view.dataplanes) if self._metrics.standard else 0
+        self._generated.expect(_ENTRIES_EACH * (inbounds + outbounds) + _ENTRIES_OF_METRICS * with_metrics)
 
     def snapshot(
         self, name: str, secrets: Mapping[str, Entry], admin_port: int = 0, envoy: Capabilities = OLDEST
@@ -105,6 +112,7 @@ class MeshConfig:
         resource = self.view.dataplanes.get(name)
         if resource is not None:
             yield from self._entries(resource, self.withheld(name), admin_port, envoy)
+            yield from self._metrics_of(name, resource, admin_port)
 
     def withheld(self, name: str) -> Withheld:
         """Returns the inbounds of a Dataplane that are not served."""
@@ -171,6 +179,31 @@ class MeshConfig:
             yield TypeUrl.CLUSTER, self._generated.entry(inbound_listeners.gate_cluster, place)
             rules = self._rules(_sorted(known_by), access.admission, access.groups)
             yield TypeUrl.LISTENER, self._generated.entry(inbound_listeners.gate_listener, place, rules)
+
+    def _metrics_of(
+        self, name: str, dataplane: Resource[DataplaneSpec], admin_port: int
+    ) -> Iterator[tuple[TypeUrl, Entry]]:
+        """What Prometheus reads. With mutual TLS callers of the mesh are admitted as to an inbound with its tags."""
+        scraping = self._metrics.scraping(dataplane.spec)
+        if scraping is None or self._metrics.hindrance(name, dataplane, admin_port):
+            return
+        place = metrics_listener.place(self.view.name, dataplane.spec.net.address, scraping)
+        tags, access, routed = dict(scraping.tags), None, None
+        if not scraping.plaintext and self.level is not Level.PLAIN:
+            declared = self.permissions.admission(tags)
+            routed = self._staged(declared, tags, at_every_request=True)
+            listed = self._staged(declared, tags, at_every_request=False)
+            access = InboundAccess(listed, strict=True, label=self._label(declared))
+        yield TypeUrl.CLUSTER, self._generated.entry(metrics_listener.cluster, admin_port)
+        yield TypeUrl.LISTENER, self._generated.entry(metrics_listener.listener, place, access, self._limits)
+        rules = (place, scraping.path, scraping.query, routed)
+        yield TypeUrl.ROUTES, self._generated.entry(metrics_listener.routes, *rules)
+
+    def not_served(self, name: str, admin_port: int) -> tuple[str, ...]:
+        """Says what a proxy does not serve although its Dataplane or its Mesh says so, and why."""
+        dataplane = self.view.dataplanes.get(name)
+        hindrance = self._metrics.hindrance(name, dataplane, admin_port) if dataplane else ""
+        return tuple(sorted({*self.withheld(name).values(), *((hindrance,) if hindrance else ())}))
 
     def _access(self, service: str, known_by: Mapping[str, str], declared: Admission) -> InboundAccess:
         listed = self._staged(declared, known_by, at_every_request=False)
@@ -301,7 +334,7 @@ class MeshConfig:
             for service in self._service_members.called(previous._service_members, edited | accompanied)
             if self._callers_of(service) != previous._callers_of(service)
         )
-        return edited.union(*calling, *called)
+        return edited.union(*calling, *called, self._metrics.changed_hands(previous._metrics))
 
     def _edited_since(self, previous: MeshConfig) -> frozenset[str]:
         return self._service_members.edited(previous._service_members)
@@ -338,3 +371,4 @@ def _outbound_routes(address: str, port: int, tags: Tags) -> Entry:
 
 _ENTRIES_EACH = 5
 """At most of an inbound or outbound: a cluster and a listener, and routes or the gate's; one to the administration."""
+_ENTRIES_OF_METRICS = 3

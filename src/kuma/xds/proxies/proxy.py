@@ -203,7 +203,7 @@ class Proxy:
         self._outdated = touches != self._touches  # then this is what it runs on its way to something newer
         self._note_certificate()
         self._note_acknowledged()
-        if self.record.inbounds(sorted(state.config.withheld(self.key.name).values())):
+        if self.record.inbounds(state.config.not_served(self.key.name, self.admin_port)):
             self._insights.note(self.record)
         self.session.publish(together(entries, self._secrets(state)))
         self._published = state.config

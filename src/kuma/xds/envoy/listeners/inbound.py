@@ -41,11 +41,13 @@ class InboundPlace(NamedTuple):
     port: int
     cluster: str
     protocol: str
+    called: str = ""
+    """A name of its own, for what is no inbound of the Dataplane."""
 
     @property
     def name(self) -> str:
         """The name of its listener and of its routes."""
-        return resource_names.inbound_listener(self.address, self.port)
+        return self.called or resource_names.inbound_listener(self.address, self.port)
 
     @property
     def gate(self) -> str:
@@ -85,15 +87,20 @@ def listener(
     workload. `limits` is how long a connection may go on, `envoy` what the proxy's Envoy can do.
     """
     inspects = access is not None
-    chains = [_plaintext(place, "")] if access is None else list(_chains(place, access, envoy, limits))
-    return listeners.listener(place.name, place.address, place.port, base_pb2.INBOUND, chains, inspects=inspects)
+    made = [plaintext(place, "")] if access is None else list(chains(place, access, envoy, limits))
+    return listeners.listener(place.name, place.address, place.port, base_pb2.INBOUND, made, inspects=inspects)
 
 
-def routes(place: InboundPlace, service: str, admission: Admission | None) -> Entry:
-    """Makes the routes of an HTTP inbound, and says who may take them."""
-    route = route_components_pb2.Route(
-        match=listeners.EVERY_REQUEST, route=route_components_pb2.RouteAction(cluster=place.cluster)
-    )
+def routes(
+    place: InboundPlace,
+    service: str,
+    admission: Admission | None,
+    match: route_components_pb2.RouteMatch = listeners.EVERY_REQUEST,
+    path: str = "",
+) -> Entry:
+    """Makes the routes of an HTTP inbound, and says who may take them; `path` is what they lead to if it is another."""
+    action = route_components_pb2.RouteAction(cluster=place.cluster, prefix_rewrite=path)
+    route = route_components_pb2.Route(match=match, route=action)
     route.route.timeout.SetInParent()  # none here: the caller's side decides how long a request may take
     # Without mutual TLS the rule says "unchecked" rather than nothing: the listener that still denies everybody may go
     # a moment later than its routes.
@@ -115,9 +122,10 @@ def gate_listener(place: InboundPlace, admissions: tuple[Admission, ...]) -> Ent
     return gate.listener(place.gate, place.mesh, admissions, filters.tcp(place.gate, place.cluster))
 
 
-def _chains(
-    place: InboundPlace, access: InboundAccess, envoy: Capabilities, limits: Limits
+def chains(
+    place: InboundPlace, access: InboundAccess, envoy: Capabilities = OLDEST, limits: Limits = NONE
 ) -> Iterator[listener_components_pb2.FilterChain]:
+    """Makes the chain of each kind of caller."""
     yield _mutual(place, access, access.admission, "" if access.strict else tls.ALPN, envoy, limits)
     for group, part in access.groups:
         chain = _mutual(place, access, part, tls.group_alpn(group), envoy, limits)
@@ -158,14 +166,15 @@ def _others(place: InboundPlace, sealed: bool) -> Iterator[listener_components_p
     )
     foreign.filter_chain_match.transport_protocol = "tls"
     yield foreign
-    plaintext = _plaintext(place, "_plaintext")
+    clear = plaintext(place, "_plaintext")
     if sealed:
-        plaintext = _chain("plaintext", filters.tcp(place.name, resource_names.NOWHERE, "_plaintext"))
-    plaintext.filter_chain_match.transport_protocol = "raw_buffer"
-    yield plaintext
+        clear = _chain("plaintext", filters.tcp(place.name, resource_names.NOWHERE, "_plaintext"))
+    clear.filter_chain_match.transport_protocol = "raw_buffer"
+    yield clear
 
 
-def _plaintext(place: InboundPlace, statistics: str) -> listener_components_pb2.FilterChain:
+def plaintext(place: InboundPlace, statistics: str) -> listener_components_pb2.FilterChain:
+    """Makes the chain of callers that are not asked who they are."""
     if place.is_http:
         sanitize = hcm_pb2.HttpConnectionManager.SANITIZE
         return _chain("plaintext", filters.http(place.name, place.name, sanitize, statistics=statistics))
