@@ -18,7 +18,7 @@ from kuma.store.manager import ResourceManager
 from kuma.store.sql.sqlite import open_sqlite
 from kuma.store.views import Views
 from kuma.xds.bootstrap.server_names import ServerNames
-from kuma.xds.bootstrap.service import BootstrapService
+from kuma.xds.bootstrap.service import AskingProxy, BootstrapService
 from kuma.xds.stream.proxy_authentication import Authenticator
 from tests.fakes.control_plane import Running, dataplane, running
 
@@ -88,19 +88,10 @@ async def test_nobody_is_refused_because_the_meshes_have_not_been_listed_yet(tmp
 
         names = ServerNames(("localhost",), (tmp_path / "ca.crt").read_bytes())
         bootstrap_service = BootstrapService(manager, views, Authenticator(manager, views, SystemClock()), port, names)
-        asked = aio.spawn(
-            bootstrap_service.answer(
-                mesh="default",
-                name="web-01",
-                brought=None,
-                token=token,
-                host="localhost",
-                version={},
-                said={},
-                ca_pem="",
-            ),
-            name="bootstrap",
+        web = AskingProxy(
+            mesh="default", name="web-01", brought=None, token=token, host="localhost", version={}, said={}, ca_pem=""
         )
+        asked = aio.spawn(bootstrap_service.answer(web), name="bootstrap")
         for _ in range(5):
             await manager.get(WEB.key)  # the store answers; what it holds is not known all the same
         assert not asked.done()

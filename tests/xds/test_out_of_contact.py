@@ -52,6 +52,13 @@ async def two(cp: Running, *, bring: bool = True) -> tuple[FakeProxy, FakeProxy]
     return web, backend
 
 
+async def backend_lost(cp: Running, *, bring: bool = True) -> None:
+    """Two proxies, of which the one of backend has lost its stream without a farewell."""
+    _, backend = await two(cp, bring=bring)
+    await backend.disconnect()
+    await cp.disconnected(BACKEND)
+
+
 def is_served(cp: Running) -> bool:
     found = cp.parts.views.view("default").dataplanes.get(BACKEND.name)
     return found is not None and serving_label.is_serving(found)
@@ -67,9 +74,7 @@ async def test_a_proxy_that_is_cut_off_is_named_with_what_it_admits(tmp_path: Pa
     clock = ManualClock()
     with capture_logs() as logs:
         async with running(tmp_path, clock) as cp:
-            _, backend = await two(cp, bring=bring)
-            await backend.disconnect()
-            await cp.disconnected(BACKEND)
+            await backend_lost(cp, bring=bring)
             cut_off = clock.now()
             await cp.apply(ONLY_WEB)
             clock.advance(16)
@@ -108,9 +113,7 @@ async def test_its_callers_are_sent_elsewhere_and_it_is_forgotten_when_its_certi
 async def test_one_that_comes_back_is_called_again(tmp_path: Path) -> None:
     clock = ManualClock()
     async with running(tmp_path, clock) as cp:
-        _, backend = await two(cp)
-        await backend.disconnect()
-        await cp.disconnected(BACKEND)
+        await backend_lost(cp)
         clock.advance(10)
         await cp.parts.views.until(lambda: not is_served(cp))
         await cp.proxy(BACKEND)
@@ -149,9 +152,7 @@ async def test_one_that_says_that_it_ends_does_not_linger(tmp_path: Path, order:
 async def test_a_restart_forgets_nobody(tmp_path: Path) -> None:
     clock = ManualClock()
     async with running(tmp_path, clock) as cp:
-        _, backend = await two(cp)
-        await backend.disconnect()
-        await cp.disconnected(BACKEND)
+        await backend_lost(cp)
         clock.advance(16)
         before = await shown(cp, lambda spec: spec.out_of_contact)
     async with running(tmp_path, clock) as cp:

@@ -22,6 +22,7 @@ from kuma.xds.envoy import serving_label
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import MTLS, Running, dataplane, running
 from tests.fakes.patience import PATIENCE
+from tests.fakes.proxy import FakeProxy
 
 WEB, DB = dataplane("web-01", "web"), dataplane("db-01", "db")
 
@@ -149,24 +150,32 @@ async def expired(cp: Running, described: Resource[Any], token: str) -> None:
     assert "has expired" in (await (await cp.proxy(described, token)).failure()).details
 
 
+def stored(cp: Running) -> Resource[Any] | None:
+    return cp.parts.views.view("default").dataplanes.get(WEB.name)
+
+
+def serves(cp: Running) -> bool:
+    """Tells whether callers are sent to web."""
+    found = stored(cp)
+    return found is not None and serving_label.is_serving(found)
+
+
+async def serving(cp: Running, token: str) -> FakeProxy:
+    """Connects web, with a token and a certificate, and waits until callers are sent to it."""
+    await cp.apply(MTLS)
+    web = await cp.proxy(WEB, token)
+    await web.until(lambda: web.certificate)
+    await cp.settled(1)
+    await cp.parts.views.until(lambda: serves(cp))
+    return web
+
+
 async def test_callers_keep_a_proxy_whose_only_fault_is_its_expired_token(tmp_path: Path) -> None:
     """It gets no certificate. Once it is not there any more, or its certificate has ended, callers lose it."""
     clock = ManualClock()
-
-    def stored() -> Resource[Any] | None:
-        return cp.parts.views.view("default").dataplanes.get(WEB.name)
-
-    def serves() -> bool:
-        found = stored()
-        return found is not None and serving_label.is_serving(found)
-
     async with running(tmp_path, clock) as cp:
-        await cp.apply(MTLS)
         token = cp.token("web-01", valid_for=timedelta(hours=1))
-        web = await cp.proxy(WEB, token)
-        await web.until(lambda: web.certificate)
-        await cp.settled(1)
-        await cp.parts.views.until(serves)
+        web = await serving(cp, token)
         clock.advance(3600)
         assert "has expired" in (await web.failure()).details
         await cp.disconnected(WEB)
@@ -174,40 +183,31 @@ async def test_callers_keep_a_proxy_whose_only_fault_is_its_expired_token(tmp_pa
             await expired(cp, WEB, token)
             clock.advance(20)
         await cp.looked_around()
-        assert serves()
+        assert serves(cp)
         assert not len(cp.parts.proxies)
         again = await cp.proxy(WEB, cp.token("web-01"))
         await again.until(lambda: again.certificate)
         await cp.settled(1)
-        assert serves()
+        assert serves(cp)
         await again.disconnect()
         await cp.disconnected(WEB)
         await expired(cp, WEB, token)
         clock.advance(10)
         await cp.looked_around()
         clock.advance(30)
-        await cp.parts.views.until(lambda: stored() is not None and not serves())
+        await cp.parts.views.until(lambda: stored(cp) is not None and not serves(cp))
         await expired(cp, WEB, token)
         for _ in range(31):
             clock.advance(86400)
             await asyncio.sleep(0.02)
-        await cp.parts.views.until(lambda: stored() is None)
+        await cp.parts.views.until(lambda: stored(cp) is None)
 
 
 async def test_callers_lose_a_proxy_whose_token_was_revoked_though_it_has_expired_too(tmp_path: Path) -> None:
     clock = ManualClock()
-
-    def serves() -> bool:
-        found = cp.parts.views.view("default").dataplanes.get(WEB.name)
-        return found is not None and serving_label.is_serving(found)
-
     async with running(tmp_path, clock) as cp:
-        await cp.apply(MTLS)
         token = cp.token("web-01", valid_for=timedelta(hours=1))
-        web = await cp.proxy(WEB, token)
-        await web.until(lambda: web.certificate)
-        await cp.settled(1)
-        await cp.parts.views.until(serves)
+        web = await serving(cp, token)
         await revoke(cp, token)
         clock.advance(3600)
         await web.failure()
@@ -215,7 +215,7 @@ async def test_callers_lose_a_proxy_whose_token_was_revoked_though_it_has_expire
         again = await cp.proxy(WEB, token)
         assert "has been revoked" in (await again.failure()).details
         clock.advance(10)
-        await cp.parts.views.until(lambda: not serves())
+        await cp.parts.views.until(lambda: not serves(cp))
 
 
 async def test_a_stream_goes_on_if_the_clock_is_set_back_before_its_token_begins(tmp_path: Path) -> None:

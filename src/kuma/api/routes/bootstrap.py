@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,7 +23,7 @@ from kuma.resources import codec, kinds, parsing
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 from kuma.xds.bootstrap.server_names import Unverifiable
-from kuma.xds.bootstrap.service import AnsweredBootstrap
+from kuma.xds.bootstrap.service import AnsweredBootstrap, AskingProxy
 
 LARGEST_BODY = 1 << 20
 _MOST_VALUES = 20_000
@@ -58,21 +59,8 @@ class BootstrapRequest(BaseModel):
         return {name: value for name, value in found.items() if value}
 
 
-class Answer(Protocol):
-    """Makes the bootstrap of a proxy; see `kuma.xds.bootstrap.service`."""
-
-    async def __call__(
-        self,
-        *,
-        mesh: str,
-        name: str,
-        brought: Resource[DataplaneSpec] | None,
-        token: str,
-        host: str,
-        version: dict[str, Any],
-        said: dict[str, Any],
-        ca_pem: str,
-    ) -> AnsweredBootstrap: ...
+Answer = Callable[[AskingProxy], Awaitable[AnsweredBootstrap]]
+"""Makes the bootstrap of a proxy; see `kuma.xds.bootstrap.service`."""
 
 
 class Refused(Exception):
@@ -104,7 +92,7 @@ def create_bootstrap_app(
         try:
             asked, brought = _parse(await read_body(request, LARGEST_BODY))
             mesh, name = (brought.mesh, brought.name) if brought else (asked.mesh, asked.name)
-            made = await answer(
+            proxy = AskingProxy(
                 mesh=mesh,
                 name=name,
                 brought=brought,
@@ -114,6 +102,7 @@ def create_bootstrap_app(
                 said=asked.said,
                 ca_pem=asked.ca_cert,
             )
+            made = await answer(proxy)
         except BodyTooLarge:
             return Response(f"the request is longer than {LARGEST_BODY} bytes", 413, media_type="text/plain")
         except BodyTooSlow:

@@ -27,6 +27,23 @@ class AnsweredBootstrap:
     address: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskingProxy:
+    """A proxy that asks for its bootstrap, by what it says of itself. `host` is the name that it reached us by."""
+
+    mesh: str
+    name: str
+    brought: Resource[DataplaneSpec] | None
+    """The Dataplane that came along, if one did."""
+    token: str = field(repr=False)
+    host: str
+    version: Mapping[str, Any]
+    said: Mapping[str, Any]
+    """What becomes part of Envoy's node unchanged."""
+    ca_pem: str
+    """The CA by which it verifies us; empty if it does not say."""
+
+
 class BootstrapService:
     """Creates bootstraps only for callers who would be granted a stream, so that kuma-dp ends with the reason at once.
 
@@ -47,42 +64,31 @@ class BootstrapService:
         self._ads_port = ads_port
         self._names = names
 
-    async def answer(
-        self,
-        *,
-        mesh: str,
-        name: str,
-        brought: Resource[DataplaneSpec] | None,
-        token: str,
-        host: str,
-        version: Mapping[str, Any],
-        said: Mapping[str, Any],
-        ca_pem: str,
-    ) -> AnsweredBootstrap:
-        """Returns the bootstrap of the proxy of a Dataplane, in JSON. `host` is the name that it reached us by.
+    async def answer(self, proxy: AskingProxy) -> AnsweredBootstrap:
+        """Makes the bootstrap of the proxy of a Dataplane, in JSON.
 
         Raises:
-            Unverifiable: a proxy that calls us `host` and trusts `ca_pem` would not trust us.
+            Unverifiable: a proxy that calls us so and trusts that CA would not trust us.
             InvalidResource: the mesh does not exist.
             Unauthenticated: the token does not hold.
             AccessDenied: it is not for this Dataplane, or not for the one that is stored under its name.
             NotFound: there is no such Dataplane, and none came along.
         """
-        ca = self._names.ca_for(host, ca_pem.encode())
-        dataplane = await self._authorized(mesh, name, brought, token)
+        ca = self._names.ca_for(proxy.host, proxy.ca_pem.encode())
+        dataplane = await self._authorized(proxy.mesh, proxy.name, proxy.brought, proxy.token)
         networking = dataplane.spec.net
         bootstrap = Bootstrap(
-            mesh=mesh,
-            name=name,
+            mesh=proxy.mesh,
+            name=proxy.name,
             services=dataplane.spec.services,
             admin_port=dataplanes.admin_port(networking),
-            host=host,
+            host=proxy.host,
             port=await self._ads_port(),
             ca_pem=ca,
-            token=token,
-            version=version,
-            brought=brought,
-            said=said,
+            token=proxy.token,
+            version=proxy.version,
+            brought=proxy.brought,
+            said=proxy.said,
         )
         return AnsweredBootstrap(bootstrap.to_json(), networking.address)
 
