@@ -10,6 +10,7 @@ import pytest
 from kuma.base.errors import InvalidResource
 from kuma.policy import authorization
 from kuma.policy.authorization import NOBODY, Admission, MeshPermission, Permission, Principal
+from kuma.policy.permissions import Permissions
 from kuma.resources import codec, kinds
 from kuma.resources.models.traffic_permission import Selector, TrafficPermissionSpec
 from kuma.resources.resource import Resource
@@ -49,12 +50,12 @@ WEB_V1 = {SERVICE: "web", "version": "v1"}
     ],
 )  # fmt: skip
 def test_one_permission_decides(candidates: list[Permission], winner: str) -> None:
-    assert authorization.admission(candidates, [], WEB_V1).permission == winner
-    assert authorization.admission(candidates[::-1], [], WEB_V1).permission == winner
+    assert Permissions.of(candidates, []).admission(WEB_V1).permission == winner
+    assert Permissions.of(candidates[::-1], []).admission(WEB_V1).permission == winner
 
 
 def test_nobody_is_the_answer_without_permissions() -> None:
-    assert authorization.admission([], [], WEB_V1) == NOBODY == Admission("", ())
+    assert Permissions.of([], []).admission(WEB_V1) == NOBODY == Admission("", ())
 
 
 def test_principals_are_sorted_and_any_caller_swallows_the_rest() -> None:
@@ -106,9 +107,8 @@ def subset(**tags: str) -> dict[str, Any]:
 )
 def test_a_mesh_permission_takes_over_the_inbounds_that_it_targets(target: dict[str, Any], decides: bool) -> None:
     old = permission("old", {SERVICE: "web"}, {SERVICE: "a"})
-    found = authorization.admission(
-        [old], [mesh_permission("new", target, ("Allow", {"kind": "MeshService", "name": "b"}))], WEB_V1
-    )
+    new = mesh_permission("new", target, ("Allow", {"kind": "MeshService", "name": "b"}))
+    found = Permissions.of([old], [new]).admission(WEB_V1)
     assert found.principals == (Principal(((SERVICE, "b" if decides else "a"),)),)
 
 
@@ -116,17 +116,17 @@ def test_a_mesh_permission_in_shadow_configures_nothing() -> None:
     old = permission("old", {SERVICE: "web"}, {SERVICE: "a"})
     item = ("Deny", subset(env="dev"))
     shadow = mesh_permission("new", MESH, item, labels={"kuma.io/effect": "shadow"})
-    assert authorization.admission([old], [shadow], WEB_V1).permission == "old"
+    assert Permissions.of([old], [shadow]).admission(WEB_V1).permission == "old"
     assert authorization.selected_source_tags([], [shadow]) == frozenset()
     real = mesh_permission("new", MESH, item, labels={"kuma.io/effect": "other"})
-    assert authorization.admission([old], [real], WEB_V1).permission == "MeshTrafficPermission"
+    assert Permissions.of([old], [real]).admission(WEB_V1).permission == "MeshTrafficPermission"
 
 
 def test_a_refusal_overrides_whoever_says_it() -> None:
     everybody = mesh_permission("a", {"kind": "MeshService", "name": "web"}, ("Allow", MESH))
     not_dev = mesh_permission("b", MESH, ("Deny", subset(env="dev")), ("AllowWithShadowDeny", subset(env="test")))
-    found = authorization.admission([], [everybody, not_dev], WEB_V1)
-    assert found == authorization.admission([], [not_dev, everybody], WEB_V1)
+    found = Permissions.of([], [everybody, not_dev]).admission(WEB_V1)
+    assert found == Permissions.of([], [not_dev, everybody]).admission(WEB_V1)
     assert Principal() in found.principals
     assert found.denied == (Principal((("env", "dev"),)),)
     assert found.shadowed == (Principal((("env", "test"),)),)

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kuma.policy import authorization
 from kuma.policy.permissions import Permissions
 from kuma.policy.remaining_access import admits
 from kuma.resources import codec
@@ -110,12 +109,12 @@ def test_what_envoy_lets_in_is_what_the_rules_say(
     some: list[tuple[dict[str, Any] | None, list[dict[str, Any]]]], labels: Mapping[str, str], caller: str
 ) -> None:
     permissions = [permission(f"p-{index}", target, *rules) for index, (target, rules) in enumerate(some)]
-    known, proxy = Permissions().following({}, {p.name: p for p in permissions}), dataplane(labels)
+    known, proxy = Permissions.of([], permissions), dataplane(labels)
     identity = f"spiffe://m/{caller}"
     for inbound in proxy.spec.net.inbound:
         looked_at = target_ref.facets(proxy, inbound, known.facets)
         found = known.admission(looked_at)
-        assert found == authorization.admission([], permissions, target_ref.facets(proxy, inbound))
+        assert found == Permissions.of([], permissions).admission(target_ref.facets(proxy, inbound))
         said = [rule for t, rules in some if is_for(t, labels, inbound.name, inbound.port) for rule in rules]
         assert envoy_rules.lets_in(rbac.access("m", found), [identity]) == verdict(said, identity)
 
@@ -136,7 +135,8 @@ def test_an_identity_stands_for_the_callers_that_have_it(how: str, value: str, c
 
 
 def admitted(view: MeshView) -> list[str]:
-    return [line.partition(": ")[2] for line in admits(view, "dp")]
+    permissions = Permissions.of(view.permissions.values(), view.mesh_permissions.values())
+    return [line.partition(": ")[2] for line in admits(view, permissions, "dp")]
 
 
 def test_who_is_admitted_follows_the_labels_of_a_dataplane_and_the_sections_of_its_inbounds() -> None:

@@ -54,7 +54,7 @@ def winner(candidates: list[Permission], tags: dict[str, str]) -> str:
 @settings(max_examples=500, deadline=None)
 @given(some_permissions(), TAGS)
 def test_the_winner_is_the_models(candidates: list[Permission], tags: dict[str, str]) -> None:
-    assert authorization.admission(candidates, [], tags).permission == winner(candidates, tags)
+    assert Permissions.of(candidates, []).admission(tags).permission == winner(candidates, tags)
 
 
 CALLERS = st.dictionaries(st.sampled_from(["kuma.io/service", "version", "env"]), st.sampled_from("abc"), min_size=1)
@@ -128,9 +128,9 @@ def answer(admission: Admission, caller: dict[str, str]) -> tuple[bool, bool]:
 def test_who_is_admitted_is_as_the_model_says(
     legacy: list[Permission], mesh: list[MeshPermission], inbound: dict[str, str], caller: dict[str, str]
 ) -> None:
-    found = authorization.admission(legacy, mesh, inbound)
+    found = Permissions.of(legacy, mesh).admission(inbound)
     assert answer(found, caller) == verdict(legacy, mesh, inbound, caller)
-    assert found == authorization.admission(legacy[::-1], mesh[::-1], inbound)
+    assert found == Permissions.of(legacy[::-1], mesh[::-1]).admission(inbound)
     # What callers are told apart by is in their certificates.
     needed = {name for p in (*found.principals, *found.denied, *found.shadowed) for name, _ in p.tags}
     assert needed - {"kuma.io/service"} <= authorization.selected_source_tags(legacy, mesh)
@@ -145,6 +145,6 @@ def test_permissions_that_follow_each_other_say_what_they_say_from_scratch(
     for legacy, mesh in changes:
         found = found.following({p.name: p for p in legacy}, {p.name: p for p in mesh})
         fresh = Permissions().following(found.legacy, found.mesh)
-        assert found.admission(inbound) == authorization.admission(legacy, mesh, inbound)
+        assert found.admission(inbound) == Permissions.of(legacy, mesh).admission(inbound)
         assert found.source_tags == authorization.selected_source_tags(legacy, mesh)
         assert (found.callers, found.broad) == (fresh.callers, fresh.broad)

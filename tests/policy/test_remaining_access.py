@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kuma.policy import remaining_access
+from kuma.policy.permissions import Permissions
 from kuma.resources import kinds
 from kuma.resources.models.mesh_transition import Level, MeshTransitionSpec, Position
 from kuma.resources.resource import Resource
@@ -23,7 +24,8 @@ def said(level: Level, *texts: str) -> tuple[str, ...]:
     view = MeshView("default").having(Resource(kinds.MESH_TRANSITION.key("default", "default"), spec)).having(BACKEND)
     for text in texts:
         view = view.having(resource(text))
-    return remaining_access.admits(view, "backend-01")
+    permissions = Permissions.of(view.permissions.values(), view.mesh_permissions.values())
+    return remaining_access.admits(view, permissions, "backend-01")
 
 
 def test_by_permissions() -> None:
@@ -40,8 +42,8 @@ def test_before_mutual_tls_is_strict_anybody_is_admitted() -> None:
 
 def test_an_inbound_that_is_not_served_admits_nobody() -> None:
     view = MeshView("default").having(BACKEND)
-    assert remaining_access.admits(view, "backend-01", {0}) == ()
+    assert remaining_access.admits(view, Permissions(), "backend-01", {0}) == ()
 
 
 def test_nobody_knows_of_a_dataplane_that_is_gone() -> None:
-    assert remaining_access.admits(MeshView("default"), "backend-01") == ()
+    assert remaining_access.admits(MeshView("default"), Permissions(), "backend-01") == ()

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 
 from kuma.policy import weakening
-from kuma.policy.authorization import admission
 from kuma.policy.permissions import Permissions
 from kuma.resources import codec
 from kuma.resources.resource import Resource
@@ -77,7 +76,7 @@ def permissions(*some: Resource[Any]) -> Permissions:
 
 def admitted(some: tuple[Resource[Any], ...], inbound: Mapping[str, str], caller: frozenset[tuple[str, str]]) -> bool:
     by_kind = [[p for p in some if p.key.kind == k] for k in ("TrafficPermission", "MeshTrafficPermission")]
-    found = admission(by_kind[0], by_kind[1], inbound)
+    found = Permissions.of(*by_kind).admission(inbound)
     allowed, refused = ([p for p in ps if set(p.tags) <= caller] for ps in (found.principals, found.denied))
     return bool(allowed) and not refused
 

@@ -1,13 +1,11 @@
-"""Decides which callers an inbound admits. Without a permission that selects it, an inbound admits nobody."""
+"""Says whom permissions admit and refuse, once it is known which ones an inbound is selected by; see `permissions`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
-from kuma.policy.matching import Rank, match
 from kuma.resources import tags as tag_rules
 from kuma.resources.models.mesh_traffic_permission import (
     ACTIONS,
@@ -59,14 +57,6 @@ class Admission:
 NOBODY = Admission()
 
 
-def admission(
-    permissions: Iterable[Permission], mesh_permissions: Iterable[MeshPermission], inbound: Mapping[str, str]
-) -> Admission:
-    """Returns who may call an inbound with these facets: MeshTrafficPermissions decide if there are any for it."""
-    matching = [p for p in effective(mesh_permissions) if match(p.spec.selected, inbound) is not None]
-    return merged(matching) if matching else _by_permissions(permissions, inbound)
-
-
 def effective(mesh_permissions: Iterable[MeshPermission]) -> Iterator[MeshPermission]:
     """Returns the permissions without those in shadow mode, which are stored to be looked at and configure nothing."""
     return (p for p in mesh_permissions if p.labels.get(EFFECT) != SHADOW)
@@ -93,30 +83,8 @@ def statements(permission: MeshPermission) -> Iterator[tuple[str, Principal]]:
         yield action, Principal(tuple(sorted(caller.items())))
 
 
-def _by_permissions(permissions: Iterable[Permission], inbound_tags: Mapping[str, str]) -> Admission:
-    """Applies the one TrafficPermission that wins.
-
-    Exactly one permission decides: the one whose destination is the most specific, then the one created last, then
-    the first by name. Its sources do not take part in the choice, and permissions are not merged.
-    """
-    winner: tuple[Any, Permission] | None = None
-    for permission in sorted(permissions, key=lambda p: p.name):
-        rank = _rank(permission, inbound_tags)
-        if rank is None:
-            continue
-        order = (rank, permission.creation_time)
-        if winner is None or order > winner[0]:
-            winner = (order, permission)
-    return NOBODY if winner is None else Admission(winner[1].name, principals(winner[1]))
-
-
-def _rank(permission: Permission, tags: Mapping[str, str]) -> Rank | None:
-    ranks = (match(destination.match, tags) for destination in permission.spec.destinations)
-    return max((rank for rank in ranks if rank is not None), default=None)
-
-
 def principals(permission: Permission) -> tuple[Principal, ...]:
-    """The callers that a permission names, each once and in one order, so that equal permissions look equal.
+    """Returns the callers that a permission names, each once and in one order, so that equal permissions look equal.
 
     The value `*` contributes nothing: it stands for any caller with an identity.
     """
@@ -130,7 +98,7 @@ def principals(permission: Permission) -> tuple[Principal, ...]:
 def selected_source_tags(
     permissions: Iterable[Permission], mesh_permissions: Iterable[MeshPermission]
 ) -> frozenset[str]:
-    """The tags, other than the service, that some permission selects callers by: leaves have to carry these."""
+    """Returns the tags, besides the service, that some permission selects callers by: leaves have to carry these."""
     names = {name for permission in permissions for principal in principals(permission) for name, _ in principal.tags}
     said = (statement for permission in effective(mesh_permissions) for statement in statements(permission))
     names |= {name for _, principal in said for name, _ in principal.tags}

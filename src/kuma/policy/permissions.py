@@ -1,4 +1,7 @@
-"""All permissions of a mesh, found by what they select: what a change or a question costs is what it concerns."""
+"""Decides which callers an inbound admits. Without a permission that selects it, an inbound admits nobody.
+
+All permissions of a mesh are found by what they select: what a change or a question costs is what it concerns.
+"""
 
 from __future__ import annotations
 
@@ -73,6 +76,11 @@ class Permissions:
     _said: dict[tuple[str, ...], Admission] = field(default_factory=dict, repr=False)
     """What permissions say, by their names: one TrafficPermission, or all MeshTrafficPermissions of an inbound."""
 
+    @classmethod
+    def of(cls, legacy: Iterable[Permission], mesh: Iterable[MeshPermission]) -> Permissions:
+        """Returns these permissions, and none before them."""
+        return cls().following({one.name: one for one in legacy}, {one.name: one for one in mesh})
+
     def following(self, legacy: Mapping[str, Permission], mesh: Mapping[str, MeshPermission]) -> Permissions:
         """Returns the permissions after these: the very same object if nothing has changed."""
         if legacy is self.legacy and mesh is self.mesh:
@@ -132,7 +140,7 @@ class Permissions:
             self._known.clear()
 
     def admission(self, inbound: Mapping[str, str]) -> Admission:
-        """Returns who may call an inbound with these facets; see `authorization.admission`."""
+        """Returns who may call an inbound with these facets: MeshTrafficPermissions decide if there are any for it."""
         key = tuple(sorted(inbound.items()))
         found = self._known.get(key)
         if found is None:
@@ -157,6 +165,11 @@ class Permissions:
         return found
 
     def _winner(self, tags: Mapping[str, str]) -> Admission:
+        """Applies the one TrafficPermission that wins.
+
+        Exactly one decides: the one whose destination is the most specific, then the one created last, then the first
+        by name. Its sources do not take part in the choice, and permissions are not merged.
+        """
         best: tuple[Any, Permission] | None = None
         for where in _places(tags):
             for destination in self._destinations.get(where, ()):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from kuma.policy import authorization
 from kuma.policy.authorization import Admission, Principal
+from kuma.policy.permissions import Permissions
 from kuma.resources import tags as tag_rules
 from kuma.resources.models import target_ref
 from kuma.resources.models.mesh_transition import Level
@@ -15,28 +15,27 @@ _NAMED = 10
 """How many inbounds, and callers of one, are named."""
 
 
-def admits(view: MeshView, dataplane: str, withheld: Collection[int] = ()) -> tuple[str, ...]:
+def admits(view: MeshView, permissions: Permissions, dataplane: str, withheld: Collection[int] = ()) -> tuple[str, ...]:
     """Returns a line for each inbound of a Dataplane, but for those that are `withheld`, by their indexes."""
     found = view.dataplanes.get(dataplane)
     if found is None:
         return ()
     inbounds = [inbound for index, inbound in enumerate(found.spec.net.inbound) if index not in withheld]
     lines = tuple(
-        f"{inbound.service}:{inbound.port}: {_callers(view, target_ref.facets(found, inbound))}"
+        f"{inbound.service}:{inbound.port}: {_callers(view, permissions, target_ref.facets(found, inbound))}"
         for inbound in inbounds[:_NAMED]
     )
     return (*lines, *([f"and {len(inbounds) - _NAMED} inbounds more"] if len(inbounds) > _NAMED else ()))
 
 
-def _callers(view: MeshView, inbound: Mapping[str, str]) -> str:
+def _callers(view: MeshView, permissions: Permissions, inbound: Mapping[str, str]) -> str:
     if view.position.level < Level.STRICT:
         plaintext = "anybody, in plaintext"
         if view.position.level is Level.PLAIN:
             return plaintext
     else:
         plaintext = ""
-    admitted = authorization.admission(view.permissions.values(), view.mesh_permissions.values(), inbound)
-    return " and ".join(filter(None, [_words(admitted), plaintext]))
+    return " and ".join(filter(None, [_words(permissions.admission(inbound)), plaintext]))
 
 
 def _words(admission: Admission) -> str:

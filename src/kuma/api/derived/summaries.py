@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from kuma.policy.authorization import MeshPermission, Permission, admission, effective
+from kuma.policy.authorization import MeshPermission, Permission
 from kuma.policy.matching import match
+from kuma.policy.permissions import Permissions
 from kuma.resources import codec, kinds
 from kuma.resources.models import target_ref
 from kuma.resources.models.dataplane import DataplaneSpec, Inbound, Networking, listen_address, workload
@@ -124,17 +125,17 @@ def attachment_name(networking: Networking, inbound: Inbound) -> str:
     return f"{listen_address(networking, inbound)}:{inbound.port}:{workload(networking, inbound)[1]}"
 
 
-def matched_policies(
-    dataplane: Resource[DataplaneSpec], permissions: Sequence[Permission], mesh_permissions: Sequence[MeshPermission]
-) -> list[dict[str, Any]]:
-    """The permissions that act on a Dataplane, by what they are attached to."""
+def matched_policies(dataplane: Resource[DataplaneSpec], permissions: Permissions) -> list[dict[str, Any]]:
+    """Returns the permissions that act on a Dataplane, by what they are attached to."""
     items: list[dict[str, Any]] = []
-    of_mesh = [p for p in mesh_permissions if any(_targets(p, known_by) for _, known_by in _inbounds(dataplane))]
+    of_mesh = [
+        p for p in permissions.mesh.values() if any(_targets(p, known_by) for _, known_by in _inbounds(dataplane))
+    ]
     if of_mesh:
         matched = {kinds.MESH_TRAFFIC_PERMISSION.name: [codec.meta(p) for p in of_mesh]}
         items.append({"type": "dataplane", "matchedPolicies": matched})
     for inbound, known_by in _inbounds(dataplane):
-        winner = _winner(permissions, mesh_permissions, known_by)
+        winner = _winner(permissions, known_by)
         if winner is not None:
             matched = {kinds.TRAFFIC_PERMISSION.name: [codec.meta(winner)]}
             items.append({**_attachment(dataplane.spec, inbound), "matchedPolicies": matched})
@@ -142,9 +143,8 @@ def matched_policies(
 
 
 def affected(
-    policy: Resource[Any], dataplane: Resource[DataplaneSpec], permissions: Sequence[Permission],
-    mesh_permissions: Sequence[MeshPermission],
-) -> list[dict[str, Any]]:  # fmt: skip
+    policy: Resource[Any], dataplane: Resource[DataplaneSpec], permissions: Permissions
+) -> list[dict[str, Any]]:
     """Returns the parts of a Dataplane that a permission acts on."""
     if policy.key.kind == kinds.MESH_TRAFFIC_PERMISSION.name:
         targeted = any(_targets(policy, known_by) for _, known_by in _inbounds(dataplane))
@@ -152,7 +152,7 @@ def affected(
     return [
         _attachment(dataplane.spec, inbound)
         for inbound, known_by in _inbounds(dataplane)
-        if (winner := _winner(permissions, mesh_permissions, known_by)) is not None and winner.key == policy.key
+        if (winner := _winner(permissions, known_by)) is not None and winner.key == policy.key
     ]
 
 
@@ -169,11 +169,6 @@ def _targets(permission: MeshPermission, known_by: Mapping[str, str]) -> bool:
     return match(permission.spec.selected, known_by) is not None
 
 
-def _winner(
-    permissions: Sequence[Permission], mesh_permissions: Sequence[MeshPermission], known_by: Mapping[str, str]
-) -> Permission | None:
-    """The TrafficPermission that decides who may call an inbound, if one does."""
-    if any(_targets(permission, known_by) for permission in effective(mesh_permissions)):
-        return None
-    name = admission(permissions, (), known_by).permission
-    return next((permission for permission in permissions if permission.name == name), None)
+def _winner(permissions: Permissions, known_by: Mapping[str, str]) -> Permission | None:
+    """Returns the TrafficPermission that decides who may call an inbound, if one does."""
+    return permissions.legacy.get(permissions.admission(known_by).permission)

@@ -14,6 +14,7 @@ from kuma.api.derived.summaries import POLICIES, Dataplanes
 from kuma.api.http.bodies import json_answer
 from kuma.api.routes import resources
 from kuma.base.errors import NotFound
+from kuma.policy.permissions import Permissions
 from kuma.resources import kinds
 from kuma.resources.kinds import DATAPLANE, DATAPLANE_INSIGHT, MESH, Kind
 from kuma.resources.resource import Resource
@@ -90,7 +91,7 @@ class _Inspection:
         self._begin(request)
         await self._context.check_mesh(mesh)
         dataplane = await self._manager.get(DATAPLANE.key(name, mesh))
-        items = summaries.matched_policies(dataplane, *await self._permissions(mesh))
+        items = summaries.matched_policies(dataplane, await self._permissions(mesh))
         return json_answer({"kind": "SidecarDataplane", "total": len(items), "items": items})
 
     def attached(self, kind: Kind) -> Any:
@@ -125,13 +126,13 @@ class _Inspection:
         policy, permissions = await self._manager.get(kind.key(name, mesh)), await self._permissions(mesh)
         dataplanes = (await self._manager.list(DATAPLANE.name, mesh)).items
         found = await asyncio.to_thread(
-            lambda: [(dataplane, summaries.affected(policy, dataplane, *permissions)) for dataplane in dataplanes]
+            lambda: [(dataplane, summaries.affected(policy, dataplane, permissions)) for dataplane in dataplanes]
         )
         return [(dataplane, attachments) for dataplane, attachments in found if attachments]
 
-    async def _permissions(self, mesh: str) -> tuple[Sequence[Resource[Any]], Sequence[Resource[Any]]]:
+    async def _permissions(self, mesh: str) -> Permissions:
         legacy = await self._manager.list(kinds.TRAFFIC_PERMISSION.name, mesh)
-        return legacy.items, (await self._manager.list(kinds.MESH_TRAFFIC_PERMISSION.name, mesh)).items
+        return Permissions.of(legacy.items, (await self._manager.list(kinds.MESH_TRAFFIC_PERMISSION.name, mesh)).items)
 
     async def _dataplanes(self, mesh: str) -> Dataplanes:
         insights = {i.name: i.spec for i in (await self._manager.list(DATAPLANE_INSIGHT.name, mesh)).items}
