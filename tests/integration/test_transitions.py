@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from demo.processes import BIN
 from kuma.base import aio
 from kuma.resources import kinds
 from kuma.resources.models.mesh_transition import Level
@@ -270,6 +271,41 @@ async def test_a_builtin_root_is_renewed_under_traffic(cp: Running, mesh: Sideca
         await until("the new root is the only one", renewed)
         await more(answers)
     assert set(answers) == {b"backend:hello"}
+
+
+async def test_an_export_that_is_applied_again_changes_nothing_for_callers(
+    cp: Running, mesh: Sidecars, tmp_path: Path
+) -> None:
+    """All of it goes through the real command, twice, and mutual TLS is on at every instant."""
+    await cp.apply(MTLS)
+    web, backend = await mesh.pair("tcp")
+    before = (await transition(cp)).position
+    seen = set[Level]()
+    cp.parts.views.on_change(lambda _: seen.add(cp.parts.views.view("default").position.level))
+    api = f"http://127.0.0.1:{await cp.api_port()}"
+    config = ["--config-file", str(tmp_path / "kumactl.yaml")]
+
+    async def kumactl(*arguments: str, given: bytes = b"") -> bytes:
+        process = await asyncio.create_subprocess_exec(
+            str(BIN / "kumactl"), *config, *arguments, stdin=-1, stdout=-1, stderr=-1
+        )
+        out, err = await process.communicate(given)
+        assert process.returncode == 0, err.decode()
+        return out
+
+    await kumactl("config", "control-planes", "add", "--name", "here", "--address", api)
+    async with (
+        traffic(lambda: web.talk("backend")) as answers,
+        traffic(lambda: exchange(backend.port, b"hello")) as plain,
+    ):
+        await more(answers)
+        for _ in range(2):
+            await kumactl("apply", "-f", "-", given=await kumactl("export"))
+            await more(answers)
+    assert set(answers) == {b"backend:hello"}
+    assert not any(b"backend" in answer for answer in plain), "a plaintext caller was let in"
+    assert seen <= {Level.STRICT}
+    assert (await transition(cp)).position == before, "nobody got another authority"
 
 
 async def test_proxies_that_join_leave_and_die_inside_a_change(cp: Running, mesh: Sidecars) -> None:

@@ -90,7 +90,7 @@ def grants(one: Resource[Any] | None) -> set[tuple[frozenset[tuple[str, str]], f
         if frozenset[tuple[str, str]]() in callers:
             callers = []  # everybody is nobody by name
     else:
-        items = [item for item in one.spec.from_ if item.default.action != "Deny"]
+        items = [item for item in one.spec.from_ if item.default.action == "Allow"]
         callers = [frozenset(item.target_ref.selected.items()) for item in items]
     return {(frozenset(s.items()), c) for s in weakening.selectors(one) for c in callers if c}
 
@@ -164,6 +164,21 @@ def test_what_is_told() -> None:
     assert told(permission(DENY_DEV, "deny"), permission(allow, "deny")) == [
         "callers with env=dev are admitted by every inbound, and were not before"
     ]
+
+
+def test_who_is_denied_for_a_trial_only_is_not_meant_to_be_admitted() -> None:
+    target = {"targetRef": {"kind": "Mesh"}}
+
+    def about_web(action: str) -> Resource[Any]:
+        item = {"targetRef": {"kind": "MeshService", "name": "web"}, "default": {"action": action}}
+        return permission({"spec": {**target, "from": [item]}}, "web")
+
+    admitted = ["callers with kuma.io/service=web are admitted by every inbound, and were not before"]
+    assert told(about_web("Deny"), about_web("AllowWithShadowDeny")) == admitted
+    assert told(None, about_web("AllowWithShadowDeny")) == admitted
+    assert told(about_web("Allow"), about_web("AllowWithShadowDeny")) == []
+    assert told(about_web("Deny"), about_web("Allow")) == [], "the change says so by name"
+    assert told(about_web("AllowWithShadowDeny"), about_web("Allow")) == []
 
 
 def mesh(enabled: str = "ca-1", mode: str = "STRICT", other: str = "STRICT", **labels: str) -> Resource[Any]:

@@ -83,7 +83,7 @@ class MeshRules:
             tuple(operations),
             tuple(warnings),
             staged=staged,
-            weakens=tuple(weakening.of_mesh(old, new, guarded=self._guarded)),
+            weakens=tuple(weakening.of_mesh(old, new, guarded=self._guarded, foreign=self._foreign(new.spec))),
             guarded=old is not None and weakening_is_refused(old.labels, self._guarded),
         )
 
@@ -130,6 +130,10 @@ class MeshRules:
         found = [s for name in gone if (s := await find(store, kinds.SECRET.key(name, new.name))) is not None]
         guards = (Expect(transition, 0), *(Expect(secret.key, secret.version) for secret in found))
         return (*guards, *(Delete(secret.key) for secret in found))
+
+    def _foreign(self, mesh: MeshSpec) -> frozenset[str]:
+        """Names the backends whose roots are not made here."""
+        return frozenset(backend.name for backend in mesh.backends if not self._drivers.of(backend).makes_root)
 
     def _waits(self, mesh: Resource[MeshSpec], backend: Backend) -> bool:
         """Tells whether a backend may come before its Secrets: by the label, or without validation as the original."""

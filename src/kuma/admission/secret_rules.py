@@ -14,8 +14,9 @@ from kuma.base.clock import Clock
 from kuma.base.errors import InvalidResource, Violation
 from kuma.pki import ca_requirements, pem, trial
 from kuma.pki.authority import AuthorityUnusable
+from kuma.policy import weakening
 from kuma.resources import kinds
-from kuma.resources.models.mesh import Backend, MeshSpec
+from kuma.resources.models.mesh import Backend, MeshSpec, weakening_is_refused
 from kuma.resources.models.secret import Secrets, SecretSpec
 from kuma.resources.resource import Resource
 from kuma.store.manager import Decision
@@ -36,9 +37,11 @@ class _Use:
 class SecretRules:
     """Protects the Secrets of listed backends. Expects that the Mesh does not change before the transaction commits."""
 
-    def __init__(self, clock: Clock, drivers: Drivers = STANDARD) -> None:
+    def __init__(self, clock: Clock, drivers: Drivers = STANDARD, *, guarded: bool = False) -> None:
         self._clock = clock
         self._drivers = drivers
+        self._guarded = guarded
+        """Whether meshes that do not say so refuse what weakens them."""
 
     async def on_put(self, old: Resource[SecretSpec] | None, new: Resource[SecretSpec], store: Store) -> Decision:
         """Refuses content with which any of the authorities that use it could not issue.
@@ -70,7 +73,13 @@ class SecretRules:
             return Decision((looked_at,), tuple(warnings))
         announcement = await announced(mesh.name, store) if whole else ()
         operations = (looked_at, *await retained.retain(mesh.name, store, self._drivers), *announcement)
-        return Decision(operations, tuple(warnings), staged=whole)
+        return Decision(
+            operations,
+            tuple(warnings),
+            staged=whole,
+            weakens=tuple(_further_trust(use) for use in uses if whole and old is not None and _is_further(use, new)),
+            guarded=weakening_is_refused(mesh.labels, self._guarded),
+        )
 
     async def on_delete(self, old: Resource[SecretSpec], store: Store) -> Decision:
         """Refuses to delete what listed backends are made of."""
@@ -118,6 +127,19 @@ class SecretRules:
             for index, backend in enumerate(mesh.spec.backends)
             if secret.name in (driver := self._drivers.of(backend)).used_secrets(mesh.name, backend)
         ]
+
+
+def _is_further(use: _Use, new: Resource[SecretSpec]) -> bool:
+    """Tells whether with a Secret others are trusted beside the authority that is enabled: not those of our own."""
+    cert, _ = use.driver.halves(use.mesh.name, use.backend)
+    enabled = use.mesh.spec.enabled_backend
+    if enabled in (None, use.backend) or use.driver.makes_root:
+        return False
+    return new.name == cert or not _opens(use, use.secrets)
+
+
+def _further_trust(use: _Use) -> Violation:
+    return Violation("data", weakening.further_trust(use.backend))
 
 
 def _is_half(use: _Use, new: Resource[SecretSpec]) -> bool:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from kuma.base import private_keys
 from kuma.base.errors import InvalidResource, Violation
+from kuma.policy import weakening
+from kuma.resources import kinds
+from kuma.resources.models.mesh import weakening_is_refused
 from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
 from kuma.store.manager import Decision, Rules
-from kuma.store.protocol import Store
+from kuma.store.protocol import Store, find
 from kuma.tokens import signing_keys
 
 _KEY = re.compile(r"(user-token|zone-token|dataplane-token)-signing-key(-.*)?", re.ASCII)
@@ -21,19 +25,43 @@ _JTI = re.compile(r"[!-+\--~]{1,200}", re.ASCII)
 
 
 class TokenRules:
-    """Refuses changes that would keep every token from being issued or verified; `then` judges everything else."""
+    """Refuses changes that would keep every token from being issued or verified; `then` judges everything else.
 
-    def __init__(self, then: Rules | None = None) -> None:
+    That tokens are revoked no more weakens the mesh, or, if they are of users, all that is here.
+    """
+
+    def __init__(self, then: Rules | None = None, *, guarded: bool = False) -> None:
         self._then = then
+        self._guarded = guarded
+        """Whether meshes that do not say so refuse what weakens them."""
 
     async def on_put(self, old: Resource[SecretSpec] | None, new: Resource[SecretSpec], store: Store) -> Decision:
         violations = tuple(_violations(new.name, new.spec.data))
         if violations:
             raise InvalidResource(violations)
-        return await self._then.on_put(old, new, store) if self._then else Decision()
+        decision = await self._then.on_put(old, new, store) if self._then else Decision()
+        return await self._judged(decision, old, new, store)
 
     async def on_delete(self, old: Resource[SecretSpec], store: Store) -> Decision:
-        return await self._then.on_delete(old, store) if self._then else Decision()
+        decision = await self._then.on_delete(old, store) if self._then else Decision()
+        return await self._judged(decision, old, None, store)
+
+    async def _judged(
+        self, decision: Decision, old: Resource[SecretSpec] | None, new: Resource[SecretSpec] | None, store: Store
+    ) -> Decision:
+        """Adds what it weakens that fewer tokens are revoked."""
+        if old is None or not _REVOCATIONS.fullmatch(old.name):
+            return decision
+        weakens = tuple(weakening.of_revocations(_revoked(old), _revoked(new)))
+        mesh = await find(store, kinds.MESH.key(old.mesh)) if weakens and old.mesh else None
+        guarded = weakening_is_refused(mesh.labels if mesh else {}, self._guarded)
+        return replace(decision, weakens=(*decision.weakens, *weakens), guarded=guarded)
+
+
+def _revoked(secret: Resource[SecretSpec] | None) -> tuple[str, ...]:
+    """Returns the `jti` that a Secret lists; what was stored before there were rules may be anything."""
+    text = secret.spec.data.decode(errors="replace") if secret else ""
+    return tuple(jti for part in text.split(",") if (jti := part.strip()))
 
 
 def _violations(name: str, data: bytes) -> Iterator[Violation]:

@@ -158,8 +158,8 @@ def _rules(base: Foundation, views: Views, inbound_review: InboundReview) -> Map
     return {
         kinds.MESH.name: MeshRules(base.clock, base.drivers, guarded=guarded),
         kinds.DATAPLANE.name: MembershipRules(DataplaneRules(inbound_review.surroundings_of)),
-        kinds.SECRET.name: TokenRules(SecretRules(base.clock, base.drivers)),
-        kinds.GLOBAL_SECRET.name: TokenRules(),
+        kinds.SECRET.name: TokenRules(SecretRules(base.clock, base.drivers, guarded=guarded), guarded=guarded),
+        kinds.GLOBAL_SECRET.name: TokenRules(guarded=guarded),
         kinds.TRAFFIC_PERMISSION.name: permissions,
         kinds.MESH_TRAFFIC_PERMISSION.name: permissions,
     }

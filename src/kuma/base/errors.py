@@ -57,6 +57,10 @@ class InvalidResource(KumaError):
         return cls([Violation(field, reason)])
 
 
+class WeakeningRefused(InvalidResource):
+    """A change that would weaken a mesh that refuses that unless it is asked for."""
+
+
 class NotForUs(InvalidResource):
     """A document that is well formed, and for another system: it can be left out of a file with resources of ours."""
 

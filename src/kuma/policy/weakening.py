@@ -6,7 +6,7 @@ TLS that goes, a denial that is lifted, a permission that took the place of a wi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,9 @@ from kuma.policy.authorization import Principal, effective, principals, statemen
 from kuma.policy.permissions import Permissions
 from kuma.resources import kinds
 from kuma.resources import tags as tag_rules
-from kuma.resources.models.mesh import MeshSpec, weakening_is_refused
+from kuma.resources.models.mesh import Backend, MeshSpec, weakening_is_refused
 from kuma.resources.models.mesh_blocks import Membership
-from kuma.resources.models.mesh_traffic_permission import DENY
+from kuma.resources.models.mesh_traffic_permission import ALLOW, SHADOW_DENY
 from kuma.resources.resource import Resource
 
 Pairs = frozenset[tuple[str, str]]
@@ -26,8 +26,14 @@ SOME = "*"
 """Stands for a value that no selector names."""
 
 
-def of_mesh(old: Resource[MeshSpec] | None, new: Resource[MeshSpec], *, guarded: bool) -> Iterator[Violation]:
-    """Returns what a changed Mesh weakens. `guarded`: all meshes refuse it, unless they say otherwise."""
+def of_mesh(
+    old: Resource[MeshSpec] | None, new: Resource[MeshSpec], *, guarded: bool, foreign: Collection[str] = ()
+) -> Iterator[Violation]:
+    """Returns what a changed Mesh weakens.
+
+    `guarded`: all meshes refuse it, unless they say otherwise. `foreign` names the backends whose authority others may
+    have, too: not those that the control plane makes.
+    """
     if old is None:
         return
     if weakening_is_refused(old.labels, guarded) and not weakening_is_refused(new.labels, guarded):
@@ -48,6 +54,42 @@ def of_mesh(old: Resource[MeshSpec] | None, new: Resource[MeshSpec], *, guarded:
             f"mtls.backends[{new.spec.backends.index(after)}].mode",
             "STRICT becomes PERMISSIVE: plaintext callers are admitted, whatever permissions say",
         )
+    yield from _of_trust(old.spec, new.spec, foreign)
+    if after is not None and after.leaf_lifetime > before.leaf_lifetime:
+        yield Violation(
+            f"mtls.backends[{new.spec.backends.index(after)}].dpCert.rotation.expiration",
+            f"certificates hold for {after.leaf_lifetime}, and not for {before.leaf_lifetime}: a stolen one is of use "
+            "for as long",
+        )
+
+
+def _of_trust(old: MeshSpec, new: MeshSpec, foreign: Collection[str]) -> Iterator[Violation]:
+    """Whoever has an authority that is listed can be any service; that the enabled one is, is what was asked for."""
+    before = {backend.name: _authority(backend) for backend in old.backends}
+    for index, backend in enumerate(new.backends):
+        is_further = new.enabled_backend is not None and backend.name != new.enabled_backend.name
+        if is_further and backend.name in foreign and before.get(backend.name) != _authority(backend):
+            yield Violation(f"mtls.backends[{index}]", further_trust(backend))
+
+
+def further_trust(backend: Backend) -> str:
+    """Says what it means that another authority is listed beside the one that is enabled."""
+    return (
+        f'"{backend.name}" does not issue, and is trusted from now on: whoever has a certificate of it is taken for '
+        "the service that it names"
+    )
+
+
+def _authority(backend: Backend) -> object:
+    return backend.type, backend.settings
+
+
+def of_revocations(old: Iterable[str], new: Iterable[str]) -> Iterator[Violation]:
+    """Returns what it weakens that tokens, by their `jti`, are revoked no more."""
+    lifted = sorted(set(old) - set(new))
+    if lifted:
+        more = f" (and {len(lifted) - 1} more)" if len(lifted) > 1 else ""
+        yield Violation("data", f"the token {lifted[0]}{more} is revoked no more, and holds until it expires")
 
 
 def _of_membership(old: Membership, new: Membership) -> Iterator[Violation]:
@@ -82,7 +124,7 @@ class Widening:
                 for target in there
             )
 
-        if self.old is None and not _admits_everybody(self.new):
+        if self.old is None and not _admits_unnamed(self.new):
             return  # nobody but those that it names
         told: list[tuple[Pairs, Pairs]] = []
         for inbound in self._inbounds():
@@ -150,22 +192,29 @@ def selectors(permission: Resource[Any]) -> Iterator[Selector]:
 
 
 def _named(permission: Resource[Any] | None) -> tuple[frozenset[Pairs], frozenset[Pairs]]:
-    """Returns where a permission admits, and the callers that it admits there by name."""
+    """Returns where a permission admits, and the callers that it admits there by name.
+
+    Whom it denies for a trial only is not meant to be admitted.
+    """
     if permission is None:
         return frozenset(), frozenset()
-    callers = frozenset(frozenset(principal.tags) for principal in _allowed(permission) if principal.tags)
+    callers = frozenset(frozenset(principal.tags) for principal in _allowed(permission, ALLOW) if principal.tags)
     return frozenset(map(_pairs, selectors(permission))), callers
 
 
-def _admits_everybody(permission: Resource[Any] | None) -> bool:
-    return permission is not None and Principal() in _allowed(permission)
+def _admits_unnamed(permission: Resource[Any] | None) -> bool:
+    """Tells whether a permission admits everybody, or somebody whom it denies for a trial."""
+    if permission is None:
+        return False
+    return Principal() in _allowed(permission, ALLOW) or bool(_allowed(permission, SHADOW_DENY))
 
 
-def _allowed(permission: Resource[Any]) -> tuple[Principal, ...]:
+def _allowed(permission: Resource[Any], action: str) -> tuple[Principal, ...]:
+    """Returns the callers about whom a permission says this."""
     if permission.key.kind == kinds.TRAFFIC_PERMISSION.name:
-        return principals(permission)
+        return principals(permission) if action == ALLOW else ()
     said = (statement for one in effective((permission,)) for statement in statements(one))
-    return tuple(principal for action, principal in said if action != DENY)
+    return tuple(principal for said_of, principal in said if said_of == action)
 
 
 def _pairs(selector: Selector) -> Pairs:

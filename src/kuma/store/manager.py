@@ -10,7 +10,7 @@ from typing import Protocol
 
 import structlog
 
-from kuma.base.errors import AlreadyExists, Conflict, InvalidResource, NotFound, Violation
+from kuma.base.errors import AlreadyExists, Conflict, InvalidResource, NotFound, Violation, WeakeningRefused
 from kuma.resources import kinds, parsing
 from kuma.resources.kinds import MESH
 from kuma.resources.resource import Key
@@ -177,10 +177,10 @@ def _weakening(decision: Decision, allowed: bool) -> tuple[str, ...]:
     """Describes what a change weakens.
 
     Raises:
-        InvalidResource: the mesh is guarded, and nobody has asked for it.
+        WeakeningRefused: the mesh is guarded, and nobody has asked for it.
     """
     if decision.weakens and decision.guarded and not allowed:
-        raise InvalidResource(Violation(v.field, f"{v.reason}. {_GUARDED}") for v in decision.weakens)
+        raise WeakeningRefused(Violation(v.field, f"{v.reason}. {_GUARDED}") for v in decision.weakens)
     return tuple(f"this weakens the mesh: {violation}" for violation in decision.weakens)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -12,7 +13,7 @@ from starlette.routing import Route
 from kuma.api.context import ApiContext
 from kuma.api.http.bodies import json_answer
 from kuma.api.http.errors import Problem
-from kuma.base.errors import InvalidResource, Violation
+from kuma.base.errors import InvalidResource, Violation, WeakeningRefused
 from kuma.resources import codec, kinds
 from kuma.resources.kinds import DATAPLANE, Kind
 from kuma.resources.models.dataplane import DataplaneSpec
@@ -129,9 +130,9 @@ class _KindRoutes:
         mesh = await self._begin(request, "Could not process a resource")
         # The largest take long to check.
         resource = await asyncio.to_thread(_parse, await self._context.body(request), self._kind.key(name, mesh))
-        outcome = await self._context.manager.put(
-            resource, strict=_asked(request, "strict"), allow_weakening=_asked(request, "allowWeakening")
-        )
+        strict, allowed = _asked(request, "strict"), _asked(request, "allowWeakening")
+        with self._recording_refusals(resource.key):
+            outcome = await self._context.manager.put(resource, strict=strict, allow_weakening=allowed)
         self._record_weakening(resource.key, outcome.weakens)
         said: dict[str, Any] = {"warnings": outcome.warnings} if outcome.warnings else {}
         if outcome.staged:
@@ -141,13 +142,24 @@ class _KindRoutes:
     async def delete(self, request: Request, name: str) -> Response:
         mesh = await self._begin(request, "Could not delete a resource")
         key = self._kind.key(name, mesh)
-        weakens = await self._context.manager.delete(key, allow_weakening=_asked(request, "allowWeakening"))
+        with self._recording_refusals(key):
+            weakens = await self._context.manager.delete(key, allow_weakening=_asked(request, "allowWeakening"))
         self._record_weakening(key, weakens)
         return json_answer({"warnings": weakens} if weakens else {})
 
     def _record_weakening(self, key: Key, weakens: Sequence[str]) -> None:
         if weakens:
             self._context.audit.record("weakened", type=key.kind, mesh=key.mesh, name=key.name, weakens=weakens)
+
+    @contextlib.contextmanager
+    def _recording_refusals(self, key: Key) -> Iterator[None]:
+        """Has it on record who wanted to weaken a mesh that refuses that."""
+        try:
+            yield
+        except WeakeningRefused as error:
+            would = [str(violation) for violation in error.violations]
+            self._context.audit.record("weakening refused", type=key.kind, mesh=key.mesh, name=key.name, would=would)
+            raise
 
     async def _begin(self, request: Request, title: str) -> str:
         """Prepares every request: sets the title of errors, checks access, and returns the mesh in the path."""
