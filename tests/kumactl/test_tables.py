@@ -68,7 +68,7 @@ def test_the_mode_is_never_invisible_to_people(mtls: dict[str, Any], shown: str)
     header, line = tables.resources("Mesh", False, [item], NOW, for_people=True).splitlines()
     assert header.split()[:3] == ["NAME", "mTLS", "MODE"]
     assert line.split()[2] == shown
-    header, line = tables.meshes([item], {}, NOW).splitlines()
+    header, line = tables.meshes([item], {}, {}, NOW).splitlines()
     assert header.split()[:3] == ["MESH", "mTLS", "MODE"]
     assert line.split()[2] == shown
 

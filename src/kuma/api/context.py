@@ -19,6 +19,8 @@ from kuma.base.clock import Clock, SystemClock
 from kuma.base.errors import InvalidResource, NotFound
 from kuma.resources import kinds
 from kuma.resources.kinds import Kind
+from kuma.resources.models.observed_traffic import ObservedTrafficSpec
+from kuma.resources.view import MeshView
 from kuma.store.manager import ResourceManager
 
 IssueUserToken = Callable[[str, Sequence[str], timedelta], Awaitable[str]]
@@ -92,6 +94,19 @@ class Connected:
     envoys: Envoys = field(default_factory=_NoEnvoys)
 
 
+async def _nothing_observed(_: str) -> Mapping[str, ObservedTrafficSpec]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What is seen of meshes: their views, and what proxies have reported of their callers, by Dataplane."""
+
+    meshes: Callable[[], Sequence[str]] = tuple
+    view: Callable[[str], MeshView] = MeshView
+    traffic: Callable[[str], Awaitable[Mapping[str, ObservedTrafficSpec]]] = _nothing_observed
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiContext:
     """The parts of the control plane that the API shows."""
@@ -101,6 +116,7 @@ class ApiContext:
     settings: ApiSettings
     tokens: Tokens
     connected: Connected = field(default_factory=Connected)
+    observation: Observation = field(default_factory=Observation)
     clock: Clock = field(default_factory=SystemClock)
     limits: RequestLimits = field(default_factory=RequestLimits)
     configuration: Mapping[str, object] = field(default_factory=dict)

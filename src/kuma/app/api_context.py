@@ -7,18 +7,21 @@ from datetime import timedelta
 
 import structlog
 
-from kuma.api.context import Certificate, IssueToken, IssueUserToken
+from kuma.api.context import Certificate, IssueToken, IssueUserToken, Observation
 from kuma.api.http.access_control import VerifyToken
 from kuma.base.audit import Audit
 from kuma.base.clock import Clock
 from kuma.resources import kinds
+from kuma.resources.models.observed_traffic import ObservedTrafficSpec
 from kuma.store.sql.store import SqlStore
 from kuma.store.views import Views
 from kuma.tokens import dataplane_tokens, signing_keys
 from kuma.tokens.user_tokens import UserTokens
 from kuma.xds.envoy import config_dump
+from kuma.xds.observation.edges import together
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.proxy import Proxies, Proxy
+from kuma.xds.proxies.traffic_recorder import TrafficRecorder
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +56,24 @@ def issue_user_token(users: UserTokens, audit: Audit) -> IssueUserToken:
         return token
 
     return issue
+
+
+def observation(views: Views, store: SqlStore, recorder: TrafficRecorder, clock: Clock) -> Observation:
+    """Shows what was observed: what is stored, and what was heard since."""
+
+    async def traffic(mesh: str) -> Mapping[str, ObservedTrafficSpec]:
+        stored = {found.name: found.spec for found in (await store.list(kinds.OBSERVED_TRAFFIC.name, mesh)).items}
+        unwritten, now = recorder.unwritten(mesh), clock.now()
+        return {
+            name: together([spec for spec in (stored.get(name), unwritten.get(name)) if spec is not None], now)
+            for name in stored.keys() | unwritten.keys()
+        }
+
+    return Observation(
+        meshes=lambda: [name for name in views.meshes if views.view(name).mesh is not None],
+        view=views.view,
+        traffic=traffic,
+    )
 
 
 def verify_user(users: UserTokens) -> VerifyToken:

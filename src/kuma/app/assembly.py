@@ -93,6 +93,7 @@ def build(
     components: tuple[tuple[str, aio.Component], ...] = (
         ("clock watch", base.watch),
         ("insights", streams.insights),
+        ("observed traffic", streams.traffic),
         ("mesh views", known.views),
         ("deregistration", streams.deregistration),
         ("endpoint readiness", streams.readiness),

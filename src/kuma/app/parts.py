@@ -28,7 +28,7 @@ from kuma.app import api_context, servers
 from kuma.app.local_admins import local_admins
 from kuma.app.server_certificate import ServerCertificate
 from kuma.app.servers import OwnPorts, Servers
-from kuma.app.settings import Settings, XdsServerSection
+from kuma.app.settings import Settings
 from kuma.authorities.registry import Drivers
 from kuma.base.audit import Audit, Refusals
 from kuma.base.clock import Clock, ClockWatch
@@ -55,12 +55,14 @@ from kuma.xds.proxies.issuance import LeafIssuer
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.metrics import EarliestEnd, Metrics
 from kuma.xds.proxies.proxy import Proxies, ProxyContext
+from kuma.xds.proxies.traffic_recorder import TrafficRecorder
 from kuma.xds.proxies.workload_health import WorkloadHealth
 from kuma.xds.stream.calls import StreamAdmission
 from kuma.xds.stream.deregistration import Deregistration
 from kuma.xds.stream.front import Front
 from kuma.xds.stream.health_discovery import HealthDiscovery
 from kuma.xds.stream.proxy_authentication import Authenticator
+from kuma.xds.stream.reports import Reports
 from kuma.xds.stream.revocation import TokenRevocation
 from kuma.xds.stream.server import Discovery, DiscoveryServer
 from kuma.xds.stream.stream_limits import StreamLimiter
@@ -214,6 +216,7 @@ class Streams:
     health: WorkloadHealth
     revocation: TokenRevocation
     admin_ca: EnvoyAdminCa
+    traffic: TrafficRecorder
     server: DiscoveryServer
 
 
@@ -235,14 +238,22 @@ def streams(base: Foundation, known: State) -> Streams:
     context = ProxyContext(known.meshes, issuer, insights, clock, lambda address: _admin_secrets(admin_ca, address))
     front = Front(servers.front_limits(settings))
     limiter = StreamLimiter(servers.stream_limits(settings), clock)
-    admission = StreamAdmission(known.authenticator, limiter, Refusals(base.audit, clock), front)
+    refusals, traffic = Refusals(base.audit, clock), TrafficRecorder(base.store, clock)
+    admission = StreamAdmission(known.authenticator, limiter, refusals, front)
     discovery = Discovery(
-        proxies, context, admission, deregistration, known.metrics, send_seconds=settings.send_timeout.seconds
+        proxies,
+        context,
+        admission,
+        deregistration,
+        known.metrics,
+        send_seconds=settings.send_timeout.seconds,
+        traffic=traffic if settings.observed_traffic else None,
     )
     health = WorkloadHealth(base.store, known.views, proxies, clock)
     health_discovery = HealthDiscovery(
         proxies, known.meshes, admission, health, servers.probe_defaults(base.settings.dp_server.hds)
     )
+    reports = Reports(known.meshes, admission, traffic, clock, most=2 * settings.concurrent_streams)
     return Streams(
         insights=insights,
         deregistration=deregistration,
@@ -250,13 +261,15 @@ def streams(base: Foundation, known: State) -> Streams:
         health=health,
         revocation=revocation,
         admin_ca=admin_ca,
-        server=_discovery_server(base, discovery, health_discovery, front, settings),
+        traffic=traffic,
+        server=_discovery_server(base, discovery, health_discovery, front, reports),
     )
 
 
 def _discovery_server(
-    base: Foundation, discovery: Discovery, health: HealthDiscovery, front: Front, settings: XdsServerSection
+    base: Foundation, discovery: Discovery, health: HealthDiscovery, front: Front, reports: Reports
 ) -> DiscoveryServer:
+    settings = base.settings.xds_server
     return DiscoveryServer(
         discovery,
         health,
@@ -266,6 +279,7 @@ def _discovery_server(
         base.certificate.chain,
         base.certificate.key,
         streams=settings.concurrent_streams,
+        reports=reports if settings.observed_traffic else None,
     )
 
 
@@ -318,6 +332,7 @@ def _api_context(
             wanted_configuration=api_context.wanted_configuration(known.meshes, known.proxies),
             envoys=AdminClient(known.meshes, known.proxies, envoys, base.own_ports),
         ),
+        observation=api_context.observation(known.views, base.store, connected.traffic, base.clock),
         clock=base.clock,
         limits=servers.limits(settings.limits),
         configuration=base.settings.model_dump(by_alias=True, mode="json"),

@@ -195,7 +195,9 @@ def stream_limits(settings: XdsServerSection) -> StreamLimits:
 def front_limits(settings: XdsServerSection) -> FrontLimits:
     """Returns the limits of connections to the discovery server."""
     pending = settings.pending_streams
-    return FrontLimits(of_address=pending, unknown=4 * pending, total=settings.concurrent_streams + 4 * pending)
+    # Each of an Envoy's threads that reports callers has a connection of its own.
+    connections = settings.concurrent_streams * (3 if settings.observed_traffic else 1)
+    return FrontLimits(of_address=pending, unknown=4 * pending, total=connections + 4 * pending)
 
 
 def access(settings: AccessSection) -> Access:

@@ -314,6 +314,9 @@ class XdsServerSection(Section):
     connection_linger: Duration = Field(
         Duration("30s"), description="How long a connection may outlive the certificates it was opened with, at most."
     )
+    observed_traffic: bool = Field(
+        True, description="Whether proxies report who calls them, which `kumactl inspect traffic` shows."
+    )
     streams_per_second: PositiveFloat = Field(1, description="Streams a second that one proxy may open.")
     stream_burst: PositiveInt = Field(20, description="Streams that one proxy may open at once.")
     requests_per_second: PositiveFloat = Field(100, description="Requests a second on one stream; more end it.")

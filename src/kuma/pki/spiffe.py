@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from kuma.resources import tags as tag_rules
+
+_TAG = "kuma://"
+
 
 def trust_domain_id(mesh: str) -> str:
     """The identity of the mesh itself, which its root carries (SPIFFE-ID §2, X.509-SVID §3.1)."""
@@ -20,4 +26,19 @@ def service_id(mesh: str, service: str) -> str:
 
 def tag_uri(name: str, value: str) -> str:
     """The URI by which a leaf carries a tag that permissions select callers by."""
-    return f"kuma://{name}/{value}"
+    return f"{_TAG}{name}/{value}"
+
+
+def tags(mesh: str, uris: Iterable[str]) -> frozenset[tuple[str, str]]:
+    """Returns the tags, names and values, that the URIs of a leaf of this mesh show; other URIs are none of it.
+
+    Names may have slashes in them, values have none.
+    """
+    own, found = prefix(mesh), set[tuple[str, str]]()
+    for uri in uris:
+        name, slash, value = uri.removeprefix(_TAG).rpartition("/")
+        if uri.startswith(own):
+            found.add((tag_rules.SERVICE, uri.removeprefix(own)))
+        elif uri.startswith(_TAG) and slash:
+            found.add((name, value))
+    return frozenset(found)

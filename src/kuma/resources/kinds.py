@@ -13,6 +13,7 @@ from kuma.resources.models import dataplane, mesh, mesh_blocks, mesh_traffic_per
 from kuma.resources.models.config import ConfigSpec
 from kuma.resources.models.dataplane_insight import DataplaneInsightSpec
 from kuma.resources.models.mesh_transition import MeshTransitionSpec
+from kuma.resources.models.observed_traffic import ObservedTrafficSpec
 from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Key, Model
 
@@ -113,6 +114,8 @@ GLOBAL_SECRET = Kind(
 
 CONFIG = Kind("Config", "Global", "", "", "", ConfigSpec, read_only=True)
 """What the control plane keeps for itself; it has no path."""
+OBSERVED_TRAFFIC = Kind("ObservedTraffic", "Mesh", "", "", "", ObservedTrafficSpec, read_only=True)
+"""Who has called a Dataplane; shown by the mesh as a whole."""
 CLUSTER_ID = CONFIG.key("kuma-cluster-id")
 
 STORED_ONLY = tuple(
@@ -129,7 +132,7 @@ IN_EFFECT = (
     GLOBAL_SECRET,
 )  # fmt: skip
 ALL = (*IN_EFFECT, *STORED_ONLY)
-_BY_NAME = {kind.name: kind for kind in (*ALL, CONFIG)}
+_BY_NAME = {kind.name: kind for kind in (*ALL, CONFIG, OBSERVED_TRAFFIC)}
 
 
 def by_name(name: str) -> Kind:
@@ -151,7 +154,7 @@ def declarable(name: str) -> Kind:
         InvalidResource: there is none, or the control plane alone writes it.
     """
     kind = by_name(name)
-    if kind is CONFIG:
+    if kind in (CONFIG, OBSERVED_TRAFFIC):
         raise _unknown(name)
     if kind.read_only:
         raise InvalidResource.of("type", f"{name} is written by the control plane only")

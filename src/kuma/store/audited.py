@@ -8,7 +8,7 @@ from kuma.base.audit import Audit
 from kuma.resources import kinds
 from kuma.store.protocol import Commit, Put, Removed
 
-_UNRECORDED = (kinds.DATAPLANE_INSIGHT.name, kinds.MESH_TRANSITION.name)
+_UNRECORDED = (kinds.DATAPLANE_INSIGHT.name, kinds.MESH_TRANSITION.name, kinds.OBSERVED_TRAFFIC.name)
 """What the control plane notes for itself."""
 
 

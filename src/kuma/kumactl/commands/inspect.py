@@ -81,8 +81,33 @@ def meshes(
     with invocation.client() as client:
         items = client.list_whole("/meshes")
         transitions = {item["mesh"]: item for item in client.list_whole("/mesh-transitions")}
-    found = [{**item, "transition": transitions.get(item["name"])} for item in items]
-    show_list(found, output, lambda: tables.meshes(items, transitions, datetime.now(UTC)))
+        traffic = {item["mesh"]: item for item in client.list_whole("/observed-traffic")}
+    found = [
+        {**item, "transition": transitions.get(item["name"]), "observedTraffic": traffic.get(item["name"])}
+        for item in items
+    ]
+    show_list(found, output, lambda: tables.meshes(items, transitions, traffic, datetime.now(UTC)))
+
+
+@app.command()
+def traffic(
+    context: typer.Context,
+    mesh: MeshOption = "default",
+    service: Annotated[str, typer.Option("--service", help="Only callers of this service.")] = "",
+    plaintext: Annotated[bool, typer.Option("--plaintext", help="Only callers in plaintext.")] = False,
+    output: FormOption = Form.TABLE,
+) -> None:
+    """Show who has called whom, and how: mesh TLS, a TLS of their own or plaintext; allowed or refused.
+
+    Example: kumactl inspect traffic --plaintext    or: kumactl inspect traffic --service backend -o json
+    """
+    invocation: Invocation = context.obj
+    with invocation.client() as client:
+        items = client.list_whole(paths.within(mesh, "observed-traffic"))
+    chosen = [
+        item for item in items if service in ("", item["service"]) and (not plaintext or item["how"] == "plaintext")
+    ]
+    show_list(chosen, output, lambda: tables.traffic(chosen, datetime.now(UTC)))
 
 
 class View(StrEnum):

@@ -258,23 +258,84 @@ def names(items: Sequence[Mapping[str, Any]]) -> str:
 
 
 MESHES = (
-    "MESH", "mTLS", "MODE", "STATE", "SINCE", "ACKNOWLEDGED", "WAITING FOR", "UNRESPONSIVE", "OUT OF CONTACT",
-    "CA EXPIRATION", "PROBLEMS",
+    "MESH", "mTLS", "MODE", "PLAINTEXT CALLERS", "STATE", "SINCE", "ACKNOWLEDGED", "WAITING FOR", "UNRESPONSIVE",
+    "OUT OF CONTACT", "CA EXPIRATION", "PROBLEMS",
 )  # fmt: skip
 
 
-def meshes(items: Iterable[Mapping[str, Any]], transitions: Mapping[str, Mapping[str, Any]], now: datetime) -> str:
-    """`kumactl inspect meshes`; `transitions` has the MeshTransition of each mesh that has one."""
-    return table(MESHES, [_mesh(item, transitions.get(item["name"], {}), now) for item in items])
+def meshes(
+    items: Iterable[Mapping[str, Any]],
+    transitions: Mapping[str, Mapping[str, Any]],
+    observed: Mapping[str, Mapping[str, Any]],
+    now: datetime,
+) -> str:
+    """`kumactl inspect meshes`; `transitions` and `observed` have what is known of each mesh, if anything is."""
+    return table(
+        MESHES,
+        [_mesh(item, transitions.get(item["name"], {}), observed.get(item["name"], {}), now) for item in items],
+    )
 
 
-def _mesh(item: Mapping[str, Any], transition: Mapping[str, Any], now: datetime) -> Row:
+def plaintext_callers(mode: str, observed: Mapping[str, Any], now: datetime) -> str:
+    """Formats how many callers were let in without encryption in the last hour, and since when there was none."""
+    if mode != "PERMISSIVE":
+        return "-"
+    if not observed.get("observed"):
+        return "not observed"
+    found = observed.get("plaintext", {})
+    count, last = found.get("callersLastHour", 0), found.get("last")
+    if count:
+        text = f"{count} in the last hour"
+    elif last:
+        text = f"none for {ago(last, now)}"
+    else:
+        text = f"none seen in {ago(observed.get('since'), now)}"
+    unobserved = observed.get("unobservedTotal", 0)
+    return f"{text}; {unobserved} proxies do not report" if unobserved else text
+
+
+TRAFFIC = (
+    "SERVICE", "DATAPLANE", "PORT", "CALLER", "HOW", "OUTCOME", "LAST SEEN AGO", "CONNECTIONS", "LAST DAY", "NOTES",
+)  # fmt: skip
+_HOW = {"meshTls": "mesh TLS", "foreignTls": "own TLS", "plaintext": "plaintext"}
+_OUTCOMES = {"wouldBeRefused": "would be refused"}
+
+
+def traffic(items: Iterable[Mapping[str, Any]], now: datetime) -> str:
+    """`kumactl inspect traffic`."""
+    return table(
+        TRAFFIC,
+        [
+            (
+                i["service"],
+                i["dataplane"],
+                str(i["port"]),
+                i["caller"],
+                _HOW.get(i["how"], i["how"]),
+                _OUTCOMES.get(i["outcome"], i["outcome"]),
+                ago(i["last"], now),
+                str(i["connections"]),
+                str(i["lastDay"]),
+                "; ".join(filter(None, [_at_its_address(i), i.get("reason", "")])) or "-",
+            )
+            for i in items
+        ],
+    )
+
+
+def _at_its_address(item: Mapping[str, Any]) -> str:
+    names = item.get("knownAs", ())
+    return f"from the address of {', '.join(names)}" if names else ""
+
+
+def _mesh(item: Mapping[str, Any], transition: Mapping[str, Any], observed: Mapping[str, Any], now: datetime) -> Row:
     backends = transition.get("backends", ())
     problems = [f"{b['name']}: {b['problem']}" for b in backends if b.get("problem")]
     return (
         item["name"],
         mtls(item),
         mode(item),
+        plaintext_callers(mode(item), observed, now),
         _step(transition) or "off",
         ago(transition.get("since"), now) if transition.get("since") else "-",
         f"{transition.get('acknowledged', 0)}/{transition.get('followers', 0)}",

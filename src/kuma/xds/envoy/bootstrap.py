@@ -26,14 +26,11 @@ from kuma.policy import caller_groups
 from kuma.resources import codec
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
-from kuma.xds.envoy import capabilities, clusters, tls
+from kuma.xds.envoy import capabilities, clusters, resource_names, tls
 from kuma.xds.envoy.listeners import admin_listener
 
-ADS_CLUSTER = "ads_cluster"
 RESOURCE_MONITORS = "feature-resource-monitors"
 """What a kuma-dp says that hands a bootstrap to Envoy whatever types of messages are in it."""
-OWN_TOKEN = "feature-own-token"  # noqa: S105 - the name of a feature
-"""What a kuma-dp says that puts its token into the bootstrap by itself, into the secret of this name."""
 TOKEN_SECRET = "dataplane_token"  # noqa: S105 - the name of a secret
 _DOWNSTREAM_CONNECTIONS = 50_000
 """Connections that a proxy accepts at once; more are closed. Without a limit a flood takes its memory."""
@@ -122,7 +119,7 @@ class Bootstrap:
 
     def _ads(self) -> config_source_pb2.ApiConfigSource:
         service = grpc_service_pb2.GrpcService()
-        service.envoy_grpc.cluster_name = ADS_CLUSTER
+        service.envoy_grpc.cluster_name = resource_names.ADS_CLUSTER
         first, last = _RECONNECT
         backoff = service.envoy_grpc.retry_policy.retry_back_off
         backoff.base_interval.FromTimedelta(first)
@@ -143,7 +140,7 @@ class Bootstrap:
         It becomes a secret, which Envoy redacts in its dumps; initial metadata are shown to whoever reaches Envoy's
         administration. The original's kuma-dp decodes the bootstrap and does not know the types.
         """
-        return OWN_TOKEN in self.said.get("features", ())
+        return capabilities.OWN_TOKEN in self.said.get("features", ())
 
     @property
     def _has_address(self) -> bool:
@@ -152,12 +149,12 @@ class Bootstrap:
 
     def _cluster(self) -> cluster_pb2.Cluster:
         cluster = cluster_pb2.Cluster(
-            name=ADS_CLUSTER,
-            type=cluster_pb2.Cluster.STATIC if self._has_address else cluster_pb2.Cluster.STRICT_DNS,
-            dns_lookup_family=cluster_pb2.Cluster.ALL,  # `localhost` may be ::1 first, where nobody listens
+            name=resource_names.ADS_CLUSTER,
+            type=cluster_pb2.Cluster.STATIC if self._has_address else cluster_pb2.Cluster.LOGICAL_DNS,
+            dns_lookup_family=cluster_pb2.Cluster.ALL,  # where nobody listens, such as at ::1, the next one is tried
         )
         cluster.connect_timeout.FromTimedelta(_CONNECT)
-        cluster.load_assignment.CopyFrom(clusters.assignment(ADS_CLUSTER, [(self.host, self.port)]))
+        cluster.load_assignment.CopyFrom(clusters.assignment(resource_names.ADS_CLUSTER, [(self.host, self.port)]))
         options = http_protocol_options_pb2.HttpProtocolOptions()
         keepalive = protocol_pb2.KeepaliveSettings()
         keepalive.interval.FromTimedelta(timedelta(seconds=15))

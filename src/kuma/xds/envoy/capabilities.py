@@ -9,10 +9,14 @@ from envoy.config.core.v3 import base_pb2
 
 from kuma.xds.envoy import tls
 
+OWN_TOKEN = "feature-own-token"  # noqa: S105 - the name of a feature
+"""What a kuma-dp says that puts its token into the bootstrap by itself, into the secret of this name: Envoy then shows
+it with every request to the control plane, reports too."""
 INTERNAL_LISTENERS = "kuma.io/internal-listeners"
 """The key of the node's metadata by which a bootstrap says that it has switched internal listeners on."""
 _WAITS_SINCE = (1, 37)
-"""`upstream_connect_mode` of the TCP proxy, and `on_downstream_tls_handshake` of the filter state, are from then on."""
+"""`upstream_connect_mode` of the TCP proxy, `on_downstream_tls_handshake` of the filter state, and formatted tags of
+access logs are there from then on."""
 
 
 class Capabilities(NamedTuple):
@@ -23,6 +27,8 @@ class Capabilities(NamedTuple):
     has_internal_listeners: bool = False
     group: str = ""
     """The ALPN that it offers for its group of callers, by what it was started with; empty if it does not say."""
+    reports: bool = False
+    """It can report its callers: it shows its token when it does, and names the chain that a connection came by."""
 
     @property
     def has_gates(self) -> bool:
@@ -46,9 +52,11 @@ OLDEST = Capabilities()
 def of(node: base_pb2.Node, metadata: Mapping[str, Any]) -> Capabilities:
     """Read what the node of a stream's first request says."""
     version = node.user_agent_build_version.version
-    group = metadata.get(tls.GROUP_ALPN)
+    group, features = metadata.get(tls.GROUP_ALPN), metadata.get("features")
+    is_recent = (version.major_number, version.minor_number) >= _WAITS_SINCE
     return Capabilities(
-        (version.major_number, version.minor_number) >= _WAITS_SINCE,
+        is_recent,
         metadata.get(INTERNAL_LISTENERS) is True,
         group if isinstance(group, str) else "",
+        is_recent and isinstance(features, list) and OWN_TOKEN in features,
     )

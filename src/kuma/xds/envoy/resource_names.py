@@ -17,6 +17,8 @@ ADMIN_IDENTITY, ADMIN_CA = f"{ADMIN}:identity", f"{ADMIN}:ca"
 
 METRICS, METRICS_CLUSTER = "kuma:metrics:prometheus", "kuma:metrics:hijacker"
 """The listener at which Prometheus reads a proxy's metrics, and the cluster behind it."""
+ADS_CLUSTER = "ads_cluster"
+"""The cluster that leads to the control plane, in every bootstrap; requests through it carry the proxy's token."""
 NOWHERE = "kuma:nowhere"
 """No cluster has this name: a connection that should lead there is closed."""
 

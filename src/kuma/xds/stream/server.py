@@ -31,12 +31,14 @@ from kuma.xds.envoy.clusters import HTTP_PROTOCOLS
 from kuma.xds.envoy.resource import TypeUrl, encode_response
 from kuma.xds.proxies.metrics import Metrics
 from kuma.xds.proxies.proxy import Proxies, Proxy, ProxyContext
+from kuma.xds.proxies.traffic_recorder import TrafficRecorder
 from kuma.xds.stream import health_discovery, proxy_authentication, stream_limits
 from kuma.xds.stream.calls import StreamAdmission, token_of
 from kuma.xds.stream.deregistration import Deregistration
 from kuma.xds.stream.front import Front
 from kuma.xds.stream.health_discovery import HealthDiscovery
 from kuma.xds.stream.proxy_authentication import Presented
+from kuma.xds.stream.reports import Reports
 from kuma.xds.stream.stream_limits import TooMany
 from kuma.xds.stream.writer import Sender
 
@@ -97,7 +99,10 @@ class Discovery:
         metrics: Metrics,
         *,
         send_seconds: float,
+        traffic: TrafficRecorder | None = None,
     ) -> None:
+        """Keeps its collaborators; without `traffic` no proxy is asked to report its callers."""
+        self._traffic = traffic
         self._proxies = proxies
         self._context = context
         self._meshes = context.meshes
@@ -225,9 +230,12 @@ class Discovery:
         host = stream_limits.host_of(peer)
         self._check_is_free(who.key, host)  # another one may have been faster
         record = await self._insights.open(who.key, who.version)
+        envoy = who.envoy if self._traffic is not None else who.envoy._replace(reports=False)
         proxy = Proxy(
-            who.key, token, identity, record, self._context, admin_port=who.admin_port, envoy=who.envoy, host=host
+            who.key, token, identity, record, self._context, admin_port=who.admin_port, envoy=envoy, host=host
         )
+        if self._traffic is not None and envoy.reports:
+            self._traffic.began(who.key)
         older = self._proxies.get(who.key)
         if older is not None:
             older.end(Superseded(f"a newer stream of {who.key.mesh}.{who.key.name} has taken the place of this one"))
@@ -251,6 +259,8 @@ class Discovery:
         if self._proxies.remove(proxy):
             last = proxy.last_contact
             self._deregistration.left(proxy.key, last.may_serve_until if last else None)
+            if self._traffic is not None:
+                self._traffic.ended(proxy.key)
             log.info("proxy disconnected", mesh=proxy.key.mesh, dataplane=proxy.key.name)
         self._metrics.streams.set(len(self._proxies))
 
@@ -362,13 +372,18 @@ class DiscoveryServer(sockets.OnPort):
         key: Path,
         *,
         streams: int,
+        reports: Reports | None = None,
     ) -> None:
-        """`streams` is how many proxies may be connected; each may have a stream of both services."""
+        """`streams` is how many proxies may be connected.
+
+        Each may have a stream of discovery and one of health discovery; of reports there are at most two for each.
+        """
         super().__init__(host, port)
-        self._streams = 2 * streams
+        self._streams = 4 * streams
         self._health = health
         self._front = front
         self._discovery = discovery
+        self._reports = reports
         self._certificate = certificate
         self._key = key
 
@@ -384,6 +399,8 @@ class DiscoveryServer(sockets.OnPort):
             (health_discovery.SERVICE, health_discovery.METHOD, self._health.stream),
         )
         server.add_generic_rpc_handlers(tuple(_handler(*method) for method in served))
+        if self._reports is not None:
+            server.add_generic_rpc_handlers((self._reports.handler,))
         pair = (self._key.read_bytes(), self._certificate.read_bytes())
         with self._listen() as listener:
             try:

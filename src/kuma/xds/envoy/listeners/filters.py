@@ -11,7 +11,7 @@ from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from google.protobuf import message
 
 from kuma.xds.envoy import resource_names, tls
-from kuma.xds.envoy.listeners import caller_headers
+from kuma.xds.envoy.listeners import caller_headers, reports
 from kuma.xds.envoy.listeners.connection_limits import NONE, Limits
 
 ROUTER = hcm_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=tls.packed(router_pb2.Router()))
@@ -30,8 +30,12 @@ def http(
     *filters: hcm_pb2.HttpFilter,
     statistics: str = "",
     limits: Limits = NONE,
+    reported: bool = False,
 ) -> listener_components_pb2.Filter:
-    """Makes the filter that serves HTTP by the routes of this name, each request passing `filters` first."""
+    """Makes the filter that serves HTTP by the routes of this name, each request passing `filters` first.
+
+    If it is `reported`, the control plane is told of some of its requests.
+    """
     manager = hcm_pb2.HttpConnectionManager(
         stat_prefix=resource_names.stat_name(counted_as) + statistics,
         forward_client_cert_details=client_certificate,
@@ -48,6 +52,8 @@ def http(
         manager.common_http_protocol_options.max_stream_duration.FromTimedelta(limits.http_stream)
     if client_certificate == hcm_pb2.HttpConnectionManager.SANITIZE_SET:
         manager.set_current_client_cert_details.uri = True
+    if reported:
+        reports.of_http(manager)
     manager.http_filters.extend([*filters, ROUTER])
     return network_filter("envoy.filters.network.http_connection_manager", manager)
 
@@ -60,8 +66,12 @@ def tcp(
     *,
     after_handshake: bool = False,
     longest: timedelta | None = None,
+    reported: bool = False,
 ) -> listener_components_pb2.Filter:
-    """Makes the filter that passes bytes on to a cluster, for at most the `longest` time a connection may go on."""
+    """Makes the filter that passes bytes on to a cluster, for at most the `longest` time a connection may go on.
+
+    If it is `reported`, the control plane is told of connections while they last.
+    """
     proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=resource_names.stat_name(counted_as) + statistics, cluster=cluster)
     proxy.max_connect_attempts.value = attempts
     if after_handshake:
@@ -69,4 +79,6 @@ def tcp(
         proxy.max_early_data_bytes.value = 0
     if longest is not None:
         proxy.max_downstream_connection_duration.FromTimedelta(longest)
+    if reported:
+        reports.of_tcp(proxy)
     return network_filter("envoy.filters.network.tcp_proxy", proxy)

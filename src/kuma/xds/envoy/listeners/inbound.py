@@ -87,8 +87,11 @@ def listener(
     workload. `limits` is how long a connection may go on, `envoy` what the proxy's Envoy can do.
     """
     inspects = access is not None
-    made = [plaintext(place, "")] if access is None else list(chains(place, access, envoy, limits))
-    return listeners.listener(place.name, place.address, place.port, base_pb2.INBOUND, made, inspects=inspects)
+    reports = envoy.reports
+    made = [plaintext(place, "", reports=reports)] if access is None else list(chains(place, access, envoy, limits))
+    return listeners.listener(
+        place.name, place.address, place.port, base_pb2.INBOUND, made, inspects=inspects, reported=reports
+    )
 
 
 def routes(
@@ -132,7 +135,7 @@ def chains(
         chain.name = f"{chain.name}_{group}"
         yield chain
     if not access.strict:
-        yield from _others(place, access.sealed)
+        yield from _others(place, access.sealed, envoy.reports)
 
 
 def _mutual(
@@ -141,7 +144,7 @@ def _mutual(
     """Makes the chain of callers with mesh TLS that offer this ALPN, or whatever they offer if it is empty."""
     # Where it can be decided later, the handshake refuses nobody of the mesh: callers' proxies would try again.
     names = rbac.names(place.mesh, NOBODY if place.is_http or envoy.has_gates else admission)
-    served = [_http(place.name, limits)] if place.is_http else _tcp(place, admission, envoy, limits.tcp)
+    served = [_http(place.name, limits, envoy.reports)] if place.is_http else _tcp(place, admission, envoy, limits.tcp)
     chain = _chain("mesh_tls", *served)
     chain.transport_socket.CopyFrom(tls.downstream(place.mesh, names))
     callers = [access.label, _digest(admission) if place.is_http else ""]
@@ -159,40 +162,42 @@ def _digest(admission: Admission) -> str:
     return hashlib.sha256(repr((admission.principals, admission.denied)).encode()).hexdigest()[:16]
 
 
-def _others(place: InboundPlace, sealed: bool) -> Iterator[listener_components_pb2.FilterChain]:
+def _others(place: InboundPlace, sealed: bool, reports: bool) -> Iterator[listener_components_pb2.FilterChain]:
     """Makes the chains of callers that do not speak the mesh's TLS."""
-    foreign = _chain(
-        "foreign_tls", filters.tcp(place.name, resource_names.NOWHERE if sealed else place.cluster, "_foreign_tls")
-    )
+    cluster = resource_names.NOWHERE if sealed else place.cluster
+    foreign = _chain("foreign_tls", filters.tcp(place.name, cluster, "_foreign_tls", reported=reports))
     foreign.filter_chain_match.transport_protocol = "tls"
     yield foreign
-    clear = plaintext(place, "_plaintext")
+    clear = plaintext(place, "_plaintext", reports=reports)
     if sealed:
-        clear = _chain("plaintext", filters.tcp(place.name, resource_names.NOWHERE, "_plaintext"))
+        clear = _chain("plaintext", filters.tcp(place.name, cluster, "_plaintext", reported=reports))
     clear.filter_chain_match.transport_protocol = "raw_buffer"
     yield clear
 
 
-def plaintext(place: InboundPlace, statistics: str) -> listener_components_pb2.FilterChain:
+def plaintext(place: InboundPlace, statistics: str, *, reports: bool = False) -> listener_components_pb2.FilterChain:
     """Makes the chain of callers that are not asked who they are."""
     if place.is_http:
         sanitize = hcm_pb2.HttpConnectionManager.SANITIZE
-        return _chain("plaintext", filters.http(place.name, place.name, sanitize, statistics=statistics))
-    return _chain("plaintext", filters.tcp(place.name, place.cluster, statistics))
+        served = filters.http(place.name, place.name, sanitize, statistics=statistics, reported=reports)
+    else:
+        served = filters.tcp(place.name, place.cluster, statistics, reported=reports)
+    return _chain("plaintext", served)
 
 
 def _chain(name: str, *links: listener_components_pb2.Filter) -> listener_components_pb2.FilterChain:
     return listener_components_pb2.FilterChain(name=name, filters=links)
 
 
-def _http(name: str, limits: Limits) -> listener_components_pb2.Filter:
+def _http(name: str, limits: Limits, reports: bool) -> listener_components_pb2.Filter:
     """Makes an HTTP connection manager that tells the workload who calls, in `x-forwarded-client-cert`.
 
     Values that the caller sent are replaced (SANITIZE_SET), so the header can be trusted.
     """
     deny_all = http_rbac_pb2.RBAC(rules=_NOBODY)
     access = hcm_pb2.HttpFilter(name=_HTTP_RBAC, typed_config=tls.packed(deny_all))
-    return filters.http(name, name, hcm_pb2.HttpConnectionManager.SANITIZE_SET, access, limits=limits)
+    told = hcm_pb2.HttpConnectionManager.SANITIZE_SET
+    return filters.http(name, name, told, access, limits=limits, reported=reports)
 
 
 def _tcp(
@@ -215,4 +220,5 @@ def _tcp(
         stat_prefix=f"{resource_names.stat_name(place.name)}.",
     )
     yield filters.network_filter("envoy.filters.network.rbac", access)
-    yield filters.tcp(place.name, cluster, after_handshake=envoy.waits_for_handshake, longest=longest)
+    after_handshake, reported = envoy.waits_for_handshake, envoy.reports
+    yield filters.tcp(place.name, cluster, after_handshake=after_handshake, longest=longest, reported=reported)

@@ -12,6 +12,7 @@ from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 
 from kuma.xds.envoy import resource_names, tls
 from kuma.xds.envoy.clusters import socket
+from kuma.xds.envoy.listeners import reports
 from kuma.xds.envoy.resource import Entry
 
 _INSPECTION = timedelta(seconds=1)
@@ -26,8 +27,12 @@ def listener(
     chains: Sequence[listener_components_pb2.FilterChain],
     *,
     inspects: bool = False,
+    reported: bool = False,
 ) -> Entry:
-    """Makes a listener. One that `inspects` looks at what a caller begins with to tell which chain is meant."""
+    """Makes a listener. One that `inspects` looks at what a caller begins with to tell which chain is meant.
+
+    Of one that is `reported` the control plane is told of each connection.
+    """
     made = listener_pb2.Listener(
         name=name,
         address=socket(address, port),
@@ -36,6 +41,8 @@ def listener(
         filter_chains=chains,
     )
     made.enable_reuse_port.value = False
+    if reported:
+        made.access_log.append(reports.of_connections())
     if inspects:
         inspector = tls.packed(tls_inspector_pb2.TlsInspector())
         made.listener_filters.add(name="envoy.filters.listener.tls_inspector", typed_config=inspector)

@@ -1,0 +1,69 @@
+"""Makes the access logs by which a proxy reports its callers to the control plane (Envoy's access log service).
+
+A connection is reported when it ends. What goes on for long is reported earlier: a TCP connection when it is opened and
+every few minutes, and of requests over HTTP a small part, so that each costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from envoy.config.accesslog.v3 import accesslog_pb2
+from envoy.config.core.v3 import config_source_pb2
+from envoy.data.accesslog.v3 import accesslog_pb2 as entries_pb2
+from envoy.extensions.access_loggers.grpc.v3 import als_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
+from envoy.type.v3 import percent_pb2
+
+from kuma.xds.envoy import resource_names, tls
+
+LOG = "kuma-observed-traffic"
+CHAIN = "chain"
+"""The tag of an entry that says by which filter chain a caller was served."""
+_TOGETHER_FOR = timedelta(seconds=15)
+"""How long entries wait for others, to be sent together."""
+_BUFFER = 256 << 10
+"""Bytes of entries that are sent at once."""
+_GOES_ON = timedelta(minutes=5)
+_SAMPLED_PERCENT = 1
+
+
+def of_connections() -> accesslog_pb2.AccessLog:
+    """Makes the log of a listener: an entry for each connection that has ended, or never became one."""
+    return _log()
+
+
+def of_tcp(proxy: tcp_proxy_pb2.TcpProxy) -> None:
+    """Has a TCP proxy report connections when they are opened, and every few minutes."""
+    proxy.access_log_options.flush_access_log_on_connected = True
+    proxy.access_log_options.access_log_flush_interval.FromTimedelta(_GOES_ON)
+    log = _log()
+    log.filter.log_type_filter.types.extend((entries_pb2.TcpUpstreamConnected, entries_pb2.TcpPeriodic))
+    proxy.access_log.append(log)
+
+
+def of_http(manager: hcm_pb2.HttpConnectionManager) -> None:
+    """Has an HTTP connection manager report some of its requests, and every few minutes those that go on."""
+    manager.access_log_options.access_log_flush_interval.FromTimedelta(_GOES_ON)
+    log = _log()
+    some, lasting = log.filter.or_filter.filters.add(), log.filter.or_filter.filters.add()
+    some.runtime_filter.runtime_key = "kuma.observed_traffic.requests"
+    some.runtime_filter.percent_sampled.numerator = _SAMPLED_PERCENT
+    some.runtime_filter.percent_sampled.denominator = percent_pb2.FractionalPercent.HUNDRED
+    some.runtime_filter.use_independent_randomness = True
+    lasting.log_type_filter.types.append(entries_pb2.DownstreamPeriodic)
+    manager.access_log.append(log)
+
+
+def _log() -> accesslog_pb2.AccessLog:
+    """Makes a log; Envoy sends those that are configured equally over the same stream."""
+    config = als_pb2.TcpGrpcAccessLogConfig()
+    common = config.common_config
+    common.log_name = LOG
+    common.grpc_service.envoy_grpc.cluster_name = resource_names.ADS_CLUSTER
+    common.transport_api_version = config_source_pb2.V3
+    common.buffer_flush_interval.FromTimedelta(_TOGETHER_FOR)
+    common.buffer_size_bytes.value = _BUFFER
+    common.custom_tags.add(tag=CHAIN, value="%FILTER_CHAIN_NAME%")
+    return accesslog_pb2.AccessLog(name="envoy.access_loggers.tcp_grpc", typed_config=tls.packed(config))

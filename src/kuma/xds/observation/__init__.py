@@ -1,0 +1,1 @@
+"""Takes in what proxies report of their callers, and keeps it as counters."""

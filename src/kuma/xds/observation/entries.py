@@ -1,0 +1,85 @@
+"""Reads entries of access logs: who has called, where and how, and what became of it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from envoy.data.accesslog.v3 import accesslog_pb2
+
+from kuma.base.values import printable
+from kuma.pki import spiffe
+from kuma.policy import decision
+from kuma.policy.permissions import Permissions
+from kuma.resources.models import dataplane as dataplanes
+from kuma.resources.models.dataplane import DataplaneSpec, Inbound
+from kuma.resources.models.mesh_transition import Level
+from kuma.resources.models.observed_traffic import Outcome
+from kuma.resources.resource import Resource
+from kuma.xds.envoy.listeners import reports
+from kuma.xds.observation.edges import Caller
+
+_IN_CLEAR = ("HTTP_REQUEST", "WRONG_VERSION_NUMBER")
+"""What BoringSSL says of a handshake that was none."""
+_NOT_VERIFIED = ("foreign_tls", "plaintext")
+"""The chains of callers of whom nothing is asked."""
+_LONGEST_REASON = 200
+_MOST_URIS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Reporter:
+    """A proxy that reports, and what its mesh says of its inbounds at the moment."""
+
+    dataplane: Resource[DataplaneSpec]
+    level: Level
+    permissions: Permissions
+
+    def connections(self, entry: Any) -> tuple[Caller, int] | None:
+        """Returns the caller in an entry and how many connections it stands for; None if it says nothing of a caller.
+
+        A connection that has reached the workload over TCP was counted when it was opened.
+        """
+        common = entry.common_properties
+        inbound = self._inbound(common.downstream_local_address.socket_address)
+        if inbound is None:
+            return None
+        caller = self._caller(common, inbound)
+        kind = common.access_log_type
+        opened = kind == accesslog_pb2.TcpUpstreamConnected
+        ended = kind == accesslog_pb2.NotSet and not common.HasField("upstream_remote_address")
+        return (caller, int(opened or ended)) if caller is not None else None
+
+    def _inbound(self, local: Any) -> Inbound | None:
+        networking = self.dataplane.spec.net
+        here = [inbound for inbound in networking.inbound if inbound.port == local.port_value]
+        exact = (one for one in here if dataplanes.listen_address(networking, one) == local.address)
+        return next(exact, here[0] if here else None)
+
+    def _caller(self, common: Any, inbound: Inbound) -> Caller | None:
+        chain = common.custom_tags.get(reports.CHAIN, "")
+        address = common.downstream_direct_remote_address.socket_address.address
+        failure = printable.printable(common.downstream_transport_failure_reason[:_LONGEST_REASON])
+        names = common.tls_properties.peer_certificate_properties.subject_alt_name
+        uris = tuple(sorted(name.uri[:_LONGEST_REASON] for name in names[:_MOST_URIS] if name.uri))
+        where = inbound.service, inbound.port
+        # Of a caller in plaintext, Envoy's inspector says so as if it were a failure.
+        if failure and chain not in _NOT_VERIFIED:
+            in_clear = any(words in failure for words in _IN_CLEAR)
+            return Caller(*where, "plaintext" if in_clear else "foreignTls", "refused", uris, address, failure)
+        if chain.startswith("mesh_tls"):
+            if not uris:
+                return None  # it has gone before it has shown anything
+            return Caller(*where, "meshTls", self._verdict(inbound, uris), uris)
+        return Caller(
+            *where, "foreignTls" if chain == "foreign_tls" else "plaintext", self._unchecked(common), (), address
+        )
+
+    def _verdict(self, inbound: Inbound, uris: tuple[str, ...]) -> Outcome:
+        admission = self.permissions.admission(inbound.tags)
+        return decision.verdict(admission, spiffe.tags(self.dataplane.mesh, uris))
+
+    def _unchecked(self, common: Any) -> Outcome:
+        if common.response_flags.no_cluster_found:
+            return "refused"
+        return "allowed" if self.level >= Level.ENCRYPTING else "unchecked"

@@ -1,0 +1,163 @@
+"""Receives what proxies report of their callers: Envoy's access log service over gRPC.
+
+A stream is authenticated as that of discovery is, and a proxy reports about its own inbounds only. Reports are read no
+faster than they can be counted: Envoy drops what it cannot send, and waits with nothing else for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+from envoy.service.accesslog.v3 import als_pb2
+from google.protobuf.message import DecodeError
+
+from kuma.base.clock import Clock
+from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Unauthenticated
+from kuma.resources.resource import Key, Resource
+from kuma.xds.observation.entries import Reporter
+from kuma.xds.proxies.meshes import Meshes
+from kuma.xds.proxies.traffic_recorder import TrafficRecorder
+from kuma.xds.stream import proxy_authentication, stream_limits
+from kuma.xds.stream.calls import StreamAdmission, token_of
+from kuma.xds.stream.stream_limits import TooMany
+
+log = structlog.get_logger(__name__)
+
+_SERVICE = "envoy.service.accesslog.v3.AccessLogService"
+_FIRST = 15.0
+"""Seconds in which a stream has to say whose it is."""
+_MOST_OF_PROXY = 8
+"""Streams of one proxy: each thread of its Envoy has one. More are refused, and what those threads see is not known."""
+_PER_SECOND = 200
+"""Entries of one stream that are counted a second, in the long run."""
+_STATUS = {
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    AccessDenied: grpc.StatusCode.PERMISSION_DENIED,
+    InvalidResource: grpc.StatusCode.INVALID_ARGUMENT,
+    TooMany: grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+
+
+class Reports:
+    """Serves streams of reports."""
+
+    def __init__(
+        self,
+        meshes: Meshes,
+        admission: StreamAdmission,
+        recorder: TrafficRecorder,
+        clock: Clock,
+        *,
+        most: int,
+    ) -> None:
+        """Keeps its collaborators; `most` is how many streams there may be at once."""
+        self._most = most
+        self._open = Counter[Key]()
+        self._meshes = meshes
+        self._authenticator = admission.authenticator
+        self._limiter = admission.limiter
+        self._front = admission.front
+        self._refusals = admission.refusals
+        self._recorder = recorder
+        self._clock = clock
+
+    @property
+    def handler(self) -> Any:
+        """The service, for a gRPC server."""
+        method = grpc.stream_unary_rpc_method_handler(self.receive, request_deserializer=None, response_serializer=None)
+        return grpc.method_handlers_generic_handler(_SERVICE, {"StreamAccessLogs": method})
+
+    async def receive(self, messages: AsyncIterator[bytes], context: Any) -> bytes:
+        """Serves one `StreamAccessLogs` stream to its end."""
+        peer = self._front.peer(context.peer())
+        try:
+            with self._front.stream(context.peer()), ExitStack() as known:
+                await self._receive(messages, context, peer, known)
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the first message did not come in time")
+        except TooMany as error:
+            await context.abort(_status(error), str(error))
+        except KumaError as error:
+            log.warning("reports refused", peer=peer, reason=str(error))
+            if isinstance(error, Unauthenticated | AccessDenied):
+                self._refusals.record(stream_limits.address_of(peer), server="reports", reason=str(error))
+            await context.abort(_status(error), str(error))
+        return b""
+
+    async def _receive(self, messages: AsyncIterator[bytes], context: Any, peer: str, known: ExitStack) -> None:
+        with self._limiter.pending(peer):
+            async with asyncio.timeout(_FIRST):
+                first = await anext(messages, None)
+        if first is None:
+            return
+        token = token_of(context)
+        await self._meshes.until_listed()
+        message = _decoded(first)
+        try:
+            key = proxy_authentication.proxy_key(message.identifier.node)
+            self._authorize(key, token)
+        except KumaError:
+            self._limiter.failed(peer)
+            raise
+        known.enter_context(self._counted(key))
+        known.enter_context(self._front.known(context.peer()))
+        await self._count(key, message)
+        async for more in messages:
+            self._authorize(key, token)
+            await self._count(key, _decoded(more))
+
+    @contextmanager
+    def _counted(self, key: Key) -> Iterator[None]:
+        if self._open[key] >= _MOST_OF_PROXY or self._open.total() >= self._most:
+            raise TooMany("there are too many streams of reports")
+        self._open[key] += 1
+        try:
+            yield
+        finally:
+            self._open[key] -= 1
+            if not self._open[key]:
+                del self._open[key]
+
+    def _authorize(self, key: Key, token: str) -> Resource[Any]:
+        """Checks that a token is the one of a Dataplane, as long as the stream lasts.
+
+        Raises:
+            Unauthenticated, AccessDenied: it is not, or not any more; or there is no such Dataplane.
+        """
+        identity = self._authenticator.authenticate(key.mesh, token)
+        dataplane = self._meshes.state(key.mesh).config.view.dataplanes.get(key.name)
+        if dataplane is None:
+            raise AccessDenied(proxy_authentication.not_found(key))
+        self._authenticator.authorize(identity, dataplane)
+        return dataplane
+
+    async def _count(self, key: Key, message: Any) -> None:
+        config = self._meshes.state(key.mesh).config
+        dataplane = config.view.dataplanes.get(key.name)
+        if dataplane is None:
+            return
+        reporter = Reporter(dataplane, config.level, config.permissions)
+        reported = message.tcp_logs.log_entry
+        for entry in reported:
+            found = reporter.connections(entry)
+            if found is not None:
+                self._recorder.note(key, *found)
+        await self._clock.sleep(len(reported) / _PER_SECOND)
+
+
+def _decoded(frame: bytes) -> Any:
+    try:
+        return als_pb2.StreamAccessLogsMessage.FromString(frame)
+    except DecodeError:
+        raise InvalidResource.of("", "the message is not a StreamAccessLogsMessage") from None
+
+
+def _status(error: KumaError) -> grpc.StatusCode:
+    return next((code for kind, code in _STATUS.items() if isinstance(error, kind)), grpc.StatusCode.UNAVAILABLE)

@@ -1,0 +1,137 @@
+"""Reports of callers: whose they are, what is counted, and that it is kept. The proxies are clients of gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import httpx
+import pytest
+from envoy.data.accesslog.v3 import accesslog_pb2
+from envoy.service.accesslog.v3 import als_pb2
+
+from kuma.base import aio
+from kuma.resources import kinds
+from kuma.xds.envoy.listeners import reports
+from tests.fakes.clock import ManualClock
+from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, running
+from tests.fakes.patience import PATIENCE
+
+METHOD = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
+BACKEND, WEB = dataplane("backend-01", "backend", port=80), dataplane("web-01", "web", port=81)
+PERMISSIVE = MTLS.replace("type: builtin", "type: builtin, mode: PERMISSIVE")
+WEB_ONLY = ALLOW_ALL.replace("'*'", "web", 1)
+
+
+def entry(chain: str = "mesh_tls", *uris: str, port: int = 80, address: str = "10.0.0.9", **more: Any) -> Any:
+    found = accesslog_pb2.TCPAccessLogEntry()
+    common = found.common_properties
+    common.downstream_local_address.socket_address.address = "10.0.0.1"
+    common.downstream_local_address.socket_address.port_value = port
+    common.downstream_direct_remote_address.socket_address.address = address
+    common.custom_tags[reports.CHAIN] = chain
+    for uri in uris:
+        common.tls_properties.peer_certificate_properties.subject_alt_name.add(uri=uri)
+    for name, value in more.items():
+        setattr(common, name, value)
+    return found
+
+
+async def report(cp: Running, token: str, *entries: Any, node: str = "default.backend-01") -> grpc.StatusCode:
+    """The status of a stream on which this was reported."""
+    message = als_pb2.StreamAccessLogsMessage()
+    message.identifier.node.id = node
+    message.tcp_logs.log_entry.extend(entries)
+    open_stream: Any = (await cp.channel()).stream_unary
+    call = open_stream(METHOD, request_serializer=als_pb2.StreamAccessLogsMessage.SerializeToString)(
+        iter([message]), metadata=(("authorization", token),)
+    )
+    code: grpc.StatusCode = await call.code()
+    return code
+
+
+async def seen(cp: Running) -> list[dict[str, Any]]:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.get(f"http://localhost:{await cp.api_port()}/meshes/default/observed-traffic")
+        assert answer.status_code == 200, answer.text
+        found: list[dict[str, Any]] = answer.json()["items"]
+        return found
+
+
+@pytest.fixture
+async def cp(tmp_path: Path) -> AsyncIterator[Running]:
+    async with running(tmp_path) as found:
+        await found.apply(PERMISSIVE, WEB_ONLY)
+        await found.apply_resource(BACKEND)
+        await found.apply_resource(WEB)
+        yield found
+
+
+async def test_what_each_kind_of_caller_is_counted_as(cp: Running) -> None:
+    opened, periodic = accesslog_pb2.TcpUpstreamConnected, accesslog_pb2.TcpPeriodic
+    ended_over_tcp = entry("mesh_tls", "spiffe://default/web")
+    ended_over_tcp.common_properties.upstream_remote_address.socket_address.port_value = 980
+    status = await report(
+        cp,
+        cp.token(name="backend-01"),
+        entry("mesh_tls_f6", "spiffe://default/web"),
+        entry("mesh_tls", "spiffe://default/web", access_log_type=opened),
+        entry("mesh_tls", "spiffe://default/web", access_log_type=periodic),
+        ended_over_tcp,
+        entry("mesh_tls", "spiffe://default/other"),
+        entry("mesh_tls"),
+        entry("plaintext", address="10.0.0.1", downstream_transport_failure_reason="TLS_error|HTTP_REQUEST"),
+        entry("foreign_tls"),
+        entry("mesh_tls", downstream_transport_failure_reason="TLS_error:|WRONG_VERSION_NUMBER"),
+        entry("mesh_tls", "spiffe://default/web", port=4711),
+    )
+    assert status is grpc.StatusCode.OK
+    found = {(i["caller"], i["how"], i["outcome"]): i for i in await seen(cp)}
+    assert {key: i["connections"] for key, i in found.items()} == {
+        ("web", "meshTls", "allowed"): 2,
+        ("other", "meshTls", "refused"): 1,
+        ("10.0.0.1", "plaintext", "allowed"): 1,
+        ("10.0.0.9", "foreignTls", "allowed"): 1,
+        ("10.0.0.9", "plaintext", "refused"): 1,
+    }
+    assert found["10.0.0.1", "plaintext", "allowed"]["knownAs"] == ["backend-01", "web-01"]
+    assert found["web", "meshTls", "allowed"]["service"] == "backend"
+
+
+async def test_a_proxy_reports_about_itself_only_and_nobody_without_a_token_at_all(cp: Running) -> None:
+    spoken = entry("plaintext")
+    assert await report(cp, cp.token(name="web-01"), spoken) is grpc.StatusCode.PERMISSION_DENIED
+    assert await report(cp, "", spoken) is grpc.StatusCode.UNAUTHENTICATED
+    assert await report(cp, cp.token(name="gone"), spoken, node="default.gone") is grpc.StatusCode.PERMISSION_DENIED
+    assert not await seen(cp)
+
+
+async def test_it_is_kept_over_a_restart_and_goes_with_the_dataplane(tmp_path: Path) -> None:
+    clock = ManualClock(datetime.now(UTC))
+    for count in (1, 2):
+        async with running(tmp_path, clock) as cp:
+            await cp.apply(PERMISSIVE, WEB_ONLY)
+            await cp.apply_resource(BACKEND)
+            stream = aio.spawn(
+                report(cp, cp.token(name="backend-01"), entry("mesh_tls", "spiffe://default/web")), name="reports"
+            )
+            async with asyncio.timeout(PATIENCE):
+                while not ((found := await seen(cp)) and found[0]["connections"] == count):
+                    await asyncio.sleep(0.01)
+            await aio.stop([stream])
+    async with running(tmp_path, clock) as cp:
+        await cp.parts.manager.delete(BACKEND.key)
+        assert not (await cp.parts.manager.list(kinds.OBSERVED_TRAFFIC.name)).total
+
+
+async def test_without_the_setting_nobody_is_asked_and_nobody_heard(tmp_path: Path) -> None:
+    async with running(tmp_path, xds_server={"port": 0, "observed_traffic": False}) as cp:
+        await cp.apply(PERMISSIVE)
+        await cp.apply_resource(BACKEND)
+        assert await report(cp, cp.token(name="backend-01"), entry()) is grpc.StatusCode.UNIMPLEMENTED
+        assert not await seen(cp)
