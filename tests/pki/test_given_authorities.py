@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -13,10 +14,15 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from kuma.pki import ca_requirements, pem, trial
 from kuma.pki.authority import AuthorityUnusable, LocalAuthority
-from kuma.pki.x509 import CaPair
+from kuma.pki.x509 import CaPair, is_self_signed
 from kuma.resources.models.mesh import Backend
+from tests.fakes import cas
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+CA = cas.with_extensions(
+    "basicConstraints=critical,CA:TRUE", "keyUsage=keyCertSign,cRLSign", "subjectKeyIdentifier=hash",
+    "authorityKeyIdentifier=keyid",
+)  # fmt: skip
 LONG = NOW + dt.timedelta(days=3650)
 EKU = {
     "any": ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
@@ -81,6 +87,19 @@ async def test_a_self_issued_intermediate_is_no_root() -> None:
     assert refusals([below.certificate, root.certificate]) == []
 
 
+def test_a_root_is_told_by_its_own_signature_and_name(tmp_path: Path) -> None:
+    root = Made("root")
+    assert is_self_signed(root.certificate)
+    assert not is_self_signed(Made("below", root).certificate)
+    assert not is_self_signed(Made("root", root).certificate)
+    # One that does not say by which key it was signed is no root for that.
+    cas.root(tmp_path, "top", CA)
+    below = cas.intermediate(tmp_path, "below", "top", cas.with_extensions("authorityKeyIdentifier=none"))
+    (silent,) = pem.read_chain(below.cert.encode())
+    assert x509.AuthorityKeyIdentifier.oid not in {extension.oid for extension in silent.extensions}
+    assert not is_self_signed(silent)
+
+
 def test_self_issued_certificates_do_not_count_for_the_length_of_a_path() -> None:
     """RFC 5280 4.2.1.9."""
     root = Made("one", pathlen=0)
@@ -107,6 +126,56 @@ def test_a_root_first_is_told_by_its_place() -> None:
         authority([root, below], below)
     with pytest.raises(AuthorityUnusable, match=r"private key does not match public key$"):
         authority([root, below], Made("other"))
+
+
+def test_the_signature_of_an_old_root_is_looked_at_by_nobody(tmp_path: Path) -> None:
+    """MD5 is verified by no library any more; a root is believed for its key, and is told by the ids of its keys."""
+    root = cas.root(tmp_path, "old", CA, ("rsa:2048", "-md5"))
+    certificates = pem.read_chain(root.cert.encode())
+    assert [str(one) for one in ca_requirements.violations("cert", certificates, dt.datetime.now(dt.UTC))] == []
+    (tmp_path / "below").mkdir()
+    below = cas.intermediate(tmp_path / "below", "old", "../old", CA, digest="md5")
+    chain = pem.read_chain((below.cert + root.cert).encode())
+    pair = CaPair(chain[0], pem.read_key(below.key.encode()))
+    assert LocalAuthority("own", pair, chain).roots_pem == root.cert.encode()
+    (refused,) = ca_requirements.violations("cert", chain, dt.datetime.now(dt.UTC))
+    assert "cert[0]: its signature is made with MD5" in str(refused)
+
+
+def block(label: str) -> bytes:
+    return f"-----BEGIN {label}-----\nMAA=\n-----END {label}-----\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (b"", "failed to find any PEM data in certificate input"),
+        (block("PRIVATE KEY"), "did find a private key; PEM inputs may have been switched"),
+        (block("PRIVATE KEY") * 2, 'failed to find "CERTIFICATE" PEM block in certificate input'),
+        (block("DH PARAMETERS"), 'failed to find "CERTIFICATE" PEM block in certificate input'),
+        (b"-----BEGIN CERTIFICATE-----\n%%%\n-----END CERTIFICATE-----\n", "the PEM is damaged"),
+        (block("CERTIFICATE"), "not a valid x509 certificate"),
+    ],
+)
+def test_a_text_without_certificates_is_told_for_what_it_is(given: bytes, reason: str) -> None:
+    with pytest.raises(AuthorityUnusable) as caught:
+        pem.read_chain(given)
+    assert reason in str(caught.value)
+    assert ("damaged" in str(caught.value)) == ("damaged" in reason)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (b"", "failed to find any PEM data in key input"),
+        (block("CERTIFICATE"), "found a certificate rather than a key in the PEM"),
+        (block("DH PARAMETERS"), 'failed to find PEM block with type ending in "PRIVATE KEY" in key input'),
+    ],
+)
+def test_a_text_without_a_key_is_told_for_what_it_is(given: bytes, reason: str) -> None:
+    with pytest.raises(AuthorityUnusable) as caught:
+        pem.read_key(given)
+    assert reason in str(caught.value)
 
 
 @pytest.mark.parametrize("eku", EKU)

@@ -90,6 +90,9 @@ async def test_the_profile_of_a_root(pair: CaPair) -> None:
     assert usage.critical
     assert (usage.value.key_cert_sign, usage.value.crl_sign, usage.value.digital_signature) == (True, True, False)
     assert names.get_values_for_type(x509.UniformResourceIdentifier) == ["spiffe://default"]
+    # Names are critical only where there is no subject (RFC 5280 §4.2.1.6).
+    critical = {extension.oid for extension in root.extensions if extension.critical}
+    assert critical == {x509.BasicConstraints.oid, x509.KeyUsage.oid}
     another = await builtin.create_root("default", Conf(), SystemClock())
     assert root.serial_number != another.certificate.serial_number
     assert min(root.serial_number.bit_length(), another.certificate.serial_number.bit_length()) > 64

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import wrappers_pb2
 
-from kuma.xds.delta.session import Request, Response, Session
+from kuma.xds.delta.session import Confirmation, Request, Response, Session
 from kuma.xds.envoy import resource
 from kuma.xds.envoy.resource import Entry, TypeUrl
 
@@ -22,8 +22,8 @@ def sent(session: Session) -> list[tuple[TypeUrl, list[str], list[str]]]:
     return [(r.type_url, [e.name for e in r.entries], list(r.removed)) for r in session.responses()]
 
 
-def ack(session: Session, response: Response, error: str | None = None) -> None:
-    session.receive(Request(response.type_url, nonce=response.nonce, error=error))
+def ack(session: Session, response: Response, error: str | None = None) -> Confirmation | None:
+    return session.receive(Request(response.type_url, nonce=response.nonce, error=error))
 
 
 def connected(snapshot: Mapping[TypeUrl, Mapping[str, Entry]]) -> Session:
@@ -89,7 +89,7 @@ def test_a_rejected_version_is_not_resent_until_the_content_changes() -> None:
     session = connected({LDS: entries(web="1")})
     session.publish({LDS: entries(web="bad")})
     [response] = session.responses()
-    ack(session, response, error="address in use")
+    assert ack(session, response, error="address in use") == Confirmation(LDS, "address in use")
     assert sent(session) == []
     assert not session.converged
     assert session.acked(LDS) == {"web": entries(web="1")["web"].version}
@@ -144,6 +144,21 @@ def test_a_rejection_is_over_when_what_was_rejected_is_wanted_no_more() -> None:
     [response] = session.responses()
     ack(session, response)
     assert not session.rejects(LDS)
+
+
+def test_a_rejection_is_over_before_anything_is_sent_in_its_place() -> None:
+    """A listener may have to wait for its clusters, or a proxy may owe answers."""
+    session = connected({CDS: entries(a="1"), LDS: entries(web="1")})
+    session.publish({CDS: entries(a="1"), LDS: entries(web="bad")})
+    [response] = session.responses()
+    ack(session, response, error="port taken")
+    assert session.rejects(LDS)
+    session.publish({CDS: entries(a="1"), LDS: entries(web="good")})
+    assert not session.rejects(LDS)
+    session.publish({CDS: entries(a="1"), LDS: {}})
+    assert not session.rejects(LDS)
+    session.publish({CDS: entries(a="1"), LDS: entries(web="bad")})
+    assert session.rejects(LDS)
 
 
 def test_what_only_a_rejected_resource_refers_to_is_not_waited_for() -> None:
