@@ -18,7 +18,7 @@ def test_the_tour(tmp_path: Path) -> None:
     """What runs until it is stopped gets a terminal (a process) of its own; everything else has to succeed."""
     bash = shutil.which("bash") or "bash"
     text = "\n".join(BLOCK.findall((ROOT / "README.md").read_text()))
-    ports = dict(zip(("18080", "8081", "18090", "8090", "10001", "9901", "9902"), free_ports(7), strict=True))
+    ports = dict(zip(("18080", "8081", "18090", "8090", "10001", "9901", "9911"), free_ports(7), strict=True))
     control_plane = Ports(*free_ports(5))
     ports |= {"5678": control_plane.dp}
     text = re.sub(r"\b(\d{4,5})\b", lambda match: str(ports.get(match[1], match[1])), text)

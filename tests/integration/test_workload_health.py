@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from demo.processes import free_ports
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running
-from tests.integration.sidecars import Sidecar, Sidecars, more, traffic, until
+from tests.integration.sidecars import Sidecar, Sidecars, exchange, more, traffic, until
 
 PROBE = ", serviceProbe: {interval: 1s, timeout: 1s, unhealthyThreshold: 1, healthyThreshold: 1, tcp: {}}"
 
@@ -58,7 +59,14 @@ def is_ready(cp: Running, sidecar: Sidecar) -> bool:
 async def test_callers_are_sent_to_workloads_that_answer(cp: Running, mesh: Sidecars, dying: Workload) -> None:
     lasting = await mesh.start("lasting", service="backend", inbound=PROBE)
     mortal = await mesh.start("mortal", service="backend", inbound=PROBE, workload=dying.start)
+    (port,) = free_ports(1)
+    mesh.options = (f"--readiness-port={port}",)
     web = await mesh.start("web", calls=("backend",))
+
+    async def is_told() -> bool:
+        return b" 200 OK" in await exchange(port, b"GET /ready HTTP/1.1\r\nhost: x\r\n\r\n")
+
+    await until("kuma-dp says that the proxy is ready", is_told)
 
     async def ready() -> bool:
         return is_ready(cp, mortal) and is_ready(cp, lasting)

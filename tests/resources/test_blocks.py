@@ -44,7 +44,10 @@ def test_what_asks_for_nothing_is_kept_as_it_is_meant(
             {"metrics": {"backends": [{"name": "p", "type": "prometheus", "conf": {"aggregate": [{"port": 8080}]}}]}},
             "metrics.backends[0].conf.aggregate",
         ),
-        ({"logging": {"defaultBackend": "f"}}, "logging.defaultBackend"),
+        (
+            {"logging": {"backends": [{"name": "t", "type": "tcp", "conf": {"address": "10.0.0.1:514"}}]}},
+            "logging.backends[0].type",
+        ),
         ({"tracing": {"backends": [{"name": "z", "conf": {"url": "http://z:9411"}}]}}, "tracing.backends"),
         ({"meshServices": {"mode": "Exclusive"}}, "meshServices.mode"),
     ],

@@ -34,6 +34,12 @@ def mesh_permission(**said: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def access_log(text: str) -> dict[str, Any]:
+    file = {"path": "/dev/stdout", "format": {"plain": text}}
+    rule = {"default": {"backends": [{"file": file}]}}
+    return {"type": "MeshAccessLog", "name": "l", "spec": {"targetRef": {"kind": "Mesh"}, "rules": [rule]}}
+
+
 def tagged(count: int) -> dict[str, str]:
     return {"kuma.io/service": "web", **{f"t{number}": "v" for number in range(count - 1)}}
 
@@ -71,6 +77,13 @@ TOO_LARGE = {
         (mesh_permission(targetRef={"labels": tagged(17)}), "spec.targetRef.labels", "16"),
         (mesh_permission(rules=[{}] * 17), "spec.rules", "16"),
         (mesh_permission(rules=[{"default": {"deny": [{}] * 1001}}]), "spec.rules[0].default.deny", "1,000"),
+    ],
+    "TrafficLog": [
+        ({**permission(sources=[{}] * 65), "type": "TrafficLog"}, "sources", "64"),
+        ({**permission(destinations=[{"match": tagged(17)}]), "type": "TrafficLog"}, "destinations[0].match", "16"),
+    ],
+    "MeshAccessLog": [
+        (access_log("x" * 4097), "spec.rules[0].default.backends[0].file.format.plain", "4,096"),
     ],
     "Secret": [({"type": "Secret", "name": "s", "data": BIG}, "data", "699,054")],
     "GlobalSecret": [({"type": "GlobalSecret", "name": "s", "data": BIG}, "data", "699,054")],

@@ -64,8 +64,8 @@ REFUSED = [
     ("transition", {"apiVersion": "kuma.io/v1alpha1", "kind": "MeshTransition", "metadata": {"name": "x"}}, "type",
      "MeshTransition is written by the control plane only"),
     ("config", {"type": "Config", "name": "x"}, "type",
-     'unknown resource type "Config". Known types: Dataplane, GlobalSecret, Mesh, MeshTrafficPermission, Secret, '
-     "TrafficPermission"),
+     'unknown resource type "Config". Known types: Dataplane, GlobalSecret, Mesh, MeshAccessLog, '
+     "MeshTrafficPermission, Secret, TrafficLog, TrafficPermission"),
     ("0d", mesh(rotation("0d")), "mtls.backends[0].dpCert.rotation.expiration", "longer than 0"),
     ("ages", mesh(rotation("101y")), "mtls.backends[0].dpCert.rotation.expiration", "100y"),
     ("small RSA", mesh(ca_cert(RSAbits=100)), "mtls.backends[0].conf.caCert.RSAbits", "between 2048 and 8192"),

@@ -86,6 +86,7 @@ def request_body(workload: Workload, ca_pem: str, envoy_version: str) -> Mapping
             "envoy": {"version": envoy_version, "build": "", "kumaDpCompatible": True},
         },
         "caCert": ca_pem,
+        "readinessPort": workload.readiness_port,
         # Envoy gets the bootstrap as it is, whatever is in it; but for the token, which is put in here.
         "features": ["feature-resource-monitors", "feature-own-token"],
         "operatingSystem": platform.system().lower(),

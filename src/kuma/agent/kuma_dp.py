@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
+from dataclasses import replace
 from typing import Any
 
 import structlog
 import typer
 
 import kuma
-from kuma.agent import bootstrap_client, envoy, options, original_options, ports, token_argument, token_source
+from kuma.agent import (
+    bootstrap_client,
+    envoy,
+    options,
+    original_options,
+    ports,
+    readiness,
+    token_argument,
+    token_source,
+)
 from kuma.agent.options import AgentLogLevel, EnvoyLogLevel
 from kuma.agent.token_source import TokenSource
 from kuma.agent.workload import Workload, read_dataplane, workload
@@ -50,6 +61,7 @@ def run(
     concurrency: options.Concurrency = 2,
     drain_time: options.DrainTime = "30s",
     contact_timeout: options.ContactTimeout = "",
+    readiness_port: options.ReadinessPort = None,
     log_level: options.LogLevel = AgentLogLevel.INFO,
     envoy_log_level: options.LogLevelOfEnvoy = EnvoyLogLevel.WARNING,
 ) -> None:
@@ -78,7 +90,9 @@ def run(
         drain=_seconds("--drain-time", drain_time),
         contact=_seconds("--contact-timeout", contact_timeout) if contact_timeout else None,
     )
-    sys.exit(asyncio.run(_run(control_plane, described, running, envoy.version(running.binary))))
+    listener = readiness.listen(readiness_port)
+    described = replace(described, readiness_port=listener.getsockname()[1] if listener else 0)
+    sys.exit(asyncio.run(_run(control_plane, described, running, envoy.version(running.binary), listener)))
 
 
 def _forget_the_token() -> None:
@@ -98,9 +112,31 @@ def version() -> None:
 
 
 async def _run(
-    control_plane: bootstrap_client.ControlPlaneAddress, described: Workload, running: envoy.EnvoyOptions, version: str
+    control_plane: bootstrap_client.ControlPlaneAddress,
+    described: Workload,
+    running: envoy.EnvoyOptions,
+    version: str,
+    listener: socket.socket | None,
 ) -> int:
-    """Fetch the bootstrap and run Envoy. SIGTERM, SIGINT and SIGHUP drain; a second one ends at once."""
+    """Fetch the bootstrap and run Envoy, and tell whether it is ready."""
+    if listener is None:
+        return await _proxy(control_plane, described, running, version, None)
+    told = readiness.Readiness(listener)
+    telling = aio.spawn(told.run(), name="readiness")
+    try:
+        return await _proxy(control_plane, described, running, version, told)
+    finally:
+        await aio.stop([telling])
+
+
+async def _proxy(
+    control_plane: bootstrap_client.ControlPlaneAddress,
+    described: Workload,
+    running: envoy.EnvoyOptions,
+    version: str,
+    told: readiness.Readiness | None,
+) -> int:
+    """Runs the proxy. SIGTERM, SIGINT and SIGHUP drain; a second one ends at once."""
     clock = SystemClock()
     fetching = aio.spawn(bootstrap_client.fetch(control_plane, described, version, clock), name="bootstrap")
     signals.on_end(fetching.cancel)
@@ -117,6 +153,8 @@ async def _run(
         )
         proxy = envoy.Envoy(running, complete, clock, lambda: bootstrap_client.withdraw(control_plane, described))
         signals.on_end(proxy.stop)
+        if told is not None:
+            told.state = proxy.state
         following = [aio.spawn(secret.follow(clock), name="token")] if secret else []
         try:
             return await proxy.run()

@@ -91,6 +91,16 @@ ContactTimeout: TypeAlias = Annotated[
         help="How long it may serve without the control plane; then it drains and ends. Without a limit if empty.",
     ),
 ]
+ReadinessPort: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        envvar="KUMA_READINESS_PORT",
+        min=0,
+        max=65535,
+        help="Where GET http://127.0.0.1:PORT/ready tells whether the proxy is ready; 0: nowhere. 9902 if it is free.",
+        show_default=False,
+    ),
+]
 LogLevel: TypeAlias = Annotated[AgentLogLevel, typer.Option(help="Least level that kuma-dp logs.")]
 LogLevelOfEnvoy: TypeAlias = Annotated[
     EnvoyLogLevel,

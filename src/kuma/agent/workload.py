@@ -24,6 +24,8 @@ class Workload:
     name: str
     token: TokenSource
     dataplane: Resource[DataplaneSpec] | None = None
+    readiness_port: int = 0
+    """Where kuma-dp tells whether the proxy is ready; 0 if nowhere."""
 
 
 def workload(*, text: str, variables: Sequence[str], mesh: str, name: str, token: TokenSource) -> Workload:

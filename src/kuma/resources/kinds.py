@@ -9,7 +9,15 @@ from typing import Any, Literal
 
 from kuma.base.errors import InvalidResource, NotForUs, Violation
 from kuma.resources import masks, workload_health
-from kuma.resources.models import dataplane, mesh, mesh_blocks, mesh_traffic_permission, stored_only, traffic_permission
+from kuma.resources.models import (
+    access_logs,
+    dataplane,
+    mesh,
+    mesh_blocks,
+    mesh_traffic_permission,
+    stored_only,
+    traffic_permission,
+)
 from kuma.resources.models.config import ConfigSpec
 from kuma.resources.models.dataplane_insight import DataplaneInsightSpec
 from kuma.resources.models.mesh_transition import MeshTransitionSpec
@@ -106,6 +114,15 @@ MESH_TRAFFIC_PERMISSION = Kind(
     mesh_traffic_permission.MeshTrafficPermissionSpec, nested=True,
     validate=mesh_traffic_permission.validate, warnings=mesh_traffic_permission.warnings,
 )  # fmt: skip
+TRAFFIC_LOG = Kind(
+    "TrafficLog", "Mesh", "traffic-logs", "traffic-log", "traffic-logs",
+    access_logs.TrafficLogSpec, validate=access_logs.validate_traffic_log,
+)  # fmt: skip
+MESH_ACCESS_LOG = Kind(
+    "MeshAccessLog", "Mesh", "meshaccesslogs", "meshaccesslog", "meshaccesslogs",
+    access_logs.MeshAccessLogSpec, nested=True, validate=access_logs.validate, not_done=access_logs.not_done,
+    admin_writes=True,  # whoever chooses a file and what is written into it has the proxies' machines
+)  # fmt: skip
 SECRET = Kind("Secret", "Mesh", "secrets", "secret", "secrets", SecretSpec, admin_only=True, sealed=True)
 GLOBAL_SECRET = Kind(
     "GlobalSecret", "Global", "global-secrets", "global-secret", "global-secrets", SecretSpec,
@@ -128,8 +145,8 @@ STORED_ONLY = tuple(
 """Policies of the original that have no effect here."""
 
 IN_EFFECT = (
-    MESH, MESH_TRANSITION, DATAPLANE, DATAPLANE_INSIGHT, TRAFFIC_PERMISSION, MESH_TRAFFIC_PERMISSION, SECRET,
-    GLOBAL_SECRET,
+    MESH, MESH_TRANSITION, DATAPLANE, DATAPLANE_INSIGHT, TRAFFIC_PERMISSION, MESH_TRAFFIC_PERMISSION, TRAFFIC_LOG,
+    MESH_ACCESS_LOG, SECRET, GLOBAL_SECRET,
 )  # fmt: skip
 ALL = (*IN_EFFECT, *STORED_ONLY)
 _BY_NAME = {kind.name: kind for kind in (*ALL, CONFIG, OBSERVED_TRAFFIC)}

@@ -29,6 +29,8 @@ An Envoy compares a caller with the ones in both: beyond a few thousand a reques
 """
 PERMISSION_SELECTORS = 10_000
 """Destinations in all TrafficPermissions of a mesh that name no service: each is compared with every inbound."""
+FORMAT = 4096
+"""Characters of the format of an access log, which stands in every listener. The default ones have 400."""
 LARGEST_SECRET = 512 * 1024
 """Bytes of a Secret: ten thousand revoked tokens, or a hundred chains of certificates. Kubernetes has 1 MiB."""
 LARGEST_CHAIN_TEXT = 64 * 1024
@@ -44,6 +46,7 @@ MOST: Mapping[str, Mapping[str, int]] = {
     "Mesh": {
         "mtls.backends": 16,  # two during a change of the CA; each is tried out when the Mesh is applied
         **_SOURCES,
+        "logging.backends[].format": FORMAT,
     },
     "Dataplane": {
         "networking.inbound": 100,  # ports of one workload; most have one, and few more than five
@@ -53,6 +56,8 @@ MOST: Mapping[str, Mapping[str, int]] = {
         "networking.outbound[].tags": TAGS,
         "networking.outbound[].tags.*": 255,
     },
+    "MeshAccessLog": {f"{part}[].default.backends[].file.format.plain": FORMAT for part in ("to", "from", "rules")},
+    "TrafficLog": {"sources": ENTRIES, "destinations": ENTRIES, "sources[].match": TAGS, "destinations[].match": TAGS},
     "TrafficPermission": {
         "sources": CALLERS,
         "destinations": CALLERS,

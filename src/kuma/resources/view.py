@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from kuma.resources.models.access_logs import MeshAccessLogSpec, TrafficLogSpec
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.models.mesh import Backend, MeshSpec
 from kuma.resources.models.mesh_traffic_permission import MeshTrafficPermissionSpec
@@ -20,6 +21,8 @@ _FIELDS = {
     "Dataplane": "dataplanes",
     "TrafficPermission": "permissions",
     "MeshTrafficPermission": "mesh_permissions",
+    "TrafficLog": "traffic_logs",
+    "MeshAccessLog": "mesh_access_logs",
     "Secret": "secrets",
 }
 _MANY = frozenset(_FIELDS.values())
@@ -49,6 +52,8 @@ class MeshView:
     dataplanes: Mapping[str, Resource[DataplaneSpec]] = field(default_factory=_empty)
     permissions: Mapping[str, Resource[TrafficPermissionSpec]] = field(default_factory=_empty)
     mesh_permissions: Mapping[str, Resource[MeshTrafficPermissionSpec]] = field(default_factory=_empty)
+    traffic_logs: Mapping[str, Resource[TrafficLogSpec]] = field(default_factory=_empty)
+    mesh_access_logs: Mapping[str, Resource[MeshAccessLogSpec]] = field(default_factory=_empty)
     secrets: Secrets = field(default_factory=_empty, repr=False)
 
     @property

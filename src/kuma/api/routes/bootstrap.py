@@ -51,11 +51,18 @@ class BootstrapRequest(BaseModel):
     dynamic_metadata: dict[str, str] = {}
     features: list[str] = []
     workdir: str = ""
+    readiness_port: int = 0
 
     @property
     def said(self) -> dict[str, Any]:
         """Returns what becomes part of Envoy's node unchanged."""
-        found = {"dynamicMetadata": self.dynamic_metadata, "features": self.features, "workdir": self.workdir}
+        port = str(self.readiness_port) if 0 < self.readiness_port < 1 << 16 else ""
+        found = {
+            "dynamicMetadata": self.dynamic_metadata,
+            "features": self.features,
+            "workdir": self.workdir,
+            "dataplane.readinessReporter.port": port,
+        }
         return {name: value for name, value in found.items() if value}
 
 

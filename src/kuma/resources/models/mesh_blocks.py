@@ -12,7 +12,8 @@ from pydantic import StrictBool
 
 from kuma.base.errors import Violation
 from kuma.resources import tags as tag_rules
-from kuma.resources.models import metrics
+from kuma.resources.models import access_logs, metrics
+from kuma.resources.models.access_logs import Logging
 from kuma.resources.models.metrics import Metrics
 from kuma.resources.resource import Model
 
@@ -38,7 +39,7 @@ class Routing(Model):
 
 
 class Backends(Model):
-    """Logging or tracing: where they would go."""
+    """Tracing: where traces would go."""
 
     enabled_backend: str = ""
     default_backend: str = ""
@@ -76,7 +77,7 @@ class Blocks(Model):
     networking: MeshNetworking | None = None
     routing: Routing | None = None
     metrics: Metrics | None = None
-    logging: Backends | None = None
+    logging: Logging | None = None
     tracing: Backends | None = None
     constraints: Constraints | None = None
     mesh_services: MeshServices | None = None
@@ -97,6 +98,7 @@ def validate(spec: Blocks) -> Iterator[Violation]:
             "false is not implemented here: proxies do not intercept what workloads call by themselves; remove it",
         )
     yield from metrics.validate(spec.metrics)
+    yield from access_logs.validate_mesh(spec.logging)
     for name in ("requirements", "restrictions"):
         for index, selection in enumerate(getattr(spec.membership, name)):
             path = f"constraints.dataplaneProxy.{name}[{index}].tags"
@@ -112,6 +114,7 @@ def not_done(spec: Blocks) -> Iterator[Violation]:
             yield Violation(f"{path}.{field}", f"is stored and given back, and has no effect here: {meaning}")
     for index, backend in enumerate(spec.metrics.backends if spec.metrics else ()):
         yield from metrics.not_done(f"metrics.backends[{index}].conf", backend.conf)
+    yield from access_logs.not_done_in_mesh(spec.logging)
 
 
 def warnings(spec: Blocks) -> Iterator[str]:
@@ -122,7 +125,6 @@ def warnings(spec: Blocks) -> Iterator[str]:
 
 _MEANINGS = {
     "routing": "there is one zone; requests go to all endpoints of a service alike",
-    "logging": "proxies write no access logs",
     "tracing": "proxies send no traces",
     "mesh_services": "services are what the tags of inbounds say",
 }

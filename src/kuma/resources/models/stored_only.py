@@ -48,7 +48,6 @@ _ENVOY_DEFAULTS = "Envoy's own limits and timeouts hold"
 _NO_RETRIES = "a request is sent again only if it has reached nobody"
 _NO_HEALTH_CHECKS = "callers do not ask whether endpoints answer; a serviceProbe of an inbound has its proxy ask"
 _NO_ROUTES = "requests go to all endpoints of the service that is called"
-_NO_LOGS = "proxies write no access logs"
 _NO_TRACES = "proxies send no traces"
 _NO_LIMITS = "requests are not limited"
 _NO_FAULTS = "no faults are injected"
@@ -58,7 +57,6 @@ _NO_NAMES = "no name or port leads there"
 
 ALL = (
     _old("TrafficRoute", "traffic-routes", _NO_ROUTES),
-    _old("TrafficLog", "traffic-logs", _NO_LOGS),
     _old("TrafficTrace", "traffic-traces", _NO_TRACES),
     _old("Timeout", "timeouts", _ENVOY_DEFAULTS),
     _old("Retry", "retries", _NO_RETRIES, singular="retry"),
@@ -78,7 +76,6 @@ ALL = (
     _new("MeshHTTPRoute", "meshhttproutes", _NO_ROUTES),
     _new("MeshTCPRoute", "meshtcproutes", _NO_ROUTES),
     _new("MeshLoadBalancingStrategy", "meshloadbalancingstrategies", _NO_ROUTES),
-    _new("MeshAccessLog", "meshaccesslogs", _NO_LOGS),
     _new("MeshTrace", "meshtraces", _NO_TRACES),
     _new("MeshMetric", "meshmetrics", "proxies serve no metrics for it"),
     _new("MeshRateLimit", "meshratelimits", _NO_LIMITS),

@@ -24,7 +24,12 @@ class TrafficPermissionSpec(Model):
 
 def validate(spec: TrafficPermissionSpec) -> Iterator[Violation]:
     """Refuses empty lists and malformed tags."""
-    for field, selectors in (("sources", spec.sources), ("destinations", spec.destinations)):
+    yield from validate_selectors(spec.sources, spec.destinations)
+
+
+def validate_selectors(sources: tuple[Selector, ...], destinations: tuple[Selector, ...]) -> Iterator[Violation]:
+    """The rules of what a policy says of both sides."""
+    for field, selectors in (("sources", sources), ("destinations", destinations)):
         if not selectors:
             yield Violation(field, "must have at least one element")
         for index, selector in enumerate(selectors):

@@ -29,6 +29,8 @@ class Capabilities(NamedTuple):
     """The ALPN that it offers for its group of callers, by what it was started with; empty if it does not say."""
     reports: bool = False
     """It can report its callers: it shows its token when it does, and names the chain that a connection came by."""
+    unwritable: frozenset[str] = frozenset()
+    """The files that it could not open for access logs: it would reject every listener that writes there."""
 
     @property
     def has_gates(self) -> bool:

@@ -30,8 +30,10 @@ from kuma.xds.envoy.generated import Generated
 from kuma.xds.envoy.listeners import admin_listener, connection_limits, metrics_listener
 from kuma.xds.envoy.listeners import inbound as inbound_listeners
 from kuma.xds.envoy.listeners import outbound as outbound_listeners
+from kuma.xds.envoy.listeners.access_log import Logged
 from kuma.xds.envoy.listeners.connection_limits import Limits
 from kuma.xds.envoy.listeners.inbound import InboundAccess, InboundPlace
+from kuma.xds.envoy.logged_calls import LoggedCalls
 from kuma.xds.envoy.metrics_places import MetricsPlaces
 from kuma.xds.envoy.resource import Entry, TypeUrl
 from kuma.xds.envoy.service_members import NOTHING_WITHHELD, ServiceMembers, Tags, Withheld
@@ -76,6 +78,7 @@ class MeshConfig:
         self._metrics: MetricsPlaces = (previous._metrics if previous else MetricsPlaces()).following(
             view.mesh.spec.metrics if view.mesh else None, old, view.dataplanes, edited
         )
+        self._logged: LoggedCalls = LoggedCalls(view, previous._logged if previous else None)
         # Services whose members are the same keep their serialised resources.
         self._services: dict[str, dict[Tags, tuple[Entry, Entry, str]]] = {}
         if previous is not None and previous.level == self.level:
@@ -142,31 +145,35 @@ class MeshConfig:
         spec, networking = resource.spec, resource.spec.net
         # One that has got other services since it was started does not say that it is one of those that it was.
         offers = envoy.group in ("", tls.group_alpn(caller_groups.group(spec.services)))
-        envoy = envoy._replace(group="")  # what its inbounds are is the same for all groups
+        unwritable = envoy.unwritable
+        # What its inbounds are is the same for all groups.
+        envoy = envoy._replace(group="", unwritable=frozenset())
         yield from admin_listener.entries(networking, admin_port, self._generated)
         for index, inbound in enumerate(networking.inbound):
             if index not in withheld:
-                yield from self._inbound(resource, inbound, envoy)
+                yield from self._inbound(resource, inbound, envoy, unwritable)
         for outbound in networking.outbound:
             tags = _sorted(outbound.tags)
             cluster, endpoints, protocol = self._service(tags)
+            logged = self._logged.at_outbound(resource, outbound.service).without(unwritable)
             yield TypeUrl.CLUSTER, cluster
             yield TypeUrl.ENDPOINTS, endpoints
             yield (
                 TypeUrl.LISTENER,
-                self._generated.entry(_outbound, outbound.address, outbound.port, tags, protocol, offers),
+                self._generated.entry(_outbound, outbound.address, outbound.port, tags, protocol, offers, logged),
             )
             if protocol in clusters.HTTP_PROTOCOLS:
                 yield TypeUrl.ROUTES, self._generated.entry(_outbound_routes, outbound.address, outbound.port, tags)
 
     def _inbound(
-        self, resource: Resource[DataplaneSpec], inbound: Inbound, envoy: Capabilities
+        self, resource: Resource[DataplaneSpec], inbound: Inbound, envoy: Capabilities, unwritable: frozenset[str]
     ) -> Iterator[tuple[TypeUrl, Entry]]:
         networking, known_by = resource.spec.net, target_ref.facets(resource, inbound, self._facets)
         target, port = dataplanes.workload(networking, inbound)
         cluster = self._generated.entry(clusters.local, target, port, inbound.protocol)
         address = dataplanes.listen_address(networking, inbound)
-        place = InboundPlace(self.view.name, address, inbound.port, cluster.name, inbound.protocol)
+        logged = self._logged.at_inbound(resource, inbound).without(unwritable)
+        place = InboundPlace(self.view.name, address, inbound.port, cluster.name, inbound.protocol, logged=logged)
         declared = None if self.level is Level.PLAIN else self.permissions.admission(known_by)
         access = self._access(inbound.service, known_by, declared) if declared else None
         yield TypeUrl.CLUSTER, cluster
@@ -199,11 +206,14 @@ class MeshConfig:
         rules = (place, scraping.path, scraping.query, routed)
         yield TypeUrl.ROUTES, self._generated.entry(metrics_listener.routes, *rules)
 
-    def not_served(self, name: str, admin_port: int) -> tuple[str, ...]:
+    def not_served(self, name: str, admin_port: int, unwritable: frozenset[str] = frozenset()) -> tuple[str, ...]:
         """Says what a proxy does not serve although its Dataplane or its Mesh says so, and why."""
+        unlogged = {
+            f"access logs: Envoy cannot open {path}; tried again when kuma-dp is restarted" for path in unwritable
+        }
         dataplane = self.view.dataplanes.get(name)
         hindrance = self._metrics.hindrance(name, dataplane, admin_port) if dataplane else ""
-        return tuple(sorted({*self.withheld(name).values(), *((hindrance,) if hindrance else ())}))
+        return tuple(sorted({*self.withheld(name).values(), *((hindrance,) if hindrance else ()), *unlogged}))
 
     def _access(self, service: str, known_by: Mapping[str, str], declared: Admission) -> InboundAccess:
         listed = self._staged(declared, known_by, at_every_request=False)
@@ -320,8 +330,13 @@ class MeshConfig:
         """The Dataplanes whose snapshot, secrets apart, may differ from what `previous` gave."""
         old, new = previous.view, self.view
         same_permissions = old.permissions is new.permissions and old.mesh_permissions is new.mesh_permissions
+        same_logs = old.traffic_logs is new.traffic_logs and old.mesh_access_logs is new.mesh_access_logs
         same_callers = previous.stage == self.stage and old.position.epoch == new.position.epoch
-        if previous.level != self.level or old.mesh is not new.mesh or not (same_permissions and same_callers):
+        if (
+            previous.level != self.level
+            or old.mesh is not new.mesh
+            or not (same_permissions and same_callers and same_logs)
+        ):
             return frozenset(new.dataplanes) | frozenset(old.dataplanes)
         edited = self._edited_since(previous)
         accompanied = self._service_members.accompanied(previous._service_members)
@@ -361,8 +376,8 @@ def _cluster(mesh: str, tags: Tags, protocol: str, mtls: bool) -> Entry:
     return clusters.service(mesh, dict(tags), protocol, mtls=mtls)
 
 
-def _outbound(address: str, port: int, tags: Tags, protocol: str, offers: bool) -> Entry:
-    return outbound_listeners.listener(address, port, dict(tags), protocol, offers_group=offers)
+def _outbound(address: str, port: int, tags: Tags, protocol: str, offers: bool, logged: Logged) -> Entry:
+    return outbound_listeners.listener(address, port, dict(tags), protocol, offers_group=offers, logged=logged)
 
 
 def _outbound_routes(address: str, port: int, tags: Tags) -> Entry:

@@ -23,7 +23,7 @@ from kuma.resources.resource import Key, Resource
 from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.xds.delta.session import Confirmation, Request, Response, Session
 from kuma.xds.envoy.capabilities import OLDEST, Capabilities
-from kuma.xds.envoy.listeners import admin_listener
+from kuma.xds.envoy.listeners import access_log, admin_listener
 from kuma.xds.envoy.resource import Entry
 from kuma.xds.envoy.snapshot import MeshConfig, together
 from kuma.xds.proxies.insights import Insights, Record
@@ -170,6 +170,7 @@ class Proxy:
         else:
             counters.rejected += 1
             counters.rejection = confirmation.error
+            self._note_unwritable(access_log.unwritable(confirmation.error))
             log.error(
                 "proxy rejected its configuration",
                 mesh=self.key.mesh,
@@ -178,6 +179,12 @@ class Proxy:
                 reason=confirmation.error,
             )
         self._insights.note(self.record)
+
+    def _note_unwritable(self, paths: frozenset[str]) -> None:
+        """Has no listener write to files that Envoy cannot open: it would keep its older rules and certificates."""
+        if paths - self.envoy.unwritable:
+            self.envoy = self.envoy._replace(unwritable=self.envoy.unwritable | paths)
+            self._look_again()
 
     def _forget_rejections(self) -> None:
         """Forgets rejections of what may be accepted now, or is not wanted any more."""
@@ -203,7 +210,7 @@ class Proxy:
         self._outdated = touches != self._touches  # then this is what it runs on its way to something newer
         self._note_certificate()
         self._note_acknowledged()
-        if self.record.inbounds(state.config.not_served(self.key.name, self.admin_port)):
+        if self.record.inbounds(state.config.not_served(self.key.name, self.admin_port, self.envoy.unwritable)):
             self._insights.note(self.record)
         self.session.publish(together(entries, self._secrets(state)))
         self._published = state.config

@@ -11,7 +11,8 @@ from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from google.protobuf import message
 
 from kuma.xds.envoy import resource_names, tls
-from kuma.xds.envoy.listeners import caller_headers, reports
+from kuma.xds.envoy.listeners import access_log, caller_headers, reports
+from kuma.xds.envoy.listeners.access_log import NOTHING, Logged
 from kuma.xds.envoy.listeners.connection_limits import NONE, Limits
 
 ROUTER = hcm_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=tls.packed(router_pb2.Router()))
@@ -31,6 +32,7 @@ def http(
     statistics: str = "",
     limits: Limits = NONE,
     reported: bool = False,
+    logged: Logged = NOTHING,
 ) -> listener_components_pb2.Filter:
     """Makes the filter that serves HTTP by the routes of this name, each request passing `filters` first.
 
@@ -42,6 +44,7 @@ def http(
         rds=hcm_pb2.Rds(route_config_name=routes, config_source=tls.ADS),
         upgrade_configs=[hcm_pb2.HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
         early_header_mutation_extensions=[caller_headers.dropped()],
+        access_log=access_log.loggers(logged, http=True),
     )
     # Whatever addresses a caller says, Envoy takes nobody for a caller from inside, whom it obeys and marks as such.
     manager.internal_address_config.SetInParent()
@@ -67,6 +70,7 @@ def tcp(
     after_handshake: bool = False,
     longest: timedelta | None = None,
     reported: bool = False,
+    logged: Logged = NOTHING,
 ) -> listener_components_pb2.Filter:
     """Makes the filter that passes bytes on to a cluster, for at most the `longest` time a connection may go on.
 
@@ -74,6 +78,7 @@ def tcp(
     """
     proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=resource_names.stat_name(counted_as) + statistics, cluster=cluster)
     proxy.max_connect_attempts.value = attempts
+    proxy.access_log.extend(access_log.loggers(logged, http=False))
     if after_handshake:
         proxy.upstream_connect_mode = tcp_proxy_pb2.ON_DOWNSTREAM_TLS_HANDSHAKE
         proxy.max_early_data_bytes.value = 0

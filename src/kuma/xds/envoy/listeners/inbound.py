@@ -26,6 +26,7 @@ from kuma.xds.envoy.capabilities import OLDEST, Capabilities
 from kuma.xds.envoy.clusters import HTTP_PROTOCOLS
 from kuma.xds.envoy.listeners import filters, gate, rbac
 from kuma.xds.envoy.listeners import listener as listeners
+from kuma.xds.envoy.listeners.access_log import NOTHING, Logged
 from kuma.xds.envoy.listeners.connection_limits import NONE, Limits
 from kuma.xds.envoy.resource import Entry
 
@@ -43,6 +44,7 @@ class InboundPlace(NamedTuple):
     protocol: str
     called: str = ""
     """A name of its own, for what is no inbound of the Dataplane."""
+    logged: Logged = NOTHING
 
     @property
     def name(self) -> str:
@@ -144,7 +146,7 @@ def _mutual(
     """Makes the chain of callers with mesh TLS that offer this ALPN, or whatever they offer if it is empty."""
     # Where it can be decided later, the handshake refuses nobody of the mesh: callers' proxies would try again.
     names = rbac.names(place.mesh, NOBODY if place.is_http or envoy.has_gates else admission)
-    served = [_http(place.name, limits, envoy.reports)] if place.is_http else _tcp(place, admission, envoy, limits.tcp)
+    served = [_http(place, limits, envoy.reports)] if place.is_http else _tcp(place, admission, envoy, limits.tcp)
     chain = _chain("mesh_tls", *served)
     chain.transport_socket.CopyFrom(tls.downstream(place.mesh, names))
     callers = [access.label, _digest(admission) if place.is_http else ""]
@@ -165,12 +167,14 @@ def _digest(admission: Admission) -> str:
 def _others(place: InboundPlace, sealed: bool, reports: bool) -> Iterator[listener_components_pb2.FilterChain]:
     """Makes the chains of callers that do not speak the mesh's TLS."""
     cluster = resource_names.NOWHERE if sealed else place.cluster
-    foreign = _chain("foreign_tls", filters.tcp(place.name, cluster, "_foreign_tls", reported=reports))
+    served = filters.tcp(place.name, cluster, "_foreign_tls", reported=reports, logged=place.logged)
+    foreign = _chain("foreign_tls", served)
     foreign.filter_chain_match.transport_protocol = "tls"
     yield foreign
     clear = plaintext(place, "_plaintext", reports=reports)
     if sealed:
-        clear = _chain("plaintext", filters.tcp(place.name, cluster, "_plaintext", reported=reports))
+        served = filters.tcp(place.name, cluster, "_plaintext", reported=reports, logged=place.logged)
+        clear = _chain("plaintext", served)
     clear.filter_chain_match.transport_protocol = "raw_buffer"
     yield clear
 
@@ -179,9 +183,11 @@ def plaintext(place: InboundPlace, statistics: str, *, reports: bool = False) ->
     """Makes the chain of callers that are not asked who they are."""
     if place.is_http:
         sanitize = hcm_pb2.HttpConnectionManager.SANITIZE
-        served = filters.http(place.name, place.name, sanitize, statistics=statistics, reported=reports)
+        served = filters.http(
+            place.name, place.name, sanitize, statistics=statistics, reported=reports, logged=place.logged
+        )
     else:
-        served = filters.tcp(place.name, place.cluster, statistics, reported=reports)
+        served = filters.tcp(place.name, place.cluster, statistics, reported=reports, logged=place.logged)
     return _chain("plaintext", served)
 
 
@@ -189,7 +195,7 @@ def _chain(name: str, *links: listener_components_pb2.Filter) -> listener_compon
     return listener_components_pb2.FilterChain(name=name, filters=links)
 
 
-def _http(name: str, limits: Limits, reports: bool) -> listener_components_pb2.Filter:
+def _http(place: InboundPlace, limits: Limits, reports: bool) -> listener_components_pb2.Filter:
     """Makes an HTTP connection manager that tells the workload who calls, in `x-forwarded-client-cert`.
 
     Values that the caller sent are replaced (SANITIZE_SET), so the header can be trusted.
@@ -197,7 +203,7 @@ def _http(name: str, limits: Limits, reports: bool) -> listener_components_pb2.F
     deny_all = http_rbac_pb2.RBAC(rules=_NOBODY)
     access = hcm_pb2.HttpFilter(name=_HTTP_RBAC, typed_config=tls.packed(deny_all))
     told = hcm_pb2.HttpConnectionManager.SANITIZE_SET
-    return filters.http(name, name, told, access, limits=limits, reported=reports)
+    return filters.http(place.name, place.name, told, access, limits=limits, reported=reports, logged=place.logged)
 
 
 def _tcp(
@@ -220,5 +226,11 @@ def _tcp(
         stat_prefix=f"{resource_names.stat_name(place.name)}.",
     )
     yield filters.network_filter("envoy.filters.network.rbac", access)
-    after_handshake, reported = envoy.waits_for_handshake, envoy.reports
-    yield filters.tcp(place.name, cluster, after_handshake=after_handshake, longest=longest, reported=reported)
+    yield filters.tcp(
+        place.name,
+        cluster,
+        after_handshake=envoy.waits_for_handshake,
+        longest=longest,
+        reported=envoy.reports,
+        logged=place.logged,
+    )

@@ -17,6 +17,7 @@ from kuma.xds.envoy import resource_names, tls
 from kuma.xds.envoy.clusters import HTTP_PROTOCOLS
 from kuma.xds.envoy.listeners import filters
 from kuma.xds.envoy.listeners import listener as listeners
+from kuma.xds.envoy.listeners.access_log import NOTHING, Logged
 from kuma.xds.envoy.resource import Entry
 
 _ATTEMPTS = 4
@@ -33,15 +34,23 @@ _RETRY_ELSEWHERE = route_components_pb2.RetryPolicy(
 )
 
 
-def listener(address: str, port: int, tags: Mapping[str, str], protocol: str, *, offers_group: bool = True) -> Entry:
+def listener(
+    address: str,
+    port: int,
+    tags: Mapping[str, str],
+    protocol: str,
+    *,
+    offers_group: bool = True,
+    logged: Logged = NOTHING,
+) -> Entry:
     """Makes the listener at which the workload reaches a service; `offers_group` as one of its group of callers."""
     name, cluster = resource_names.outbound_listener(address, port), resource_names.service_cluster(tags)
     chain = listener_components_pb2.FilterChain(filters=[_GROUP_OFFERED] if offers_group else [])
     if protocol in HTTP_PROTOCOLS:
         # What the workload itself claims of its callers is dropped: identity is the server's to establish.
-        chain.filters.append(filters.http(name, cluster, hcm_pb2.HttpConnectionManager.SANITIZE))
+        chain.filters.append(filters.http(name, cluster, hcm_pb2.HttpConnectionManager.SANITIZE, logged=logged))
     else:
-        chain.filters.append(filters.tcp(cluster, cluster, attempts=_ATTEMPTS))
+        chain.filters.append(filters.tcp(cluster, cluster, attempts=_ATTEMPTS, logged=logged))
     return listeners.listener(name, address, port, base_pb2.OUTBOUND, [chain])
 
 

@@ -1,0 +1,93 @@
+"""Decides which calls of a Dataplane are logged, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kuma.policy.matching import match
+from kuma.resources import tags as tag_rules
+from kuma.resources.models import target_ref
+from kuma.resources.models.access_logs import AccessLogItem, Logging, MeshAccessLogSpec, Sink, TrafficLogSpec
+from kuma.resources.models.dataplane import DataplaneSpec, Inbound
+from kuma.resources.models.target_ref import TARGETS
+from kuma.resources.resource import Resource
+
+Sinks = tuple[Sink, ...]
+
+
+class AccessLogs:
+    """The access logs of one mesh. A MeshAccessLog that says something about a call wins over all TrafficLogs."""
+
+    def __init__(
+        self,
+        logging: Logging | None,
+        traffic_logs: Mapping[str, Resource[TrafficLogSpec]],
+        mesh_access_logs: Mapping[str, Resource[MeshAccessLogSpec]],
+    ) -> None:
+        self._logging = logging
+        self._traffic_logs = traffic_logs
+        self._policies = sorted(mesh_access_logs.values(), key=_order, reverse=True)
+
+    @property
+    def are_none(self) -> bool:
+        """Tells whether nothing is logged at all."""
+        return not self._policies and (self._logging is None or not self._traffic_logs)
+
+    def of_outbound(self, dataplane: Resource[DataplaneSpec], service: str) -> Sinks:
+        """Where the calls of a Dataplane to a service are logged."""
+        sides = tuple(_sides(dataplane))
+        for policy in self._policies:
+            if any(match(policy.spec.selected, side) is not None for side in sides):
+                for item in reversed(policy.spec.to):
+                    if item.default.sinks is not None and _means(item, service):
+                        return item.default.sinks
+        winner = self._winner(sides, service) if self._logging else None
+        return self._logging.sinks(winner.conf.backend if winner.conf else "") if self._logging and winner else ()
+
+    def of_inbound(self, dataplane: Resource[DataplaneSpec], inbound: Inbound) -> Sinks:
+        """Where the calls to an inbound are logged."""
+        side = target_ref.facets(dataplane, inbound)
+        for policy in self._policies:
+            if match(policy.spec.selected, side) is None:
+                continue
+            said = [rule.default.sinks for rule in policy.spec.rules]
+            said += [item.default.sinks for item in policy.spec.from_ if item.target_ref.kind == "Mesh"]
+            for sinks in reversed(said):
+                if sinks is not None:
+                    return sinks
+        return ()
+
+    def _winner(self, sides: tuple[Mapping[str, str], ...], service: str) -> TrafficLogSpec | None:
+        """Returns the most specific TrafficLog of a call, the newest of several, the first by name of those."""
+        called = {tag_rules.SERVICE: service}
+        best: tuple[Any, ...] | None = None
+        for name, log in sorted(self._traffic_logs.items(), reverse=True):
+            to = [rank for d in log.spec.destinations if (rank := match(d.match, called)) is not None]
+            by = [rank for s in log.spec.sources for side in sides if (rank := match(s.match, side)) is not None]
+            if to and by:
+                order = (max(to), max(by), log.creation_time)
+                if best is None or order >= best[0]:
+                    best = order, name
+        return self._traffic_logs[best[1]].spec if best else None
+
+
+def _order(policy: Resource[MeshAccessLogSpec]) -> tuple[Any, ...]:
+    """The more specific policy is greater; of two that are equally so, the one whose name comes first."""
+    reference = policy.spec.target_ref
+    kind = TARGETS.index(reference.kind) if reference and reference.kind in TARGETS else -1
+    return kind, len(policy.spec.selected), tuple(-ord(letter) for letter in policy.name)
+
+
+def _means(item: AccessLogItem, service: str) -> bool:
+    reference = item.target_ref
+    return reference.kind == "Mesh" or (reference.kind == "MeshService" and reference.name == service)
+
+
+def _sides(dataplane: Resource[DataplaneSpec]) -> Iterator[Mapping[str, str]]:
+    """What a Dataplane is known by as a caller: by any of its inbounds, or by its gateway."""
+    networking = dataplane.spec.net
+    for inbound in networking.inbound:
+        yield target_ref.facets(dataplane, inbound)
+    if networking.gateway is not None:
+        yield target_ref.facets(dataplane, Inbound(port=0, tags=networking.gateway.tags))
