@@ -302,7 +302,7 @@ async def test_pages(api: Api) -> None:
     assert (await api("GET", "/traffic-permissions?name=b")).json()["total"] == 1
 
 
-@pytest.mark.parametrize("query", ["size=0", "size=1001", "size=x", "offset=-1", "offset=x", "size=99999999999999"])
+@pytest.mark.parametrize("query", ["size=1001", "size=x", "offset=-1", "offset=x", "size=99999999999999"])
 async def test_pages_that_there_cannot_be(api: Api, query: str) -> None:
     answer = await api("GET", f"/meshes?{query}")
     assert answer.status_code == 400

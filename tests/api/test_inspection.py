@@ -118,11 +118,11 @@ async def test_a_mesh_permission_in_shadow_is_shown_and_changes_nothing(cp: Runn
 
 async def test_the_configuration_of_a_proxy_holds_no_key(cp: Running, get: Client) -> None:
     found = await get.http.get("/meshes/default/dataplanes/web-01/_config")
-    kinds = [config["@type"].rpartition(".")[2] for config in found.json()["configs"]]
-    assert kinds == [
-        "ClustersConfigDump", "ListenersConfigDump", "EndpointsConfigDump", "RoutesConfigDump", "SecretsConfigDump",
+    shown = found.json()["xds"]
+    assert [name.rpartition(".")[2] for name in shown] == [
+        "Cluster", "ClusterLoadAssignment", "Listener", "RouteConfiguration", "Secret",
     ]  # fmt: skip
-    assert "outbound:127.0.0.1:20000" in found.text
+    assert "outbound:127.0.0.1:20000" in shown["type.googleapis.com/envoy.config.listener.v3.Listener"]
     assert "PRIVATE KEY" not in found.text
     assert "private_key" not in found.text
     assert (await get.http.get("/meshes/default/dataplanes/nobody/_config")).status_code == 404
@@ -182,7 +182,7 @@ async def test_dataplanes_by_tag(get: Client) -> None:
 
 
 async def test_kinds_that_are_not_here_have_empty_lists_and_cannot_be_written(get: Client) -> None:
-    for path in ("/zones", "/zones+insights", "/zoneegressoverviews", "/meshes/default/traffic-routes", "/timeouts"):
+    for path in ("/zoneingresses", "/zoneegressoverviews", "/meshes/default/traffic-routes", "/timeouts"):
         assert await get(path) == {"total": 0, "items": [], "next": None}
     assert (await get.http.get("/meshes/nowhere/timeouts")).status_code == 404
     assert (await get.http.get("/meshes/default/timeouts/t")).status_code == 404

@@ -223,6 +223,8 @@ async def test_get_with_pages(kumactl: Kumactl) -> None:
     assert problem(wrong, 400, "Could not retrieve resources") == {
         "size": "invalid page size of 2000. Maximum page size is 1000"
     }
+    everything, _ = items_of(await kumactl.resource("GET", "/meshes?size=0"))
+    assert [mesh["name"] for mesh in everything] == ["default"]
     for query, reason in (("size", "invalid format"), ("offset", "Invalid format")):
         wrong = await kumactl.resource("GET", f"/meshes?{query}=many")
         assert problem(wrong, 400, "Could not retrieve resources") == {query: reason}
@@ -230,7 +232,7 @@ async def test_get_with_pages(kumactl: Kumactl) -> None:
 
 
 EMPTY = [
-    "zones", "zone-ingresses", "zoneingresses", "zoneegresses", "meshes/default/traffic-routes",
+    "zone-ingresses", "zoneingresses", "zoneegresses", "meshes/default/traffic-routes",
     "meshes/default/health-checks", "meshes/default/external-services", "meshes/default/meshgateways",
     "meshes/default/meshgatewayroutes", "meshes/default/meshtimeouts", "meshes/default/meshhttproutes",
     "meshes/default/meshservices", "meshes/default/virtual-outbounds", "meshes/default/proxytemplates",
@@ -301,8 +303,21 @@ async def test_inspect_meshes_services_and_zones(online: Running, kumactl: Kumac
     services, _ = items_of(await kumactl.inspect("/meshes/default/service-insights"))
     assert [service["status"] for service in services] == ["partially_degraded", "online"]
     assert services[0]["dataplanes"] == {"total": 2, "online": 1, "offline": 1}
-    for path in ("/zones+insights", "/zoneingresses+insights", "/zoneegressoverviews"):
-        assert items_of(await kumactl.inspect(path)) == ([], None)
+    assert [(service["addressPort"], service["zones"]) for service in services] == [
+        ("db.mesh:80", ["default"]), ("web.mesh:80", ["default"]),
+    ]  # fmt: skip
+    for path in ("/zones+insights", "/zones/_overview"):
+        ((zone,), _) = items_of(await kumactl.inspect(path))
+        assert (zone["type"], zone["name"], zone["zone"]) == ("ZoneOverview", "default", {"enabled": True})
+        (subscription,) = zone["zoneInsight"]["subscriptions"]
+        assert is_time(subscription["connectTime"])
+        assert "disconnectTime" not in subscription
+    ((zone,), _) = items_of(await kumactl.resource("GET", "/zones"))
+    assert (zone["type"], zone["name"], zone["enabled"]) == ("Zone", "default", True)
+    assert await kumactl.found("/zones/default") == zone
+    problem(await kumactl.inspect("/zones/east/_overview"), 404, "Could not retrieve resources")
+    for path in ("zoneingresses+insights", "zoneingresses/_overview", "zoneegressoverviews", "zoneegresses/_overview"):
+        assert items_of(await kumactl.inspect(f"/{path}")) == ([], None)
 
 
 async def test_inspect_dataplane_of_every_type(online: Running, kumactl: Kumactl) -> None:
@@ -313,11 +328,37 @@ async def test_inspect_dataplane_of_every_type(online: Running, kumactl: Kumactl
     (meta,) = item["matchedPolicies"]["TrafficPermission"]
     assert is_time(meta["creationTime"])
     for query in ("?shadow=false", "?shadow=true&include=diff"):
-        assert "configs" in await kumactl.found(f"/meshes/default/dataplanes/web-01/_config{query}")
+        assert "xds" in await kumactl.found(f"/meshes/default/dataplanes/web-01/_config{query}")
     for path in ("xds", "stats", "clusters"):  # of Envoys that are there: tests/integration/test_administration.py
         problem(await kumactl.inspect(f"/meshes/default/dataplanes/db-02/{path}"), 404, "Could not retrieve a resource")
         for zone_proxy in ("zoneingresses", "zoneegresses"):
             problem(await kumactl.inspect(f"/{zone_proxy}/z/{path}"), 404, "Could not retrieve a resource")
+
+
+async def test_rules_of_a_dataplane(online: Running, kumactl: Kumactl) -> None:
+    named = (
+        "{type: MeshTrafficPermission, mesh: default, name: %s, spec: {targetRef: {kind: MeshService, name: web}, %s}}"
+    )
+    allow = "{targetRef: {kind: Mesh}, default: {action: Allow}}"
+    deny = "{targetRef: {kind: MeshSubset, tags: {env: dev}}, default: {action: Deny}}"
+    by_identity = '{default: {deny: [{spiffeID: {type: Exact, value: "spiffe://default/db"}}]}}'
+    await online.apply(named % ("a", f"from: [{allow}, {deny}]"), named % ("b", f"from: [{allow}]"))
+    await online.apply(named % ("c", f"rules: [{by_identity}]"))
+    found = await kumactl.found("/meshes/default/dataplanes/web-01/_rules")
+    assert (found["resource"]["type"], found["resource"]["name"], found["httpMatches"]) == ("Dataplane", "web-01", [])
+    (rule,) = found["rules"]
+    assert (rule["type"], rule["toRules"]) == ("MeshTrafficPermission", [])
+    (inbound,) = rule["fromRules"]
+    assert (inbound["inbound"]["port"], inbound["inbound"]["tags"]["kuma.io/zone"]) == (80, "default")
+    assert [(r["matchers"], r["conf"]["action"], [o["name"] for o in r["origin"]]) for r in inbound["rules"]] == [
+        ([{"key": "env", "value": "dev", "not": False}], "Deny", ["a"]),
+        ([], "Allow", ["a", "b"]),
+    ]
+    (inbound,) = rule["inboundRules"]
+    (said,) = inbound["rules"]
+    assert said["conf"] == [{"deny": [{"spiffeID": {"type": "Exact", "value": "spiffe://default/db"}}]}]
+    assert (said["origin"][0]["resourceMeta"]["name"], said["origin"][0]["ruleIndex"]) == ("c", 0)
+    assert (await kumactl.found("/meshes/default/dataplanes/db-01/_rules"))["rules"] == []
 
 
 async def test_inspect_policies(online: Running, kumactl: Kumactl) -> None:
@@ -418,16 +459,16 @@ async def test_what_the_interface_and_scripts_ask_for(online: Running, kumactl: 
         "singularDisplayName": "Mesh Traffic Permission", "pluralDisplayName": "Mesh Traffic Permissions",
         "isExperimental": False, "isTargetRefBased": True, "isInbound": True, "isOutbound": False,
     }  # fmt: skip
-    assert await kumactl.found("/status/zones") == []
+    assert await kumactl.found("/status/zones") == [{"name": "default", "active": True}]
     whole = await kumactl.found("/global-insight")
     assert is_time(whole["createdAt"])
     assert whole["dataplanes"]["standard"] == {"online": 2, "offline": 1, "partiallyDegraded": 0, "total": 3}
     assert whole["services"]["internal"] == {"online": 1, "offline": 0, "partiallyDegraded": 1, "total": 2}
     assert (whole["meshes"]["total"], whole["policies"]["total"]) == (1, 1)
-    assert whole["zones"]["controlPlanes"] == {"online": 0, "total": 0}
+    assert whole["zones"]["controlPlanes"] == {"online": 1, "total": 1}
     totals = await kumactl.found("/global-insights")
     assert (totals["type"], totals["resources"]["Mesh"]) == ("GlobalInsights", {"total": 1})
-    assert totals["resources"]["Zone"] == {"total": 0}
+    assert totals["resources"]["Zone"] == {"total": 1}
 
 
 async def test_grants_of_the_original_for_stats_and_clusters(tmp_path: Path) -> None:

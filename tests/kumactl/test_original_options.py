@@ -94,15 +94,16 @@ def test_signing_that_makes_no_sense(mesh: DemoMesh) -> None:
     refused(run(mesh, *token, "--signing-key-path", "no-key", "--kid", "1"), "does not hold a private key in PEM")
 
 
-def test_zones_are_told_to_be_none(mesh: DemoMesh) -> None:
+def test_there_is_one_zone_and_no_proxy_between_zones(mesh: DemoMesh) -> None:
     refused(run(mesh, "generate", "zone-token", "--zone", "east", "--valid-for", "1h"), "zones are not implemented")
-    assert run(mesh, "get", "zones").stdout == "NAME   AGE\n"
+    assert [line.split()[0] for line in run(mesh, "get", "zones").stdout.splitlines()] == ["NAME", "default"]
     assert run(mesh, "get", "meshtimeouts").stdout == "MESH   NAME   AGE\n"
     listed = json.loads(run(mesh, "get", "healthchecks", "-o", "json").stdout)
     assert listed == {"total": 0, "items": [], "next": None}
     refused(run(mesh, "get", "zone", "east"), "No resources found")
     refused(run(mesh, "delete", "zone", "east"), "not implemented by this control plane")
-    for command in ("zones", "zone-ingresses", "zoneegresses"):
+    assert run(mesh, "inspect", "zones").stdout.splitlines()[1].split() == ["default", "Online"]
+    for command in ("zone-ingresses", "zoneegresses"):
         (headers,) = run(mesh, "inspect", command).stdout.splitlines()
         assert headers.startswith("NAME   STATUS   LAST CONNECTED AGO   LAST UPDATED AGO   TOTAL UPDATES")
     assert headers.endswith("KUMA-DP VERSION   ENVOY VERSION")
@@ -113,7 +114,7 @@ def test_inspecting_dataplanes(mesh: DemoMesh) -> None:
     assert "web-09" not in run(mesh, "inspect", "dataplanes", "--gateway").stdout
     refused(run(mesh, "inspect", "dataplane", "web-09", "--config-dump"), "Not found")
     more = ("--type", "config", "--shadow", "--include", "diff")
-    assert "ListenersConfigDump" in run(mesh, "inspect", "dataplane", "web-09", *more).stdout
+    assert "envoy.config.listener.v3.Listener" in run(mesh, "inspect", "dataplane", "web-09", *more).stdout
     refused(run(mesh, "inspect", "dataplane", "web-09", "--shadow"), "need --type=config")
 
 

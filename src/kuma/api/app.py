@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 import kuma
 from kuma.api.context import ApiContext
 from kuma.api.http import authentication, errors, hosts, request_limits
-from kuma.api.routes import absent, control_plane, docs, insights, overviews, proxies, resources, tokens, traffic
+from kuma.api.routes import absent, control_plane, docs, insights, overviews, proxies, resources, tokens, traffic, zones
 from kuma.api.routes import kinds as kind_routes
 from kuma.resources import kinds
 
@@ -34,6 +34,7 @@ def create_app(context: ApiContext) -> FastAPI:
     app.include_router(proxies.routes(context))
     app.include_router(tokens.routes(context))
     app.include_router(resources.routes(context))
+    app.include_router(zones.routes(context))
     app.include_router(absent.routes(context))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

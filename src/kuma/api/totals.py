@@ -17,11 +17,10 @@ from kuma.resources.resource import NEVER, Resource
 from kuma.store.manager import ResourceManager
 
 _STATUSES = {"online": "online", "offline": "offline", "partially_degraded": "partiallyDegraded"}
-_ZONES = ("controlPlanes", "zoneEgresses", "zoneIngresses")
 
 
 async def global_insight(manager: ResourceManager, now: datetime) -> dict[str, Any]:
-    """Returns the original's GlobalInsight. There are no zones or external services here: their numbers are zero."""
+    """Returns the original's GlobalInsight. There is one zone, and no external services: their number is zero."""
     insights = {i.key: i.spec for i in (await manager.list(kinds.DATAPLANE_INSIGHT.name)).items}
     dataplanes = (await manager.list(kinds.DATAPLANE.name)).items
     pairs = [(d, insights.get(kinds.DATAPLANE_INSIGHT.key(d.name, d.mesh))) for d in dataplanes]
@@ -44,7 +43,11 @@ async def global_insight(manager: ResourceManager, now: datetime) -> dict[str, A
             "gatewayBuiltin": none,
             "gatewayDelegated": none,
         },
-        "zones": {name: {"online": 0, "total": 0} for name in _ZONES},
+        "zones": {
+            "controlPlanes": {"online": 1, "total": 1},
+            "zoneEgresses": {"online": 0, "total": 0},
+            "zoneIngresses": {"online": 0, "total": 0},
+        },
     }
 
 
@@ -65,7 +68,7 @@ def _statuses(meshes: Sequence[Resource[Any]], pairs: Dataplanes) -> tuple[dict[
 async def global_insights(manager: ResourceManager) -> dict[str, Any]:
     """Returns the original's older form: the kinds that belong to no mesh."""
     totals = {kind.name: await _total(manager, kind.name) for kind in (kinds.GLOBAL_SECRET, kinds.MESH)}
-    whole = {**totals, "Zone": 0, "ZoneEgress": 0, "ZoneIngress": 0}
+    whole = {**totals, "Zone": 1, "ZoneEgress": 0, "ZoneIngress": 0}
     return {
         "type": "GlobalInsights",
         "creationTime": codec.rfc3339(NEVER),

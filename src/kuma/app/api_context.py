@@ -105,7 +105,7 @@ def wanted_configuration(meshes: Meshes, proxies: Proxies) -> Callable[[str, str
         bundle = [state.bundle] if state.bundle else []
         proxy = proxies.get(kinds.DATAPLANE.key(name, mesh))
         said = (proxy.admin_port, proxy.envoy) if proxy is not None else ()
-        return config_dump.config_dump(state.config.snapshot(name, {e.name: e for e in bundle}, *said))
+        return {"xds": config_dump.wanted(state.config.snapshot(name, {e.name: e for e in bundle}, *said))}
 
     return wanted
 

@@ -10,9 +10,11 @@ from kuma.policy.authorization import MeshPermission, Permission
 from kuma.policy.matching import match
 from kuma.policy.permissions import Permissions
 from kuma.resources import codec, kinds
+from kuma.resources import tags as tag_rules
 from kuma.resources.models import target_ref
 from kuma.resources.models.dataplane import DataplaneSpec, Inbound, Networking, listen_address, workload
 from kuma.resources.models.dataplane_insight import DataplaneInsightSpec
+from kuma.resources.models.mesh_traffic_permission import ALLOW, DENY, SHADOW_DENY
 from kuma.resources.resource import Resource
 
 Dataplanes = Sequence[tuple[Resource[DataplaneSpec], DataplaneInsightSpec | None]]
@@ -93,7 +95,13 @@ def service_insights(mesh: Resource[Any], dataplanes: Dataplanes) -> list[dict[s
     """Returns one ServiceInsight for every service of a mesh, by name."""
     found: dict[str, list[str]] = {}
     issued: dict[str, Counter[str]] = {}
+    zones: dict[str, set[str]] = {}
+    gateways: dict[str, str] = {}
     for dataplane, insight in dataplanes:
+        for tags in dataplane.spec.net.tag_sets:
+            zones.setdefault(tags[tag_rules.SERVICE], set()).add(tags[tag_rules.ZONE])
+        if dataplane.spec.net.gateway is not None:
+            gateways[dataplane.spec.net.gateway.service] = f"gateway_{gateway_type(dataplane.spec).lower()}"
         for service in dataplane.spec.services:
             found.setdefault(service, []).append(status(dataplane.spec, insight))
             backends = issued.setdefault(service, Counter())
@@ -109,6 +117,9 @@ def service_insights(mesh: Resource[Any], dataplanes: Dataplanes) -> list[dict[s
             "status": _service_status(statuses),
             "dataplanes": _counts(statuses),
             "issuedBackends": dict(issued[service]),
+            "addressPort": f"{service}.mesh:80",  # the name that the original's DNS gives to it
+            "zones": sorted(zones[service]),
+            **({"serviceType": gateways[service]} if service in gateways else {}),
         }
         for service, statuses in sorted(found.items())
     ]
@@ -118,6 +129,47 @@ def _service_status(statuses: Sequence[str]) -> str:
     if all(found == "online" for found in statuses):
         return "online"
     return "offline" if all(found == "offline" for found in statuses) else "partially_degraded"
+
+
+def rules(dataplane: Resource[DataplaneSpec], mesh_permissions: Sequence[MeshPermission]) -> list[dict[str, Any]]:
+    """Returns what MeshTrafficPermissions say about a Dataplane, inbound by inbound, refusals first: they override."""
+    by_tags, by_identity = [], []
+    for inbound, known_by in _inbounds(dataplane):
+        acting = [p for p in effective(mesh_permissions) if _targets(p, known_by)]
+        place = {"inbound": {"tags": dict(inbound.known_tags), "port": inbound.port}}
+        if any(permission.spec.from_ for permission in acting):
+            by_tags.append({**place, "rules": _said(acting)})
+        identities = [
+            {"conf": [rule.default.to_wire()], "origin": [{"resourceMeta": codec.meta(p), "ruleIndex": index}]}
+            for p in acting
+            for index, rule in enumerate(p.spec.rules)
+        ]
+        if identities:
+            by_identity.append({**place, "rules": identities})
+    if not by_tags and not by_identity:
+        return []
+    none: dict[str, Any] = {"toRules": [], "toResourceRules": [], "warnings": []}
+    return [{"type": kinds.MESH_TRAFFIC_PERMISSION.name, "fromRules": by_tags, "inboundRules": by_identity, **none}]
+
+
+def _said(permissions: Sequence[MeshPermission]) -> list[dict[str, Any]]:
+    """Returns the callers that permissions name by tags, with the action for each, and who says so."""
+    origins: dict[tuple[int, tuple[tuple[str, str], ...]], list[MeshPermission]] = {}
+    for permission in permissions:
+        for item in permission.spec.from_:
+            key = _ORDER.index(item.default.action), tuple(sorted(item.target_ref.selected.items()))
+            origins.setdefault(key, []).append(permission)
+    return [
+        {
+            "matchers": [{"key": name, "value": value, "not": False} for name, value in caller],
+            "conf": {"action": _ORDER[action]},
+            "origin": [codec.meta(permission) for permission in found],
+        }
+        for (action, caller), found in sorted(origins.items(), key=lambda pair: pair[0])
+    ]
+
+
+_ORDER = (DENY, SHADOW_DENY, ALLOW)
 
 
 def attachment_name(networking: Networking, inbound: Inbound) -> str:

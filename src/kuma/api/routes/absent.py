@@ -16,7 +16,7 @@ from kuma.resources.kinds import DATAPLANE
 from kuma.resources.models.stored_only import LEFT_OUT, REFUSED
 
 GLOBAL = (
-    "hostnamegenerators", "zones", "zones+insights", "zoneinsights", "zone-insights", "zone-ingresses", "zoneingresses",
+    "hostnamegenerators", "zoneinsights", "zone-insights", "zone-ingresses", "zoneingresses",
     "zone-ingresses+insights", "zoneingresses+insights", "zoneegresses", "zoneegresses+insights", "zoneegressoverviews",
     "zoneingressoverviews", "zone-ingress-insights", "zoneegressinsights",
 )  # fmt: skip
@@ -58,6 +58,7 @@ def routes(context: ApiContext) -> APIRouter:
     for path in ("zone-ingresses", "zoneingresses", "zoneegresses"):
         for last in ("xds", "stats", "clusters"):
             router.routes.append(resources.plain_route(f"/{path}/{{name}}/{last}", missing, "GET"))
+    router.routes.append(resources.plain_route("/zones/{name}", refused, "PUT", "DELETE"))
     for path in (*(f"/{path}" for path in (*GLOBAL, *IN_MESH)), *(f"/meshes/{{mesh}}/{path}" for path in IN_MESH)):
         router.routes.append(resources.plain_route(path, empty, "GET"))
         router.routes.append(resources.plain_route(f"{path}/{{name}}", missing, "GET"))

@@ -1,4 +1,4 @@
-"""Routes about the control plane itself: version, caller, zones and configuration."""
+"""Routes about the control plane itself: version, caller and configuration."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ import platform
 
 from fastapi import APIRouter, Request, Response
 
-import kuma
 from kuma.api.context import ApiContext
 from kuma.api.http.bodies import json_answer
+from kuma.api.http.versions import VERSION
 from kuma.resources import kinds
-from kuma.resources.kinds import DATAPLANE
-
-VERSION = f"{kuma.__version__}-preview"
-"""What clients are told. Those of the original warn of every version but their own, and of none that says `preview`."""
 
 
 def routes(context: ApiContext) -> APIRouter:
@@ -37,11 +33,6 @@ def routes(context: ApiContext) -> APIRouter:
     async def who_am_i(request: Request) -> Response:
         caller = context.caller(request)
         return json_answer({"name": caller.name, "groups": caller.groups})
-
-    @router.get("/status/zones", summary="The zones that are connected: none, there is one control plane")
-    async def zones(request: Request) -> Response:
-        context.check(request, DATAPLANE)
-        return json_answer([])
 
     @router.get("/config", summary="The settings in effect")
     async def config(request: Request) -> Response:

@@ -33,6 +33,7 @@ def routes(context: ApiContext) -> APIRouter:
     get("/meshes/{mesh}/service-insights", found.service_insights, "Summaries of the services of a mesh")
     get("/meshes/{mesh}/service-insights/{name}", found.service_insight, "Summary of a service")
     get("/meshes/{mesh}/dataplanes/{name}/policies", found.policies, "The permissions that act on a dataplane")
+    get("/meshes/{mesh}/dataplanes/{name}/_rules", found.rules, "What permissions say about a dataplane's inbounds")
     for kind in POLICIES:
         base = f"/meshes/{{mesh}}/{kind.path}/{{name}}"
         get(f"{base}/dataplanes", found.attached(kind), f"What a {kind.singular} acts on")
@@ -93,6 +94,15 @@ class _Inspection:
         dataplane = await self._manager.get(DATAPLANE.key(name, mesh))
         items = summaries.matched_policies(dataplane, await self._permissions(mesh))
         return json_answer({"kind": "SidecarDataplane", "total": len(items), "items": items})
+
+    async def rules(self, request: Request, mesh: str, name: str) -> Response:
+        self._begin(request)
+        await self._context.check_mesh(mesh)
+        dataplane = await self._manager.get(DATAPLANE.key(name, mesh))
+        _, mesh_permissions = await self._permissions(mesh)
+        rules = summaries.rules(dataplane, mesh_permissions)
+        meta = {"type": DATAPLANE.name, "mesh": mesh, "name": name, "labels": dict(dataplane.labels)}
+        return json_answer({"resource": meta, "rules": rules, "httpMatches": []})
 
     def attached(self, kind: Kind) -> Any:
         async def answer(request: Request, mesh: str, name: str) -> Response:

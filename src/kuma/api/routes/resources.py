@@ -252,11 +252,11 @@ def _page(request: Request, items: Sequence[Any], total: int, following: int) ->
 
 
 def _window(request: Request) -> tuple[int, int]:
-    """Offset and size."""
+    """Returns offset and size; a size of 0 is as many as there may be."""
     size = _number(request, "size", DEFAULT_PAGE, "Invalid page size", "invalid format")
-    if not 1 <= size <= LARGEST_PAGE:
+    if size > LARGEST_PAGE:
         raise _bad("size", f"invalid page size of {size}. Maximum page size is {LARGEST_PAGE}", "Invalid page size")
-    return _number(request, "offset", 0, "Invalid offset", "Invalid format"), size
+    return _number(request, "offset", 0, "Invalid offset", "Invalid format"), size or LARGEST_PAGE
 
 
 def _filters(request: Request) -> bool:

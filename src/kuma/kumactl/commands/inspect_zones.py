@@ -1,6 +1,9 @@
-"""`kumactl inspect` of what the original has for zones. There is one control plane here and no zones: empty tables."""
+"""`kumactl inspect` of what the original has for zones. There is one zone here, and no proxies between zones."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import typer
 
@@ -13,7 +16,7 @@ _PROXY = (*_SEEN, "KUMA-DP VERSION", "ENVOY VERSION")
 
 
 def zones(context: typer.Context, output: FormOption = Form.TABLE) -> None:
-    """Show zones, of which there are none.
+    """Show the zones; here, there is one.
 
     Example: kumactl inspect zones
     """
@@ -37,8 +40,14 @@ def zone_egresses(context: typer.Context, output: FormOption = Form.TABLE) -> No
 
 
 def _show(invocation: Invocation, path: str, headers: tables.Row, output: Form) -> None:
-    """Fetches and shows a list that is empty on our control plane; that of another one is shown by name."""
+    """Fetches and shows zones, or proxies between them: each by its name, and whether it is connected."""
     with invocation.client() as client:
         items = client.list_whole(path)
-    unknown = [""] * (len(headers) - 1)
-    show_list(items, output, lambda: tables.table(headers, [(item["name"], *unknown) for item in items]))
+    unknown = [""] * (len(headers) - 2)
+    show_list(items, output, lambda: tables.table(headers, [(i["name"], _status(i), *unknown) for i in items]))
+
+
+def _status(overview: Mapping[str, Any]) -> str:
+    insight: Mapping[str, Any] = next((v for name, v in overview.items() if name.endswith("Insight")), {})
+    connected = any(s.get("connectTime") and not s.get("disconnectTime") for s in insight.get("subscriptions", ()))
+    return "Online" if connected else "Offline"

@@ -1,4 +1,4 @@
-"""Dumps what a proxy should be running now as Envoy itself would, without any key. Pure."""
+"""Shows what a proxy should be running now, without any key, and hides what Envoy shows of its own. Pure."""
 
 from __future__ import annotations
 
@@ -14,47 +14,27 @@ from google.protobuf import json_format, message
 from kuma.xds.delta.session import Snapshot
 from kuma.xds.envoy.resource import Entry, TypeUrl
 
-_ADMIN = "type.googleapis.com/envoy.admin.v3"
-_FORMS: dict[TypeUrl, tuple[type[message.Message], str]] = {
-    TypeUrl.CLUSTER: (cluster_pb2.Cluster, "cluster"),
-    TypeUrl.ENDPOINTS: (endpoint_pb2.ClusterLoadAssignment, "endpoint_config"),
-    TypeUrl.LISTENER: (listener_pb2.Listener, "listener"),
-    TypeUrl.ROUTES: (route_pb2.RouteConfiguration, "route_config"),
+_FORMS: dict[TypeUrl, type[message.Message]] = {
+    TypeUrl.CLUSTER: cluster_pb2.Cluster,
+    TypeUrl.ENDPOINTS: endpoint_pb2.ClusterLoadAssignment,
+    TypeUrl.LISTENER: listener_pb2.Listener,
+    TypeUrl.ROUTES: route_pb2.RouteConfiguration,
 }
 
 
-def config_dump(snapshot: Snapshot) -> dict[str, Any]:
-    """Shows the snapshot in the shape of Envoy's `/config_dump`. Of secrets there is only the name and the version."""
-    parts = [
-        ("ClustersConfigDump", "dynamic_active_clusters", TypeUrl.CLUSTER),
-        ("EndpointsConfigDump", "dynamic_endpoint_configs", TypeUrl.ENDPOINTS),
-        ("RoutesConfigDump", "dynamic_route_configs", TypeUrl.ROUTES),
-    ]
-    configs = [_part(kind, field, type_url, snapshot) for kind, field, type_url in parts]
-    listeners = [
-        {"name": entry.name, "active_state": _item(TypeUrl.LISTENER, entry)}
-        for entry in _of(snapshot, TypeUrl.LISTENER)
-    ]
-    secrets = [{"name": entry.name, "version_info": entry.version} for entry in _of(snapshot, TypeUrl.SECRET)]
-    configs.insert(1, {"@type": f"{_ADMIN}.ListenersConfigDump", "dynamic_listeners": listeners})
-    configs.append({"@type": f"{_ADMIN}.SecretsConfigDump", "dynamic_active_secrets": secrets})
-    return {"configs": configs}
+def wanted(snapshot: Snapshot) -> dict[str, Any]:
+    """Returns what is sent to a proxy, by type and name, as the original does. Of secrets there is only the name."""
+    shown = {
+        type_url.value: {name: _content(form, entry) for name, entry in sorted(snapshot.get(type_url, {}).items())}
+        for type_url, form in _FORMS.items()
+    }
+    secrets = {name: {"name": name} for name in sorted(snapshot.get(TypeUrl.SECRET, {}))}
+    return {**shown, TypeUrl.SECRET.value: secrets}
 
 
-def _part(kind: str, field: str, type_url: TypeUrl, snapshot: Snapshot) -> dict[str, Any]:
-    return {"@type": f"{_ADMIN}.{kind}", field: [_item(type_url, entry) for entry in _of(snapshot, type_url)]}
-
-
-def _of(snapshot: Snapshot, type_url: TypeUrl) -> list[Entry]:
-    return [entry for _, entry in sorted(snapshot.get(type_url, {}).items())]
-
-
-def _item(type_url: TypeUrl, entry: Entry) -> dict[str, Any]:
-    form, field = _FORMS[type_url]
+def _content(form: type[message.Message], entry: Entry) -> dict[str, Any]:
     resource = discovery_pb2.Resource.FromString(entry.wire)
-    content = form.FromString(resource.resource.value)
-    body = json_format.MessageToDict(content, preserving_proto_field_name=True)
-    return {"version_info": entry.version, field: {"@type": type_url.value, **body}}
+    return json_format.MessageToDict(form.FromString(resource.resource.value))
 
 
 REDACTED = "[redacted]"
