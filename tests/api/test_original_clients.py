@@ -224,7 +224,7 @@ async def test_get_with_pages(kumactl: Kumactl) -> None:
         "size": "invalid page size of 2000. Maximum page size is 1000"
     }
     everything, _ = items_of(await kumactl.resource("GET", "/meshes?size=0"))
-    assert [mesh["name"] for mesh in everything] == ["default"]
+    assert [mesh["name"] for mesh in everything] == ["default", "m1", "m2"]
     for query, reason in (("size", "invalid format"), ("offset", "Invalid format")):
         wrong = await kumactl.resource("GET", f"/meshes?{query}=many")
         assert problem(wrong, 400, "Could not retrieve resources") == {query: reason}
@@ -336,9 +336,8 @@ async def test_inspect_dataplane_of_every_type(online: Running, kumactl: Kumactl
 
 
 async def test_rules_of_a_dataplane(online: Running, kumactl: Kumactl) -> None:
-    named = (
-        "{type: MeshTrafficPermission, mesh: default, name: %s, spec: {targetRef: {kind: MeshService, name: web}, %s}}"
-    )
+    web = "targetRef: {kind: MeshService, name: web}"
+    named = f"{{type: MeshTrafficPermission, mesh: default, name: %s, spec: {{{web}, %s}}}}"
     allow = "{targetRef: {kind: Mesh}, default: {action: Allow}}"
     deny = "{targetRef: {kind: MeshSubset, tags: {env: dev}}, default: {action: Deny}}"
     by_identity = '{default: {deny: [{spiffeID: {type: Exact, value: "spiffe://default/db"}}]}}'
