@@ -98,11 +98,11 @@ STATIC: dict[str, Case] = {
     "6.2 any address": (dataplane(address="::"), "networking.address", "must not be 0.0.0.0 or ::"),
     "6.2 address": (
         dataplane(address="a b"), "networking.address",
-        "address has to be valid IP address; domain names are not resolved",
+        "address has to be valid IP address or domain name",
     ),
     "6.2 zone of an address": (
         dataplane(address="fe80::1%eth0"), "networking.address",
-        "address has to be valid IP address; domain names are not resolved",
+        "address has to be valid IP address or domain name",
     ),
     "6.2 port": (dataplane({"port": 0}), f"{INBOUND}.port", BAD_PORT),
     "6.2 servicePort": (dataplane({"servicePort": 65536}), f"{INBOUND}.servicePort", BAD_PORT),

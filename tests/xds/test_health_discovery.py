@@ -211,4 +211,4 @@ def test_an_inbound_that_is_ignored_stays_so() -> None:
     )
     assert workload_health.meant(ignored, None) is not None
     assert workload_health.meant(ignored, None).net.inbound[0].state == "Ignored"
-    assert workload_health.reported(ignored, {("10.0.0.1", 80): True}) is ignored
+    assert workload_health.reported(ignored, {("10.0.0.1", 80): True}, ignored) is ignored

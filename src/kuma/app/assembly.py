@@ -95,6 +95,7 @@ def build(
         ("insights", streams.insights),
         ("observed traffic", streams.traffic),
         ("mesh views", known.views),
+        ("host names", known.host_names),
         ("deregistration", streams.deregistration),
         ("endpoint readiness", streams.readiness),
         ("health of workloads", streams.health),

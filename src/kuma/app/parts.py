@@ -49,6 +49,7 @@ from kuma.xds.envoy.listeners import admin_listener
 from kuma.xds.envoy.resource import Entry
 from kuma.xds.proxies.drain import Drain
 from kuma.xds.proxies.endpoint_readiness import EndpointReadiness
+from kuma.xds.proxies.host_names import HostNames
 from kuma.xds.proxies.inbound_review import InboundReview
 from kuma.xds.proxies.insights import Insights
 from kuma.xds.proxies.issuance import LeafIssuer
@@ -111,6 +112,7 @@ class State:
 
     views: Views
     proxies: Proxies
+    host_names: HostNames
     meshes: Meshes
     inbound_review: InboundReview
     manager: ResourceManager
@@ -135,9 +137,11 @@ def state(base: Foundation) -> State:
     ):
         base.collectors.register(EarliestEnd(name, text, functools.partial(ends, proxies)))
     linger = base.settings.xds_server.connection_linger.delta
-    meshes = Meshes(views, proxies.touch, base.turns, base.drivers, linger)
+    ttl = base.settings.general.dns_cache_ttl.seconds
+    host_names = HostNames(base.clock, ttl, metrics.unresolved)
+    meshes = Meshes(views, proxies.touch, base.turns, base.drivers, linger, host_names)
     allowed = servers.allowed_workloads(base.settings.dp_server)
-    inbound_review = InboundReview(views, meshes, proxies, base.own_ports, allowed, metrics.withheld)
+    inbound_review = InboundReview(meshes, proxies, base.own_ports, allowed, metrics.withheld)
     rules = _rules(base, views, inbound_review)
     manager = ResourceManager(base.store, rules, strict=base.settings.general.strict)
     for told in (metrics, proxies):
@@ -145,6 +149,7 @@ def state(base: Foundation) -> State:
     return State(
         views=views,
         proxies=proxies,
+        host_names=host_names,
         meshes=meshes,
         inbound_review=inbound_review,
         manager=manager,
@@ -249,7 +254,7 @@ def streams(base: Foundation, known: State) -> Streams:
         send_seconds=settings.send_timeout.seconds,
         traffic=traffic if settings.observed_traffic else None,
     )
-    health = WorkloadHealth(base.store, known.views, proxies, clock)
+    health = WorkloadHealth(base.store, known.views, known.meshes, proxies, clock)
     health_discovery = HealthDiscovery(
         proxies, known.meshes, admission, health, servers.probe_defaults(base.settings.dp_server.hds)
     )

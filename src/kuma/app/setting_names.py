@@ -70,7 +70,6 @@ PASSED_OVER = {
     "KUMA_DP_SERVER_HDS_CHECK_DEFAULTS_NO_TRAFFIC_INTERVAL": "",
     "KUMA_EVENT_BUS_": "",
     "KUMA_EXPERIMENTAL_": "",
-    "KUMA_GENERAL_DNS_CACHE_TTL": "addresses of Dataplanes are not resolved",
     "KUMA_GENERAL_RESILIENT_COMPONENT_": "",
     "KUMA_GUI_SERVER_": "there is no web page",
     "KUMA_INJECTOR_": "",

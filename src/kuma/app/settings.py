@@ -61,6 +61,11 @@ class GeneralSection(Section):
     audit_file: MaybePath = Field(
         None, description="Where changes and issued certificates are recorded. `audit.jsonl` in the work directory."
     )
+    dns_cache_ttl: Duration = Field(
+        _seconds(10),
+        alias="dnsCacheTTL",
+        description="How long the address of a host name in a Dataplane holds before it is resolved again.",
+    )
     strict: bool = Field(
         False, description="Refuse what has no effect here, such as a Mesh's tracing, instead of a warning."
     )

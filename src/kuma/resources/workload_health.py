@@ -34,12 +34,14 @@ def meant(spec: DataplaneSpec, stored: DataplaneSpec | None) -> DataplaneSpec:
     })  # fmt: skip
 
 
-def reported(spec: DataplaneSpec, answers: Mapping[Place, bool]) -> DataplaneSpec:
-    """Returns the Dataplane once its proxy has said which workloads answer; the very same if it says so already."""
-    networking = spec.net
+def reported(spec: DataplaneSpec, answers: Mapping[Place, bool], served: DataplaneSpec) -> DataplaneSpec:
+    """Returns the Dataplane once its proxy has said which workloads answer; the very same if it says so already.
+
+    `served` is what the proxy was sent, with addresses in the place of host names.
+    """
     found: dict[int, Inbound] = {}
-    for index, inbound in enumerate(networking.inbound):
-        is_answering = answers.get(place(networking, inbound))
+    for index, (inbound, sent) in enumerate(zip(spec.net.inbound, served.net.inbound, strict=True)):
+        is_answering = answers.get(place(served.net, sent))
         if inbound.service_probe is None or inbound.state == "Ignored" or is_answering is None:
             continue
         if is_answering != inbound.is_ready:

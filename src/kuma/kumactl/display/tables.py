@@ -178,9 +178,11 @@ def _rejections(subscription: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _withheld(insight: Mapping[str, Any]) -> Iterator[str]:
-    """Formats the inbounds that are not served, with the reasons; an addition to the original's output."""
+    """Formats the inbounds that are not served and the names that are not resolved; an addition of ours."""
     for reason in insight.get("withheldInbounds", ()):
         yield f"not served: {reason}"
+    for reason in insight.get("unresolvedNames", ()):
+        yield f"host name {reason}"
 
 
 def _token(insight: Mapping[str, Any], now: datetime) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, StrictBool, StrictInt
 
 from kuma.base.errors import Violation
-from kuma.base.values import addresses
+from kuma.base.values import addresses, host_names
 from kuma.resources import tags as tag_rules
 from kuma.resources.models import metrics, service_probe
 from kuma.resources.models.metrics import MetricsBackend
@@ -249,9 +249,10 @@ def _inbound(networking: Networking, inbound: Inbound, path: str) -> Iterator[Vi
     yield from _port(f"{path}.port", inbound.port)
     if inbound.service_port:
         yield from _port(f"{path}.servicePort", inbound.service_port)
-    for name, value in (("address", inbound.address), ("serviceAddress", inbound.service_address)):
-        if value and not _is_ip(value):
-            yield Violation(f"{path}.{name}", f"{name} has to be valid IP address")
+    if inbound.address and not _is_ip(inbound.address):
+        yield Violation(f"{path}.address", "address has to be valid IP address")
+    if inbound.service_address and not (_is_ip(inbound.service_address) or host_names.is_one(inbound.service_address)):
+        yield Violation(f"{path}.serviceAddress", "serviceAddress has to be valid IP address or domain name")
     if workload(networking, inbound) == (listen_address(networking, inbound), inbound.port):
         if inbound.service_address:
             yield Violation(f"{path}.serviceAddress", _CALLS_ITSELF)
@@ -349,8 +350,8 @@ def _address(field: str, address: str) -> Iterator[Violation]:
         yield Violation(field, "address can't be empty")
     elif _is_ip(address) and ipaddress.ip_address(address).is_unspecified:
         yield Violation(field, "must not be 0.0.0.0 or ::")
-    elif not _is_ip(address):
-        yield Violation(field, "address has to be valid IP address; domain names are not resolved")
+    elif not (_is_ip(address) or host_names.is_one(address)):
+        yield Violation(field, "address has to be valid IP address or domain name")
 
 
 def _is_ip(text: str) -> bool:

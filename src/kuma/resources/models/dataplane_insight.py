@@ -113,7 +113,8 @@ class TokenInsight(Model):
 class DataplaneInsightSpec(Model):
     """The proxy's subscriptions, oldest first, and its certificate.
 
-    `withheld_inbounds` names the inbounds that are not served, each with the reason.
+    `withheld_inbounds` names the inbounds that are not served, `unresolved_names` the host names that cannot be
+    resolved now, each with the reason.
     `past_regenerations` keeps count of the certificates while the proxy has none, so `mTLS` is absent.
     """
 
@@ -122,6 +123,7 @@ class DataplaneInsightSpec(Model):
     past_regenerations: int = 0
     administration: AdministrationInsight | None = None
     withheld_inbounds: tuple[str, ...] = ()
+    unresolved_names: tuple[str, ...] = ()
     token: TokenInsight | None = None
     last_contact: LastContact | None = None
     """Of a proxy that may go on although its stream has ended."""

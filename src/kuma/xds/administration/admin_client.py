@@ -11,7 +11,7 @@ import structlog
 
 from kuma.base import sockets
 from kuma.base.errors import NotFound, Unavailable
-from kuma.base.values import urls
+from kuma.base.values import addresses, urls
 from kuma.pki.ssl_context import show
 from kuma.policy.workloads import OwnPorts
 from kuma.resources import kinds
@@ -64,6 +64,8 @@ class AdminClient:
         if dataplane is None or proxy is None:
             raise NotFound(f"no proxy is connected for {mesh}.{name}")
         networking = dataplane.spec.net
+        if addresses.parse(networking.address) is None:
+            raise Unavailable(f"{mesh}.{name} cannot be asked: its host name {networking.address} has no address now")
         remote = admin_listener.is_remote(networking)
         here = sockets.is_own(networking.address)
         if not proxy.admin_port or (here and not self._may_be_here(proxy)):

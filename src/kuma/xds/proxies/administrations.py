@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Iterable, Set
 from typing import NamedTuple
 
 from kuma.base.values import addresses
 from kuma.resources.models.dataplane import DataplaneSpec, listen_address
 from kuma.resources.resource import Key, Resource
-from kuma.store.views import Views
+from kuma.resources.view import MeshView
 
 
 class Administration(NamedTuple):
@@ -21,8 +21,9 @@ class Administration(NamedTuple):
 class Administrations:
     """Knows the last administration of every proxy; a proxy that has left comes back to it."""
 
-    def __init__(self, views: Views) -> None:
-        self._views = views
+    def __init__(self, view: Callable[[str], MeshView]) -> None:
+        self._view = view
+        """Of a mesh, with addresses in the place of host names."""
         self._known: dict[Key, Administration] = {}
         self._by_port: dict[int, set[Key]] = {}
 
@@ -63,7 +64,7 @@ class Administrations:
         mine, its = self._known.get(dataplane.key), self._known[key]
         if mine is not None and mine.host and mine.host == its.host:
             return True
-        other = self._views.view(key.mesh).dataplanes.get(key.name)
+        other = self._view(key.mesh).dataplanes.get(key.name)
         common = _addresses(dataplane) & _addresses(other) if other is not None else set()
         return any(mine is None or not addresses.is_loopback(address) for address in common)
 

@@ -17,8 +17,8 @@ from kuma.policy.workloads import Destination, OwnPorts, Surroundings
 from kuma.resources import kinds
 from kuma.resources.models.dataplane import DataplaneSpec, workload
 from kuma.resources.resource import Key, Resource
+from kuma.resources.view import MeshView
 from kuma.store.protocol import Store
-from kuma.store.views import Views
 from kuma.xds.envoy.service_members import Withheld
 from kuma.xds.proxies.administrations import Administration, Administrations
 from kuma.xds.proxies.meshes import Meshes
@@ -32,16 +32,14 @@ class InboundReview:
 
     def __init__(
         self,
-        views: Views,
         meshes: Meshes,
         proxies: Proxies,
         own_ports: OwnPorts,
         allowed: tuple[Destination, ...],
         withheld: Gauge,
     ) -> None:
-        self._views = views
         self._meshes = meshes
-        self._administrations = Administrations(views)
+        self._administrations = Administrations(self._view)
         self._own_ports = own_ports
         self._allowed = allowed
         self._gauge = withheld
@@ -65,9 +63,13 @@ class InboundReview:
         administrations = self._administrations.beside(dataplane, _ports(dataplane))
         return Surroundings(self._own_ports(), administrations, self._allowed)
 
+    def _view(self, mesh: str) -> MeshView:
+        """Returns a mesh with addresses in the place of host names: a name may lead anywhere."""
+        return self._meshes.state(mesh).config.view
+
     def _changed(self, meshes: frozenset[str]) -> None:
         for mesh in meshes:
-            before, stored = self._seen.get(mesh, {}), self._views.view(mesh).dataplanes
+            before, stored = self._seen.get(mesh, {}), self._view(mesh).dataplanes
             if before is stored:
                 continue
             self._seen[mesh] = stored
@@ -94,7 +96,7 @@ class InboundReview:
     def _judge(self, keys: Iterable[Key]) -> None:
         changed: dict[str, dict[str, Withheld]] = {}
         for key in keys:
-            dataplane = self._views.view(key.mesh).dataplanes.get(key.name)
+            dataplane = self._view(key.mesh).dataplanes.get(key.name)
             self._note(key, dataplane)
             found = dict(workloads.refusals(dataplane.spec.net, self.surroundings_of(dataplane))) if dataplane else {}
             withheld = {index: str(violation) for index, violation in found.items()}

@@ -73,6 +73,7 @@ class Record:
         self._mtls = before.mtls
         self._past = before.past_regenerations
         self._withheld = before.withheld_inbounds
+        self._unresolved = before.unresolved_names
         self.administration: AdministrationInsight | None = None
         self.token: TokenInsight | None = None
         self._serial: int | None = None
@@ -91,10 +92,11 @@ class Record:
             self._past, self._serial = 0, identity.serial
         return self._mtls != before
 
-    def inbounds(self, withheld: Iterable[str]) -> bool:
-        """Notes the inbounds that are not served, with the reasons; returns whether anything is new."""
-        before, self._withheld = self._withheld, tuple(withheld)
-        return self._withheld != before
+    def inbounds(self, withheld: Iterable[str], unresolved: Iterable[str]) -> bool:
+        """Notes the inbounds that are not served and the names without an answer; returns whether anything is new."""
+        before = self._withheld, self._unresolved
+        self._withheld, self._unresolved = tuple(withheld), tuple(unresolved)
+        return (self._withheld, self._unresolved) != before
 
     def close(self, now: datetime, last_contact: LastContact | None) -> None:
         """Notes that the stream has ended."""
@@ -123,6 +125,7 @@ class Record:
             administration=self.administration,
             token=self.token,
             withheld_inbounds=self._withheld,
+            unresolved_names=self._unresolved,
             last_contact=self._last_contact,
         )
 

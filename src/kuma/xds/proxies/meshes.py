@@ -21,6 +21,7 @@ from kuma.xds.envoy.listeners.connection_limits import STANDARD_LINGER
 from kuma.xds.envoy.resource import Entry, TypeUrl
 from kuma.xds.envoy.service_members import Withheld
 from kuma.xds.envoy.snapshot import SETTLED, MeshConfig
+from kuma.xds.proxies.host_names import HostNames
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,10 @@ class Meshes:
         turns: Turns,
         drivers: Drivers = STANDARD,
         linger: timedelta = STANDARD_LINGER,
+        names: HostNames | None = None,
     ) -> None:
         self._views = views
+        self._names = names
         self._turns = turns
         self._states: dict[str, MeshState] = {}
         self._stages: dict[str, Stage] = {}
@@ -96,6 +99,8 @@ class Meshes:
         self._linger = linger
         self._listeners: list[Listener] = []
         views.on_change(self._views_changed)
+        if names is not None:
+            names.on_change(self._views_changed)
 
     def state(self, mesh: str) -> MeshState:
         """Returns the mesh's state now; an empty one for a mesh that is not stored."""
@@ -110,6 +115,10 @@ class Meshes:
         """
         state = self.state(key.mesh)
         return state, await self._turns.collect(state.config.entries(key.name, admin_port, envoy))
+
+    def unresolved(self, key: Key) -> Sequence[str]:
+        """Returns the host names of a Dataplane that cannot be resolved now, each with the reason."""
+        return self._names.failures(key.mesh, key.name) if self._names is not None else ()
 
     async def until_seen(self, resource: Resource[Any]) -> None:
         """Return once a stored resource is part of its mesh's state."""
@@ -141,13 +150,13 @@ class Meshes:
     def _changed(self, meshes: frozenset[str]) -> None:
         for mesh in meshes:
             before = self.state(mesh)
-            view = self._views.view(mesh)
+            view = self._seen(mesh)
             after = self._states[mesh] = MeshState.of(
                 view,
                 before,
                 self._stages.get(mesh, SETTLED),
                 self._drivers,
-                self._withheld.get(mesh),
+                self._all_withheld(mesh),
                 self._linger,
             )
             affected = after.config.affected_since(before.config)
@@ -159,6 +168,19 @@ class Meshes:
                 del self._states[mesh]
                 self._stages.pop(mesh, None)
                 self._withheld.pop(mesh, None)
+
+    def _seen(self, mesh: str) -> MeshView:
+        """Returns a mesh as its proxies are to see it: with addresses in the place of host names."""
+        view = self._views.view(mesh)
+        return self._names.seen(view) if self._names is not None else view
+
+    def _all_withheld(self, mesh: str) -> Mapping[str, Withheld]:
+        """Returns the inbounds that are not served, because they must not be or cannot."""
+        judged, unresolved = self._withheld.get(mesh, {}), self._names.withheld(mesh) if self._names is not None else {}
+        if not unresolved:
+            return judged
+        names = judged.keys() | unresolved.keys()
+        return {name: {**judged.get(name, {}), **unresolved.get(name, {})} for name in names}
 
 
 def _bundle(mesh: str, roots: tuple[str, ...]) -> Entry | None:

@@ -48,6 +48,9 @@ class Metrics:
             ["mesh"],
             registry=registry,
         )
+        self.unresolved = Gauge(
+            "host_names_unresolved", "Host names in Dataplanes that cannot be resolved now.", registry=registry
+        )
         self.out_of_contact = Gauge(
             "mesh_proxies_out_of_contact",
             "Proxies of a mesh that are away and may go on with what they have acknowledged.",

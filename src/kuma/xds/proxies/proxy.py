@@ -210,7 +210,8 @@ class Proxy:
         self._outdated = touches != self._touches  # then this is what it runs on its way to something newer
         self._note_certificate()
         self._note_acknowledged()
-        if self.record.inbounds(state.config.not_served(self.key.name, self.admin_port, self.envoy.unwritable)):
+        not_served = state.config.not_served(self.key.name, self.admin_port, self.envoy.unwritable)
+        if self.record.inbounds(not_served, self._meshes.unresolved(self.key)):
             self._insights.note(self.record)
         self.session.publish(together(entries, self._secrets(state)))
         self._published = state.config

@@ -14,6 +14,7 @@ from kuma.resources.workload_health import Place
 from kuma.store.protocol import Store
 from kuma.store.views import Views
 from kuma.xds.proxies.dataplane_writes import DataplaneWrites
+from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.proxy import Proxies, Proxy
 
 log = structlog.get_logger(__name__)
@@ -22,8 +23,9 @@ log = structlog.get_logger(__name__)
 class WorkloadHealth:
     """Writes `state` and `health` of probed inbounds. What was said last stands until something else is said."""
 
-    def __init__(self, store: Store, views: Views, proxies: Proxies, clock: Clock) -> None:
+    def __init__(self, store: Store, views: Views, meshes: Meshes, proxies: Proxies, clock: Clock) -> None:
         self._views = views
+        self._meshes = meshes
         self._answers: dict[Key, Mapping[Place, bool]] = {}
         self._writes = DataplaneWrites(store, views, clock, "health of workloads not written", self._changed)
         proxies.on_progress(self._progressed)
@@ -52,7 +54,10 @@ class WorkloadHealth:
         dataplane = self._views.view(key.mesh).dataplanes.get(key.name)
         if dataplane is None or key not in self._answers:
             return None
-        spec = workload_health.reported(dataplane.spec, self._answers[key])
+        served = self._meshes.state(key.mesh).config.view.dataplanes.get(key.name)
+        if served is None or served.version != dataplane.version:
+            return None  # what is asked follows what is stored
+        spec = workload_health.reported(dataplane.spec, self._answers[key], served.spec)
         return None if spec is dataplane.spec else dataplane.with_spec(spec)
 
 

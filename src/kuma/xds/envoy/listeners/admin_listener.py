@@ -15,6 +15,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2
 from envoy.type.matcher.v3 import string_pb2
 
+from kuma.base.values import addresses
 from kuma.resources.models.dataplane import Networking, listen_address
 from kuma.xds.envoy import clusters, resource_names, tls
 from kuma.xds.envoy.generated import Generated
@@ -29,8 +30,11 @@ CLIENT = "kuma-cp"
 
 
 def is_remote(networking: Networking) -> bool:
-    """Tells whether a proxy's administration is reached through a listener of its own."""
-    return networking.address != ADDRESS
+    """Tells whether a proxy's administration is reached through a listener of its own.
+
+    There is none as long as the host name of the proxy has no address.
+    """
+    return networking.address != ADDRESS and addresses.parse(networking.address) is not None
 
 
 def entries(networking: Networking, port: int, generated: Generated) -> Iterator[tuple[TypeUrl, Entry]]:
