@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from kuma.policy.authorization import MeshPermission, Permission
+from kuma.policy.authorization import MeshPermission, Permission, effective
 from kuma.policy.matching import match
 from kuma.policy.permissions import Permissions
 from kuma.resources import codec, kinds
@@ -131,11 +131,11 @@ def _service_status(statuses: Sequence[str]) -> str:
     return "offline" if all(found == "offline" for found in statuses) else "partially_degraded"
 
 
-def rules(dataplane: Resource[DataplaneSpec], mesh_permissions: Sequence[MeshPermission]) -> list[dict[str, Any]]:
+def rules(dataplane: Resource[DataplaneSpec], permissions: Permissions) -> list[dict[str, Any]]:
     """Returns what MeshTrafficPermissions say about a Dataplane, inbound by inbound, refusals first: they override."""
     by_tags, by_identity = [], []
     for inbound, known_by in _inbounds(dataplane):
-        acting = [p for p in effective(mesh_permissions) if _targets(p, known_by)]
+        acting = [p for p in effective(permissions.mesh.values()) if _targets(p, known_by)]
         place = {"inbound": {"tags": dict(inbound.known_tags), "port": inbound.port}}
         if any(permission.spec.from_ for permission in acting):
             by_tags.append({**place, "rules": _said(acting)})

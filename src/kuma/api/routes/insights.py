@@ -99,8 +99,7 @@ class _Inspection:
         self._begin(request)
         await self._context.check_mesh(mesh)
         dataplane = await self._manager.get(DATAPLANE.key(name, mesh))
-        _, mesh_permissions = await self._permissions(mesh)
-        rules = summaries.rules(dataplane, mesh_permissions)
+        rules = summaries.rules(dataplane, await self._permissions(mesh))
         meta = {"type": DATAPLANE.name, "mesh": mesh, "name": name, "labels": dict(dataplane.labels)}
         return json_answer({"resource": meta, "rules": rules, "httpMatches": []})
 
