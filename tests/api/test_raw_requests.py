@@ -72,7 +72,7 @@ async def bootstraps(manager: ResourceManager) -> AsyncIterator[Any]:  # noqa: F
     async def port() -> int:
         return 5677
 
-    async def withdraw(mesh: str, name: str, token: str, host: str) -> None:
+    async def withdraw(mesh: str, name: str, token: str, host: str, proof: str) -> None:
         raise NotFound("nobody is here")
 
     clock, views = SystemClock(), Views(manager.store)

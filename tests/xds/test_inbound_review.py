@@ -57,7 +57,7 @@ async def test_an_inbound_is_withheld_when_a_proxy_arrives_where_it_leads_to(
         neighbour = described("victim", 8082, address="10.0.0.2")
         async with connected(cp, neighbour, 9905) as victim:
             await proxy.until(lambda: serves(proxy) == {"inbound:10.0.0.1:81"})
-            assert "localhost:9905" not in proxy.held[TypeUrl.CLUSTER]
+            await proxy.until(lambda: "localhost:9905" not in proxy.held[TypeUrl.CLUSTER])
             assert serves(victim) == {"inbound:10.0.0.2:80"}
             # It is shown: in the insight, which `kumactl inspect dataplanes` reads, in the metrics, and in the log.
             reason = "networking.inbound[0].servicePort: 127.0.0.1:9905 is the administration of an Envoy"

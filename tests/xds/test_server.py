@@ -14,6 +14,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from structlog.testing import capture_logs
 
 from kuma.base import aio
+from kuma.base.values import farewell
 from kuma.resources import kinds
 from kuma.resources.models.mesh_transition import MeshTransitionSpec
 from kuma.store.protocol import Commit, Put
@@ -271,7 +272,9 @@ async def test_a_second_stream_takes_the_place_of_the_first(cp: Running) -> None
 
 
 async def test_a_token_that_leaked_does_not_take_the_place_of_its_proxy(cp: Running) -> None:
-    first = await cp.proxy(WEB)
+    first = FakeProxy("default.web-01", cp.token(), WEB)
+    first.node.metadata.update({farewell.DIGEST: farewell.digest("known to its kuma-dp")})
+    first.connect(await cp.channel())
     await first.until(lambda: first.names(TypeUrl.LISTENER))
     (connected,) = cp.parts.proxies
     connected.host = "192.0.2.1"  # there is no other machine here
@@ -282,13 +285,18 @@ async def test_a_token_that_leaked_does_not_take_the_place_of_its_proxy(cp: Runn
     )  # fmt: skip
     async with httpx.AsyncClient(verify=False) as client:
         body = {"mesh": "default", "name": "web-01", "dataplaneToken": cp.token()}
-        said = await client.post(f"https://localhost:{await cp.parts.dp.port()}/withdraw", json=body)
-    assert said.is_success
+        url = f"https://localhost:{await cp.parts.dp.port()}/withdraw"
+        for proof in ({}, {"farewell": ""}, {"farewell": farewell.digest("known to its kuma-dp")}):
+            said = await client.post(url, json={**body, **proof})
+            assert (said.status_code, "somebody else has its token" in said.text) == (403, True)
+    assert not connected.is_leaving, "its callers are sent there as before"
     another = await (await cp.proxy(WEB)).failure()  # nor by saying in its name that it ends
     assert another.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert list(cp.parts.proxies) == [connected]
     assert cp.parts.views.view("default").dataplanes["web-01"].spec == WEB.spec
     assert "somebody else has its token" in (cp.directory / "audit.jsonl").read_text()
+    async with httpx.AsyncClient(verify=False) as client:  # by another way than its stream, as behind a translation
+        assert (await client.post(url, json={**body, "farewell": "known to its kuma-dp"})).is_success
     await first.disconnect()
     await cp.disconnected(WEB)
     moved = await cp.proxy(WEB)

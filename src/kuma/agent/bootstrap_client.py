@@ -20,7 +20,7 @@ from kuma.base import handshakes
 from kuma.base.aio import Backoff
 from kuma.base.clock import Clock
 from kuma.base.errors import KumaError, Misconfigured
-from kuma.base.values import urls
+from kuma.base.values import farewell, urls
 from kuma.resources import codec
 
 log = structlog.get_logger(__name__)
@@ -142,6 +142,13 @@ def with_token_from(bootstrap: bytes, file: Path) -> bytes:
     return json.dumps(found).encode()
 
 
+def with_farewell(bootstrap: bytes, secret: str) -> bytes:
+    """Has Envoy show the control plane by what its end can be told; see `kuma.base.values.farewell`."""
+    found = json.loads(bootstrap)
+    found.setdefault("node", {}).setdefault("metadata", {})[farewell.DIGEST] = farewell.digest(secret)
+    return json.dumps(found).encode()
+
+
 def _references(part: Any, secret: str) -> Iterator[dict[str, Any]]:
     """Returns where a part of a bootstrap refers to a secret by its name, and says nothing else of it."""
     if part == {"name": secret}:
@@ -151,9 +158,10 @@ def _references(part: Any, secret: str) -> Iterator[dict[str, Any]]:
             yield from _references(below, secret)
 
 
-async def withdraw(control_plane: ControlPlaneAddress, workload: Workload) -> bool:
+async def withdraw(control_plane: ControlPlaneAddress, workload: Workload, proof: str) -> bool:
     """Say that the proxy is about to end; returns when its callers have been told. False if nobody answers."""
-    body = {"mesh": workload.mesh, "name": workload.name, "dataplaneToken": workload.token.token}
+    token = workload.token.token
+    body = {"mesh": workload.mesh, "name": workload.name, "dataplaneToken": token, "farewell": proof}
     try:
         async with httpx.AsyncClient(verify=control_plane.verification(), timeout=_FAREWELL, trust_env=False) as client:
             answer = await client.post(f"{control_plane.address.rstrip('/')}/withdraw", json=body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import socket
 import sys
 from dataclasses import replace
@@ -151,7 +152,11 @@ async def _proxy(
             if secret
             else bootstrap_client.with_token(fetched, described.token.token)
         )
-        proxy = envoy.Envoy(running, complete, clock, lambda: bootstrap_client.withdraw(control_plane, described))
+        proof = secrets.token_urlsafe()
+        complete = bootstrap_client.with_farewell(complete, proof)
+        proxy = envoy.Envoy(
+            running, complete, clock, lambda: bootstrap_client.withdraw(control_plane, described, proof)
+        )
         signals.on_end(proxy.stop)
         if told is not None:
             told.state = proxy.state

@@ -9,9 +9,10 @@ from fastapi import FastAPI, Request, Response
 from kuma.api.http.bodies import BodyTooLarge, BodyTooSlow, json_answer, parse_object, read_body
 from kuma.base.errors import AccessDenied, InvalidResource, NotFound, Unauthenticated, Unavailable
 
-Withdraw = Callable[[str, str, str, str], Awaitable[None]]
-"""Mesh and name of a Dataplane, the token of its proxy, and the IP address that says it."""
+Withdraw = Callable[[str, str, str, str, str], Awaitable[None]]
+"""Mesh and name of a Dataplane, the token of its proxy, the IP address that says it, and what proves that it may."""
 
+_FIELDS = ("mesh", "name", "dataplaneToken", "farewell")
 _LARGEST_BODY = 16 * 1024
 _STATUS: dict[type[Exception], int] = {
     BodyTooLarge: 413,
@@ -31,10 +32,10 @@ def install(app: FastAPI, withdraw: Withdraw, on_refusal: Callable[[Request, Exc
     async def withdrawal(request: Request) -> Response:
         try:
             asked = parse_object(await read_body(request, _LARGEST_BODY))
-            mesh, name, token = (asked.get(field, "") for field in ("mesh", "name", "dataplaneToken"))
-            if not (isinstance(mesh, str) and isinstance(name, str) and isinstance(token, str)):
-                raise InvalidResource.of("", "mesh, name and dataplaneToken have to be strings")
-            await withdraw(mesh, name, token, request.client.host if request.client else "")
+            mesh, name, token, proof = given = [asked.get(field, "") for field in _FIELDS]
+            if not all(isinstance(value, str) for value in given):
+                raise InvalidResource.of("", f"{', '.join(_FIELDS)} have to be strings")
+            await withdraw(mesh, name, token, request.client.host if request.client else "", proof)
         except tuple(_STATUS) as error:
             if isinstance(error, Unauthenticated | AccessDenied):
                 on_refusal(request, error)

@@ -22,6 +22,11 @@ def is_loopback(text: str) -> bool:
     return found is not None and found.is_loopback
 
 
+def are_of_one_machine(one: str, other: str) -> bool:
+    """Tells whether these are the same address, or both this machine's own of the loopback."""
+    return one == other or (is_loopback(one) and is_loopback(other))
+
+
 def leads_here(text: str) -> bool:
     """Tells whether a connection to this address stays on its machine; `0.0.0.0` leads to the loopback, too."""
     found = parse(text)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kuma.base.errors import InvalidResource, NotFound
+from kuma.base.errors import AccessDenied, InvalidResource, NotFound
 from kuma.resources import kinds
 from kuma.resources.models import dataplane as dataplanes
 from kuma.resources.models.dataplane import DataplaneSpec
@@ -105,6 +105,8 @@ class BootstrapService:
         for known in (stored, brought):
             if known is not None:
                 self._authenticator.authorize(identity, known)
+                if reason := self._authenticator.exclusion(known):
+                    raise AccessDenied(reason)
         dataplane = brought or stored
         if dataplane is None:
             raise NotFound(proxy_authentication.not_found(key))

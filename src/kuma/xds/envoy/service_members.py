@@ -20,6 +20,8 @@ Dataplanes = Mapping[str, Resource[DataplaneSpec]]
 Withheld = Mapping[int, str]
 """Inbounds of a Dataplane that are not served, by their index, each with the reason."""
 NOTHING_WITHHELD: Withheld = {}
+EVERYTHING = -1
+"""Stands among the indexes for the whole Dataplane: its outbounds and its identity are withheld, too."""
 
 
 class Member(NamedTuple):

@@ -36,7 +36,7 @@ from kuma.xds.envoy.listeners.inbound import InboundAccess, InboundPlace
 from kuma.xds.envoy.logged_calls import LoggedCalls
 from kuma.xds.envoy.metrics_places import MetricsPlaces
 from kuma.xds.envoy.resource import Entry, TypeUrl
-from kuma.xds.envoy.service_members import NOTHING_WITHHELD, ServiceMembers, Tags, Withheld
+from kuma.xds.envoy.service_members import EVERYTHING, NOTHING_WITHHELD, ServiceMembers, Tags, Withheld
 
 SETTLED = Stage()
 _FACETS = 100
@@ -113,7 +113,7 @@ class MeshConfig:
     def entries(self, name: str, admin_port: int = 0, envoy: Capabilities = OLDEST) -> Iterator[tuple[TypeUrl, Entry]]:
         """The same without the secrets, one after the other: each is made when it is asked for, if it is not yet."""
         resource = self.view.dataplanes.get(name)
-        if resource is not None:
+        if resource is not None and not self.is_excluded(name):
             yield from self._entries(resource, self.withheld(name), admin_port, envoy)
             yield from self._metrics_of(name, resource, admin_port)
 
@@ -121,10 +121,17 @@ class MeshConfig:
         """Returns the inbounds of a Dataplane that are not served."""
         return self._withheld.get(name, NOTHING_WITHHELD)
 
+    def is_excluded(self, name: str) -> bool:
+        """Tells whether a Dataplane is served nothing, because it may not be a member of its mesh."""
+        return EVERYTHING in self.withheld(name)
+
     def uris(self, name: str) -> tuple[str, ...]:
-        """Returns the URIs in the leaf of a Dataplane: services, and the tags that permissions select callers by."""
+        """Returns the URIs in the leaf of a Dataplane: services, and the tags that permissions select callers by.
+
+        Empty if it is to have no leaf.
+        """
         resource = self.view.dataplanes.get(name)
-        if resource is None:
+        if resource is None or self.is_excluded(name):
             return ()
         carried = sorted(
             spiffe.tag_uri(tag, value)

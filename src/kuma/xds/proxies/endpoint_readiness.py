@@ -8,11 +8,12 @@ from collections.abc import Callable
 import structlog
 
 from kuma.base.clock import Clock
-from kuma.base.errors import Conflict
+from kuma.base.errors import AccessDenied, Conflict
+from kuma.base.values import addresses
 from kuma.resources import kinds
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Key, Resource
-from kuma.store.protocol import Store, Update
+from kuma.store.protocol import Store, Update, find
 from kuma.store.views import Views
 from kuma.xds.envoy import serving_label
 from kuma.xds.proxies.dataplane_writes import DataplaneWrites
@@ -57,14 +58,13 @@ class EndpointReadiness:
             return None
         return serving_label.as_serving(dataplane)
 
-    async def withdraw(self, mesh: str, name: str, token: str, host: str) -> None:
-        """Sends no caller any more to a proxy that is about to end, until it comes back.
+    async def withdraw(self, mesh: str, name: str, token: str, host: str, proof: str = "") -> None:
+        """A proxy is about to end: no caller is sent to it any more, until it comes back, and its place is free.
 
-        Its place is free for a stream from another address only if that was said at its own, `host`: who has merely
-        its token does not get it in this way.
+        Who has merely its token ends nothing: that has to be said at its own address, `host`, or with its `proof`.
 
         Raises:
-            Unauthenticated, AccessDenied: the token does not hold, or not for this Dataplane.
+            Unauthenticated, AccessDenied: the token does not hold, or not for this Dataplane, or somebody else says so.
             NotFound: there is no such Dataplane.
         """
         identity, key = self._authenticator.authenticate(mesh, token), kinds.DATAPLANE.key(name, mesh)
@@ -72,10 +72,14 @@ class EndpointReadiness:
         while changed is None:
             stored = await self._store.get(key)
             self._authenticator.authorize(identity, stored)
+            if not await self._is_said_by_itself(key, host, proof):
+                raise AccessDenied(
+                    f"the proxy of {mesh}.{name} is at another address: it has to say by itself that it ends. If you "
+                    "have not moved it, somebody else has its token: revoke it"
+                )
             proxy = self._proxies.get(key)
             if proxy is not None:
-                proxy.is_leaving = True
-                proxy.gives_way = proxy.gives_way or proxy.is_at(host)
+                proxy.is_leaving = proxy.gives_way = True
             with contextlib.suppress(Conflict):  # somebody was faster: look again
                 (changed,) = await self._store.transact([Update(serving_label.as_ended(stored))])
         gone = changed
@@ -83,3 +87,12 @@ class EndpointReadiness:
             self._on_ended(key)
         await self._views.until(lambda: self._views.holds(gone))  # callers are being told by now
         log.info("endpoints withdrawn: the proxy is about to end", mesh=mesh, dataplane=name)
+
+    async def _is_said_by_itself(self, key: Key, host: str, proof: str) -> bool:
+        """Tells whether it is the proxy that is heard; one that is not connected by where it was seen last."""
+        proxy = self._proxies.get(key)
+        if proxy is not None:
+            return proxy.is_ended_by(host, proof)
+        insight = await find(self._store, kinds.DATAPLANE_INSIGHT.key(key.name, key.mesh))
+        last = insight.spec.administration if insight is not None else None
+        return last is None or not last.host or addresses.are_of_one_machine(last.host, host)

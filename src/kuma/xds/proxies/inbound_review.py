@@ -2,7 +2,8 @@
 
 A Dataplane is judged when it is stored, against what is known then. Later another proxy arrives on its machine, with
 its administration where one of its inbounds leads to; or the control plane has other ports after a restart. An inbound
-that is not allowed any more is withheld: it is not served, and its callers are not sent there. The others go on.
+that is not allowed any more is withheld: it is not served, and its callers are not sent there. The others go on. Of
+a Dataplane that may not be a member of its mesh any more everything is withheld, its identity too.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from collections.abc import Iterable, Iterator, Mapping
 import structlog
 from prometheus_client import Gauge
 
-from kuma.policy import workloads
+from kuma.policy import membership, workloads
 from kuma.policy.workloads import Destination, OwnPorts, Surroundings
 from kuma.resources import kinds
 from kuma.resources.models.dataplane import DataplaneSpec, workload
+from kuma.resources.models.mesh_blocks import Membership
 from kuma.resources.resource import Key, Resource
 from kuma.resources.view import MeshView
 from kuma.store.protocol import Store
-from kuma.xds.envoy.service_members import Withheld
+from kuma.xds.envoy.service_members import EVERYTHING, Withheld
 from kuma.xds.proxies.administrations import Administration, Administrations
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.proxy import Proxies, Proxy
@@ -44,6 +46,7 @@ class InboundReview:
         self._allowed = allowed
         self._gauge = withheld
         self._seen: dict[str, Mapping[str, Resource[DataplaneSpec]]] = {}
+        self._memberships: dict[str, Membership] = {}
         self._judged: dict[Key, Resource[DataplaneSpec]] = {}
         self._leading_to: dict[int, set[Key]] = {}
         self._withheld: dict[str, dict[str, Withheld]] = {}
@@ -69,14 +72,32 @@ class InboundReview:
 
     def _changed(self, meshes: frozenset[str]) -> None:
         for mesh in meshes:
+            again = self._of_other_members(mesh)
             before, stored = self._seen.get(mesh, {}), self._view(mesh).dataplanes
-            if before is stored:
-                continue
-            self._seen[mesh] = stored
-            again = {dataplane.key for name, dataplane in stored.items() if before.get(name) is not dataplane}
-            for name in before.keys() - stored.keys():
-                again |= self._forget(before[name].key)
+            if before is not stored:
+                self._seen[mesh] = stored
+                again |= {dataplane.key for name, dataplane in stored.items() if before.get(name) is not dataplane}
+                for name in before.keys() - stored.keys():
+                    again |= self._forget(before[name].key)
             self._judge(again)
+
+    def _of_other_members(self, mesh: str) -> set[Key]:
+        """Returns the Dataplanes that other rules of membership let in, or keep out."""
+        rules = self._membership(mesh)
+        if rules == self._memberships.get(mesh, Membership()):
+            return set()
+        self._memberships[mesh] = rules
+        known = self._withheld.get(mesh, {})
+        stored = self._view(mesh).dataplanes.items()
+        return {
+            dataplane.key
+            for name, dataplane in stored
+            if bool(membership.exclusion(mesh, rules, dataplane.spec)) != (EVERYTHING in known.get(name, {}))
+        }
+
+    def _membership(self, mesh: str) -> Membership:
+        found = self._view(mesh).mesh
+        return found.spec.membership if found else Membership()
 
     def _forget(self, key: Key) -> set[Key]:
         """Forgets the administration of a Dataplane that is gone; returns whom to judge again, itself included."""
@@ -98,16 +119,24 @@ class InboundReview:
         for key in keys:
             dataplane = self._view(key.mesh).dataplanes.get(key.name)
             self._note(key, dataplane)
-            found = dict(workloads.refusals(dataplane.spec.net, self.surroundings_of(dataplane))) if dataplane else {}
-            withheld = {index: str(violation) for index, violation in found.items()}
+            withheld = self._refused(dataplane) if dataplane else {}
             if withheld != self._withheld.get(key.mesh, {}).get(key.name, {}):
                 changed.setdefault(key.mesh, {})[key.name] = withheld
                 _tell(key, withheld)
         for mesh, names in changed.items():
             merged = {**self._withheld.get(mesh, {}), **names}
             self._withheld[mesh] = {name: withheld for name, withheld in merged.items() if withheld}
-            self._gauge.labels(mesh).set(sum(map(len, self._withheld[mesh].values())))
+            inbounds = (index for withheld in self._withheld[mesh].values() for index in withheld)
+            self._gauge.labels(mesh).set(sum(index != EVERYTHING for index in inbounds))
             self._meshes.withhold(mesh, self._withheld[mesh])
+
+    def _refused(self, dataplane: Resource[DataplaneSpec]) -> Withheld:
+        """Returns what is not to be served of a Dataplane, each with the reason."""
+        excluded = membership.exclusion(dataplane.mesh, self._membership(dataplane.mesh), dataplane.spec)
+        if excluded:
+            return dict.fromkeys((EVERYTHING, *range(len(dataplane.spec.net.inbound))), excluded)
+        found = workloads.refusals(dataplane.spec.net, self.surroundings_of(dataplane))
+        return {index: str(violation) for index, violation in found}
 
     def _note(self, key: Key, dataplane: Resource[DataplaneSpec] | None) -> None:
         """Keeps the index of ports, for what is stored under `key` now."""
@@ -136,6 +165,6 @@ def _ports(dataplane: Resource[DataplaneSpec]) -> frozenset[int]:
 
 def _tell(key: Key, withheld: Withheld) -> None:
     if withheld:
-        log.warning("inbounds not served", mesh=key.mesh, dataplane=key.name, reasons=sorted(withheld.values()))
+        log.warning("inbounds not served", mesh=key.mesh, dataplane=key.name, reasons=sorted({*withheld.values()}))
     else:
         log.info("all inbounds served again", mesh=key.mesh, dataplane=key.name)

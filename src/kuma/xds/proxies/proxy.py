@@ -11,7 +11,7 @@ import structlog
 
 from kuma.base.clock import Clock
 from kuma.base.errors import KumaError
-from kuma.base.values import addresses
+from kuma.base.values import addresses, farewell
 from kuma.policy import remaining_access
 from kuma.resources import kinds
 from kuma.resources.models.dataplane import DataplaneSpec
@@ -65,12 +65,14 @@ class Proxy:
         admin_port: int = 0,
         envoy: Capabilities = OLDEST,
         host: str = "",
+        farewell_digest: str = "",
     ) -> None:
         self.key = key
         self.admin_port = admin_port
         self.envoy = envoy
         self.host = host
         """The IP address that its stream comes from."""
+        self._farewell_digest = farewell_digest
         record.administration = AdministrationInsight(port=admin_port, host=host)
         record.token = TokenInsight(expiration_time=token.expires, warning_time=token.warned)
         self.credential = credential
@@ -83,7 +85,7 @@ class Proxy:
         self.is_leaving = False
         """It has said that it is about to end."""
         self.gives_way = False
-        """It has said so from where its stream comes from, so that another one may take its place."""
+        """It has said so itself, so that another one may take its place."""
         self.last_contact: LastContact | None = None
         """What it may go on doing, once its stream has ended."""
         self._published: MeshConfig | None = None
@@ -109,7 +111,11 @@ class Proxy:
 
     def is_at(self, host: str) -> bool:
         """Tells whether an IP address is where its stream comes from."""
-        return host == self.host or (addresses.is_loopback(host) and addresses.is_loopback(self.host))
+        return addresses.are_of_one_machine(host, self.host)
+
+    def is_ended_by(self, host: str, proof: str) -> bool:
+        """Tells whether it is itself who says that it ends: from where it is, or by what only its kuma-dp knows."""
+        return self.is_at(host) or farewell.proves(proof, self._farewell_digest)
 
     async def ended(self) -> KumaError:
         """Return once the stream is to end, with the reason."""
@@ -245,6 +251,8 @@ class Proxy:
         )
 
     def _secrets(self, state: MeshState) -> Mapping[str, Entry]:
+        if state.config.is_excluded(self.key.name):
+            return {}  # nothing that it runs would ask for one
         found = dict(self._administration(state.config.view.dataplanes.get(self.key.name)))
         if state.config.level is not Level.PLAIN:
             found |= {entry.name: entry for entry in (self.keeper.entry, state.bundle) if entry is not None}

@@ -12,7 +12,7 @@ from google.protobuf import json_format
 
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, InvalidResource, Unauthenticated
-from kuma.base.values import strict_json
+from kuma.base.values import farewell, strict_json
 from kuma.policy import membership
 from kuma.resources import codec, kinds
 from kuma.resources.models.dataplane import DataplaneSpec
@@ -40,6 +40,8 @@ class Presented:
     admin_port: int = 0
     """Where its Envoy's administration listens; 0 if it does not say."""
     envoy: Capabilities = OLDEST
+    farewell: str = ""
+    """The digest by which its kuma-dp proves that it ends; empty if it does not say."""
 
 
 def not_found(key: Key) -> str:
@@ -80,7 +82,12 @@ def presented(node: base_pb2.Node) -> Presented:
         node_metadata.versions(metadata),
         _port(metadata.get("dataplane.admin.port")),
         capabilities.of(node, metadata),
+        _text(metadata.get(farewell.DIGEST)),
     )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _port(value: Any) -> int:
@@ -124,13 +131,13 @@ class Authenticator:
             AccessDenied: the token is another proxy's, or there is no such Dataplane.
             InvalidResource: the Dataplane breaks a rule.
         """
-        if proxy.dataplane is None:
-            stored = await self._manager.find(proxy.key)
+        brought, stored = proxy.dataplane, await self._manager.find(proxy.key)
+        if brought is None or (stored is not None and self.exclusion(stored) and self.exclusion(brought)):
             if stored is None:
                 raise AccessDenied(not_found(proxy.key))
-            self.authorize(identity, stored)
-            return stored
-        brought = proxy.dataplane
+            for dataplane in filter(None, (stored, brought)):
+                self.authorize(identity, dataplane)
+            return stored  # if it may not be a member it is sent nothing, so that it does not go on with what it has
 
         def arrived(stored: Resource[DataplaneSpec] | None) -> Resource[DataplaneSpec]:
             for dataplane in filter(None, (stored, brought)):
@@ -153,30 +160,25 @@ class Authenticator:
         return dataplane_tokens.verify_token(token, mesh, self._views.view(mesh).secrets, self._clock.now())
 
     def authorize(self, identity: dataplane_tokens.DataplaneClaims, dataplane: Resource[DataplaneSpec]) -> None:
-        """Check that the token may be used for this Dataplane, and that it may be a member of its mesh.
+        """Check that the token may be used for this Dataplane.
 
         Raises:
             AccessDenied: it may not; the text says what differs.
         """
         dataplane_tokens.authorize(identity, dataplane.mesh, dataplane.name, dataplane.spec)
-        self._check_membership(dataplane)
 
     def check(self, key: Key, token: str) -> None:
-        """Check that what a stream was opened with still holds: its token, and the membership of its Dataplane.
+        """Check that the token that a stream was opened with still holds.
 
         Raises:
-            Unauthenticated, AccessDenied: it does not.
+            Unauthenticated: it does not.
         """
         self.authenticate(key.mesh, token)
-        dataplane = self._views.view(key.mesh).dataplanes.get(key.name)
-        if dataplane is not None:
-            self._check_membership(dataplane)
 
-    def _check_membership(self, dataplane: Resource[DataplaneSpec]) -> None:
+    def exclusion(self, dataplane: Resource[DataplaneSpec]) -> str:
+        """Returns why a Dataplane may not be a member of its mesh; empty if it may."""
         mesh = self._views.view(dataplane.mesh).mesh
-        reason = membership.exclusion(dataplane.mesh, mesh.spec.membership, dataplane.spec) if mesh else ""
-        if reason:
-            raise AccessDenied(reason)
+        return membership.exclusion(dataplane.mesh, mesh.spec.membership, dataplane.spec) if mesh else ""
 
 
 def _registered(brought: Resource[DataplaneSpec], stored: Resource[DataplaneSpec] | None) -> Resource[DataplaneSpec]:

@@ -1,4 +1,4 @@
-"""Ends streams whose token or membership no longer holds: when the mesh or its Secrets change, and on expiry.
+"""Ends streams whose token no longer holds: when the Secrets of the mesh change, and on expiry.
 
 Warns of an expiry long before.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from kuma.base.clock import Clock
-from kuma.base.errors import AccessDenied, Unauthenticated
+from kuma.base.errors import Unauthenticated
 from kuma.base.rounds import Rounds
 from kuma.resources.resource import Key
 from kuma.store.views import Views
@@ -29,7 +29,7 @@ _NAMED = 10
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 Check = Callable[[Key, str], None]
-"""Dataplane and token; raises `Unauthenticated` or `AccessDenied` if the stream may not go on."""
+"""Dataplane and token; raises `Unauthenticated` if the stream may not go on."""
 
 
 class TokenRevocation:
@@ -40,7 +40,7 @@ class TokenRevocation:
         self._proxies = proxies
         self._clock = clock
         self._check_one = check
-        self._seen: dict[str, tuple[Any, Any]] = {}
+        self._seen: dict[str, Any] = {}
         self._known: set[Key] = set()
         self._warned: set[Key] = set()
         """Proxies whose present token has been warned of."""
@@ -92,11 +92,9 @@ class TokenRevocation:
 
     def _changed(self, meshes: frozenset[str]) -> None:
         for mesh in meshes:
-            view = self._views.view(mesh)
-            decisive = (view.secrets, view.mesh)
-            before = self._seen.get(mesh, (None, None))
-            if decisive[0] is not before[0] or decisive[1] is not before[1]:
-                self._seen[mesh] = decisive
+            secrets = self._views.view(mesh).secrets
+            if secrets is not self._seen.get(mesh):
+                self._seen[mesh] = secrets
                 self._check(proxy for proxy in self._proxies if proxy.key.mesh == mesh)
 
     def _check(self, proxies: Iterable[Proxy]) -> None:
@@ -105,5 +103,5 @@ class TokenRevocation:
                 self._check_one(proxy.key, proxy.credential)
             except NotValidYet:  # it was valid when the stream began, so the clock has been set back
                 continue
-            except (Unauthenticated, AccessDenied) as error:
+            except Unauthenticated as error:
                 proxy.end(error)

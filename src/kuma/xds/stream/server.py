@@ -232,7 +232,15 @@ class Discovery:
         record = await self._insights.open(who.key, who.version)
         envoy = who.envoy if self._traffic is not None else who.envoy._replace(reports=False)
         proxy = Proxy(
-            who.key, token, identity, record, self._context, admin_port=who.admin_port, envoy=envoy, host=host
+            who.key,
+            token,
+            identity,
+            record,
+            self._context,
+            admin_port=who.admin_port,
+            envoy=envoy,
+            host=host,
+            farewell_digest=who.farewell,
         )
         if self._traffic is not None and envoy.reports:
             self._traffic.began(who.key)
