@@ -158,6 +158,8 @@ class Sidecars:
         """Further ones of `kuma-dp`, for those that are started from now on."""
         self.valid_for = timedelta(days=3650)
         """How long the tokens are valid of those that are started from now on."""
+        self.token: Callable[[str], str] = lambda name: cp.token(name=name, valid_for=self.valid_for)
+        """Makes the token of the Dataplane of a name."""
 
     async def start(
         self,
@@ -218,7 +220,7 @@ class Sidecars:
     async def run(self, sidecar: Sidecar) -> None:
         """(Re)start the `kuma-dp` of a sidecar; returns once the proxy has its configuration."""
         token = self._directory / f"{sidecar.name}-token"
-        token.write_text(self._cp.token(name=f"{sidecar.name}-01", valid_for=self.valid_for))
+        token.write_text(self.token(f"{sidecar.name}-01"))
         with sidecar.log.open("ab") as log:
             sidecar.process = await asyncio.create_subprocess_exec(
                 BIN / "kuma-dp",

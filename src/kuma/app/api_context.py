@@ -11,12 +11,14 @@ from kuma.api.context import Certificate, IssueToken, IssueUserToken, Observatio
 from kuma.api.http.access_control import VerifyToken
 from kuma.base.audit import Audit
 from kuma.base.clock import Clock
+from kuma.base.errors import AccessDenied
 from kuma.resources import kinds
 from kuma.resources.models.observed_traffic import ObservedTrafficSpec
 from kuma.store.sql.store import SqlStore
 from kuma.store.views import Views
 from kuma.tokens import dataplane_tokens, signing_keys
 from kuma.tokens.user_tokens import UserTokens
+from kuma.tokens.validation import NOT_ISSUED
 from kuma.xds.envoy import config_dump
 from kuma.xds.observation.edges import together
 from kuma.xds.proxies.meshes import Meshes
@@ -26,12 +28,14 @@ from kuma.xds.proxies.traffic_recorder import TrafficRecorder
 log = structlog.get_logger(__name__)
 
 
-def issue_token(views: Views, clock: Clock, audit: Audit) -> IssueToken:
-    """Issues dataplane tokens, and has that recorded."""
+def issue_token(views: Views, clock: Clock, audit: Audit, *, enabled: bool) -> IssueToken:
+    """Issues dataplane tokens, unless that is not enabled, and has that recorded."""
 
     async def issue(
         mesh: str, name: str, tags: Mapping[str, Sequence[str]], proxy_type: str, valid_for: timedelta
     ) -> str:
+        if not enabled:
+            raise AccessDenied(NOT_ISSUED)
         token = dataplane_tokens.issue_token(
             mesh,
             views.view(mesh).secrets,

@@ -14,7 +14,7 @@ import structlog
 
 from kuma.api.http.server import HttpServer
 from kuma.api.ready_log import ReadyLog
-from kuma.app import parts, server_certificate, stores
+from kuma.app import parts, server_certificate, stores, token_keys
 from kuma.app.servers import HTTP, HTTPS, Servers
 from kuma.app.settings import Settings
 from kuma.authorities import registry
@@ -88,7 +88,7 @@ def build(
     root_renewal = RootRenewal(store, known.views, clock, base.turns, drivers)
     base.watch.on_jump(root_renewal.clock_jumped)
     streams = parts.streams(base, known)
-    users = UserTokens(store, clock)
+    users = UserTokens(store, clock, token_keys.of_users(settings))
     listening = parts.listening(base, known, streams, users)
     components: tuple[tuple[str, aio.Component], ...] = (
         ("clock watch", base.watch),

@@ -24,7 +24,7 @@ from kuma.api.app import create_app
 from kuma.api.context import ApiContext, ApiSettings, Connected, Tokens
 from kuma.api.routes import diagnostics
 from kuma.api.routes.bootstrap import create_bootstrap_app
-from kuma.app import api_context, servers
+from kuma.app import api_context, servers, token_keys
 from kuma.app.local_admins import local_admins
 from kuma.app.server_certificate import ServerCertificate
 from kuma.app.servers import OwnPorts, Servers
@@ -153,7 +153,7 @@ def state(base: Foundation) -> State:
         meshes=meshes,
         inbound_review=inbound_review,
         manager=manager,
-        authenticator=Authenticator(manager, views, base.clock),
+        authenticator=Authenticator(manager, views, base.clock, token_keys.of_proxies(base.settings)),
         metrics=metrics,
     )
 
@@ -328,7 +328,12 @@ def _api_context(
         instance=base.instance,
         settings=ApiSettings(local_admins(settings.authn, peers), servers.access(base.settings.access)),
         tokens=Tokens(
-            issue=api_context.issue_token(known.views, base.clock, base.audit),
+            issue=api_context.issue_token(
+                known.views,
+                base.clock,
+                base.audit,
+                enabled=base.settings.dp_server.authn.dp_proxy.dp_token.enable_issuer,
+            ),
             issue_user=api_context.issue_user_token(users, base.audit),
             verify=api_context.verify_user(users),
         ),

@@ -33,14 +33,16 @@ FIXED = {
     "KUMA_GENERAL_TLS_MIN_VERSION": ("TLSv1_2",),
     "KUMA_API_SERVER_HTTPS_TLS_MIN_VERSION": ("TLSv1_2",),
     "KUMA_DP_SERVER_TLS_MIN_VERSION": ("TLSv1_2",),
-    "KUMA_API_SERVER_AUTHN_TOKENS_ENABLE_ISSUER": ("true",),
-    "KUMA_API_SERVER_AUTHN_TOKENS_VALIDATOR_USE_SECRETS": ("true",),
-    "KUMA_DP_SERVER_AUTHN_DP_PROXY_DP_TOKEN_ENABLE_ISSUER": ("true",),
-    "KUMA_DP_SERVER_AUTHN_DP_PROXY_DP_TOKEN_VALIDATOR_USE_SECRETS": ("true",),
     "KUMA_DP_SERVER_AUTHN_ENABLE_RELOADABLE_TOKENS": ("true", "false"),
     "KUMA_DIAGNOSTICS_DEBUG_ENDPOINTS": ("false",),
 }
 """Variables of the original with the values that this control plane always has: they may be given, no others."""
+_TOKENS = (
+    "every proxy shows a token, or anybody would get any identity; make one with `kumactl generate dataplane-token "
+    "--name NAME --mesh MESH` and give it to kuma-dp with --dataplane-token-file"
+)
+REMEDIES = {"KUMA_DP_SERVER_AUTHN_DP_PROXY_TYPE": _TOKENS, "KUMA_DP_SERVER_AUTH_TYPE": _TOKENS}
+"""What to do instead of what a variable asks for."""
 OTHERS = ("KUMA_CONTROL_PLANE_", "KUMA_DATAPLANE_", "KUMA_DP_ENVOY_")
 """Variables of kuma-dp, which may stand in the same environment."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -194,7 +195,36 @@ class AuthSection(Section):
     )
 
 
-class AuthnTokensSection(Section):
+class PublicKeySection(Section):
+    """A public key that verifies tokens: itself, or the file that it is in."""
+
+    kid: str = Field(description="What tokens call it.")
+    mesh: str = Field("", description="The mesh whose dataplane tokens it verifies.")
+    key: str = Field("", description="The key, PEM.")
+    key_file: MaybePath = Field(None, description="The file with the key.")
+
+
+def _of_json(given: object) -> object:
+    return json.loads(given) if isinstance(given, str) else given
+
+
+class ValidatorSection(Section):
+    """What tokens are verified by."""
+
+    use_secrets: bool = Field(True, description="Whether tokens are verified by the signing keys in Secrets.")
+    public_keys: Annotated[tuple[PublicKeySection, ...], BeforeValidator(_of_json)] = Field(
+        (), description="Public keys of those who sign tokens elsewhere: `kid`, `key` or `keyFile`, and `mesh`."
+    )
+
+
+class TokensSection(Section):
+    """Issuing and verifying of tokens."""
+
+    enable_issuer: bool = Field(True, description="Whether the control plane issues tokens.")
+    validator: ValidatorSection = ValidatorSection()
+
+
+class AuthnTokensSection(TokensSection):
     """User tokens."""
 
     bootstrap_admin_token: bool = Field(
@@ -282,6 +312,18 @@ class HdsSection(Section):
     check_defaults: CheckDefaultsSection = CheckDefaultsSection()
 
 
+class DpProxyAuthnSection(Section):
+    """Authentication of proxies."""
+
+    dp_token: TokensSection = TokensSection()
+
+
+class DpAuthnSection(Section):
+    """Authentication of those who connect as proxies."""
+
+    dp_proxy: DpProxyAuthnSection = DpProxyAuthnSection()
+
+
 class DpServerSection(Section):
     """The bootstrap server, over HTTPS."""
 
@@ -294,6 +336,7 @@ class DpServerSection(Section):
     )
     limits: LimitsSection = LimitsSection()
     hds: HdsSection = HdsSection()
+    authn: DpAuthnSection = DpAuthnSection()
 
 
 class XdsServerSection(Section):

@@ -98,7 +98,8 @@ def _meant(given: Iterator[tuple[str, Any, str]], where: str) -> _Given:
         elif variable.endswith(setting_names.CIPHERS):
             continue
         elif variable in setting_names.FIXED:
-            found.wrong += _differs(value, written + where, setting_names.FIXED[variable])
+            remedy = setting_names.REMEDIES.get(variable, "")
+            found.wrong += _differs(value, written + where, setting_names.FIXED[variable], remedy)
         elif name in known:
             _take(found, name, value, written + where)
         elif setting_names.passed_over(variable):
@@ -115,11 +116,11 @@ def _take(found: _Given, name: str, value: Any, written: str) -> None:
     found.values[name] = (value, written)
 
 
-def _differs(value: Any, written: str, possible: tuple[str, ...]) -> Iterator[str]:
+def _differs(value: Any, written: str, possible: tuple[str, ...], remedy: str) -> Iterator[str]:
     text = str(value).lower() if isinstance(value, bool) else str(value)
     if text not in possible:
         only = " or ".join(f'"{one}"' for one in possible)
-        yield f'{written} cannot be "{text}" here, only {only}'
+        yield f'{written} cannot be "{text}" here, only {only}' + (f": {remedy}" if remedy else "")
 
 
 def _unknown(variable: str, written: str, where: str, known: Mapping[str, tuple[str, ...]]) -> str:

@@ -13,6 +13,7 @@ from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.models.secret import Secrets, SecretSpec
 from kuma.resources.resource import Resource
 from kuma.tokens.signing_keys import Keyring, new_key
+from kuma.tokens.validation import STANDARD, Validation
 
 _OTHERS = frozenset({"Groups", "Zone", "Scope"})
 """Claims of tokens of other kinds. Whoever uses one key for both must not get two tokens for one."""
@@ -45,8 +46,8 @@ async def new_signing_key(mesh: str, serial: int = 1) -> Resource[Any]:
     return Resource(kinds.SECRET.key(signing_key_name(mesh, serial), mesh), SecretSpec(data=await new_key()))
 
 
-def keyring(mesh: str, secrets: Secrets) -> Keyring:
-    """Returns the signing keys of a mesh's dataplane tokens, among its Secrets."""
+def keyring(mesh: str, secrets: Secrets, validation: Validation = STANDARD) -> Keyring:
+    """Returns the signing keys of a mesh's dataplane tokens, among its Secrets and in the settings."""
     return Keyring(
         f"dataplane-token-signing-key-{mesh}",
         f"dataplane-token-revocations-{mesh}",
@@ -54,6 +55,8 @@ def keyring(mesh: str, secrets: Secrets) -> Keyring:
         f'Secret of name "{{name}}" in mesh "{mesh}"',
         "kumactl generate dataplane-token",
         secrets,
+        validation.of(mesh),
+        validation.uses_secrets,
     )
 
 
@@ -81,13 +84,15 @@ def issue_token(
     return keyring(mesh, secrets).sign(claims, valid_for, now)
 
 
-def verify_token(token: str, mesh: str, secrets: Secrets, now: datetime) -> DataplaneClaims:
+def verify_token(
+    token: str, mesh: str, secrets: Secrets, now: datetime, validation: Validation = STANDARD
+) -> DataplaneClaims:
     """Verifies `token` with the signing keys of `mesh`, and returns its claims.
 
     Raises:
         Unauthenticated: it is forged, malformed, revoked, of another mesh, not valid yet or no longer.
     """
-    return claims_of(keyring(mesh, secrets).verify(token, now), mesh)
+    return claims_of(keyring(mesh, secrets, validation).verify(token, now), mesh)
 
 
 def claims_of(claims: Mapping[str, Any], mesh: str) -> DataplaneClaims:

@@ -6,6 +6,7 @@ import asyncio
 import re
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from kuma.base import private_keys
 from kuma.base.errors import NoSigningKey, Unauthenticated, Unavailable
 from kuma.resources.models.secret import Secrets
+from kuma.tokens.validation import PublicKeys
 
 ALGORITHM = "RS256"
 """The only one. The token's header is never asked which one to use (RFC 8725 §3.1)."""
@@ -64,6 +66,10 @@ class Keyring:
     where: str
     remedy: str
     secrets: Secrets = field(repr=False)
+    public_keys: PublicKeys = field(default_factory=dict)
+    """Further keys that verify, by what tokens name them."""
+    uses_secrets: bool = True
+    """Whether the keys in Secrets verify."""
 
     def sign(self, claims: Mapping[str, Any], valid_for: timedelta, now: datetime) -> str:
         """Returns a token with these claims.
@@ -98,20 +104,41 @@ class Keyring:
         """
         try:
             kid = jwt.get_unverified_header(token).get("kid")
-            serial = int(kid) if isinstance(kid, str) and _SERIAL.fullmatch(kid) else 0
-            if f"{self.prefix}-{serial}" not in self.secrets:
-                raise Unauthenticated(f"the token is signed by a key that {self.owner} does not have")
-            # Times are checked below, against the clock that everything else goes by.
-            options: Any = {"verify_exp": False, "verify_nbf": False, "verify_iat": False, "verify_aud": False}
-            key = self._key(serial)
-            if key is None:
-                raise Unauthenticated(f"the token cannot be verified: {self._unusable(serial)}")
-            claims: Mapping[str, Any] = jwt.decode(token, key.public_key(), algorithms=[ALGORITHM], options=options)
+            claims = self._decoded(token, self._candidates(kid if isinstance(kid, str) else ""))
         except jwt.InvalidTokenError as error:
             raise Unauthenticated(f"{_words(error)}; make a new one with `{self.remedy}`") from None
         if str(claims.get("jti")) in self._revoked():
             raise Unauthenticated(f"the token has been revoked; make a new one with `{self.remedy}`")
         self._check_times(claims, now)
+        return claims
+
+    def _candidates(self, kid: str) -> tuple[rsa.RSAPublicKey, ...]:
+        """Returns the keys that a token may mean: that of the settings, and that in a Secret.
+
+        Raises:
+            Unauthenticated: there is none.
+        """
+        serial = int(kid) if _SERIAL.fullmatch(kid) else 0
+        found = [self.public_keys[kid]] if kid in self.public_keys else []
+        if self.uses_secrets and f"{self.prefix}-{serial}" in self.secrets:
+            key = self._key(serial)
+            if key is None and not found:
+                raise Unauthenticated(f"the token cannot be verified: {self._unusable(serial)}")
+            found += [key.public_key()] if key is not None else []
+        if not found:
+            raise Unauthenticated(f"the token is signed by a key that {self.owner} does not have")
+        return tuple(found)
+
+    def _decoded(self, token: str, candidates: tuple[rsa.RSAPublicKey, ...]) -> Mapping[str, Any]:
+        """Returns the claims of a token that one of these keys has signed; of the last, why it has not."""
+        # Times are checked elsewhere, against the clock that everything else goes by.
+        options: Any = {"verify_exp": False, "verify_nbf": False, "verify_iat": False, "verify_aud": False}
+        *others, last = candidates
+        for key in others:
+            with suppress(jwt.InvalidSignatureError):
+                found: Mapping[str, Any] = jwt.decode(token, key, algorithms=[ALGORITHM], options=options)
+                return found
+        claims: Mapping[str, Any] = jwt.decode(token, last, algorithms=[ALGORITHM], options=options)
         return claims
 
     def _check_times(self, claims: Mapping[str, Any], now: datetime) -> None:

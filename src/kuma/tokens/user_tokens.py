@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
 import structlog
 
 from kuma.base.clock import Clock
-from kuma.base.errors import AlreadyExists, Conflict, Unauthenticated
+from kuma.base.errors import AccessDenied, AlreadyExists, Conflict, Unauthenticated
 from kuma.resources import kinds
 from kuma.resources.models.secret import Secrets, SecretSpec
 from kuma.resources.resource import Resource
 from kuma.store.protocol import Create, Store, Update
 from kuma.tokens.signing_keys import Keyring, new_key
+from kuma.tokens.validation import NOT_ISSUED, STANDARD, Validation
 
 log = structlog.get_logger(__name__)
 
@@ -41,8 +42,9 @@ class User:
 class UserTokens:
     """Issues and verifies. The keys are GlobalSecrets, looked up anew each time: revoking acts at once."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, validation: Validation = STANDARD) -> None:
         self._store = store
+        self._validation = validation
         self._clock = clock
 
     async def issue(self, name: str, groups: Sequence[str], valid_for: timedelta) -> str:
@@ -50,7 +52,10 @@ class UserTokens:
 
         Raises:
             NoSigningKey: there is none.
+            AccessDenied: tokens are not issued here.
         """
+        if not self._validation.issues:
+            raise AccessDenied(NOT_ISSUED)
         keys = await self._keys()
         return keys.sign({"Name": name, "Groups": list(groups)}, valid_for, self._clock.now())
 
@@ -66,13 +71,15 @@ class UserTokens:
         """See that tokens can be issued, and that the administrator has one that holds.
 
         Each is looked at by itself: whoever has deleted the keys gets a new one at the next start, and with it a new
-        token of the administrator instead of the one that no longer holds.
+        token of the administrator instead of the one that no longer holds. One that issues none has neither.
         """
+        if not self._validation.issues:
+            return
         keys = await self._keys()
         operations: list[Create | Update] = []
         if not keys.can_sign:
             key = _secret(f"{SIGNING_KEY}-{keys.next_serial}", await new_key())
-            keys = _keyring({**keys.secrets, key.name: key})
+            keys = replace(keys, secrets={**keys.secrets, key.name: key})
             operations.append(Create(key))
         if admin_token:
             operations += self._admin_token(keys)
@@ -97,7 +104,7 @@ class UserTokens:
 
     async def _keys(self) -> Keyring:
         page = await self._store.list(kinds.GLOBAL_SECRET.name, name_contains="user-token")
-        return _keyring({secret.name: secret for secret in page.items})
+        return _keyring({secret.name: secret for secret in page.items}, self._validation)
 
 
 def _user(claims: Mapping[str, Any]) -> User:
@@ -111,7 +118,7 @@ def _user(claims: Mapping[str, Any]) -> User:
     return User(name, tuple(groups))
 
 
-def _keyring(secrets: Secrets) -> Keyring:
+def _keyring(secrets: Secrets, validation: Validation) -> Keyring:
     return Keyring(
         SIGNING_KEY,
         REVOCATIONS,
@@ -119,6 +126,8 @@ def _keyring(secrets: Secrets) -> Keyring:
         'GlobalSecret of name "{name}"',
         "kumactl generate user-token",
         secrets,
+        validation.keys,
+        validation.uses_secrets,
     )
 
 

@@ -21,6 +21,7 @@ from kuma.resources.resource import Key, Resource
 from kuma.store.manager import ResourceManager
 from kuma.store.views import Views
 from kuma.tokens import dataplane_tokens
+from kuma.tokens.validation import STANDARD, Validation
 from kuma.xds.envoy import capabilities, node_metadata, serving_label
 from kuma.xds.envoy.capabilities import OLDEST, Capabilities
 
@@ -116,7 +117,8 @@ def _dataplane(text: str, mesh: str) -> Resource[DataplaneSpec]:
 class Authenticator:
     """Admits proxies."""
 
-    def __init__(self, manager: ResourceManager, views: Views, clock: Clock) -> None:
+    def __init__(self, manager: ResourceManager, views: Views, clock: Clock, validation: Validation = STANDARD) -> None:
+        self._validation = validation
         self._manager = manager
         self._views = views
         self._clock = clock
@@ -157,7 +159,8 @@ class Authenticator:
                 "a dataplane token is required; make one with `kumactl generate dataplane-token` "
                 "and give it to kuma-dp with --dataplane-token-file"
             )
-        return dataplane_tokens.verify_token(token, mesh, self._views.view(mesh).secrets, self._clock.now())
+        secrets, now = self._views.view(mesh).secrets, self._clock.now()
+        return dataplane_tokens.verify_token(token, mesh, secrets, now, self._validation)
 
     def authorize(self, identity: dataplane_tokens.DataplaneClaims, dataplane: Resource[DataplaneSpec]) -> None:
         """Check that the token may be used for this Dataplane.
