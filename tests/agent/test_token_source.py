@@ -1,9 +1,12 @@
 """The token of a proxy is read again from its file, and Envoy finds the newest one."""
 
 import asyncio
+import contextlib
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 from structlog.testing import capture_logs
@@ -29,6 +32,34 @@ async def look(clock: ManualClock) -> None:
         clock.advance(1)
         while not clock.sleepers:
             await asyncio.sleep(0)
+
+
+HOLDER = """
+import pathlib, sys, time
+from kuma.agent import token_source
+with token_source.secret(token_source.TokenSource.of(pathlib.Path(sys.argv[1])), "token") as secret:
+    print(secret.path, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_token_of_one_that_was_killed_goes_when_the_next_one_starts(tmp_path: Path) -> None:
+    """And that of one that runs stays, however long it has run."""
+    file = tmp_path / "token"
+    file.write_text("one")
+    command = [sys.executable, "-c", HOLDER, str(file)]
+    with contextlib.ExitStack() as stack:
+        killed, running = (stack.enter_context(subprocess.Popen(command, stdout=-1, text=True)) for _ in range(2))
+        stack.callback(running.kill)
+        stack.callback(killed.kill)
+        places = [Path(process.stdout.readline().strip()) for process in (killed, running) if process.stdout]
+        for place in places:
+            os.utime(place.parent, (0, 0))
+        killed.kill()
+        killed.wait()
+        assert [place.exists() for place in places] == [True, True]
+        with token_source.secret(TokenSource.of(file), "token"):
+            assert [place.parent.exists() for place in places] == [False, True]
 
 
 async def test_what_cannot_be_read_leaves_the_token_as_it_is_and_is_said_once(tmp_path: Path) -> None:

@@ -188,3 +188,15 @@ def test_all_unknown_variables_are_told_at_once_and_none_is_taken_for_another() 
         "environment variable KUMA_API_SERVER_HTTP_PROT sets nothing; did you mean KUMA_API_SERVER_HTTP_PORT?; "
         "environment variable KUMA_NONSENSE sets nothing"
     )
+
+
+@pytest.mark.parametrize(
+    "asked", [{"KUMA_DIAGNOSTICS_TLS_ENABLED": "true"}, {"KUMA_DIAGNOSTICS_TLS_CERT_FILE": "c.pem"}]
+)
+def test_diagnostics_are_not_served_in_plaintext_to_others_where_tls_is_asked_for(asked: dict[str, str]) -> None:
+    elsewhere = {"KUMA_DIAGNOSTICS_SERVER_INTERFACE": "0.0.0.0"}
+    with pytest.raises(Misconfigured, match=f"{next(iter(asked))}: diagnostics are served without TLS, and at 0.0.0.0"):
+        settings_file.load(environment={**elsewhere, **asked})
+    settings_file.load(environment=asked)
+    settings_file.load(environment=elsewhere)
+    settings_file.load(environment={**elsewhere, "KUMA_DIAGNOSTICS_TLS_ENABLED": "false"})

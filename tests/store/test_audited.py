@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
+from structlog.testing import capture_logs
 
 from kuma.base import aio
 from kuma.base.audit import AuditFile, Refusals
@@ -23,6 +23,7 @@ from kuma.store import audited
 from kuma.store.protocol import Create, Delete, Update
 from kuma.store.sql.sqlite import open_sqlite
 from tests.fakes.clock import ManualClock
+from tests.fakes.control_plane import MTLS, dataplane, running
 
 MESH = Resource(kinds.MESH.key("m"), MeshSpec())
 
@@ -92,14 +93,31 @@ def test_a_line_that_did_not_fit_spoils_no_other(tmp_path: Path) -> None:
     soft, hard = limits.getrlimit(limits.RLIMIT_FSIZE)
     limits.setrlimit(limits.RLIMIT_FSIZE, (path.stat().st_size + 20, hard))
     try:
-        with pytest.raises(OSError, match="written whole"):
-            audit.record("second")
+        with capture_logs() as logs:
+            audit.record("second", serial="2")
+            audit.record("third", serial="3")
     finally:
         limits.setrlimit(limits.RLIMIT_FSIZE, (soft, hard))
-    audit.record("third")
+    audit.record("fourth")
     audit.close()
-    first, torn, third = path.read_text().splitlines()
-    assert (json.loads(first)["event"], len(torn), json.loads(third)["event"]) == ("first", 20, "third")
+    first, torn, gap, fourth = path.read_text().splitlines()
+    assert (json.loads(first)["event"], len(torn), json.loads(fourth)["event"]) == ("first", 20, "fourth")
+    assert (json.loads(gap)["event"], json.loads(gap)["events"]) == ("not recorded", 2)
+    assert [(line["log_level"], line["line"]["serial"]) for line in logs] == [("error", "2"), ("error", "3")]
+
+
+async def test_a_full_disk_under_the_record_keeps_nobody_from_a_certificate(tmp_path: Path) -> None:
+    """The record is the one file that is not written: as on a disk of its own."""
+    full = tmp_path / "full.jsonl"
+    full.symlink_to("/dev/full")
+    web = dataplane("web-01", "web")
+    with capture_logs() as logs:
+        async with running(tmp_path, general={"work_dir": tmp_path, "audit_file": full}) as cp:
+            await cp.apply(MTLS)
+            proxy = await cp.proxy(web)
+            await proxy.until(lambda: proxy.certificate)
+    lost = [line["line"]["event"] for line in logs if line["event"] == "not in the audit record"]
+    assert {"resource updated", "certificate issued"} <= set(lost)
 
 
 def test_refusals_are_recorded_up_to_a_limit(tmp_path: Path) -> None:

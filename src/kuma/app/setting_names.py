@@ -54,6 +54,7 @@ CIPHERS = "_TLS_CIPHER_SUITES"
 """How the names of settings end that would restrict the ciphers of a server: passing them over would be unsafe."""
 CHOICES = {"KUMA_STORE_TYPE": ("sqlite", "memory", "postgres")}
 """Settings that choose a part, with the parts that there are: judged before what depends on the choice."""
+DIAGNOSTICS_TLS = "KUMA_DIAGNOSTICS_TLS_"
 PASSED_OVER = {
     "KUMA_API_SERVER_CORS_ALLOWED_DOMAINS": "no web page of another site may call the API",
     "KUMA_API_SERVER_GUI_": "there is no web page",
@@ -63,7 +64,7 @@ PASSED_OVER = {
     "KUMA_DEFAULTS_CREATE_MESH_ROUTING_RESOURCES": "no policy is ever created",
     "KUMA_DEFAULTS_SKIP_HOSTNAME_GENERATORS": "services have no host names",
     "KUMA_DEFAULTS_SKIP_TENANT_RESOURCES": "",
-    "KUMA_DIAGNOSTICS_TLS_": "diagnostics are served without TLS, on the loopback",
+    DIAGNOSTICS_TLS: "diagnostics are served without TLS, on the loopback; elsewhere these are refused",
     "KUMA_DNS_SERVER_": "services have no host names",
     "KUMA_DP_SERVER_AUTHN_ZONE_PROXY_": "there is one zone",
     "KUMA_DP_SERVER_HDS_ENABLED": "workloads are asked whose inbounds have a serviceProbe, and no others",

@@ -19,6 +19,7 @@ from pydantic.alias_generators import to_camel
 from kuma.app import setting_names
 from kuma.app.settings import PostgresSection, Settings
 from kuma.base.errors import InvalidResource, Misconfigured
+from kuma.base.values import addresses
 from kuma.resources import codec
 from kuma.resources.duration import Duration
 
@@ -32,7 +33,15 @@ class _Given:
     values: dict[str, tuple[Any, str]] = field(default_factory=dict)
     """Values by variable, with the name that the user has written."""
     passed_over: list[str] = field(default_factory=list)
+    asking_for_tls: list[str] = field(default_factory=list)
+    """Those of them that ask for TLS where there is none."""
     wrong: list[str] = field(default_factory=list)
+
+    def pass_over(self, variable: str, value: Any, written: str) -> None:
+        """Notes a setting that has no effect here."""
+        self.passed_over.append(written)
+        if variable.startswith(setting_names.DIAGNOSTICS_TLS) and str(value).lower() not in ("", "false"):
+            self.asking_for_tls.append(written)
 
 
 def load(file: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -59,6 +68,7 @@ def load(file: Path | None = None, environment: Mapping[str, str] = os.environ) 
     except ValidationError as error:
         raise Misconfigured("; ".join(_complaint(details, names) for details in error.errors())) from None
     _check(settings)
+    _check_diagnostics(settings, [name for source in given for name in source.asking_for_tls])
     _tell([name for source in given for name in _without_effect(source, settings)], settings)
     return settings
 
@@ -103,7 +113,7 @@ def _meant(given: Iterator[tuple[str, Any, str]], where: str) -> _Given:
         elif name in known:
             _take(found, name, value, written + where)
         elif setting_names.passed_over(variable):
-            found.passed_over.append(written)
+            found.pass_over(variable, value, written)
         elif where or (variable.startswith("KUMA_") and not variable.startswith(setting_names.OTHERS)):
             found.wrong.append(_unknown(variable, written, where, known))
     return found
@@ -135,6 +145,17 @@ def _without_effect(given: _Given, settings: Settings) -> Iterator[str]:
     if settings.store.type == "sqlite":
         yield from (
             written for name, (_, written) in given.values.items() if name.startswith(setting_names.OF_POSTGRES)
+        )
+
+
+def _check_diagnostics(settings: Settings, asking_for_tls: list[str]) -> None:
+    """Refuses plaintext where TLS is asked for; on the loopback nobody else reads it."""
+    interface = settings.diagnostics.server_interface
+    if asking_for_tls and not (interface == "localhost" or addresses.is_loopback(interface)):
+        raise Misconfigured(
+            f"{', '.join(sorted(asking_for_tls))}: diagnostics are served without TLS, and at {interface} others would "
+            "read them on their way. Leave diagnostics.serverInterface (KUMA_DIAGNOSTICS_SERVER_INTERFACE) at "
+            "127.0.0.1 and put a server with TLS before it, or remove these settings"
         )
 
 

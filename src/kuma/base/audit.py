@@ -1,17 +1,26 @@
-"""The audit record: who changed what, and every credential that was issued. Append-only, one JSON object a line."""
+"""The audit record: who changed what, and every credential that was issued. Append-only, one JSON object a line.
+
+What has happened has happened: a record that cannot be written stops nothing. What it lacks is in the log, as an error,
+and it says how much that is as soon as it can be written again.
+"""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Protocol
 
+import structlog
+
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured
 from kuma.base.values.rate_limit import Buckets, Rate
+
+log = structlog.get_logger(__name__)
 
 CONTROL_PLANE = "mesh-system:control-plane"
 ACTOR: ContextVar[str] = ContextVar("actor", default=CONTROL_PLANE)
@@ -32,6 +41,8 @@ class AuditFile:
     def __init__(self, path: Path, clock: Clock) -> None:
         self._clock = clock
         self._torn = False
+        self._lost = 0
+        """How many events are in the log only."""
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -39,16 +50,23 @@ class AuditFile:
             raise Misconfigured(f"cannot write the audit record {path}: {error.strerror}") from None
 
     def record(self, event: str, **fields: object) -> None:
-        """Note an event.
-
-        Raises:
-            OSError: it cannot be written; what cannot be recorded should not go unnoticed.
-        """
-        if self._torn:  # the last line is not whole: this one must not be lost with it
-            self._write(b"\n")
-            self._torn = False
+        """Note an event; in the log if the file cannot be written, such as on a full disk."""
         line = {"time": self._clock.now().isoformat(), "event": event, "actor": ACTOR.get(), **fields}
-        self._write(json.dumps(line, ensure_ascii=False, default=str).encode(errors="replace") + b"\n")
+        try:
+            if self._torn:  # the last line is not whole: this one must not be lost with it
+                self._write(b"\n")
+                self._torn = False
+            if self._lost:
+                self._write(
+                    _encoded(
+                        {"time": line["time"], "event": "not recorded", "actor": CONTROL_PLANE, "events": self._lost}
+                    )
+                )
+                self._lost = 0
+            self._write(_encoded(line))
+        except OSError as error:
+            self._lost += 1
+            log.error("not in the audit record", reason=error.strerror, lost=self._lost, line=line)
 
     def _write(self, content: bytes) -> None:
         """Writes the whole line or raises: a full disk may take only a part."""
@@ -60,6 +78,10 @@ class AuditFile:
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
+
+
+def _encoded(line: Mapping[str, object]) -> bytes:
+    return json.dumps(line, ensure_ascii=False, default=str).encode(errors="replace") + b"\n"
 
 
 class NoAudit:
