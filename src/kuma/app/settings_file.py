@@ -214,7 +214,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _set(data: dict[str, Any], path: tuple[str, ...], value: object) -> None:
-    *parents, last = (to_camel(part) for part in path)
+    *parents, last = path
     for parent in parents:
         below = data.get(parent)
         data[parent] = data = dict(below) if isinstance(below, Mapping) else {}
