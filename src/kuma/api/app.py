@@ -10,7 +10,19 @@ from fastapi.openapi.utils import get_openapi
 import kuma
 from kuma.api.context import ApiContext
 from kuma.api.http import authentication, errors, hosts, request_limits
-from kuma.api.routes import absent, control_plane, docs, insights, overviews, proxies, resources, tokens, traffic, zones
+from kuma.api.routes import (
+    absent,
+    control_plane,
+    docs,
+    insights,
+    overviews,
+    preview,
+    proxies,
+    resources,
+    tokens,
+    traffic,
+    zones,
+)
 from kuma.api.routes import kinds as kind_routes
 from kuma.resources import kinds
 
@@ -28,6 +40,7 @@ def create_app(context: ApiContext) -> FastAPI:
     app.include_router(overviews.routes(context))
     app.include_router(insights.routes(context))
     app.include_router(traffic.routes(context))
+    app.include_router(preview.routes(context))
     app.include_router(control_plane.routes(context))
     app.include_router(kind_routes.routes(context))
     app.include_router(docs.routes(app.title))

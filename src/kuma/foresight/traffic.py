@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -37,7 +37,8 @@ class SeenCaller(Model):
     connections: int = 0
     last_hour: int = 0
     last_day: int = 0
-    spiffe_ids: tuple[str, ...] = ()
+    uris: tuple[str, ...] = ()
+    """Of the caller's certificate: its SPIFFE IDs, and the tags that permissions looked at."""
     address: str = ""
     known_as: tuple[str, ...] = ()
     reason: str = ""
@@ -140,12 +141,8 @@ def _seen(mesh: str, dataplane: str, edge: Edge, known: Addresses, now: datetime
         connections=edge.connections,
         last_hour=edge.since(now - HOUR),
         last_day=edge.since(now - DAY),
-        spiffe_ids=tuple(_ids(edge.uris)),
+        uris=edge.uris,
         address=edge.address,
         known_as=known.at(edge.address) if edge.address else (),
         reason=edge.reason,
     )
-
-
-def _ids(uris: Iterable[str]) -> Iterable[str]:
-    return (uri for uri in uris if uri.startswith("spiffe://"))

@@ -177,6 +177,11 @@ class Client:
             raise
         return tuple(answer.json().get("warnings", ())) if answer.content else ()
 
+    def preview(self, resources: Sequence[Mapping[str, Any]], delete: Sequence[Mapping[str, str]]) -> Mapping[str, Any]:
+        """Asks what a change would do: resources in the Universal form, and the names of those to be deleted."""
+        found = self._request("POST", "/preview", json={"resources": resources, "delete": delete}).json()
+        return dict(found)
+
     def token(self, kind: str, request: Mapping[str, Any]) -> str:
         """A new token, for a `dataplane` or a `user`."""
         return self._request("POST", f"/tokens/{kind}", json=request).text

@@ -299,7 +299,7 @@ def plaintext_callers(mode: str, observed: Mapping[str, Any], now: datetime) -> 
 TRAFFIC = (
     "SERVICE", "DATAPLANE", "PORT", "CALLER", "HOW", "OUTCOME", "LAST SEEN AGO", "CONNECTIONS", "LAST DAY", "NOTES",
 )  # fmt: skip
-_HOW = {"meshTls": "mesh TLS", "foreignTls": "own TLS", "plaintext": "plaintext"}
+HOW = {"meshTls": "mesh TLS", "foreignTls": "own TLS", "plaintext": "plaintext"}
 _OUTCOMES = {"wouldBeRefused": "would be refused"}
 
 
@@ -313,7 +313,7 @@ def traffic(items: Iterable[Mapping[str, Any]], now: datetime) -> str:
                 i["dataplane"],
                 str(i["port"]),
                 i["caller"],
-                _HOW.get(i["how"], i["how"]),
+                HOW.get(i["how"], i["how"]),
                 _OUTCOMES.get(i["outcome"], i["outcome"]),
                 ago(i["last"], now),
                 str(i["connections"]),

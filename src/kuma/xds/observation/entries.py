@@ -12,6 +12,7 @@ from kuma.pki import spiffe
 from kuma.policy import decision
 from kuma.policy.permissions import Permissions
 from kuma.resources.models import dataplane as dataplanes
+from kuma.resources.models import target_ref
 from kuma.resources.models.dataplane import DataplaneSpec, Inbound
 from kuma.resources.models.mesh_transition import Level
 from kuma.resources.models.observed_traffic import Outcome
@@ -76,8 +77,8 @@ class Reporter:
         )
 
     def _verdict(self, inbound: Inbound, uris: tuple[str, ...]) -> Outcome:
-        admission = self.permissions.admission(inbound.tags)
-        return decision.verdict(admission, spiffe.tags(self.dataplane.mesh, uris))
+        known_by = target_ref.facets(self.dataplane, inbound, self.permissions.facets)
+        return decision.verdict(self.permissions.admission(known_by), spiffe.tags(self.dataplane.mesh, uris))
 
     def _unchecked(self, common: Any) -> Outcome:
         if common.response_flags.no_cluster_found:

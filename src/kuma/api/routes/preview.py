@@ -1,0 +1,88 @@
+"""What a change would do, before it is made."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from kuma.api.context import ApiContext
+from kuma.api.http.bodies import json_answer
+from kuma.base.errors import InvalidResource
+from kuma.foresight import preview, traffic
+from kuma.foresight.preview import Changes, Known, Preview
+from kuma.resources import codec, kinds
+from kuma.resources.kinds import DATAPLANE, DATAPLANE_INSIGHT
+from kuma.resources.models.dataplane_insight import DataplaneInsightSpec
+from kuma.resources.resource import Key, Resource
+
+_MOST = 1000
+"""Resources of one request."""
+
+
+def routes(context: ApiContext) -> APIRouter:
+    """Returns the route. It needs the right to read Dataplanes, changes nothing, and shows nothing of a Secret."""
+    router = APIRouter(tags=["Inspection"])
+
+    @router.post("/preview", summary="To whom a change would do what")
+    async def previewed(request: Request) -> Response:
+        request.state.title = "Could not preview the change"
+        context.settings.access.check(context.caller(request), DATAPLANE, "GET")
+        changes = _changes(await context.body(request))
+        found = [await _preview(context, mesh, some) for mesh, some in sorted(changes.items())]
+        items = [one.model_dump(mode="json", by_alias=True) for one in found]
+        return json_answer({"breaks": any(one.breaks for one in found), "items": items})
+
+    return router
+
+
+def _changes(body: Mapping[str, Any]) -> Mapping[str, Changes]:
+    """Reads `{resources: [...], delete: [{type, mesh, name}]}`.
+
+    Raises:
+        InvalidResource: it is something else, or one of the resources is not valid.
+    """
+    unknown = sorted(body.keys() - {"resources", "delete"})
+    if unknown:
+        raise InvalidResource.of(unknown[0][:100], "is no field of a preview; there are resources and delete")
+    resources, deleted = (_listed(body, name) for name in ("resources", "delete"))
+    return preview.by_mesh([_parsed(index, one) for index, one in enumerate(resources)], map(_key, deleted))
+
+
+def _listed(body: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    found = body.get(name, [])
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise InvalidResource.of(name, "has to be a list of objects")
+    if len(found) > _MOST:
+        raise InvalidResource.of(name, f"has {len(found):,} entries; {_MOST:,} are the most")
+    return found
+
+
+def _parsed(index: int, document: Mapping[str, Any]) -> Resource[Any]:
+    try:
+        return codec.parse(document)
+    except InvalidResource as error:
+        field = f"resources[{index}]"
+        raise InvalidResource(
+            type(v)(f"{field}.{v.field}" if v.field else field, v.reason) for v in error.violations
+        ) from None
+
+
+def _key(named: Mapping[str, Any]) -> Key:
+    kind = kinds.declarable(str(named.get("type", "")))
+    return kind.key(str(named.get("name", "")), str(named.get("mesh", "default")))
+
+
+async def _preview(context: ApiContext, mesh: str, changes: Changes) -> Preview:
+    view, observed = context.observation.view(mesh), await context.observation.traffic(mesh)
+    listed = await context.manager.list(DATAPLANE_INSIGHT.name, mesh)
+    insights: dict[str, DataplaneInsightSpec] = {insight.name: insight.spec for insight in listed.items}
+    now = context.clock.now()
+
+    def work() -> Preview:
+        known = Known(traffic.callers(view, observed, now), traffic.summary(view, observed, now), insights, now)
+        return preview.preview(view, changes, known)
+
+    return await asyncio.to_thread(work)

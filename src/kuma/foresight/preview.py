@@ -1,0 +1,146 @@
+"""Previews a change: to whom it would do what, and how it would go. Pure.
+
+view + changes -> view after it; both, with the callers that were seen and what is known of proxies -> Preview
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from kuma.foresight import course
+from kuma.foresight.consequences import AffectedCaller, Consequences
+from kuma.foresight.course import Ending, Insights, Laggard, Step
+from kuma.foresight.traffic import SeenCaller, TrafficSummary
+from kuma.resources import kinds
+from kuma.resources.models.mesh_transition import Level
+from kuma.resources.resource import Key, Model, Resource
+from kuma.resources.view import MeshView
+
+Changes = Mapping[Key, Resource[Any] | None]
+"""Resources that would be created or replaced, or deleted (None)."""
+LONG_ENOUGH = timedelta(days=1)
+"""How long a mesh has to be observed before "nobody was seen" says something."""
+_MOST = 1000
+
+
+class Strict(Model):
+    """Answers whether a mesh can be made STRICT without anybody being cut off, with what is missing for a yes."""
+
+    answer: Literal["yes", "no", "unknown"]
+    missing: tuple[str, ...] = ()
+
+
+class Preview(Model):
+    """What a change would do in one mesh. `breaks`: somebody who calls today would be refused.
+
+    `callers` are at most a thousand; `refused`, `admitted` and `declared_only` count them all. The last are those that
+    have not been seen to call, and have an outbound to what would refuse them.
+    """
+
+    mesh: str
+    breaks: bool
+    refused: int = 0
+    admitted: int = 0
+    declared_only: int = 0
+    callers: tuple[AffectedCaller, ...] = ()
+    unobserved: tuple[str, ...] = ()
+    """Dataplanes of which it is not known who calls them: some, see `unobserved_total`."""
+    unobserved_total: int = 0
+    observed_since: datetime | None = None
+    strict: Strict | None = None
+    """If the change makes the mesh STRICT."""
+    laggards: tuple[Laggard, ...] = ()
+    endings: tuple[Ending, ...] = ()
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a mesh besides its view."""
+
+    callers: Sequence[SeenCaller]
+    summary: TrafficSummary
+    insights: Insights
+    now: datetime
+
+
+def changed(view: MeshView, changes: Changes, now: datetime) -> MeshView:
+    """Returns the view after a change: what is created would be created now."""
+    made: dict[Key, Resource[Any] | None] = {}
+    for key, resource in changes.items():
+        before = view.find(key)
+        if resource is not None:
+            made[key] = replace(resource, creation_time=before.creation_time if before else now)
+        elif before is not None:
+            made[key] = None
+    after = view.following(made)
+    if after.mesh is None:  # all that is in a mesh goes with it
+        return MeshView(view.name)
+    return after
+
+
+def preview(view: MeshView, changes: Changes, known: Known) -> Preview:
+    """Returns what a change would do in a mesh."""
+    after = changed(view, changes, known.now)
+    compared = Consequences(view, after)
+    seen = sorted(compared.on(known.callers), key=_weight)
+    declared = list(compared.unseen(known.callers))
+    laggards = tuple(course.laggards(view, known.insights, known.now)) if course.concerns_tls(view, after) else ()
+    steps = tuple(course.steps(view, after, laggards)) if course.concerns_tls(view, after) else ()
+    complete = known.now + timedelta(seconds=sum(step.at_most_seconds for step in steps))
+    refused = [caller for caller in seen if caller.effect == "refused"]
+    unobserved = known.summary.unobserved_total > 0
+    return Preview(
+        mesh=view.name,
+        breaks=bool(refused) or (unobserved and bool(declared)),
+        refused=len(refused),
+        admitted=sum(caller.effect == "admitted" for caller in seen),
+        declared_only=len(declared),
+        callers=tuple((*seen, *declared)[:_MOST]),
+        unobserved=known.summary.unobserved,
+        unobserved_total=known.summary.unobserved_total,
+        observed_since=known.summary.since,
+        strict=_strict(compared, refused, laggards, known),
+        laggards=laggards,
+        endings=tuple(course.endings(view, known.insights, complete)) if steps else (),
+        steps=steps,
+    )
+
+
+def _weight(caller: AffectedCaller) -> tuple[bool, float]:
+    """Puts those first who are refused, and of them who has called last."""
+    return caller.effect != "refused", -(caller.last.timestamp() if caller.last else 0.0)
+
+
+def _strict(
+    compared: Consequences, refused: Sequence[AffectedCaller], laggards: Sequence[Laggard], known: Known
+) -> Strict | None:
+    if compared.new.level is not Level.STRICT or compared.old.level is Level.STRICT:
+        return None
+    cut_off = [f"{len(refused)} callers would be refused"] if refused else []
+    doubts = list(_doubts(laggards, known))
+    return Strict(answer="no" if cut_off else "unknown" if doubts else "yes", missing=(*cut_off, *doubts))
+
+
+def _doubts(laggards: Sequence[Laggard], known: Known) -> Iterator[str]:
+    summary = known.summary
+    if summary.unobserved_total:
+        yield f"{summary.unobserved_total} Dataplanes have not reported who calls them: {', '.join(summary.unobserved)}"
+    if summary.since is not None and known.now - summary.since < LONG_ENOUGH:
+        yield f"it has been observed since {summary.since:%Y-%m-%d %H:%M} UTC only; who calls once a day was not seen"
+    if laggards:
+        yield f"{len(laggards)} proxies cannot follow: {', '.join(laggard.dataplane for laggard in laggards[:5])}"
+
+
+def by_mesh(resources: Iterable[Resource[Any]], deleted: Iterable[Key]) -> Mapping[str, Changes]:
+    """Sorts changes by the mesh that they are of; what is of none changes no mesh."""
+    found: dict[str, dict[Key, Resource[Any] | None]] = {}
+    changes: dict[Key, Resource[Any] | None] = {**dict.fromkeys(deleted), **{r.key: r for r in resources}}
+    for key, resource in changes.items():
+        mesh = key.name if key.kind == kinds.MESH.name else key.mesh
+        if mesh:
+            found.setdefault(mesh, {})[key] = resource
+    return found

@@ -1,0 +1,80 @@
+"""What a change would do, as people read it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from kuma.kumactl.display import tables
+
+_EFFECTS = {
+    "refused": "would be REFUSED",
+    "admitted": "would be let in",
+    "wouldBeRefused": "would be counted as refused",
+}
+
+
+def preview(found: Mapping[str, Any], now: datetime) -> str:
+    """`kumactl preview`."""
+    if not found["items"]:
+        return "The change is of no mesh: nobody is refused or let in by it."
+    return "\n\n".join("\n".join(_mesh(item, now)) for item in found["items"])
+
+
+def _mesh(item: Mapping[str, Any], now: datetime) -> Iterator[str]:
+    yield f'Mesh "{item["mesh"]}": {_verdict(item)}'
+    strict = item.get("strict")
+    if strict:
+        yield f"Can it go STRICT? {strict['answer'].upper()}"
+        yield from (f"  - {missing}" for missing in strict["missing"])
+    elif item["unobservedTotal"]:
+        names = ", ".join(item["unobserved"])
+        yield f"Not known: who calls {item['unobservedTotal']} Dataplanes, which do not report it: {names}"
+    if item["callers"]:
+        yield ""
+        yield tables.table(
+            ("CALLER", "SERVICE", "PORT", "HOW", "EFFECT", "LAST SEEN AGO", "CONNECTIONS", "WHY"),
+            [_caller(caller, now) for caller in item["callers"]],
+        )
+    for title, lines in (
+        ("Proxies that cannot follow:", [f"{one['dataplane']} {one['reason']}" for one in item["laggards"]]),
+        ("Ends before it can be complete:", [f"{one['of']}: {tables.date(one['ends'])}" for one in item["endings"]]),
+        ("Steps:", [_step(one) for one in item["steps"]]),
+    ):
+        if lines:
+            yield ""
+            yield title
+            yield from (f"  {line}" for line in lines)
+
+
+def _verdict(item: Mapping[str, Any]) -> str:
+    counts = [
+        f"{item[field]} {text}"
+        for field, text in (
+            ("refused", "callers would be refused"),
+            ("admitted", "would be let in"),
+            ("declaredOnly", "would be refused that have an outbound and were not seen to call"),
+        )
+        if item[field]
+    ]
+    return "; ".join(counts) or "nobody who was seen would be refused or let in"
+
+
+def _caller(caller: Mapping[str, Any], now: datetime) -> tuple[str, ...]:
+    names = ", ".join(caller["dataplanes"])
+    return (
+        f"{caller['caller']} ({names})" if names else caller["caller"],
+        caller["service"],
+        str(caller["port"]),
+        tables.HOW.get(caller["how"], caller["how"]),
+        _EFFECTS.get(caller["effect"], caller["effect"]),
+        tables.ago(caller["last"], now),
+        str(caller["connections"]),
+        caller["why"],
+    )
+
+
+def _step(step: Mapping[str, Any]) -> str:
+    likely, most = step["likelySeconds"], step["atMostSeconds"]
+    return f"{step['step']} (about {likely:.0f} s, at most {most:.0f} s for each proxy that does not answer)"
