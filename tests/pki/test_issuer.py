@@ -2,6 +2,8 @@
 
 import asyncio
 import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -163,21 +165,41 @@ async def test_an_expired_authority_issues_nothing(authority: Authority) -> None
 
 
 class Willful:
-    """An authority that signs something else than it was asked to."""
+    """An authority that signs something else than it was asked to, with what it believes to be its chain."""
 
-    def __init__(self, inner: Authority) -> None:
-        self._inner = inner
+    def __init__(self, inner: Authority, chain: tuple[x509.Certificate, ...] = (), **otherwise: Any) -> None:
+        self._inner, self._chain, self._otherwise = inner, chain, otherwise
         self.name, self.fingerprint = inner.name, inner.fingerprint
         self.roots_pem, self.not_before, self.not_after = inner.roots_pem, inner.not_before, inner.not_after
 
     async def sign(self, request: SignRequest) -> SignedLeaf:
-        other = SignRequest(request.public_key, ("spiffe://default/admin",), request.not_before, request.not_after)
-        return await self._inner.sign(other)
+        signed = await self._inner.sign(replace(request, **self._otherwise))
+        return SignedLeaf(signed.leaf, (*signed.intermediates, *self._chain))
 
 
-async def test_a_leaf_with_other_names_is_not_released(authority: Authority) -> None:
-    with pytest.raises(IssueFailed, match="signed another names than asked for"):
-        await issuer.issue(Willful(authority), URIS, MONTH, SystemClock().now())
+@pytest.mark.parametrize(
+    ("what", "otherwise"),
+    [
+        ("names", {"uris": ("spiffe://default/admin",)}),
+        ("names", {"uris": (*URIS, "spiffe://default/admin")}),
+        ("key", {"public_key": ec.generate_private_key(ec.SECP256R1()).public_key()}),
+        ("lifetime", {"not_after": datetime.now(UTC).replace(microsecond=0) + 2 * MONTH}),
+    ],
+)
+async def test_a_leaf_that_says_something_else_is_not_released(
+    authority: Authority, what: str, otherwise: Mapping[str, Any]
+) -> None:
+    with pytest.raises(IssueFailed, match=f"signed another {what} than asked for"):
+        await issuer.issue(Willful(authority, **otherwise), URIS, MONTH, SystemClock().now())
+
+
+async def test_a_leaf_with_a_chain_that_has_not_signed_it_is_not_released(pair: CaPair) -> None:
+    """One of the same name, too: it is the key that counts."""
+    authority, other = LocalAuthority("ca-1", pair), await builtin.create_root("default", Conf(), SystemClock())
+    for chain in ((other.certificate,), (pair.certificate, other.certificate)):
+        with pytest.raises(IssueFailed, match="signed another signature than asked for"):
+            await issuer.issue(Willful(authority, chain), URIS, MONTH, SystemClock().now())
+    assert (await issuer.issue(Willful(authority, (pair.certificate,)), URIS, MONTH, SystemClock().now())).chain_pem
 
 
 class Breaking(Willful):
