@@ -100,7 +100,7 @@ async def _nothing_observed(_: str) -> Mapping[str, ObservedTrafficSpec]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """What is seen of meshes: their views, and what proxies have reported of their callers, by Dataplane."""
+    """View of meshes: their resources, and what proxies have reported of their callers, by Dataplane."""
 
     meshes: Callable[[], Sequence[str]] = tuple
     view: Callable[[str], MeshView] = MeshView

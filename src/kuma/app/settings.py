@@ -293,7 +293,7 @@ class AccessSection(Section):
 
 
 class CheckDefaultsSection(Section):
-    """What holds for a `serviceProbe` that does not say it."""
+    """Defaults of a `serviceProbe` that does not say it."""
 
     interval: Duration = Field(_seconds(_PROBES.interval.total_seconds()), description="How often a workload is asked.")
     timeout: Duration = Field(_seconds(_PROBES.timeout.total_seconds()), description="How long it may take to answer.")

@@ -45,7 +45,7 @@ async def put_back(settings: Settings, source: Path) -> None:
 
 
 def described(settings: Settings) -> str:
-    """The store, as a person is told of it."""
+    """Returns the store, as a person is told of it."""
     return str(_server(settings)) if settings.store.type == "postgres" else str(settings.database)
 
 

@@ -153,7 +153,7 @@ class Consequences:
         ]
 
     def _gone(self, caller: SeenCaller, before: Verdict) -> tuple[Effect, str] | None:
-        """An inbound that is no more refuses its callers, unless others serve the same."""
+        """Tells that callers of an inbound that is no more are refused, unless others serve the same."""
         others = (i.service for d in self.after.dataplanes.values() for i in d.spec.net.inbound)
         return ("refused", "nobody serves it any more") if before != REFUSED and caller.service not in others else None
 

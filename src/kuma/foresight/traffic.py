@@ -52,7 +52,7 @@ class PlaintextSummary(Model):
 
 
 class TrafficSummary(Model):
-    """What is known of the traffic of a mesh. `since` is when the last of its proxies that report has begun to."""
+    """Summary of the traffic of a mesh. `since` is when the last of its proxies that report has begun to."""
 
     mesh: str
     since: datetime | None = None

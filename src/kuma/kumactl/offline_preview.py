@@ -48,7 +48,7 @@ def _mesh(key: Key) -> str:
 
 
 def _summary(view: MeshView, callers: Sequence[SeenCaller]) -> TrafficSummary:
-    """A Dataplane that nobody was seen to call may not have been observed."""
+    """Summarises recorded traffic. A Dataplane that nobody was seen to call may not have been observed."""
     called = {caller.dataplane for caller in callers}
     served = sorted(name for name, dataplane in view.dataplanes.items() if dataplane.spec.net.inbound)
     unobserved = [name for name in served if name not in called]

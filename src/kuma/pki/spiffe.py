@@ -10,7 +10,7 @@ _TAG = "kuma://"
 
 
 def trust_domain_id(mesh: str) -> str:
-    """The identity of the mesh itself, which its root carries (SPIFFE-ID §2, X.509-SVID §3.1)."""
+    """Returns the identity of the mesh itself, which its root carries (SPIFFE-ID §2, X.509-SVID §3.1)."""
     return f"spiffe://{mesh}"
 
 
@@ -20,12 +20,12 @@ def prefix(mesh: str) -> str:
 
 
 def service_id(mesh: str, service: str) -> str:
-    """The identity of a service. Kept here as text: whether it is valid was settled when the Dataplane was applied."""
+    """Returns the identity of a service, as text: whether it is valid was settled when the Dataplane was applied."""
     return f"{prefix(mesh)}{service}"
 
 
 def tag_uri(name: str, value: str) -> str:
-    """The URI by which a leaf carries a tag that permissions select callers by."""
+    """Returns the URI by which a leaf carries a tag that permissions select callers by."""
     return f"{_TAG}{name}/{value}"
 
 

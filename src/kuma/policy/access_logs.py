@@ -35,7 +35,7 @@ class AccessLogs:
         return not self._policies and (self._logging is None or not self._traffic_logs)
 
     def of_outbound(self, dataplane: Resource[DataplaneSpec], service: str) -> Sinks:
-        """Where the calls of a Dataplane to a service are logged."""
+        """Returns where the calls of a Dataplane to a service are logged."""
         sides = tuple(_sides(dataplane))
         for policy in self._policies:
             if any(match(policy.spec.selected, side) is not None for side in sides):
@@ -46,7 +46,7 @@ class AccessLogs:
         return self._logging.sinks(winner.conf.backend if winner.conf else "") if self._logging and winner else ()
 
     def of_inbound(self, dataplane: Resource[DataplaneSpec], inbound: Inbound) -> Sinks:
-        """Where the calls to an inbound are logged."""
+        """Returns where the calls to an inbound are logged."""
         side = target_ref.facets(dataplane, inbound)
         for policy in self._policies:
             if match(policy.spec.selected, side) is None:
@@ -73,7 +73,7 @@ class AccessLogs:
 
 
 def _order(policy: Resource[MeshAccessLogSpec]) -> tuple[Any, ...]:
-    """The more specific policy is greater; of two that are equally so, the one whose name comes first."""
+    """Orders policies: the more specific is greater; of two that are equally so, the one whose name comes first."""
     reference = policy.spec.target_ref
     kind = TARGETS.index(reference.kind) if reference and reference.kind in TARGETS else -1
     return kind, len(policy.spec.selected), tuple(-ord(letter) for letter in policy.name)
@@ -85,7 +85,7 @@ def _means(item: AccessLogItem, service: str) -> bool:
 
 
 def _sides(dataplane: Resource[DataplaneSpec]) -> Iterator[Mapping[str, str]]:
-    """What a Dataplane is known by as a caller: by any of its inbounds, or by its gateway."""
+    """Returns what a Dataplane is known by as a caller: by any of its inbounds, or by its gateway."""
     networking = dataplane.spec.net
     for inbound in networking.inbound:
         yield target_ref.facets(dataplane, inbound)

@@ -34,7 +34,7 @@ class Impact:
 
     @property
     def facets(self) -> frozenset[str]:
-        """What inbounds are looked at by, besides their tags."""
+        """Facets that inbounds are looked at by, besides their tags."""
         return self.before.facets | self.after.facets
 
     def on(self, inbound: Mapping[str, str]) -> Displacement | None:

@@ -30,6 +30,6 @@ def violations(before: Permissions, after: Permissions) -> Iterator[Violation]:
 
 
 def _crowds(callers: Mapping[Place, int]) -> Mapping[str, int]:
-    """The number of callers by the service that they may call; with those of no service in particular under ""."""
+    """Counts callers by the service that they may call; those of no service in particular under ""."""
     found = {where[1]: count for where, count in callers.items() if names_service(where)}
     return {**found, "": sum(count for where, count in callers.items() if not names_service(where))}

@@ -131,7 +131,7 @@ class Permissions:
 
     @property
     def facets(self) -> frozenset[str]:
-        """What inbounds are selected by besides their tags: it is part of what is asked for, where there is any."""
+        """Facets that inbounds are selected by, besides their tags: each is part of what is asked for."""
         return frozenset(self._facets)
 
     def remember(self, inbounds: int) -> None:
@@ -191,7 +191,7 @@ class Permissions:
 
 
 def _changes(before: Mapping[str, T], after: Mapping[str, T]) -> tuple[list[T], list[T]]:
-    """Those that have left, and those that have come; what has changed is among both."""
+    """Returns those that have left, and those that have come; what has changed is among both."""
     if before is after:
         return [], []
     left = [found for name, found in before.items() if after.get(name) is not found]
@@ -209,7 +209,7 @@ def _broad(permission: Permission) -> int:
 def _replaced(
     before: Mapping[Place, tuple[T, ...]], left: Iterable[tuple[Place, T]], come: Iterable[tuple[Place, T]]
 ) -> Mapping[Place, tuple[T, ...]]:
-    """An index without what has left and with what has come: other places keep what they have."""
+    """Returns an index without what has left and with what has come: other places keep what they have."""
     gone, new = _by_place(left), _by_place(come)
     after = dict(before)
     for where in gone.keys() | new.keys():
@@ -230,5 +230,5 @@ def _by_place(items: Iterable[tuple[Place, T]]) -> dict[Place, list[T]]:
 
 
 def _owner(item: Any) -> object:
-    """The permission that something in an index is of."""
+    """Returns the permission that something in an index is of."""
     return item.permission if isinstance(item, _Destination) else item

@@ -140,7 +140,7 @@ class Widening:
                     break
 
     def _inbounds(self) -> Iterator[Selector]:
-        """The least that an inbound has to be for each combination of what selects it: others tell nothing more."""
+        """Yields the least inbound for each combination of what selects it: others tell nothing more."""
         own = {_pairs(s): s for permission in (self.old, self.new) if permission for s in selectors(permission)}
         everything = (*self.before.legacy.values(), *self.before.mesh.values())
         others = {_pairs(s): s for permission in everything for s in selectors(permission)}

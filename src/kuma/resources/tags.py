@@ -19,7 +19,7 @@ LONGEST_SERVER_NAME = 255
 
 
 def server_name(mesh: str, tags: Mapping[str, str]) -> str:
-    """The server name that a caller asks for: `backend{mesh=default}`, further tags in order."""
+    """Returns the server name that a caller asks for: `backend{mesh=default}`, further tags in order."""
     named = {**{k: v for k, v in tags.items() if k != SERVICE}, "mesh": mesh}
     return tags[SERVICE] + "{" + ",".join(f"{k}={v}" for k, v in sorted(named.items())) + "}"
 
@@ -35,7 +35,7 @@ _SELECTED_VALUE = re.compile(r"[A-Za-z0-9.\-_:/]+|\*", re.ASCII)
 
 
 def validate(path: str, tags: Mapping[str, str], *, selector: bool = False) -> Iterator[Violation]:
-    """The character rules of tags; a `selector` may also say `*`."""
+    """Checks the characters of tags; a `selector` may also say `*`."""
     for name, value in tags.items():
         if not name:
             yield Violation(path, "tag name must be non-empty")

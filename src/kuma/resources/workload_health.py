@@ -1,4 +1,4 @@
-"""What is known of the workloads behind inbounds with a probe: it stands in the Dataplane, as `state` and `health`.
+"""Health of the workloads behind inbounds with a probe: it stands in the Dataplane, as `state` and `health`.
 
 The probe says it, not who writes the Dataplane: what was found out stays when it is written again, and callers are not
 sent to a new inbound before its workload has answered.

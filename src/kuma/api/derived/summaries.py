@@ -40,7 +40,7 @@ def gateway_type(dataplane: DataplaneSpec) -> str:
 
 
 def _counts(statuses: Iterable[str]) -> dict[str, int]:
-    """The original leaves out what is zero."""
+    """Leaves out what is zero, as the original does."""
     found = Counter(statuses)
     names = (("online", "online"), ("offline", "offline"), ("partiallyDegraded", "partially_degraded"))
     counts = {name: found[key] for name, key in names if found[key]}
@@ -48,7 +48,7 @@ def _counts(statuses: Iterable[str]) -> dict[str, int]:
 
 
 def mesh_insight(mesh: Resource[Any], dataplanes: Dataplanes, policies: Mapping[str, int]) -> dict[str, Any]:
-    """The MeshInsight of a mesh: how many proxies and policies, and which certificates they have."""
+    """Returns the MeshInsight of a mesh: how many proxies and policies, and which certificates they have."""
     with_status = [(insight, status(dataplane.spec, insight)) for dataplane, insight in dataplanes]
     issued: dict[str, list[str]] = {}
     supported: dict[str, list[str]] = {}
@@ -173,7 +173,7 @@ _ORDER = (DENY, SHADOW_DENY, ALLOW)
 
 
 def attachment_name(networking: Networking, inbound: Inbound) -> str:
-    """An inbound as the original names it: `address:port:workload port`."""
+    """Returns an inbound as the original names it: `address:port:workload port`."""
     return f"{listen_address(networking, inbound)}:{inbound.port}:{workload(networking, inbound)[1]}"
 
 

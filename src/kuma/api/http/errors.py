@@ -41,7 +41,7 @@ class Problem(Exception):
 
 
 def body(status: int, title: str, detail: str, violations: Sequence[Violation] = ()) -> dict[str, Any]:
-    """The JSON of an error. `details` and `causes` repeat the rest for older clients."""
+    """Returns the JSON of an error. `details` and `causes` repeat the rest for older clients."""
     found: dict[str, Any] = {"type": "/std-errors", "status": status, "title": title, "detail": detail}
     if violations:
         found["invalid_parameters"] = [{"field": v.field, "reason": v.reason} for v in violations]
@@ -113,7 +113,7 @@ async def _unexpected(request: Request, proceed: Callable[[Request], Awaitable[R
 
 
 def answer(error: Exception, title: str) -> Response:
-    """The answer to a request that failed."""
+    """Returns the answer to a request that failed."""
     return _answer(problem(error, title))
 
 

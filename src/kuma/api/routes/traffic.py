@@ -1,4 +1,4 @@
-"""Who has called whom, as proxies have reported."""
+"""Routes about who has called whom, as proxies have reported."""
 
 from __future__ import annotations
 

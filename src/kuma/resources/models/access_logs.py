@@ -196,12 +196,12 @@ def not_done_in_mesh(logging: Logging | None) -> Iterator[Violation]:
 
 
 def validate_traffic_log(spec: TrafficLogSpec) -> Iterator[Violation]:
-    """The rules of a TrafficLog."""
+    """Checks a TrafficLog."""
     yield from traffic_permission.validate_selectors(spec.sources, spec.destinations)
 
 
 def validate(spec: MeshAccessLogSpec) -> Iterator[Violation]:
-    """The rules of a MeshAccessLog."""
+    """Checks a MeshAccessLog."""
     if spec.target_ref is not None:
         yield from target_ref.validate("targetRef", spec.target_ref)
     if not spec.to and not spec.from_ and not spec.rules:

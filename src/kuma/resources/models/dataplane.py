@@ -83,7 +83,7 @@ class Admin(Model):
 
 
 def _gateway_type(value: object) -> object:
-    """An enumeration may be written as its number (protobuf's JSON mapping)."""
+    """Reads an enumeration, which may be written as its number (protobuf's JSON mapping)."""
     return _GATEWAY_TYPES[value] if type(value) is int and 0 <= value < len(_GATEWAY_TYPES) else value
 
 
@@ -173,12 +173,12 @@ def _builtin(networking: Networking) -> str | None:
 
 
 def listen_address(networking: Networking, inbound: Inbound) -> str:
-    """The address that Envoy binds for this inbound."""
+    """Returns the address that Envoy binds for this inbound."""
     return inbound.address or networking.address
 
 
 def admin_port(networking: Networking) -> int:
-    """The port of Envoy's own administration interface."""
+    """Returns the port of Envoy's own administration interface."""
     return (networking.admin.port if networking.admin else 0) or DEFAULT_ADMIN_PORT
 
 
@@ -294,7 +294,7 @@ def _outbound(outbound: Outbound, path: str) -> Iterator[Violation]:
 
 
 def _tags(path: str, tags: Mapping[str, str]) -> Iterator[Violation]:
-    """The rules of tags; of a service that breaks the stricter ones of SPIFFE IDs, no more than that is said."""
+    """Checks tags. Of a service that breaks the stricter rules of SPIFFE IDs, no more than that is said."""
     service = tags.get(tag_rules.SERVICE)
     if not service or (_SERVICE_NAME.fullmatch(service) and service not in (".", "..")):
         yield from tag_rules.validate(path, tags)
@@ -307,7 +307,7 @@ def _tags(path: str, tags: Mapping[str, str]) -> Iterator[Violation]:
 
 
 def validate_names(spec: DataplaneSpec, mesh: str) -> Iterator[Violation]:
-    """The longest names: what callers ask for in a TLS handshake has to fit into it.
+    """Bounds names: what callers ask for in a TLS handshake has to fit into it.
 
     An inbound is asked for by its service; by further tags only if an outbound names them.
     """

@@ -104,7 +104,7 @@ class AdministrationInsight(Model):
 
 
 class TokenInsight(Model):
-    """When the token ends that the proxy has shown last, and since when people are told of it."""
+    """Times of the token that the proxy has shown last: when it ends, and since when people are told of it."""
 
     expiration_time: datetime
     warning_time: datetime

@@ -94,7 +94,7 @@ class Conf(Model):
 
 
 def _mode(value: object) -> object:
-    """An enumeration may be written as its number (protobuf's JSON mapping)."""
+    """Reads an enumeration, which may be written as its number (protobuf's JSON mapping)."""
     return _MODES[value] if type(value) is int and 0 <= value < len(_MODES) else value
 
 
@@ -170,7 +170,7 @@ class MeshSpec(mesh_blocks.Blocks):
 
 
 def validate(spec: MeshSpec) -> Iterator[Violation]:
-    """Every rule of a Mesh that its structure alone does not express."""
+    """Checks every rule of a Mesh that its structure alone does not express."""
     yield from mesh_blocks.validate(spec)
     if spec.mtls is None:
         return
@@ -192,7 +192,7 @@ def weakening_is_refused(labels: Mapping[str, str], guarded: bool) -> bool:
 
 
 def _is_backend_name(name: str) -> bool:
-    """The name becomes part of the names of Secrets, which have to be DNS subdomains even so."""
+    """Checks a name that becomes part of the names of Secrets, which have to be DNS subdomains even so."""
     return all(_LABEL.fullmatch(label) for whole in (name, _SECRET_PREFIX + name) for label in whole.split("."))
 
 

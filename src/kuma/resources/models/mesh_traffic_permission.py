@@ -58,7 +58,7 @@ class SpiffeIdMatch(Model):
 
 
 class Match(Model):
-    """What a caller is recognised by."""
+    """Marks that a caller is recognised by."""
 
     spiffe_id: SpiffeIdMatch | None = Field(default=None, alias="spiffeID")
 
@@ -102,7 +102,7 @@ class MeshTrafficPermissionSpec(Model):
 
     @property
     def size(self) -> int:
-        """How many callers it names."""
+        """The number of callers that it names."""
         return len(self.from_) + sum(len(matches) for rule in self.rules for _, _, matches in rule.lists)
 
     def statements(self, mesh: str) -> Iterator[tuple[str, Caller]]:
@@ -118,7 +118,7 @@ class MeshTrafficPermissionSpec(Model):
 
 
 def validate(spec: MeshTrafficPermissionSpec) -> Iterator[Violation]:
-    """Every rule that the structure alone does not express."""
+    """Checks every rule that the structure alone does not express."""
     if spec.target_ref is not None:
         yield from target_ref.validate("targetRef", spec.target_ref)
     if spec.from_ and spec.rules:
@@ -147,7 +147,7 @@ def _rule(path: str, rule: Rule) -> Iterator[Violation]:
 
 
 def _match(path: str, match: Match) -> Iterator[Violation]:
-    """A match that says nothing would mean everybody, or nobody: it is refused."""
+    """Refuses a match that says nothing: it would mean everybody, or nobody."""
     if match.spiffe_id is None:
         yield Violation(f"{path}.spiffeID", "must be defined")
         return

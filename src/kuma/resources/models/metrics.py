@@ -25,13 +25,13 @@ class StatsSelection(Model):
 
 
 class MetricsTls(Model):
-    """How Prometheus is to connect: by the mesh's mutual TLS, in plaintext, or by TLS with files beside the proxy."""
+    """TLS of the connections of Prometheus: the mesh's mutual TLS, none, or TLS with files beside the proxy."""
 
     mode: Literal["activeMTLSBackend", "disabled", "providedTLS"] = "activeMTLSBackend"
 
 
 class PrometheusConf(Model):
-    """Where and for whom metrics are served. `tags` are those by which permissions select this, as they do inbounds."""
+    """Place where metrics are served, and for whom. Permissions select it by `tags`, as they do inbounds."""
 
     port: StrictInt | None = None
     path: str | None = None
@@ -70,7 +70,7 @@ class Metrics(Model):
 
 
 class Scraping(NamedTuple):
-    """How the metrics of one proxy are served; in `plaintext` only if that is asked for, or there is no mutual TLS."""
+    """Serving of one proxy's metrics; in `plaintext` only if that is asked for, or there is no mutual TLS."""
 
     port: int
     path: str

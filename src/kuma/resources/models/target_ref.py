@@ -91,7 +91,7 @@ def computed_labels(dataplane: Resource[DataplaneSpec]) -> Mapping[str, str]:
 
 
 def validate(path: str, reference: TargetRef, kinds: Collection[str] = TARGETS) -> Iterator[Violation]:
-    """The rules of a reference of one of `kinds`, in the original's words."""
+    """Checks a reference of one of `kinds`, in the original's words."""
     if not reference.kind:
         yield Violation(f"{path}.kind", f"must be defined; one of {', '.join(kinds)}")
         return
@@ -114,7 +114,7 @@ def validate(path: str, reference: TargetRef, kinds: Collection[str] = TARGETS) 
 
 
 def _fields(path: str, reference: TargetRef) -> Iterator[Violation]:
-    """What a kind has to have, and may not have."""
+    """Checks what a kind has to have, and may not have."""
     kind, allowed = reference.kind, _FIELDS[reference.kind]
     if not reference.name and kind.startswith("MeshService"):
         yield Violation(f"{path}.name", f"must be set with kind {kind}")

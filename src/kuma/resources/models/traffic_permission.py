@@ -28,7 +28,7 @@ def validate(spec: TrafficPermissionSpec) -> Iterator[Violation]:
 
 
 def validate_selectors(sources: tuple[Selector, ...], destinations: tuple[Selector, ...]) -> Iterator[Violation]:
-    """The rules of what a policy says of both sides."""
+    """Checks what a policy says of both sides."""
     for field, selectors in (("sources", sources), ("destinations", destinations)):
         if not selectors:
             yield Violation(field, "must have at least one element")

@@ -20,7 +20,7 @@ _changes, _meta = schema.changes, schema.meta
 
 
 async def revision(connection: AsyncConnection) -> int:
-    """The revision of the last commit."""
+    """Returns the revision of the last commit."""
     value = (await connection.execute(sa.select(_meta.c.value).where(_meta.c.name == "revision"))).scalar_one()
     return int(value)
 
@@ -46,7 +46,7 @@ async def append(connection: AsyncConnection, changed: Sequence[Key], kept: int)
 
 
 async def after(connection: AsyncConnection, since: int) -> Sequence[tuple[int, Sequence[Key]]]:
-    """The later revisions in their order, each with the resources that it has changed.
+    """Returns the later revisions in their order, each with the resources that it has changed.
 
     Raises:
         RevisionTooOld: they are not all known any more.

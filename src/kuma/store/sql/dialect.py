@@ -1,4 +1,4 @@
-"""What a SQL database does in its own way, as far as a store needs to know."""
+"""Differences between SQL databases, as far as a store needs to know them."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ _MIGRATION = 0x6B756D61
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostgresServer:
-    """Where a database is, and how it is connected to."""
+    """Place of a database, and the way in which it is connected to."""
 
     host: str
     port: int
@@ -69,7 +69,7 @@ class PostgresServer:
         return f"the database {self.database} of PostgreSQL at {self.host}:{self.port}"
 
     def engine(self) -> AsyncEngine:
-        """A pool of connections, none of which is made yet."""
+        """Returns a pool of connections, none of which is made yet."""
         url = sa.URL.create(
             "postgresql+asyncpg", self.user, self.password, self.host, self.port, database=self.database
         )
@@ -93,7 +93,7 @@ class PostgresServer:
 async def open_postgres(
     server: PostgresServer, clock: Clock, key_file: Path, *, kept: int = KEPT_REVISIONS
 ) -> SqlStore:
-    """The store in a database that `migrate` has prepared. Of the revisions, `kept` are remembered.
+    """Returns the store in a database that `migrate` has prepared. Of the revisions, `kept` are remembered.
 
     Raises:
         Misconfigured: the database cannot be used, has no store or one of another version, or the key is missing.
@@ -144,7 +144,7 @@ async def migrate_postgres(server: PostgresServer, key_file: Path) -> None:
 
 @asynccontextmanager
 async def opened(server: PostgresServer) -> AsyncIterator[AsyncEngine]:
-    """A pool of connections, which is closed if something goes wrong with it."""
+    """Opens a pool of connections, which is closed if something goes wrong with it."""
     engine = server.engine()
     try:
         yield engine
@@ -241,7 +241,7 @@ class _Postgres:
 
 
 def tls_context(mode: str, ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    """How the database is to prove who it is: `disable`, `verifyNone`, `verifyCa` or `verifyFull`.
+    """Tells how the database is to prove who it is: `disable`, `verifyNone`, `verifyCa` or `verifyFull`.
 
     Raises:
         Misconfigured: a file cannot be used.

@@ -88,7 +88,7 @@ def _write(content: _Content, target: Path) -> None:
 
 
 def _from_backup(source: Path, key_file: Path) -> _Content:
-    """What is in a backup, which may be of an older version."""
+    """Returns what is in a backup, which may be of an older version."""
     if not source.exists():
         raise Misconfigured(f"there is no backup at {source}")
     with tempfile.TemporaryDirectory(prefix="kuma-restore-") as directory:

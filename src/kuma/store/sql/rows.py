@@ -24,7 +24,7 @@ _KEPT = 10_000
 
 
 def encode(resource: AnyResource, sealer: Sealer) -> dict[str, Any]:
-    """A resource as a row."""
+    """Returns a resource as a row."""
     key = resource.key
     spec = json.dumps(resource.spec.to_wire(), separators=(",", ":")).encode()
     return {
@@ -40,7 +40,7 @@ def encode(resource: AnyResource, sealer: Sealer) -> dict[str, Any]:
 
 
 def decode(row: sa.RowMapping, sealer: Sealer) -> AnyResource:
-    """The resource in a row.
+    """Returns the resource in a row.
 
     Raises:
         StoreCorrupt: it cannot be opened or understood.
@@ -81,7 +81,7 @@ class Read:
 
 
 def is_at(key: Key) -> sa.ColumnElement[bool]:
-    """The condition that finds the row of a resource."""
+    """Returns the condition that finds the row of a resource."""
     columns = schema.resources.c
     return sa.and_(columns.kind == key.kind, columns.mesh == key.mesh, columns.name == key.name)
 
@@ -89,7 +89,7 @@ def is_at(key: Key) -> sa.ColumnElement[bool]:
 async def rows_of(
     connection: AsyncConnection, keys: Sequence[Key], *further: sa.Column[Any]
 ) -> dict[Key, sa.RowMapping]:
-    """The rows of those resources that exist; whole, or their keys and `further` columns."""
+    """Returns the rows of those resources that exist; whole, or their keys and `further` columns."""
     columns, found = schema.resources.c, dict[Key, sa.RowMapping]()
     wanted_columns = (columns.kind, columns.mesh, columns.name, *further) if further else columns
     for start in range(0, len(keys), _KEYS_PER_QUERY):

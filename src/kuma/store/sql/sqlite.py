@@ -35,7 +35,7 @@ _SCRUBS = 3
 async def open_sqlite(
     path: Path, clock: Clock, key_file: Path | None = None, *, anew: bool = False, kept: int = KEPT_REVISIONS
 ) -> SqlStore:
-    """The store in the file `path`, with its key-encryption key (`<path>.key` unless given); made if neither is there.
+    """Opens the store in the file `path`, with its key-encryption key (`<path>.key` unless given), or makes both.
 
     `anew` makes a new store under a key that is there already, on purpose. Of the revisions, `kept` are remembered.
 
@@ -69,7 +69,7 @@ async def open_sqlite(
 
 
 async def _opened(path: Path, keys: KeyFile, *, anew: bool) -> tuple[AsyncEngine, Sealer, int]:
-    """The database as it is, or, if SQLite has no room to open it, in the room that was kept for that."""
+    """Returns the database as it is, or, if SQLite has no room to open it, in the room that was kept for that."""
     while True:
         try:
             sealer = _sealer(path, keys, anew=anew)
@@ -92,7 +92,7 @@ async def _opened(path: Path, keys: KeyFile, *, anew: bool) -> tuple[AsyncEngine
 
 
 def _sealer(path: Path, key_file: KeyFile, *, anew: bool) -> Sealer:
-    """The sealer of the store in `path`; a new file and a new key if there is neither.
+    """Returns the sealer of the store in `path`; a new file and a new key if there is neither.
 
     Raises:
         Misconfigured: one of the two is missing.

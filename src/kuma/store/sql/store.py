@@ -243,13 +243,13 @@ class SqlStore:
             self._tell(Commit(last, tuple(Put(found[key]) if key in found else Removed(key) for key in keys)))
 
     def _start_over(self, revision: int) -> None:
-        """What has happened is not known any more: every watcher is given a new listing."""
+        """Gives every watcher a new listing: what has happened is not known any more."""
         self._told = revision
         for watcher in self._watchers:
             watcher.overflow()
 
     async def _listing_at_last(self) -> Listing:
-        """A listing, as soon as there can be one."""
+        """Returns a listing, as soon as there can be one."""
         while True:
             try:
                 return await self._listing()
@@ -275,14 +275,14 @@ class SqlStore:
 
     @asynccontextmanager
     async def _reading(self) -> AsyncIterator[AsyncConnection]:
-        """A connection to which everything is as at one moment."""
+        """Opens a connection to which everything is as at one moment."""
         with self._translated_errors():
             async with self._reader.connect() as connection:
                 yield connection
 
     @asynccontextmanager
     async def _write(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction, beside which nobody else writes."""
+        """Opens a transaction, beside which nobody else writes."""
         with self._translated_errors():
             async with self._writer.begin() as connection:
                 await self._dialect.begin(connection)

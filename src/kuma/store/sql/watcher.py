@@ -32,12 +32,12 @@ class Watcher:
         self._pushed.set()
 
     def start_over(self) -> None:
-        """A new listing is on its way: forget what came before it."""
+        """Forgets what came before a new listing, which is on its way."""
         self._commits.clear()
         self.overflown = False
 
     async def next(self) -> Commit | None:
-        """The next commit; None if some were lost."""
+        """Returns the next commit; None if some were lost."""
         while not self._commits and not self.overflown:
             self._pushed.clear()
             await self._pushed.wait()

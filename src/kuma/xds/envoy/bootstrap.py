@@ -57,7 +57,7 @@ class Bootstrap:
     """What else kuma-dp says of itself; it becomes part of the node's metadata as it is."""
 
     def to_json(self) -> str:
-        """The bootstrap in protobuf's JSON form, which Envoy reads as YAML too."""
+        """Returns the bootstrap in protobuf's JSON form, which Envoy reads as YAML too."""
         return json_format.MessageToJson(self._message(), indent=1)
 
     def _message(self) -> bootstrap_pb2.Bootstrap:
@@ -167,7 +167,7 @@ class Bootstrap:
         return cluster
 
     def _tls(self) -> base_pb2.TransportSocket:
-        """The control plane is authenticated by the CA that kuma-dp was given, and by the name it was called by."""
+        """Authenticates the control plane by the CA that kuma-dp was given, and by the name it was called by."""
         context = tls_pb2.UpstreamTlsContext(sni="" if self._has_address else self.host)
         common = context.common_tls_context
         common.tls_params.tls_minimum_protocol_version = common_pb2.TlsParameters.TLSv1_2

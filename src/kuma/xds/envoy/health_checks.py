@@ -23,7 +23,7 @@ from kuma.xds.envoy.service_members import Withheld
 
 @dataclass(frozen=True, slots=True)
 class ProbeDefaults:
-    """How often Envoy reports, and what holds for a probe that does not say it."""
+    """The interval at which Envoy reports, and what holds for a probe that does not say it."""
 
     report: timedelta = timedelta(seconds=1)
     interval: timedelta = timedelta(seconds=1)

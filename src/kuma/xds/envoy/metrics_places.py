@@ -1,4 +1,4 @@
-"""Where proxies serve their metrics, and which of them cannot: two at one address and port would reject each other."""
+"""Finds where proxies serve their metrics, and which cannot: two at one address and port would reject each other."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ class MetricsPlaces:
         return MetricsPlaces(self.declared, self.standard, holders)
 
     def scraping(self, spec: DataplaneSpec) -> Scraping | None:
-        """How a Dataplane serves its metrics, if it could."""
+        """Tells how a Dataplane serves its metrics, if it could."""
         if self.standard is None or spec.metrics is None:
             return self.standard
         return metrics.scraping(self.declared, spec.metrics)
 
     def place(self, dataplane: Resource[DataplaneSpec] | None) -> Place | None:
-        """Where a Dataplane would serve its metrics."""
+        """Returns where a Dataplane would serve its metrics."""
         found = self.scraping(dataplane.spec) if dataplane else None
         return (dataplane.spec.net.address, found.port) if dataplane and found else None
 

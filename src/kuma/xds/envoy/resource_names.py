@@ -24,37 +24,37 @@ NOWHERE = "kuma:nowhere"
 
 
 def identity_secret(mesh: str) -> str:
-    """The secret with the proxy's own certificate and key."""
+    """Returns the secret with the proxy's own certificate and key."""
     return f"identity_cert:secret:{mesh}"
 
 
 def trust_bundle_secret(mesh: str) -> str:
-    """The secret with the roots that the proxy trusts."""
+    """Returns the secret with the roots that the proxy trusts."""
     return f"mesh_ca:secret:{mesh}"
 
 
 def inbound_listener(address: str, port: int) -> str:
-    """The listener of an inbound; also the name of its routes."""
+    """Returns the listener of an inbound; also the name of its routes."""
     return f"inbound:{host_port(address, port)}"
 
 
 def gate(address: str, port: int) -> str:
-    """The gate between an inbound and its workload; also the name of the cluster that leads to it."""
+    """Returns the gate between an inbound and its workload; also the name of the cluster that leads to it."""
     return f"gate:{host_port(address, port)}"
 
 
 def outbound_listener(address: str, port: int) -> str:
-    """The listener of an outbound; also the name of its routes."""
+    """Returns the listener of an outbound; also the name of its routes."""
     return f"outbound:{host_port(address, port)}"
 
 
 def local_cluster(address: str, port: int) -> str:
-    """The cluster of the workload itself. Two workloads on one port but two addresses keep apart."""
+    """Returns the cluster of the workload itself. Two workloads on one port but two addresses keep apart."""
     return f"localhost:{port}" if ipaddress.ip_address(address).is_loopback else f"localhost:{host_port(address, port)}"
 
 
 def service_cluster(tags: Mapping[str, str]) -> str:
-    """The cluster of a service, or of the part of it that has further tags."""
+    """Returns the cluster of a service, or of the part of it that has further tags."""
     service = tags[tag_rules.SERVICE]
     if len(tags) == 1:
         return service
@@ -63,5 +63,5 @@ def service_cluster(tags: Mapping[str, str]) -> str:
 
 
 def stat_name(name: str) -> str:
-    """A name as it stands in statistics."""
+    """Returns a name as it stands in statistics."""
     return re.sub(r"[^A-Za-z0-9]", "_", name)

@@ -110,7 +110,7 @@ class ServiceMembers:
         return _changed(before.dataplanes, before.withheld, self.dataplanes, self.withheld)
 
     def members(self, service: str) -> Iterable[Member]:
-        """The inbounds of a service."""
+        """Returns the inbounds of a service."""
         return (member for members in self.services.get(service, {}).values() for member in members)
 
     def moved(self, before: ServiceMembers, names: Iterable[str]) -> frozenset[str]:
@@ -144,7 +144,7 @@ def _called(resource: Resource[DataplaneSpec] | None) -> frozenset[str]:
 
 
 def _inbounds(resource: Resource[DataplaneSpec] | None, withheld: Withheld | None) -> Mapping[str, tuple[Member, ...]]:
-    """The inbounds of a Dataplane that are served, by their services."""
+    """Returns the inbounds of a Dataplane that are served, by their services."""
     found: dict[str, tuple[Member, ...]] = {}
     if resource is None:
         return found

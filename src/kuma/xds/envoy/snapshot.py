@@ -111,7 +111,7 @@ class MeshConfig:
         return together(self.entries(name, admin_port, envoy), secrets)
 
     def entries(self, name: str, admin_port: int = 0, envoy: Capabilities = OLDEST) -> Iterator[tuple[TypeUrl, Entry]]:
-        """The same without the secrets, one after the other: each is made when it is asked for, if it is not yet."""
+        """Yields the same without the secrets, one by one: each is made when it is asked for, if it is not yet."""
         resource = self.view.dataplanes.get(name)
         if resource is not None and not self.is_excluded(name):
             yield from self._entries(resource, self.withheld(name), admin_port, envoy)
@@ -197,7 +197,7 @@ class MeshConfig:
     def _metrics_of(
         self, name: str, dataplane: Resource[DataplaneSpec], admin_port: int
     ) -> Iterator[tuple[TypeUrl, Entry]]:
-        """What Prometheus reads. With mutual TLS callers of the mesh are admitted as to an inbound with its tags."""
+        """Makes what Prometheus reads. With mutual TLS callers are admitted as to an inbound with its tags."""
         scraping = self._metrics.scraping(dataplane.spec)
         if scraping is None or self._metrics.hindrance(name, dataplane, admin_port):
             return
@@ -302,14 +302,14 @@ class MeshConfig:
     def _rules(
         self, inbound: Tags, admission: Admission, parts: tuple[tuple[str, Admission], ...]
     ) -> tuple[Admission, ...]:
-        """The admissions by which callers may have been accepted: that of all, and those of the groups."""
+        """Returns the admissions by which callers may have been accepted: that of all, and those of the groups."""
         found = [*self._lately(inbound, admission)]
         for group, part in parts:
             found += (known for known in self._lately((*inbound, ("", group)), part) if known.principals)
         return tuple(dict.fromkeys(found))
 
     def _lately(self, inbound: Tags, admission: Admission) -> tuple[Admission, ...]:
-        """The admissions of an inbound, the one that holds now first, and few of those before it."""
+        """Returns the admissions of an inbound, the one that holds now first, and few of those before it."""
         before = self._known.get(inbound)
         if before is None and self._facets != self._facets_before:
             known_then = (p for p in inbound if target_ref.is_tag(p[0]) or p[0] in self._facets_before)
@@ -319,7 +319,7 @@ class MeshConfig:
         return found
 
     def _services_of(self, principal: Principal) -> Iterable[str]:
-        """The services whose Dataplanes have all that a principal says."""
+        """Returns the services whose Dataplanes have all that a principal says."""
         having = [self._dataplanes_by_tag.get(tag, frozenset()) for tag in principal.tags]
         named = frozenset.intersection(*having) if having else frozenset(self.view.dataplanes)
         return {service for name in named for service in self.view.dataplanes[name].spec.services[:1]}
@@ -334,7 +334,7 @@ class MeshConfig:
         return {tag: frozenset(names) for tag, names in found.items()}
 
     def affected_since(self, previous: MeshConfig) -> frozenset[str]:
-        """The Dataplanes whose snapshot, secrets apart, may differ from what `previous` gave."""
+        """Returns the Dataplanes whose snapshot, secrets apart, may differ from what `previous` gave."""
         old, new = previous.view, self.view
         same_permissions = old.permissions is new.permissions and old.mesh_permissions is new.mesh_permissions
         same_logs = old.traffic_logs is new.traffic_logs and old.mesh_access_logs is new.mesh_access_logs

@@ -19,7 +19,7 @@ KEPT_FOR = timedelta(days=30)
 
 
 class Caller(NamedTuple):
-    """Who calls, where and how: what is counted together."""
+    """A caller, with where and how it calls: what is counted together."""
 
     service: str
     port: int
@@ -87,7 +87,7 @@ class Edges:
         self._bound()
 
     def spec(self, now: datetime) -> ObservedTrafficSpec:
-        """What is known, without those who have not called for very long."""
+        """Returns what is known, without those who have not called for very long."""
         kept = ((caller, count) for caller, count in self._counts.items() if count.last > now - KEPT_FOR)
         return ObservedTrafficSpec(since=self.since, edges=tuple(_edges(kept)), forgotten=self.forgotten)
 

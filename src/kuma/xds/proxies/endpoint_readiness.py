@@ -59,7 +59,7 @@ class EndpointReadiness:
         return serving_label.as_serving(dataplane)
 
     async def withdraw(self, mesh: str, name: str, token: str, host: str, proof: str = "") -> None:
-        """A proxy is about to end: no caller is sent to it any more, until it comes back, and its place is free.
+        """Sends no caller any more to a proxy that is about to end, until it comes back, and frees its place.
 
         Who has merely its token ends nothing: that has to be said at its own address, `host`, or with its `proof`.
 

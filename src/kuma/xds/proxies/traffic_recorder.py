@@ -32,7 +32,7 @@ _ATTEMPTS = 3
 
 @dataclass(slots=True)
 class _Heard:
-    """What was heard of one Dataplane since it was written last; `is_news` if it has callers that are new."""
+    """News of one Dataplane since it was written last; `is_news` if it has callers that are new."""
 
     edges: Edges
     since: datetime

@@ -31,7 +31,7 @@ _RECORD_HEAD = 5
 
 @dataclass(frozen=True, slots=True)
 class FrontLimits:
-    """What connections may take that have no stream of a known proxy. Times are in seconds.
+    """Limits of connections that have no stream of a known proxy. Times are in seconds.
 
     `of_address` at once from one address, `unknown` from all; `size` and `sizes` are the bytes that one of them, and
     all of an address, may send. `seconds` without any stream end one. `total` is the limit of all connections.

@@ -35,7 +35,7 @@ _NOBODY = rbac_pb2.RBAC(action=rbac_pb2.RBAC.ALLOW)
 
 
 class InboundPlace(NamedTuple):
-    """Where callers reach an inbound, and the cluster of the workload that it leads to."""
+    """The place where callers reach an inbound, and the cluster of the workload that it leads to."""
 
     mesh: str
     address: str
