@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kuma.resources.models.observed_traffic import ObservedTrafficSpec
-from kuma.xds.observation.edges import KEPT_FOR, KNOWN, Caller, Edges, together
+from kuma.xds.observation.edges import KEPT_FOR, KNOWN, CallerEdge, Edges, together
 
 NOW = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
 
 
-def caller(name: str, how: Literal["meshTls", "plaintext"] = "meshTls") -> Caller:
+def caller(name: str, how: Literal["meshTls", "plaintext"] = "meshTls") -> CallerEdge:
     uris = (f"spiffe://default/{name}",) if how == "meshTls" else ()
-    return Caller("backend", 80, how, "allowed", uris, "" if uris else name)
+    return CallerEdge("backend", 80, how, "allowed", uris, "" if uris else name)
 
 
 def counted(*seen: tuple[str, float, int]) -> Edges:

@@ -14,7 +14,7 @@ from kuma.base.errors import Violation
 from kuma.resources import tags as tag_rules
 from kuma.resources.models import access_logs, metrics
 from kuma.resources.models.access_logs import Logging
-from kuma.resources.models.metrics import Metrics
+from kuma.resources.models.metrics import MeshMetrics
 from kuma.resources.resource import Model
 
 
@@ -76,7 +76,7 @@ class Blocks(Model):
 
     networking: MeshNetworking | None = None
     routing: Routing | None = None
-    metrics: Metrics | None = None
+    metrics: MeshMetrics | None = None
     logging: Logging | None = None
     tracing: Backends | None = None
     constraints: Constraints | None = None

@@ -57,7 +57,7 @@ class MetricsBackend(Model):
     conf: PrometheusConf = PrometheusConf()
 
 
-class Metrics(Model):
+class MeshMetrics(Model):
     """Metrics of a mesh's proxies; none without an enabled backend."""
 
     enabled_backend: str = ""
@@ -79,7 +79,7 @@ class Scraping(NamedTuple):
     query: tuple[tuple[str, str], ...]
 
 
-def scraping(mesh: Metrics | None, own: MetricsBackend | None) -> Scraping | None:
+def scraping(mesh: MeshMetrics | None, own: MetricsBackend | None) -> Scraping | None:
     """Returns how a proxy serves its metrics: as the Mesh says, but for what its Dataplane says; None if not at all."""
     enabled = mesh.enabled if mesh else None
     if enabled is None:
@@ -110,7 +110,7 @@ def _own(own: MetricsBackend | None) -> Iterator[PrometheusConf]:
         yield own.conf
 
 
-def validate(metrics: Metrics | None) -> Iterator[Violation]:
+def validate(metrics: MeshMetrics | None) -> Iterator[Violation]:
     """Refuses backends of a Mesh that cannot be told apart, or could not be served."""
     if metrics is None:
         return

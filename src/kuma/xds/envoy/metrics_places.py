@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from kuma.resources.models import metrics
 from kuma.resources.models.dataplane import DataplaneSpec, Networking, listen_address
-from kuma.resources.models.metrics import Metrics, Scraping
+from kuma.resources.models.metrics import MeshMetrics, Scraping
 from kuma.resources.resource import Resource
 
 Place = tuple[str, int]
@@ -17,7 +17,7 @@ Place = tuple[str, int]
 class MetricsPlaces:
     """The places that the Dataplanes of a mesh would serve metrics at. Immutable: a change makes another one."""
 
-    declared: Metrics | None = None
+    declared: MeshMetrics | None = None
     standard: Scraping | None = None
     """How a Dataplane serves them that says nothing of its own."""
     holders: Mapping[Place, tuple[str, ...]] = field(default_factory=dict)
@@ -25,7 +25,7 @@ class MetricsPlaces:
 
     def following(
         self,
-        declared: Metrics | None,
+        declared: MeshMetrics | None,
         old: Mapping[str, Resource[DataplaneSpec]],
         new: Mapping[str, Resource[DataplaneSpec]],
         edited: Iterable[str],

@@ -18,7 +18,7 @@ KNOWN = {True: 256, False: 128}
 KEPT_FOR = timedelta(days=30)
 
 
-class Caller(NamedTuple):
+class CallerEdge(NamedTuple):
     """A caller, with where and how it calls: what is counted together."""
 
     service: str
@@ -46,9 +46,9 @@ class Edges:
     def __init__(self, since: datetime) -> None:
         self.since = since
         self.forgotten = 0
-        self._counts: dict[Caller, Count] = {}
+        self._counts: dict[CallerEdge, Count] = {}
 
-    def note(self, caller: Caller, time: datetime, connections: int) -> None:
+    def note(self, caller: CallerEdge, time: datetime, connections: int) -> None:
         """Counts connections at a time, none if it is only known that one goes on."""
         before = self._counts.pop(caller, None)
         count = before or Count(time, time)
@@ -92,9 +92,9 @@ class Edges:
         return ObservedTrafficSpec(since=self.since, edges=tuple(_edges(kept)), forgotten=self.forgotten)
 
 
-def caller_of(edge: Edge) -> Caller:
+def caller_of(edge: Edge) -> CallerEdge:
     """Returns who is counted by an edge."""
-    return Caller(edge.service, edge.port, edge.how, edge.outcome, edge.uris, edge.address, edge.reason)
+    return CallerEdge(edge.service, edge.port, edge.how, edge.outcome, edge.uris, edge.address, edge.reason)
 
 
 def together(specs: Iterable[ObservedTrafficSpec], now: datetime) -> ObservedTrafficSpec:
@@ -105,7 +105,7 @@ def together(specs: Iterable[ObservedTrafficSpec], now: datetime) -> ObservedTra
     return found.spec(now)
 
 
-def _edges(counts: Iterable[tuple[Caller, Count]]) -> Iterable[Edge]:
+def _edges(counts: Iterable[tuple[CallerEdge, Count]]) -> Iterable[Edge]:
     for caller, count in counts:
         newest = hour(count.last)
         numbers = [count.hours.get(newest - index * HOUR, 0) for index in range(HOURS)]

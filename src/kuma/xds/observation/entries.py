@@ -18,7 +18,7 @@ from kuma.resources.models.mesh_transition import Level
 from kuma.resources.models.observed_traffic import Outcome
 from kuma.resources.resource import Resource
 from kuma.xds.envoy.listeners import reports
-from kuma.xds.observation.edges import Caller
+from kuma.xds.observation.edges import CallerEdge
 
 _IN_CLEAR = ("HTTP_REQUEST", "WRONG_VERSION_NUMBER")
 """What BoringSSL says of a handshake that was none."""
@@ -36,7 +36,7 @@ class Reporter:
     level: Level
     permissions: Permissions
 
-    def connections(self, entry: Any) -> tuple[Caller, int] | None:
+    def connections(self, entry: Any) -> tuple[CallerEdge, int] | None:
         """Returns the caller in an entry and how many connections it stands for; None if it says nothing of a caller.
 
         A connection that has reached the workload over TCP was counted when it was opened.
@@ -57,7 +57,7 @@ class Reporter:
         exact = (one for one in here if dataplanes.listen_address(networking, one) == local.address)
         return next(exact, here[0] if here else None)
 
-    def _caller(self, common: Any, inbound: Inbound) -> Caller | None:
+    def _caller(self, common: Any, inbound: Inbound) -> CallerEdge | None:
         chain = common.custom_tags.get(reports.CHAIN, "")
         address = common.downstream_direct_remote_address.socket_address.address
         failure = printable.printable(common.downstream_transport_failure_reason[:_LONGEST_REASON])
@@ -67,12 +67,12 @@ class Reporter:
         # Of a caller in plaintext, Envoy's inspector says so as if it were a failure.
         if failure and chain not in _NOT_VERIFIED:
             in_clear = any(words in failure for words in _IN_CLEAR)
-            return Caller(*where, "plaintext" if in_clear else "foreignTls", "refused", uris, address, failure)
+            return CallerEdge(*where, "plaintext" if in_clear else "foreignTls", "refused", uris, address, failure)
         if chain.startswith("mesh_tls"):
             if not uris:
                 return None  # it has gone before it has shown anything
-            return Caller(*where, "meshTls", self._verdict(inbound, uris), uris)
-        return Caller(
+            return CallerEdge(*where, "meshTls", self._verdict(inbound, uris), uris)
+        return CallerEdge(
             *where, "foreignTls" if chain == "foreign_tls" else "plaintext", self._unchecked(common), (), address
         )
 

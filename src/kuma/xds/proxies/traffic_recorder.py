@@ -18,7 +18,7 @@ from kuma.resources import kinds
 from kuma.resources.models.observed_traffic import ObservedTrafficSpec
 from kuma.resources.resource import Key, Resource
 from kuma.store.protocol import Create, Operation, Store, Update, find
-from kuma.xds.observation.edges import Caller, Edges, caller_of, together
+from kuma.xds.observation.edges import CallerEdge, Edges, caller_of, together
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +46,7 @@ class TrafficRecorder:
         self._store = store
         self._clock = clock
         self._heard: dict[Key, _Heard] = {}
-        self._known: dict[Key, set[Caller]] = {}
+        self._known: dict[Key, set[CallerEdge]] = {}
         """Callers that have been written, so that they are no news."""
         self._writing: dict[Key, ObservedTrafficSpec] = {}
 
@@ -59,7 +59,7 @@ class TrafficRecorder:
         """Notes that the proxy of a Dataplane has left."""
         self._known.pop(dataplane, None)
 
-    def note(self, dataplane: Key, caller: Caller, connections: int) -> None:
+    def note(self, dataplane: Key, caller: CallerEdge, connections: int) -> None:
         """Counts connections, none if it is only known that one goes on."""
         heard = self._of(dataplane)
         heard.edges.note(caller, self._clock.now(), connections)
