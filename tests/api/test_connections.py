@@ -18,6 +18,7 @@ from kuma.api.http.server import HttpServer
 from kuma.api.routes import diagnostics
 from kuma.app import server_certificate
 from kuma.base import aio
+from kuma.base.server_identity import ServerIdentity
 from tests.fakes.patience import PATIENCE
 
 ABUSER = ("127.0.0.2", 0)
@@ -102,7 +103,7 @@ async def test_a_head_that_trickles_in_is_cut_off_all_the_same() -> None:
 
 async def test_half_a_handshake_counts_and_is_cut_off(tmp_path: Path) -> None:
     files = server_certificate.ensure(tmp_path, server_certificate.own_names("127.0.0.1"), datetime.now(UTC))
-    async with serving_at(QUICK, tls=(files.chain, files.key)) as port:
+    async with serving_at(QUICK, tls=ServerIdentity.of(files.chain, files.key)) as port:
         held = [await connect(port, b"\x16\x03\x01\x02\x00") for _ in range(5)]
         one_more = await connect(port)
         await closed(one_more)

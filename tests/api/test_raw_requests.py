@@ -78,7 +78,7 @@ async def bootstraps(manager: ResourceManager) -> AsyncIterator[Any]:  # noqa: F
     clock, views = SystemClock(), Views(manager.store)
     ca = own_ca.new_ca(x509.Name([]), clock.now(), timedelta(days=1)).certificate
     names = ServerNames(("localhost",), certificate_pem(ca))
-    bootstrap_service = BootstrapService(manager, views, Authenticator(manager, views, clock), port, names)
+    bootstrap_service = BootstrapService(manager, views, Authenticator(manager, views, clock), port, lambda: names)
     following = aio.spawn(views.run(), name="views")
     yield create_bootstrap_app(bootstrap_service.answer, withdraw, RequestLimits(Rate(1e6, 10**6)), clock, NoAudit())
     await aio.stop([following])

@@ -14,6 +14,7 @@ from kuma.api.routes import diagnostics
 from kuma.app import server_certificate
 from kuma.base import aio
 from kuma.base.errors import Misconfigured
+from kuma.base.server_identity import ServerIdentity
 
 
 def app(ready: bool = True) -> Any:
@@ -55,7 +56,7 @@ async def test_a_port_in_use_is_said_with_the_setting() -> None:
 
 async def test_tls_is_verified_and_not_older_than_1_2(tmp_path: Path) -> None:
     files = server_certificate.ensure(tmp_path, server_certificate.own_names("127.0.0.1"), datetime.now(UTC))
-    server = HttpServer(app(), "127.0.0.1", 0, setting="X", tls=(files.chain, files.key))
+    server = HttpServer(app(), "127.0.0.1", 0, setting="X", tls=ServerIdentity.of(files.chain, files.key))
     task = aio.spawn(server.run(), name="server")
     url = f"https://localhost:{await server.port()}/healthy"
     trusting = ssl.create_default_context(cafile=files.ca)

@@ -87,7 +87,9 @@ async def test_nobody_is_refused_because_the_meshes_have_not_been_listed_yet(tmp
             return 5677
 
         names = ServerNames(("localhost",), (tmp_path / "ca.crt").read_bytes())
-        bootstrap_service = BootstrapService(manager, views, Authenticator(manager, views, SystemClock()), port, names)
+        bootstrap_service = BootstrapService(
+            manager, views, Authenticator(manager, views, SystemClock()), port, lambda: names
+        )
         web = AskingProxy(
             mesh="default", name="web-01", brought=None, token=token, host="localhost", version={}, said={}, ca_pem=""
         )

@@ -92,6 +92,7 @@ def build(
     listening = parts.listening(base, known, streams, users)
     components: tuple[tuple[str, aio.Component], ...] = (
         ("clock watch", base.watch),
+        ("servers' certificate", base.certificate),
         ("insights", streams.insights),
         ("observed traffic", streams.traffic),
         ("mesh views", known.views),
@@ -108,7 +109,7 @@ def build(
         ("bootstrap server", listening.dp),
         *listening.api.items(),
         ("diagnostics server", listening.diagnostics),
-        ("ready log", _ready_log(settings, listening, known.views, base.certificate)),
+        ("ready log", _ready_log(settings, listening, known.views, base.certificate.certificate)),
     )
     return ControlPlane(
         components,

@@ -25,8 +25,8 @@ from kuma.api.context import ApiContext, ApiSettings, Connected, Tokens
 from kuma.api.routes import diagnostics
 from kuma.api.routes.bootstrap import create_bootstrap_app
 from kuma.app import api_context, servers, token_keys
+from kuma.app.certificate_watch import CertificateWatch
 from kuma.app.local_admins import local_admins
-from kuma.app.server_certificate import ServerCertificate
 from kuma.app.servers import OwnPorts, Servers
 from kuma.app.settings import Settings
 from kuma.authorities.registry import Drivers
@@ -43,7 +43,6 @@ from kuma.store.views import Views
 from kuma.tokens.user_tokens import UserTokens
 from kuma.xds.administration.admin_client import AdminClient
 from kuma.xds.administration.ca import EnvoyAdminCa
-from kuma.xds.bootstrap.server_names import ServerNames
 from kuma.xds.bootstrap.service import BootstrapService
 from kuma.xds.envoy.listeners import admin_listener
 from kuma.xds.envoy.resource import Entry
@@ -84,7 +83,7 @@ class Foundation:
     watch: ClockWatch
     turns: Turns
     instance: str
-    certificate: ServerCertificate
+    certificate: CertificateWatch
     collectors: CollectorRegistry
     own_ports: OwnPorts
 
@@ -281,8 +280,7 @@ def _discovery_server(
         front,
         base.settings.dp_server.interface,
         settings.port,
-        base.certificate.chain,
-        base.certificate.key,
+        base.certificate.identity,
         streams=settings.concurrent_streams,
         reports=reports if settings.observed_traffic else None,
     )
@@ -297,13 +295,13 @@ def listening(base: Foundation, known: State, connected: Streams, users: UserTok
     """Builds the HTTP servers, and makes the ports of all servers known as our own."""
     settings, peers = base.settings, PeerUsers.of_this_system()
     api = create_app(_api_context(base, known, connected, users, peers))
-    names = ServerNames.of(base.certificate.chain.read_bytes(), base.certificate.ca.read_bytes())
+    names, identity = base.certificate.names, base.certificate.identity
     bootstraps = BootstrapService(known.manager, known.views, known.authenticator, connected.server.port, names)
     limits = servers.limits(settings.dp_server.limits)
     dp = create_bootstrap_app(bootstraps.answer, connected.readiness.withdraw, limits, base.clock, base.audit)
     found = Servers(
-        servers.api(settings.api_server, api, base.certificate, base.audit, base.clock, peers),
-        servers.data_plane(settings.dp_server, dp, base.certificate),
+        servers.api(settings.api_server, api, identity, base.audit, base.clock, peers),
+        servers.data_plane(settings.dp_server, dp, identity),
         servers.diagnostics(
             settings.diagnostics, diagnostics.create_app(base.collectors, lambda: _unready(base.store, known.views))
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from kuma.api.http.connections import ConnectionLimits
 from kuma.api.http.request_limits import RequestLimits
 from kuma.api.http.server import HttpServer
 from kuma.app import client_cas, server_certificate
+from kuma.app.certificate_watch import CertificateWatch
 from kuma.app.settings import (
     AccessSection,
     ApiServerSection,
@@ -28,6 +30,7 @@ from kuma.base.audit import Audit, Refusals
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured
 from kuma.base.peer_users import PeerUsers
+from kuma.base.server_identity import ServerIdentity
 from kuma.base.values import addresses
 from kuma.base.values.rate_limit import Rate
 from kuma.policy import workloads
@@ -70,20 +73,22 @@ class OwnPorts:
         return {server.bound: name for name, server in self._servers if server.bound}
 
 
-def certificate(settings: Settings, clock: Clock) -> server_certificate.ServerCertificate:
-    """Returns the certificate of all servers: the one that is given, or one of the control plane's own."""
+def certificate(settings: Settings, clock: Clock) -> CertificateWatch:
+    """Watches the certificate of all servers: the one that is given, or one of the control plane's own."""
     general = settings.general
-    if general.tls_cert_file and general.tls_key_file:
-        directory = settings.work_dir
-        return server_certificate.given(general.tls_cert_file, general.tls_key_file, general.tls_ca_file, directory)
+    chain, key = general.tls_cert_file, general.tls_key_file
+    if chain and key:
+        given = functools.partial(server_certificate.given, chain, key, general.tls_ca_file, settings.work_dir)
+        return CertificateWatch(given, clock)
     hosts = (*server_certificate.own_names(settings.dp_server.interface), *general.hostnames)
-    return server_certificate.ensure(settings.work_dir, hosts, clock.now())
+    own = server_certificate.ensure(settings.work_dir, hosts, clock.now())
+    return CertificateWatch(lambda: own, clock)
 
 
 def api(
     settings: ApiServerSection,
     app: Any,
-    certificate: server_certificate.ServerCertificate,
+    identity: ServerIdentity,
     audit: Audit,
     clock: Clock,
     peers: PeerUsers | None,
@@ -107,13 +112,12 @@ def api(
             peers=peers,
         )
     if https.enabled:
-        tls = (certificate.chain, certificate.key)
         found[HTTPS] = HttpServer(
             app,
             https.interface,
             https.port,
             setting="KUMA_API_SERVER_HTTPS_PORT",
-            tls=tls,
+            tls=identity,
             clients=_clients(settings, audit, clock),
             limits=_connections(settings.limits),
             peers=peers,
@@ -132,13 +136,13 @@ def _clients(settings: ApiServerSection, audit: Audit, clock: Clock) -> ClientCe
     return ClientCertificates(trusted, settings.https.require_client_cert, refused, clock) if trusted else None
 
 
-def data_plane(settings: DpServerSection, app: Any, certificate: server_certificate.ServerCertificate) -> HttpServer:
+def data_plane(settings: DpServerSection, app: Any, identity: ServerIdentity) -> HttpServer:
     """Builds the server that proxies ask for their bootstrap."""
     return HttpServer(
         app,
         settings.interface,
         settings.port,
-        tls=(certificate.chain, certificate.key),
+        tls=identity,
         setting="KUMA_DP_SERVER_PORT",
         limits=_connections(settings.limits),
     )

@@ -6,7 +6,6 @@ import asyncio
 import socket
 import ssl
 from contextlib import nullcontext, suppress
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -18,6 +17,7 @@ from kuma.api.http.connections import Connection, ConnectionLimits, Open
 from kuma.base import aio, sockets
 from kuma.base.errors import Misconfigured
 from kuma.base.peer_users import PeerUsers
+from kuma.base.server_identity import ServerIdentity
 from kuma.base.values import addresses, urls
 
 log = structlog.get_logger(__name__)
@@ -29,7 +29,7 @@ _PAUSE = 0.1
 
 
 class HttpServer(sockets.OnPort):
-    """Serves one application on one port, in the clear or (with `tls`: chain and key) over TLS 1.2 or later.
+    """Serves one application on one port, in the clear or (with `tls`) over TLS 1.2 or later.
 
     Over TLS, it may ask its `clients` for certificates. With `peers` the application is told whose process it is that
     calls from this machine (see `callers.LOCAL_USER`).
@@ -42,7 +42,7 @@ class HttpServer(sockets.OnPort):
         port: int,
         *,
         setting: str,
-        tls: tuple[Path, Path] | None = None,
+        tls: ServerIdentity | None = None,
         clients: ClientCertificates | None = None,
         limits: ConnectionLimits | None = None,
         peers: PeerUsers | None = None,
@@ -77,8 +77,10 @@ class HttpServer(sockets.OnPort):
             http="h11",
             ws="none",
             h11_max_incomplete_event_size=self._limits.head_bytes,
-            **self._tls_options(),
+            ssl_context_factory=(lambda *_: self._context(tls)) if (tls := self._tls) else None,
         )
+        if tls is not None:
+            tls.on_change(lambda: setattr(config, "ssl", self._context(tls)))
         server = _Server(config, self._limits, self._clients, self._peers)
         with self._listen() as listener:
             self._bound.set(listener.getsockname()[1])
@@ -102,19 +104,11 @@ class HttpServer(sockets.OnPort):
             ) from None
         return listener
 
-    def _tls_options(self) -> dict[str, Any]:
-        if self._tls is None:
-            return {}
-        chain, key = self._tls
-
-        def context(_: Any, make: Any) -> ssl.SSLContext:
-            made: ssl.SSLContext = make()
-            made.minimum_version = ssl.TLSVersion.TLSv1_2
-            if self._clients is not None:
-                self._clients.ask(made)
-            return made
-
-        return {"ssl_certfile": chain, "ssl_keyfile": key, "ssl_context_factory": context}
+    def _context(self, identity: ServerIdentity) -> ssl.SSLContext:
+        made = identity.context()
+        if self._clients is not None:
+            self._clients.ask(made)
+        return made
 
 
 class _Server(uvicorn.Server):

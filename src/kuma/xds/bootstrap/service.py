@@ -56,7 +56,7 @@ class BootstrapService:
         views: Views,
         authenticator: Authenticator,
         ads_port: Callable[[], Awaitable[int]],
-        names: ServerNames,
+        names: Callable[[], ServerNames],
     ) -> None:
         self._manager = manager
         self._views = views
@@ -74,7 +74,7 @@ class BootstrapService:
             AccessDenied: it is not for this Dataplane, or not for the one that is stored under its name.
             NotFound: there is no such Dataplane, and none came along.
         """
-        ca = self._names.ca_for(proxy.host, proxy.ca_pem.encode())
+        ca = self._names().ca_for(proxy.host, proxy.ca_pem.encode())
         dataplane = await self._authorized(proxy.mesh, proxy.name, proxy.brought, proxy.token)
         networking = dataplane.spec.net
         bootstrap = Bootstrap(

@@ -9,7 +9,6 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -21,6 +20,7 @@ from google.protobuf.message import DecodeError
 from kuma.base import aio, sockets
 from kuma.base.audit import ACTOR
 from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Misconfigured, Unauthenticated
+from kuma.base.server_identity import ServerIdentity
 from kuma.base.values import printable, urls
 from kuma.resources.resource import Key
 from kuma.tokens import dataplane_tokens
@@ -366,6 +366,20 @@ def _handler(service: str, method: str, serve: Any) -> Any:
     return grpc.method_handlers_generic_handler(service, {method: handler})
 
 
+def _credentials(identity: ServerIdentity) -> Any:
+    """Shows the identity of now in every handshake. gRPC asks for it from threads of its own."""
+    shown: list[tuple[bytes, bytes]] = [identity.pair]
+
+    def newer() -> Any:
+        if identity.pair == shown[0]:
+            return None
+        shown[0] = identity.pair
+        return grpc.ssl_server_certificate_configuration([shown[0]])
+
+    first = grpc.ssl_server_certificate_configuration([shown[0]])
+    return grpc.dynamic_ssl_server_credentials(first, newer)
+
+
 class DiscoveryServer(sockets.OnPort):
     """The gRPC server, over TLS only: a token must not travel in the clear."""
 
@@ -376,8 +390,7 @@ class DiscoveryServer(sockets.OnPort):
         front: Front,
         host: str,
         port: int,
-        certificate: Path,
-        key: Path,
+        identity: ServerIdentity,
         *,
         streams: int,
         reports: Reports | None = None,
@@ -392,8 +405,7 @@ class DiscoveryServer(sockets.OnPort):
         self._front = front
         self._discovery = discovery
         self._reports = reports
-        self._certificate = certificate
-        self._key = key
+        self._identity = identity
 
     async def run(self) -> None:
         """Serve until cancelled.
@@ -409,10 +421,9 @@ class DiscoveryServer(sockets.OnPort):
         server.add_generic_rpc_handlers(tuple(_handler(*method) for method in served))
         if self._reports is not None:
             server.add_generic_rpc_handlers((self._reports.handler,))
-        pair = (self._key.read_bytes(), self._certificate.read_bytes())
         with self._listen() as listener:
             try:
-                server.add_secure_port(self._front.open(), grpc.ssl_server_credentials([pair]))
+                server.add_secure_port(self._front.open(), _credentials(self._identity))
                 await server.start()
                 self._bound.set(listener.getsockname()[1])
                 await self._front.serve(listener)

@@ -1,0 +1,93 @@
+"""Looks whether the files of the servers' certificate are others now, and has the servers show what is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+from cryptography.exceptions import UnsupportedAlgorithm
+
+from kuma.app.server_certificate import ServerCertificate
+from kuma.base.clock import Clock
+from kuma.base.errors import Misconfigured
+from kuma.base.server_identity import ServerIdentity
+from kuma.pki import pem
+from kuma.pki.authority import AuthorityUnusable
+from kuma.xds.bootstrap.server_names import ServerNames
+
+log = structlog.get_logger(__name__)
+
+_POLL = 1.0
+"""Seconds between two looks: files may be links that are set elsewhere, or on another machine."""
+
+
+class CertificateWatch:
+    """Keeps what servers show until the files have a whole new pair that belongs together and has not ended."""
+
+    def __init__(self, files: Callable[[], ServerCertificate], clock: Clock) -> None:
+        """`files` finds the files, and the CA anew if it is taken from the chain.
+
+        Raises:
+            Misconfigured: they cannot be read.
+        """
+        self._files = files
+        self._clock = clock
+        self.certificate = files()
+        try:
+            self.identity = ServerIdentity.of(self.certificate.chain, self.certificate.key)
+            self._ca = self.certificate.ca.read_bytes()
+        except OSError as error:
+            raise Misconfigured(f"cannot read the servers' certificate {error.filename}: {error.strerror}") from None
+        self._names = ServerNames.of(self.identity.pair[1], self._ca)
+        self._seen = self._stamps()
+
+    def names(self) -> ServerNames:
+        """Returns the names by which the servers are reached now, and the CA that verifies them."""
+        return self._names
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            await self._clock.sleep(_POLL)
+            self.look()
+
+    def look(self) -> None:
+        """Takes up what the files hold, if they have changed."""
+        stamps = self._stamps()
+        if stamps == self._seen:
+            return
+        self._seen = stamps
+        try:
+            self._take_up()
+        except (OSError, AuthorityUnusable, Misconfigured, ValueError, UnsupportedAlgorithm) as error:
+            log.warning("the servers' new certificate is not used; the old one stays", reason=str(error))
+
+    def _take_up(self) -> None:
+        found = self._files()
+        chain, key, ca = (path.read_bytes() for path in (found.chain, found.key, found.ca))
+        leaf = pem.read_chain(chain)[0]
+        pem.check_pair(leaf, pem.read_key(key))
+        if leaf.not_valid_after_utc <= self._clock.now():
+            raise Misconfigured(f"the certificate in {found.chain} has ended")
+        names = ServerNames.of(chain, ca)
+        if (key, chain) != self.identity.pair:
+            self.identity.replace(chain, key)
+            log.info("the servers show another certificate", names=names.names, ends=str(leaf.not_valid_after_utc))
+        if ca != self._ca:
+            log.warning(
+                "the servers' CA is another: kuma-dp and kumactl need it, beside the old one until all have it",
+                ca=str(found.ca),
+            )
+        self.certificate, self._names, self._ca = found, names, ca
+
+    def _stamps(self) -> tuple[object, ...]:
+        return tuple(map(_stamp, (self.certificate.chain, self.certificate.key, self.certificate.ca)))
+
+
+def _stamp(path: Path) -> object:
+    try:
+        found = path.stat()
+    except OSError as error:
+        return error.errno
+    return found.st_ino, found.st_mtime_ns, found.st_size
