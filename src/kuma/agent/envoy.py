@@ -111,7 +111,7 @@ class Envoy:
         """Tells whether Envoy serves: from when it has its configuration until it is to end."""
         if self._drain.is_set():
             return readiness.TERMINATING
-        async with httpx.AsyncClient(base_url=self._admin(), timeout=2.0, trust_env=False) as admin:
+        async with httpx.AsyncClient(base_url=self.admin_url, timeout=2.0, trust_env=False) as admin:
             return readiness.READY if await _is_ready(admin) else readiness.STARTING
 
     async def run(self) -> int:
@@ -143,10 +143,10 @@ class Envoy:
 
     async def _announce(self) -> None:
         """Say that the proxy runs, once Envoy has its configuration and listens."""
-        async with httpx.AsyncClient(base_url=self._admin(), timeout=2.0, trust_env=False) as admin:
+        async with httpx.AsyncClient(base_url=self.admin_url, timeout=2.0, trust_env=False) as admin:
             while not await _is_ready(admin):
                 await self._clock.sleep(_POLL)
-        log.info("the proxy runs", dataplane=json.loads(self._bootstrap)["node"]["id"], admin=self._admin())
+        log.info("the proxy runs", dataplane=json.loads(self._bootstrap)["node"]["id"], admin=self.admin_url)
 
     async def _lose_contact(self) -> None:
         """Has Envoy drain when it has had no stream with the control plane for as long as it may serve without.
@@ -158,10 +158,10 @@ class Envoy:
             await asyncio.Event().wait()
             return
         last = self._clock.monotonic()
-        async with httpx.AsyncClient(base_url=self._admin(), timeout=2.0, trust_env=False) as admin:
+        async with httpx.AsyncClient(base_url=self.admin_url, timeout=2.0, trust_env=False) as admin:
             while (left := last + limit - self._clock.monotonic()) > 0:
                 await self._clock.sleep(min(left, _CONTACT_POLL))
-                if await _is_in_contact(admin):
+                if await is_in_contact(admin):
                     last = self._clock.monotonic()
         log.error("the control plane is out of contact for too long: this proxy stops serving", seconds=limit)
         self._drain.set()
@@ -205,7 +205,7 @@ class Envoy:
         await _first(exited, self._end.wait(), self._say_goodbye())
         await _first(exited, self._end.wait(), self._clock.sleep(_TOLD))
         deadline = self._clock.monotonic() + self._options.drain
-        async with httpx.AsyncClient(base_url=self._admin(), timeout=2.0, trust_env=False) as admin:
+        async with httpx.AsyncClient(base_url=self.admin_url, timeout=2.0, trust_env=False) as admin:
             with contextlib.suppress(httpx.HTTPError):
                 await admin.post("/healthcheck/fail")
                 await admin.post("/drain_listeners?graceful&skip_exit")
@@ -224,7 +224,9 @@ class Envoy:
                 process.send_signal(signal.SIGTERM)
             await _first(exited, self._clock.sleep(_PATIENCE))
 
-    def _admin(self) -> str:
+    @property
+    def admin_url(self) -> str:
+        """Where Envoy's administration is."""
         found = json.loads(self._bootstrap)["admin"]["address"]["socketAddress"]
         return f"http://{found['address']}:{found['portValue']}"
 
@@ -236,7 +238,7 @@ async def _is_ready(admin: httpx.AsyncClient) -> bool:
         return False
 
 
-async def _is_in_contact(admin: httpx.AsyncClient) -> bool:
+async def is_in_contact(admin: httpx.AsyncClient) -> bool:
     """Tells whether Envoy has a stream with the control plane."""
     try:
         answer = await admin.get("/stats?format=json&filter=^control_plane\\.connected_state$")

@@ -23,7 +23,9 @@ from kuma.agent import (
     readiness,
     token_argument,
     token_source,
+    trusted_ca,
 )
+from kuma.agent.lost_trust import LostTrust
 from kuma.agent.options import AgentLogLevel, EnvoyLogLevel
 from kuma.agent.token_source import TokenSource
 from kuma.agent.workload import Workload, read_dataplane, workload
@@ -146,7 +148,10 @@ async def _proxy(
     except asyncio.CancelledError:
         return 0  # stopped before there was anything to end
     ports.check(fetched, described.dataplane.spec if described.dataplane else None)
-    with token_source.secret(described.token, bootstrap_client.TOKEN_SECRET) as secret:
+    with (
+        token_source.secret(described.token, bootstrap_client.TOKEN_SECRET) as secret,
+        trusted_ca.followed(control_plane.ca_file) as ca,
+    ):
         complete = (
             bootstrap_client.with_token_from(fetched, secret.path)
             if secret
@@ -154,13 +159,17 @@ async def _proxy(
         )
         proof = secrets.token_urlsafe()
         complete = bootstrap_client.with_farewell(complete, proof)
+        complete = trusted_ca.with_ca_from(complete, ca.path) if ca else complete
         proxy = envoy.Envoy(
             running, complete, clock, lambda: bootstrap_client.withdraw(control_plane, described, proof)
         )
         signals.on_end(proxy.stop)
         if told is not None:
             told.state = proxy.state
-        following = [aio.spawn(secret.follow(clock), name="token")] if secret else []
+        trust = LostTrust(control_plane, clock)
+        following = [aio.spawn(trust.run(proxy.admin_url), name="trust in the control plane")]
+        following += [aio.spawn(secret.follow(clock), name="token")] if secret else []
+        following += [aio.spawn(ca.follow(clock), name="CA of the control plane")] if ca else []
         try:
             return await proxy.run()
         finally:
