@@ -145,6 +145,17 @@ async def test_the_command_answers_by_its_exit_status_and_offline_as_online(tmp_
         assert (await kumactl(tmp_path, "preview", "-f", str(tmp_path / "same.yaml")))[0] == 0
         assert (await kumactl(tmp_path, "preview", "--delete", "nonsense"))[0] == 1
         status, answer, _ = await kumactl(tmp_path, "preview", "-f", str(tmp_path / "strict.yaml"), "-o", "json")
+        for arguments, expected, words in (
+            (("check",), 0, "PERMISSIVE, and 1 plaintext callers in the last hour"),
+            (("check", "--strict"), 2, "kumactl inspect traffic --plaintext"),
+            (("explain", "call", "web", "backend"), 0, "allowed by allow-all"),
+            (("explain", "call", "web", "nobody"), 1, ""),
+            (("suggest", "permissions"), 0, ""),
+        ):
+            status, shown, errors = await kumactl(tmp_path, *arguments)
+            assert status == expected, (arguments, shown, errors)
+            assert words in shown
+        assert "10.0.0.9 calls backend without an identity of the mesh" in errors
         for name, command in (("export", ("export",)), ("recording", ("inspect", "traffic", "-o", "json"))):
             (tmp_path / name).write_text((await kumactl(tmp_path, *command))[1])
     offline = ("--export", str(tmp_path / "export"), "--recording", str(tmp_path / "recording"))

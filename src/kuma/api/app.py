@@ -15,6 +15,7 @@ from kuma.api.routes import (
     control_plane,
     docs,
     insights,
+    judgement,
     overviews,
     preview,
     proxies,
@@ -41,6 +42,7 @@ def create_app(context: ApiContext) -> FastAPI:
     app.include_router(insights.routes(context))
     app.include_router(traffic.routes(context))
     app.include_router(preview.routes(context))
+    app.include_router(judgement.routes(context))
     app.include_router(control_plane.routes(context))
     app.include_router(kind_routes.routes(context))
     app.include_router(docs.routes(app.title))

@@ -182,6 +182,10 @@ class Client:
         found = self._request("POST", "/preview", json={"resources": resources, "delete": delete}).json()
         return dict(found)
 
+    def suggestions(self, mesh: str, kind: str) -> Mapping[str, Any]:
+        """Fetches the permissions of a kind that the callers that were seen would need."""
+        return self._object(paths.within(mesh, "permission-suggestions"), params={"kind": kind})
+
     def token(self, kind: str, request: Mapping[str, Any]) -> str:
         """A new token, for a `dataplane` or a `user`."""
         return self._request("POST", f"/tokens/{kind}", json=request).text

@@ -15,7 +15,7 @@ import kuma
 from kuma.base import command_line
 from kuma.kumactl import version_check
 from kuma.kumactl.client import RequestFailed
-from kuma.kumactl.commands import apply, config, create, export, generate, inspect, preview, resources
+from kuma.kumactl.commands import apply, config, create, export, generate, inspect, judge, preview, resources
 from kuma.kumactl.common_options import CommonOptions
 from kuma.kumactl.invocation import Invocation
 
@@ -120,6 +120,9 @@ app.command("apply")(apply.apply)
 app.command("get")(resources.get)
 app.command("export")(export.export)
 app.command("preview")(preview.preview)
+app.command("check")(judge.check)
+app.add_typer(judge.explain_app, name="explain")
+app.add_typer(judge.suggest_app, name="suggest")
 app.command("delete")(resources.delete)
 app.add_typer(create.app, name="create")
 app.add_typer(inspect.app, name="inspect")

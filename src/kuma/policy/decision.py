@@ -33,11 +33,7 @@ def verdict(admission: Admission, caller: Shown) -> Verdict:
     return WOULD_BE_REFUSED if _any_is(admission.shadowed, caller) else ALLOWED
 
 
-def _any_is(principals: Iterable[Principal], caller: Shown) -> bool:
-    return any(_is(principal, caller) for principal in principals)
-
-
-def _is(principal: Principal, caller: Shown) -> bool:
+def means(principal: Principal, caller: Shown) -> bool:
     """Tells whether a caller is meant by a principal: without tags, everybody with an identity of the mesh is."""
     if not principal.tags and not any(name == tag_rules.SERVICE for name, _ in caller):
         return False
@@ -45,3 +41,7 @@ def _is(principal: Principal, caller: Shown) -> bool:
         return False
     names = {name for name, _ in caller}
     return not principal.lacks or not all(name in names for name in principal.lacks)
+
+
+def _any_is(principals: Iterable[Principal], caller: Shown) -> bool:
+    return any(means(principal, caller) for principal in principals)

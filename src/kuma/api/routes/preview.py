@@ -10,12 +10,12 @@ from fastapi import APIRouter, Request, Response
 
 from kuma.api.context import ApiContext
 from kuma.api.http.bodies import json_answer
+from kuma.api.routes.seen import seen
 from kuma.base.errors import InvalidResource
-from kuma.foresight import preview, traffic
+from kuma.foresight import preview
 from kuma.foresight.preview import Changes, Known, Preview
 from kuma.resources import codec, kinds
-from kuma.resources.kinds import DATAPLANE, DATAPLANE_INSIGHT
-from kuma.resources.models.dataplane_insight import DataplaneInsightSpec
+from kuma.resources.kinds import DATAPLANE
 from kuma.resources.resource import Key, Resource
 
 _MOST = 1000
@@ -76,13 +76,6 @@ def _key(named: Mapping[str, Any]) -> Key:
 
 
 async def _preview(context: ApiContext, mesh: str, changes: Changes) -> Preview:
-    view, observed = context.observation.view(mesh), await context.observation.traffic(mesh)
-    listed = await context.manager.list(DATAPLANE_INSIGHT.name, mesh)
-    insights: dict[str, DataplaneInsightSpec] = {insight.name: insight.spec for insight in listed.items}
-    now = context.clock.now()
-
-    def work() -> Preview:
-        known = Known(traffic.callers(view, observed, now), traffic.summary(view, observed, now), insights, now)
-        return preview.preview(view, changes, known)
-
-    return await asyncio.to_thread(work)
+    view, insights, callers, summary = await seen(context, mesh)
+    known = Known(callers, summary, insights, context.clock.now())
+    return await asyncio.to_thread(preview.preview, view, changes, known)

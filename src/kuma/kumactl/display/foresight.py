@@ -1,8 +1,8 @@
-"""What a change would do, as people read it. Pure."""
+"""What is judged of a mesh, and what a change would do, as people read it. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -78,3 +78,39 @@ def _caller(caller: Mapping[str, Any], now: datetime) -> tuple[str, ...]:
 def _step(step: Mapping[str, Any]) -> str:
     likely, most = step["likelySeconds"], step["atMostSeconds"]
     return f"{step['step']} (about {likely:.0f} s, at most {most:.0f} s for each proxy that does not answer)"
+
+
+_VERDICTS = {"allowed": "ALLOWED", "refused": "REFUSED", "wouldBeRefused": "ALLOWED, would be refused"}
+_MARKS = {"ok": "ok", "warning": "WARNING", "failure": "FAILURE"}
+
+
+def findings(items: Iterable[Mapping[str, Any]]) -> str:
+    """`kumactl check`."""
+    rows = [
+        (
+            item["mesh"] or "-",
+            item["check"],
+            _MARKS.get(item["status"], item["status"]),
+            item["found"],
+            item["remedy"] or "-",
+        )
+        for item in items
+    ]
+    return tables.table(("MESH", "CHECK", "STATUS", "FOUND", "REMEDY"), rows)
+
+
+def explanations(items: Iterable[Mapping[str, Any]]) -> str:
+    """`kumactl explain call`."""
+    return "\n\n".join("\n".join(_explanation(item)) for item in items)
+
+
+def _explanation(item: Mapping[str, Any]) -> Iterator[str]:
+    verdict = _VERDICTS.get(item["verdict"], item["verdict"])
+    yield f"{item['caller']} -> {item['service']} ({item['dataplane']}): {verdict}"
+    yield f"  because:  {item['why']}"
+    for rule in item["rules"]:
+        yield f"  rule:     {rule['type']} {rule['name']}: {rule['action']}"
+    yield f"  shows:    {', '.join(item['shows'])}"
+    if item["certificateExpires"]:
+        yield f"  holds:    until {tables.date(item['certificateExpires'])}, issued by {item['issuedBy']}"
+    yield f"  listener: {item['listener']}, mode {item['mode']}"
