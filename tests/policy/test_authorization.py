@@ -122,6 +122,16 @@ def test_a_mesh_permission_in_shadow_configures_nothing() -> None:
     assert Permissions.of([old], [real]).admission(WEB_V1).permission == "MeshTrafficPermission"
 
 
+def test_what_mesh_permissions_say_is_in_one_order_whoever_says_it_first() -> None:
+    """Equal permissions make equal rules, after a restart too: connections are not drained for another order."""
+    names = ("lots", "of", "callers", "more", "than", "come", "in", "order", "by", "chance")
+    for action in ("Allow", "Deny", "AllowWithShadowDeny"):
+        items = [(action, {"kind": "MeshService", "name": name}) for name in names]
+        found = Permissions.of([], [mesh_permission("a", MESH, *items)]).admission(WEB_V1)
+        for principals in (found.principals, found.denied, found.shadowed):
+            assert principals in ((), tuple(Principal(((SERVICE, name),)) for name in sorted(names)))
+
+
 def test_a_refusal_overrides_whoever_says_it() -> None:
     everybody = mesh_permission("a", {"kind": "MeshService", "name": "web"}, ("Allow", MESH))
     not_dev = mesh_permission("b", MESH, ("Deny", subset(env="dev")), ("AllowWithShadowDeny", subset(env="test")))
