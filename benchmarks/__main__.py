@@ -1,6 +1,6 @@
 """Runs all benchmarks, one after the other."""
 
-from benchmarks import bench_growth, bench_issue, bench_observed, bench_proxies, bench_turns
+from benchmarks import bench_growth, bench_issue, bench_observed, bench_proxies, bench_start, bench_turns
 
 if __name__ == "__main__":
     bench_issue.main()
@@ -8,3 +8,4 @@ if __name__ == "__main__":
     bench_growth.main()
     bench_turns.main()
     bench_observed.main()
+    bench_start.main()

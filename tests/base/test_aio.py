@@ -9,6 +9,7 @@ import pytest
 import structlog
 
 from kuma.base import aio
+from kuma.base.errors import ComponentFailed
 
 
 class Eternal:
@@ -28,7 +29,7 @@ class Failing:
 
 async def test_the_first_failure_stops_the_rest_and_is_named() -> None:
     other = Eternal()
-    with pytest.raises(aio.ComponentFailed, match="api stopped: disk full"):
+    with pytest.raises(ComponentFailed, match="api stopped: disk full"):
         await aio.supervise([("store", other), ("api", Failing())])
     assert other.stopped
 
@@ -36,7 +37,7 @@ async def test_the_first_failure_stops_the_rest_and_is_named() -> None:
 async def test_whatever_fails_at_once_is_told_and_nothing_of_it_is_left_to_asyncio() -> None:
     complaints: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-    with pytest.raises(aio.ComponentFailed) as caught:
+    with pytest.raises(ComponentFailed) as caught:
         await aio.supervise([("store", Eternal()), ("api", Failing()), ("xds", Failing())])
     assert [str(cause) for cause in caught.value.causes] == ["disk full", "disk full"]
     del caught

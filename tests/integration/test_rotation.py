@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from kuma.base import command_line
+from kuma.base import logs
 from kuma.resources import kinds
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
 from tests.fakes.patience import PATIENCE
@@ -91,7 +91,7 @@ def control_planes_log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
     """Logs as `kuma-cp` does, and as much as it can, to a file."""
     path = tmp_path / "kuma-cp.log"
     with path.open("w") as file, contextlib.redirect_stderr(file):
-        command_line.log_as("debug", request.param)
+        logs.log_as("debug", request.param)
         yield path
     structlog.reset_defaults()
 

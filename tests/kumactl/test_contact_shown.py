@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from kuma.kumactl.display import tables
+from kuma.kumactl.display import mesh_tables, times
 
 NOW = datetime(2026, 1, 1, 0, 0, 5, tzinfo=UTC)
 
@@ -16,17 +16,17 @@ def transition(count: int) -> dict[str, object]:
 
 
 def test_they_are_named_with_until_when_and_whom_they_admit() -> None:
-    header, line = tables.meshes([{"name": "default"}], {"default": transition(1)}, {}, NOW).splitlines()
+    header, line = mesh_tables.meshes([{"name": "default"}], {"default": transition(1)}, {}, NOW).splitlines()
     cell = line[header.index("OUT OF CONTACT") : header.index("CA EXPIRATION")].strip()
-    assert cell == f"web-0 (5s, until {tables.date('2026-01-31T00:00:00Z')}, admits web:80: nobody)"
-    assert "and 2 more" in tables.meshes([{"name": "default"}], {"default": transition(7)}, {}, NOW)
+    assert cell == f"web-0 (5s, until {times.date('2026-01-31T00:00:00Z')}, admits web:80: nobody)"
+    assert "and 2 more" in mesh_tables.meshes([{"name": "default"}], {"default": transition(7)}, {}, NOW)
 
 
 def test_whom_one_admits_may_not_be_known() -> None:
     unknown = transition(1)
     unknown["outOfContact"][0].pop("admits")  # type: ignore[index]
-    assert "admits not known" in tables.meshes([{"name": "default"}], {"default": unknown}, {}, NOW)
+    assert "admits not known" in mesh_tables.meshes([{"name": "default"}], {"default": unknown}, {}, NOW)
 
 
 def test_a_change_that_is_followed_names_them() -> None:
-    assert tables.progress(transition(2)) == "complete; out of contact web-0, web-1"
+    assert mesh_tables.progress(transition(2)) == "complete; out of contact web-0, web-1"

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from kuma.kumactl.display import tables
+from kuma.kumactl.display import mesh_tables, tables, times
+from kuma.kumactl.display.layout import Layout, Narrow, table
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -22,11 +23,11 @@ def before(**ago: float) -> str:
     ],
 )  # fmt: skip
 def test_durations_have_one_unit(seconds: int, text: str) -> None:
-    assert tables.duration(seconds) == text
+    assert times.duration(seconds) == text
 
 
 def test_columns_are_padded_and_the_last_one_is_not() -> None:
-    assert tables.table(("A", "LONGER", "C"), [("value", "x", "yy"), ("v", "", "")]).splitlines() == [
+    assert table(("A", "LONGER", "C"), [("value", "x", "yy"), ("v", "", "")]).splitlines() == [
         "A       LONGER   C",
         "value   x        yy",
         "v                ",
@@ -35,10 +36,28 @@ def test_columns_are_padded_and_the_last_one_is_not() -> None:
 
 def test_a_cell_stays_in_its_line_and_commands_no_terminal() -> None:
     """Proxies say what is in some of them, and not only to control planes that look at it."""
-    assert tables.table(("A", "B"), [("\x1b[31mred\x07", "two\nlines\u202e")]).splitlines() == [
+    assert table(("A", "B"), [("\x1b[31mred\x07", "two\nlines\u202e")]).splitlines() == [
         "A           B",
         "?[31mred?   two?lines?",
     ]
+
+
+def test_a_narrow_table_fits_and_tells_below_what_is_wrong() -> None:
+    rows = [("a-name-of-some-length", "x" * 90, "Offline", "it does not answer"), ("b", "y", "Online", "-")]
+    narrow = Narrow({"NAME": "NAME", "STATUS": "ST", "TAGS": "TAGS"}, below=("NOTES",))
+    lines = table(("NAME", "TAGS", "STATUS", "NOTES"), rows, Layout(60), narrow).splitlines()
+    assert lines == [
+        "NAME                    ST        TAGS",
+        "a-name-of-some-length   Offline   xxxxxxxxxxxxxxxxxxxxxxxxx…",
+        "b                       Online    y",
+        "",
+        "a-name-of-some-length: notes: it does not answer",
+    ]
+    assert all(len(line) <= 60 for line in lines)
+    coloured = table(("NAME", "TAGS", "STATUS", "NOTES"), rows, Layout(60, colours=True), narrow)
+    assert "\x1b[31mOffline   \x1b[0m" in coloured
+    assert "\x1b[31ma-name-of-some-length: notes" in coloured
+    assert "\x1b" not in table(("NAME",), [("\x1b[31m",)], Layout(60, colours=True)), "colours are ours alone"
 
 
 def test_meshes() -> None:
@@ -65,10 +84,10 @@ def test_meshes() -> None:
 )  # fmt: skip
 def test_the_mode_is_never_invisible_to_people(mtls: dict[str, Any], shown: str) -> None:
     item = {"name": "default", "mtls": mtls, "modificationTime": before(minutes=3)}
-    header, line = tables.resources("Mesh", False, [item], NOW, for_people=True).splitlines()
+    header, line = tables.resources("Mesh", False, [item], NOW, Layout(80)).splitlines()
     assert header.split()[:3] == ["NAME", "mTLS", "MODE"]
     assert line.split()[2] == shown
-    header, line = tables.meshes([item], {}, {}, NOW).splitlines()
+    header, line = mesh_tables.meshes([item], {}, {}, NOW).splitlines()
     assert header.split()[:3] == ["MESH", "mTLS", "MODE"]
     assert line.split()[2] == shown
 
@@ -88,10 +107,10 @@ def test_certificates() -> None:
         "serial": "1f", "backend": "ca-1", "notBefore": before(seconds=10), "notAfter": before(days=-30),
         "reason": "rotation",
     }  # fmt: skip
-    begins, ends = tables.date(before(seconds=10)), tables.date(before(days=-30))
+    begins, ends = times.date(before(seconds=10)), times.date(before(days=-30))
     assert tables.certificates([item]).splitlines() == [
-        "MESH      NAME     SPIFFE IDS                                  SERIAL   BACKEND   NOT BEFORE            "
-        "EXPIRATION            REASON",
+        "MESH      NAME     SPIFFE IDS                                  SERIAL   BACKEND   NOT BEFORE                  "
+        "EXPIRATION                  REASON",
         "default   web-01   spiffe://default/web,spiffe://default/api   1f       ca-1      "
         f"{begins}   {ends}   rotation",
     ]
@@ -141,7 +160,7 @@ def test_a_proxy_that_is_online() -> None:
         "supportedBackends": ["ca-1", "ca-2"],
     }
     row = tables.overviews([overview([API], subscriptions=[first, last], mTLS=mtls)], NOW).splitlines()[1]
-    expiration = tables.date("2026-01-02T10:00:00Z")
+    expiration = times.original_date("2026-01-02T10:00:00Z")
     assert [cell.strip() for cell in row.split("   ") if cell.strip()] == [
         "default", "api-1", "kuma.io/service=api", "Online", "5m", "12s", "14", "2", "5m", expiration, "1", "ca-1",
         "ca-1,ca-2", "2.7.19", "1.29.9", "coredns: 1.1",
@@ -167,8 +186,11 @@ def test_an_inbound_that_is_not_served_is_noted_with_the_reason() -> None:
 def test_the_end_of_a_token_is_noted_before_and_after() -> None:
     for end, note in (
         (before(days=-20), "-"),
-        (before(days=-10), "token ends 2026-01-11 12:00:00: put a new one into kuma-dp's file"),
-        (before(days=1), "token expired 2025-12-31 12:00:00: no new certificate until kuma-dp's file has a new one"),
+        (before(days=-10), "token ends 2026-01-11 12:00:00+00:00: put a new one into kuma-dp's file"),
+        (
+            before(days=1),
+            "token expired 2025-12-31 12:00:00+00:00: no new certificate until kuma-dp's file has a new one",
+        ),
     ):
         warning = (datetime.fromisoformat(end) - timedelta(days=14)).isoformat()
         token = {"expirationTime": end, "warningTime": warning}
@@ -199,3 +221,36 @@ def test_inbounds_that_are_not_ready(inbounds: list[dict[str, Any]], status: str
 
 def test_a_dataplane_on_which_no_permission_acts() -> None:
     assert tables.policies([]) == "No permission acts on it; with mutual TLS its inbounds admit nobody."
+
+
+def test_what_people_look_at_first_fits_a_terminal() -> None:
+    mtls = {
+        "certificateExpirationTime": before(days=-29, hours=-1), "issuedBackend": "ca-1", "supportedBackends": ["ca-1"],
+    }  # fmt: skip
+    long = overview([API, {**API, "tags": {"kuma.io/service": "a" * 60}}], mTLS=mtls, withheldInbounds=["a reason"])
+    shown = tables.overviews([long], NOW, Layout(80)).splitlines()
+    assert all(len(line) <= 80 for line in shown)
+    assert shown[0].split("   ")[0] == "NAME"
+    assert "in 29d" in shown[1]
+    assert shown[2:] == ["", "api-1: notes: not served: a reason"]
+    transition = {
+        "mesh": "default", "step": "complete", "since": before(minutes=5), "acknowledged": 1, "followers": 2,
+        "outOfContact": [{"name": "web-01", "since": before(minutes=9), "mayServeUntil": before(days=-1)}],
+        "backends": [{"name": "ca-1", "notAfter": before(days=-3650), "problem": "it is no more"}],
+    }  # fmt: skip
+    mesh = {"name": "default", "mtls": {"enabledBackend": "ca-1", "backends": [{"name": "ca-1", "type": "builtin"}]}}
+    shown = mesh_tables.meshes([mesh], {"default": transition}, {}, NOW, Layout(80)).splitlines()
+    assert all(len(line) <= 80 for line in shown[:2])
+    assert shown[-1] == "default: problems: ca-1: it is no more"
+    assert any(line.startswith("default: out of contact: web-01 (9m") for line in shown)
+    kinds: tuple[dict[str, Any], ...] = (mesh, {"mesh": "m" * 60, "name": "n" * 250})
+    for kind, item in zip(("Mesh", "TrafficPermission"), kinds, strict=True):
+        shown = tables.resources(kind, kind != "Mesh", [item], NOW, Layout(80)).splitlines()
+        assert all(len(line) <= 80 for line in shown)
+
+
+def test_times_have_a_zone_or_are_ages() -> None:
+    assert datetime.fromisoformat(times.date("2026-01-02T10:00:00Z")) == datetime(2026, 1, 2, 10, tzinfo=UTC)
+    assert times.ends(before(seconds=-90), NOW) == "in 1m"
+    assert times.ends(before(seconds=90), NOW) == "1m ago"
+    assert times.ends(None, NOW) == "-"

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -68,10 +69,43 @@ def test_people_see_the_mode_of_a_mesh_and_scripts_the_columns_that_they_know(se
     assert " MODE " not in kumactl(tmp_path, "get", "meshes").stdout
 
 
-def on_a_terminal(home: Path, *arguments: str) -> str:
+def test_tables_fit_a_terminal_and_programs_get_the_originals_columns(server: Server, tmp_path: Path) -> None:
+    networking = {"address": "10.0.0.1", "inbound": [{"port": 80, "tags": {"kuma.io/service": "s" * 100}}]}
+    found = {"type": "DataplaneOverview", "mesh": "default", "name": "web-01", "dataplane": {"networking": networking}}
+    overviews = (200, {"total": 1, "items": [found], "next": None})
+    server.answers = {**server.answers, "/meshes/default/dataplanes+insights": overviews}
+    shown = on_a_terminal(tmp_path, "inspect", "dataplanes")
+    assert f"{ESCAPE}31mOffline" in shown
+    assert all(len(line) <= 80 for line in re.sub(r"\x1b\[\d*m", "", shown).splitlines())
+    piped = kumactl(tmp_path, "inspect", "dataplanes").stdout
+    assert piped.startswith("MESH      NAME     TAGS")
+    assert piped.splitlines()[0].endswith("DEPENDENCIES VERSIONS   NOTES")
+    assert "SUPPORTED CERT BACKENDS" in on_a_terminal(tmp_path, "inspect", "dataplanes", "-o", "wide")
+    assert ESCAPE not in on_a_terminal(tmp_path, "inspect", "dataplanes", NO_COLOR="1")
+
+
+@pytest.mark.parametrize(
+    ("typed", "asked"),
+    [
+        ("dp", "/meshes/default/dataplanes+insights"),
+        ("dp web-01", "/meshes/default/dataplanes/web-01/policies"),
+        ("mesh", "/meshes"),
+        ("service", "/meshes/default/service-insights"),
+        ("tp all", "/meshes/default/traffic-permissions/all/dataplanes"),
+        ("mtp all", "/meshes/default/meshtrafficpermissions/all/dataplanes"),
+    ],
+)
+def test_what_inspect_shows_has_the_names_that_get_knows(
+    server: Server, tmp_path: Path, typed: str, asked: str
+) -> None:
+    kumactl(tmp_path, "inspect", *typed.split())
+    assert asked in [path.partition("?")[0] for path, _ in server.asked]
+
+
+def on_a_terminal(home: Path, *arguments: str, **more: str) -> str:
     """What a terminal is sent by a command that succeeds."""
     controller, terminal = pty.openpty()
-    with subprocess.Popen([BIN / "kumactl", *arguments], env=environment(home), stdout=terminal) as process:
+    with subprocess.Popen([BIN / "kumactl", *arguments], env=environment(home, **more), stdout=terminal) as process:
         os.close(terminal)
         shown = b""
         while True:

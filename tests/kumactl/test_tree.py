@@ -18,12 +18,11 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "kumactl.md"
 
 def commands(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every command that does something, with the words that call it."""
-    below = getattr(tree, "commands", None)
-    if below is None:
+    if not hasattr(tree, "list_commands"):
         yield path, tree
         return
-    for name, command in below.items():
-        yield from commands(command, (*path, name))
+    for name in tree.list_commands(None):
+        yield from commands(tree.get_command(None, name), (*path, name))
 
 
 ALL = [

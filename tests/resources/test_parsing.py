@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from spiffe import SpiffeId
 
 from kuma.base.errors import InvalidResource
-from kuma.resources import codec, kinds, parsing, tags
+from kuma.resources import codec, keys, kinds, tags
 
 
 def mesh(backend: dict[str, Any] | None = None, **mtls: Any) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def test_a_key_written_twice_is_refused() -> None:
 
 def test_a_mesh_has_no_dot_in_its_name() -> None:
     with pytest.raises(InvalidResource, match="name: must not contain a dot"):
-        parsing.check_key(kinds.MESH.key("a.b"))
+        keys.check(kinds.MESH.key("a.b"))
 
 
 def test_a_type_that_is_not_known_is_told_alone() -> None:

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from kuma.base.clock import SystemClock
 from kuma.base.errors import InvalidResource, NotFound
 from kuma.resources import codec, kinds
+from kuma.resources.labels import REGISTERED
 from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
@@ -138,3 +139,14 @@ async def test_many_writers_of_one_mesh_all_come_to_their_turn(manager: Resource
     written = await manager.get(kinds.MESH.key("default"))
     assert written.version == 16 * 5, "every writer's every change is one, and none was made twice"
     assert written.labels["number"] == "n4", "the last of some writer"
+
+
+async def test_who_declares_a_dataplane_is_not_its_proxy(manager: ResourceManager) -> None:
+    """What is exported where proxies have brought it along does not go with proxies that never came here."""
+    await manager.put(MESH)
+    exported = replace(dataplane(), labels={REGISTERED: "proxy", "team": "a"})
+    assert dict((await manager.put(exported)).resource.labels) == {"team": "a"}
+    brought = replace(exported, key=kinds.DATAPLANE.key("web-02", "default"))
+    await manager.change(brought.key, lambda _: brought)
+    assert not (await manager.put(brought)).created
+    assert REGISTERED in (await manager.get(brought.key)).labels, "applying what is exported changes nothing"

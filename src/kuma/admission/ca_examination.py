@@ -8,7 +8,7 @@ from kuma.authorities.driver import Driver
 from kuma.authorities.registry import STANDARD, Drivers
 from kuma.base.errors import InvalidResource, Violation
 from kuma.pki import ca_requirements, pem, trial
-from kuma.pki.authority import AuthorityUnusable
+from kuma.pki.authority import AuthorityUnusable, NotLoaded
 from kuma.resources.models.mesh import Backend
 from kuma.resources.models.secret import Secrets
 
@@ -52,5 +52,7 @@ async def examine(
 def _pair(driver: Driver, mesh: str, backend: Backend, path: str, secrets: Secrets) -> tuple[bytes, bytes] | None:
     try:
         return driver.pair(mesh, backend, secrets)
-    except AuthorityUnusable as error:  # said of both, as the original does
+    except NotLoaded as error:
+        raise InvalidResource(Violation(f"{path}.{part}", reason) for part, reason in error.reasons.items()) from None
+    except AuthorityUnusable as error:  # of one source for both: said of both
         raise InvalidResource(Violation(f"{path}.{part}", str(error)) for part in ("cert", "key")) from None

@@ -29,7 +29,7 @@ from kuma.agent.lost_trust import LostTrust
 from kuma.agent.options import AgentLogLevel, EnvoyLogLevel
 from kuma.agent.token_source import TokenSource
 from kuma.agent.workload import Workload, read_dataplane, workload
-from kuma.base import aio, command_line, signals
+from kuma.base import aio, command_line, logs, signals
 from kuma.base.clock import SystemClock
 from kuma.base.errors import Misconfigured
 from kuma.base.values import durations
@@ -73,7 +73,7 @@ def run(
     Example: kuma-dp run --dataplane-file=web.yaml --dataplane-token-file=token
     --cp-address=https://localhost:5678 --ca-cert-file=ca.crt
     """
-    command_line.log_as(log_level, "console")
+    logs.log_as(log_level, "console")
     _forget_the_token()
     control_plane = bootstrap_client.ControlPlaneAddress(cp_address, ca_cert_file)
     control_plane.verification()  # complain before anything is started

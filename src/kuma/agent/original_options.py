@@ -29,6 +29,7 @@ OPTIONS: Mapping[str, Option] = {
     "--dns-enabled": Option(("false",), _NO_DNS, is_flag=True),
     "--dns-coredns-port": Option((), _NO_DNS),
     "--dns-coredns-empty-port": Option((), _NO_DNS),
+    "--dns-coredns-path": Option((), _NO_DNS),
     "--dns-coredns-binary-path": Option((), _NO_DNS),
     "--dns-coredns-config-template-path": Option((), _NO_DNS),
     "--dns-envoy-port": Option((), _NO_DNS),

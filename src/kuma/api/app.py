@@ -14,6 +14,7 @@ from kuma.api.routes import (
     absent,
     control_plane,
     docs,
+    dry_run,
     insights,
     judgement,
     overviews,
@@ -45,6 +46,7 @@ def create_app(context: ApiContext) -> FastAPI:
     app.include_router(judgement.routes(context))
     app.include_router(control_plane.routes(context))
     app.include_router(kind_routes.routes(context))
+    app.include_router(dry_run.routes(context))
     app.include_router(docs.routes(app.title))
     app.include_router(proxies.routes(context))
     app.include_router(tokens.routes(context))

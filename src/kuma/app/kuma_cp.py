@@ -17,7 +17,7 @@ import kuma
 from kuma.app import assembly, stores
 from kuma.app.settings import Settings
 from kuma.app.settings_file import load
-from kuma.base import aio, command_line, garbage, signals
+from kuma.base import aio, command_line, garbage, logs, signals
 from kuma.base.clock import SystemClock
 
 app = typer.Typer(
@@ -64,7 +64,7 @@ def run(
     Example: kuma-cp run --config-file kuma-cp.yaml
     """
     settings = load(config_file)
-    command_line.log_as(log_level or settings.general.log_level, settings.general.log_format)
+    logs.log_as(log_level or settings.general.log_level, settings.general.log_format)
     _open_many_files()
     with garbage.kept_short():
         asyncio.run(_until_stopped(settings))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kuma.authorities.driver import Content, Driver
 from kuma.pki import pem
-from kuma.pki.authority import Authority, AuthorityUnusable, LocalAuthority
+from kuma.pki.authority import Authority, AuthorityUnusable, LocalAuthority, NotLoaded
 from kuma.pki.x509 import CaPair
 from kuma.resources.models.mesh import Backend, DataSource
 from kuma.resources.models.secret import Secrets
@@ -57,12 +57,20 @@ def content(mesh: str, backend: Backend, secrets: Secrets) -> tuple[bytes, bytes
     """Certificates and key as they are given.
 
     Raises:
-        AuthorityUnusable: one cannot be loaded.
+        NotLoaded: one cannot be loaded, or both; each is told under its own name.
     """
     conf = backend.settings
     assert conf.cert is not None and conf.key is not None  # the Mesh was validated
-    key = load(conf.key, mesh, secrets)  # first, as in the original: what is missing first is what it names
-    return load(conf.cert, mesh, secrets), key
+    found: dict[str, bytes] = {}
+    missing: dict[str, str] = {}
+    for part, source in (("cert", conf.cert), ("key", conf.key)):
+        try:
+            found[part] = load(source, mesh, secrets)
+        except AuthorityUnusable as error:
+            missing[part] = str(error)
+    if missing:
+        raise NotLoaded(missing)
+    return found["cert"], found["key"]
 
 
 def open_authority(mesh: str, backend: Backend, secrets: Secrets) -> Authority:

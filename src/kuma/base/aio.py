@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
+
+from kuma.base.errors import ComponentFailed
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -49,14 +51,6 @@ class Component(Protocol):
     async def run(self) -> None:
         """Work until cancelled. Returning early is a fault."""
         ...
-
-
-class ComponentFailed(Exception):
-    """A component that should not end has ended. `causes` has the errors of all that failed at the same instant."""
-
-    def __init__(self, text: str, causes: Sequence[BaseException] = ()) -> None:
-        super().__init__(text)
-        self.causes = tuple(causes)
 
 
 async def supervise(components: Iterable[tuple[str, Component]]) -> None:

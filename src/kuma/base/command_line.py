@@ -1,9 +1,8 @@
-"""Common parts of the commands: logging and error messages."""
+"""Common parts of the commands: error messages, and how a command ends. It is imported by every run of kumactl."""
 
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import signal
 import sys
@@ -12,28 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-import structlog
 import typer
 
-from kuma.base import aio
-from kuma.base.errors import KumaError, Misconfigured
-
-
-def log_as(level: str, form: str) -> None:
-    """Log to standard error from `level` upwards, for people (`console`) or machines (`json`)."""
-    renderer: structlog.types.Processor = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    if form == "json":
-        renderer = structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+from kuma.base.errors import ComponentFailed, KumaError, Misconfigured
 
 
 def run(app: Callable[[], object]) -> NoReturn:
@@ -42,7 +22,7 @@ def run(app: Callable[[], object]) -> NoReturn:
     try:
         signal.signal(signal.SIGINT, _interrupted)
         app()
-    except aio.ComponentFailed as error:
+    except ComponentFailed as error:
         fail(*(cause for cause in error.causes if isinstance(cause, KumaError)), otherwise=error)
     except KumaError as error:
         fail(error)
@@ -71,17 +51,6 @@ def _colour_on_terminals_only() -> None:
     helper = sys.modules.get("typer.rich_utils")
     if helper is not None:  # it has looked at them already
         helper.FORCE_TERMINAL = None  # type: ignore[attr-defined]
-
-
-def log_requests(level: str) -> None:
-    """Tell each request of the HTTP client, and its status, on standard error; never what it carries."""
-    if level == "off":
-        return
-    logger = logging.getLogger("httpx")
-    logger.setLevel(level.upper())
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger.addHandler(handler)
 
 
 class Defect(Exception):

@@ -18,7 +18,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -99,3 +99,11 @@ class StoreCorrupt(KumaError):
 
 class Misconfigured(KumaError):
     """The program cannot start with these settings; the text names the setting and the remedy."""
+
+
+class ComponentFailed(Exception):
+    """A component that should not end has ended. `causes` has the errors of all that failed at the same instant."""
+
+    def __init__(self, text: str, causes: Sequence[BaseException] = ()) -> None:
+        super().__init__(text)
+        self.causes = tuple(causes)

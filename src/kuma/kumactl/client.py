@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import http.client
 import ssl
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import httpx
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
 import kuma
 from kuma.base import handshakes
 from kuma.base.errors import KumaError
 from kuma.base.values import urls
-from kuma.kumactl import paths
-from kuma.resources import codec
-from kuma.resources.kinds import Kind
-from kuma.resources.resource import Key, Resource
+from kuma.kumactl import paths, requests
+from kuma.kumactl.requests import Answer
+from kuma.resources.keys import Key
+from kuma.resources.naming import Naming
+
+if TYPE_CHECKING:
+    from kuma.resources.resource import Resource  # its models take long to load, and only some commands need them
 
 
 class RequestFailed(KumaError):
@@ -33,10 +36,10 @@ class RequestFailed(KumaError):
 
 _PASSING = (
     0,
-    httpx.codes.TOO_MANY_REQUESTS,
-    httpx.codes.BAD_GATEWAY,
-    httpx.codes.SERVICE_UNAVAILABLE,
-    httpx.codes.GATEWAY_TIMEOUT,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
 )
 CHOOSE_ANOTHER = "Another address is chosen with: kumactl config control-planes add"
 
@@ -51,7 +54,7 @@ class Client:
         self,
         address: str,
         timeout: float,
-        verify: ssl.SSLContext,
+        verify: ssl.SSLContext | None,
         headers: Mapping[str, str] | None = None,
         *,
         remedy: str = CHOOSE_ANOTHER,
@@ -67,21 +70,16 @@ class Client:
             urls.split(address, "http", "https")
         except ValueError as error:
             raise RequestFailed(f"the address of the control plane, {address}, {error}") from None
-        self._http = httpx.Client(
-            base_url=address.rstrip("/"),
-            timeout=timeout,
-            verify=verify,
-            trust_env=False,
-            headers={**(headers or {}), "user-agent": f"kumactl/{kuma.__version__}"},
-        )
+        own = {"user-agent": f"kumactl/{kuma.__version__}", "accept": "*/*"}
+        self._server = requests.Server(address, timeout, verify, {**(headers or {}), **own})
 
     def close(self) -> None:
         """End all connections."""
-        self._http.close()
+        self._server.close()
 
     def wait_at_most(self, seconds: float) -> None:
         """Wait for no answer from now on for longer than this."""
-        self._http.timeout = min(self._timeout, max(seconds, _SHORTEST_WAIT))
+        self._server.wait(min(self._timeout, max(seconds, _SHORTEST_WAIT)))
 
     def index(self) -> Mapping[str, Any]:
         """Fetches what the control plane says of itself."""
@@ -91,7 +89,7 @@ class Client:
         """Fetches the caller's identity as the control plane sees it."""
         return self._object("/who-am-i")
 
-    def list(self, kind: Kind, mesh: str, size: int | None, offset: int | None) -> Mapping[str, Any]:
+    def list(self, kind: Naming, mesh: str, size: int | None, offset: int | None) -> Mapping[str, Any]:
         """Fetches one page of a list of resources."""
         return self.page(paths.collection(kind, mesh), size, offset)
 
@@ -129,13 +127,13 @@ class Client:
             if not page["items"] or len(items) >= page["total"]:
                 return items
 
-    def get(self, kind: Kind, name: str, mesh: str) -> Mapping[str, Any] | None:
+    def get(self, kind: Naming, name: str, mesh: str) -> Mapping[str, Any] | None:
         """Fetches one resource; None if there is none."""
         key = kind.key(name, mesh)
         try:
             return self._object(paths.item(key, kind), about=str(key))
         except RequestFailed as error:
-            if error.status == httpx.codes.NOT_FOUND:
+            if error.status == HTTPStatus.NOT_FOUND:
                 return None
             raise
 
@@ -159,11 +157,28 @@ class Client:
 
         `strict`: what has no effect here is refused. `allow_weakening`: what weakens a guarded mesh is not.
         """
-        key, query = resource.key, _query(strict=strict, allowWeakening=allow_weakening)
-        answer = self._request("PUT", paths.item(key), about=str(key), json=codec.to_universal(resource), params=query)
-        return answer.status_code == httpx.codes.CREATED, answer.json() if answer.content else {}
+        from kuma.resources import codec, kinds
 
-    def delete(self, kind: Kind, name: str, mesh: str, *, allow_weakening: bool = False) -> Sequence[str]:
+        key, query = resource.key, _query(strict=strict, allowWeakening=allow_weakening)
+        path = paths.item(key, kinds.by_name(key.kind).naming)
+        answer = self._request("PUT", path, about=str(key), json=codec.to_universal(resource), params=query)
+        return answer.status == HTTPStatus.CREATED, answer.json() if answer.content else {}
+
+    def dry_run(
+        self, resources: Sequence[Resource[Any]], *, strict: bool = False, allow_weakening: bool = False
+    ) -> Sequence[Mapping[str, Any]]:
+        """What would become of resources if they were sent one after the other, for each; nothing is stored."""
+        from kuma.resources import codec
+
+        asked = {
+            "resources": [codec.to_universal(resource) for resource in resources],
+            "strict": strict,
+            "allowWeakening": allow_weakening,
+        }
+        found: Sequence[Mapping[str, Any]] = self._request("POST", "/_dry-run", json=asked).json()["items"]
+        return found
+
+    def delete(self, kind: Naming, name: str, mesh: str, *, allow_weakening: bool = False) -> Sequence[str]:
         """Delete one resource; returns the control plane's warnings."""
         key = kind.key(name, mesh)
         try:
@@ -171,7 +186,7 @@ class Client:
                 "DELETE", paths.item(key, kind), about=str(key), params=_query(allowWeakening=allow_weakening)
             )
         except RequestFailed as error:
-            if error.status == httpx.codes.NOT_FOUND:
+            if error.status == HTTPStatus.NOT_FOUND:
                 where = f' in mesh "{mesh}"' if kind.in_mesh else ""
                 raise RequestFailed(f'there is no {kind.name} with name "{name}"{where}', error.status) from None
             raise
@@ -202,28 +217,30 @@ class Client:
 
     def _not_a_control_plane(self, what: str = "is no control plane of Kuma") -> RequestFailed:
         """Returns the error for a server that is no control plane, so that its answers, such as a 404, mean nothing."""
-        return RequestFailed(f"what answers at {self._address} {what}. {self._remedy}", httpx.codes.OK)
+        return RequestFailed(f"what answers at {self._address} {what}. {self._remedy}", HTTPStatus.OK)
 
-    def _request(self, method: str, path: str, *, about: str = "", **arguments: Any) -> httpx.Response:
+    def _request(
+        self, method: str, path: str, *, about: str = "", params: requests.Query | None = None, json: object = None
+    ) -> Answer:
         """The answer, if it is a good one; `about` names the resource that it concerns, for errors."""
         try:
-            answer = self._http.request(method, path, **arguments)
-        except httpx.TimeoutException:
+            answer = self._server.request(method, path, params or {}, json)
+        except TimeoutError:
             raise RequestFailed(
                 f"the control plane at {self._address} does not answer; give it longer with --api-timeout"
             ) from None
-        except httpx.HTTPError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise RequestFailed(self._unreached(error)) from None
-        if answer.is_success:
+        if answer.is_good:
             return answer
         text = _text(answer)
-        if not text and answer.status_code in _NO_SUCH_PATH:
+        if not text and answer.status in _NO_SUCH_PATH:
             lacking = f"has no {path}: it is no control plane of Kuma, or of another version"
             raise self._not_a_control_plane(lacking) if path != _INDEX else self._not_a_control_plane()
-        text = text or f"{answer.status_code} {answer.reason_phrase}{_excerpt(answer)}"
-        raise RequestFailed(f"{about}: {text}" if about else text, answer.status_code)
+        text = text or f"{answer.status} {answer.reason}{_excerpt(answer)}"
+        raise RequestFailed(f"{about}: {text}" if about else text, answer.status)
 
-    def _unreached(self, error: httpx.HTTPError) -> str:
+    def _unreached(self, error: Exception) -> str:
         """Describes why there was no answer, and the remedy."""
         untrusted = handshakes.untrusted(error)
         if untrusted and self._ca_file:
@@ -235,7 +252,7 @@ class Client:
             )
         if handshakes.no_tls(error):
             return f"what answers at {self._address} does not speak TLS; an http address is needed there"
-        if isinstance(error, httpx.RemoteProtocolError) and self._address.startswith("http:"):
+        if isinstance(error, http.client.HTTPException) and self._address.startswith("http:"):
             return (
                 f"what answers at {self._address} does not speak HTTP in the clear; if it is the HTTPS port of a "
                 "control plane, an https address is needed there"
@@ -264,24 +281,27 @@ def _query(**asked: bool) -> Mapping[str, str]:
 
 
 _INDEX = "/"
-_NO_SUCH_PATH = (httpx.codes.NOT_FOUND, httpx.codes.NOT_IMPLEMENTED)
+_NO_SUCH_PATH = (HTTPStatus.NOT_FOUND, HTTPStatus.NOT_IMPLEMENTED)
 """What servers say of a path or method that they do not have; a control plane says more of a resource."""
 
 
-def _text(answer: httpx.Response) -> str:
-    """An error as a control plane explains it: its title and detail, then a line per field; nothing if it does not."""
+def _text(answer: Answer) -> str:
+    """An error as a control plane explains it; nothing if it does not."""
     try:
         body = answer.json()
     except ValueError:
         body = None
-    if not isinstance(body, dict) or not body.get("title"):
-        return ""
+    return explained(body) if isinstance(body, dict) and body.get("title") else ""
+
+
+def explained(body: Mapping[str, Any]) -> str:
+    """An error in the JSON of a control plane: its title and detail, then a line per field."""
     lines = [f"{body['title']} ({body.get('detail', '')})"]
     lines += [f"* {p.get('field')}: {p.get('reason')}" for p in body.get("invalid_parameters", ())]
     return "\n".join(lines)
 
 
-def _excerpt(answer: httpx.Response) -> str:
+def _excerpt(answer: Answer) -> str:
     """Returns an excerpt of a plain-text answer; empty for an HTML page."""
     text = answer.text.strip()
     return f": {text[:1000]}" if text and not text.startswith("<") else ""

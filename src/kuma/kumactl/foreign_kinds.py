@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from kuma.resources.kinds import Kind
-from kuma.resources.resource import Model
-
-
-def _global(name: str, path: str, singular: str, plural: str) -> Kind:
-    return Kind(name, "Global", path, singular, plural, Model)
-
+from kuma.resources.naming import Naming
 
 ALL = (
-    _global("Zone", "zones", "zone", "zones"),
-    _global("ZoneIngress", "zone-ingresses", "zone-ingress", "zone-ingresses"),
-    _global("ZoneEgress", "zoneegresses", "zoneegress", "zoneegresses"),
+    Naming("Zone", "Global", "zones", "zone", "zones"),
+    Naming("ZoneIngress", "Global", "zone-ingresses", "zone-ingress", "zone-ingresses"),
+    Naming("ZoneEgress", "Global", "zoneegresses", "zoneegress", "zoneegresses"),
 )

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from kuma.base import handshakes, texts
 from kuma.base.errors import InvalidResource, KumaError, Misconfigured, NotForUs
 from kuma.base.values.variables import filled, names_in
@@ -95,6 +93,8 @@ def described(name: str) -> str:
 
 
 def _fetched(url: str) -> str:
+    import httpx  # follows redirects; most files are here
+
     try:
         answer = httpx.get(url, timeout=_FETCH_TIMEOUT, follow_redirects=True)
     except (httpx.HTTPError, httpx.InvalidURL) as error:

@@ -44,7 +44,7 @@ class Invocation:
 
         It waits `at_most` so many seconds for an answer.
         """
-        server = self.config().current().coordinates.api_server
+        server = self.config().current().api_server
         try:
             seconds = durations.parse_go_duration(self._timeout).total_seconds()
         except ValueError as error:

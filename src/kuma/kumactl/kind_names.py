@@ -6,28 +6,31 @@ import difflib
 
 from kuma.base.errors import Misconfigured
 from kuma.kumactl import foreign_kinds
-from kuma.resources import kinds
-from kuma.resources.kinds import Kind
+from kuma.resources import naming
+from kuma.resources.models import stored_only
+from kuma.resources.naming import Naming
 
-_KINDS = (*(kind for kind in kinds.ALL if not kind.read_only), *foreign_kinds.ALL)
-SINGULAR = {kind.singular: kind for kind in _KINDS} | {"globalsecret": kinds.GLOBAL_SECRET}
-PLURAL = {kind.plural: kind for kind in _KINDS} | {"globalsecrets": kinds.GLOBAL_SECRET}
+_KINDS = (*naming.WRITABLE, *(kind.naming for kind in stored_only.ALL), *foreign_kinds.ALL)
+SINGULAR = {kind.singular: kind for kind in _KINDS} | {"globalsecret": naming.GLOBAL_SECRET}
+PLURAL = {kind.plural: kind for kind in _KINDS} | {"globalsecrets": naming.GLOBAL_SECRET}
 SHORT = {
-    "dp": kinds.DATAPLANE,
-    "tp": kinds.TRAFFIC_PERMISSION,
-    "mtp": kinds.MESH_TRAFFIC_PERMISSION,
+    "dp": naming.DATAPLANE,
+    "tp": naming.TRAFFIC_PERMISSION,
+    "mtp": naming.MESH_TRAFFIC_PERMISSION,
 }
 ALL = "all"
 """Stands for every kind that has an effect here, Secrets apart: they are for administrators."""
-OF_ALL = (kinds.MESH, kinds.DATAPLANE, kinds.TRAFFIC_PERMISSION, kinds.MESH_TRAFFIC_PERMISSION)
+OF_ALL = (naming.MESH, naming.DATAPLANE, naming.TRAFFIC_PERMISSION, naming.MESH_TRAFFIC_PERMISSION)
+_OFFERED = {name: kind for kind in naming.WRITABLE for name in (kind.singular, kind.plural)} | SHORT
+"""What is offered to whoever has mistyped: kinds that have an effect here."""
 
 
 def names(*others: str) -> list[str]:
     """Every name of a kind that has an effect here, and `others`."""
-    return sorted({kind.singular for kind in kinds.IN_EFFECT if kind.singular in SINGULAR} | {*SHORT, *others})
+    return sorted({kind.singular for kind in naming.WRITABLE} | {*SHORT, *others})
 
 
-def kind(name: str, *others: str) -> Kind:
+def kind(name: str, *others: str) -> Naming:
     """The kind of that name; `others` are further names that may be asked for.
 
     Raises:
@@ -37,7 +40,7 @@ def kind(name: str, *others: str) -> Kind:
     found = known.get(name) or known.get(name.lower())
     if found is not None:
         return found
-    close = difflib.get_close_matches(name, [*known, *others], n=1)
+    close = difflib.get_close_matches(name.lower(), [*_OFFERED, *others], n=1)
     hint = f"; did you mean {close[0]}?" if close else f". Allowed values: {', '.join(names(*others))}"
     raise Misconfigured(f"unknown TYPE: {name}{hint}")
 

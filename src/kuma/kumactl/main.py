@@ -3,26 +3,49 @@
 from __future__ import annotations
 
 import json
-import platform
+import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
-from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
 import kuma
 from kuma.base import command_line
-from kuma.kumactl import version_check
+from kuma.kumactl import requests, version_check
 from kuma.kumactl.client import RequestFailed
-from kuma.kumactl.commands import apply, config, create, export, generate, inspect, judge, preview, resources
 from kuma.kumactl.common_options import CommonOptions
 from kuma.kumactl.invocation import Invocation
+from kuma.kumactl.later import Later
+
+_COMMANDS = "kuma.kumactl.commands"
+
+
+class _Commands(CommonOptions, Later):
+    """The commands of kumactl."""
+
+    later: ClassVar[Mapping[str, str]] = {
+        "apply": f"{_COMMANDS}.apply:app",
+        "diff": f"{_COMMANDS}.diff:diff",
+        "get": f"{_COMMANDS}.resources:get",
+        "export": f"{_COMMANDS}.export:export",
+        "preview": f"{_COMMANDS}.preview:preview",
+        "check": f"{_COMMANDS}.judge:check",
+        "explain": f"{_COMMANDS}.judge:explain_app",
+        "suggest": f"{_COMMANDS}.judge:suggest_app",
+        "delete": f"{_COMMANDS}.resources:delete",
+        "create": f"{_COMMANDS}.create:app",
+        "inspect": f"{_COMMANDS}.inspect:app",
+        "generate": f"{_COMMANDS}.generate:app",
+        "config": f"{_COMMANDS}.config:app",
+    }
+
 
 app = typer.Typer(
     name="kumactl",
     help="Looks at a control plane and changes it.\n\nExample: kumactl apply -f mesh.yaml; kumactl get meshes",
-    cls=CommonOptions,
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -57,7 +80,7 @@ def _root(
     ] = False,
 ) -> None:
     """Common options."""
-    command_line.log_requests(log_level)
+    requests.tell(log_level)
     context.obj = Invocation(config_file, no_config=no_config, timeout=api_timeout)
 
 
@@ -70,7 +93,7 @@ def version(
 
     Example: kumactl version --detailed
     """
-    own = {"product": version_check.PRODUCT, "version": kuma.__version__, "python": platform.python_version()}
+    own = {"product": version_check.PRODUCT, "version": kuma.__version__, "python": sys.version.partition(" ")[0]}
     typer.echo(f"Client: {json.dumps(own, indent=3)}" if detailed else f"Client: Kuma {kuma.__version__}")
     invocation: Invocation = context.obj
     with invocation.client(greet=False) as client:
@@ -113,21 +136,9 @@ def completion(shell: Annotated[Shell, typer.Argument(help="Your shell.")]) -> N
 
     Example: kumactl completion bash > ~/.local/share/bash-completion/completions/kumactl
     """
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]
+
     typer.echo(get_completion_script(prog_name="kumactl", complete_var="_KUMACTL_COMPLETE", shell=shell))
-
-
-app.command("apply")(apply.apply)
-app.command("get")(resources.get)
-app.command("export")(export.export)
-app.command("preview")(preview.preview)
-app.command("check")(judge.check)
-app.add_typer(judge.explain_app, name="explain")
-app.add_typer(judge.suggest_app, name="suggest")
-app.command("delete")(resources.delete)
-app.add_typer(create.app, name="create")
-app.add_typer(inspect.app, name="inspect")
-app.add_typer(generate.app, name="generate")
-app.add_typer(config.app, name="config")
 
 
 def main() -> None:

@@ -38,14 +38,12 @@ def load_key(path: Path) -> rsa.RSAPrivateKey:
     return key
 
 
-def sign(claims: Mapping[str, Any], valid_for: str, key_path: Path | None, kid: str) -> str | None:
-    """A token as the control plane would make it; None if there is no key, so that it has to be asked.
+def sign(claims: Mapping[str, Any], valid_for: str, key_path: Path | None, kid: str) -> str:
+    """A token as the control plane would make it.
 
     Raises:
         Misconfigured: only one of key and number is given, or one makes no sense.
     """
-    if key_path is None and not kid:
-        return None
     if key_path is None or not kid:
         raise Misconfigured("--signing-key-path and --kid are given together or not at all")
     try:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from kuma.resources import kinds, parsing
-from kuma.resources.kinds import Kind
-from kuma.resources.resource import Key
+from kuma.resources import keys, naming
+from kuma.resources.keys import Key
+from kuma.resources.naming import Naming
 
 
-def collection(kind: Kind, mesh: str) -> str:
+def collection(kind: Naming, mesh: str) -> str:
     """Path of all resources of a kind (in a mesh).
 
     Raises:
@@ -18,14 +18,14 @@ def collection(kind: Kind, mesh: str) -> str:
     return within(mesh, kind.path) if kind.in_mesh else f"/{kind.path}"
 
 
-def item(key: Key, kind: Kind | None = None) -> str:
-    """Path of one resource; `kind` has to be given for kinds that are not ours.
+def item(key: Key, kind: Naming | None = None) -> str:
+    """Path of one resource; `kind` has to be given for kinds that have no effect here.
 
     Raises:
         InvalidResource: there can be none of that name.
     """
-    parsing.check_key(key)
-    return f"{collection(kind or kinds.by_name(key.kind), key.mesh)}/{quote(key.name, safe='')}"
+    keys.check(key)
+    return f"{collection(kind or naming.BY_NAME[key.kind], key.mesh)}/{quote(key.name, safe='')}"
 
 
 def within(mesh: str, *parts: str) -> str:
@@ -34,5 +34,5 @@ def within(mesh: str, *parts: str) -> str:
     Raises:
         InvalidResource: there can be no mesh of that name.
     """
-    parsing.check_key(kinds.MESH.key(mesh))
+    keys.check(naming.MESH.key(mesh))
     return "/".join(("/meshes", *(quote(part, safe="+") for part in (mesh, *parts))))

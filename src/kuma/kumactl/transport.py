@@ -9,9 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import typer
-from cryptography import x509
 
 from kuma.base.errors import Misconfigured
 from kuma.base.values import addresses
@@ -33,15 +31,17 @@ def client(server: ApiServer, seconds: float, remedy: str = CHOOSE_ANOTHER) -> C
     )
 
 
-def verification(server: ApiServer) -> ssl.SSLContext:
-    """Returns the TLS settings that verify a control plane and hold our own certificate.
+def verification(server: ApiServer) -> ssl.SSLContext | None:
+    """Returns the TLS settings that verify a control plane and hold our own certificate; none for one without TLS.
 
     Raises:
         Misconfigured: a file cannot be used.
     """
-    context = _trusting(server)
     if bool(server.client_cert_file) != bool(server.client_key_file):
         raise Misconfigured("--client-cert-file and --client-key-file are given together or not at all")
+    if not server.client_cert_file and not server.ca_cert_file and urlsplit(server.url).scheme == "http":
+        return None  # whatever the files of a system's CAs hold takes long to read
+    context = _trusting(server)
     if server.client_cert_file:
         _show(context, Path(server.client_cert_file), Path(server.client_key_file))
     return context
@@ -76,6 +76,8 @@ def _check_client(certificate: Path, key: Path) -> None:
 
 
 def _check_end(content: bytes, path: Path) -> None:
+    from cryptography import x509  # only who shows a certificate needs it
+
     try:
         end = x509.load_pem_x509_certificate(content).not_valid_after_utc
     except ValueError:
@@ -91,7 +93,7 @@ def _trusting(server: ApiServer) -> ssl.SSLContext:
         except OSError as error:
             reason = "it holds no certificate in PEM" if isinstance(error, ssl.SSLError) else _reason(error)
             raise Misconfigured(f"--ca-cert-file: cannot use {server.ca_cert_file}: {reason}") from None
-    context = httpx.create_ssl_context()
+    context = ssl.create_default_context()
     if server.skip_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

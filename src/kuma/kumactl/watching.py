@@ -10,16 +10,12 @@ from typing import TypeVar
 import typer
 
 from kuma.kumactl.client import RequestFailed
+from kuma.kumactl.terminal import is_terminal
 
 Found = TypeVar("Found")
 _INTERVAL = 1.0
 """Seconds between two looks."""
 _CLEAR = "\x1b[2J\x1b[H"
-
-
-def is_terminal() -> bool:
-    """Tells whether people look at what is printed, rather than programs."""
-    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def show(watch: bool, look: Callable[[], Found], draw: Callable[[Found], None]) -> None:

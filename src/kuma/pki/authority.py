@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -16,6 +16,14 @@ from kuma.pki.x509 import CaPair, LeafBuilder, PublicKey, certificate_pem, is_se
 
 class AuthorityUnusable(KumaError):
     """An authority cannot be opened: what it is made of is missing or broken. The text names the remedy."""
+
+
+class NotLoaded(AuthorityUnusable):
+    """Parts of it are not there: `reasons` has each, `cert` or `key`, by its name in the Mesh."""
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        super().__init__("; ".join(dict.fromkeys(reasons.values())))
+        self.reasons = reasons
 
 
 @dataclass(frozen=True, slots=True)

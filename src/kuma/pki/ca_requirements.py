@@ -53,12 +53,19 @@ def _ca_rules(field: str, certificate: x509.Certificate, below: int) -> Iterator
             field, f"its pathlen of {constraints.path_length} forbids the {below} CA certificates that come before it"
         )
     if usage is None or not usage.key_cert_sign:
-        yield Violation(field, "key usage extension 'keyCertSign' must be set (see X509-SVID: 4.3. Key Usage)")
+        yield Violation(field, f"{_NO_SIGNING}. {_RECIPE}" if usage is None else _NO_SIGNING)
     if usage is not None and usage.key_agreement:
         yield Violation(
             field,
             "key usage extension 'keyAgreement' must NOT be set (see X509-SVID: Appendix A. X.509 Field Reference)",
         )
+
+
+_NO_SIGNING = "key usage extension 'keyCertSign' must be set (see X509-SVID: 4.3. Key Usage)"
+_RECIPE = (
+    "It has no key usage at all, as `openssl req -x509` makes it: make it anew with "
+    "-addext keyUsage=critical,keyCertSign,cRLSign, or see docs/concepts/authorities.md, `Your own CA`"
+)
 
 
 def _strength(field: str, certificate: x509.Certificate) -> Iterator[Violation]:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from kuma.base.errors import InvalidResource, NotForUs, Violation
-from kuma.resources import kinds, parsing
+from kuma.resources import keys, kinds, parsing
 from kuma.resources import labels as label_rules
 from kuma.resources.kinds import Kind
 from kuma.resources.resource import NEVER, Key, Resource
@@ -118,7 +118,7 @@ def _parse_universal(document: Mapping[str, Any], default_mesh: str) -> Resource
         raise InvalidResource.of("mesh", f"must not be set: a {kind.name} belongs to no mesh")
     mesh = (_text(document, "mesh") if document.get("mesh") else default_mesh) if kind.in_mesh else ""
     key = Key(kind.name, mesh, _text(document, "name"))
-    parsing.check_key(key)
+    keys.check(key)
     content = {name: value for name, value in document.items() if name not in _META}
     spec = _under_spec(kind, content, mesh) if kind.nested else parsing.parse_spec(kind, content, mesh)
     return Resource(key, spec, labels=_labels(document.get("labels"), "labels"))
@@ -162,7 +162,7 @@ def _parse_kubernetes(document: Mapping[str, Any], default_mesh: str) -> Resourc
             "apiVersion", f'has to be "v1" with `kind: Secret` and `type: {SECRET_TYPES[kind.name]}`'
         )
     key = kind.key(name, str(document.get("mesh") or labels.get(MESH_LABEL) or default_mesh))
-    parsing.check_key(key)
+    keys.check(key)
     content = {field: v for field, v in document.items() if field not in ("apiVersion", "kind", "metadata", "mesh")}
     return Resource(key, _under_spec(kind, content, key.mesh), labels=labels)
 
@@ -184,7 +184,7 @@ def _parse_kubernetes_secret(
     if not isinstance(data, Mapping) or set(data) != {"value"}:
         raise InvalidResource.of("data", "has to be a map with the one key `value`, in base64")
     key = kinds.by_name(kind).key(name, labels.get(MESH_LABEL, default_mesh))
-    parsing.check_key(key)
+    keys.check(key)
     return Resource(key, parsing.parse_spec(kinds.by_name(kind), {"data": data["value"]}), labels=labels)
 
 
@@ -210,6 +210,14 @@ def to_universal(resource: Resource[Any]) -> dict[str, Any]:
     """The Universal form, metadata first, as the REST API answers it."""
     spec = resource.spec.to_wire()
     return {**meta(resource), **({"spec": spec} if kinds.by_name(resource.key.kind).nested else spec)}
+
+
+def as_declared(resource: Resource[Any]) -> dict[str, Any]:
+    """The Universal form as its author writes it: without the times that a store sets."""
+    return {name: value for name, value in to_universal(resource).items() if name not in _TIMES}
+
+
+_TIMES = ("creationTime", "modificationTime")
 
 
 def meta(resource: Resource[Any]) -> dict[str, Any]:

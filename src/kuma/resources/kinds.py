@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kuma.base.errors import InvalidResource, NotForUs, Violation
-from kuma.resources import masks, workload_health
+from kuma.resources import masks, naming, workload_health
 from kuma.resources.models import (
     access_logs,
     dataplane,
@@ -23,7 +23,8 @@ from kuma.resources.models.dataplane_insight import DataplaneInsightSpec
 from kuma.resources.models.mesh_transition import MeshTransitionSpec
 from kuma.resources.models.observed_traffic import ObservedTrafficSpec
 from kuma.resources.models.secret import SecretSpec
-from kuma.resources.resource import Key, Model
+from kuma.resources.naming import Naming
+from kuma.resources.resource import Key, Model, Opaque
 
 
 def _nothing(_: Any) -> Iterable[Any]:
@@ -78,55 +79,48 @@ class Kind:
         return self.shown is not _as_it_is
 
     @property
+    def naming(self) -> Naming:
+        """Its names alone."""
+        return Naming(self.name, self.scope, self.path, self.singular, self.plural)
+
+    @property
     def in_mesh(self) -> bool:
-        return self.scope == "Mesh"
+        return self.naming.in_mesh
 
     def key(self, name: str, mesh: str = "") -> Key:
         """The key of a resource of this kind."""
-        return Key(self.name, mesh if self.in_mesh else "", name)
+        return self.naming.key(name, mesh)
 
 
 MESH = Kind(
-    "Mesh", "Global", "meshes", "mesh", "meshes", mesh.MeshSpec,
+    *naming.MESH, mesh.MeshSpec,
     validate=mesh.validate, warnings=mesh.warnings, not_done=mesh_blocks.not_done,
     sealed=True, shown=masks.masked, meant=masks.unmasked,  # it may hold a CA's key inline
     admin_writes=True,  # whoever chooses the CA has every identity
 )  # fmt: skip
 DATAPLANE = Kind(
-    "Dataplane", "Mesh", "dataplanes", "dataplane", "dataplanes", dataplane.DataplaneSpec,
+    *naming.DATAPLANE, dataplane.DataplaneSpec,
     validate=dataplane.validate, validate_in_mesh=dataplane.validate_names,
     not_done=dataplane.not_done, meant=workload_health.meant,
 )  # fmt: skip
-DATAPLANE_INSIGHT = Kind(
-    "DataplaneInsight", "Mesh", "dataplane-insights", "dataplane-insight", "dataplane-insights",
-    DataplaneInsightSpec, read_only=True,
-)  # fmt: skip
-MESH_TRANSITION = Kind(
-    "MeshTransition", "Mesh", "mesh-transitions", "mesh-transition", "mesh-transitions",
-    MeshTransitionSpec, read_only=True,
-)  # fmt: skip
+DATAPLANE_INSIGHT = Kind(*naming.DATAPLANE_INSIGHT, DataplaneInsightSpec, read_only=True)
+MESH_TRANSITION = Kind(*naming.MESH_TRANSITION, MeshTransitionSpec, read_only=True)
 TRAFFIC_PERMISSION = Kind(
-    "TrafficPermission", "Mesh", "traffic-permissions", "traffic-permission", "traffic-permissions",
-    traffic_permission.TrafficPermissionSpec, validate=traffic_permission.validate,
+    *naming.TRAFFIC_PERMISSION, traffic_permission.TrafficPermissionSpec, validate=traffic_permission.validate,
 )  # fmt: skip
 MESH_TRAFFIC_PERMISSION = Kind(
-    "MeshTrafficPermission", "Mesh", "meshtrafficpermissions", "meshtrafficpermission", "meshtrafficpermissions",
-    mesh_traffic_permission.MeshTrafficPermissionSpec, nested=True,
+    *naming.MESH_TRAFFIC_PERMISSION, mesh_traffic_permission.MeshTrafficPermissionSpec, nested=True,
     validate=mesh_traffic_permission.validate, warnings=mesh_traffic_permission.warnings,
 )  # fmt: skip
-TRAFFIC_LOG = Kind(
-    "TrafficLog", "Mesh", "traffic-logs", "traffic-log", "traffic-logs",
-    access_logs.TrafficLogSpec, validate=access_logs.validate_traffic_log,
-)  # fmt: skip
+TRAFFIC_LOG = Kind(*naming.TRAFFIC_LOG, access_logs.TrafficLogSpec, validate=access_logs.validate_traffic_log)
 MESH_ACCESS_LOG = Kind(
-    "MeshAccessLog", "Mesh", "meshaccesslogs", "meshaccesslog", "meshaccesslogs",
-    access_logs.MeshAccessLogSpec, nested=True, validate=access_logs.validate, not_done=access_logs.not_done,
+    *naming.MESH_ACCESS_LOG, access_logs.MeshAccessLogSpec,
+    nested=True, validate=access_logs.validate, not_done=access_logs.not_done,
     admin_writes=True,  # whoever chooses a file and what is written into it has the proxies' machines
 )  # fmt: skip
-SECRET = Kind("Secret", "Mesh", "secrets", "secret", "secrets", SecretSpec, admin_only=True, sealed=True)
+SECRET = Kind(*naming.SECRET, SecretSpec, admin_only=True, sealed=True)
 GLOBAL_SECRET = Kind(
-    "GlobalSecret", "Global", "global-secrets", "global-secret", "global-secrets", SecretSpec,
-    admin_only=True, sealed=True, path_aliases=("globalsecrets",),
+    *naming.GLOBAL_SECRET, SecretSpec, admin_only=True, sealed=True, path_aliases=("globalsecrets",),
 )  # fmt: skip
 
 CONFIG = Kind("Config", "Global", "", "", "", ConfigSpec, read_only=True)
@@ -135,13 +129,7 @@ OBSERVED_TRAFFIC = Kind("ObservedTraffic", "Mesh", "", "", "", ObservedTrafficSp
 """Who has called a Dataplane; shown by the mesh as a whole."""
 CLUSTER_ID = CONFIG.key("kuma-cluster-id")
 
-STORED_ONLY = tuple(
-    Kind(
-        kind.name, "Mesh", kind.path, kind.singular, kind.plural, stored_only.Opaque,
-        nested=kind.nested, not_done=kind.not_done,
-    )
-    for kind in stored_only.ALL
-)  # fmt: skip
+STORED_ONLY = tuple(Kind(*kind.naming, Opaque, nested=kind.nested, not_done=kind.not_done) for kind in stored_only.ALL)
 """Policies of the original that have no effect here."""
 
 IN_EFFECT = (
@@ -168,13 +156,14 @@ def declarable(name: str) -> Kind:
     """The kind called `name`, if users may declare resources of it.
 
     Raises:
-        InvalidResource: there is none, or the control plane alone writes it.
+        InvalidResource: there is none.
+        NotForUs: the control plane alone writes it. What is exported from one has it beside the rest.
     """
     kind = by_name(name)
     if kind in (CONFIG, OBSERVED_TRAFFIC):
         raise _unknown(name)
     if kind.read_only:
-        raise InvalidResource.of("type", f"{name} is written by the control plane only")
+        raise NotForUs.of("type", f"{name} is written by the control plane only")
     return kind
 
 

@@ -13,6 +13,8 @@ _LONGEST_PREFIX = 253
 _RULE = (
     "at most 63 characters: letters, digits, '-', '_' and '.', and a letter or digit at the beginning and at the end"
 )
+REGISTERED = "kuma.io/registered-by"
+"""Label of a Dataplane that its proxy has brought along: it is removed when the proxy leaves."""
 MOST = 100
 """Labels of one resource."""
 

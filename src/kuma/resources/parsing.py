@@ -14,13 +14,8 @@ from pydantic_core import ErrorDetails
 from kuma.base.errors import InvalidResource, Violation
 from kuma.resources import limits
 from kuma.resources.kinds import Kind
-from kuma.resources.resource import DISCRIMINATOR, Key, Model, plain
+from kuma.resources.resource import DISCRIMINATOR, Model, plain
 
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", re.ASCII)
-_NAME_RULE = (
-    "invalid characters. A lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or "
-    "'.', and must start and end with an alphanumeric character"
-)
 _PLAIN_WORDS = {
     "string_type": "has to be a string; put it in quotes",
     "int_type": "has to be a whole number",
@@ -47,29 +42,6 @@ def parse_spec(kind: Kind, data: Mapping[str, Any], mesh: str = "") -> Model:
     if violations:
         raise InvalidResource(violations)
     return spec
-
-
-def check_key(key: Key) -> None:
-    """The rules of names.
-
-    Raises:
-        InvalidResource: a name is empty, too long, or has other characters than a DNS subdomain.
-    """
-    violations = [*_name("name", key.name, 63 if key.kind == "Mesh" else 253)]
-    if key.kind == "Mesh" and "." in key.name:
-        violations.append(Violation("name", "must not contain a dot: proxies are called <mesh>.<name>"))
-    if key.kind != "Mesh" and key.mesh:
-        violations += _name("mesh", key.mesh, 63)
-    if violations:
-        raise InvalidResource(violations)
-
-
-def _name(field: str, name: str, longest: int) -> Sequence[Violation]:
-    if not name:
-        return [Violation(field, "cannot be empty")]
-    if len(name) > longest:
-        return [Violation(field, f"cannot be longer than {longest} characters")]
-    return [] if _NAME.fullmatch(name) else [Violation(field, _NAME_RULE)]
 
 
 def path_of(location: Sequence[str | int]) -> str:

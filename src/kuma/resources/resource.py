@@ -12,6 +12,8 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
+from kuma.resources.keys import Key as Key  # belongs to every resource
+
 NEVER = datetime(1, 1, 1, tzinfo=UTC)
 """The time of something that has not happened; written `0001-01-01T00:00:00Z`."""
 
@@ -31,6 +33,12 @@ class Model(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
+class Opaque(Model):
+    """Holds whatever was written, without a look inside."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 DISCRIMINATOR = "discriminator"
 """The kind of complaint about a field on which the fields beside it depend: nothing is said of those."""
 
@@ -45,18 +53,6 @@ def plain(value: object) -> str:
 
 
 SpecT = TypeVar("SpecT", bound=Model, covariant=True)
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Key:
-    """Identity of a resource. `kind` is the type's name (`Mesh`); `mesh` is empty for global kinds."""
-
-    kind: str
-    mesh: str
-    name: str
-
-    def __str__(self) -> str:
-        return f'{self.kind} "{self.name}"' + (f' in mesh "{self.mesh}"' if self.mesh else "")
 
 
 @dataclass(frozen=True, slots=True)

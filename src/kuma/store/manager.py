@@ -11,10 +11,12 @@ from typing import Protocol
 import structlog
 
 from kuma.base.errors import AlreadyExists, Conflict, InvalidResource, NotFound, Violation, WeakeningRefused
-from kuma.resources import kinds, parsing
+from kuma.resources import keys, kinds
 from kuma.resources.kinds import MESH
+from kuma.resources.labels import REGISTERED
 from kuma.resources.resource import Key
 from kuma.store.protocol import AnyResource, Create, Delete, Expect, Operation, Page, StillOwns, Store, Update, find
+from kuma.store.rehearsal import Rehearsal
 
 log = structlog.get_logger(__name__)
 
@@ -63,11 +65,17 @@ class Outcome:
 class ResourceManager:
     """Reads, and changes that keep every rule. `rules` has an entry for each kind that has some."""
 
-    def __init__(self, store: Store, rules: Mapping[str, Rules], *, strict: bool = False) -> None:
+    def __init__(self, store: Store, rules: Mapping[str, Rules], *, strict: bool = False, tells: bool = True) -> None:
         self.store = store
+        self._tells = tells
+        """Whether warnings are logged."""
         self._rules = rules
         self._strict = strict
         """Whether to refuse what would be taken with a warning because it has no effect here."""
+
+    def rehearsal(self) -> ResourceManager:
+        """Returns a manager that judges everything as this one would, and stores nothing."""
+        return ResourceManager(Rehearsal(self.store), self._rules, strict=self._strict, tells=False)
 
     async def get(self, key: Key) -> AnyResource:
         """The resource; see `Store.get`."""
@@ -85,7 +93,9 @@ class ResourceManager:
 
     async def put(self, resource: AnyResource, *, strict: bool = False, allow_weakening: bool = False) -> Outcome:
         """Create or replace, whatever is stored; see `change`."""
-        return await self.change(resource.key, lambda _: resource, strict=strict, allow_weakening=allow_weakening)
+        return await self.change(
+            resource.key, lambda stored: _declared(resource, stored), strict=strict, allow_weakening=allow_weakening
+        )
 
     async def change(
         self,
@@ -113,7 +123,7 @@ class ResourceManager:
             except (Conflict, AlreadyExists):
                 await _pause(attempt)  # somebody was faster: look again, judge again
                 continue
-            _log(key, outcome.warnings)
+            self._log(key, outcome.warnings)
             return outcome
         raise Conflict(f"{key} is being changed by others all the time; try again")
 
@@ -121,7 +131,7 @@ class ResourceManager:
         self, key: Key, make: Callable[[AnyResource | None], AnyResource], strict: bool, allow_weakening: bool
     ) -> Outcome:
         kind = kinds.by_name(key.kind)
-        parsing.check_key(key)
+        keys.check(key)
         old = await self.find(key)
         resource = make(old)
         resource = resource.with_spec(kind.meant(resource.spec, old.spec if old else None))
@@ -162,7 +172,7 @@ class ResourceManager:
             keeps = kinds.DATAPLANE.name if key.kind == MESH.name else ""
             try:
                 await self.store.transact([*decision.operations, *looked_at, Delete(key, unless_owns=keeps)])
-                _log(key, weakens)
+                self._log(key, weakens)
                 return weakens
             except StillOwns:
                 raise InvalidResource.of(
@@ -171,6 +181,17 @@ class ResourceManager:
             except Conflict:
                 await _pause(attempt)
         raise Conflict(f"{key} is being changed by others all the time; try again")
+
+    def _log(self, key: Key, warnings: Iterable[str]) -> None:
+        for warning in warnings if self._tells else ():
+            log.warning("taken with a warning", kind=key.kind, mesh=key.mesh, name=key.name, warning=warning)
+
+
+def _declared(resource: AnyResource, stored: AnyResource | None) -> AnyResource:
+    """As somebody declares it, who is not its proxy: what came with a proxy elsewhere has not come with one here."""
+    if REGISTERED not in resource.labels or (stored is not None and REGISTERED in stored.labels):
+        return resource
+    return replace(resource, labels={name: value for name, value in resource.labels.items() if name != REGISTERED})
 
 
 def _weakening(decision: Decision, allowed: bool) -> tuple[str, ...]:
@@ -188,11 +209,6 @@ _GUARDED = (
     "The mesh refuses what weakens it unless that is asked for: --allow-weakening of kumactl, ?allowWeakening=true "
     "of the API"
 )
-
-
-def _log(key: Key, warnings: Iterable[str]) -> None:
-    for warning in warnings:
-        log.warning("taken with a warning", kind=key.kind, mesh=key.mesh, name=key.name, warning=warning)
 
 
 async def _pause(attempt: int) -> None:

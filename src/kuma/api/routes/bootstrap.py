@@ -19,7 +19,7 @@ from kuma.base.audit import Audit, Refusals
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, InvalidResource, NotFound, Unauthenticated
 from kuma.base.values import strict_json
-from kuma.resources import codec, kinds, parsing
+from kuma.resources import codec, keys, kinds, parsing
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 from kuma.xds.bootstrap.server_names import Unverifiable
@@ -143,7 +143,7 @@ def _parse(body: bytes) -> tuple[BootstrapRequest, Resource[DataplaneSpec] | Non
     if not asked.dataplane_token.strip():
         raise Refused(TOKEN_REQUIRED)
     if not asked.dataplane_resource:
-        parsing.check_key(kinds.DATAPLANE.key(asked.name, asked.mesh))
+        keys.check(kinds.DATAPLANE.key(asked.name, asked.mesh))
         return asked, None
     try:
         brought = codec.parse(strict_json.loads(asked.dataplane_resource, _MOST_VALUES))

@@ -40,6 +40,10 @@ _ALLOW_WEAKENING = {
     "name": "allowWeakening", "in": "query", "description": "true: also if it weakens a mesh that refuses that",
     "schema": {"type": "boolean"},
 }  # fmt: skip
+_DRY_RUN = {
+    "name": "dryRun", "in": "query", "description": "All: judge it as ever, and store nothing",
+    "schema": {"type": "string", "enum": ["All"]},
+}  # fmt: skip
 _MESH = {"name": "mesh", "in": "path", "required": True, "schema": {"type": "string"}}
 PAGING = [
     {"name": "size", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": LARGEST_PAGE}},
@@ -86,9 +90,9 @@ class _KindRoutes:
             add(f"/{path}", self.list_all, "GET", f"List {kind.plural} of all meshes", {"parameters": PAGING})
         add(item, self.read, "GET", f"Read a {kind.singular}", one)
         if not kind.read_only:
-            write = {"parameters": [*in_path, _STRICT, _ALLOW_WEAKENING], **body}
+            write = {"parameters": [*in_path, _STRICT, _ALLOW_WEAKENING, _DRY_RUN], **body}
             add(item, self.write, "PUT", f"Create or replace a {kind.singular}", write)
-            delete = {"parameters": [*in_path, _ALLOW_WEAKENING]}
+            delete = {"parameters": [*in_path, _ALLOW_WEAKENING, _DRY_RUN]}
             add(item, self.delete, "DELETE", f"Delete a {kind.singular}", delete)
 
     def _add_plainly(self, router: APIRouter, path: str) -> None:
@@ -130,10 +134,13 @@ class _KindRoutes:
         mesh = await self._begin(request, "Could not process a resource")
         # The largest take long to check.
         resource = await asyncio.to_thread(_parse, await self._context.body(request), self._kind.key(name, mesh))
+        dry_run = _is_dry_run(request)
+        manager = self._context.manager.rehearsal() if dry_run else self._context.manager
         strict, allowed = _asked(request, "strict"), _asked(request, "allowWeakening")
         with self._recording_refusals(resource.key):
-            outcome = await self._context.manager.put(resource, strict=strict, allow_weakening=allowed)
-        self._record_weakening(resource.key, outcome.weakens)
+            outcome = await manager.put(resource, strict=strict, allow_weakening=allowed)
+        if not dry_run:
+            self._record_weakening(resource.key, outcome.weakens)
         said: dict[str, Any] = {"warnings": outcome.warnings} if outcome.warnings else {}
         if outcome.staged:
             said["stagedChange"] = True
@@ -142,9 +149,12 @@ class _KindRoutes:
     async def delete(self, request: Request, name: str) -> Response:
         mesh = await self._begin(request, "Could not delete a resource")
         key = self._kind.key(name, mesh)
+        dry_run = _is_dry_run(request)
+        manager = self._context.manager.rehearsal() if dry_run else self._context.manager
         with self._recording_refusals(key):
-            weakens = await self._context.manager.delete(key, allow_weakening=_asked(request, "allowWeakening"))
-        self._record_weakening(key, weakens)
+            weakens = await manager.delete(key, allow_weakening=_asked(request, "allowWeakening"))
+        if not dry_run:
+            self._record_weakening(key, weakens)
         return json_answer({"warnings": weakens} if weakens else {})
 
     def _record_weakening(self, key: Key, weakens: Sequence[str]) -> None:
@@ -193,6 +203,21 @@ def shown(request: Request, context: ApiContext, kind: Kind) -> Callable[[Any], 
 def _asked(request: Request, name: str) -> bool:
     """Tells whether the query asks for something."""
     return request.query_params.get(name, "false") == "true"
+
+
+def _is_dry_run(request: Request) -> bool:
+    """Tells whether nothing is to be stored.
+
+    Raises:
+        Problem: the query says something else of that; to pass over it would store what nobody wants stored.
+    """
+    asked = request.query_params.get("dryRun")
+    if asked not in (None, _ALL):
+        raise _bad("dryRun", f"has to be {_ALL}", "Invalid dry run")
+    return asked == _ALL
+
+
+_ALL = "All"
 
 
 def ref(kind: Kind) -> str:

@@ -15,7 +15,7 @@ from kuma.api.context import ApiContext
 from kuma.api.http.errors import Problem
 from kuma.base.errors import InvalidResource, Violation
 from kuma.base.values import durations
-from kuma.resources import kinds, parsing
+from kuma.resources import keys, kinds, parsing
 
 LONGEST = timedelta(days=10 * 365)
 USUAL = timedelta(days=30)
@@ -112,7 +112,7 @@ def _violations(asked: _Request) -> Iterator[Violation]:
 def _names(asked: DataplaneTokenRequest) -> Iterator[Violation]:
     """Refuses names that no Dataplane can have: a token for one would be a mistake."""
     try:
-        parsing.check_key(kinds.DATAPLANE.key(asked.name or "any", asked.mesh or "any"))
+        keys.check(kinds.DATAPLANE.key(asked.name or "any", asked.mesh or "any"))
     except InvalidResource as error:
         yield from error.violations
 

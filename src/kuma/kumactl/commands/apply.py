@@ -7,20 +7,23 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 import yaml
+from typer.core import TyperCommand
 
 from kuma.base.errors import KumaError, Misconfigured
 from kuma.base.values.variables import pairs
 from kuma.kumactl import apply_order, input_files
+from kuma.kumactl import dry_run as rehearsal
 from kuma.kumactl.apply_order import Sending
 from kuma.kumactl.client import Client, RequestFailed
 from kuma.kumactl.commands.resources import WeakeningOption
 from kuma.kumactl.input_files import DeclaredResource
 from kuma.kumactl.invocation import Invocation
-from kuma.resources import codec, kinds
+from kuma.resources import codec, kinds, naming
 from kuma.resources.resource import Key, Resource
 
 
@@ -28,16 +31,46 @@ class NotApplied(KumaError):
     """Some or all of the resources could not be applied; the text says which were and which were not."""
 
 
+class DryRun(StrEnum):
+    """Who judges what is not sent."""
+
+    NONE = "none"
+    CLIENT = "client"
+    SERVER = "server"
+    BOTH = "both"
+
+
+class _Apply(TyperCommand):
+    """The option for a dry run may stand alone, as in the original."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments."""
+        return super().parse_args(ctx, [f"--dry-run={DryRun.BOTH}" if arg == "--dry-run" else arg for arg in args])
+
+
+FileOption = Annotated[list[str], typer.Option("--file", "-f", help="File, directory, URL, or `-` for standard input.")]
+VarOption = Annotated[list[str] | None, typer.Option("--var", "-v", help="name=value for {{ name }} in the text.")]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse what has no effect here, instead of a warning.")]
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(cls=_Apply)
 def apply(
     context: typer.Context,
-    file: Annotated[list[str], typer.Option("--file", "-f", help="File, directory, URL, or `-` for standard input.")],
-    var: Annotated[list[str] | None, typer.Option("--var", "-v", help="name=value for {{ name }} in the text.")] = None,
+    file: FileOption,
+    var: VarOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check and print what would be sent; send nothing.")
-    ] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse what has no effect here, instead of a warning.")
-    ] = False,
+        DryRun,
+        typer.Option(
+            "--dry-run",
+            metavar="[client|server]",
+            help="Apply nothing. client: check here, and print what would be sent. server: ask the control plane what "
+            "would become of it. Alone: both.",
+            show_default=False,
+        ),
+    ] = DryRun.NONE,
+    strict: StrictOption = False,
     allow_weakening: WeakeningOption = False,
 ) -> None:
     """Create or replace the resources in files, in an order that works.
@@ -48,22 +81,61 @@ def apply(
 
     Example: kumactl apply -f mesh.yaml    or: cat mesh.yaml | kumactl apply -f -
     """
-    contents = input_files.read(file, pairs(input_files.VARIABLE, var or ()), strict=strict)
-    declared = contents.resources
-    for line in contents.left_out:
-        typer.echo(f"Warning: {line}", err=True)
-    if not declared:
-        raise Misconfigured(f"there is no resource in {', '.join(map(input_files.described, file))}")
-    if dry_run:
-        documents = [codec.to_universal(one.resource) for one in declared]
+    declared = read(file, var, strict=strict)
+    last = _last_of_each(declared)
+    if dry_run in (DryRun.CLIENT, DryRun.BOTH):
+        documents = [codec.as_declared(one.resource) for one in declared]
         typer.echo(yaml.safe_dump_all(documents, sort_keys=False), nl=False)
+    if dry_run is DryRun.CLIENT:
         return
     invocation: Invocation = context.obj
+    if dry_run is not DryRun.NONE:
+        _try_out(invocation, last, dry_run, strict=strict, weakening=allow_weakening)
+        return
     with invocation.client() as client:
-        last = _last_of_each(declared)
-        meshes = _existing(client, declared)
+        meshes = existing(client, declared)
         put = functools.partial(client.put, strict=strict, allow_weakening=allow_weakening)
-        _Apply(put, last).send(apply_order.rounds((one.resource for one in last.values()), meshes))
+        _Sender(put, last).send(apply_order.rounds((one.resource for one in last.values()), meshes))
+
+
+def read(file: Sequence[str], var: Sequence[str] | None, *, strict: bool) -> Sequence[DeclaredResource]:
+    """The resources in files; what is left out is told.
+
+    Raises:
+        Misconfigured: there is none, or a file cannot be read.
+        InvalidFiles: there is something else.
+    """
+    contents = input_files.read(file, pairs(input_files.VARIABLE, var or ()), strict=strict)
+    for line in contents.left_out:
+        typer.echo(f"Warning: {line}", err=True)
+    if not contents.resources:
+        raise Misconfigured(f"there is no resource in {', '.join(map(input_files.described, file))}")
+    return contents.resources
+
+
+def _try_out(
+    invocation: Invocation, last: Mapping[Key, DeclaredResource], dry_run: DryRun, *, strict: bool, weakening: bool
+) -> None:
+    """Ask the control plane what would become of it, and tell.
+
+    Raises:
+        WouldBeRefused: it would not take it.
+        RequestFailed: it does not answer, and nobody else was to judge.
+    """
+    try:
+        with invocation.client(greet=dry_run is DryRun.SERVER) as client:
+            meshes = existing(client, last.values())
+            expected = rehearsal.ask(client, last, meshes, strict=strict, weakening=weakening)
+    except RequestFailed as error:
+        if dry_run is DryRun.SERVER:
+            raise
+        typer.echo(f"Warning: the control plane may refuse this; it was not asked: {error}", err=True)
+        return
+    for warning in rehearsal.warnings(expected):
+        typer.echo(f"Warning: {warning}", err=True)
+    for one in expected if dry_run is DryRun.SERVER else ():
+        outcome = "created" if one.created else "configured" if one.changed else "unchanged"
+        typer.echo(f"{one.key} {outcome} (server dry run)")
 
 
 def _last_of_each(declared: Iterable[DeclaredResource]) -> Mapping[Key, DeclaredResource]:
@@ -74,7 +146,7 @@ def _last_of_each(declared: Iterable[DeclaredResource]) -> Mapping[Key, Declared
     return {one.resource.key: one for one in declared}
 
 
-def _existing(client: Client, declared: Iterable[DeclaredResource]) -> frozenset[str]:
+def existing(client: Client, declared: Iterable[DeclaredResource]) -> frozenset[str]:
     """The meshes that are there, of those that resources are for.
 
     Raises:
@@ -82,7 +154,7 @@ def _existing(client: Client, declared: Iterable[DeclaredResource]) -> frozenset
     """
     begun = {one.resource.name for one in declared if one.resource.key.kind == kinds.MESH.name}
     concerned = begun | {one.resource.mesh for one in declared if one.resource.mesh}
-    found = frozenset(mesh for mesh in concerned if client.get(kinds.MESH, mesh, "") is not None)
+    found = frozenset(mesh for mesh in concerned if client.get(naming.MESH, mesh, "") is not None)
     lines = [
         f'* {one.source}: {one.resource.key}: mesh "{one.resource.mesh}" does not exist; create it first'
         for one in declared
@@ -109,7 +181,7 @@ class _Answer:
 _Put = Callable[[Resource[Any]], tuple[bool, Mapping[str, Any]]]
 
 
-class _Apply:
+class _Sender:
     """Sends resources and tells what has become of each."""
 
     def __init__(self, put: _Put, declared: Mapping[Key, DeclaredResource]) -> None:

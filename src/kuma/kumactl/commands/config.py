@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from kuma.base.values import urls
 from kuma.kumactl import config_file, transport, version_check
 from kuma.kumactl.client import Client
 from kuma.kumactl.config_file import ApiServer, Header
-from kuma.kumactl.display import tables
+from kuma.kumactl.display.layout import table
 from kuma.kumactl.invocation import Invocation
 
 app = typer.Typer(help="Chooses the control plane.", no_args_is_help=True)
@@ -32,7 +33,7 @@ def view(context: typer.Context) -> None:
     Example: kumactl config view
     """
     invocation: Invocation = context.obj
-    content = invocation.config().model_dump(by_alias=True, exclude_defaults=True, mode="json")
+    content = invocation.config().to_file()
     for plane in content.get("controlPlanes", ()):
         server = plane["coordinates"]["apiServer"]
         for secret in ("authConf", "headers"):
@@ -50,8 +51,8 @@ def list_(context: typer.Context) -> None:
     invocation: Invocation = context.obj
     config = invocation.config()
     active = next((c.control_plane for c in config.contexts if c.name == config.current_context), "")
-    rows = [("*" if p.name == active else "", p.name, p.coordinates.api_server.url) for p in config.control_planes]
-    typer.echo(tables.table(("ACTIVE", "NAME", "ADDRESS"), rows))
+    rows = [("*" if p.name == active else "", p.name, p.api_server.url) for p in config.control_planes]
+    typer.echo(table(("ACTIVE", "NAME", "ADDRESS"), rows))
 
 
 @planes.command()
@@ -133,7 +134,7 @@ def _check_authentication(server: ApiServer) -> None:
 
 def _check(server: ApiServer) -> None:
     """Ask who it is, before it is shown a token, and then whether the token holds."""
-    stranger = server.model_copy(update={"auth_type": ""})
+    stranger = dataclasses.replace(server, auth_type="")
     with _client(stranger) as client:
         index = client.index()
     if version_check.product_of(index) != version_check.PRODUCT:
@@ -174,8 +175,8 @@ def switch(context: typer.Context, name: Annotated[str, typer.Option(help="Of th
     """
     invocation: Invocation = context.obj
     config = invocation.config()
-    names = [c.name for c in config.contexts if c.control_plane == name]
-    if not names:
+    switched = config.switched(name)
+    if switched is None:
         raise Misconfigured(f'there is no Control Plane with name "{name}"')
-    config_file.save(invocation.path, config.model_copy(update={"current_context": names[0]}))
+    config_file.save(invocation.path, switched)
     typer.echo(f'switched active Control Plane to "{name}"')

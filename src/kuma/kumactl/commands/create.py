@@ -10,7 +10,7 @@ import typer
 from kuma.base.errors import Misconfigured
 from kuma.kumactl.commands.resources import MeshOption
 from kuma.kumactl.invocation import Invocation
-from kuma.resources import kinds, parsing
+from kuma.resources import keys, kinds
 from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
 
@@ -39,7 +39,7 @@ def secret(
     except OSError as error:
         raise Misconfigured(f"--from-file {from_file}: {error.strerror}") from None
     key = (kinds.GLOBAL_SECRET if is_global else kinds.SECRET).key(name, mesh)
-    parsing.check_key(key)
+    keys.check(key)
     invocation: Invocation = context.obj
     with invocation.client() as client:
         created, said = client.put(Resource(key, SecretSpec(data=data)))

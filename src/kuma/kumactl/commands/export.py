@@ -43,9 +43,18 @@ def export(
     context: typer.Context,
     profile: Annotated[
         Profile,
-        typer.Option(help="all; no-dataplanes; federation: neither Dataplanes nor policies of the targetRef kinds."),
+        typer.Option(
+            "--profile",
+            "-p",
+            help="all; no-dataplanes; federation: neither Dataplanes nor policies of the targetRef kinds.",
+        ),
     ] = Profile.ALL,
-    form: Annotated[ExportForm, typer.Option("--format", help="universal or kubernetes.")] = ExportForm.UNIVERSAL,
+    form: Annotated[ExportForm, typer.Option("--format", "-f", help="universal or kubernetes.")] = (
+        ExportForm.UNIVERSAL
+    ),
+    include_admin: Annotated[
+        bool, typer.Option("--include-admin", "-a", help="Changes nothing: Secrets are exported always.")
+    ] = True,
 ) -> None:
     """Print everything that is stored, Secrets too, as YAML that `kumactl apply` takes. Keep the output safe.
 
@@ -55,7 +64,7 @@ def export(
     with invocation.client() as client:
         resources = (codec.parse(item) for item in _items(client, _chosen(profile)))
         for resource in sorted(resources, key=_place):
-            shown = codec.to_kubernetes(resource) if form is ExportForm.KUBERNETES else codec.to_universal(resource)
+            shown = codec.to_kubernetes(resource) if form is ExportForm.KUBERNETES else codec.as_declared(resource)
             typer.echo("---\n" + yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), nl=False)
 
 

@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import base64
-from enum import StrEnum
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import typer
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-)
 
 from kuma.base.values.variables import pair
-from kuma.kumactl import offline_signing
-from kuma.kumactl.commands import certificate
 from kuma.kumactl.commands.resources import MeshOption
 from kuma.kumactl.invocation import Invocation
-from kuma.resources import kinds, parsing
-
-
-class KeyForm(StrEnum):
-    """Printed form of a signing key."""
-
-    BASE64 = "pem-base64"
-    PEM = "pem"
-
+from kuma.kumactl.later import Later
+from kuma.resources import keys, naming
 
 KeyOption = Annotated[Path | None, typer.Option("--signing-key-path", help="Sign here, with this key, PEM.")]
 KidOption = Annotated[str, typer.Option("--kid", help="With --signing-key-path: the number of that key.")]
 
-app = typer.Typer(help="Generates credentials.", no_args_is_help=True)
+
+class _Commands(Later):
+    """Those that are about keys take long to load."""
+
+    later: ClassVar[Mapping[str, str]] = {
+        "signing-key": "kuma.kumactl.commands.signing_keys:signing_key",
+        "public-key": "kuma.kumactl.commands.signing_keys:public_key",
+        "tls-certificate": "kuma.kumactl.commands.certificate:tls_certificate",
+    }
+
+
+app = typer.Typer(cls=_Commands, help="Generates credentials.", no_args_is_help=True)
 
 
 @app.callback()
@@ -63,9 +57,9 @@ def dataplane_token(
     for text in tag or ():
         key, values = pair("--tag", text)
         tags.setdefault(key, []).extend(values.split(","))
-    parsing.check_key(kinds.DATAPLANE.key(name or "any", mesh))
+    keys.check(naming.DATAPLANE.key(name or "any", mesh))
     claims = {"Name": name, "Mesh": mesh, "Tags": tags, "Type": proxy_type}
-    signed = offline_signing.sign(claims, valid_for, signing_key_path, kid)
+    signed = _signed_here(claims, valid_for, signing_key_path, kid)
     if signed is not None:
         typer.echo(signed, nl=False)
         return
@@ -90,7 +84,7 @@ def user_token(
 
     Example: kumactl generate user-token --name john --group team-a --valid-for 24h
     """
-    signed = offline_signing.sign({"Name": name, "Groups": group or []}, valid_for, signing_key_path, kid)
+    signed = _signed_here({"Name": name, "Groups": group or []}, valid_for, signing_key_path, kid)
     if signed is not None:
         typer.echo(signed, nl=False)
         return
@@ -117,32 +111,10 @@ def zone_token(
         typer.echo(client.token("zone", {"zone": zone, "scope": scopes, "validFor": valid_for}), nl=False)
 
 
-@app.command("signing-key")
-def signing_key(
-    form: Annotated[KeyForm, typer.Option("--format", help="pem, or its base64 as a Secret's data.")] = KeyForm.BASE64,
-) -> None:
-    """Print a new signing key for tokens: store it in a Secret whose number is one higher than the last.
+def _signed_here(claims: Mapping[str, Any], valid_for: str, key_path: Path | None, kid: str) -> str | None:
+    """See `offline_signing.sign`."""
+    if key_path is None and not kid:
+        return None
+    from kuma.kumactl import offline_signing  # takes long to load
 
-    Example: kumactl generate signing-key --format pem
-    """
-    pem = _new_key().private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
-    typer.echo(pem if form is KeyForm.PEM else base64.b64encode(pem), nl=False)
-
-
-@app.command("public-key")
-def public_key(
-    signing_key_path: Annotated[Path, typer.Option(help="File with a signing key, PEM.")],
-) -> None:
-    """Print the public half of a signing key.
-
-    Example: kumactl generate public-key --signing-key-path key.pem
-    """
-    key = offline_signing.load_key(signing_key_path)
-    typer.echo(key.public_key().public_bytes(Encoding.PEM, PublicFormat.PKCS1), nl=False)
-
-
-app.command("tls-certificate")(certificate.tls_certificate)
-
-
-def _new_key() -> rsa.RSAPrivateKey:
-    return rsa.generate_private_key(65537, 2048)
+    return offline_signing.sign(claims, valid_for, key_path, kid)

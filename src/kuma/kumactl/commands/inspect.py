@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 from urllib.parse import urlencode
 
 import typer
@@ -17,13 +17,33 @@ from kuma.base.values.variables import pair
 from kuma.kumactl import paths, watching
 from kuma.kumactl.client import Client, RequestFailed
 from kuma.kumactl.commands import inspect_zones
-from kuma.kumactl.commands.resources import Form, FormOption, MeshOption, WatchOption, show_list
-from kuma.kumactl.display import tables
+from kuma.kumactl.commands.resources import Form, FormOption, MeshOption, WatchOption, layout, show_list
+from kuma.kumactl.display import mesh_tables, tables
 from kuma.kumactl.invocation import Invocation
-from kuma.resources import kinds
-from kuma.resources.kinds import Kind
+from kuma.kumactl.later import Aliased
+from kuma.resources import naming
+from kuma.resources.naming import Naming
 
-app = typer.Typer(help="Shows what the control plane has found out.", no_args_is_help=True)
+
+class _Commands(Aliased):
+    """Kinds are called as `get` calls them."""
+
+    aliases: ClassVar[Mapping[str, str]] = {
+        "dp": "dataplanes",
+        "mesh": "meshes",
+        "service": "services",
+        "tp": "traffic-permission",
+        "traffic-permissions": "traffic-permission",
+        "mtp": "meshtrafficpermission",
+        "meshtrafficpermissions": "meshtrafficpermission",
+        "zone": "zones",
+        "zoneingresses": "zone-ingresses",
+        "zone-egresses": "zoneegresses",
+    }
+    of_one: ClassVar[Mapping[str, str]] = {"dp": "dataplane", "dataplanes": "dataplane"}
+
+
+app = typer.Typer(cls=_Commands, help="Shows what the control plane has found out.", no_args_is_help=True)
 
 
 @app.callback()
@@ -55,38 +75,58 @@ def dataplanes(
         watching.show(
             watch,
             lambda: client.list_whole(path, filters=filters),
-            lambda items: show_list(items, output, lambda: tables.overviews(items, datetime.now(UTC))),
+            lambda items: show_list(items, output, lambda: tables.overviews(items, datetime.now(UTC), layout(output))),
         )
 
 
 @app.command()
 def meshes(
     context: typer.Context,
-    output: FormOption = Form.TABLE,
-    watch: Annotated[
-        str, typer.Option("--watch", help="Follow the staged change of this mesh until it is complete.")
+    name: Annotated[
+        str, typer.Argument(metavar="[MESH]", help="With --watch: end when its staged change is complete.")
     ] = "",
-    timeout: Annotated[str, typer.Option(help="How long to follow at most; the exit status is 1 then.")] = "5m",
+    output: FormOption = Form.TABLE,
+    watch: WatchOption = False,
+    timeout: Annotated[
+        str, typer.Option(help="How long to follow the change of MESH at most; the exit status is 1 then.")
+    ] = "5m",
 ) -> None:
     """Show where the mutual TLS of each mesh stands, whom a change waits for, and until when the CAs are valid.
 
     Example: kumactl inspect meshes    or: kumactl inspect meshes --watch default --timeout 1m
     """
-    if watch and output is not Form.TABLE:
-        raise Misconfigured("--watch prints lines; it cannot be given together with --output")
     invocation: Invocation = context.obj
-    if watch:
-        _follow(invocation, watch, _duration(timeout))
+    if watch and name:
+        if output is not Form.TABLE:
+            raise Misconfigured("--watch MESH prints lines; it cannot be given together with --output")
+        _follow(invocation, name, _duration(timeout))
         return
     with invocation.client() as client:
-        items = client.list_whole("/meshes")
-        transitions = {item["mesh"]: item for item in client.list_whole("/mesh-transitions")}
-        traffic = {item["mesh"]: item for item in client.list_whole("/observed-traffic")}
-    found = [
+        watching.show(
+            watch,
+            lambda: _meshes(client, name),
+            lambda found: show_list(found, output, lambda: _mesh_table(found, output)),
+        )
+
+
+def _meshes(client: Client, name: str) -> Sequence[Mapping[str, Any]]:
+    """The Meshes, or the one of that name, with the staged change and the plaintext callers of each."""
+    items = [item for item in client.list_whole("/meshes") if name in ("", item["name"])]
+    if name and not items:
+        raise Misconfigured(f'there is no Mesh "{name}"')
+    transitions = {item["mesh"]: item for item in client.list_whole("/mesh-transitions")}
+    traffic = {item["mesh"]: item for item in client.list_whole("/observed-traffic")}
+    return [
         {**item, "transition": transitions.get(item["name"]), "observedTraffic": traffic.get(item["name"])}
         for item in items
     ]
-    show_list(found, output, lambda: tables.meshes(items, transitions, traffic, datetime.now(UTC)))
+
+
+def _mesh_table(found: Sequence[Mapping[str, Any]], output: Form) -> str:
+    transitions, traffic = (
+        {item["name"]: item[part] or {} for item in found} for part in ("transition", "observedTraffic")
+    )
+    return mesh_tables.meshes(found, transitions, traffic, datetime.now(UTC), layout(output))
 
 
 @app.command()
@@ -107,7 +147,7 @@ def traffic(
     chosen = [
         item for item in items if service in ("", item["service"]) and (not plaintext or item["how"] == "plaintext")
     ]
-    show_list(chosen, output, lambda: tables.traffic(chosen, datetime.now(UTC)))
+    show_list(chosen, output, lambda: tables.traffic(chosen, datetime.now(UTC), layout(output)))
 
 
 class View(StrEnum):
@@ -148,7 +188,7 @@ def dataplane(
         query = [("shadow", str(shadow).lower()), *(("include", part) for part in include or ())]
     elif output is Form.JSON:
         query = [("format", "json")]
-    key = kinds.DATAPLANE.key(name, mesh)
+    key = naming.DATAPLANE.key(name, mesh)
     invocation: Invocation = context.obj
     with invocation.client() as client:
         if view is View.POLICIES:
@@ -159,18 +199,24 @@ def dataplane(
 
 
 @app.command()
-def services(context: typer.Context, mesh: MeshOption = "default", output: FormOption = Form.TABLE) -> None:
+def services(
+    context: typer.Context, mesh: MeshOption = "default", output: FormOption = Form.TABLE, watch: WatchOption = False
+) -> None:
     """Show the services of a mesh: how many of their proxies are online?
 
     Example: kumactl inspect services --mesh default
     """
+    path = paths.within(mesh, "service-insights")
     invocation: Invocation = context.obj
     with invocation.client() as client:
-        items = client.list_whole(paths.within(mesh, "service-insights"))
-    show_list(items, output, lambda: tables.services(items))
+        watching.show(
+            watch,
+            lambda: client.list_whole(path),
+            lambda items: show_list(items, output, lambda: tables.services(items, layout(output))),
+        )
 
 
-def _policy(kind: Kind) -> None:
+def _policy(kind: Naming) -> None:
     example = f"kumactl inspect {kind.singular} allow-all --mesh default"
 
     @app.command(kind.singular, help=f"Show on which proxies a {kind.name} acts.\n\nExample: {example}")
@@ -198,7 +244,7 @@ for _name, _command in (
     ("zoneegresses", inspect_zones.zone_egresses),
 ):
     app.command(_name)(_command)
-for _kind in (kinds.TRAFFIC_PERMISSION, kinds.MESH_TRAFFIC_PERMISSION):
+for _kind in (naming.TRAFFIC_PERMISSION, naming.MESH_TRAFFIC_PERMISSION):
     _policy(_kind)
 
 
@@ -232,8 +278,8 @@ def _follow(invocation: Invocation, mesh: str, seconds: float) -> None:
 def _progress(client: Client, mesh: str) -> tuple[Mapping[str, Any], str]:
     """Fetches the position of a rollout, and the line that describes it."""
     try:
-        found = client.get(kinds.MESH_TRANSITION, mesh, mesh)
-        if found is None and client.get(kinds.MESH, mesh, "") is None:
+        found = client.get(naming.MESH_TRANSITION, mesh, mesh)
+        if found is None and client.get(naming.MESH, mesh, "") is None:
             raise Misconfigured(f'there is no Mesh "{mesh}"')
     except RequestFailed as error:
         if not error.passes:
@@ -241,7 +287,7 @@ def _progress(client: Client, mesh: str) -> tuple[Mapping[str, Any], str]:
         return {}, "the control plane does not answer; waiting for it"
     if found is None:
         return {"complete": True}, "complete"
-    return found, tables.progress(found)
+    return found, mesh_tables.progress(found)
 
 
 _FOLLOW_INTERVAL = 0.2

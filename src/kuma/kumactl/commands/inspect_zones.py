@@ -7,8 +7,8 @@ from typing import Any
 
 import typer
 
-from kuma.kumactl.commands.resources import Form, FormOption, show_list
-from kuma.kumactl.display import tables
+from kuma.kumactl.commands.resources import Form, FormOption, layout, show_list
+from kuma.kumactl.display.layout import Row, table
 from kuma.kumactl.invocation import Invocation
 
 _SEEN = ("NAME", "STATUS", "LAST CONNECTED AGO", "LAST UPDATED AGO", "TOTAL UPDATES", "TOTAL ERRORS")
@@ -39,12 +39,13 @@ def zone_egresses(context: typer.Context, output: FormOption = Form.TABLE) -> No
     _show(context.obj, "/zoneegressoverviews", _PROXY, output)
 
 
-def _show(invocation: Invocation, path: str, headers: tables.Row, output: Form) -> None:
+def _show(invocation: Invocation, path: str, headers: Row, output: Form) -> None:
     """Fetches and shows zones, or proxies between them: each by its name, and whether it is connected."""
     with invocation.client() as client:
         items = client.list_whole(path)
     unknown = [""] * (len(headers) - 2)
-    show_list(items, output, lambda: tables.table(headers, [(i["name"], _status(i), *unknown) for i in items]))
+    rows = [(item["name"], _status(item), *unknown) for item in items]
+    show_list(items, output, lambda: table(headers, rows, layout(output)))
 
 
 def _status(overview: Mapping[str, Any]) -> str:

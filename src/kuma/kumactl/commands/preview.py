@@ -61,7 +61,7 @@ def preview(
         found = offline_preview.answer(stored, _recorded(recording), resources, keys, datetime.now(UTC))
     else:
         found = _asked(context.obj, resources, keys)
-    typer.echo(foresight.preview(found, datetime.now(UTC)) if output is Form.TABLE else as_text(output, found))
+    typer.echo(foresight.preview(found, datetime.now(UTC)) if output.is_table else as_text(output, found))
     if found["breaks"]:
         raise typer.Exit(BREAKS)
 

@@ -10,25 +10,38 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from kuma.base.errors import KumaError, Misconfigured
-from kuma.kumactl import kind_names, paths, watching
+from kuma.kumactl import kind_names, paths, terminal, watching
 from kuma.kumactl.client import Client, RequestFailed
 from kuma.kumactl.display import tables
+from kuma.kumactl.display.layout import Layout
 from kuma.kumactl.invocation import Invocation
-from kuma.resources.kinds import Kind
+from kuma.resources.naming import Naming
 
 
 class Form(StrEnum):
     """Output formats."""
 
     TABLE = "table"
+    WIDE = "wide"
     YAML = "yaml"
     JSON = "json"
 
+    @property
+    def is_table(self) -> bool:
+        """Tells whether people are to read it."""
+        return self in (Form.TABLE, Form.WIDE)
 
-FormOption = Annotated[Form, typer.Option("--output", "-o", help="table, yaml or json.")]
+
+def layout(form: Form) -> Layout:
+    """Returns the room for a table: the terminal's, or all that it needs if that is wanted, or a program reads it."""
+    return Layout(None if form is Form.WIDE else terminal.width(), terminal.has_colours())
+
+
+FormOption = Annotated[
+    Form, typer.Option("--output", "-o", help="table, wide (all columns, also at a terminal), yaml or json.")
+]
 MeshOption = Annotated[str, typer.Option("--mesh", "-m", help="Mesh that is meant.")]
 WeakeningOption = Annotated[
     bool, typer.Option("--allow-weakening", help="Also if it weakens a mesh that refuses that.")
@@ -90,11 +103,11 @@ def get(
         raise Misconfigured(f"which {kind}? Give its name, or list all with: kumactl get {plural}")
 
     def draw(whole: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> None:
-        typer.echo(found.table(items) if output is Form.TABLE else as_text(output, whole))
+        typer.echo(found.table(items, layout(output)) if output.is_table else as_text(output, whole))
 
     def draw_page(page: Mapping[str, Any]) -> None:
         draw({**page, "next": None}, page["items"])
-        if page.get("next") and output is Form.TABLE:
+        if page.get("next") and output.is_table:
             following = (offset or 0) + len(page["items"])
             typer.echo(f"\nRerun command with --offset={following} argument to retrieve more resources")
 
@@ -114,12 +127,12 @@ def _get_all(invocation: Invocation, mesh: str, names: Sequence[str] | None, out
         raise Misconfigured("all takes no names: it shows every kind")
     with invocation.client() as client:
         found = {kind: client.list(kind, mesh, None, None)["items"] for kind in kind_names.OF_ALL}
-    if output is not Form.TABLE:
+    if not output.is_table:
         items = [item for listed in found.values() for item in listed]
         typer.echo(as_text(output, {"total": len(items), "items": items, "next": None}))
         return
     shown = [
-        f"{kind.name}\n{tables.resources(kind.name, kind.in_mesh, items, datetime.now(UTC))}"
+        f"{kind.name}\n{tables.resources(kind.name, kind.in_mesh, items, datetime.now(UTC), layout(output))}"
         for kind, items in found.items()
         if items
     ]
@@ -132,10 +145,10 @@ class _Shown:
 
     one: Callable[[Client, str], Mapping[str, Any]]
     page: Callable[[Client, int | None, int | None], Mapping[str, Any]]
-    table: Callable[[Sequence[Mapping[str, Any]]], str]
+    table: Callable[[Sequence[Mapping[str, Any]], Layout], str]
 
 
-def _resources(kind: Kind, mesh: str) -> _Shown:
+def _resources(kind: Naming, mesh: str) -> _Shown:
     def one(client: Client, name: str) -> Mapping[str, Any]:
         item = client.get(kind, name, mesh)
         if item is None:
@@ -146,9 +159,7 @@ def _resources(kind: Kind, mesh: str) -> _Shown:
     return _Shown(
         one,
         lambda client, size, offset: client.list(kind, mesh, size, offset),
-        lambda items: tables.resources(
-            kind.name, kind.in_mesh, items, datetime.now(UTC), for_people=watching.is_terminal()
-        ),
+        lambda items, room: tables.resources(kind.name, kind.in_mesh, items, datetime.now(UTC), room),
     )
 
 
@@ -173,7 +184,7 @@ def _certificates(mesh: str) -> _Shown:
 
 def show_list(items: Sequence[Mapping[str, Any]], form: Form, table: Callable[[], str]) -> None:
     """A whole list: as `table` has it, or as the API would answer it."""
-    typer.echo(table() if form is Form.TABLE else as_text(form, {"total": len(items), "items": items, "next": None}))
+    typer.echo(table() if form.is_table else as_text(form, {"total": len(items), "items": items, "next": None}))
 
 
 def delete(
@@ -202,4 +213,6 @@ def as_text(form: Form, content: Any) -> str:
     """JSON or YAML, as the original indents and orders them."""
     if form is Form.JSON:
         return json.dumps(content, indent=2, ensure_ascii=False)
+    import yaml  # tables need none
+
     return yaml.safe_dump(content, sort_keys="items" in content, allow_unicode=True).rstrip("\n")

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from kuma.kumactl.display import tables
+from kuma.kumactl.display import tables, times
+from kuma.kumactl.display.layout import table
 
 _EFFECTS = {
     "refused": "would be REFUSED",
@@ -33,13 +34,13 @@ def _mesh(item: Mapping[str, Any], now: datetime) -> Iterator[str]:
         yield f"Not known: who calls {item['unobservedTotal']} Dataplanes, which do not report it: {names}"
     if item["callers"]:
         yield ""
-        yield tables.table(
+        yield table(
             ("CALLER", "SERVICE", "PORT", "HOW", "EFFECT", "LAST SEEN AGO", "CONNECTIONS", "WHY"),
             [_caller(caller, now) for caller in item["callers"]],
         )
     for title, lines in (
         ("Proxies that cannot follow:", [f"{one['dataplane']} {one['reason']}" for one in item["laggards"]]),
-        ("Ends before it can be complete:", [f"{one['of']}: {tables.date(one['ends'])}" for one in item["endings"]]),
+        ("Ends before it can be complete:", [f"{one['of']}: {times.date(one['ends'])}" for one in item["endings"]]),
         ("Steps:", [_step(one) for one in item["steps"]]),
     ):
         if lines:
@@ -69,7 +70,7 @@ def _caller(caller: Mapping[str, Any], now: datetime) -> tuple[str, ...]:
         str(caller["port"]),
         tables.HOW.get(caller["how"], caller["how"]),
         _EFFECTS.get(caller["effect"], caller["effect"]),
-        tables.ago(caller["last"], now),
+        times.ago(caller["last"], now),
         str(caller["connections"]),
         caller["why"],
     )
@@ -96,7 +97,7 @@ def findings(items: Iterable[Mapping[str, Any]]) -> str:
         )
         for item in items
     ]
-    return tables.table(("MESH", "CHECK", "STATUS", "FOUND", "REMEDY"), rows)
+    return table(("MESH", "CHECK", "STATUS", "FOUND", "REMEDY"), rows)
 
 
 def explanations(items: Iterable[Mapping[str, Any]]) -> str:
@@ -112,5 +113,5 @@ def _explanation(item: Mapping[str, Any]) -> Iterator[str]:
         yield f"  rule:     {rule['type']} {rule['name']}: {rule['action']}"
     yield f"  shows:    {', '.join(item['shows'])}"
     if item["certificateExpires"]:
-        yield f"  holds:    until {tables.date(item['certificateExpires'])}, issued by {item['issuedBy']}"
+        yield f"  holds:    until {times.date(item['certificateExpires'])}, issued by {item['issuedBy']}"
     yield f"  listener: {item['listener']}, mode {item['mode']}"

@@ -6,46 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from kuma.base.values import printable
-
-Row = Sequence[str]
-_GAP = 3
-_STEPS = ((60, 1, "s"), (3600, 60, "m"), (86400, 3600, "h"), (365 * 86400, 86400, "d"))
-
-
-def table(headers: Row, rows: Iterable[Row]) -> str:
-    """Left-aligned columns, three spaces apart; nothing is added after the last one. No cell leaves its line."""
-    lines = [headers, *([printable.printable(cell) for cell in row] for row in rows)]
-    widths = [max(len(line[column]) for line in lines) + _GAP for column in range(len(headers))]
-    return "\n".join(
-        "".join([*(cell.ljust(width) for cell, width in zip(line[:-1], widths, strict=False)), line[-1]])
-        for line in lines
-    )
-
-
-def duration(seconds: float) -> str:
-    """Formats a duration in its greatest unit; `never` for a negative one."""
-    whole = int(seconds)
-    if whole < -1:
-        return "never"
-    for limit, unit, letter in _STEPS:
-        if whole < limit:
-            return f"{max(whole, 0) // unit}{letter}"
-    return f"{whole // (365 * 86400)}y"
-
-
-def ago(time: str | None, now: datetime) -> str:
-    """Formats the time since an instant; `never` if there is none."""
-    return duration((now - _time(time)).total_seconds()) if time else "never"
-
-
-def date(time: str | None) -> str:
-    """A time in the local time zone; `-` if there is none."""
-    return _time(time).astimezone().strftime("%Y-%m-%d %H:%M:%S") if time else "-"
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)
+from kuma.kumactl.display import mesh_tables
+from kuma.kumactl.display.layout import WHOLE, Layout, Narrow, Row, table
+from kuma.kumactl.display.times import ago, date, ends, instant, original_date
 
 
 def tags(networking: Mapping[str, Any]) -> str:
@@ -58,42 +21,29 @@ def tags(networking: Mapping[str, Any]) -> str:
 
 
 def resources(
-    kind: str, in_mesh: bool, items: Iterable[Mapping[str, Any]], now: datetime, *, for_people: bool = False
+    kind: str, in_mesh: bool, items: Iterable[Mapping[str, Any]], now: datetime, layout: Layout = WHOLE
 ) -> str:
-    """`kumactl get` for any kind; what is not `for_people` has the original's columns, which scripts count."""
+    """`kumactl get` for any kind; the whole tables have the original's columns, which scripts count."""
     if kind == "Mesh":
         off = ("off",) * 5
         headers: Row = ("NAME", "mTLS", "METRICS", "LOGGING", "TRACING", "LOCALITY", "ZONEEGRESS", "AGE")
-        if for_people:
-            rows = [(i["name"], mtls(i), mode(i), *off, age(i, now)) for i in items]
-            return table((*headers[:2], "MODE", *headers[2:]), rows)
-        return table(headers, [(i["name"], mtls(i), *off, age(i, now)) for i in items])
+        if layout.is_narrow:  # without what nobody can switch on here
+            return table(
+                ("NAME", "mTLS", "MODE", "AGE"),
+                [(i["name"], mesh_tables.mtls(i), mesh_tables.mode(i), age(i, now)) for i in items],
+                layout,
+            )
+        return table(headers, [(i["name"], mesh_tables.mtls(i), *off, age(i, now)) for i in items])
     if kind == "Dataplane":
-        return table(("MESH", "NAME", "TAGS", "ADDRESS", "AGE"), [_dataplane(item, now) for item in items])
+        return table(("MESH", "NAME", "TAGS", "ADDRESS", "AGE"), [_dataplane(item, now) for item in items], layout)
     if in_mesh:
-        return table(("MESH", "NAME", "AGE"), [(i["mesh"], i["name"], age(i, now)) for i in items])
-    return table(("NAME", "AGE"), [(i["name"], age(i, now)) for i in items])
+        return table(("MESH", "NAME", "AGE"), [(i["mesh"], i["name"], age(i, now)) for i in items], layout)
+    return table(("NAME", "AGE"), [(i["name"], age(i, now)) for i in items], layout)
 
 
 def age(item: Mapping[str, Any], now: datetime) -> str:
     """Formats the time since a resource was written last."""
     return ago(item.get("modificationTime"), now)
-
-
-def mtls(mesh: Mapping[str, Any]) -> str:
-    """The enabled backend of a Mesh, such as `builtin/ca-1`, or `off`."""
-    found = mesh.get("mtls", {})
-    enabled = found.get("enabledBackend")
-    types = {backend["name"]: backend.get("type", "") for backend in found.get("backends", ())}
-    return f"{types.get(enabled, '')}/{enabled}" if enabled else "off"
-
-
-def mode(mesh: Mapping[str, Any]) -> str:
-    """`STRICT` or `PERMISSIVE`, as the enabled backend of a Mesh says; `off` without mutual TLS."""
-    found = mesh.get("mtls", {})
-    enabled = found.get("enabledBackend")
-    modes = {backend["name"]: backend.get("mode", "STRICT") for backend in found.get("backends", ())}
-    return str(modes.get(enabled, "STRICT")) if enabled else "off"
 
 
 def _dataplane(item: Mapping[str, Any], now: datetime) -> Row:
@@ -109,12 +59,21 @@ OVERVIEW = (
 )  # fmt: skip
 
 
-def overviews(items: Iterable[Mapping[str, Any]], now: datetime) -> str:
+_OVERVIEW = Narrow(
+    {
+        "NAME": "NAME", "TAGS": "TAGS", "STATUS": "STATUS", "LAST UPDATED AGO": "UPDATED", "TOTAL ERRORS": "ERRORS",
+        "CERT EXPIRATION": "CERT ENDS", "CERT BACKEND": "CA",
+    },
+    below=("NOTES",),
+)  # fmt: skip
+
+
+def overviews(items: Iterable[Mapping[str, Any]], now: datetime, layout: Layout = WHOLE) -> str:
     """`kumactl inspect dataplanes`."""
-    return table(OVERVIEW, [_overview(item, now) for item in items])
+    return table(OVERVIEW, [_overview(item, now, layout) for item in items], layout, _OVERVIEW)
 
 
-def _overview(item: Mapping[str, Any], now: datetime) -> Row:
+def _overview(item: Mapping[str, Any], now: datetime, layout: Layout) -> Row:
     networking = item.get("dataplane", {}).get("networking", {})
     insight = item.get("dataplaneInsight", {})
     subscriptions = insight.get("subscriptions", ())
@@ -122,6 +81,7 @@ def _overview(item: Mapping[str, Any], now: datetime) -> Row:
     status, notes = status_of(networking, subscriptions)
     certificate = insight.get("mTLS")
     shown = certificate or {}
+    expiration = shown.get("certificateExpirationTime")
     versions = last.get("version", {})
     dependencies = ", ".join(f"{name}: {v}" for name, v in sorted(versions.get("dependencies", {}).items()))
     return (
@@ -134,7 +94,7 @@ def _overview(item: Mapping[str, Any], now: datetime) -> Row:
         str(_total(subscriptions, "responsesSent")),
         str(_total(subscriptions, "responsesRejected")),
         ago(shown.get("lastCertificateRegeneration"), now),
-        date(shown.get("certificateExpirationTime")),
+        ends(expiration, now) if layout.is_narrow else original_date(expiration),
         str(shown.get("certificateRegenerations", 0)),
         "-" if certificate is None else shown.get("issuedBackend", ""),
         ",".join(shown.get("supportedBackends", ())),
@@ -188,16 +148,21 @@ def _withheld(insight: Mapping[str, Any]) -> Iterator[str]:
 def _token(insight: Mapping[str, Any], now: datetime) -> Iterator[str]:
     """Formats the end of the proxy's token once it is near; an addition to the original's output."""
     token = insight.get("token")
-    if token and _time(token["expirationTime"]) <= now:
+    if token and instant(token["expirationTime"]) <= now:
         yield f"token expired {date(token['expirationTime'])}: no new certificate until kuma-dp's file has a new one"
-    elif token and _time(token["warningTime"]) <= now:
+    elif token and instant(token["warningTime"]) <= now:
         yield f"token ends {date(token['expirationTime'])}: put a new one into kuma-dp's file"
 
 
 CERTIFICATES = ("MESH", "NAME", "SPIFFE IDS", "SERIAL", "BACKEND", "NOT BEFORE", "EXPIRATION", "REASON")
 
 
-def certificates(items: Iterable[Mapping[str, Any]]) -> str:
+_CERTIFICATES = Narrow(
+    {"NAME": "NAME", "SPIFFE IDS": "SPIFFE IDS", "BACKEND": "CA", "EXPIRATION": "EXPIRATION", "REASON": "REASON"}
+)
+
+
+def certificates(items: Iterable[Mapping[str, Any]], layout: Layout = WHOLE) -> str:
     """`kumactl get certificates`."""
     return table(
         CERTIFICATES,
@@ -206,10 +171,12 @@ def certificates(items: Iterable[Mapping[str, Any]]) -> str:
              date(i["notAfter"]), i["reason"])
             for i in items
         ],
+        layout,
+        _CERTIFICATES,
     )  # fmt: skip
 
 
-def services(items: Iterable[Mapping[str, Any]]) -> str:
+def services(items: Iterable[Mapping[str, Any]], layout: Layout = WHOLE) -> str:
     """`kumactl inspect services`."""
     names = {"online": "Online", "partially_degraded": "Partially degraded"}
     return table(
@@ -222,6 +189,7 @@ def services(items: Iterable[Mapping[str, Any]]) -> str:
             )
             for i in items
         ],
+        layout,
     )
 
 
@@ -259,43 +227,6 @@ def names(items: Sequence[Mapping[str, Any]]) -> str:
     return f"{table(('Type', 'Mesh', 'Name'), rows)}\nTotal: {len(rows)}"
 
 
-MESHES = (
-    "MESH", "mTLS", "MODE", "PLAINTEXT CALLERS", "STATE", "SINCE", "ACKNOWLEDGED", "WAITING FOR", "UNRESPONSIVE",
-    "OUT OF CONTACT", "CA EXPIRATION", "PROBLEMS",
-)  # fmt: skip
-
-
-def meshes(
-    items: Iterable[Mapping[str, Any]],
-    transitions: Mapping[str, Mapping[str, Any]],
-    observed: Mapping[str, Mapping[str, Any]],
-    now: datetime,
-) -> str:
-    """`kumactl inspect meshes`; `transitions` and `observed` have what is known of each mesh, if anything is."""
-    return table(
-        MESHES,
-        [_mesh(item, transitions.get(item["name"], {}), observed.get(item["name"], {}), now) for item in items],
-    )
-
-
-def plaintext_callers(mode: str, observed: Mapping[str, Any], now: datetime) -> str:
-    """Formats how many callers were let in without encryption in the last hour, and since when there was none."""
-    if mode != "PERMISSIVE":
-        return "-"
-    if not observed.get("observed"):
-        return "not observed"
-    found = observed.get("plaintext", {})
-    count, last = found.get("callersLastHour", 0), found.get("last")
-    if count:
-        text = f"{count} in the last hour"
-    elif last:
-        text = f"none for {ago(last, now)}"
-    else:
-        text = f"none seen in {ago(observed.get('since'), now)}"
-    unobserved = observed.get("unobservedTotal", 0)
-    return f"{text}; {unobserved} proxies do not report" if unobserved else text
-
-
 TRAFFIC = (
     "SERVICE", "DATAPLANE", "PORT", "CALLER", "HOW", "OUTCOME", "LAST SEEN AGO", "CONNECTIONS", "LAST DAY", "NOTES",
 )  # fmt: skip
@@ -303,7 +234,16 @@ HOW = {"meshTls": "mesh TLS", "foreignTls": "own TLS", "plaintext": "plaintext"}
 _OUTCOMES = {"wouldBeRefused": "would be refused"}
 
 
-def traffic(items: Iterable[Mapping[str, Any]], now: datetime) -> str:
+_TRAFFIC = Narrow(
+    {
+        "SERVICE": "SERVICE", "CALLER": "CALLER", "HOW": "HOW", "OUTCOME": "OUTCOME", "LAST SEEN AGO": "SEEN AGO",
+        "LAST DAY": "LAST DAY",
+    },
+    below=("NOTES",),
+)  # fmt: skip
+
+
+def traffic(items: Iterable[Mapping[str, Any]], now: datetime, layout: Layout = WHOLE) -> str:
     """`kumactl inspect traffic`."""
     return table(
         TRAFFIC,
@@ -322,90 +262,11 @@ def traffic(items: Iterable[Mapping[str, Any]], now: datetime) -> str:
             )
             for i in items
         ],
+        layout,
+        _TRAFFIC,
     )
 
 
 def _at_its_address(item: Mapping[str, Any]) -> str:
     names = item.get("knownAs", ())
     return f"from the address of {', '.join(names)}" if names else ""
-
-
-def _mesh(item: Mapping[str, Any], transition: Mapping[str, Any], observed: Mapping[str, Any], now: datetime) -> Row:
-    backends = transition.get("backends", ())
-    problems = [f"{b['name']}: {b['problem']}" for b in backends if b.get("problem")]
-    return (
-        item["name"],
-        mtls(item),
-        mode(item),
-        plaintext_callers(mode(item), observed, now),
-        _step(transition) or "off",
-        ago(transition.get("since"), now) if transition.get("since") else "-",
-        f"{transition.get('acknowledged', 0)}/{transition.get('followers', 0)}",
-        _awaited(transition, "waitingFor", now),
-        _awaited(transition, "unresponsive", now),
-        _out_of_contact(transition, now),
-        ",".join(f"{b['name']}={date(b.get('notAfter'))}" for b in backends) or "-",
-        "; ".join(filter(None, [transition.get("problem", ""), *problems])) or "-",
-    )
-
-
-def _step(transition: Mapping[str, Any]) -> str:
-    """`complete`, and what may be open yet of what was made under an authority that is retired."""
-    open_until = transition.get("openUntil")
-    parts = [transition.get("step", ""), f"connections of a retired CA end by {date(open_until)}" if open_until else ""]
-    return "; ".join(filter(None, parts))
-
-
-def _awaited(transition: Mapping[str, Any], field: str, now: datetime) -> str:
-    """`web-01 (5s)`, and how many more there are than are named."""
-    found = transition.get(field, ())
-    names = [
-        f"{a['name']} ({ago(a.get('since'), now)}{', not connected' if a.get('absent') else ''})"
-        for a in found[:_NAMED]
-    ]
-    more = len(found) - len(names)
-    if field == "waitingFor":
-        behind = transition.get("followers", 0) - transition.get("acknowledged", 0)
-        more = max(0, behind - len(transition.get("unresponsive", ())) - len(names))
-    return ", ".join([*names, *([f"and {more} more"] if more else ())]) or "-"
-
-
-_NAMED = 5
-
-
-def _out_of_contact(transition: Mapping[str, Any], now: datetime) -> str:
-    """Formats `web-01 (5s, until 2026-02-01 00:00:00, admits web:80: everybody in the mesh)`."""
-    found = transition.get("outOfContact", ())
-    parts = []
-    for proxy in found[:_NAMED]:
-        admits = "; ".join(proxy.get("admits", ())) or "not known"
-        parts.append(
-            f"{proxy['name']} ({ago(proxy['since'], now)}, until {date(proxy['mayServeUntil'])}, admits {admits})"
-        )
-    more = len(found) - len(parts)
-    return ", ".join([*parts, *([f"and {more} more"] if more else ())]) or "-"
-
-
-_PROXIES = (
-    ("waitingFor", "waiting for"),
-    ("unresponsive", "no longer waited for"),
-    ("outOfContact", "out of contact"),
-)
-
-
-def progress(transition: Mapping[str, Any]) -> str:
-    """Formats one line of `kumactl inspect meshes --watch`."""
-    parts = [_step(transition)]
-    if not transition.get("complete"):
-        parts.append(f"{transition.get('acknowledged', 0)} of {transition.get('followers', 0)} proxies")
-    for field, text in (
-        ("waitingFor", "waiting for"),
-        ("unresponsive", "no longer waited for"),
-        ("outOfContact", "out of contact"),
-    ):
-        names = [awaited["name"] for awaited in transition.get(field, ())]
-        if names:
-            parts.append(f"{text} {', '.join(names[:_NAMED])}{' and more' if len(names) > _NAMED else ''}")
-    if transition.get("problem"):
-        parts.append(transition["problem"])
-    return "; ".join(parts)

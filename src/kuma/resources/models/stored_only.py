@@ -9,16 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from pydantic import ConfigDict
-
 from kuma.base.errors import Violation
-from kuma.resources.resource import Model
-
-
-class Opaque(Model):
-    """Holds whatever was written, without a look inside."""
-
-    model_config = ConfigDict(extra="allow")
+from kuma.resources.naming import Naming
 
 
 class StoredOnly(NamedTuple):
@@ -30,6 +22,11 @@ class StoredOnly(NamedTuple):
     plural: str
     nested: bool
     meaning: str
+
+    @property
+    def naming(self) -> Naming:
+        """Its names."""
+        return Naming(self.name, "Mesh", self.path, self.singular, self.plural)
 
     def not_done(self, _: Any) -> Iterator[Violation]:
         """Says what is not done of it."""
@@ -93,11 +90,17 @@ REFUSED = {
     "MeshPassthrough": "proxies do not intercept what workloads call by themselves, so nothing could keep them from it",
 }
 """Kinds of the original that it would be unsafe to pass over, and what to use instead."""
+_OBSERVED = "it says what a control plane has seen, which others see for themselves"
 LEFT_OUT = {
     "HostnameGenerator": "services are called at the ports of outbounds, and have no host names of their own",
     "Zone": "there is one zone, and no control plane of another",
     "ZoneIngress": "there is one zone",
     "ZoneEgress": "there is one zone",
+    "ZoneInsight": _OBSERVED,
+    "ZoneIngressInsight": _OBSERVED,
+    "ZoneEgressInsight": _OBSERVED,
+    "MeshInsight": _OBSERVED,
+    "ServiceInsight": _OBSERVED,
 }
 """Kinds of the original that mean nothing here: left out of a file with other resources."""
 

@@ -13,11 +13,12 @@ from kuma.base import aio
 from kuma.base.clock import Clock
 from kuma.base.errors import Conflict, KumaError, NotFound
 from kuma.resources import kinds
+from kuma.resources.labels import REGISTERED
 from kuma.resources.resource import Key, Resource
 from kuma.store.manager import ResourceManager
 from kuma.store.protocol import Update
 from kuma.xds.envoy import serving_label
-from kuma.xds.stream.proxy_authentication import BY_PROXY, REGISTERED
+from kuma.xds.stream.proxy_authentication import BY_PROXY
 
 log = structlog.get_logger(__name__)
 

@@ -15,6 +15,7 @@ from kuma.base.errors import AccessDenied, InvalidResource, Unauthenticated
 from kuma.base.values import farewell, strict_json
 from kuma.policy import membership
 from kuma.resources import codec, kinds
+from kuma.resources.labels import REGISTERED
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.models.dataplane_insight import Version
 from kuma.resources.resource import Key, Resource
@@ -25,8 +26,6 @@ from kuma.tokens.validation import STANDARD, Validation
 from kuma.xds.envoy import capabilities, node_metadata, serving_label
 from kuma.xds.envoy.capabilities import OLDEST, Capabilities
 
-REGISTERED = "kuma.io/registered-by"
-"""Label of a Dataplane that its proxy has brought along: it is removed when the proxy leaves."""
 BY_PROXY = "proxy"
 _PORT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 
