@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 TESTS_AT_ONCE ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install test test-fast check sbom bench demo soak clean
+.PHONY: help install test test-fast check sbom bench demo demo-ha soak clean
 
 help: ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ sbom: $(STAMP) ## list all that is installed, as CycloneDX, in build/sbom.json
 
 demo: $(STAMP) ## a mesh with mutual TLS, from nothing, step by step
 	@$(BIN)/python -m demo
+
+demo-ha: $(STAMP) ## three control planes over one PostgreSQL; the leader is killed in the middle of a CA change
+	@$(BIN)/python -m demo.ha
 
 bench: $(STAMP) ## print the benchmarks
 	$(BIN)/python -m benchmarks

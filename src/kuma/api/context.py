@@ -17,6 +17,7 @@ from kuma.api.http.request_limits import RequestLimits
 from kuma.base.audit import Audit, NoAudit
 from kuma.base.clock import Clock, SystemClock
 from kuma.base.errors import InvalidResource, NotFound
+from kuma.coordination.coordination import Instance
 from kuma.resources import kinds
 from kuma.resources.kinds import Kind
 from kuma.resources.models.observed_traffic import ObservedTrafficSpec
@@ -113,6 +114,8 @@ class ApiContext:
 
     manager: ResourceManager
     instance: str
+    instances: Callable[[], Sequence[Instance]] = tuple
+    """The control planes over this store that are there."""
     settings: ApiSettings
     tokens: Tokens
     connected: Connected = field(default_factory=Connected)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -24,6 +24,9 @@ from kuma.authorities.root_renewal import RootRenewal
 from kuma.base import aio, files
 from kuma.base.audit import Audit, AuditFile
 from kuma.base.clock import Clock
+from kuma.coordination.coordination import Coordination
+from kuma.coordination.heartbeat import Heartbeat
+from kuma.coordination.peers import Peers
 from kuma.resources import kinds
 from kuma.resources.models.config import ConfigSpec
 from kuma.resources.models.mesh import MeshSpec
@@ -54,6 +57,7 @@ class ControlPlane:
     users: UserTokens
     envoy_admin_ca: EnvoyAdminCa
     inbound_review: InboundReview
+    coordination: Coordination
     api: Mapping[str, HttpServer]
     dp: HttpServer
     diagnostics: HttpServer
@@ -97,6 +101,7 @@ def build(
         ("observed traffic", streams.traffic),
         ("mesh views", known.views),
         ("host names", known.host_names),
+        *_among_others(base, known, rollouts),
         ("deregistration", streams.deregistration),
         ("endpoint readiness", streams.readiness),
         ("health of workloads", streams.health),
@@ -120,8 +125,21 @@ def build(
         users,
         streams.admin_ca,
         known.inbound_review,
+        base.coordination,
         *listening,
     )
+
+
+def _among_others(
+    base: parts.Foundation, known: parts.State, rollouts: parts.Rollouts
+) -> Iterable[tuple[str, aio.Component]]:
+    """Returns what a control plane needs beside others, if there can be some."""
+    peers = base.coordination
+    if not isinstance(peers, Peers):
+        return
+    yield "other control planes", peers
+    yield "heartbeat", Heartbeat(base.store, base.clock, peers, lambda: parts.describe(base, known.proxies))
+    yield "reports of progress", rollouts.reports
 
 
 def _ready_log(

@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import functools
+import ipaddress
 import platform
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry
 
+import kuma
 from kuma.admission.dataplane_rules import DataplaneRules
 from kuma.admission.membership_rules import MembershipRules
 from kuma.admission.mesh_rules import MeshRules
@@ -34,9 +36,13 @@ from kuma.base.audit import Audit, Refusals
 from kuma.base.clock import Clock, ClockWatch
 from kuma.base.peer_users import PeerUsers
 from kuma.base.turns import Turns
+from kuma.coordination.coordination import Alone, Coordination, Instance
+from kuma.coordination.peers import Peers
 from kuma.mtls.controller import RolloutController
+from kuma.mtls.progress_reports import ProgressReports
 from kuma.mtls.steps.progress import Patience
 from kuma.resources import kinds
+from kuma.resources.models.coordination import InstanceSpec
 from kuma.store.manager import ResourceManager, Rules
 from kuma.store.sql.store import SqlStore
 from kuma.store.views import Views
@@ -54,6 +60,7 @@ from kuma.xds.proxies.insights import Insights
 from kuma.xds.proxies.issuance import LeafIssuer
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.metrics import EarliestEnd, Metrics
+from kuma.xds.proxies.proxies_elsewhere import ProxiesElsewhere
 from kuma.xds.proxies.proxy import Proxies, ProxyContext
 from kuma.xds.proxies.traffic_recorder import TrafficRecorder
 from kuma.xds.proxies.workload_health import WorkloadHealth
@@ -83,6 +90,8 @@ class Foundation:
     watch: ClockWatch
     turns: Turns
     instance: str
+    started: datetime
+    coordination: Coordination
     certificate: CertificateWatch
     collectors: CollectorRegistry
     own_ports: OwnPorts
@@ -90,6 +99,8 @@ class Foundation:
 
 def foundation(settings: Settings, store: SqlStore, clock: Clock, audit: Audit, drivers: Drivers) -> Foundation:
     """Builds what does not depend on other parts."""
+    instance = f"{platform.node()}-{secrets.token_hex(2)}"
+    shared = settings.store.type == "postgres"
     return Foundation(
         settings=settings,
         store=store,
@@ -98,7 +109,9 @@ def foundation(settings: Settings, store: SqlStore, clock: Clock, audit: Audit, 
         drivers=drivers,
         watch=ClockWatch(clock),
         turns=Turns(),
-        instance=f"{platform.node()}-{secrets.token_hex(2)}",
+        instance=instance,
+        started=clock.now(),
+        coordination=Peers(store, clock, instance) if shared else Alone(),
         certificate=servers.certificate(settings, clock),
         collectors=CollectorRegistry(),
         own_ports=OwnPorts(),
@@ -188,6 +201,7 @@ class Rollouts:
 
     controller: RolloutController
     drain: Drain
+    reports: ProgressReports
 
 
 def rollouts(base: Foundation, known: State) -> Rollouts:
@@ -203,11 +217,21 @@ def rollouts(base: Foundation, known: State) -> Rollouts:
         patience=Patience(limits.transition_patience.delta, limits.transition_absence.delta),
         watch=base.watch,
         drain=limits.connection_drain.delta,
+        coordination=base.coordination,
         drivers=base.drivers,
+    )
+    reports = ProgressReports(
+        base.store,
+        known.meshes,
+        known.proxies,
+        base.clock,
+        base.instance,
+        controller.report,
+        base.coordination,
     )
     patience, drain_time = limits.transition_patience.seconds, limits.connection_drain.seconds
     drain = Drain(known.meshes, known.proxies, base.clock, patience=patience, drain=drain_time)
-    return Rollouts(controller=controller, drain=drain)
+    return Rollouts(controller=controller, drain=drain, reports=reports)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,14 +251,24 @@ class Streams:
 def streams(base: Foundation, known: State) -> Streams:
     """Builds the discovery server."""
     settings, clock, proxies = base.settings.xds_server, base.clock, known.proxies
-    insights, issuer = Insights(base.store, clock, base.instance), LeafIssuer(clock, known.metrics, base.audit)
+    insights, issuer = (
+        Insights(base.store, clock, base.instance, base.coordination),
+        LeafIssuer(clock, known.metrics, base.audit),
+    )
     deregistration = Deregistration(
         known.manager,
         clock,
         grace=settings.dataplane_deregistration_delay.seconds,
         grace_at_start=_GRACE_AT_START,
-        is_connected=proxies.__contains__,
+        is_connected=lambda key: key in proxies or base.coordination.has(key),
     )
+
+    def somebody_left() -> None:
+        insights.take_stock_again()
+        if base.coordination.leads:
+            deregistration.take_stock_again()
+
+    base.coordination.on_change(somebody_left)
     revocation = TokenRevocation(known.views, proxies, clock, known.authenticator.check)
     for told in (issuer, revocation):
         base.watch.on_jump(told.clock_jumped)
@@ -251,6 +285,7 @@ def streams(base: Foundation, known: State) -> Streams:
         deregistration,
         known.metrics,
         send_seconds=settings.send_timeout.seconds,
+        elsewhere=ProxiesElsewhere(base.store, base.coordination),
         traffic=traffic if settings.observed_traffic else None,
     )
     health = WorkloadHealth(base.store, known.views, known.meshes, proxies, clock)
@@ -311,6 +346,25 @@ def listening(base: Foundation, known: State, connected: Streams, users: UserTok
     return found
 
 
+def describe(base: Foundation, proxies: Proxies) -> InstanceSpec:
+    """Describes this control plane to the others, and to whoever asks."""
+    host = base.settings.dp_server.interface
+    reached = platform.node() if ipaddress.ip_address(host).is_unspecified else host
+    return InstanceSpec(
+        address=f"{reached}:{base.settings.xds_server.port}",
+        version=kuma.__version__,
+        started=base.started,
+        written=base.clock.now(),
+        proxies=len(proxies),
+    )
+
+
+def _instances(base: Foundation, proxies: Proxies) -> Sequence[Instance]:
+    """Returns all control planes that are there; one that has its store to itself is the only one."""
+    own = Instance(base.instance, describe(base, proxies), leads=True, received=base.clock.now())
+    return base.coordination.instances() or (own,)
+
+
 def _unready(store: SqlStore, views: Views) -> str:
     if store.problem:
         return "the database cannot be used; proxies keep what they have"
@@ -324,6 +378,7 @@ def _api_context(
     return ApiContext(
         manager=known.manager,
         instance=base.instance,
+        instances=lambda: _instances(base, known.proxies),
         settings=ApiSettings(local_admins(settings.authn, peers), servers.access(base.settings.access)),
         tokens=Tokens(
             issue=api_context.issue_token(
@@ -338,7 +393,13 @@ def _api_context(
         connected=Connected(
             certificates=lambda: api_context.certificates(known.proxies),
             wanted_configuration=api_context.wanted_configuration(known.meshes, known.proxies),
-            envoys=AdminClient(known.meshes, known.proxies, envoys, base.own_ports),
+            envoys=AdminClient(
+                known.meshes,
+                known.proxies,
+                envoys,
+                base.own_ports,
+                ProxiesElsewhere(base.store, base.coordination),
+            ),
         ),
         observation=api_context.observation(known.views, base.store, connected.traffic, base.clock),
         clock=base.clock,

@@ -16,11 +16,13 @@ from kuma.authorities.registry import STANDARD, Drivers
 from kuma.base.clock import Clock, ClockWatch
 from kuma.base.errors import AlreadyExists, Conflict, NotFound, Unavailable
 from kuma.base.rounds import Rounds
+from kuma.coordination.coordination import Coordination
 from kuma.mtls import authority_status
 from kuma.mtls.observer import Observer, Rollout
 from kuma.mtls.steps.next_step import Declared, next_position, step
 from kuma.mtls.steps.progress import Patience, judge
 from kuma.resources import kinds
+from kuma.resources.models.coordination import RolloutProgressSpec
 from kuma.resources.models.dataplane_insight import DataplaneInsightSpec
 from kuma.resources.models.last_contact import LastContact
 from kuma.resources.models.mesh_transition import Level, MeshTransitionSpec, Position
@@ -73,6 +75,7 @@ class RolloutController:
         patience: Patience,
         watch: ClockWatch,
         drain: timedelta,
+        coordination: Coordination,
         drivers: Drivers = STANDARD,
     ) -> None:
         self._store = store
@@ -84,7 +87,8 @@ class RolloutController:
         self._patience = patience
         self._drivers = drivers
         self._drain = drain
-        self._observer = Observer(meshes, proxies, clock)
+        self._coordination = coordination
+        self._observer = Observer(meshes, proxies, clock, coordination)
         self._runs: dict[str, _Run] = {}
         self._due: set[str] = set()
         self._look_again: dict[str, datetime] = {}
@@ -93,6 +97,8 @@ class RolloutController:
         watch.on_jump(self._clock_jumped)
         meshes.on_change(self._changed)
         proxies.on_progress(self._progressed)
+        coordination.on_progress(self._heard)
+        coordination.on_change(self._lead_changed)
 
     async def run(self) -> None:
         """Drive until cancelled."""
@@ -195,6 +201,25 @@ class RolloutController:
             soon = now + _PROGRESS if was_behind else seen.given_up_at(self._patience) or now
             self._look_again_at(mesh, soon)
 
+    def _heard(self, instance: str, mesh: str) -> None:
+        run = self._runs.get(mesh)
+        if run is not None:
+            self._observer.hear(self._meshes.state(mesh).config.view, run.rollout, instance)
+            self._look_at(mesh)
+
+    def _lead_changed(self) -> None:
+        for mesh in self._runs:
+            self._look_at(mesh)
+
+    def report(self, mesh: str, instance: str) -> RolloutProgressSpec | None:
+        """What there is to say of the proxies that are connected here, if there are some or others may ask for it."""
+        run = self._runs.get(mesh)
+        if run is None:
+            return None
+        found = self._observer.report(mesh, run.rollout, instance)
+        asked = self._meshes.state(mesh).config.view.transition is not None
+        return found if asked or found.running or found.behind else None
+
     async def _drive(self, mesh: str) -> datetime | None:
         """Take a step if one is due; returns when to look again, None if only an event can matter."""
         run, state = self._runs.get(mesh), self._meshes.state(mesh)
@@ -204,9 +229,13 @@ class RolloutController:
         rollout, declared = run.rollout, _declared(state)
         progress = judge(rollout.proxies, rollout.position, now, self._patience)
         run.late = len(progress.late)
-        position = next_position(view.position, declared, settled=progress.settled, alone=progress.alone)
+        heard = not self._observer.unheard(mesh, rollout.position)
+        position = next_position(
+            view.position, declared, settled=progress.settled and heard, alone=progress.alone and heard
+        )
         stays = position == view.position
-        complete = stays and declared.is_reached_at(position) and progress.everybody and not declared.waits
+        reached = stays and declared.is_reached_at(position) and not declared.waits
+        complete = reached and progress.everybody and heard
         goal = _goal(state)
         if complete:
             run.origin = goal
@@ -253,6 +282,8 @@ class RolloutController:
     async def _write(
         self, mesh: str, run: _Run, old: Resource[MeshTransitionSpec] | None, spec: MeshTransitionSpec
     ) -> None:
+        if not self._coordination.leads:
+            return
         if (old.version if old else 0) != run.written or (old is not None and old.spec == spec):
             return
         if old is None and spec.position.level is Level.PLAIN and spec.complete:
@@ -263,7 +294,7 @@ class RolloutController:
         _log(mesh, before, spec)
         self._log_given_up(mesh, run.rollout, before, spec)
         try:
-            (stored,) = await self._store.transact([operation])
+            (stored,) = await self._store.transact([*self._coordination.guard(), operation])
         except (Conflict, AlreadyExists, NotFound):
             return  # another control plane was faster, or the mesh has gone: the view will say
         run.written = max(run.written, stored.version)  # nothing more is decided until the view has it

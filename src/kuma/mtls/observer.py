@@ -11,8 +11,11 @@ from datetime import datetime, timedelta
 from weakref import WeakSet
 
 from kuma.base.clock import Clock
+from kuma.coordination.coordination import Coordination
+from kuma.mtls.elsewhere import Elsewhere, Said
 from kuma.mtls.steps.progress import ProxyProgress
 from kuma.resources import kinds
+from kuma.resources.models.coordination import Behind, RolloutProgressSpec
 from kuma.resources.models.last_contact import LastContact
 from kuma.resources.models.mesh_transition import Awaited, OutOfContact, Position
 from kuma.resources.resource import Key
@@ -85,10 +88,17 @@ class Rollout:
 class Observer:
     """Observes the rollouts of all meshes."""
 
-    def __init__(self, meshes: Meshes, proxies: Proxies, clock: Clock) -> None:
+    def __init__(
+        self,
+        meshes: Meshes,
+        proxies: Proxies,
+        clock: Clock,
+        coordination: Coordination,
+    ) -> None:
         self._meshes = meshes
         self._proxies = proxies
         self._clock = clock
+        self._elsewhere = Elsewhere(coordination)
         self._have_run: set[Key] = set()
         """The Dataplanes whose proxies have run something at some time."""
         self._last_contacts: dict[Key, LastContact] = {}
@@ -127,8 +137,56 @@ class Observer:
                 rollout.count(name, now)
             if (proxy := self._proxies.get(key)) is not None:
                 self.note(rollout, proxy)
+            elif (said := self._elsewhere.of(view.name, name)) is not None:
+                self._hear(rollout, key, said)
         rollout.seen = view.dataplanes
         return bool(gone) or len(rollout.proxies) != before
+
+    def hear(self, view: MeshView, rollout: Rollout, instance: str) -> None:
+        """Take in what another control plane says of its proxies."""
+        now = self._clock.now()
+        for name in self._elsewhere.hear(instance, view.name):
+            key = kinds.DATAPLANE.key(name, view.name)
+            if name not in view.dataplanes or key in self._proxies:
+                continue
+            said = self._elsewhere.of(view.name, name)
+            if said is not None:
+                self._hear(rollout, key, said)
+            elif (progress := rollout.proxies.get(name)) is not None and progress.connected:
+                progress.gone(now)
+                rollout.count(name, now)
+
+    def _hear(self, rollout: Rollout, key: Key, said: Said) -> None:
+        now, progress = self._clock.now(), rollout.progress_of(key.name, self._clock.now())
+        self._have_run.add(key)
+        if not progress.connected:
+            progress.joined(now)
+        if said.unserved:
+            progress.lacks_identity(now)
+        elif said.runs is not None:
+            position = said.runs
+            progress.ran(rollout.position if position == rollout.position else position, now)
+        else:
+            progress.is_behind(rollout.position, now)
+        rollout.count(key.name, now)
+
+    def unheard(self, mesh: str, position: Position) -> frozenset[str]:
+        """The other control planes that have not said yet that they are at a position, whatever proxies they have."""
+        return self._elsewhere.not_at(mesh, position)
+
+    def report(self, mesh: str, rollout: Rollout, instance: str) -> RolloutProgressSpec:
+        """What this control plane says of its proxies."""
+        own = sorted(proxy.key.name for proxy in self._proxies if proxy.key.mesh == mesh)
+        known = [(name, rollout.proxies[name]) for name in own if name in rollout.proxies]
+        behind = [Behind(name=n, unserved=p.unserved) for n, p in known if n in rollout.behind or p.unserved]
+        names = {one.name for one in behind}
+        return RolloutProgressSpec(
+            mesh=mesh,
+            instance=instance,
+            position=rollout.position,
+            running=tuple(name for name, _ in known if name not in names),
+            behind=tuple(behind),
+        )
 
     def note(self, rollout: Rollout, proxy: Proxy) -> ProxyProgress:
         """Take in how a proxy is, and count it."""
@@ -141,7 +199,10 @@ class Observer:
         progress = rollout.progress_of(key.name, now)
         speaking = self._proxies.get(key)
         if speaking is not proxy:
-            if speaking is None:
+            said = self._elsewhere.of(key.mesh, key.name)
+            if said is not None:
+                self._hear(rollout, key, said)
+            elif speaking is None:
                 progress.gone(now, proxy.last_contact)
             return progress
         if not progress.connected or proxy not in self._streams:

@@ -19,6 +19,7 @@ from kuma.resources.models import (
     traffic_permission,
 )
 from kuma.resources.models.config import ConfigSpec
+from kuma.resources.models.coordination import InstanceSpec, LeaseSpec, RolloutProgressSpec
 from kuma.resources.models.dataplane_insight import DataplaneInsightSpec
 from kuma.resources.models.mesh_transition import MeshTransitionSpec
 from kuma.resources.models.observed_traffic import ObservedTrafficSpec
@@ -127,6 +128,11 @@ CONFIG = Kind("Config", "Global", "", "", "", ConfigSpec, read_only=True)
 """What the control plane keeps for itself; it has no path."""
 OBSERVED_TRAFFIC = Kind("ObservedTraffic", "Mesh", "", "", "", ObservedTrafficSpec, read_only=True)
 """Who has called a Dataplane; shown by the mesh as a whole."""
+INSTANCE = Kind("ControlPlaneInstance", "Global", "", "", "", InstanceSpec, read_only=True)
+LEASE = Kind("Lease", "Global", "", "", "", LeaseSpec, read_only=True)
+ROLLOUT_PROGRESS = Kind("RolloutProgress", "Global", "", "", "", RolloutProgressSpec, read_only=True)
+COORDINATION = (INSTANCE, LEASE, ROLLOUT_PROGRESS)
+"""What control planes over one store tell each other."""
 CLUSTER_ID = CONFIG.key("kuma-cluster-id")
 
 STORED_ONLY = tuple(Kind(*kind.naming, Opaque, nested=kind.nested, not_done=kind.not_done) for kind in stored_only.ALL)
@@ -137,7 +143,8 @@ IN_EFFECT = (
     MESH_ACCESS_LOG, SECRET, GLOBAL_SECRET,
 )  # fmt: skip
 ALL = (*IN_EFFECT, *STORED_ONLY)
-_BY_NAME = {kind.name: kind for kind in (*ALL, CONFIG, OBSERVED_TRAFFIC)}
+_WITHOUT_PATH = (CONFIG, OBSERVED_TRAFFIC, *COORDINATION)
+_BY_NAME = {kind.name: kind for kind in (*ALL, *_WITHOUT_PATH)}
 
 
 def by_name(name: str) -> Kind:
@@ -160,7 +167,7 @@ def declarable(name: str) -> Kind:
         NotForUs: the control plane alone writes it. What is exported from one has it beside the rest.
     """
     kind = by_name(name)
-    if kind in (CONFIG, OBSERVED_TRAFFIC):
+    if kind in _WITHOUT_PATH:
         raise _unknown(name)
     if kind.read_only:
         raise NotForUs.of("type", f"{name} is written by the control plane only")

@@ -8,7 +8,9 @@ from kuma.base.audit import Audit
 from kuma.resources import kinds
 from kuma.store.protocol import Commit, Put, Removed
 
-_UNRECORDED = (kinds.DATAPLANE_INSIGHT.name, kinds.MESH_TRANSITION.name, kinds.OBSERVED_TRAFFIC.name)
+_UNRECORDED = frozenset(
+    kind.name for kind in (kinds.DATAPLANE_INSIGHT, kinds.MESH_TRANSITION, kinds.OBSERVED_TRAFFIC, *kinds.COORDINATION)
+)
 """What the control plane notes for itself."""
 
 

@@ -6,6 +6,7 @@ import platform
 
 from fastapi import APIRouter, Request, Response
 
+from kuma.api import instances
 from kuma.api.context import ApiContext
 from kuma.api.http.bodies import json_answer
 from kuma.api.http.versions import VERSION
@@ -33,6 +34,12 @@ def routes(context: ApiContext) -> APIRouter:
     async def who_am_i(request: Request) -> Response:
         caller = context.caller(request)
         return json_answer({"name": caller.name, "groups": caller.groups})
+
+    @router.get("/control-planes", summary="The control planes over this store that are there")
+    async def control_planes(request: Request) -> Response:
+        context.check(request, kinds.DATAPLANE)
+        items = [instances.shown(instance, context.instance) for instance in context.instances()]
+        return json_answer({"total": len(items), "items": items, "next": None})
 
     @router.get("/config", summary="The settings in effect")
     async def config(request: Request) -> Response:

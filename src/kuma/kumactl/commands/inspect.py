@@ -216,6 +216,18 @@ def services(
         )
 
 
+@app.command("control-planes")
+def control_planes(context: typer.Context, output: FormOption = Form.TABLE) -> None:
+    """Show the control planes over the same store: since when, how many proxies, who leads, and how clocks differ.
+
+    Example: kumactl inspect control-planes
+    """
+    invocation: Invocation = context.obj
+    with invocation.client() as client:
+        items = client.list_whole("/control-planes")
+    show_list(items, output, lambda: tables.control_planes(items, datetime.now(UTC), layout(output)))
+
+
 def _policy(kind: Naming) -> None:
     example = f"kumactl inspect {kind.singular} allow-all --mesh default"
 

@@ -176,6 +176,26 @@ def certificates(items: Iterable[Mapping[str, Any]], layout: Layout = WHOLE) -> 
     )  # fmt: skip
 
 
+def control_planes(items: Iterable[Mapping[str, Any]], now: datetime, layout: Layout = WHOLE) -> str:
+    """`kumactl inspect control-planes`."""
+    return table(
+        ("NAME", "ADDRESS", "SINCE", "PROXIES", "LEADER", "CLOCK", "VERSION"),
+        [
+            (
+                i["name"],
+                i["address"],
+                ago(i["since"], now),
+                str(i["proxies"]),
+                "yes" if i["leader"] else "-",
+                f"{i['clockDifferenceSeconds']:+.1f}s" if i["clockDifferenceSeconds"] else "-",
+                i["version"],
+            )
+            for i in items
+        ],
+        layout,
+    )
+
+
 def services(items: Iterable[Mapping[str, Any]], layout: Layout = WHOLE) -> str:
     """`kumactl inspect services`."""
     names = {"online": "Online", "partially_degraded": "Partially degraded"}

@@ -55,6 +55,13 @@ class ProxyProgress:
             self.applied_at = now + APPLIED_WITHIN
         self.runs, self.since, self.unserved = position, None, False
 
+    def is_behind(self, position: Position, now: datetime) -> None:
+        """Notes what another control plane says: the proxy does not run the position."""
+        if self.runs == position:
+            self.runs = None
+        self.is_served(now)
+        self.has_something_to_do(now)
+
     def lacks_identity(self, now: datetime) -> None:
         """Notes that the control plane fails to issue the proxy's identity, so that it cannot run the position."""
         self.runs, self.unserved, self.since = None, True, self.since or now

@@ -15,11 +15,14 @@ from kuma.base.values import addresses, urls
 from kuma.pki.ssl_context import show
 from kuma.policy.workloads import OwnPorts
 from kuma.resources import kinds
+from kuma.resources.models.dataplane_insight import AdministrationInsight
+from kuma.resources.resource import Key
 from kuma.xds.administration.ca import Credential
 from kuma.xds.envoy import config_dump
 from kuma.xds.envoy.listeners import admin_listener
 from kuma.xds.proxies.meshes import Meshes
-from kuma.xds.proxies.proxy import Proxies, Proxy
+from kuma.xds.proxies.proxies_elsewhere import ProxiesElsewhere
+from kuma.xds.proxies.proxy import Proxies
 
 log = structlog.get_logger(__name__)
 
@@ -30,11 +33,17 @@ _LARGEST = 64 << 20
 
 
 class AdminClient:
-    """Reads from the Envoys that are connected to this control plane, and from nothing else."""
+    """Reads from the Envoys that are connected to this control plane or another over its store, and nothing else."""
 
     def __init__(
-        self, meshes: Meshes, proxies: Proxies, credential: Callable[[], Credential], own_ports: OwnPorts
+        self,
+        meshes: Meshes,
+        proxies: Proxies,
+        credential: Callable[[], Credential],
+        own_ports: OwnPorts,
+        elsewhere: ProxiesElsewhere,
     ) -> None:
+        self._elsewhere = elsewhere
         self._own_ports = own_ports
         self._meshes = meshes
         self._proxies = proxies
@@ -60,17 +69,17 @@ class AdminClient:
             Unavailable: it does not answer.
         """
         dataplane = self._meshes.state(mesh).config.view.dataplanes.get(name)
-        proxy = self._proxies.get(kinds.DATAPLANE.key(name, mesh))
-        if dataplane is None or proxy is None:
+        envoy = await self._administration(kinds.DATAPLANE.key(name, mesh))
+        if dataplane is None or envoy is None:
             raise NotFound(f"no proxy is connected for {mesh}.{name}")
         networking = dataplane.spec.net
         if addresses.parse(networking.address) is None:
             raise Unavailable(f"{mesh}.{name} cannot be asked: its host name {networking.address} has no address now")
         remote = admin_listener.is_remote(networking)
         here = sockets.is_own(networking.address)
-        if not proxy.admin_port or (here and not self._may_be_here(proxy)):
+        if not envoy.port or (here and not self._may_be_here(envoy)):
             raise Unavailable(_SILENT.format(mesh=mesh, name=name))
-        where = urls.host_port(networking.address if remote else admin_listener.ADDRESS, proxy.admin_port)
+        where = urls.host_port(networking.address if remote else admin_listener.ADDRESS, envoy.port)
         verify = _verification(self._credential()) if remote else True
         async with httpx.AsyncClient(verify=verify, timeout=_TIMEOUT, trust_env=False) as client:
             try:
@@ -79,9 +88,15 @@ class AdminClient:
                 log.warning("Envoy does not answer", mesh=mesh, dataplane=name, where=where, error=repr(error))
                 raise Unavailable(_SILENT.format(mesh=mesh, name=name)) from None
 
-    def _may_be_here(self, proxy: Proxy) -> bool:
+    async def _administration(self, dataplane: Key) -> AdministrationInsight | None:
+        proxy = self._proxies.get(dataplane)
+        if proxy is not None:
+            return AdministrationInsight(port=proxy.admin_port, host=proxy.host)
+        return await self._elsewhere.find(dataplane)
+
+    def _may_be_here(self, envoy: AdministrationInsight) -> bool:
         """Tells whether the Envoy that claims this address can be on this machine."""
-        return sockets.is_own(proxy.host) and proxy.admin_port not in self._own_ports()
+        return sockets.is_own(envoy.host) and envoy.port not in self._own_ports()
 
 
 async def _read(client: httpx.AsyncClient, url: str, query: Mapping[str, str]) -> bytes:

@@ -12,6 +12,7 @@ import structlog
 
 from kuma.base.clock import Clock
 from kuma.base.errors import AlreadyExists, Conflict, KumaError, NotFound, Unavailable
+from kuma.coordination.coordination import Coordination
 from kuma.pki.issuer import Identity
 from kuma.resources import kinds
 from kuma.resources.models.dataplane_insight import (
@@ -102,6 +103,10 @@ class Record:
         """Notes that the stream has ended."""
         self._disconnected, self._last_contact = now, last_contact
 
+    @property
+    def has_ended(self) -> bool:
+        return self._disconnected is not None
+
     def spec(self) -> DataplaneInsightSpec:
         """Returns the insight as it is now."""
         by_type = {type_url.bucket: counters.frozen() for type_url, counters in self.counters.items()}
@@ -133,7 +138,16 @@ class Record:
 class Insights:
     """Writes records that have changed. One writer; a record that cannot be written is logged and tried again."""
 
-    def __init__(self, store: Store, clock: Clock, instance: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        instance: str,
+        coordination: Coordination,
+    ) -> None:
+        """What other control planes serve is theirs to tell, as long as they are there."""
+        self._coordination = coordination
+        self._left = False
         self._store = store
         self._clock = clock
         self._instance = instance
@@ -167,22 +181,39 @@ class Insights:
 
     async def run(self) -> None:
         """Write until cancelled, and then once more."""
+        await self._coordination.known()
         await self._close_left_open()
         try:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
+                if self._left:
+                    await self._look_again()
                 await self._flush()
                 await self._clock.sleep(FLUSH_INTERVAL)
         finally:
             await self._flush()
 
+    def take_stock_again(self) -> None:
+        """Notes that a control plane has left: the streams that it served have ended."""
+        self._left = True
+        self._wake.set()
+
+    async def _look_again(self) -> None:
+        self._left = False
+        try:
+            await self._close_left_open()
+        except Unavailable:
+            self.take_stock_again()
+
     async def _close_left_open(self) -> None:
-        """Streams that an earlier life of this control plane served have ended, whatever the store says."""
+        """Streams that nobody serves who is there have ended, whatever the store says."""
         now = self._clock.now()
         page = await self._store.list(kinds.DATAPLANE_INSIGHT.name)
         for insight in page.items:
-            if insight.spec.online and insight.key not in self._changed:
+            if insight.key in self._changed or insight.key in self._open or self._is_of_others(insight.spec):
+                continue
+            if insight.spec.online:
                 spec = insight.spec.model_copy(
                     update={"subscriptions": tuple(_closed(s, now) for s in insight.spec.subscriptions)}
                 )
@@ -192,6 +223,12 @@ class Insights:
                     continue  # its proxy is back already
                 except Unavailable:  # a full disk, say: it is shown as connected, and is looked at again when it comes
                     log.warning("insight of a stream that has ended not closed", dataplane=str(insight.key))
+
+    def _is_of_others(self, insight: DataplaneInsightSpec) -> bool:
+        return (
+            bool(insight.subscriptions)
+            and insight.subscriptions[-1].control_plane_instance_id in self._coordination.others()
+        )
 
     async def _flush(self) -> None:
         records, self._changed = list(self._changed.values()), {}
@@ -215,6 +252,8 @@ class Insights:
         for _ in range(3):
             try:
                 record.stored = await find(self._store, record.key)
+                if record.has_ended and record.stored is not None and self._is_of_others(record.stored.spec):
+                    return  # the proxy has moved to another control plane, which has gone on from here
                 await self._write([record])
                 return
             except (Conflict, AlreadyExists):

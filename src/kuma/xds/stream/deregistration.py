@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -11,7 +12,7 @@ import structlog
 
 from kuma.base import aio
 from kuma.base.clock import Clock
-from kuma.base.errors import Conflict, KumaError, NotFound
+from kuma.base.errors import Conflict, KumaError, NotFound, Unavailable
 from kuma.resources import kinds
 from kuma.resources.labels import REGISTERED
 from kuma.resources.resource import Key, Resource
@@ -28,6 +29,7 @@ _SEEN = 30.0
 
 Envoy tries again after five seconds at most.
 """
+_RETRY = 1.0
 _LONGEST_PAUSE = 600.0
 """Seconds; a clock that was set is noticed within this time."""
 
@@ -59,17 +61,33 @@ class Deregistration:
         self._seen: dict[Key, float] = {}
         """When proxies that wait were refused last for their expired token, in monotonic seconds."""
         self._has_ended = False
+        self._again = asyncio.Event()
 
     async def run(self) -> None:
         """Remove until cancelled. What is still waiting then is taken up again at the next start."""
         try:
-            for dataplane in (await self._manager.list(kinds.DATAPLANE.name)).items:
-                if _registered(dataplane) and not self._is_connected(dataplane.key):
-                    self._wait(dataplane.key, self._grace_at_start)
-            await asyncio.Event().wait()
+            while True:
+                self._again.clear()
+                await self._take_stock()
+                await self._again.wait()
         finally:
             self._has_ended = True  # streams that end later, with the control plane, leave nothing behind
             await aio.stop(self._waiting.values())
+
+    def take_stock_again(self) -> None:
+        """Notes that a control plane has left: the proxies that it served are to come back somewhere else."""
+        self._again.set()
+
+    async def _take_stock(self) -> None:
+        try:
+            dataplanes = (await self._manager.list(kinds.DATAPLANE.name)).items
+        except Unavailable:
+            await self._clock.sleep(_RETRY)
+            self._again.set()
+            return
+        for dataplane in dataplanes:
+            if _registered(dataplane) and not self._is_connected(dataplane.key):
+                self._wait(dataplane.key, self._grace_at_start)
 
     def left(self, key: Key, may_go_on_until: datetime | None) -> None:
         """Notes that the stream of a proxy has ended, and when the certificate ends with which it may go on."""
@@ -128,7 +146,8 @@ class Deregistration:
         if seen_for > 0 and not serving_label.has_ended(stored) and (end is None or end > now):
             return seen_for  # without mutual TLS there is no certificate that could end
         if end is None or end <= now:
-            await self._manager.delete(key)
+            with contextlib.suppress(NotFound):  # another control plane was faster
+                await self._manager.delete(key)
             log.info("dataplane removed: its proxy has left", mesh=key.mesh, dataplane=key.name)
             return None
         if serving_label.is_serving(stored):

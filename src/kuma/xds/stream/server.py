@@ -21,15 +21,17 @@ from kuma.base import aio, sockets
 from kuma.base.audit import ACTOR
 from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Misconfigured, Unauthenticated
 from kuma.base.server_identity import ServerIdentity
-from kuma.base.values import printable, urls
+from kuma.base.values import addresses, printable, urls
 from kuma.resources.resource import Key
 from kuma.tokens import dataplane_tokens
 from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.tokens.signing_keys import Expired
 from kuma.xds.delta.session import Request
+from kuma.xds.envoy import serving_label
 from kuma.xds.envoy.clusters import HTTP_PROTOCOLS
 from kuma.xds.envoy.resource import TypeUrl, encode_response
 from kuma.xds.proxies.metrics import Metrics
+from kuma.xds.proxies.proxies_elsewhere import ProxiesElsewhere
 from kuma.xds.proxies.proxy import Proxies, Proxy, ProxyContext
 from kuma.xds.proxies.traffic_recorder import TrafficRecorder
 from kuma.xds.stream import health_discovery, proxy_authentication, stream_limits
@@ -87,6 +89,13 @@ _STATUS = {
 }
 
 
+def _occupied(key: Key) -> Occupied:
+    return Occupied(
+        f"there is already an active stream from this node, {key.mesh}.{key.name}, at another address; "
+        "try again later. If you have not moved the proxy, somebody else has its token: revoke it"
+    )
+
+
 class Discovery:
     """Serves streams, and owns the table of connected proxies."""
 
@@ -99,10 +108,12 @@ class Discovery:
         metrics: Metrics,
         *,
         send_seconds: float,
+        elsewhere: ProxiesElsewhere,
         traffic: TrafficRecorder | None = None,
     ) -> None:
         """Keeps its collaborators; without `traffic` no proxy is asked to report its callers."""
         self._traffic = traffic
+        self._elsewhere = elsewhere
         self._proxies = proxies
         self._context = context
         self._meshes = context.meshes
@@ -215,13 +226,19 @@ class Discovery:
         """
         older = self._proxies.get(key)
         if older is not None and not older.gives_way and not older.is_at(host):
-            raise Occupied(
-                f"there is already an active stream from this node, {key.mesh}.{key.name}, at another address; "
-                "try again later. If you have not moved the proxy, somebody else has its token: revoke it"
-            )
+            raise _occupied(key)
+
+    async def _check_is_free_elsewhere(self, key: Key, host: str) -> None:
+        """Does the same for a stream at another control plane. One that has ended unheard holds it for seconds."""
+        stored = self._meshes.state(key.mesh).config.view.dataplanes.get(key.name)
+        has_ended = stored is not None and serving_label.has_ended(stored)
+        older = None if key in self._proxies or has_ended else await self._elsewhere.find(key)
+        if older is not None and older.host and not addresses.are_of_one_machine(host, older.host):
+            raise _occupied(key)
 
     async def _connect(self, who: Presented, token: str, identity: DataplaneClaims, peer: str) -> Proxy:
         ACTOR.set(f"proxy {who.key.mesh}.{who.key.name}")
+        await self._check_is_free_elsewhere(who.key, stream_limits.host_of(peer))
         await self._deregistration.back(who.key)
         dataplane = await self._authenticator.admit(who, identity)
 

@@ -1,0 +1,185 @@
+"""`make demo-ha`: three control planes over one PostgreSQL; whatever happens to them, no request fails."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from demo import postgres, resources, traffic
+from demo.mesh import Unanswered
+from demo.processes import Failed, Processes, temporary_home, until
+from demo.several import SeveralControlPlanes
+from demo.steps import Steps, console, failure
+from demo.traffic import Traffic
+
+AUTHORITIES = {"ca-1": resources.MESH_WITH_MTLS, "ca-2": resources.MESH_WITH_ANOTHER_CA}
+AWAY = 10.0
+"""Seconds for which the database is stopped."""
+PAUSE = 15.0
+"""Seconds for which the leader is stopped: longer than it takes the others to lead."""
+
+
+def main() -> int:
+    """Run the demo; 0 only if no request failed."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        with postgres.server() as database, temporary_home("kuma-demo-") as home, Processes(home) as processes:
+            walk_through(Steps(SeveralControlPlanes(home, processes, database)))
+    except (Failed, OSError) as error:
+        failure(error)
+        return 1
+    except KeyboardInterrupt:
+        console.print("\nStopped.")
+        return 130
+    return 0
+
+
+def walk_through(steps: Steps) -> None:
+    """Walks through all steps, in order."""
+    start(steps)
+    kill_the_leader(steps)
+    pause_the_leader(steps)
+    stop_the_database(steps)
+    console.print("\n[bold green]No request failed[/bold green].")
+
+
+def start(steps: Steps) -> None:
+    """Three control planes, two proxies, mutual TLS."""
+    mesh = _mesh(steps)
+    steps.step("Start three control planes over one PostgreSQL, behind a TCP load balancer")
+    mesh.start_control_plane()
+    until("one of them leads", lambda: len(mesh.instances()) == 3 and mesh.leader() is not None, mesh.processes)
+    steps.kumactl("inspect", "control-planes")
+    steps.step("Start two workloads with their proxies, and turn mutual TLS on")
+    mesh.start_workloads()
+    mesh.write_dataplanes()
+    for service in ("backend", "web"):
+        mesh.token(service)
+        mesh.start_proxy(service)
+    mesh.kumactl("apply", "-f", str(mesh.write("mesh.yaml", AUTHORITIES["ca-1"] + "---\n" + resources.ALLOW_ALL)))
+    _complete(steps, "ca-1")
+    steps.calls("web reaches backend", lambda status, _: status == 200)
+    steps.outcome("the mesh is STRICT, and web reaches backend")
+
+
+def kill_the_leader(steps: Steps) -> None:
+    """kill -9 in the middle of a change of the CA."""
+    mesh = _mesh(steps)
+    steps.step("Change the CA, and kill -9 the leader in the middle of it")
+    with _load(steps):
+        leader = _leader(mesh)
+        _change(steps, "ca-2")
+        mesh.kill(leader)
+        steps.note(f"control plane {leader} is killed")
+        _complete(steps, "ca-2")
+        mesh.start_instance(leader)
+
+
+def pause_the_leader(steps: Steps) -> None:
+    """SIGSTOP in the middle of a change of the CA; it comes back believing that it leads."""
+    mesh = _mesh(steps)
+    steps.step(f"Change the CA again, and stop the leader's process for {PAUSE:.0f} seconds in the middle of it")
+    with _load(steps):
+        leader = _leader(mesh)
+        _change(steps, "ca-1")
+        mesh.pause(leader)
+        time.sleep(PAUSE)
+        mesh.go_on(leader)
+        steps.note(f"control plane {leader} goes on; {_leader(mesh)} leads now")
+        _complete(steps, "ca-1")
+
+
+def stop_the_database(steps: Steps) -> None:
+    """The database goes away and comes back; then the CA changes once more."""
+    mesh = _mesh(steps)
+    steps.step(f"Stop PostgreSQL for {AWAY:.0f} seconds, start it again, and change the CA")
+    with _load(steps):
+        mesh.database.kill()
+        time.sleep(AWAY)
+        mesh.database.start()
+        until("all control planes are there", lambda: len(mesh.instances()) == 3, mesh.processes)
+        _change(steps, "ca-2")
+        _complete(steps, "ca-2")
+    steps.kumactl("inspect", "control-planes")
+
+
+@contextmanager
+def _load(steps: Steps) -> Iterator[None]:
+    """Requests without a pause while the block runs, each with a handshake of its own.
+
+    Raises:
+        Failed: one of them failed.
+    """
+    mesh = _mesh(steps)
+    before, load = mesh.handshakes("web", mesh.TCP_HANDSHAKES), Traffic(mesh.web_tcp_out)
+    try:
+        yield
+    finally:
+        load.stop()
+    steps.outcome(traffic.judge(load.answers, mesh.handshakes("web", mesh.TCP_HANDSHAKES) - before))
+
+
+def _change(steps: Steps, authority: str) -> None:
+    mesh = _mesh(steps)
+    path = str(mesh.write("mesh.yaml", AUTHORITIES[authority]))
+    until("the change is stored", lambda: _applied(mesh, path), mesh.processes)
+
+
+def _applied(mesh: SeveralControlPlanes, path: str) -> bool:
+    """A write that is told to wait is made again, as by any client."""
+    try:
+        mesh.kumactl("apply", "-f", path)
+    except Failed:
+        return False
+    return True
+
+
+def _complete(steps: Steps, authority: str) -> None:
+    """Waits until all certificates are of an authority, and the change says that it is complete."""
+    mesh = _mesh(steps)
+    steps.note("kumactl inspect meshes --watch default")
+    until(f"all have certificates of {authority}", lambda: _issued_by(mesh) == {authority}, mesh.processes)
+    said: list[str] = []
+
+    def followed() -> bool:
+        try:
+            said.append(mesh.kumactl("inspect", "meshes", "--watch", "default", "--timeout", "2m"))
+        except Failed:
+            return False
+        return True
+
+    until("the change is complete", followed, mesh.processes)
+    steps.note(said[-1].strip().splitlines()[-1])
+
+
+def _issued_by(mesh: SeveralControlPlanes) -> set[str | None]:
+    try:
+        return {mesh.insight(f"{service}-01").get("issuedBackend") for service in ("backend", "web")}
+    except Unanswered:
+        return set()
+
+
+def _leader(mesh: SeveralControlPlanes) -> int:
+    """The number of the control plane that leads."""
+    found: list[int] = []
+
+    def known() -> bool:
+        leader = mesh.leader()
+        found.extend([] if leader is None else [leader])
+        return leader is not None
+
+    until("one of them leads", known, mesh.processes)
+    return found[-1]
+
+
+def _mesh(steps: Steps) -> SeveralControlPlanes:
+    assert isinstance(steps.mesh, SeveralControlPlanes)
+    return steps.mesh
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""Says that this control plane is there, takes the lead if nobody has it, and clears up behind who is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import structlog
+
+from kuma.base.clock import Clock
+from kuma.base.errors import AlreadyExists, Conflict, KumaError, NotFound, Unavailable
+from kuma.base.rounds import Rounds
+from kuma.coordination.peers import LEADER, Peers
+from kuma.resources import kinds
+from kuma.resources.models.coordination import InstanceSpec, LeaseSpec
+from kuma.resources.resource import Resource
+from kuma.store.protocol import Create, Delete, Expect, Operation, Store, Update, find
+
+log = structlog.get_logger(__name__)
+
+BEAT = 3.0
+"""Seconds between two words; three that are missed are less than `peers.EXPIRY`."""
+
+
+class Heartbeat:
+    """One transaction every few seconds."""
+
+    def __init__(self, store: Store, clock: Clock, peers: Peers, describe: Callable[[], InstanceSpec]) -> None:
+        self._store = store
+        self._peers = peers
+        self._describe = describe
+        self._own: Resource[InstanceSpec] | None = None
+        self._rounds = Rounds(clock, "heartbeat")
+        peers.on_change(self._rounds.wake)
+
+    async def run(self) -> None:
+        """Beat until cancelled, and take leave then."""
+        try:
+            await self._rounds.run(self._beat)
+        finally:
+            await self._leave()
+
+    async def _beat(self) -> float:
+        self._peers.look()
+        try:
+            await self._say()
+            await self._peers.known()
+            await self._lead()
+            await self._clear_up()
+        except (Conflict, AlreadyExists, NotFound):
+            self._own = await self._stored()
+        except Unavailable:
+            pass  # which has been logged; the others see that this one says nothing
+        return BEAT
+
+    async def _say(self) -> None:
+        resource = Resource(kinds.INSTANCE.key(self._peers.own), self._describe())
+        own = self._own
+        write: Operation = Update(replace(own, spec=resource.spec)) if own else Create(resource)
+        (self._own,) = await self._store.transact([write])
+
+    async def _stored(self) -> Resource[InstanceSpec] | None:
+        try:
+            return await find(self._store, kinds.INSTANCE.key(self._peers.own))
+        except Unavailable:
+            return self._own
+
+    async def _lead(self) -> None:
+        """Take the lead if its holder has gone; it is expected not to have said anything meanwhile."""
+        lease, mine = self._peers.lease, LeaseSpec(holder=self._peers.own)
+        if lease is None:
+            await self._store.transact([Create(Resource(LEADER, mine))])
+        elif lease.spec.holder != self._peers.own and lease.spec.holder not in self._peers.others():
+            holder = lease.spec.holder
+            silent = Expect(kinds.INSTANCE.key(holder), self._peers.version_of(holder))
+            await self._store.transact([silent, Update(replace(lease, spec=mine))])
+        else:
+            return
+        log.info("this control plane leads", instance=self._peers.own)
+
+    async def _clear_up(self) -> None:
+        for instance in self._peers.gone() if self._peers.leads else ():
+            version, key = self._peers.version_of(instance), kinds.INSTANCE.key(instance)
+            stored = [*([key] if version else []), *self._peers.rows_of(instance)]
+            silent = (*self._peers.guard(), Expect(key, version))
+            await self._store.transact([*silent, *map(Delete, stored)])
+
+    async def _leave(self) -> None:
+        """Have the others know at once."""
+        if self._own is None:
+            return
+        try:
+            await self._store.transact([Delete(self._own.key)])
+        except KumaError as error:
+            log.warning("the other control planes will notice later that this one has left", reason=str(error))

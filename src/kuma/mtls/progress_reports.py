@@ -1,0 +1,98 @@
+"""Tells other control planes how far the proxies are that are connected here: one row a mesh, some times a second."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from kuma.base.clock import Clock
+from kuma.base.errors import AlreadyExists, Conflict, NotFound, Unavailable
+from kuma.coordination.coordination import Coordination
+from kuma.resources import kinds
+from kuma.resources.models.coordination import RolloutProgressSpec
+from kuma.resources.resource import Key, Resource
+from kuma.store.protocol import Create, Delete, Operation, Store, Update, find
+from kuma.xds.proxies.meshes import Meshes
+from kuma.xds.proxies.proxy import Proxies, Proxy
+
+_INTERVAL = 0.25
+"""Seconds between two reports."""
+_RETRY = 1.0
+
+
+class ProgressReports:
+    """Writes what `report` says of a mesh when it has changed."""
+
+    def __init__(
+        self,
+        store: Store,
+        meshes: Meshes,
+        proxies: Proxies,
+        clock: Clock,
+        instance: str,
+        report: Callable[[str, str], RolloutProgressSpec | None],
+        coordination: Coordination,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._instance = instance
+        self._report = report
+        self._written: dict[Key, Resource[RolloutProgressSpec]] = {}
+        self._due: set[str] = set()
+        self._woken = asyncio.Event()
+        meshes.on_change(self._changed)
+        proxies.on_progress(self._progressed)
+        coordination.on_change(lambda: self._changed(resource.spec.mesh for resource in self._written.values()))
+
+    def _changed(self, meshes: Iterable[str]) -> None:
+        self._due.update(meshes)
+        self._woken.set()
+
+    def _progressed(self, proxy: Proxy) -> None:
+        self._changed((proxy.key.mesh,))
+
+    async def run(self) -> None:
+        """Report until cancelled."""
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            due, self._due = self._due, set()
+            pause = _INTERVAL
+            for mesh in sorted(due):
+                try:
+                    await self._write(mesh)
+                except (Conflict, AlreadyExists, NotFound):
+                    await self._look(mesh)
+                    self._changed((mesh,))
+                except Unavailable:
+                    self._changed((mesh,))
+                    pause = _RETRY
+            await self._clock.sleep(pause)
+
+    async def _write(self, mesh: str) -> None:
+        key, spec = self._key(mesh), self._report(mesh, self._instance)
+        known = self._written.get(key)
+        if spec is None:
+            if known is not None:
+                await self._store.transact([Delete(key)])
+                del self._written[key]
+            return
+        if known is not None and known.spec == spec:
+            return
+        write: Operation = Update(known.with_spec(spec)) if known else Create(Resource(key, spec))
+        (self._written[key],) = await self._store.transact([write])
+
+    async def _look(self, mesh: str) -> None:
+        """Somebody has removed what was written here: this process was taken to be gone."""
+        key = self._key(mesh)
+        try:
+            stored = await find(self._store, key)
+        except Unavailable:
+            return
+        if stored is None:
+            self._written.pop(key, None)
+        else:
+            self._written[key] = stored
+
+    def _key(self, mesh: str) -> Key:
+        return kinds.ROLLOUT_PROGRESS.key(f"{self._instance}/{mesh}")

@@ -1,0 +1,25 @@
+"""Knows where the proxies are that are connected to other control planes, by what those have stored of them."""
+
+from __future__ import annotations
+
+from kuma.coordination.coordination import Coordination
+from kuma.resources import kinds
+from kuma.resources.models.dataplane_insight import AdministrationInsight
+from kuma.resources.resource import Key
+from kuma.store.protocol import Store, find
+
+
+class ProxiesElsewhere:
+    """Asks the store only if another control plane says that the proxy is connected to it."""
+
+    def __init__(self, store: Store, coordination: Coordination) -> None:
+        self._store = store
+        self._coordination = coordination
+
+    async def find(self, dataplane: Key) -> AdministrationInsight | None:
+        """Returns where a proxy's stream comes from and its Envoy is administered; None if it is at no other one."""
+        if not self._coordination.has(dataplane):
+            return None
+        insight = await find(self._store, kinds.DATAPLANE_INSIGHT.key(dataplane.name, dataplane.mesh))
+        known: AdministrationInsight | None = insight.spec.administration if insight is not None else None
+        return known or AdministrationInsight()

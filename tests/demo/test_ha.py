@@ -1,0 +1,67 @@
+"""Three control planes are killed in turn in the middle of every kind of change, and no request fails."""
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from demo import resources
+from demo.mesh import Unanswered, get
+from demo.postgres import Postgres
+from demo.processes import Processes, until
+from demo.several import COUNT, SeveralControlPlanes
+from demo.traffic import Traffic
+
+OFF = "type: Mesh\nname: default\n"
+PERMISSIVE = resources.MESH_WITH_MTLS.replace("type: builtin", "type: builtin\n      mode: PERMISSIVE")
+CHANGES = (
+    (resources.MESH_WITH_ANOTHER_CA, "STRICT with builtin/ca-2"),
+    (OFF, "mutual TLS off"),
+    (PERMISSIVE, "PERMISSIVE with builtin/ca-1"),
+    (resources.MESH_WITH_MTLS, "STRICT with builtin/ca-1"),
+)
+"""Every kind of staged change, each with what it leads to."""
+
+
+def reached(mesh: SeveralControlPlanes, goal: str) -> bool:
+    try:
+        _, found = get(f"http://127.0.0.1:{mesh.ports.api}/meshes/default/mesh-transitions/default")
+    except Unanswered:
+        return False
+    return bool(found.get("complete")) and found.get("goal") == goal
+
+
+@pytest.fixture
+def mesh(postgres_instance: Postgres, tmp_path: Path) -> Iterator[SeveralControlPlanes]:
+    with Processes(tmp_path) as processes:
+        found = SeveralControlPlanes(tmp_path, processes, postgres_instance)
+        found.start_control_plane()
+        until("all are there", lambda: len(found.instances()) == COUNT and found.leader() is not None, processes)
+        found.start_workloads()
+        found.write_dataplanes()
+        for service in ("backend", "web"):
+            found.token(service)
+            found.start_proxy(service)
+        found.kumactl(
+            "apply", "-f", str(found.write("all.yaml", f"{resources.MESH_WITH_MTLS}---\n{resources.ALLOW_ALL}"))
+        )
+        until("mutual TLS is on", lambda: reached(found, "STRICT with builtin/ca-1"), processes)
+        until("web reaches backend", lambda: found.call()[0] == 200, processes)
+        yield found
+
+
+def test_no_request_fails_whoever_is_killed_during_whatever_change(mesh: SeveralControlPlanes) -> None:
+    first = mesh.leader()
+    assert first is not None
+    load = Traffic(mesh.web_tcp_out, threads=2)
+    for number, (text, goal) in enumerate(CHANGES):
+        victim = (first + number) % COUNT
+        mesh.kumactl("apply", "-f", str(mesh.write("mesh.yaml", text)))
+        mesh.kill(victim)
+        until(f"{goal}, without control plane {victim}", functools.partial(reached, mesh, goal), mesh.processes)
+        mesh.start_instance(victim)
+    load.stop()
+    assert load.failed == 0, load.answers
+    assert load.answers.total() > 100
+    until("all are there again", lambda: len(mesh.instances()) == COUNT, mesh.processes)

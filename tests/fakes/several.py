@@ -1,0 +1,81 @@
+"""Several control planes over one PostgreSQL in the test's own process, each with a clock of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from kuma.coordination.peers import Peers
+from tests.fakes.clock import ManualClock
+from tests.fakes.control_plane import Running, running
+from tests.fakes.patience import PATIENCE
+from tests.fakes.stores import store_settings
+
+_LONG = timedelta(seconds=5)
+_BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Several:
+    """Control planes whose clocks are a minute apart. Time goes on while something is waited for."""
+
+    def __init__(self, planes: Sequence[Running], clocks: Sequence[ManualClock]) -> None:
+        self.planes = list(planes)
+        self.clocks = list(clocks)
+
+    @property
+    def coordination(self) -> list[Peers]:
+        """What each of them knows of the others."""
+        found = [plane.parts.coordination for plane in self.planes]
+        return [each for each in found if isinstance(each, Peers)]
+
+    async def until(self, holds: Callable[[], object], *, paused: Sequence[int] = (), step: float = 0.2) -> None:
+        """Return once `holds()`; time goes on for all but those who are paused.
+
+        It waits for whoever is slow to say that it is there: on a busy machine nobody is taken to be gone.
+        """
+        going = [number for number in range(len(self.planes)) if number not in paused]
+        async with asyncio.timeout(PATIENCE):
+            while not holds():
+                if not any(self._misses(number, going) for number in going):
+                    for number in going:
+                        self.clocks[number].advance(step)
+                await asyncio.sleep(0.02)
+
+    def _misses(self, number: int, going: Sequence[int]) -> bool:
+        """Tells whether one of them has not heard for long of another who is not paused."""
+        here, now = {self.coordination[n].own for n in going}, self.clocks[number].now()
+        heard = [each.received for each in self.coordination[number].instances() if each.name in here]
+        return any(now - received > _LONG for received in heard)
+
+    async def later(self, seconds: float) -> None:
+        """Return once so much time has passed for all."""
+        then = [clock.monotonic() + seconds for clock in self.clocks]
+        await self.until(lambda: all(c.monotonic() >= end for c, end in zip(self.clocks, then, strict=True)))
+
+    async def met(self) -> None:
+        """Return once all know each other, and one leads."""
+        count = len(self.planes) - 1
+        await self.until(lambda: all(len(each.others()) == count for each in self.coordination))
+        await self.until(lambda: sum(each.leads for each in self.coordination) == 1)
+
+    @property
+    def leader(self) -> int:
+        """The number of the one that leads."""
+        return next(number for number, each in enumerate(self.coordination) if each.leads)
+
+
+@contextlib.asynccontextmanager
+async def several(address: tuple[str, ...], directory: Path, count: int) -> AsyncIterator[Several]:
+    """So many control planes, until the end of the block."""
+    clocks = [ManualClock(_BEGINNING + timedelta(minutes=number)) for number in range(count)]
+    async with contextlib.AsyncExitStack() as stack:
+        planes = [
+            await stack.enter_async_context(running(directory / str(number), clock, store=store_settings(address)))
+            for number, clock in enumerate(clocks)
+        ]
+        found = Several(planes, clocks)
+        await found.met()
+        yield found
