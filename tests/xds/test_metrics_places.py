@@ -68,6 +68,12 @@ def test_a_port_with_another_use_is_left_to_that_and_told() -> None:
     assert not serves(free, "a", admin_port=5670)
 
 
+def test_a_host_name_without_an_address_serves_none_and_is_told() -> None:
+    config = MeshConfig(MeshView("default").having(MESH).having(resource(dataplane("a", "proxy.example"))))
+    assert "the host name has no address now" in config.not_served("a", 9901)[0]
+    assert not [entry for _, entry in config._metrics_of("a", config.view.dataplanes["a"], 9901)]
+
+
 async def test_it_is_shown_that_metrics_are_not_served(tmp_path: Path) -> None:
     async with running(tmp_path) as cp:
         await cp.apply(MTLS.replace("type: Mesh, name: default,", f"type: Mesh, name: default, {METRICS},"))

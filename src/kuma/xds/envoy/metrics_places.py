@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from kuma.base.values import addresses
 from kuma.resources.models import metrics
 from kuma.resources.models.dataplane import DataplaneSpec, Networking, listen_address
 from kuma.resources.models.metrics import MeshMetrics, Scraping
@@ -72,6 +73,8 @@ class MetricsPlaces:
         if place is None:
             return ""
         where = f"metrics: nothing is served at {place[0]}:{place[1]}"
+        if addresses.parse(place[0]) is None:
+            return f"{where}: the host name has no address now"
         if not admin_port:
             return f"{where}: the proxy does not say where Envoy's administration is"
         if place[1] == admin_port or place in _listeners(dataplane.spec.net):
