@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
-import shutil
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
 
+from kuma.agent import private_directory
 from kuma.base import files
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured
@@ -23,10 +19,7 @@ log = structlog.get_logger(__name__)
 _POLL = 1.0
 """Seconds between two looks at the user's file, which may be a link that is set elsewhere, or on another machine."""
 _REMEDY = "Make one with: kumactl generate dataplane-token --name NAME --mesh MESH > FILE"
-_MEMORY = Path("/dev/shm")  # noqa: S108 - a directory of its own is made there
 _PREFIX = "kuma-dp-token-"
-_NEW = 60.0
-"""Seconds in which whoever has made a directory comes to hold it."""
 _SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105 - the name of a type
 
 
@@ -125,42 +118,9 @@ def secret(source: TokenSource, name: str) -> Iterator[TokenSecret | None]:
     if source.file is None:
         yield None
         return
-    try:
-        place = _MEMORY if os.access(_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
-        _clear(place)
-        directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
-        held = _held(directory)
-        made = TokenSecret(source, name, directory)
-    except OSError as error:
-        raise Misconfigured(f"no place for the token that Envoy reads: {error.strerror}") from None
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            made = TokenSecret(source, name, stack.enter_context(private_directory.opened(_PREFIX)))
+        except OSError as error:
+            raise Misconfigured(f"no place for the token that Envoy reads: {error.strerror}") from None
         yield made
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-        os.close(held)
-
-
-def _clear(place: Path) -> None:
-    """Removes the tokens of those that were killed: nobody holds their directories any more."""
-    for left in place.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):  # it is another user's, or somebody holds it, or was faster
-            if time.time() - left.stat().st_mtime > _NEW:
-                os.close(_held(left))
-                shutil.rmtree(left)
-
-
-def _held(directory: Path) -> int:
-    """Holds a directory as long as the process lasts: whoever is killed lets go of it.
-
-    By a lock and not by the number of the process, which says nothing across containers with a common /dev/shm.
-
-    Raises:
-        OSError: another one holds it.
-    """
-    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(opened)
-        raise
-    return opened

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from typing import Any
 import structlog
 from cryptography import x509
 
+from kuma.agent import private_directory
 from kuma.base import files
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured
@@ -27,7 +25,7 @@ SECRET = "control_plane_ca"  # noqa: S105 - the name of a secret
 _POLL = 1.0
 """Seconds between two looks at the file, which may be a link that is set elsewhere."""
 _TYPE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
-_MEMORY = Path("/dev/shm")  # noqa: S108 - a directory of its own is made there
+_PREFIX = "kuma-dp-ca-"
 
 
 class TrustedCa:
@@ -82,15 +80,12 @@ def followed(file: Path | None) -> Iterator[TrustedCa | None]:
     if file is None or not file.is_file() or file.absolute().is_relative_to("/dev"):
         yield None
         return
-    try:
-        directory = Path(tempfile.mkdtemp(prefix="kuma-dp-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None))
-        made = TrustedCa(file, directory)
-    except OSError as error:
-        raise Misconfigured(f"no place for the CA that Envoy reads: {error.strerror}") from None
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            made = TrustedCa(file, stack.enter_context(private_directory.opened(_PREFIX)))
+        except OSError as error:
+            raise Misconfigured(f"no place for the CA that Envoy reads: {error.strerror}") from None
         yield made
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def with_ca_from(bootstrap: bytes, file: Path) -> bytes:
