@@ -108,7 +108,8 @@ STATIC: dict[str, Case] = {
     "6.2 servicePort": (dataplane({"servicePort": 65536}), f"{INBOUND}.servicePort", BAD_PORT),
     "6.2 outbound port": (calling(port=65536), f"{OUTBOUND}.port", BAD_PORT),
     "6.2 serviceAddress": (
-        dataplane({"serviceAddress": "10.0.0.256"}), f"{INBOUND}.serviceAddress", f"serviceAddress {BAD_IP}"
+        dataplane({"serviceAddress": "10.0.0.256"}), f"{INBOUND}.serviceAddress",
+        f"serviceAddress {BAD_IP} or domain name",  # the original takes no host names here
     ),
     "6.2 same": (
         dataplane({"serviceAddress": "10.0.0.1", "servicePort": 8080}), f"{INBOUND}.serviceAddress",

@@ -51,13 +51,18 @@ async def test_a_user_is_found_as_long_as_its_end_is_open(
 
 @pytest.mark.parametrize("peers", WAYS, ids=["netlink", "proc"])
 async def test_one_who_listens_where_the_other_end_was_is_not_taken_for_it(peers: PeerUsers) -> None:
-    with connected(socket.AF_INET, "127.0.0.1", "127.0.0.1") as (client, accepted):
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        own = client.getsockname()
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # no goodbye
-        client.close()
-        with socket.create_server(own):
-            assert await peers.user(accepted) is None
+    while True:  # until no other program takes the port in the instant in which it is nobody's
+        with connected(socket.AF_INET, "127.0.0.1", "127.0.0.1") as (client, accepted):
+            own = client.getsockname()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # no goodbye
+            client.close()
+            try:
+                other = socket.create_server(own)
+            except OSError:
+                continue
+            with other:
+                assert await peers.user(accepted) is None
+            return
 
 
 @pytest.mark.parametrize("peers", WAYS, ids=["netlink", "proc"])
