@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kuma.foresight import explanation, health, suggestions, traffic
 from kuma.foresight.health import Examined
 from kuma.foresight.judge import Judge
-from kuma.foresight.traffic import PlaintextSummary, TrafficSummary
+from kuma.foresight.traffic import ClockOff, PlaintextSummary, TrafficSummary
 from kuma.resources import kinds
 from kuma.resources.kinds import Kind
 from kuma.resources.models.dataplane_insight import (
@@ -180,13 +180,17 @@ def test_what_is_wrong_is_found_and_has_a_remedy(
     assert (how, words in text) == (status, True), text
 
 
-def test_plaintext_that_is_left_is_told_with_how_to_find_out_who_it_is() -> None:
+def test_plaintext_that_is_left_and_clocks_that_are_off_are_told_with_what_to_do() -> None:
     permissive = view(PERMISSIVE, ALLOW_ALL)
     plaintext = PlaintextSummary(callers_last_hour=2, last=NOW)
     assert examined(permissive, plaintext=plaintext) == {
         "plaintext": [("warning", "PERMISSIVE, and 2 plaintext callers in the last hour")]
     }
     assert "no plaintext caller was seen" in examined(permissive)["plaintext"][0][1]
+    off = (ClockOff(dataplane="web-01", ahead_seconds=-90),)
+    assert examined(STRICT, clocks_off=off) == {
+        "clocks": [("warning", "web-01: its clock is 90 s behind the control plane's")]
+    }
     assert "not known who calls 1 Dataplanes: x" in str(examined(STRICT, unobserved=("x",), unobserved_total=1))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,19 @@ async def test_what_each_kind_of_caller_is_counted_as(cp: Running) -> None:
     }
     assert found["10.0.0.1", "plaintext", "allowed"]["knownAs"] == ["backend-01", "web-01"]
     assert found["web", "meshTls", "allowed"]["service"] == "backend"
+
+
+async def test_clocks_that_are_off_are_noticed_by_what_is_reported(cp: Running) -> None:
+    now = datetime.now(UTC)
+    for off, expected in ((0, []), (-20, []), (300, [300]), (-4000, [-4000]), (0, [])):
+        ended = entry("plaintext")
+        ended.common_properties.start_time.FromDatetime(now + timedelta(seconds=off - 5))
+        ended.common_properties.duration.FromTimedelta(timedelta(seconds=5))
+        assert await report(cp, cp.token(name="backend-01"), ended) is grpc.StatusCode.OK
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answer = await client.get(f"http://localhost:{await cp.api_port()}/observed-traffic")
+        told = [round(clock["aheadSeconds"], -2) for clock in answer.json()["items"][0]["clocksOff"]]
+        assert told == expected
 
 
 async def test_a_proxy_reports_about_itself_only_and_nobody_without_a_token_at_all(cp: Running) -> None:

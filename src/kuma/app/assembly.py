@@ -40,7 +40,7 @@ from kuma.xds.administration.ca import EnvoyAdminCa
 from kuma.xds.proxies.inbound_review import InboundReview
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.proxy import Proxies
-from kuma.xds.stream.server import DiscoveryServer
+from kuma.xds.stream.grpc_server import DiscoveryServer
 
 log = structlog.get_logger(__name__)
 

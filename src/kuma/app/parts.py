@@ -67,11 +67,12 @@ from kuma.xds.proxies.workload_health import WorkloadHealth
 from kuma.xds.stream.calls import StreamAdmission
 from kuma.xds.stream.deregistration import Deregistration
 from kuma.xds.stream.front import Front
+from kuma.xds.stream.grpc_server import DiscoveryServer
 from kuma.xds.stream.health_discovery import HealthDiscovery
 from kuma.xds.stream.proxy_authentication import Authenticator
 from kuma.xds.stream.reports import Reports
 from kuma.xds.stream.revocation import TokenRevocation
-from kuma.xds.stream.server import Discovery, DiscoveryServer
+from kuma.xds.stream.server import Discovery
 from kuma.xds.stream.stream_limits import StreamLimiter
 
 _GRACE_AT_START = 60.0

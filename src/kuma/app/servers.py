@@ -37,7 +37,7 @@ from kuma.policy import workloads
 from kuma.policy.workloads import Destination
 from kuma.xds.envoy.health_checks import ProbeDefaults
 from kuma.xds.stream.front import FrontLimits
-from kuma.xds.stream.server import DiscoveryServer
+from kuma.xds.stream.grpc_server import DiscoveryServer
 from kuma.xds.stream.stream_limits import StreamLimits
 
 log = structlog.get_logger(__name__)

@@ -151,6 +151,13 @@ def _plaintext(mesh: Examined) -> Iterator[Problem]:
         yield "warning", found, "start them by the kuma-dp of this version"
 
 
+def _clocks(mesh: Examined) -> Iterator[Problem]:
+    for clock in mesh.summary.clocks_off:
+        how = "ahead of" if clock.ahead_seconds > 0 else "behind"
+        found = f"{clock.dataplane}: its clock is {abs(clock.ahead_seconds)} s {how} the control plane's"
+        yield "warning", found, "synchronise both: certificates are refused before they begin and after they end"
+
+
 def _permissions(mesh: Examined) -> Iterator[Problem]:
     judge = Judge(mesh.view)
     inbounds = [(d, i) for d in mesh.view.dataplanes.values() for i in d.spec.net.inbound]
@@ -184,6 +191,7 @@ _CHECKS = (
     ("convergence", _convergence, "no change is held up"),
     ("proxies", _proxies, "all proxies are connected, run what they should, and serve all inbounds"),
     ("plaintext", _plaintext, "nobody is let in without a certificate of the mesh"),
+    ("clocks", _clocks, "no clock of a proxy that reports is off by a minute"),
     ("permissions", _permissions, "every permission decides somewhere"),
 )
 

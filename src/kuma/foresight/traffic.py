@@ -51,6 +51,13 @@ class PlaintextSummary(Model):
     last: datetime | None = None
 
 
+class ClockOff(Model):
+    """A proxy whose clock is not the control plane's: ahead, or behind if that is negative."""
+
+    dataplane: str
+    ahead_seconds: int
+
+
 class TrafficSummary(Model):
     """Summary of the traffic of a mesh. `since` is when the last of its proxies that report has begun to."""
 
@@ -61,6 +68,8 @@ class TrafficSummary(Model):
     """Dataplanes with inbounds that have never reported: some of them, `unobserved_total` says how many there are."""
     unobserved_total: int = 0
     plaintext: PlaintextSummary = PlaintextSummary()
+    clocks_off: tuple[ClockOff, ...] = ()
+    """Some of the proxies whose clocks are wrong, by what their last reports say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +110,8 @@ def summary(view: MeshView, observed: Observed, now: datetime) -> TrafficSummary
     served = sorted(name for name, dataplane in view.dataplanes.items() if dataplane.spec.net.inbound)
     unobserved = [name for name in served if name not in observed]
     plaintext = [edge for _, edge in let_in_unknown(view, observed) if edge.how == "plaintext"]
+    clocks = ((name, observed[name].clock_ahead_seconds) for name in served if name in observed)
+    off = [ClockOff(dataplane=name, ahead_seconds=ahead) for name, ahead in clocks if ahead]
     recent = {(edge.service, edge.address) for edge in plaintext if edge.last > now - HOUR}
     return TrafficSummary(
         mesh=view.name,
@@ -108,6 +119,7 @@ def summary(view: MeshView, observed: Observed, now: datetime) -> TrafficSummary
         observed=len(served) - len(unobserved),
         unobserved=tuple(unobserved[:_NAMED]),
         unobserved_total=len(unobserved),
+        clocks_off=tuple(off[:_NAMED]),
         plaintext=PlaintextSummary(
             callers_last_hour=len(recent), last=max((edge.last for edge in plaintext), default=None)
         ),

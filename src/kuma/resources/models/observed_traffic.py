@@ -49,6 +49,8 @@ class ObservedTrafficSpec(Model):
     since: datetime
     edges: tuple[Edge, ...] = ()
     forgotten: int = 0
+    clock_ahead_seconds: int = 0
+    """How far the clock of its machine goes ahead, negative if it is behind; 0 if that is not worth to be told."""
 
 
 def hour(time: datetime) -> datetime:

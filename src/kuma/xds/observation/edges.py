@@ -46,6 +46,8 @@ class Edges:
     def __init__(self, since: datetime) -> None:
         self.since = since
         self.forgotten = 0
+        self.clock_ahead_seconds: int | None = None
+        """As it was told last; None if nothing was."""
         self._counts: dict[CallerEdge, Count] = {}
 
     def note(self, caller: CallerEdge, time: datetime, connections: int) -> None:
@@ -74,6 +76,7 @@ class Edges:
         """Adds what was counted elsewhere, or before."""
         self.since = min(self.since, spec.since)
         self.forgotten += spec.forgotten
+        self.clock_ahead_seconds = spec.clock_ahead_seconds
         for edge in sorted(spec.edges, key=lambda edge: edge.last):
             caller = caller_of(edge)
             count = self._counts.setdefault(caller, Count(edge.first, edge.last))
@@ -89,7 +92,10 @@ class Edges:
     def spec(self, now: datetime) -> ObservedTrafficSpec:
         """Returns what is known, without those who have not called for very long."""
         kept = ((caller, count) for caller, count in self._counts.items() if count.last > now - KEPT_FOR)
-        return ObservedTrafficSpec(since=self.since, edges=tuple(_edges(kept)), forgotten=self.forgotten)
+        ahead = self.clock_ahead_seconds or 0
+        return ObservedTrafficSpec(
+            since=self.since, edges=tuple(_edges(kept)), forgotten=self.forgotten, clock_ahead_seconds=ahead
+        )
 
 
 def caller_of(edge: Edge) -> CallerEdge:
@@ -98,7 +104,7 @@ def caller_of(edge: Edge) -> CallerEdge:
 
 
 def together(specs: Iterable[ObservedTrafficSpec], now: datetime) -> ObservedTrafficSpec:
-    """Returns what several have counted of one proxy."""
+    """Returns what several have counted of one proxy, of whom the last has heard of it last."""
     found = Edges(now)
     for spec in specs:
         found.add(spec)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from envoy.data.accesslog.v3 import accesslog_pb2
@@ -26,6 +28,33 @@ _NOT_VERIFIED = ("foreign_tls", "plaintext")
 """The chains of callers of whom nothing is asked."""
 _LONGEST_REASON = 200
 _MOST_URIS = 20
+
+
+_WAITED = timedelta(seconds=60)
+"""How old the newest entry may be that has just come, for all that: entries wait for each other, and on the way."""
+_AHEAD = timedelta(seconds=10)
+
+
+def clock_ahead(reported: Iterable[Any], now: datetime) -> int | None:
+    """Returns by how many seconds the reporter's clock goes ahead, negative if it is behind; 0 if that is nothing.
+
+    None if no entry says a time. The newest entry tells most: none can have been written later than now.
+    """
+    ends = [_written(one.common_properties) for one in reported if one.common_properties.HasField("start_time")]
+    if not ends:
+        return None
+    ahead = max(ends) - now
+    return 0 if -_WAITED <= ahead <= _AHEAD else round(ahead.total_seconds())
+
+
+def _written(common: Any) -> datetime:
+    """When an entry was written, by the reporter's clock; what no calendar has is taken for the beginning of time."""
+    try:
+        began: datetime = common.start_time.ToDatetime(tzinfo=UTC)
+        lasted: timedelta = common.duration.ToTimedelta()
+        return began + lasted
+    except (ValueError, OverflowError):
+        return datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,10 @@ class TrafficRecorder:
         heard.edges.note(caller, self._clock.now(), connections)
         heard.is_news = heard.is_news or caller not in self._known.get(dataplane, ())
 
+    def clock(self, dataplane: Key, ahead_seconds: int) -> None:
+        """Notes by how many seconds the clock of a proxy goes ahead."""
+        self._of(dataplane).edges.clock_ahead_seconds = ahead_seconds
+
     def _of(self, dataplane: Key) -> _Heard:
         heard = self._heard.get(dataplane)
         if heard is None:

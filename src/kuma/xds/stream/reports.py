@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Unauthenticated
 from kuma.resources.resource import Key, Resource
+from kuma.xds.observation import entries
 from kuma.xds.observation.entries import Reporter
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.traffic_recorder import TrafficRecorder
@@ -149,6 +150,9 @@ class Reports:
             found = reporter.connections(entry)
             if found is not None:
                 self._recorder.note(key, *found)
+        ahead = entries.clock_ahead(reported, self._clock.now())
+        if ahead is not None:
+            self._recorder.clock(key, ahead)
         await self._clock.sleep(len(reported) / _PER_SECOND)
 
 
