@@ -18,6 +18,8 @@ from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
 from kuma.store.protocol import Commit, Create, Delete, Expect, Listing, Put, Removed, Update
+from kuma.store.sealing.encryption import AesGcmSealer
+from kuma.store.sql import seal
 from kuma.store.sql.postgres import migrate_postgres, open_postgres
 from kuma.store.sql.store import SqlStore
 from tests.fakes.patience import PATIENCE
@@ -259,3 +261,35 @@ async def test_a_new_key_is_for_who_is_alone(postgres: Address) -> None:
     assert key.read_bytes() != before
     async with opened(postgres) as again:
         assert (await again.get(secret("a").key)).spec.data == b"PRIVATE"
+
+
+async def test_of_two_keys_that_a_kill_has_left_the_one_in_use_stays(postgres: Address) -> None:
+    """Sealing anew writes the new key first, then all rows at once, then drops the old key."""
+    key = Path(postgres[1])
+    old, new = key.read_text(), "A" * 43 + "=\n"
+    async with opened(postgres) as one:
+        await one.transact([Create(secret("a", b"PRIVATE"))])
+    key.write_text(new + old)
+    async with opened(postgres) as again:
+        assert (await again.get(secret("a").key)).spec.data == b"PRIVATE"
+        assert key.read_text() == old
+        await again.rekey()
+    renewed = key.read_text()
+    key.write_text(renewed + old)
+    async with opened(postgres) as again:
+        assert (await again.get(secret("a").key)).spec.data == b"PRIVATE"
+        assert key.read_text() == renewed
+
+
+async def test_who_has_an_old_key_writes_nothing(
+    two: tuple[SqlStore, SqlStore], postgres: Address, postgres_instance: Postgres
+) -> None:
+    """The store was sealed anew while its connections were cut: nobody could tell that it is used."""
+    one, _ = two
+    await one.transact([Create(MESH)])
+    fresh = AesGcmSealer([b"k" * 32])
+    sealed = seal.make(fresh).hex()
+    postgres_instance.sql(f"UPDATE meta SET value = decode('{sealed}', 'hex') WHERE name = 'seal'", postgres[-1])
+    with pytest.raises(StoreCorrupt, match="Put the right key file back"):
+        await one.transact([Create(secret("a"))])
+    assert (await one.list("Secret")).total == 0

@@ -25,9 +25,14 @@ async def revision(connection: AsyncConnection) -> int:
     return int(value)
 
 
-async def lock(connection: AsyncConnection) -> None:
-    """Wait until nobody else is in a transaction that writes. What is read from now on is what they have left."""
-    await connection.execute(sa.select(_meta.c.value).where(_meta.c.name == "revision").with_for_update())
+async def lock(connection: AsyncConnection) -> bytes:
+    """Wait until nobody else is in a transaction that writes. What is read from now on is what they have left.
+
+    Returns the seal of the store.
+    """
+    rows = sa.select(_meta.c.name, _meta.c.value).where(_meta.c.name.in_(("revision", "seal"))).order_by(_meta.c.name)
+    found = {row.name: row.value for row in await connection.execute(rows.with_for_update())}
+    return bytes(found["seal"])
 
 
 async def append(connection: AsyncConnection, changed: Sequence[Key], kept: int) -> int:

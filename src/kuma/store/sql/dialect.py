@@ -27,8 +27,11 @@ class Dialect(Protocol):
 
     traits: Traits
 
-    async def begin(self, connection: AsyncConnection) -> None:
-        """Has other writers wait until the end of a transaction, so that revisions show in their order."""
+    async def begin(self, connection: AsyncConnection) -> bytes | None:
+        """Has other writers wait until the end of a transaction, so that revisions show in their order.
+
+        Returns the seal of the store if somebody else may have changed it.
+        """
         ...
 
     async def announce(self, connection: AsyncConnection, revision: int) -> None:

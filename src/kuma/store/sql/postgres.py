@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from kuma.base import aio
 from kuma.base.clock import Clock
-from kuma.base.errors import Misconfigured
+from kuma.base.errors import Misconfigured, StoreCorrupt
 from kuma.store.sealing.encryption import AesGcmSealer, KeyFile, Sealer
 from kuma.store.sql import change_log, migrations, schema, seal
 from kuma.store.sql.change_log import KEPT_REVISIONS
@@ -106,8 +107,7 @@ async def open_postgres(
             known = await _meta(connection)
         if "seal" not in known:
             raise Misconfigured(f"{server} has no store yet; run: kuma-cp migrate up")
-        sealer = AesGcmSealer(_loaded(keys, server))
-        seal.check(sealer, known["seal"])
+        sealer = _sealer(keys, _loaded(keys, server), known["seal"])
         await asyncio.gather(*(_warm(engine) for _ in range(server.least)))
     store = SqlStore(engine, _Postgres(engine), clock, sealer, keys, revision=int(known["revision"]), kept=kept)
     follower = Follower(engine, clock, _ERRORS, store.catch_up, lambda problem: setattr(store, "problem", problem))
@@ -213,6 +213,24 @@ def _loaded(keys: KeyFile, server: PostgresServer) -> tuple[bytes, ...]:
     return keys.load()
 
 
+def _sealer(key_file: KeyFile, keys: Sequence[bytes], sealed: bytes) -> Sealer:
+    """The sealer of a store, with the one key that all of it is sealed with.
+
+    Sealing anew is one transaction: of two keys that an end in the middle of it has left, one is of no use.
+
+    Raises:
+        StoreCorrupt: it is none of these.
+    """
+    for key in keys:
+        sealer = AesGcmSealer([key])
+        with contextlib.suppress(StoreCorrupt):
+            seal.check(sealer, sealed)
+            if len(keys) > 1:
+                key_file.save([key])
+            return sealer
+    raise StoreCorrupt(seal.ANOTHER_KEY)
+
+
 class _Postgres:
     """PostgreSQL: writers of all processes wait for each other at one row."""
 
@@ -221,8 +239,8 @@ class _Postgres:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def begin(self, connection: AsyncConnection) -> None:
-        await change_log.lock(connection)
+    async def begin(self, connection: AsyncConnection) -> bytes | None:
+        return await change_log.lock(connection)
 
     async def announce(self, connection: AsyncConnection, revision: int) -> None:
         await connection.execute(sa.select(sa.func.pg_notify(CHANNEL, str(revision))))

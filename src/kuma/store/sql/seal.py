@@ -12,6 +12,10 @@ from kuma.store.sealing.encryption import Sealer
 from kuma.store.sql import schema
 from kuma.store.sql.rows import is_at
 
+ANOTHER_KEY = (
+    "the key-encryption key is not the one that this store's Secrets are sealed with. Put the right key file back, or "
+    "point KUMA_STORE_ENCRYPTION_KEY_FILE at it"
+)
 SEAL, SEALED = Key("", "", "seal"), b"kuma"
 """What is kept sealed to know the key-encryption key again."""
 
@@ -30,10 +34,7 @@ def check(sealer: Sealer, seal: bytes) -> None:
     try:
         sealer.open(SEAL, seal)
     except StoreCorrupt:
-        raise StoreCorrupt(
-            "the key-encryption key is not the one that this store's Secrets are sealed with. Put the right key file "
-            "back, or point KUMA_STORE_ENCRYPTION_KEY_FILE at it"
-        ) from None
+        raise StoreCorrupt(ANOTHER_KEY) from None
 
 
 async def seal_anew(connection: AsyncConnection, sealer: Sealer) -> None:

@@ -187,8 +187,9 @@ class _Sqlite:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def begin(self, connection: AsyncConnection) -> None:
+    async def begin(self, connection: AsyncConnection) -> bytes | None:
         """Nothing is left to do."""
+        return None
 
     async def announce(self, connection: AsyncConnection, revision: int) -> None:
         """There is nobody else."""

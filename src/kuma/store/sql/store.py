@@ -282,10 +282,16 @@ class SqlStore:
 
     @asynccontextmanager
     async def _write(self) -> AsyncIterator[AsyncConnection]:
-        """Opens a transaction, beside which nobody else writes."""
+        """Opens a transaction, beside which nobody else writes.
+
+        Raises:
+            StoreCorrupt: somebody else has sealed the store anew, and what this process wrote could not be opened.
+        """
         with self._translated_errors():
             async with self._writer.begin() as connection:
-                await self._dialect.begin(connection)
+                sealed = await self._dialect.begin(connection)
+                if sealed is not None:
+                    seal.check(self._sealer, sealed)
                 yield connection
 
     @contextmanager
