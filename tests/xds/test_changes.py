@@ -204,6 +204,29 @@ async def test_changes_arrive_while_the_clock_stands_still(tmp_path: Path) -> No
             await complete(cp, Level.PLAIN)
 
 
+async def test_a_change_of_mind_while_draining_is_complete_although_there_is_nothing_to_send(tmp_path: Path) -> None:
+    """All proxies have acknowledged the drain; then the authority that was to go stays."""
+    both = MTLS.replace("backends: [", "backends: [{name: ca-2, type: builtin}, ")
+    async with running(tmp_path, ManualClock()) as cp:
+        await cp.apply(both)
+        web = await cp.proxy(WEB)
+        await cp.settled(1)
+        await complete(cp, Level.STRICT)
+        await cp.apply(MTLS)
+        await cp.until(lambda: cp.parts.views.view("default").position.draining)
+        await web.until(lambda: b"@1" in web.held[TypeUrl.LISTENER]["inbound:10.0.0.1:80"].value)
+        await cp.settled(1)
+        received = len(web.received)
+        await cp.apply(both)
+        await complete(cp, Level.STRICT)
+        position = cp.parts.views.view("default").position
+        assert (position.draining, len(position.roots), position.epoch) == (False, 2, 1)
+        assert len(web.received) == received
+        transition = cp.parts.views.view("default").transition
+        assert transition is not None
+        assert (transition.spec.acknowledged, transition.spec.waiting_for, transition.spec.unresponsive) == (1, (), ())
+
+
 async def test_certificates_are_counted_one_by_one_over_reconnects(cp: Running, tmp_path: Path) -> None:
     """Also those of one second, which end at the same instant."""
     await cp.apply(MTLS)
