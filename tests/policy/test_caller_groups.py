@@ -1,7 +1,7 @@
 """What permissions say about some callers stays the same as long as it means the same for them."""
 
 from kuma.policy.authorization import NOBODY, Admission, Principal
-from kuma.policy.caller_groups import Companions, companions, group, part_for
+from kuma.policy.caller_groups import CHAINS, GROUPS, Companions, companions, group, groups, part_for
 from kuma.resources.tags import SERVICE
 
 WEB, SHOP, ANYBODY = Principal(((SERVICE, "web"),)), Principal(((SERVICE, "shop"),)), Principal()
@@ -43,3 +43,18 @@ def test_who_shows_a_denied_service_beside_an_admitted_one_is_refused_in_every_g
         found = part(ANYBODY, deny=(SHOP,), of=of, beside=beside)
         assert (found.principals, found.denied) == ((WEB,), (SHOP,))
     assert part(ANYBODY, deny=(SHOP,), of=("bank",), beside=beside).denied == ()
+
+
+def test_an_inbound_has_no_more_chains_than_it_can_bear_and_each_group_has_one_of_them() -> None:
+    services = [f"service-{number}" for number in range(2000)]
+    few = groups((service,) for service in services[:50])
+    assert all(len(sharing) == 1 for sharing in few), "as long as there are few, each group has its own"
+    many = groups((service,) for service in services)
+    assert len(many) == CHAINS
+    assert sorted(name for sharing in many for name in sharing) == [f"{number:02x}" for number in range(GROUPS)]
+    assert sorted(service for those in many.values() for service in those) == sorted(services)
+    for sharing, those in many.items():
+        assert {group((service,)) for service in those} <= set(sharing)
+    fewer = groups((service,) for service in services[:300])
+    shared = {name: sharing for sharing in many for name in sharing}
+    assert all(set(sharing) <= set(shared[sharing[0]]) for sharing in fewer), "who shares one does not depend on others"

@@ -14,7 +14,11 @@ from kuma.policy.authorization import Admission, Principal
 from kuma.resources import tags as tag_rules
 
 GROUPS = 256
-"""How many there are at most, so that their number is bounded wherever all call all."""
+"""How many there are at most."""
+CHAINS = 64
+"""How many chains an inbound has for them at most: each costs about 2 KiB in every proxy of the service, and here."""
+Sharing = tuple[str, ...]
+"""Groups that share a chain: one, unless there are more than `CHAINS`."""
 Companions = Mapping[str, frozenset[str]]
 """A service -> the others that some leaf shows beside it: a Dataplane has an identity for each of its services."""
 NOTHING_BESIDE: Companions = {}
@@ -26,12 +30,18 @@ def group(services: Sequence[str]) -> str:
     return f"{number:02x}"
 
 
-def groups(callers: Iterable[Sequence[str]]) -> Mapping[str, tuple[str, ...]]:
-    """Returns the groups of callers, given as their services, with all services in each."""
+def groups(callers: Iterable[Sequence[str]]) -> Mapping[Sharing, tuple[str, ...]]:
+    """Returns the groups of callers, given as their services, with all services in each.
+
+    Where there are many, some share a chain: the same ones whatever others there are.
+    """
     found: dict[str, set[str]] = {}
     for services in {tuple(services) for services in callers if services}:
         found.setdefault(group(services), set()).update(services)
-    return {name: tuple(sorted(services)) for name, services in found.items()}
+    chains: dict[int, list[str]] = {}
+    for name in sorted(found):
+        chains.setdefault(int(name, 16) % (CHAINS if len(found) > CHAINS else GROUPS), []).append(name)
+    return {tuple(names): tuple(sorted(set().union(*(found[name] for name in names)))) for names in chains.values()}
 
 
 def companions(combinations: Iterable[Sequence[str]]) -> Companions:

@@ -13,7 +13,7 @@ from functools import cached_property
 from kuma.pki import spiffe
 from kuma.policy import caller_groups, succession
 from kuma.policy.authorization import Admission, Principal
-from kuma.policy.caller_groups import Companions
+from kuma.policy.caller_groups import Companions, Sharing
 from kuma.policy.permissions import Permissions
 from kuma.policy.succession import Stage
 from kuma.resources import tags as tag_rules
@@ -68,8 +68,8 @@ class MeshConfig:
         self.permissions: Permissions = known.following(view.permissions, view.mesh_permissions)
         self._facets, self._facets_before = self._looked_at(previous)
         self._meanwhile: dict[tuple[Tags, bool], Admission] = {}
-        self._groups: dict[str, Mapping[str, tuple[tuple[str, ...], Companions]]] = {}
-        self._parts: dict[Tags, tuple[tuple[str, Admission], ...]] = {}
+        self._groups: dict[str, Mapping[Sharing, tuple[tuple[str, ...], Companions]]] = {}
+        self._parts: dict[Tags, tuple[tuple[Sharing, Admission], ...]] = {}
         self._service_members: ServiceMembers = (previous._service_members if previous else ServiceMembers()).following(
             view.dataplanes, self._withheld
         )
@@ -89,7 +89,7 @@ class MeshConfig:
         inbounds, outbounds = self._service_members.inbounds, self._service_members.outbounds
         self.permissions.remember(inbounds)
         self._known: dict[Tags, tuple[Admission, ...]] = previous._known if previous else {}
-        if len(self._known) > inbounds * (1 + min(outbounds, caller_groups.GROUPS)):
+        if len(self._known) > inbounds * (1 + min(outbounds, caller_groups.CHAINS)):
             self._known = {}
         if sum(map(len, self._services.values())) > outbounds:
             self._services = {}
@@ -241,14 +241,14 @@ class MeshConfig:
 
     def _parts_for_groups(
         self, service: str, known_by: Tags, admission: Admission
-    ) -> tuple[tuple[str, Admission], ...]:
+    ) -> tuple[tuple[Sharing, Admission], ...]:
         """Returns what an inbound's admission says about each group of the callers of its service."""
         if known_by not in self._parts:
             groups = sorted(self._callers_of(service).items())
             self._parts[known_by] = tuple((group, caller_groups.part_for(admission, *known)) for group, known in groups)
         return self._parts[known_by]
 
-    def _callers_of(self, service: str) -> Mapping[str, tuple[tuple[str, ...], Companions]]:
+    def _callers_of(self, service: str) -> Mapping[Sharing, tuple[tuple[str, ...], Companions]]:
         """Returns the groups of the callers of a service, with their services in each, and those shown beside them."""
         if service not in self._groups:
             names = self._service_members.callers.get(service, frozenset())
@@ -300,12 +300,13 @@ class MeshConfig:
         return self._meanwhile[key]
 
     def _rules(
-        self, inbound: Tags, admission: Admission, parts: tuple[tuple[str, Admission], ...]
+        self, inbound: Tags, admission: Admission, parts: tuple[tuple[Sharing, Admission], ...]
     ) -> tuple[Admission, ...]:
         """Returns the admissions by which callers may have been accepted: that of all, and those of the groups."""
         found = [*self._lately(inbound, admission)]
-        for group, part in parts:
-            found += (known for known in self._lately((*inbound, ("", group)), part) if known.principals)
+        for groups, part in parts:
+            lately = self._lately((*inbound, ("", " ".join(groups))), part)
+            found += (known for known in lately if known.principals)
         return tuple(dict.fromkeys(found))
 
     def _lately(self, inbound: Tags, admission: Admission) -> tuple[Admission, ...]:

@@ -8,7 +8,7 @@ without a rule of its own lets nobody in.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac_pb2
 
 from kuma.policy.authorization import NOBODY, Admission
+from kuma.policy.caller_groups import Sharing
 from kuma.xds.envoy import clusters, resource_names, tls
 from kuma.xds.envoy.capabilities import OLDEST, Capabilities
 from kuma.xds.envoy.clusters import HTTP_PROTOCOLS
@@ -75,7 +76,7 @@ class InboundAccess(NamedTuple):
     sealed: bool = False
     label: str = ""
     """Stands for what callers could show when they connected: Envoy drains the connections of a chain that changes."""
-    groups: tuple[tuple[str, Admission], ...] = ()
+    groups: tuple[tuple[Sharing, Admission], ...] = ()
     """Groups of callers, with what is said about each. They have chains of their own, so that no more is drained than
     has to be; callers offer the ALPN of their group, and nobody gains by offering another one's."""
 
@@ -131,19 +132,24 @@ def chains(
     place: InboundPlace, access: InboundAccess, envoy: Capabilities = OLDEST, limits: Limits = NONE
 ) -> Iterator[listener_components_pb2.FilterChain]:
     """Makes the chain of each kind of caller."""
-    yield _mutual(place, access, access.admission, "" if access.strict else tls.ALPN, envoy, limits)
-    for group, part in access.groups:
-        chain = _mutual(place, access, part, tls.group_alpn(group), envoy, limits)
-        chain.name = f"{chain.name}_{group}"
+    yield _mutual(place, access, access.admission, () if access.strict else (tls.ALPN,), envoy, limits)
+    for groups, part in access.groups:
+        chain = _mutual(place, access, part, [tls.group_alpn(group) for group in groups], envoy, limits)
+        chain.name = "_".join((chain.name, *groups))
         yield chain
     if not access.strict:
         yield from _others(place, access.sealed, envoy.reports)
 
 
 def _mutual(
-    place: InboundPlace, access: InboundAccess, admission: Admission, alpn: str, envoy: Capabilities, limits: Limits
+    place: InboundPlace,
+    access: InboundAccess,
+    admission: Admission,
+    offered: Sequence[str],
+    envoy: Capabilities,
+    limits: Limits,
 ) -> listener_components_pb2.FilterChain:
-    """Makes the chain of callers with mesh TLS that offer this ALPN, or whatever they offer if it is empty."""
+    """Makes the chain of callers with mesh TLS that offer one of these ALPNs, or whatever if there is none."""
     # Where it can be decided later, the handshake refuses nobody of the mesh: callers' proxies would try again.
     names = rbac.names(place.mesh, NOBODY if place.is_http or envoy.has_gates else admission)
     served = [_http(place, limits, envoy.reports)] if place.is_http else _tcp(place, admission, envoy, limits.tcp)
@@ -154,8 +160,8 @@ def _mutual(
         chain.metadata.filter_metadata["io.kuma"].update({"callers": " ".join(callers)})
     if not access.strict:
         chain.filter_chain_match.transport_protocol = "tls"
-    if alpn:
-        chain.filter_chain_match.application_protocols.append(alpn)
+    if offered:
+        chain.filter_chain_match.application_protocols.extend(offered)
     return chain
 
 
