@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.fakes.control_plane import MTLS, resource, running
+from tests.fakes.control_plane import MTLS, dataplane, resource, running
 
 
 def by_identity(*values: str) -> str:
@@ -17,6 +17,7 @@ def by_identity(*values: str) -> str:
 async def test_an_identity_that_nobody_in_the_mesh_has_is_warned_of(tmp_path: Path) -> None:
     async with running(tmp_path) as cp:
         await cp.apply(MTLS)
+        await cp.apply_resource(dataplane("web-01", "web"))
         known = await cp.parts.manager.put(resource(by_identity("spiffe://default/web")))
         assert known.warnings == ()
         foreign = [f"spiffe://default.zone-1.mesh.local/ns/shop/sa/web-{number}" for number in range(7)]
@@ -26,3 +27,15 @@ async def test_an_identity_that_nobody_in_the_mesh_has_is_warned_of(tmp_path: Pa
             "identities here are spiffe://default/<service>"
         )
         assert last == "the same holds for 2 more SPIFFE IDs"
+
+
+async def test_services_that_are_not_there_are_warned_of_apart_from_the_rest(tmp_path: Path) -> None:
+    async with running(tmp_path) as cp:
+        await cp.apply(MTLS)
+        unknown = [f"spiffe://default/unknown-{number}" for number in range(7)]
+        assert (await cp.parts.manager.put(resource(by_identity(*unknown)))).warnings == (), "nobody is there at all"
+        await cp.apply_resource(dataplane("web-01", "web"))
+        outcome = await cp.parts.manager.put(resource(by_identity(*unknown)))
+        assert outcome.warnings == outcome.absences
+        assert len(outcome.absences) == 6
+        assert outcome.absences[-1] == "the same holds for 2 more selectors"

@@ -24,7 +24,10 @@ def names(found: Sequence[Sequence[Sending]]) -> list[str]:
 
 def test_into_a_mesh_that_exists_secrets_and_permissions_come_before_it() -> None:
     found = rounds([WEB, SIGNING_KEY, MESH, PERMISSION, GLOBAL, CERT], {"default"})
-    assert names(found) == ["other", "a", "allow-all", "default", "web-01", "user-token-signing-key-1"]
+    assert told(found) == [
+        ("other", False), ("a", False), ("allow-all", True), ("default", False), ("web-01", False),
+        ("allow-all", False), ("user-token-signing-key-1", False),
+    ]  # fmt: skip
 
 
 def test_a_mesh_that_does_not_exist_is_created_as_it_is_meant_and_waits_for_its_secrets() -> None:

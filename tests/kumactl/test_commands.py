@@ -93,6 +93,31 @@ def test_apply_get_and_delete(mesh: DemoMesh) -> None:
     assert run(mesh, "delete", "traffic-permission", "allow-all").stdout == 'deleted TrafficPermission "allow-all"\n'
 
 
+def test_of_what_the_same_file_brings_nothing_is_said_to_be_missing(mesh: DemoMesh) -> None:
+    files = [
+        "{type: Mesh, name: shop}",
+        "{type: TrafficPermission, mesh: shop, name: right, sources: [{match: {kuma.io/service: '*'}}], "
+        "destinations: [{match: {kuma.io/service: cart}}]}",
+        "{type: TrafficPermission, mesh: shop, name: wrong, sources: [{match: {kuma.io/service: '*'}}], "
+        "destinations: [{match: {kuma.io/service: catr}}]}",
+        "{type: Dataplane, mesh: shop, name: cart-01, networking: {address: 10.0.0.1, inbound: "
+        "[{port: 80, servicePort: 8085, tags: {kuma.io/service: cart}}]}}",
+        "{type: Dataplane, mesh: shop, name: card-01, networking: {address: 10.0.0.2, inbound: "
+        "[{port: 80, servicePort: 8085, tags: {kuma.io/service: card}}]}}",
+    ]
+    for _ in range(2):
+        done = run(mesh, "apply", "-f", "-", stdin="\n---\n".join(files))
+        assert [line for line in done.stderr.splitlines() if "no Dataplane" in line] == [
+            'Warning: destinations[0].match: no Dataplane of the mesh has the tag kuma.io/service "catr"; '
+            'the nearest is "cart"'
+        ]
+        applied = [line.rpartition(" ")[0] for line in done.stdout.splitlines()]
+        assert sorted(applied) == sorted(set(applied))
+        assert 'TrafficPermission "wrong" in mesh "shop"' in applied
+    assert run(mesh, "delete", "dataplane", "cart-01", "card-01", "-m", "shop").returncode == 0
+    assert run(mesh, "delete", "mesh", "shop").returncode == 0
+
+
 def test_files_directories_variables_and_dry_runs(mesh: DemoMesh) -> None:
     directory = mesh.home / "files"
     directory.mkdir()

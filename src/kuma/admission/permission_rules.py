@@ -10,6 +10,7 @@ from typing import Any
 from kuma.base.errors import InvalidResource, Violation
 from kuma.base.turns import Turns
 from kuma.policy import permission_limits
+from kuma.policy.absences import absences
 from kuma.policy.authorization import Principal, effective
 from kuma.policy.impact import Displacement, Impact
 from kuma.policy.permissions import Permissions
@@ -55,7 +56,9 @@ class PermissionRules:
         if new.key.kind == kinds.MESH_TRAFFIC_PERMISSION.name:
             warnings += _said_of_its_own(new)
         decision = await self._weakened(Widening(before, after, old, new), store)
-        return replace(decision, warnings=tuple(warnings))
+        absent = [a for a in await self._turns.collect(absences(new, view.dataplanes.values())) if a is not None]
+        more = (f"the same holds for {len(absent) - _NAMED} more selectors",) if len(absent) > _NAMED else ()
+        return replace(decision, warnings=tuple(warnings), absences=(*absent[:_NAMED], *more))
 
     async def on_delete(self, old: AnyResource, store: Store) -> Decision:
         before = _with(self._known(self._views.view(old.mesh)), old)

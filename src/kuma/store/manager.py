@@ -30,6 +30,8 @@ class Decision:
 
     operations: tuple[Operation, ...] = ()
     warnings: tuple[str, ...] = ()
+    absences: tuple[str, ...] = ()
+    """Further warnings, about what is not there yet: they may be untrue when the next resource has been stored."""
     staged: bool = False
     """Whether a staged change of mutual TLS follows."""
     weakens: tuple[Violation, ...] = ()
@@ -60,6 +62,8 @@ class Outcome:
     staged: bool = False
     weakens: tuple[str, ...] = ()
     """Those of the warnings that say what it has taken away."""
+    absences: tuple[str, ...] = ()
+    """Those of the warnings that are about what is not there yet."""
 
 
 class ResourceManager:
@@ -140,17 +144,23 @@ class ResourceManager:
             raise InvalidResource(not_done)
         decision = await self._decide(old, resource)
         weakens = _weakening(decision, allow_weakening)
-        warnings = (*weakens, *map(str, not_done), *kind.warnings(resource.spec), *decision.warnings)
+        warnings = (
+            *weakens,
+            *map(str, not_done),
+            *kind.warnings(resource.spec),
+            *decision.warnings,
+            *decision.absences,
+        )
         same = old is not None and old.spec == resource.spec and dict(old.labels) == dict(resource.labels)
         if old is not None and same and all(isinstance(operation, Expect) for operation in decision.operations):
-            return Outcome(old, created=False, warnings=warnings)
+            return Outcome(old, created=False, warnings=warnings, absences=decision.absences)
         owner = kinds.MESH.key(resource.mesh) if kind.in_mesh else None
         write: Operation = Update(replace(resource, version=old.version)) if old else Create(resource, owner)
         try:
             stored, *_ = await self.store.transact([write, *decision.operations])
         except NotFound:
             raise missing_mesh(resource.mesh) from None
-        return Outcome(stored, created=old is None, warnings=warnings, staged=decision.staged, weakens=weakens)
+        return Outcome(stored, old is None, warnings, decision.staged, weakens, decision.absences)
 
     async def _decide(self, old: AnyResource | None, new: AnyResource) -> Decision:
         rules = self._rules.get(new.key.kind)

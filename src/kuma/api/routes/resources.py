@@ -142,6 +142,8 @@ class _KindRoutes:
         if not dry_run:
             self._record_weakening(resource.key, outcome.weakens)
         said: dict[str, Any] = {"warnings": outcome.warnings} if outcome.warnings else {}
+        if outcome.absences:
+            said["absences"] = outcome.absences
         if outcome.staged:
             said["stagedChange"] = True
         return json_answer(said, 201 if outcome.created else 200)

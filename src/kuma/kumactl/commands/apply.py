@@ -177,6 +177,18 @@ class _Answer:
     def warnings(self) -> Sequence[str]:
         return tuple(self.said.get("warnings", ()))
 
+    @property
+    def absences(self) -> Sequence[str]:
+        """Returns the warnings about what is not there yet."""
+        return tuple(self.said.get("absences", ()))
+
+    def after(self, first: _Answer) -> Sequence[str]:
+        """Returns the warnings that hold, of a resource of which `first` was said before."""
+        if first is self or first.resource != self.resource or not first.absences:
+            return self.warnings
+        lasting = [warning for warning in first.warnings if warning not in first.absences]
+        return (*lasting, *(warning for warning in self.warnings if warning not in lasting))
+
 
 _Put = Callable[[Resource[Any]], tuple[bool, Mapping[str, Any]]]
 
@@ -200,15 +212,17 @@ class _Sender:
         """
         for sending in itertools.chain.from_iterable(rounds):
             first = self._begun.get(sending.resource.key)
+            if sending.resource.key not in self._left:
+                continue  # there was nothing to be looked at again
             answer = first if first and _needs_no_other_look(first, sending) else self._put(sending.resource)
-            if sending.again:
+            if sending.again and not _is_settled(answer):
                 self._begun[sending.resource.key] = answer
             else:
                 self._finish(answer, first or answer)
 
     def _finish(self, answer: _Answer, first: _Answer) -> None:
         key = answer.resource.key
-        for warning in answer.warnings:
+        for warning in answer.after(first):
             if warning not in self._told:  # both Secrets of a CA may have the same to say of it
                 self._told.add(warning)
                 typer.echo(f"Warning: {warning}", err=True)
@@ -229,6 +243,11 @@ class _Sender:
             lines += _listed("Begun, and waiting for the rest", self._begun)
             lines += _listed("Not applied", left) if len(self._left) > 1 else []
             raise NotApplied("\n".join(lines)) from None
+
+
+def _is_settled(first: _Answer) -> bool:
+    """Tells whether nothing that comes later can change what was said of a permission."""
+    return first.resource.key.kind in apply_order.PERMISSIONS and not first.absences
 
 
 def _needs_no_other_look(first: _Answer, sending: Sending) -> bool:
