@@ -184,7 +184,7 @@ class _Answer:
 
     def after(self, first: _Answer) -> Sequence[str]:
         """Returns the warnings that hold, of a resource of which `first` was said before."""
-        if first is self or first.resource != self.resource or not first.absences:
+        if first is self or self.resource.key.kind not in apply_order.PERMISSIONS:
             return self.warnings
         lasting = [warning for warning in first.warnings if warning not in first.absences]
         return (*lasting, *(warning for warning in self.warnings if warning not in lasting))
@@ -212,10 +212,8 @@ class _Sender:
         """
         for sending in itertools.chain.from_iterable(rounds):
             first = self._begun.get(sending.resource.key)
-            if sending.resource.key not in self._left:
-                continue  # there was nothing to be looked at again
             answer = first if first and _needs_no_other_look(first, sending) else self._put(sending.resource)
-            if sending.again and not _is_settled(answer):
+            if sending.again:
                 self._begun[sending.resource.key] = answer
             else:
                 self._finish(answer, first or answer)
@@ -245,14 +243,13 @@ class _Sender:
             raise NotApplied("\n".join(lines)) from None
 
 
-def _is_settled(first: _Answer) -> bool:
-    """Tells whether nothing that comes later can change what was said of a permission."""
-    return first.resource.key.kind in apply_order.PERMISSIONS and not first.absences
-
-
 def _needs_no_other_look(first: _Answer, sending: Sending) -> bool:
-    """Tells whether the first answer still holds: it is stored as it is meant, and there was no complaint."""
-    return first.resource == sending.resource and not first.warnings
+    """Tells whether the first answer still holds: it is stored as it is meant, and there was no complaint.
+
+    What is said of permissions depends on the Dataplanes that have come since.
+    """
+    is_permission = sending.resource.key.kind in apply_order.PERMISSIONS
+    return first.resource == sending.resource and not first.warnings and not is_permission
 
 
 def _listed(title: str, keys: Iterable[Key]) -> list[str]:
