@@ -37,7 +37,13 @@ EXTENSIONS: dict[str, tuple[x509.ExtensionType, bool]] = {
 }  # fmt: skip
 
 
-def made(name: str, signer: CaPair | None = None, extension: tuple[x509.ExtensionType, bool] | None = None) -> CaPair:
+def made(
+    name: str,
+    signer: CaPair | None = None,
+    extension: tuple[x509.ExtensionType, bool] | None = None,
+    *,
+    says_who_signed: bool = True,
+) -> CaPair:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     issuer, signing = (signer.certificate.subject, signer.key) if signer else (subject, key)
@@ -50,8 +56,9 @@ def made(name: str, signer: CaPair | None = None, extension: tuple[x509.Extensio
         .add_extension(x509.BasicConstraints(True, None), True)
         .add_extension(usage, True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()), False)
     )
+    if says_who_signed:
+        builder = builder.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()), False)
     if extension:
         builder = builder.add_extension(*extension)
     return CaPair(builder.sign(signing, hashes.SHA256()), key)
@@ -65,10 +72,10 @@ def authorities() -> dict[str, LocalAuthority]:
         root, below = made("root", None, extension), made("below", plain, extension)
         found[f"root: {title}"] = LocalAuthority("own", root)
         found[f"below: {title}"] = LocalAuthority("own", below, (below.certificate, plain.certificate))
-    same_name = made("root", plain)
-    found["below: the name of its issuer"] = LocalAuthority(
-        "own", same_name, (same_name.certificate, plain.certificate)
-    )
+    for title, says_who_signed in (("", True), (", without a word on which key signed it", False)):
+        same_name = made("root", plain, says_who_signed=says_who_signed)
+        chain = (same_name.certificate, plain.certificate)
+        found[f"below: the name of its issuer{title}"] = LocalAuthority("own", same_name, chain)
     return found
 
 

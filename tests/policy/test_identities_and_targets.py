@@ -49,6 +49,8 @@ DATAPLANES = st.one_of(
         ),
         st.sampled_from(({}, {"sectionName": "main"}, {"sectionName": "80"}, {"sectionName": "81"})),
     ),
+    st.just({"kind": "Mesh", "proxyTypes": ["Gateway"]}),
+    st.just({"kind": "Mesh", "proxyTypes": ["Gateway", "Sidecar"]}),
     st.just({"kind": "MeshSubset", "tags": {"kuma.io/zone": "default"}}),
     st.just({"kind": "MeshSubset", "tags": {"kuma.io/zone": "east"}}),
 )
@@ -72,7 +74,7 @@ def dataplane(labels: Mapping[str, str], sections: tuple[str, ...] = ("main", ""
 def is_for(target: dict[str, Any] | None, labels: Mapping[str, str], name: str, port: int) -> bool:
     """As the documentation of references says it, about the Dataplane `dp`."""
     if target is None or target["kind"] == "Mesh":
-        return True
+        return target is None or target.get("proxyTypes") != ["Gateway"]
     if target["kind"] == "MeshSubset":
         return bool(target["tags"] == {"kuma.io/zone": "default"})
     everywhere = {"kuma.io/mesh": "m", "kuma.io/proxy-type": "sidecar", "kuma.io/env": "universal"}

@@ -221,7 +221,6 @@ def test_sidecars_are_all_the_proxies_that_there_are() -> None:
 @pytest.mark.parametrize(
     ("reference", "reason"),
     [
-        ({"kind": "Mesh", "proxyTypes": ["Gateway"]}, "there are no gateways here"),
         ({"kind": "MeshService", "name": "web", "proxyTypes": ["Sidecar"]}, "must not be set with kind MeshService"),
     ],
 )

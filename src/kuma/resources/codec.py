@@ -126,7 +126,7 @@ def _parse_universal(document: Mapping[str, Any], default_mesh: str) -> Resource
 
 def _under_spec(kind: Kind, content: Mapping[str, Any], mesh: str) -> Any:
     """Parses what stands under `spec`, with violations at their paths below it."""
-    unknown = sorted(set(content) - {"spec"})
+    unknown = sorted(set(content) - {"spec", "status"})  # a control plane has written the status, and writes its own
     if unknown:
         raise InvalidResource(
             Violation(field, "unknown field; what the resource says stands under spec") for field in unknown

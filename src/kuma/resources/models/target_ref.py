@@ -14,6 +14,7 @@ from kuma.resources.resource import Model, Resource
 
 DISPLAY_NAME = "kuma.io/display-name"
 NAMESPACE = "k8s.kuma.io/namespace"
+PROXY_TYPE = "kuma.io/proxy-type"
 _FIELDS: Mapping[str, frozenset[str]] = {
     "Mesh": frozenset({"proxyTypes"}),
     "MeshSubset": frozenset({"tags", "proxyTypes"}),
@@ -45,7 +46,8 @@ class TargetRef(Model):
     def selected(self) -> Mapping[str, str]:
         """The facets that it selects by; none for the whole mesh."""
         if self.kind != "Dataplane":
-            return {**({tag_rules.SERVICE: self.name} if self.name else {}), **self.tags}
+            gateways = {f"{_LABEL}{PROXY_TYPE}": "gateway"} if self.proxy_types == ("Gateway",) else {}
+            return {**({tag_rules.SERVICE: self.name} if self.name else {}), **self.tags, **gateways}
         found = {f"{_LABEL}{name}": value for name, value in self.labels.items()}
         if self.name:
             found[f"{_DATAPLANE}name"] = self.name
@@ -85,7 +87,7 @@ def computed_labels(dataplane: Resource[DataplaneSpec]) -> Mapping[str, str]:
         "kuma.io/origin": "zone",
         tag_rules.ZONE: tag_rules.THE_ZONE,
         "kuma.io/env": "universal",
-        "kuma.io/proxy-type": "gateway" if dataplane.spec.net.gateway else "sidecar",
+        PROXY_TYPE: "gateway" if dataplane.spec.net.gateway else "sidecar",
         **dataplane.labels,
     }
 
@@ -109,8 +111,8 @@ def validate(path: str, reference: TargetRef, kinds: Collection[str] = TARGETS) 
         yield Violation(f'{path}.tags["{tag_rules.SERVICE}"]', reason)
     yield from tag_rules.validate(f"{path}.tags", reference.tags)
     yield from label_rules.validate(f"{path}.labels", reference.labels)
-    if reference.proxy_types and "Sidecar" not in reference.proxy_types:
-        yield Violation(f"{path}.proxyTypes", "there are no gateways here; has to name Sidecar, or nothing")
+    if reference.proxy_types and "Sidecar" not in reference.proxy_types and kinds is CALLERS:
+        yield Violation(f"{path}.proxyTypes", "callers are told by tags; has to name Sidecar, or nothing")
 
 
 def _fields(path: str, reference: TargetRef) -> Iterator[Violation]:
