@@ -54,7 +54,9 @@ def permission(source: str, destination: str, name: str = "narrow") -> str:
 
 
 async def warnings(manager: ResourceManager, text: str) -> list[str]:
-    return [w.partition("; list")[0] for w in (await manager.put(resource(text))).warnings]
+    """What a permission takes away, by its warnings: who is not there at all is told apart."""
+    outcome = await manager.put(resource(text))
+    return [w.partition("; list")[0] for w in outcome.warnings if w not in outcome.absences]
 
 
 async def test_a_more_specific_permission_is_warned_of(manager: ResourceManager) -> None:
