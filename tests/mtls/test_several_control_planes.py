@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from kuma.base.errors import Conflict
@@ -12,6 +13,7 @@ from kuma.resources.models.mesh_transition import Level, MeshTransitionSpec
 from kuma.store.protocol import Create, Update
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import MTLS, dataplane, resource, running
+from tests.fakes.patience import PATIENCE
 from tests.fakes.several import Several, several
 from tests.fakes.stores import store_settings
 
@@ -104,6 +106,26 @@ async def test_all_know_who_is_there_and_of_their_clocks(two: Several) -> None:
     assert [sum(i.leads for i in each.values()) for each in seen] == [1, 1]
     off = [i.spec.written - i.received for i in seen[0].values() if i.name in two.coordination[0].others()]
     assert [55 < each.total_seconds() < 65 for each in off] == [True]
+
+
+async def test_the_api_of_each_shows_all(two: Several) -> None:
+    shown = []
+    async with httpx.AsyncClient(timeout=PATIENCE) as client:
+        for plane in two.planes:
+            base = f"http://127.0.0.1:{await plane.api_port()}"
+            answer = (await client.get(f"{base}/control-planes")).json()
+            whole = (await client.get(f"{base}/global-insight")).json()
+            assert [one["name"] for one in whole["controlPlanes"]] == [one["name"] for one in answer["items"]]
+            assert (answer["total"], sum(one["answers"] for one in answer["items"])) == (2, 1)
+            shown.append({(one["name"], one["leader"], one["since"], one["version"]) for one in answer["items"]})
+    assert shown[0] == shown[1]
+    assert sum(leader for _, leader, _, _ in shown[0]) == 1
+
+
+async def test_a_control_plane_alone_shows_itself(tmp_path: Path) -> None:
+    async with running(tmp_path) as plane, httpx.AsyncClient(timeout=PATIENCE) as client:
+        (one,) = (await client.get(f"http://127.0.0.1:{await plane.api_port()}/control-planes")).json()["items"]
+    assert (one["leader"], one["answers"], one["clockDifferenceSeconds"]) == (True, True, 0)
 
 
 async def test_one_that_starts_takes_no_proxy_of_another_for_gone(

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from kuma.api.context import ApiContext
 from kuma.coordination.coordination import Instance
 from kuma.resources import codec
+
+
+def all_shown(context: ApiContext) -> list[dict[str, Any]]:
+    """Formats all control planes over this store."""
+    return [shown(instance, context.instance) for instance in context.instances()]
 
 
 def shown(instance: Instance, own: str) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def routes(context: ApiContext) -> APIRouter:
     @router.get("/control-planes", summary="The control planes over this store that are there")
     async def control_planes(request: Request) -> Response:
         context.check(request, kinds.DATAPLANE)
-        items = [instances.shown(instance, context.instance) for instance in context.instances()]
+        items = instances.all_shown(context)
         return json_answer({"total": len(items), "items": items, "next": None})
 
     @router.get("/config", summary="The settings in effect")

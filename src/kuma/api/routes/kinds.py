@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from kuma.api import totals
+from kuma.api import instances, totals
 from kuma.api.context import ApiContext
 from kuma.api.derived.summaries import POLICIES
 from kuma.api.http.bodies import json_answer
@@ -35,7 +35,8 @@ def routes(context: ApiContext) -> APIRouter:
     @router.get("/global-insight", summary="How much of everything there is, in all meshes")
     async def global_insight(request: Request) -> Response:
         context.check(request, DATAPLANE)
-        return json_answer(await totals.global_insight(context.manager, context.clock.now()))
+        found = await totals.global_insight(context.manager, context.clock.now())
+        return json_answer({**found, "controlPlanes": instances.all_shown(context)})
 
     @router.get("/global-insights", summary="How many resources there are of the kinds that belong to no mesh")
     async def global_insights(request: Request) -> Response:
