@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 TESTS_AT_ONCE ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install test test-fast check sbom bench demo demo-ha soak clean
+.PHONY: help install test kubernetes test-fast check sbom bench demo demo-ha soak clean
 
 help: ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,8 +21,12 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --group dev --constraint constraints.txt --editable .
 	@touch $(STAMP)
 
-test: $(STAMP) ## run all tests, the ones with real Envoys too; TESTS_AT_ONCE (3)
+test: $(STAMP) ## run all tests, the ones with real Envoys and a real Kubernetes API too; TESTS_AT_ONCE (3)
+	@$(BIN)/python -m tools.kubernetes > /dev/null &  # builds that API meanwhile, if this machine has not built it yet
 	$(PYTEST) --durations 10
+
+kubernetes: $(STAMP) ## build the Kubernetes API that tests use, once for this machine (7 to 30 minutes)
+	$(BIN)/python -m tools.kubernetes
 
 test-fast: $(STAMP) ## run the tests that start no control plane, store, Envoy or command
 	$(PYTEST) -m "not system"

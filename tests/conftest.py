@@ -7,7 +7,7 @@ runs in several of them beside each other.
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -44,13 +44,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _starts_programs(item):
             item.add_marker("system")
-    items.sort(key=lambda item: (INTEGRATION not in item.path.parents, item.get_closest_marker("system") is None))
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> tuple[bool, bool, bool]:
+    """Returns when a test comes. What needs a Kubernetes API is last: it may still be being built."""
+    is_fast = item.get_closest_marker("system") is None
+    return "cluster" in _fixtures(item), INTEGRATION not in item.path.parents, is_fast
+
+
+def _fixtures(item: pytest.Item) -> Sequence[str]:
+    assert isinstance(item, pytest.Function)
+    return item.fixturenames
 
 
 def _starts_programs(item: pytest.Item) -> bool:
     assert isinstance(item, pytest.Function)
     found = vars(item.module).values()
-    return "cp" in item.fixturenames or any(value is starter for value in found for starter in _STARTERS)
+    starts = any(value is starter for value in found for starter in _STARTERS)
+    return starts or not {"cp", "cluster"}.isdisjoint(item.fixturenames)
 
 
 @pytest.fixture(scope="session", autouse=True)

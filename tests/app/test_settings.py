@@ -38,7 +38,7 @@ def test_a_time_limit_by_the_name_of_the_original() -> None:
 
 def test_other_stores_are_refused_by_name() -> None:
     with pytest.raises(Misconfigured, match="KUMA_STORE_TYPE"):
-        settings_file.load(environment={"KUMA_STORE_TYPE": "kubernetes"})
+        settings_file.load(environment={"KUMA_STORE_TYPE": "etcd"})
 
 
 OF_POSTGRES = {
@@ -158,8 +158,8 @@ def test_a_file_of_the_original_is_taken_for_what_there_is(tmp_path: Path) -> No
             ],
         ),
         (
-            "store: {type: kubernetes, sqlitePathh: x}",
-            ["store.type in FILE: kubernetes is not available here, only sqlite or postgres"],
+            "store: {type: etcd, sqlitePathh: x}",
+            ["store.type in FILE: etcd is not available here, only sqlite or postgres"],
         ),
     ],
 )
@@ -169,15 +169,15 @@ def test_file_and_environment_refuse_the_same(tmp_path: Path, text: str, complai
         settings_file.load(file, {})
     for complaint in complaints:
         assert complaint.replace("FILE", str(file)) in str(refused.value)
-    if "kubernetes" in text:
+    if "etcd" in text:
         assert "sqlitePathh" not in str(refused.value)
 
 
 def test_a_choice_is_judged_before_what_depends_on_it() -> None:
-    environment = {"KUMA_STORE_KUBERNETES_X": "db", "KUMA_STORE_TYPE": "kubernetes", "KUMA_NONSENSE": "kuma"}
+    environment = {"KUMA_STORE_ETCD_X": "db", "KUMA_STORE_TYPE": "etcd", "KUMA_NONSENSE": "kuma"}
     with pytest.raises(Misconfigured) as refused:
         settings_file.load(environment=environment)
-    assert str(refused.value) == "KUMA_STORE_TYPE: kubernetes is not available here, only sqlite or postgres"
+    assert str(refused.value) == "KUMA_STORE_TYPE: etcd is not available here, only sqlite or postgres or kubernetes"
 
 
 def test_all_unknown_variables_are_told_at_once_and_none_is_taken_for_another() -> None:

@@ -44,7 +44,8 @@ class Certificate:
     reason: str
 
 
-async def _no_rekey() -> None:
+async def no_rekey() -> None:
+    """Refuses to seal anew what the store has not sealed."""
     raise Problem(501, "Could not seal Secrets anew", "this store is not sealed by the control plane")
 
 
@@ -75,6 +76,8 @@ class ApiSettings:
     local_admins: LocalAdmins
     access: Access = field(default_factory=Access)
     max_body: int = 1 << 20
+    read_only: bool = False
+    """Whether resources are written by other means: those of Kubernetes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +126,7 @@ class ApiContext:
     clock: Clock = field(default_factory=SystemClock)
     limits: RequestLimits = field(default_factory=RequestLimits)
     configuration: Mapping[str, object] = field(default_factory=dict)
-    rekey: Callable[[], Awaitable[None]] = _no_rekey
+    rekey: Callable[[], Awaitable[None]] = no_rekey
     audit: Audit = field(default_factory=NoAudit)
 
     def caller(self, request: Request) -> Caller:

@@ -14,6 +14,7 @@ from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied
 from kuma.resources import kinds
 from kuma.resources.models.observed_traffic import ObservedTrafficSpec
+from kuma.store.protocol import Store
 from kuma.store.sql.store import SqlStore
 from kuma.store.views import Views
 from kuma.tokens import dataplane_tokens, signing_keys
@@ -62,7 +63,7 @@ def issue_user_token(users: UserTokens, audit: Audit) -> IssueUserToken:
     return issue
 
 
-def observation(views: Views, store: SqlStore, recorder: TrafficRecorder, clock: Clock) -> Observation:
+def observation(views: Views, store: Store, recorder: TrafficRecorder, clock: Clock) -> Observation:
     """Shows what was observed: what is stored, and what was heard since."""
 
     async def traffic(mesh: str) -> Mapping[str, ObservedTrafficSpec]:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 
 import structlog
 
 from kuma.api.http.server import HttpServer
 from kuma.api.ready_log import ReadyLog
-from kuma.app import parts, server_certificate, stores, token_keys
+from kuma.app import cluster, parts, server_certificate, stores, token_keys
 from kuma.app.servers import HTTP, HTTPS, Servers
 from kuma.app.settings import Settings
 from kuma.authorities import registry
@@ -33,7 +33,6 @@ from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.resource import Resource
 from kuma.store import audited
 from kuma.store.manager import ResourceManager
-from kuma.store.sql.store import SqlStore
 from kuma.store.views import Views
 from kuma.tokens.user_tokens import UserTokens
 from kuma.xds.administration.ca import EnvoyAdminCa
@@ -71,6 +70,10 @@ class ControlPlane:
 async def run(settings: Settings, clock: Clock) -> None:
     """Open the store, build the control plane and run it until cancelled."""
     files.tighten(settings.work_dir)
+    if settings.store.type == "kubernetes":
+        async with cluster.opened(settings, clock) as found:
+            await _run_in(found, clock)
+        return
     async with AsyncExitStack() as stack:
         store = await stores.open_store(settings, clock)
         stack.push_async_callback(store.close)
@@ -81,8 +84,15 @@ async def run(settings: Settings, clock: Clock) -> None:
         await control_plane.run()
 
 
+async def _run_in(found: cluster.Cluster, clock: Clock) -> None:
+    """Build the control plane over the cluster's API and run it until cancelled."""
+    with closing(AuditFile(found.settings.audit_file, clock)) as audit:
+        built = build(found.settings, found.store, clock, audit)
+        await cluster.run(found, built.components, built.manager, built.views, lambda: prepare(found.settings, built))
+
+
 def build(
-    settings: Settings, store: SqlStore, clock: Clock, audit: Audit, drivers: Drivers = registry.STANDARD
+    settings: Settings, store: parts.AnyStore, clock: Clock, audit: Audit, drivers: Drivers = registry.STANDARD
 ) -> ControlPlane:
     """Builds all parts of a control plane over an open store, and lists them in the order in which they run."""
     store.on_commit(audited.recorder(audit))

@@ -23,7 +23,7 @@ from kuma.admission.permission_rules import PermissionRules
 from kuma.admission.secret_rules import SecretRules
 from kuma.admission.token_rules import TokenRules
 from kuma.api.app import create_app
-from kuma.api.context import ApiContext, ApiSettings, Connected, Tokens
+from kuma.api.context import ApiContext, ApiSettings, Connected, Tokens, no_rekey
 from kuma.api.routes import diagnostics
 from kuma.api.routes.bootstrap import create_bootstrap_app
 from kuma.app import api_context, servers, token_keys
@@ -38,6 +38,7 @@ from kuma.base.peer_users import PeerUsers
 from kuma.base.turns import Turns
 from kuma.coordination.coordination import Alone, Coordination, Instance
 from kuma.coordination.peers import Peers
+from kuma.kubernetes.store.store import KubernetesStore
 from kuma.mtls.controller import RolloutController
 from kuma.mtls.progress_reports import ProgressReports
 from kuma.mtls.steps.progress import Patience
@@ -75,6 +76,7 @@ from kuma.xds.stream.revocation import TokenRevocation
 from kuma.xds.stream.server import Discovery
 from kuma.xds.stream.stream_limits import StreamLimiter
 
+AnyStore = SqlStore | KubernetesStore
 _GRACE_AT_START = 60.0
 """Seconds that proxies have to come back after a restart of the control plane."""
 
@@ -84,7 +86,7 @@ class Foundation:
     """Parts and values that nearly every other part uses."""
 
     settings: Settings
-    store: SqlStore
+    store: AnyStore
     clock: Clock
     audit: Audit
     drivers: Drivers
@@ -98,7 +100,7 @@ class Foundation:
     own_ports: OwnPorts
 
 
-def foundation(settings: Settings, store: SqlStore, clock: Clock, audit: Audit, drivers: Drivers) -> Foundation:
+def foundation(settings: Settings, store: AnyStore, clock: Clock, audit: Audit, drivers: Drivers) -> Foundation:
     """Builds what does not depend on other parts."""
     instance = f"{platform.node()}-{secrets.token_hex(2)}"
     shared = settings.store.type == "postgres"
@@ -366,7 +368,7 @@ def _instances(base: Foundation, proxies: Proxies) -> Sequence[Instance]:
     return base.coordination.instances() or (own,)
 
 
-def _unready(store: SqlStore, views: Views) -> str:
+def _unready(store: AnyStore, views: Views) -> str:
     if store.problem:
         return "the database cannot be used; proxies keep what they have"
     return "" if views.listed else "what is stored has not been read yet"
@@ -380,7 +382,11 @@ def _api_context(
         manager=known.manager,
         instance=base.instance,
         instances=lambda: _instances(base, known.proxies),
-        settings=ApiSettings(local_admins(settings.authn, peers), servers.access(base.settings.access)),
+        settings=ApiSettings(
+            local_admins(settings.authn, peers),
+            servers.access(base.settings.access),
+            read_only=base.settings.environment == "kubernetes",
+        ),
         tokens=Tokens(
             issue=api_context.issue_token(
                 known.views,
@@ -406,6 +412,6 @@ def _api_context(
         clock=base.clock,
         limits=servers.limits(settings.limits),
         configuration=base.settings.model_dump(by_alias=True, mode="json"),
-        rekey=api_context.rekey(base.store, base.audit),
+        rekey=api_context.rekey(base.store, base.audit) if isinstance(base.store, SqlStore) else no_rekey,
         audit=base.audit,
     )

@@ -23,7 +23,6 @@ ALIASES = {
 """Names of the original for what has another name here, or is one setting: all servers have the same certificate."""
 FIXED = {
     "KUMA_MODE": ("zone", "standalone"),
-    "KUMA_ENVIRONMENT": ("universal",),
     "KUMA_API_SERVER_BASE_PATH": ("/", ""),
     "KUMA_API_SERVER_READ_ONLY": ("false",),
     "KUMA_API_SERVER_AUTHN_TYPE": ("tokens",),
@@ -52,7 +51,7 @@ LISTS = ("hostnames", "users", "groups", "localhost_admin_users", "localhost_adm
 
 CIPHERS = "_TLS_CIPHER_SUITES"
 """How the names of settings end that would restrict the ciphers of a server: passing them over would be unsafe."""
-CHOICES = {"KUMA_STORE_TYPE": ("sqlite", "memory", "postgres")}
+CHOICES = {"KUMA_STORE_TYPE": ("sqlite", "memory", "postgres", "kubernetes")}
 """Settings that choose a part, with the parts that there are: judged before what depends on the choice."""
 DIAGNOSTICS_TLS = "KUMA_DIAGNOSTICS_TLS_"
 PASSED_OVER = {
@@ -88,7 +87,6 @@ PASSED_OVER = {
     "KUMA_REPORTS_": "nothing is reported to anybody",
     "KUMA_RUNTIME_": "",
     "KUMA_STORE_CACHE_": "nothing is polled",
-    "KUMA_STORE_KUBERNETES_": "the store is SQLite or PostgreSQL",
     "KUMA_STORE_POSTGRES_HEALTH_CHECK_INTERVAL": "a connection is looked at before it is used",
     "KUMA_STORE_POSTGRES_MAX_CONNECTION_IDLE_TIME": "",
     "KUMA_STORE_POSTGRES_MAX_CONNECTION_LIFETIME_JITTER": "",

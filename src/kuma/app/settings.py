@@ -114,14 +114,26 @@ def _kept(kind: object) -> object:
     return "sqlite" if kind == "memory" else kind
 
 
+class KubernetesStoreSection(Section):
+    """Settings of the store over the Kubernetes API."""
+
+    system_namespace: str = Field(
+        "kuma-system", description="Namespace of the control plane, of its Secrets and of the policies."
+    )
+    kubeconfig: MaybePath = Field(
+        None, description="kubeconfig file that says where the API server is. The Pod's own ServiceAccount if empty."
+    )
+
+
 class StoreSection(Section):
     """Settings of the store."""
 
-    type: Annotated[Literal["sqlite", "postgres"], BeforeValidator(_kept)] = Field(
+    type: Annotated[Literal["sqlite", "postgres", "kubernetes"], BeforeValidator(_kept)] = Field(
         "sqlite",
-        description="Kind of store: `sqlite`, for one control plane, or `postgres`, for several. `memory`, the "
-        "original's default, is taken for `sqlite`: it is kept on disk.",
+        description="Kind of store: `sqlite`, for one control plane, `postgres`, for several, or `kubernetes`, for "
+        "those in a cluster. `memory`, the original's default, is taken for `sqlite`: it is kept on disk.",
     )
+    kubernetes: KubernetesStoreSection = KubernetesStoreSection()
     postgres: PostgresSection = PostgresSection()
     sqlite_path: MaybePath = Field(None, description="Database file. `kuma.db` in the work directory if empty.")
     encryption_key_file: MaybePath = Field(
@@ -396,9 +408,36 @@ class DefaultsSection(Section):
     )
 
 
+class AdmissionServerSection(Section):
+    """The webhooks that the API server of Kubernetes calls."""
+
+    address: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - the API server is elsewhere
+    port: Port = Field(5443, description="Port to listen on.")
+
+
+class KubernetesSection(Section):
+    """Settings of a control plane on Kubernetes."""
+
+    admission_server: AdmissionServerSection = AdmissionServerSection()
+    control_plane_service_name: str = Field(
+        "kuma-control-plane", description="Service by which proxies reach the control plane."
+    )
+    pod_name: str = Field("", description="Pod that this control plane is, which is labelled while it leads.")
+
+
+class RuntimeSection(Section):
+    """Settings of what the control plane runs on."""
+
+    kubernetes: KubernetesSection = KubernetesSection()
+
+
 class Settings(Section):
     """All settings."""
 
+    environment: Literal["universal", "kubernetes"] = Field(
+        "universal", description="What the control plane runs on: `universal` or `kubernetes`, with its store."
+    )
+    runtime: RuntimeSection = RuntimeSection()
     general: GeneralSection = GeneralSection()
     store: StoreSection = StoreSection()
     api_server: ApiServerSection = ApiServerSection()

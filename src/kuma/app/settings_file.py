@@ -187,6 +187,10 @@ def _check(settings: Settings) -> None:
             "general.tlsCertFile and general.tlsKeyFile are given together (KUMA_GENERAL_TLS_CERT_FILE and "
             "KUMA_GENERAL_TLS_KEY_FILE, or those of the API server or the data plane server), or not at all"
         )
+    if (settings.environment == "kubernetes") != (settings.store.type == "kubernetes"):
+        raise Misconfigured(
+            "environment and store.type are both kubernetes, or neither is (KUMA_ENVIRONMENT and KUMA_STORE_TYPE)"
+        )
     api = settings.api_server
     if api.https.require_client_cert and not (api.https.tls_ca_file or api.auth.client_certs_dir):
         raise Misconfigured(

@@ -39,6 +39,8 @@ class _Commands(CommonOptions, Later):
         "inspect": f"{_COMMANDS}.inspect:app",
         "generate": f"{_COMMANDS}.generate:app",
         "config": f"{_COMMANDS}.config:app",
+        "install": f"{_COMMANDS}.install:install",
+        "uninstall": f"{_COMMANDS}.install:uninstall",
     }
 
 

@@ -66,6 +66,17 @@ class Outcome:
     """Those of the warnings that are about what is not there yet."""
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A resource that is admitted: as it is meant, what is decided with it, and what its user is told."""
+
+    resource: AnyResource
+    decision: Decision
+    warnings: tuple[str, ...]
+    weakens: tuple[str, ...]
+    """Those of the warnings that say what it takes away."""
+
+
 class ResourceManager:
     """Reads, and changes that keep every rule. `rules` has an entry for each kind that has some."""
 
@@ -123,7 +134,7 @@ class ResourceManager:
         """
         for attempt in range(_ATTEMPTS):
             try:
-                outcome = await self._put(key, make, strict or self._strict, allow_weakening)
+                outcome = await self._put(key, make, strict, allow_weakening)
             except (Conflict, AlreadyExists):
                 await _pause(attempt)  # somebody was faster: look again, judge again
                 continue
@@ -137,30 +148,50 @@ class ResourceManager:
         kind = kinds.by_name(key.kind)
         keys.check(key)
         old = await self.find(key)
-        resource = make(old)
-        resource = resource.with_spec(kind.meant(resource.spec, old.spec if old else None))
-        not_done = tuple(kind.not_done(resource.spec))
-        if strict and not_done:
-            raise InvalidResource(not_done)
-        decision = await self._decide(old, resource)
-        weakens = _weakening(decision, allow_weakening)
-        warnings = (
-            *weakens,
-            *map(str, not_done),
-            *kind.warnings(resource.spec),
-            *decision.warnings,
-            *decision.absences,
-        )
+        judged = await self.judge(old, make(old), strict=strict, allow_weakening=allow_weakening)
+        resource, operations = judged.resource, judged.decision.operations
         same = old is not None and old.spec == resource.spec and dict(old.labels) == dict(resource.labels)
-        if old is not None and same and all(isinstance(operation, Expect) for operation in decision.operations):
-            return Outcome(old, created=False, warnings=warnings, absences=decision.absences)
+        if old is not None and same and all(isinstance(operation, Expect) for operation in operations):
+            return Outcome(old, created=False, warnings=judged.warnings, absences=judged.decision.absences)
         owner = kinds.MESH.key(resource.mesh) if kind.in_mesh else None
         write: Operation = Update(replace(resource, version=old.version)) if old else Create(resource, owner)
         try:
-            stored, *_ = await self.store.transact([write, *decision.operations])
+            stored, *_ = await self.store.transact([write, *operations])
         except NotFound:
             raise missing_mesh(resource.mesh) from None
-        return Outcome(stored, old is None, warnings, decision.staged, weakens, decision.absences)
+        decision = judged.decision
+        return Outcome(stored, old is None, judged.warnings, decision.staged, judged.weakens, decision.absences)
+
+    async def judge(
+        self, old: AnyResource | None, new: AnyResource, *, strict: bool = False, allow_weakening: bool = False
+    ) -> Judged:
+        """Judges the creation (`old` is None) or replacement of a resource, and changes nothing; see `change`.
+
+        Raises:
+            InvalidResource: a rule is broken.
+        """
+        kind = kinds.by_name(new.key.kind)
+        resource = new.with_spec(kind.meant(new.spec, old.spec if old else None))
+        not_done = tuple(kind.not_done(resource.spec))
+        if (strict or self._strict) and not_done:
+            raise InvalidResource(not_done)
+        decision = await self._decide(old, resource)
+        weakens = _weakening(decision, allow_weakening)
+        told = (*kind.warnings(resource.spec), *decision.warnings, *decision.absences)
+        warnings = (*weakens, *map(str, not_done), *told)
+        return Judged(resource, decision, warnings, weakens)
+
+    async def judge_deletion(self, old: AnyResource, *, allow_weakening: bool = False) -> tuple[str, ...]:
+        """Judges the deletion of a resource, and changes nothing; returns what it weakens. See `delete`.
+
+        Raises:
+            InvalidResource: a rule forbids it.
+        """
+        rules = self._rules.get(old.key.kind)
+        decision = await rules.on_delete(old, self.store) if rules else Decision()
+        if old.key.kind == MESH.name and (await self.store.list(kinds.DATAPLANE.name, old.name, limit=1)).total:
+            raise _still_attached()
+        return _weakening(decision, allow_weakening)
 
     async def _decide(self, old: AnyResource | None, new: AnyResource) -> Decision:
         rules = self._rules.get(new.key.kind)
@@ -185,9 +216,7 @@ class ResourceManager:
                 self._log(key, weakens)
                 return weakens
             except StillOwns:
-                raise InvalidResource.of(
-                    "mesh", "unable to delete mesh, there are still some dataplanes attached"
-                ) from None
+                raise _still_attached() from None
             except Conflict:
                 await _pause(attempt)
         raise Conflict(f"{key} is being changed by others all the time; try again")
@@ -202,6 +231,10 @@ def _declared(resource: AnyResource, stored: AnyResource | None) -> AnyResource:
     if REGISTERED not in resource.labels or (stored is not None and REGISTERED in stored.labels):
         return resource
     return replace(resource, labels={name: value for name, value in resource.labels.items() if name != REGISTERED})
+
+
+def _still_attached() -> InvalidResource:
+    return InvalidResource.of("mesh", "unable to delete mesh, there are still some dataplanes attached")
 
 
 def _weakening(decision: Decision, allowed: bool) -> tuple[str, ...]:

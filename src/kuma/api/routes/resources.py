@@ -61,6 +61,13 @@ def routes(context: ApiContext) -> APIRouter:
     return router
 
 
+_USE_KUBECTL = (
+    "On Kubernetes you cannot change the state of Kuma resources with 'kumactl apply' or via the HTTP API. As a best "
+    "practice, you should always be using 'kubectl apply' instead. Reading works here as everywhere: 'kumactl get' and "
+    "'kumactl inspect'."
+)
+
+
 class _KindRoutes:
     """Routes of one kind."""
 
@@ -132,6 +139,7 @@ class _KindRoutes:
 
     async def write(self, request: Request, name: str) -> Response:
         mesh = await self._begin(request, "Could not process a resource")
+        self._check_writable()
         # The largest take long to check.
         resource = await asyncio.to_thread(_parse, await self._context.body(request), self._kind.key(name, mesh))
         dry_run = _is_dry_run(request)
@@ -150,6 +158,7 @@ class _KindRoutes:
 
     async def delete(self, request: Request, name: str) -> Response:
         mesh = await self._begin(request, "Could not delete a resource")
+        self._check_writable()
         key = self._kind.key(name, mesh)
         dry_run = _is_dry_run(request)
         manager = self._context.manager.rehearsal() if dry_run else self._context.manager
@@ -172,6 +181,10 @@ class _KindRoutes:
             would = [str(violation) for violation in error.violations]
             self._context.audit.record("weakening refused", type=key.kind, mesh=key.mesh, name=key.name, would=would)
             raise
+
+    def _check_writable(self) -> None:
+        if self._context.settings.read_only:
+            raise Problem(405, "Method not allowed", _USE_KUBECTL)
 
     async def _begin(self, request: Request, title: str) -> str:
         """Prepares every request: sets the title of errors, checks access, and returns the mesh in the path."""

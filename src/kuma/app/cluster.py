@@ -1,0 +1,196 @@
+"""A control plane on Kubernetes: its store over the API server, its webhooks, and who of several leads.
+
+Every control plane judges changes; the one that leads does everything else, and the others wait to take its place.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from kuma.api.http.connections import ConnectionLimits
+from kuma.api.http.server import HttpServer
+from kuma.app import server_certificate
+from kuma.app.settings import Settings
+from kuma.base import aio
+from kuma.base.clock import Clock
+from kuma.base.errors import Unavailable
+from kuma.base.server_identity import ServerIdentity
+from kuma.kubernetes.api import credentials
+from kuma.kubernetes.api.client import ApiClient, ApiError
+from kuma.kubernetes.controllers.meshes import MeshController
+from kuma.kubernetes.install import admission
+from kuma.kubernetes.leadership import Lease
+from kuma.kubernetes.objects.forms import Forms
+from kuma.kubernetes.pod_label import PodLabel
+from kuma.kubernetes.store.store import KubernetesStore
+from kuma.kubernetes.webhooks.app import create_app
+from kuma.kubernetes.webhooks.certificate import SharedCertificate
+from kuma.kubernetes.webhooks.defaults import Defaults
+from kuma.kubernetes.webhooks.registration import Registration
+from kuma.kubernetes.webhooks.validation import Validation
+from kuma.store.manager import ResourceManager
+from kuma.store.views import Views
+
+log = structlog.get_logger(__name__)
+
+Components = Sequence[tuple[str, aio.Component]]
+_FOR_ALL = ("mesh views", "diagnostics server")
+"""Components that run whether this control plane leads or not."""
+_REVIEWS = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The cluster that the control plane is in. `settings` have the certificate that all control planes share."""
+
+    settings: Settings
+    client: ApiClient
+    forms: Forms
+    store: KubernetesStore
+    user: str
+    """Who we are to the API server."""
+
+
+@asynccontextmanager
+async def opened(settings: Settings, clock: Clock) -> AsyncIterator[Cluster]:
+    """Opens the store, and sees that there is a certificate.
+
+    Raises:
+        Misconfigured: we are not told where the cluster is, or a Secret holds something else.
+        Unavailable: the API server does not answer, or does not let us.
+    """
+    chosen, forms = settings.store.kubernetes, Forms(settings.store.kubernetes.system_namespace)
+    async with ApiClient(credentials.find(chosen.kubeconfig)) as client:
+        store = KubernetesStore(client, forms)
+        try:
+            await store.open()
+            user = await _user(client)
+            yield Cluster(await _with_certificate(settings, client, clock), client, forms, store, user)
+        finally:
+            await store.close()
+
+
+async def _user(client: ApiClient) -> str:
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    try:
+        return str((await client.create(_REVIEWS, body))["status"]["userInfo"]["username"])
+    except ApiError as error:
+        raise Unavailable(f"the Kubernetes API does not say who we are: {error}") from None
+
+
+async def _with_certificate(settings: Settings, client: ApiClient, clock: Clock) -> Settings:
+    """Returns the settings with the certificate that is shared, unless they name one."""
+    general = settings.general
+    if general.tls_cert_file is not None:
+        return settings
+    namespace = settings.store.kubernetes.system_namespace
+    hosts = (*_names(settings, namespace), *server_certificate.own_names("127.0.0.1"), *general.hostnames)
+    shared = SharedCertificate(client, namespace, hosts)
+    chain, key, ca = await shared.ensure(settings.work_dir, clock.now())
+    files = {"tls_cert_file": chain, "tls_key_file": key, "tls_ca_file": ca}
+    return settings.model_copy(update={"general": general.model_copy(update=files)})
+
+
+def _names(settings: Settings, namespace: str) -> Sequence[str]:
+    """Returns the names by which the Services are called."""
+    services = (settings.runtime.kubernetes.control_plane_service_name, admission.SERVICE)
+    return [
+        f"{service}{end}"
+        for service in services
+        for end in ("", f".{namespace}", f".{namespace}.svc", f".{namespace}.svc.cluster.local")
+    ]
+
+
+async def run(
+    cluster: Cluster,
+    components: Components,
+    manager: ResourceManager,
+    views: Views,
+    prepare: Callable[[], Awaitable[None]],
+) -> None:
+    """Run until cancelled: webhooks at once, and everything else once this control plane leads.
+
+    Raises:
+        ComponentFailed: something ended that should not, or another control plane leads now.
+    """
+    leading = [(name, component) for name, component in components if name not in _FOR_ALL]
+    leading.append(("mesh controller", MeshController(cluster.client, cluster.forms, manager, views)))
+    pod = cluster.settings.runtime.kubernetes.pod_name
+    lease = Lease(cluster.client, cluster.forms.system, pod or f"kuma-cp-{secrets.token_hex(4)}")
+    label = PodLabel(cluster.client, cluster.forms.system, pod)
+    await aio.supervise(
+        [
+            *((name, component) for name, component in components if name in _FOR_ALL),
+            ("webhook server", _webhooks(cluster, manager)),
+            ("webhook registration", Registration(cluster.client, _ca(cluster.settings))),
+            ("leader", _Leader(lease, label, leading, prepare)),
+        ]
+    )
+
+
+def _webhooks(cluster: Cluster, manager: ResourceManager) -> HttpServer:
+    validation = Validation(manager, cluster.forms, cluster.user)
+    defaults = Defaults(cluster.client, cluster.forms)
+    app = create_app(
+        {
+            admission.DEFAULTS_PATH: defaults.answer,
+            admission.VALIDATION_PATH: validation.answer,
+            admission.SECRETS_PATH: validation.answer,
+        }
+    )
+    general, chosen = cluster.settings.general, cluster.settings.runtime.kubernetes.admission_server
+    assert general.tls_cert_file is not None and general.tls_key_file is not None
+    limits = ConnectionLimits()
+    return HttpServer(
+        app,
+        chosen.address,
+        chosen.port,
+        setting="KUMA_RUNTIME_KUBERNETES_ADMISSION_SERVER_PORT",
+        tls=ServerIdentity.of(general.tls_cert_file, general.tls_key_file),
+        limits=ConnectionLimits(per_address=limits.total),  # they all come from the API server
+    )
+
+
+def _ca(settings: Settings) -> Path:
+    """Returns the CA by which the API server verifies us; a chain that is given without one has it at its end."""
+    found = settings.general.tls_ca_file or settings.general.tls_cert_file
+    assert found is not None
+    return found
+
+
+class _Leader:
+    """Leads, once it may."""
+
+    def __init__(
+        self, lease: Lease, label: PodLabel, components: Components, prepare: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._lease = lease
+        self._label = label
+        self._components = components
+        self._prepare = prepare
+
+    async def run(self) -> None:
+        """Lead until cancelled, or until another one does."""
+        await self._label.take()
+        await self._lease.acquire()
+        try:
+            await self._prepare()
+            await self._label.put()
+            await aio.supervise([("lease", _Kept(self._lease)), *self._components])
+        finally:
+            await self._label.take()
+            await self._lease.release()
+
+
+class _Kept:
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+
+    async def run(self) -> None:
+        await self._lease.keep()

@@ -1,0 +1,177 @@
+"""Requests to the Kubernetes API: plain HTTP and JSON, as docs/decisions/0009-kubernetes-client.md says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from kuma.base.errors import Unavailable
+from kuma.kubernetes.api.credentials import Credentials
+
+Object = dict[str, Any]
+"""An object of the API, as JSON."""
+
+_TIMEOUT = httpx.Timeout(30.0)
+_PAGE = 500
+"""Objects of one answer to a list."""
+_SELECTORS = ("labelSelector", "fieldSelector")
+_CONNECTIONS = httpx.Limits(max_connections=200, max_keepalive_connections=20)
+_WATCH_SECONDS = 300
+"""After which the server ends a watch, and another one begins where it ended."""
+_SILENCE = 90.0
+"""Seconds without a word, not even a bookmark (one a minute), after which the server is taken to be gone."""
+
+
+class ApiError(Exception):
+    """An answer that is an error: `code` as in HTTP, `reason` in Kubernetes' words, such as `Conflict`."""
+
+    def __init__(self, code: int, reason: str, message: str, details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message or reason or str(code))
+        self.code, self.reason, self.details = code, reason, details or {}
+
+    @classmethod
+    def of(cls, status: Mapping[str, Any], code: int = 0) -> ApiError:
+        """Returns the error that an object of the kind `Status` tells of."""
+        number = int(status.get("code") or code)
+        return cls(number, status.get("reason") or "", status.get("message") or "", status.get("details"))
+
+
+class ApiClient:
+    """One client of the API server.
+
+    Every method raises `ApiError` for an answer that is an error, and `Unavailable` if there is none: the server is
+    away, overloaded or starting.
+    """
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._token = credentials.token
+        self._http = httpx.AsyncClient(
+            base_url=credentials.url, verify=credentials.tls, timeout=_TIMEOUT, limits=_CONNECTIONS, trust_env=False
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> ApiClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def get(self, path: str) -> Object:
+        """Returns one object, or whatever else stands at a path."""
+        return await self._request("GET", path)
+
+    async def list(self, path: str, **query: str) -> tuple[list[Object], str]:
+        """Returns all objects below a path, and the version of the list, from which a watch can go on."""
+        found: list[Object] = []
+        position = query
+        while True:
+            page = await self._request("GET", path, query={"limit": str(_PAGE), **position})
+            found += page.get("items") or []
+            go_on = page["metadata"].get("continue") or ""
+            if not go_on:
+                return found, str(page["metadata"]["resourceVersion"])
+            position = {"continue": go_on, **{n: value for n, value in query.items() if n in _SELECTORS}}
+
+    async def create(self, path: str, body: Object, **query: str) -> Object:
+        """Creates an object below a path."""
+        return await self._request("POST", path, body, query)
+
+    async def replace(self, path: str, body: Object, **query: str) -> Object:
+        """Replaces an object; refused if its `metadata.resourceVersion` is not the stored one."""
+        return await self._request("PUT", path, body, query)
+
+    async def merge(self, path: str, body: Object) -> Object:
+        """Changes some fields of an object (RFC 7396)."""
+        return await self._request("PATCH", path, body, content_type="application/merge-patch+json")
+
+    async def delete(self, path: str, **preconditions: str) -> Object:
+        """Deletes an object, if it still has this `uid` or `resourceVersion`."""
+        body: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        return await self._request("DELETE", path, body | {"preconditions": preconditions} if preconditions else body)
+
+    async def watch(
+        self, path: str, version: str, opened: Callable[[], None] | None = None, **query: str
+    ) -> AsyncIterator[tuple[str, Object]]:
+        """Yields the changes after a version: their type (`ADDED`, `MODIFIED`, `DELETED`, `BOOKMARK`) and the object.
+
+        Calls `opened` once the server has begun to answer. Ends when the server ends it, which is its way; `ApiError`
+        410 says that the version is too old.
+        """
+        asked = {
+            "watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version,
+            "timeoutSeconds": str(_WATCH_SECONDS), **query,
+        }  # fmt: skip
+        timeout = httpx.Timeout(_TIMEOUT.connect, read=_SILENCE)
+        try:
+            async with self._http.stream("GET", path, params=asked, headers=self._headers(), timeout=timeout) as answer:
+                if answer.is_error:
+                    await answer.aread()
+                    raise _error(answer)
+                if opened is not None:
+                    opened()
+                async for line in _lines(answer):
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise ApiError.of(event["object"])
+                    yield event["type"], event["object"]
+        except (httpx.HTTPError, OSError) as error:
+            raise _away(error) from None
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        body: Object | None = None,
+        query: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        content = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        headers = self._headers() | ({"content-type": content_type} if content else {})
+        try:
+            answer = await self._http.request(method, path, params=query, content=content, headers=headers)
+        except (httpx.HTTPError, OSError) as error:
+            raise _away(error) from None
+        if answer.is_error:
+            raise _error(answer)
+        found: Object = answer.json()
+        return found
+
+    def _headers(self) -> dict[str, str]:
+        token = self._token()
+        return {"authorization": f"Bearer {token}"} if token else {}
+
+
+async def _lines(answer: httpx.Response) -> AsyncIterator[bytes]:
+    """Splits an answer at its line ends; a line may be as long as an object."""
+    parts: list[bytes] = []
+    async for chunk in answer.aiter_bytes():
+        *ended, rest = chunk.split(b"\n")
+        for end in ended:
+            yield b"".join((*parts, end))
+            parts.clear()
+        parts.append(rest)
+
+
+def _error(answer: httpx.Response) -> Exception:
+    try:
+        status = answer.json()
+    except ValueError:
+        status = {}
+    status = status if isinstance(status, dict) else {}
+    error = ApiError.of(status, answer.status_code)
+    if error.code in (429, 502, 503, 504) or error.reason == "InternalError":
+        return Unavailable(f"the Kubernetes API cannot answer now: {error}")
+    return error
+
+
+def _away(error: Exception) -> Unavailable:
+    return Unavailable(f"the Kubernetes API does not answer: {error or type(error).__name__}")

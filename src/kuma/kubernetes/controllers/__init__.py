@@ -1,0 +1,1 @@
+"""Controllers: what follows from objects that others write."""

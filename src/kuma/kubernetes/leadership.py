@@ -1,0 +1,117 @@
+"""Which of several control planes leads: a Lease, as Kubernetes' own components have one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from kuma.base.errors import KumaError, Unavailable
+from kuma.kubernetes.api.client import ApiClient, ApiError, Object
+
+log = structlog.get_logger(__name__)
+
+LEASE = "cp-leader-lease"
+
+
+class LeadershipLost(KumaError):
+    """Another control plane may lead now."""
+
+
+class Lease:
+    """A Lease in the system's namespace. Times of others are not compared with ours: what counts is that they change.
+
+    `duration`, `deadline` and `period` are seconds: how long a lease holds, how long a leader goes on trying to renew
+    it, and how often it does.
+    """
+
+    def __init__(
+        self,
+        client: ApiClient,
+        namespace: str,
+        identity: str,
+        *,
+        duration: float = 15.0,
+        deadline: float = 10.0,
+        period: float = 2.0,
+    ) -> None:
+        self._client = client
+        self._collection = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+        self._path = f"{self._collection}/{LEASE}"
+        self._identity = identity
+        self._duration, self._deadline, self._period = duration, deadline, period
+
+    async def acquire(self) -> None:
+        """Return once this control plane leads."""
+        seen, since = "", time.monotonic()
+        while True:
+            try:
+                found = await self._find()
+                state = _state(found) if found else ""
+                if state != seen:
+                    seen, since = state, time.monotonic()
+                free = found is None or not found["spec"].get("holderIdentity")
+                if free or time.monotonic() - since > self._duration:
+                    await self._write(found)
+                    log.info("this control plane leads", identity=self._identity)
+                    return
+            except (ApiError, Unavailable) as error:
+                log.info("not leading", reason=str(error))
+            await asyncio.sleep(self._period)
+
+    async def keep(self) -> None:
+        """Renew the lease until cancelled.
+
+        Raises:
+            LeadershipLost: it could not be renewed in time, or somebody else has it.
+        """
+        renewed = time.monotonic()
+        while True:
+            await asyncio.sleep(self._period)
+            try:
+                async with asyncio.timeout(self._deadline - (time.monotonic() - renewed)):
+                    found = await self._find()
+                    if found is None or found["spec"].get("holderIdentity") != self._identity:
+                        raise LeadershipLost("another control plane leads now")
+                    await self._write(found)
+                renewed = time.monotonic()
+            except (ApiError, Unavailable, TimeoutError) as error:
+                if time.monotonic() - renewed >= self._deadline:
+                    raise LeadershipLost(f"the lease could not be renewed: {error}") from None
+
+    async def release(self) -> None:
+        """Let another one lead at once."""
+        try:
+            found = await self._find()
+            if found is not None and found["spec"].get("holderIdentity") == self._identity:
+                await self._client.replace(self._path, {**found, "spec": {**found["spec"], "holderIdentity": ""}})
+        except (ApiError, Unavailable) as error:
+            log.warning("the lease is not released; it ends by itself", reason=str(error))
+
+    async def _find(self) -> Object | None:
+        try:
+            return await self._client.get(self._path)
+        except ApiError as error:
+            if error.code == 404:
+                return None
+            raise
+
+    async def _write(self, found: Object | None) -> None:
+        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        spec: dict[str, Any] = dict(found["spec"]) if found else {}
+        if spec.get("holderIdentity") != self._identity:
+            spec |= {"acquireTime": now, "leaseTransitions": int(spec.get("leaseTransitions") or 0) + bool(found)}
+        spec |= {"holderIdentity": self._identity, "leaseDurationSeconds": round(self._duration), "renewTime": now}
+        body = {**(found or {"metadata": {"name": LEASE}}), "spec": spec}
+        body |= {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
+        if found is None:
+            await self._client.create(self._collection, body)
+        else:
+            await self._client.replace(self._path, body)
+
+
+def _state(found: Object) -> str:
+    return f"{found['spec'].get('holderIdentity')} {found['spec'].get('renewTime')}"

@@ -1,0 +1,39 @@
+"""The application that the API server calls: one path for each webhook, as in the original."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from kuma.kubernetes.webhooks.review import Review
+
+Answer = Callable[[Review], Awaitable[dict[str, Any]]]
+_LARGEST = 8 << 20
+"""Bytes of a request: two objects, each of which may have 1.5 MiB."""
+
+
+def create_app(answers: dict[str, Answer]) -> Starlette:
+    """The application with the webhooks at their paths."""
+    return Starlette(routes=[Route(path, _endpoint(answer), methods=["POST"]) for path, answer in answers.items()])
+
+
+def _endpoint(answer: Answer) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _LARGEST:
+                return PlainTextResponse(f"longer than {_LARGEST} bytes", 413)
+        try:
+            review = Review.of(json.loads(body))
+        except ValueError as error:
+            return PlainTextResponse(str(error), 400)
+        return JSONResponse(await answer(review))
+
+    return endpoint

@@ -1,0 +1,57 @@
+"""One Kubernetes API for all tests of a process; the first one waits for its programs to be built."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kuma.kubernetes.api import credentials
+from kuma.kubernetes.api.client import ApiClient
+from kuma.kubernetes.objects.definitions import definitions
+from kuma.kubernetes.objects.forms import Forms
+from tools.kubernetes.build import binaries
+from tools.kubernetes.cluster import Cluster
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The API with the definitions of our kinds."""
+    with Cluster(binaries(), tmp_path_factory.mktemp("kubernetes")) as found:
+        made = yaml.safe_dump_all(definitions(Forms("kuma-system")))
+        found.kubectl("apply", "--server-side", "-f", "-", text=made)
+        found.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
+        yield found
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A namespace of a test's own for what the control plane keeps, and no resource of ours anywhere else."""
+
+    cluster: Cluster
+    forms: Forms
+
+    def client(self) -> ApiClient:
+        return ApiClient(credentials.find(self.cluster.admin))
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.cluster.admin
+
+
+@pytest.fixture
+async def place(cluster: Cluster) -> AsyncIterator[Place]:
+    forms = Forms(f"system-{next(_numbers)}")
+    cluster.kubectl("create", "namespace", forms.system)
+    found = Place(cluster, forms)
+    yield found
+    async with found.client() as client:
+        for form in forms.custom:
+            if not form.namespaced:
+                await client.delete(form.collection)

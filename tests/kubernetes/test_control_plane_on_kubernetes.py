@@ -1,0 +1,264 @@
+"""What a user of kubectl sees: Meshes, their Secrets and permissions, judged as by the REST API."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from demo.processes import until
+from tests.fakes import cas
+from tests.kubernetes.installed import NAMESPACE, Installed, installed, kumactl
+from tools.kubernetes.cluster import Cluster
+
+pytestmark = pytest.mark.timeout(3600)  # the first test waits until the API server is built
+
+
+@pytest.fixture(scope="module")
+def kuma(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    with installed(cluster, tmp_path_factory.mktemp("control-plane")) as found:
+        yield found
+
+
+def mesh(name: str, **mtls: Any) -> str:
+    spec = {"mtls": mtls} if mtls else {}
+    return yaml.safe_dump(
+        {"apiVersion": "kuma.io/v1alpha1", "kind": "Mesh", "metadata": {"name": name}, "spec": spec}
+    )  # fmt: skip
+
+
+def builtin(name: str = "ca-1", **more: Any) -> dict[str, Any]:
+    return {"name": name, "type": "builtin", **more}
+
+
+def secret(name: str, data: bytes, mesh: str = "default") -> str:
+    metadata = {"name": name, "namespace": NAMESPACE, "labels": {"kuma.io/mesh": mesh}}
+    content = {"value": base64.b64encode(data).decode()}
+    found = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "system.kuma.io/secret",
+        "metadata": metadata,
+        "data": content,
+    }
+    return yaml.safe_dump(found)
+
+
+def apply(cluster: Cluster, text: str) -> str:
+    """Applies a file; returns what kubectl tells beside what it did."""
+    return cluster.kubectl("apply", "-f", "-", text=text).stderr
+
+
+def refused(cluster: Cluster, text: str) -> str:
+    done = cluster.kubectl("apply", "-f", "-", text=text, check=False)
+    assert done.returncode, done.stdout
+    return done.stderr
+
+
+def shown(cluster: Cluster, kind: str, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(cluster.kubectl("get", kind, name, "-n", NAMESPACE, "-o", "json").stdout)
+    return found
+
+
+def exists(cluster: Cluster, kind: str, name: str) -> bool:
+    return not cluster.kubectl("get", kind, name, "-n", NAMESPACE, check=False).returncode
+
+
+def test_a_mesh_gets_its_root_and_tells_its_state(kuma: Installed) -> None:
+    cluster = kuma.cluster
+    apply(cluster, mesh("reference", enabledBackend="ca-1", backends=[builtin()]))
+    names = ["reference.ca-builtin-cert-ca-1", "reference.ca-builtin-key-ca-1"]
+    until("there is a root", lambda: all(exists(cluster, "secret", name) for name in names), kuma.processes)
+    until(
+        "columns tell the state",
+        lambda: "STRICT   builtin/ca-1   complete" in cluster.kubectl("get", "meshes", "reference").stdout,
+        kuma.processes,
+    )
+    listed = cluster.kubectl("get", "secrets", "-n", NAMESPACE, "--field-selector=type=system.kuma.io/secret").stdout
+    assert all(name in listed for name in names)
+    owner = shown(cluster, "secret", names[0])["metadata"]["ownerReferences"][0]
+    assert (owner["kind"], owner["name"]) == ("Mesh", "reference")
+
+
+def test_the_mesh_of_the_reference_is_applied_as_it_is_printed(kuma: Installed) -> None:
+    """With an RSA root; kumactl lists the same Secrets as kubectl."""
+    conf = {"caCert": {"RSAbits": 2048, "expiration": "10y"}}
+    backend = builtin(dpCert={"rotation": {"expiration": "1d"}}, conf=conf)
+    apply(kuma.cluster, mesh("default", enabledBackend="ca-1", backends=[backend]))
+    until("there is a root", lambda: exists(kuma.cluster, "secret", "default.ca-builtin-key-ca-1"), kuma.processes)
+    token = kuma.cluster.kubectl(
+        "get", "secret", "admin-user-token", "-n", NAMESPACE, "--template={{.data.value | base64decode}}"
+    ).stdout
+    add = ("config", "control-planes", "add", "--name", "k", "--address", kuma.url, "--auth-type=tokens", "--overwrite")
+    config = ("--config-file", kuma.directory / "kumactl")
+    kumactl(*config, *add, "--auth-conf", f"token={token}")
+    listed = kumactl(*config, "get", "secrets", "-m", "default").stdout
+    assert all(f"default.ca-builtin-{part}-ca-1" in listed for part in ("cert", "key"))
+    refusal = kumactl(*config, "apply", "-f", "-", text="{type: Mesh, name: other}", check=False)
+    assert "you should always be using 'kubectl apply' instead" in refusal.stderr
+    assert not exists(kuma.cluster, "mesh", "other")
+
+
+@pytest.mark.parametrize(
+    ("mtls", "said"),
+    [
+        ({"enabledBackends": "ca-1"}, "spec.mtls.enabledBackends: unknown field; did you mean enabledBackend?"),
+        ({"enabledBackend": "ca-1"}, "spec.mtls.enabledBackend: has to be set to one of the backends"),
+        ({"backends": [builtin(), builtin()]}, 'spec.mtls.backends[1].name: "ca-1" name is already used'),
+        (
+            {"backends": [{"name": "a", "type": "vault2"}]},
+            "spec.mtls.backends[0].type: could not find installed plugin",
+        ),
+        ({"backends": [builtin(mode="LAX")]}, "spec.mtls.backends[0].mode: has to be"),
+        (
+            {
+                "backends": [
+                    {
+                        "name": "p",
+                        "type": "provided",
+                        "conf": {"cert": {"secret": "absent"}, "key": {"secret": "absent"}},
+                    }
+                ]
+            },
+            "could not load data",
+        ),
+    ],
+)
+def test_what_breaks_a_rule_is_refused_with_the_words_of_the_rest_api(
+    kuma: Installed, mtls: dict[str, Any], said: str
+) -> None:
+    text = refused(kuma.cluster, mesh("wrong", **mtls))
+    assert 'The Mesh "wrong" is invalid: ' in text
+    assert said in text
+    assert not exists(kuma.cluster, "mesh", "wrong")
+
+
+def test_warnings_are_told_by_kubectl(kuma: Installed) -> None:
+    said = apply(kuma.cluster, mesh("warned", enabledBackend="ca-1", backends=[builtin()]))
+    assert 'Warning: mutual TLS is on and mesh "warned" has no permission' in said
+
+
+def test_provided_authorities_come_from_secrets_of_both_types(kuma: Installed, tmp_path: Path) -> None:
+    """Two Secrets as the reference says, and one as cert-manager writes it; neither can be deleted while it is used."""
+    cluster = kuma.cluster
+    made = cas.root(tmp_path, "own")
+    apply(cluster, secret("own-cert", made.cert.encode(), "own"))
+    apply(cluster, secret("own-key", made.key.encode(), "own"))
+    encoded = {
+        name: base64.b64encode(text.encode()).decode() for name, text in (("tls.crt", made.cert), ("tls.key", made.key))
+    }
+    issued = yaml.safe_load(secret("issued", b"", "own")) | {"type": "kubernetes.io/tls", "data": encoded}
+    apply(cluster, yaml.safe_dump(issued))
+    separate = {"cert": {"secret": "own-cert"}, "key": {"secret": "own-key"}}
+    together = {"cert": {"secret": "issued"}, "key": {"secret": "issued"}}
+    backends = [{"name": name, "type": "provided", "conf": conf} for name, conf in (("a", separate), ("b", together))]
+    apply(cluster, mesh("own", enabledBackend="a", backends=backends))
+    apply(cluster, mesh("own", enabledBackend="b", backends=backends))
+    for name in ("own-cert", "issued"):
+        kept = cluster.kubectl("delete", "secret", name, "-n", NAMESPACE, check=False)
+        assert f'The secret "{name}" that you are trying to remove is currently in use in Mesh "own"' in kept.stderr
+    assert "would break mTLS backend" in refused(cluster, secret("own-cert", b"nonsense", "own"))
+    unlabelled = {**issued, "metadata": {**issued["metadata"], "labels": {}}}
+    assert (
+        "cannot change mesh of the Secret"
+        in cluster.kubectl("replace", "-f", "-", text=yaml.safe_dump(unlabelled), check=False).stderr
+    )
+
+
+def test_a_root_that_is_there_already_is_adopted(kuma: Installed, tmp_path: Path) -> None:
+    """As an earlier control plane has left it."""
+    made = cas.root(tmp_path, "adopted")
+    for part, text in (("cert", made.cert), ("key", made.key)):
+        apply(kuma.cluster, secret(f"adopted.ca-builtin-{part}-ca-1", text.encode(), "adopted"))
+    apply(kuma.cluster, mesh("adopted", enabledBackend="ca-1", backends=[builtin()]))
+
+    def state() -> bool:
+        return bool(shown(kuma.cluster, "mesh", "adopted").get("status", {}).get("state") == "complete")
+
+    until("the mesh has its authority", state, kuma.processes)
+    found = shown(kuma.cluster, "secret", "adopted.ca-builtin-cert-ca-1")["data"]["value"]
+    assert base64.b64decode(found).decode() == made.cert
+    roots = shown(kuma.cluster, "meshtransition", "adopted")["status"]["position"]["roots"]
+    assert [root.strip() for root in roots] == [made.cert.strip()]
+
+
+PERMISSION = """
+apiVersion: kuma.io/v1alpha1
+kind: MeshTrafficPermission
+metadata: {name: allow-all, namespace: NAMESPACE}
+spec: {targetRef: {kind: Mesh}, from: [{targetRef: {kind: Mesh}, default: {action: ACTION}}]}
+"""
+OLD_PERMISSION = """
+apiVersion: kuma.io/v1alpha1
+kind: TrafficPermission
+mesh: MESH
+metadata: {name: NAME}
+spec: {sources: [{match: {kuma.io/service: '*'}}], destinations: [{match: {kuma.io/service: '*'}}]}
+"""
+
+
+def test_policies_say_their_mesh_and_go_with_it(kuma: Installed) -> None:
+    cluster = kuma.cluster
+    apply(cluster, mesh("default"))
+    apply(cluster, PERMISSION.replace("NAMESPACE", NAMESPACE).replace("ACTION", "Allow"))
+    found = shown(cluster, "meshtrafficpermission", "allow-all")
+    assert found["metadata"]["labels"]["kuma.io/mesh"] == "default"
+    apply(cluster, mesh("short"))
+    apply(cluster, OLD_PERMISSION.replace("MESH", "short").replace("NAME", "of-short"))
+    listed = kuma.get("/meshes/default/meshtrafficpermissions")
+    assert [item["name"] for item in listed["items"]] == [f"allow-all.{NAMESPACE}"]
+    cluster.kubectl("delete", "mesh", "short")
+    until("the permission has gone", lambda: not exists(cluster, "trafficpermission", "of-short"), kuma.processes)
+
+
+def test_policies_out_of_place_are_refused(kuma: Installed) -> None:
+    apply(kuma.cluster, mesh("default"))
+    wrong = PERMISSION.replace("ACTION", "Allow").replace("NAMESPACE", "default")
+    assert f"policy can only be created in the system namespace:{NAMESPACE}" in refused(kuma.cluster, wrong)
+    assert "spec.from[0].default.action" in refused(
+        kuma.cluster, PERMISSION.replace("NAMESPACE", NAMESPACE).replace("ACTION", "Permit")
+    )
+    nowhere = OLD_PERMISSION.replace("MESH", "nowhere").replace("NAME", "lost")
+    assert 'meshes.kuma.io "nowhere" not found' in refused(kuma.cluster, nowhere)
+    assert "mesh: cannot be empty" in refused(kuma.cluster, nowhere.replace("mesh: nowhere\n", ""))
+
+
+def test_what_the_control_plane_writes_nobody_else_does(kuma: Installed) -> None:
+    apply(kuma.cluster, mesh("default"))
+    text = "apiVersion: kuma.io/v1alpha1\nkind: MeshTransition\nmetadata: {name: forged}\nstatus: {}\n"
+    assert "MeshTransition is written by the control plane only" in refused(kuma.cluster, text)
+
+
+def test_secrets_of_others_are_their_own_business(kuma: Installed) -> None:
+    opaque = yaml.safe_load(secret("of-somebody", b"x"))
+    apply(kuma.cluster, yaml.safe_dump({**opaque, "type": "Opaque"}))
+    kuma.cluster.kubectl("delete", "secret", "of-somebody", "-n", NAMESPACE)
+    assert "data.value: cannot be empty." in refused(kuma.cluster, secret("empty", b""))
+
+
+def test_without_a_control_plane_nothing_is_weakened_and_what_was_missed_is_made_up_for(kuma: Installed) -> None:
+    cluster = kuma.cluster
+    apply(cluster, mesh("guarded", enabledBackend="ca-1", backends=[builtin()]))
+    until("there is a root", lambda: exists(cluster, "secret", "guarded.ca-builtin-key-ca-1"), kuma.processes)
+    kuma.kill()
+    assert "failed calling webhook" in refused(cluster, mesh("guarded"))
+    removal = cluster.kubectl("delete", "secret", "guarded.ca-builtin-key-ca-1", "-n", NAMESPACE, check=False)
+    assert "failed calling webhook" in removal.stderr
+    opaque = yaml.safe_load(secret("of-somebody-else", b"x"))
+    apply(cluster, yaml.safe_dump({**opaque, "type": "Opaque"}))  # what is none of ours goes on
+    kuma.run()
+    apply(cluster, mesh("guarded", enabledBackend="ca-2", backends=[builtin(), builtin("ca-2")]))
+    until("there is a second root", lambda: exists(cluster, "secret", "guarded.ca-builtin-key-ca-2"), kuma.processes)
+
+
+def test_everything_that_is_installed_is_valid(kuma: Installed) -> None:
+    """Strictly, by the API server itself: an unknown field is an error."""
+    text = kumactl("install", "control-plane", "--env-var", "KUMA_GENERAL_LOG_LEVEL=debug").stdout
+    kuma.cluster.kubectl(
+        "apply", "--dry-run=server", "--server-side", "--force-conflicts", "--validate=strict", "-f", "-", text=text
+    )
