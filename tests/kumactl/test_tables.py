@@ -254,3 +254,16 @@ def test_times_have_a_zone_or_are_ages() -> None:
     assert times.ends(before(seconds=-90), NOW) == "in 1m"
     assert times.ends(before(seconds=90), NOW) == "1m ago"
     assert times.ends(None, NOW) == "-"
+
+
+def test_control_planes_tell_of_clocks_that_differ() -> None:
+    found = {"address": "10.0.0.1:5677", "since": before(minutes=3), "proxies": 7, "version": "1.0"}
+    items = [
+        {**found, "name": "a", "leader": True, "clockDifferenceSeconds": -0.2},
+        {**found, "name": "b", "leader": False, "clockDifferenceSeconds": 61.4},
+    ]
+    assert [line.split() for line in tables.control_planes(items, NOW).splitlines()] == [
+        ["NAME", "ADDRESS", "SINCE", "PROXIES", "LEADER", "CLOCK", "VERSION"],
+        ["a", "10.0.0.1:5677", "3m", "7", "yes", "-", "1.0"],
+        ["b", "10.0.0.1:5677", "3m", "7", "-", "+61s", "1.0"],
+    ]

@@ -176,6 +176,10 @@ def certificates(items: Iterable[Mapping[str, Any]], layout: Layout = WHOLE) -> 
     )  # fmt: skip
 
 
+_CLOCK = 1.0
+"""Seconds by which clocks have to differ to be told; what a word takes to arrive is less."""
+
+
 def control_planes(items: Iterable[Mapping[str, Any]], now: datetime, layout: Layout = WHOLE) -> str:
     """`kumactl inspect control-planes`."""
     return table(
@@ -187,7 +191,7 @@ def control_planes(items: Iterable[Mapping[str, Any]], now: datetime, layout: La
                 ago(i["since"], now),
                 str(i["proxies"]),
                 "yes" if i["leader"] else "-",
-                f"{i['clockDifferenceSeconds']:+.1f}s" if i["clockDifferenceSeconds"] else "-",
+                f"{i['clockDifferenceSeconds']:+.0f}s" if abs(i["clockDifferenceSeconds"]) >= _CLOCK else "-",
                 i["version"],
             )
             for i in items
