@@ -102,6 +102,31 @@ def test_what_inspect_shows_has_the_names_that_get_knows(
     assert asked in [path.partition("?")[0] for path, _ in server.asked]
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("gte meshes", "Did you mean 'get'"),
+        ("inspekt", "Did you mean 'inspect'"),
+        ("generate signing-kye", "Did you mean 'signing-key'"),
+        ("get meshs", "did you mean meshes?"),
+        ("get trafic-permission", "did you mean traffic-permission?"),
+        ("help nonsense", "there is no command kumactl nonsense"),
+        ("config control-planes add --name x --address localhost:1", "Did you mean http://localhost:1?"),
+    ],
+)
+def test_a_slip_is_answered_with_what_was_meant(tmp_path: Path, typed: str, said: str) -> None:
+    done = kumactl(tmp_path, *typed.split(), COLUMNS="200")
+    assert done.returncode != 0
+    assert said in done.stderr
+
+
+def test_help_explains_commands(tmp_path: Path) -> None:
+    for words in ("", "get", "config control-planes add"):
+        done = kumactl(tmp_path, "help", *words.split())
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"Usage: {' '.join(['kumactl', *words.split()])}" in done.stdout
+
+
 def on_a_terminal(home: Path, *arguments: str, **more: str) -> str:
     """What a terminal is sent by a command that succeeds."""
     controller, terminal = pty.openpty()

@@ -132,6 +132,16 @@ def test_differences(mesh: DemoMesh) -> None:
     assert (refused.returncode, refused.stderr.startswith("Error: ")) == (2, True)
 
 
+def test_whether_something_can_be_deleted(mesh: DemoMesh) -> None:
+    run(
+        mesh, "apply", "-f", "-", stdin="{type: Mesh, name: kept}\n---\n{type: Secret, mesh: kept, name: s, data: eA==}"
+    )
+    tried = run(mesh, "delete", "secret", "s", "-m", "kept", "--dry-run")
+    assert (tried.returncode, tried.stdout) == (0, 'deleted Secret "s" (dry run)\n')
+    assert run(mesh, "get", "secret", "s", "-m", "kept").returncode == 0
+    assert run(mesh, "delete", "secret", "t", "-m", "kept", "--dry-run").returncode == 1
+
+
 RECIPES = re.compile(r"^```sh own-ca\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 OWN = """

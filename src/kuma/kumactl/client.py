@@ -178,13 +178,14 @@ class Client:
         found: Sequence[Mapping[str, Any]] = self._request("POST", "/_dry-run", json=asked).json()["items"]
         return found
 
-    def delete(self, kind: Naming, name: str, mesh: str, *, allow_weakening: bool = False) -> Sequence[str]:
-        """Delete one resource; returns the control plane's warnings."""
+    def delete(
+        self, kind: Naming, name: str, mesh: str, *, allow_weakening: bool = False, dry_run: bool = False
+    ) -> Sequence[str]:
+        """Delete one resource, or ask what would become of that; returns the control plane's warnings."""
         key = kind.key(name, mesh)
+        query = {**_query(allowWeakening=allow_weakening), **({"dryRun": "All"} if dry_run else {})}
         try:
-            answer = self._request(
-                "DELETE", paths.item(key, kind), about=str(key), params=_query(allowWeakening=allow_weakening)
-            )
+            answer = self._request("DELETE", paths.item(key, kind), about=str(key), params=query)
         except RequestFailed as error:
             if error.status == HTTPStatus.NOT_FOUND:
                 where = f' in mesh "{mesh}"' if kind.in_mesh else ""

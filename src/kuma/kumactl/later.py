@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -25,6 +26,14 @@ class Later(TyperGroup):
             found = _loaded(self.later[cmd_name])
             self.add_command(found, cmd_name)
         return found
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that the first argument calls; a slip is answered with the nearest one, loaded or not."""
+        known = self.list_commands(ctx)
+        if args and args[0] not in known:
+            for near in difflib.get_close_matches(args[0], known, n=1):
+                self.get_command(ctx, near)  # what is loaded is what is suggested
+        return super().resolve_command(ctx, args)
 
 
 class Aliased(Later):

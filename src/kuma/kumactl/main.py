@@ -7,12 +7,13 @@ import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import typer
 
 import kuma
 from kuma.base import command_line
+from kuma.base.errors import Misconfigured
 from kuma.kumactl import requests, version_check
 from kuma.kumactl.client import RequestFailed
 from kuma.kumactl.common_options import CommonOptions
@@ -122,6 +123,26 @@ def rekey(context: typer.Context) -> None:
     with invocation.client() as client:
         client.rekey()
     typer.echo("all Secrets are sealed under a new key-encryption key; back up the new key file")
+
+
+@app.command("help")
+def help_(
+    context: typer.Context,
+    command: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND]...", help="The command's words.")] = None,
+) -> None:
+    """Explain a command.
+
+    Example: kumactl help get
+    """
+    group = context.find_root()
+    found: Any = group.command
+    words: list[str] = []
+    for word in command or ():
+        below = found.get_command(group, word) if hasattr(found, "get_command") else None
+        if below is None:
+            raise Misconfigured(f"there is no command kumactl {' '.join([*words, word])}; see: kumactl --help")
+        found, words = below, [*words, word]
+    typer.echo(found.get_help(found.make_context(" ".join(["kumactl", *words]), [], resilient_parsing=True)))
 
 
 class Shell(StrEnum):

@@ -91,7 +91,8 @@ def add(
     try:
         urls.split(address, "http", "https")
     except ValueError as error:
-        raise Misconfigured(f"--address {address}: {error}") from None
+        slip = f". Did you mean http://{address}?" if "://" not in address else ""
+        raise Misconfigured(f"--address {address}: {error}{slip}") from None
     server = ApiServer(
         url=address,
         ca_cert_file=_absolute(ca_cert_file),

@@ -194,6 +194,9 @@ def delete(
         list[str], typer.Argument(metavar="NAME...", autocompletion=_complete_names, help="Of what is to be deleted.")
     ],
     mesh: MeshOption = "default",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Delete nothing: ask the control plane whether it would.")
+    ] = False,
     allow_weakening: WeakeningOption = False,
 ) -> None:
     """Delete resources of one kind.
@@ -204,9 +207,9 @@ def delete(
     invocation: Invocation = context.obj
     with invocation.client() as client:
         for name in names:
-            for warning in client.delete(found, name, mesh, allow_weakening=allow_weakening):
+            for warning in client.delete(found, name, mesh, allow_weakening=allow_weakening, dry_run=dry_run):
                 typer.echo(f"Warning: {warning}", err=True)
-            typer.echo(f'deleted {found.name} "{name}"')
+            typer.echo(f'deleted {found.name} "{name}"{" (dry run)" if dry_run else ""}')
 
 
 def as_text(form: Form, content: Any) -> str:
