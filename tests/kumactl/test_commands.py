@@ -75,8 +75,8 @@ def test_apply_get_and_delete(mesh: DemoMesh) -> None:
     assert follow not in run(mesh, "apply", "-f", "-", stdin=MTLS).stdout, "nothing is changed by it"
     followed = run(mesh, "inspect", "meshes", "--watch", "default", "--timeout", "120s")
     assert (followed.returncode, followed.stdout.splitlines()[-1]) == (0, "complete")
-    rows = [line.split()[:4] for line in run(mesh, "inspect", "meshes").stdout.splitlines()]
-    assert ["default", "builtin/ca-1", "STRICT", "complete"] in rows
+    rows = [line.split()[:5] for line in run(mesh, "inspect", "meshes").stdout.splitlines()]
+    assert ["default", "builtin/ca-1", "STRICT", "-", "complete"] in rows
     meshes = run(mesh, "get", "meshes").stdout.splitlines()
     assert [line.split()[:2] for line in meshes] == [
         ["NAME", "mTLS"], ["default", "builtin/ca-1"], ["other", "builtin/ca-1"],

@@ -141,7 +141,7 @@ def test_inspections_are_there_for_machines_too(mesh: DemoMesh, arguments: tuple
 
 def test_forms_that_are_not_there(mesh: DemoMesh) -> None:
     refused(run(mesh, "inspect", "dataplane", "web-09", "--type", "stats", "-o", "yaml"), "--output=yaml needs")
-    refused(run(mesh, "inspect", "meshes", "--watch", "default", "-o", "json"), "--watch prints lines")
+    refused(run(mesh, "inspect", "meshes", "--watch", "default", "-o", "json"), "--watch MESH prints lines")
     refused(run(mesh, "inspect", "traffic-permission", "no", "--new-api"), 'TrafficPermission "no" in mesh "default"')
 
 
