@@ -37,6 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 INTEGRATION = Path(__file__).parent / "integration"
 _STARTERS = (running, Processes, DemoMesh, BIN, open_sqlite, open_store)
 """Start control planes, stores, proxies and commands; tests that have one of them in their module are slow."""
+_FIXTURES = {"cp", "cluster", "manager"}
+"""So do these fixtures, wherever they come from: a control plane, a cluster, the manager of a store."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -62,7 +64,7 @@ def _starts_programs(item: pytest.Item) -> bool:
     assert isinstance(item, pytest.Function)
     found = vars(item.module).values()
     starts = any(value is starter for value in found for starter in _STARTERS)
-    return starts or not {"cp", "cluster"}.isdisjoint(item.fixturenames)
+    return starts or not _FIXTURES.isdisjoint(item.fixturenames)
 
 
 @pytest.fixture(scope="session", autouse=True)

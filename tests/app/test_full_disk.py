@@ -13,6 +13,7 @@ from tests.fakes.patience import PATIENCE
 PROGRAM = Path(__file__).with_name("restarted_on_a_full_disk.py")
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
 def test_a_control_plane_that_has_run_starts_on_a_full_disk(tmp_path: Path, end: signal.Signals) -> None:
     """On a small file system of its own, in a mount namespace: whoever is not root gets one with a user namespace."""

@@ -58,6 +58,7 @@ def test_a_damaged_ca_is_named_and_not_replaced(tmp_path: Path, damaged: str, co
     assert (tmp_path / damaged).read_text() == content
 
 
+@pytest.mark.system
 def test_a_kill_in_the_first_start_is_made_good_by_the_next(tmp_path: Path) -> None:
     for change in count():
         directory = tmp_path / str(change)

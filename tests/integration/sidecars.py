@@ -244,11 +244,14 @@ class Sidecars:
         return any(p.key.name == f"{sidecar.name}-01" and p.converged for p in self._cp.parts.proxies)
 
     async def converged(self) -> None:
-        """Return once every connected proxy runs what it should."""
+        """Return once every connected proxy runs what it should, and its leaf shows what permissions look at."""
         await until("all proxies have converged", self._all_converged)
 
     async def _all_converged(self) -> bool:
-        return all(proxy.converged for proxy in self._cp.parts.proxies)
+        configs = [self._cp.parts.meshes.state(mesh).config for mesh in {p.key.mesh for p in self._cp.parts.proxies}]
+        # Until then the permissions before decide about connections: see kuma.policy.succession.
+        shown = all(config.selected <= config.stage.shown for config in configs)
+        return shown and all(proxy.converged for proxy in self._cp.parts.proxies)
 
     @staticmethod
     async def _end(process: asyncio.subprocess.Process) -> None:
