@@ -262,3 +262,101 @@ def test_everything_that_is_installed_is_valid(kuma: Installed) -> None:
     kuma.cluster.kubectl(
         "apply", "--dry-run=server", "--server-side", "--force-conflicts", "--validate=strict", "-f", "-", text=text
     )
+
+
+def pod(name: str, **annotations: str) -> str:
+    """A Pod as it is after injection; nothing runs it here."""
+    containers = [
+        {"name": "app", "image": "app", "ports": [{"name": "main", "containerPort": 8080}]},
+        {"name": "kuma-sidecar", "image": "kuma-dp"},
+    ]
+    metadata = {"name": name, "namespace": "shop", "labels": {"app": "web"}}
+    metadata |= {"annotations": {"kuma.io/sidecar-injected": "true", "kuma.io/mesh": "shop", **annotations}}
+    return yaml.safe_dump(
+        {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": containers}}
+    )  # fmt: skip
+
+
+def service(name: str, **port: Any) -> str:
+    ports = [{"port": 80, "targetPort": "main", **port}]
+    spec = {"selector": {"app": "web"}, "ports": ports}
+    metadata = {"name": name, "namespace": "shop"}
+    return yaml.safe_dump({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
+
+
+def runs(cluster: Cluster, name: str, address: str, ready: bool = True) -> None:
+    """What the kubelet would say of a Pod."""
+    statuses = [
+        {"name": n, "ready": ready, "restartCount": 0, "image": n, "imageID": n} for n in ("app", "kuma-sidecar")
+    ]  # fmt: skip
+    status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "containerStatuses": statuses}
+    cluster.kubectl(
+        "patch", "pod", name, "-n", "shop", "--subresource=status", "--type=merge", "-p", json.dumps({"status": status})
+    )
+
+
+def dataplane(cluster: Cluster, name: str) -> dict[str, Any]:
+    """The Dataplane of a Pod; empty if there is none."""
+    done = cluster.kubectl("get", "dataplane", name, "-n", "shop", "-o", "json", check=False)
+    found: dict[str, Any] = json.loads(done.stdout) if not done.returncode else {}
+    return found
+
+
+def services(cluster: Cluster, name: str) -> list[str]:
+    inbound = dataplane(cluster, name).get("spec", {}).get("networking", {}).get("inbound", [])
+    return [one["tags"]["kuma.io/service"] for one in inbound]
+
+
+@pytest.fixture(scope="module")
+def shop(kuma: Installed) -> Installed:
+    kuma.cluster.kubectl("create", "namespace", "shop")
+    until("accounts are there", lambda: not kuma.cluster.kubectl(
+        "get", "serviceaccount", "default", "-n", "shop", check=False
+    ).returncode)  # fmt: skip
+    apply(kuma.cluster, mesh("shop"))
+    return kuma
+
+
+def test_a_pod_has_the_dataplane_that_it_and_its_services_say(shop: Installed) -> None:
+    """Whoever changes any of them: a Service that comes later, a hand that edits or deletes, a Pod that ends."""
+    cluster = shop.cluster
+    apply(cluster, pod("web-1"))
+    runs(cluster, "web-1", "10.1.0.1")
+    until("it has an identity", lambda: services(cluster, "web-1") == ["web-1_shop_svc"], shop.processes)
+    apply(cluster, service("web", appProtocol="http"))
+    until("its Service counts", lambda: services(cluster, "web-1") == ["web_shop_svc_80"], shop.processes)
+    found = dataplane(cluster, "web-1")
+    assert found["mesh"] == "shop"
+    assert found["spec"]["networking"]["inbound"][0]["tags"]["kuma.io/protocol"] == "http"
+    assert found["metadata"]["ownerReferences"][0]["name"] == "web-1"
+    listed = shop.get("/meshes/shop/dataplanes")
+    assert [item["name"] for item in listed["items"]] == ["web-1.shop"]
+    runs(cluster, "web-1", "10.1.0.1", ready=False)
+
+    def state() -> str:
+        inbound = dataplane(cluster, "web-1")["spec"]["networking"]["inbound"][0]
+        return str(inbound.get("state", "Ready"))
+
+    until("nobody is sent to it", lambda: state() == "NotReady", shop.processes)
+    cluster.kubectl("delete", "dataplane", "web-1", "-n", "shop")
+    until("it is there again", lambda: services(cluster, "web-1") == ["web_shop_svc_80"], shop.processes)
+    edited = dataplane(cluster, "web-1")
+    edited["spec"]["networking"]["inbound"][0]["tags"]["kuma.io/service"] = "impostor"
+    apply(cluster, yaml.safe_dump(edited))
+    until("it is put right", lambda: services(cluster, "web-1") == ["web_shop_svc_80"], shop.processes)
+    told = cluster.kubectl("get", "events", "-n", "shop", "--field-selector=involvedObject.name=web-1").stdout
+    assert "CreatedKumaDataplane" in told
+    cluster.kubectl("delete", "pod", "web-1", "-n", "shop", "--force", "--grace-period=0")
+    until("it goes with its Pod", lambda: not dataplane(cluster, "web-1"), shop.processes)
+
+
+def test_what_keeps_a_pod_from_the_mesh_is_told_by_an_event(shop: Installed) -> None:
+    cluster = shop.cluster
+    apply(cluster, pod("lost", **{"kuma.io/mesh": "nowhere"}))
+    runs(cluster, "lost", "10.1.0.2")
+
+    def told() -> str:
+        return cluster.kubectl("get", "events", "-n", "shop", "--field-selector=involvedObject.name=lost").stdout
+
+    until("it is told", lambda: 'meshes.kuma.io "nowhere" not found' in told(), shop.processes)
+    assert "FailedToGenerateKumaDataplane" in told()

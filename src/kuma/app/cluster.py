@@ -24,6 +24,7 @@ from kuma.base.server_identity import ServerIdentity
 from kuma.kubernetes.api import credentials
 from kuma.kubernetes.api.client import ApiClient, ApiError
 from kuma.kubernetes.controllers.meshes import MeshController
+from kuma.kubernetes.controllers.pods import PodController
 from kuma.kubernetes.install import admission
 from kuma.kubernetes.leadership import Lease
 from kuma.kubernetes.objects.forms import Forms
@@ -120,7 +121,8 @@ async def run(
         ComponentFailed: something ended that should not, or another control plane leads now.
     """
     leading = [(name, component) for name, component in components if name not in _FOR_ALL]
-    leading.append(("mesh controller", MeshController(cluster.client, cluster.forms, manager, views)))
+    known = (cluster.client, cluster.forms, manager, views)
+    leading += [("mesh controller", MeshController(*known)), ("pod controller", PodController(*known))]
     pod = cluster.settings.runtime.kubernetes.pod_name
     lease = Lease(cluster.client, cluster.forms.system, pod or f"kuma-cp-{secrets.token_hex(4)}")
     label = PodLabel(cluster.client, cluster.forms.system, pod)

@@ -1,0 +1,34 @@
+"""Events: what a controller tells about an object to whoever describes it with kubectl."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from typing import Literal
+
+import structlog
+
+from kuma.base.errors import Unavailable
+from kuma.kubernetes.api.client import ApiClient, ApiError, Object
+
+log = structlog.get_logger(__name__)
+
+_LONGEST = 1000
+
+
+async def tell(
+    client: ApiClient, about: Object, source: str, type_: Literal["Normal", "Warning"], reason: str, message: str
+) -> None:
+    """Tells about an object. What cannot be told is logged: nothing depends on it."""
+    metadata, now = about["metadata"], datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    named = {name: metadata[name] for name in ("name", "namespace", "uid")}
+    event = {
+        "apiVersion": "v1", "kind": "Event", "type": type_, "reason": reason, "message": message[:_LONGEST],
+        "metadata": {"name": f"{metadata['name'][:230]}.{secrets.token_hex(8)}", "namespace": metadata["namespace"]},
+        "involvedObject": {"apiVersion": "v1", "kind": "Pod", **named},
+        "source": {"component": source}, "firstTimestamp": now, "lastTimestamp": now, "count": 1,
+    }  # fmt: skip
+    try:
+        await client.create(f"/api/v1/namespaces/{metadata['namespace']}/events", event)
+    except (ApiError, Unavailable) as error:
+        log.warning("an event was not told", pod=metadata["name"], event=reason, reason=str(error))

@@ -1,0 +1,1 @@
+"""What Pods and Services are in the mesh: the Dataplane of a Pod. Pure."""
