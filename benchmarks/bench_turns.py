@@ -32,6 +32,8 @@ PATHS = {
     "Dataplane": "/meshes/default/dataplanes/largest",
     "TrafficPermission": "/meshes/default/traffic-permissions/largest",
     "MeshTrafficPermission": "/meshes/default/meshtrafficpermissions/largest",
+    "TrafficLog": "/meshes/default/traffic-logs/largest",
+    "MeshAccessLog": "/meshes/default/meshaccesslogs/largest",
     "Secret": "/meshes/default/secrets/largest",
     "GlobalSecret": "/global-secrets/largest",
 }

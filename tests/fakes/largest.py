@@ -80,6 +80,22 @@ def _mesh_permission() -> Mapping[str, Any]:
     return {"type": "MeshTrafficPermission", "mesh": "default", "name": "largest", "spec": spec}
 
 
+def _traffic_log() -> Mapping[str, Any]:
+    selectors = [{"match": _tags(f"s{number}", limits.TAGS)} for number in range(limits.ENTRIES - 1)]
+    anybody = {"match": {"kuma.io/service": "*"}}
+    said = {"sources": [*selectors, anybody], "destinations": [*selectors, anybody]}
+    return {"type": "TrafficLog", "mesh": "default", "name": "largest", **said}
+
+
+def _access_log() -> Mapping[str, Any]:
+    def to(number: int) -> Mapping[str, Any]:
+        file = {"path": f"/var/log/{number}", "format": {"plain": "x" * limits.FORMAT}}
+        return {"targetRef": {"kind": "MeshService", "name": f"s{number}"}, "default": {"backends": [{"file": file}]}}
+
+    spec = {"targetRef": {"kind": "Mesh"}, "to": [to(number) for number in range(limits.ENTRIES)]}
+    return {"type": "MeshAccessLog", "mesh": "default", "name": "largest", "spec": spec}
+
+
 def _secret(kind: str) -> Mapping[str, Any]:
     mesh = {"mesh": "default"} if kind == "Secret" else {}
     data = "QUFB" * (limits.LARGEST_SECRET // 3)
@@ -89,7 +105,8 @@ def _secret(kind: str) -> Mapping[str, Any]:
 def documents() -> Mapping[str, Mapping[str, Any]]:
     """By kind."""
     found = (
-        _mesh(), _dataplane(), _permission(), _mesh_permission(), _secret("Secret"), _secret("GlobalSecret"),
+        _mesh(), _dataplane(), _permission(), _mesh_permission(), _traffic_log(), _access_log(),
+        _secret("Secret"), _secret("GlobalSecret"),
     )  # fmt: skip
     return {document["type"]: document for document in found}
 
