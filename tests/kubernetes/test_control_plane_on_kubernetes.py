@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from demo.processes import until
+from demo.processes import free_ports, is_free, until
 from tests.fakes import cas
 from tests.kubernetes.installed import NAMESPACE, Installed, installed, kumactl
 from tools.kubernetes.cluster import Cluster
@@ -360,3 +360,26 @@ def test_what_keeps_a_pod_from_the_mesh_is_told_by_an_event(shop: Installed) -> 
 
     until("it is told", lambda: 'meshes.kuma.io "nowhere" not found' in told(), shop.processes)
     assert "FailedToGenerateKumaDataplane" in told()
+
+
+def test_another_control_plane_takes_over_when_the_leader_is_killed(kuma: Installed) -> None:
+    """The one that waits judges changes meanwhile, and serves everything once it leads."""
+    cluster = kuma.cluster
+    first = kuma.ports
+    kuma.ports = dict(zip(first, free_ports(len(first)), strict=True))
+    waiting = kuma.start("waiting")
+
+    def holder() -> str:
+        lease = cluster.kubectl("get", "lease", "cp-leader-lease", "-n", NAMESPACE, "-o", "json").stdout
+        return str(json.loads(lease)["spec"]["holderIdentity"])
+
+    before = holder()
+    until("it is there to judge", lambda: not is_free(kuma.ports["webhooks"]), kuma.processes)
+    assert kuma.get("/") is None
+    kuma.kill()
+    until("it leads", lambda: holder() not in ("", before), kuma.processes)
+    until("it serves", lambda: kuma.get("/") is not None, kuma.processes)
+    kuma.processes.stop(waiting)
+    assert holder() == ""  # an orderly end lets another one lead at once
+    kuma.ports = first
+    kuma.run()
