@@ -11,7 +11,8 @@ import pytest
 
 from demo.processes import BIN
 from kuma.base import aio
-from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running
+from kuma.resources import codec
+from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, resource
 from tests.integration.sidecars import Sidecars, exchange, http_status, until
 
 PERMISSIVE = MTLS.replace("type: builtin", "type: builtin, mode: PERMISSIVE")
@@ -84,9 +85,26 @@ async def test_every_kind_of_caller_is_seen_and_the_plaintext_ones_are_told_with
     await aio.stop([own_tls])
 
 
-async def test_a_connection_over_tcp_is_seen_while_it_is_open(cp: Running, mesh: Sidecars) -> None:
+async def test_a_connection_over_tcp_is_seen_while_it_is_open_and_strict_cuts_it_off_as_it_was_said(
+    cp: Running, mesh: Sidecars
+) -> None:
     backend = await mesh.start("backend", protocol="tcp")
     _, writer = await asyncio.open_connection("127.0.0.1", backend.port)
     writer.write(b"for a long time")
     await shown(cp, {("backend", "127.0.0.1", "plaintext", "allowed")})
     writer.close()
+
+    strict = codec.to_universal(resource(MTLS))
+    async with httpx.AsyncClient(trust_env=False) as client:
+        address = f"http://localhost:{await cp.api_port()}/preview"
+        (said,) = (await client.post(address, json={"resources": [strict]})).json()["items"]
+    assert [(c["caller"], c["how"], c["effect"]) for c in said["callers"]] == [("127.0.0.1", "plaintext", "refused")]
+    assert said["strict"]["answer"] == "no"
+    assert await exchange(backend.port, b"x") == b"backend:x"
+    await cp.apply(MTLS)
+    await mesh.converged()
+
+    async def is_cut_off() -> bool:
+        return b"backend" not in await exchange(backend.port, b"in the clear")  # a TLS alert
+
+    await until("plaintext is cut off", is_cut_off)

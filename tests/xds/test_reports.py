@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -84,6 +85,16 @@ async def test_clocks_that_are_off_are_noticed_by_what_is_reported(cp: Running) 
             answer = await client.get(f"http://localhost:{await cp.api_port()}/observed-traffic")
         told = [round(clock["aheadSeconds"], -2) for clock in answer.json()["items"][0]["clocksOff"]]
         assert told == expected
+
+
+async def test_what_a_proxy_invents_takes_little_room_and_commands_no_terminal(cp: Running) -> None:
+    names = [f"spiffe://default/\x1b[31m{'x' * 10_000}{number}" for number in range(100)]
+    invented = (entry("mesh_tls", *names), entry("plaintext", address="no address " * 10_000))
+    assert await report(cp, cp.token(name="backend-01"), *invented) is grpc.StatusCode.OK
+    shown = await seen(cp)
+    assert len(shown) == 2
+    assert len(json.dumps(shown)) < 20_000
+    assert "\x1b" not in "".join(uri for one in shown for uri in one["uris"])
 
 
 async def test_a_proxy_reports_about_itself_only_and_nobody_without_a_token_at_all(cp: Running) -> None:

@@ -16,6 +16,12 @@ def parse(text: str) -> Address | None:
     return (found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None) or found
 
 
+def written(text: str) -> str:
+    """Returns an address as it is written everywhere; empty if the text is none."""
+    found = parse(text)
+    return str(found) if found is not None else ""
+
+
 def is_loopback(text: str) -> bool:
     """Tells whether this machine calls itself by this address."""
     found = parse(text)

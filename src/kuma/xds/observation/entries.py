@@ -9,7 +9,7 @@ from typing import Any
 
 from envoy.data.accesslog.v3 import accesslog_pb2
 
-from kuma.base.values import printable
+from kuma.base.values import addresses, printable
 from kuma.pki import spiffe
 from kuma.policy import decision
 from kuma.policy.permissions import Permissions
@@ -88,10 +88,10 @@ class Reporter:
 
     def _caller(self, common: Any, inbound: Inbound) -> CallerEdge | None:
         chain = common.custom_tags.get(reports.CHAIN, "")
-        address = common.downstream_direct_remote_address.socket_address.address
+        address = addresses.written(common.downstream_direct_remote_address.socket_address.address)
         failure = printable.printable(common.downstream_transport_failure_reason[:_LONGEST_REASON])
         names = common.tls_properties.peer_certificate_properties.subject_alt_name
-        uris = tuple(sorted(name.uri[:_LONGEST_REASON] for name in names[:_MOST_URIS] if name.uri))
+        uris = tuple(sorted(printable.printable(n.uri[:_LONGEST_REASON]) for n in names[:_MOST_URIS] if n.uri))
         where = inbound.service, inbound.port
         # Of a caller in plaintext, Envoy's inspector says so as if it were a failure.
         if failure and chain not in _NOT_VERIFIED:
