@@ -142,7 +142,6 @@ def test_files_directories_variables_and_dry_runs(mesh: DemoMesh) -> None:
         ("{type: Dataplane, mesh: nowhere, name: x, networking: {address: 10.0.0.1, inbound: [{port: 1, "
          "servicePort: 2, tags: {kuma.io/service: x}}]}}", ["Error: nothing was applied, because meshes are missing\n"
          '* standard input: Dataplane "x" in mesh "nowhere": mesh "nowhere" does not exist; create it first']),
-        ("{type: DataplaneInsight, name: x}", ["type: DataplaneInsight is written by the control plane only"]),
         ("{type: Config, name: x}", ['type: unknown resource type "Config"']),
         ("{type: Mesh, name: x}\n---\n{type: Mesh, name: second, mtsl: {}}\n---\nno\n---\n{type: Mehs, name: z}",
          ['standard input is not valid\n* document 2 (Mesh "second"): mtsl: unknown field; did you mean mtls?\n'
@@ -401,7 +400,7 @@ def test_every_port_in_use_is_told_in_one_sentence(mesh: DemoMesh, tmp_path: Pat
     [
         ("KUMA_API_SERVER_HTTP_PROT", "1", "sets nothing; did you mean KUMA_API_SERVER_HTTP_PORT?"),
         ("KUMA_API_SERVER_HTTP_PORT", "x", "KUMA_API_SERVER_HTTP_PORT: "),
-        ("KUMA_STORE_TYPE", "postgres", "KUMA_STORE_TYPE: "),
+        ("KUMA_STORE_TYPE", "mysql", "KUMA_STORE_TYPE: "),
         ("KUMA_XDS_DATAPLANE_DEREGISTRATION_DELAY", "10", "dataplaneDeregistrationDelay"),
     ],
 )
