@@ -675,7 +675,7 @@ def test_inspection_of_what_has_no_proxy(mesh: DemoMesh) -> None:
     run(mesh, "apply", "-f", "-", stdin=WEB_09)
     shown = run(mesh, "inspect", "dataplane", "web-09").stdout
     assert shown.splitlines() == ["INBOUND 10.0.0.1:80:8080(web):", "  TrafficPermission", "    allow-all"]
-    assert "ListenersConfigDump" in run(mesh, "inspect", "dataplane", "web-09", "--type", "config").stdout
+    assert "envoy.config.listener.v3.Listener" in run(mesh, "inspect", "dataplane", "web-09", "--type", "config").stdout
     affected = run(mesh, "inspect", "traffic-permission", "allow-all").stdout
     assert affected.splitlines() == [
         "Affected data plane proxies:", "", "  web-09:", "    inbound 10.0.0.1:80:8080(web)",
