@@ -71,7 +71,6 @@ class DemoMesh:
             "KUMA_DIAGNOSTICS_SERVER_PORT": str(self.ports.diagnostics),
             "KUMA_DP_SERVER_PORT": str(self.ports.dp),
             "KUMA_XDS_SERVER_PORT": str(self.ports.xds),
-            "KUMA_READINESS_PORT": "0",  # several proxies run on one machine
             "NO_COLOR": "1",
         }
 
