@@ -125,7 +125,7 @@ def _probe(path: str, *, failures: int) -> dict[str, Any]:
 
 
 def _disruption(chosen: Options) -> dict[str, Any]:
-    spec = {"minAvailable": 1, "selector": {"matchLabels": LABELS}}
+    spec = {"maxUnavailable": 1, "selector": {"matchLabels": LABELS}}  # one alone does not hold up a node
     return {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": _metadata(chosen), "spec": spec}
 
 
