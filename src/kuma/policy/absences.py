@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -20,13 +21,14 @@ _Dataplanes = Collection[Resource[DataplaneSpec]]
 def absences(permission: Resource[Any], dataplanes: _Dataplanes) -> Iterator[str | None]:
     """Yields a warning for each selector that no Dataplane of the mesh matches; None between.
 
-    In a mesh without Dataplanes nothing is said: there is nobody to compare with.
+    In a mesh without Dataplanes nothing is said: there is nobody to compare with. Of very many selectors the first are
+    looked at.
     """
     selectors = [*_targets(permission)], [*_callers(permission)]
     if not dataplanes:
         return
     for wanted, known_by in zip(selectors, (_inbounds, _identities), strict=True):
-        left = {path: selector for path, selector in wanted if selector}
+        left = dict(itertools.islice(((path, selector) for path, selector in wanted if selector), _LOOKED_AT))
         seen: dict[str, set[str]] = {}
         for dataplane in dataplanes:
             yield None
@@ -95,3 +97,5 @@ def _near(text: str, known: Collection[str]) -> str:
 
 _COMPARED = 1000
 """Names that one is compared with: more would take long."""
+_LOOKED_AT = 50
+"""Callers, and places, of one permission: each is compared with every inbound of the mesh."""
