@@ -527,7 +527,7 @@ def test_kuma_dp_waits_for_a_control_plane_that_is_down(mesh: DemoMesh) -> None:
         mesh.write(name, text)
     process = subprocess.Popen(
         [BIN / "kuma-dp", "run", f"--cp-address=https://localhost:{port}", "--dataplane-file=x.yaml",
-         "--dataplane-token-file=token", "--ca-cert-file=cp/ca.crt"],
+         "--dataplane-token-file=token", "--ca-cert-file=cp/ca.crt", "--readiness-port=0"],
         cwd=mesh.home, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr is not None
