@@ -205,3 +205,11 @@ def test_line_ends_inside_base64_mean_nothing(data: str) -> None:
 def test_what_is_no_base64(data: str, said: str) -> None:
     with pytest.raises(InvalidResource, match=said):
         codec.parse({"type": "Secret", "mesh": "default", "name": "s", "data": data})
+
+
+def test_texts_that_would_take_long_to_read_are_answered() -> None:
+    """The work for a map or a number grows with its size, not with the square of it."""
+    many = "\n".join(f"k{number}: 1" for number in range(10_000))
+    assert len(next(codec.documents(many))) == 10_000
+    with pytest.raises(InvalidResource, match="has an integer of 599999 characters"):
+        next(codec.documents("a: 1" + ":1" * 299_999))

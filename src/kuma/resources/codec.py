@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +19,8 @@ GROUP_VERSION = "kuma.io/v1alpha1"
 MESH_LABEL = "kuma.io/mesh"
 SYSTEM_NAMESPACE = "kuma-system"
 SECRET_TYPES = {"Secret": "system.kuma.io/secret", "GlobalSecret": "system.kuma.io/global-secret"}
+_LONGEST_INTEGER = 100
+"""The most characters of an integer in YAML."""
 _META = ("type", "mesh", "name", "creationTime", "modificationTime", "labels")
 
 
@@ -48,15 +50,27 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-    doubles = sorted({str(key) for key in keys if keys.count(key) > 1})
-    if doubles:
-        line = node.start_mark.line + 1
-        raise InvalidResource.of(doubles[0], f"is written twice in the map that begins at line {line}")
+    seen = set[Hashable]()
+    for key in (loader.construct_object(key, deep=True) for key, _ in node.value):
+        if not isinstance(key, Hashable):
+            continue  # refused below, with its place
+        if key in seen:
+            line = node.start_mark.line + 1
+            raise InvalidResource.of(str(key), f"is written twice in the map that begins at line {line}")
+        seen.add(key)
     return loader.construct_mapping(node, deep=True)
 
 
+def _integer(loader: _StrictLoader, node: yaml.ScalarNode) -> int:
+    if len(node.value) > _LONGEST_INTEGER:  # the time of sexagesimal ones grows with the square of their length
+        raise InvalidResource.of(
+            "", f"has an integer of {len(node.value)} characters; write it in quotes if it is a text"
+        )
+    return loader.construct_yaml_int(node)
+
+
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 
 def documents(text: str) -> Iterator[Mapping[str, Any]]:

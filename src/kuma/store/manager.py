@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -87,6 +88,8 @@ class ResourceManager:
         self._rules = rules
         self._strict = strict
         """Whether to refuse what would be taken with a warning because it has no effect here."""
+        self._turns = WeakValueDictionary[Key, asyncio.Lock]()
+        """Who changes a resource, so that those of this process do not get in each other's way."""
 
     def rehearsal(self) -> ResourceManager:
         """Returns a manager that judges everything as this one would, and stores nothing."""
@@ -132,14 +135,15 @@ class ResourceManager:
             InvalidResource: a rule is broken, or the mesh does not exist; nothing was changed.
             Conflict: others kept changing the same resource.
         """
-        for attempt in range(_ATTEMPTS):
-            try:
-                outcome = await self._put(key, make, strict, allow_weakening)
-            except (Conflict, AlreadyExists):
-                await _pause(attempt)  # somebody was faster: look again, judge again
-                continue
-            self._log(key, outcome.warnings)
-            return outcome
+        async with self._turns.setdefault(key, asyncio.Lock()):
+            for attempt in range(_ATTEMPTS):
+                try:
+                    outcome = await self._put(key, make, strict, allow_weakening)
+                except (Conflict, AlreadyExists):
+                    await _pause(attempt)  # somebody was faster: look again, judge again
+                    continue
+                self._log(key, outcome.warnings)
+                return outcome
         raise Conflict(f"{key} is being changed by others all the time; try again")
 
     async def _put(
