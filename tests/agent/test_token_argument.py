@@ -45,7 +45,7 @@ def start(directory: Path, *arguments: str, **environment: str) -> subprocess.Po
     (port,) = free_ports(1)
     return subprocess.Popen(
         [BIN / "kuma-dp", "run", f"--cp-address=https://localhost:{port}", f"--dataplane={DATAPLANE}", *arguments],
-        cwd=directory, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True,
+        cwd=directory, env={**os.environ, "KUMA_READINESS_PORT": "0", **environment}, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
