@@ -27,11 +27,10 @@ def refused(error: BaseException) -> bool:
 
 def cut_off(error: BaseException) -> bool:
     """Tells whether the other side has ended a connection without an answer."""
-    return any(
-        isinstance(cause, (ssl.SSLEOFError, ConnectionError)) or _SILENCE in str(cause) for cause in _causes(error)
-    )
+    return any(isinstance(cause, _ENDS) or _SILENCE in str(cause) for cause in _causes(error))
 
 
+_ENDS = (ssl.SSLEOFError, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 _SILENCE = "without sending a response"
 _REFUSALS = (
     "TLSV13_ALERT_CERTIFICATE_REQUIRED",

@@ -261,15 +261,18 @@ class Client:
         if handshakes.refused(error) or (self._client_file and handshakes.cut_off(error)):
             return self._handshake_refused()
         reason = handshakes.words(error)
+        if self._address.startswith("https:") and handshakes.cut_off(error):
+            # Its alert is lost if we were sending when it came.
+            return (
+                f"what answers at {self._address} has ended the connection: {reason}. "
+                f"If it wants a client certificate, {_TAKES_CERTIFICATE}"
+            )
         return f"cannot reach the control plane at {self._address}: {reason}. Is kuma-cp running? {self._remedy}"
 
     def _handshake_refused(self) -> str:
         """Describes a refused handshake, for which the other side may not have given the reason."""
         if not self._client_file:
-            return (
-                f"what answers at {self._address} wants a client certificate; "
-                "kumactl config control-planes add takes it with --client-cert-file and --client-key-file"
-            )
+            return f"what answers at {self._address} wants a client certificate; {_TAKES_CERTIFICATE}"
         return (
             f"what answers at {self._address} does not go on with the client certificate in {self._client_file}: "
             "it has to be issued by a CA, or be one, that is listed there, be for clients, and not have ended"
@@ -281,6 +284,7 @@ def _query(**asked: bool) -> Mapping[str, str]:
     return {name: "true" for name, value in asked.items() if value}
 
 
+_TAKES_CERTIFICATE = "kumactl config control-planes add takes it with --client-cert-file and --client-key-file"
 _INDEX = "/"
 _NO_SUCH_PATH = (HTTPStatus.NOT_FOUND, HTTPStatus.NOT_IMPLEMENTED)
 """What servers say of a path or method that they do not have; a control plane says more of a resource."""
