@@ -48,7 +48,7 @@ class Web(BaseHTTPRequestHandler):
 
 
 def counted(port: int) -> str:
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(b"INCR\n")
         return connection.makefile().readline().strip()
 
