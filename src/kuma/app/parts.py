@@ -288,6 +288,7 @@ def streams(base: Foundation, known: State) -> Streams:
         deregistration,
         known.metrics,
         send_seconds=settings.send_timeout.seconds,
+        most=settings.concurrent_streams,
         elsewhere=ProxiesElsewhere(base.store, base.coordination),
         traffic=traffic if settings.observed_traffic else None,
     )

@@ -385,7 +385,7 @@ class XdsServerSection(Section):
         500,
         description="Streams and connections of one address that have not shown yet whose they are. More are refused.",
     )
-    concurrent_streams: PositiveInt = Field(10000, description="Streams at once, of all proxies; more are refused.")
+    concurrent_streams: PositiveInt = Field(10000, description="Proxies that are served at once; more are refused.")
     send_timeout: Duration = Field(
         Duration("30s"), description="How long a proxy may take to read a response; more ends its stream."
     )

@@ -33,6 +33,8 @@ _FIRST_REQUEST = 15.0
 """Seconds in which a stream has to say whose it is."""
 _CONNECTED = 15.0
 """Seconds in which the discovery stream of its proxy has to be there: Envoy opens both at once."""
+_MOST_OF_PROXY = 4
+"""Streams in the name of one proxy: its Envoy has one, and one that it has lost may linger."""
 _STATUS = {
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     AccessDenied: grpc.StatusCode.PERMISSION_DENIED,
@@ -111,6 +113,8 @@ class HealthDiscovery:
 
     @contextlib.contextmanager
     def _following(self, key: Key) -> Iterator[asyncio.Event]:
+        if len(self._streams.get(key, ())) >= _MOST_OF_PROXY:
+            raise TooMany("there are too many streams of health discovery of this proxy")
         changed = asyncio.Event()
         self._streams.setdefault(key, set()).add(changed)
         try:

@@ -85,10 +85,12 @@ class Discovery:
         metrics: Metrics,
         *,
         send_seconds: float,
+        most: int,
         elsewhere: ProxiesElsewhere,
         traffic: TrafficRecorder | None = None,
     ) -> None:
-        """Keeps its collaborators; without `traffic` no proxy is asked to report its callers."""
+        """Keeps its collaborators; serves `most` proxies at most. Without `traffic` none is asked to report callers."""
+        self._most = most
         self._traffic = traffic
         self._elsewhere = elsewhere
         self._proxies = proxies
@@ -176,6 +178,8 @@ class Discovery:
         else:  # there is none, or it has only just been created
             self._limiter.failed(peer)
         self._check_is_free(who.key, stream_limits.host_of(peer))
+        if len(self._proxies) >= self._most and who.key not in self._proxies:
+            raise TooMany(f"{self._most} proxies are connected, which is as many as xdsServer.concurrentStreams allows")
         return who, identity
 
     def _note_expired(self, key: Key, error: Expired, peer: str) -> None:
