@@ -25,12 +25,13 @@ from kuma.resources import kinds
 from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
-from kuma.store.protocol import Create, Delete
+from kuma.store.protocol import Commit, Create, Delete, Listing
 from kuma.store.sealing.encryption import AesGcmSealer
 from kuma.store.sql.rows import encode
 from kuma.store.sql.schema import metadata
 from kuma.store.sql.seal import SEAL, SEALED
 from kuma.store.sql.sqlite import open_sqlite
+from tests.fakes.patience import PATIENCE
 
 PRIVATE = b"-----BEGIN PRIVATE KEY-----"
 MESH = Resource(kinds.MESH.key("default"), MeshSpec())
@@ -59,6 +60,28 @@ async def test_no_file_shows_what_a_secret_holds(tmp_path: Path) -> None:
     await store.close()
     contents += [path.read_bytes() for path in tmp_path.iterdir()]
     assert not any(b"PRIVATE KEY" in content or b"UFJJVkFURSBLRVk" in content for content in contents)
+
+
+async def test_a_watcher_misses_nothing_though_a_recorder_raises(tmp_path: Path) -> None:
+    store = await open_sqlite(tmp_path / "kuma.db", SystemClock())
+    events = store.watch()
+    assert isinstance(await anext(events), Listing)
+
+    def record(commit: Commit) -> None:
+        if commit.revision == 1:
+            raise RuntimeError("no space left for the audit log")
+
+    store.on_commit(record)
+    with pytest.raises(RuntimeError):
+        await store.transact([Create(MESH)])
+    await store.transact([Create(SECRET)])
+    async with asyncio.timeout(PATIENCE):
+        anew = await anext(events)
+        assert isinstance(anew, Listing)
+        assert {resource.key for resource in anew.resources} == {MESH.key, SECRET.key}
+        await store.transact([Delete(SECRET.key)])
+        assert isinstance(await anext(events), Commit)
+    await store.close()
 
 
 async def test_another_key_is_refused_at_the_start(tmp_path: Path) -> None:

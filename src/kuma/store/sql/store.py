@@ -135,8 +135,10 @@ class SqlStore:
             record(commit)
         if commit.revision == self._told + 1:
             self._tell(commit)
-        else:  # others have committed before: that is told first
+        elif self._on_gap:  # others have committed before: that is told first
             self._look()
+        else:  # what was committed before has not been told: its outcome was unknown, or a recorder has raised
+            self._start_over(commit.revision)
 
     def _tell(self, commit: Commit) -> None:
         self._told = commit.revision
