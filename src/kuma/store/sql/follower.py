@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kuma.base.aio import Backoff
 from kuma.base.clock import Clock
-from kuma.base.errors import Unavailable
+from kuma.base.errors import StoreCorrupt, Unavailable
 from kuma.base.rounds import Rounds
 from kuma.store.sql.dialect import reason
 
@@ -43,7 +43,7 @@ class Follower:
         """`tell` is told why the database cannot be used, or nothing when it can; `errors` are those of a lost one."""
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._clock = clock
-        self._errors: tuple[type[Exception], ...] = (*errors, Unavailable)
+        self._errors: tuple[type[Exception], ...] = (*errors, Unavailable, StoreCorrupt)
         self._catch_up = catch_up
         self._tell = tell
         self._rounds = Rounds(clock, "heartbeat of the store")
@@ -63,7 +63,7 @@ class Follower:
                 self._failures += 1
                 self._tell(reason(error))
                 if self._failures == 1:
-                    log.warning("connection to the store lost: it is made anew", reason=reason(error))
+                    log.warning("the store cannot be followed: it is tried again", reason=reason(error))
                 await self._clock.sleep(_PAUSES.delay(self._failures))
 
     @asynccontextmanager
