@@ -52,6 +52,11 @@ OF_POSTGRES = {
 }  # fmt: skip
 
 
+def test_one_connection_to_postgres_is_too_few() -> None:
+    with pytest.raises(Misconfigured, match="maxOpenConnections is 2 at least, or 0"):
+        settings_file.load(environment={"KUMA_STORE_POSTGRES_MAX_OPEN_CONNECTIONS": "1"})
+
+
 def test_postgres_with_everything_that_the_original_takes_and_the_password_shown_nowhere() -> None:
     environment = {f"KUMA_STORE_POSTGRES_{name}": value for name, value in OF_POSTGRES.items()}
     with capture_logs() as logs:

@@ -203,6 +203,10 @@ def _check_postgres(postgres: PostgresSection) -> None:
     tls = postgres.tls
     if bool(tls.cert_path) != bool(tls.key_path):
         raise Misconfigured("store.postgres.tls.certPath and store.postgres.tls.keyPath are given together")
+    if postgres.max_open_connections == 1:
+        raise Misconfigured(
+            "store.postgres.maxOpenConnections is 2 at least, or 0 for any number: one of them is always listening"
+        )
     if postgres.max_open_connections and postgres.min_open_connections > postgres.max_open_connections:
         raise Misconfigured("store.postgres.minOpenConnections is more than store.postgres.maxOpenConnections")
 
