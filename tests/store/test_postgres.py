@@ -281,6 +281,46 @@ async def test_of_two_keys_that_a_kill_has_left_the_one_in_use_stays(postgres: A
         assert key.read_text() == renewed
 
 
+async def test_a_database_that_fails_while_sealing_anew_loses_no_secret(
+    postgres: Address, postgres_instance: Postgres
+) -> None:
+    name = postgres[-1]
+    postgres_instance.sql(
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'disk'; END $$; "
+        "CREATE TRIGGER broken BEFORE UPDATE ON meta FOR EACH ROW WHEN (OLD.name = 'seal') EXECUTE FUNCTION fail()",
+        name,
+    )
+    async with opened(postgres) as one:
+        await one.transact([Create(secret("before", b"PRIVATE"))])
+        with pytest.raises(Unavailable):
+            await one.rekey()
+        postgres_instance.sql("DROP TRIGGER broken ON meta", name)
+        await one.transact([Create(secret("after", b"PRIVATE"))])
+    async with opened(postgres) as again:
+        assert [each.spec.data for each in (await again.list("Secret")).items] == [b"PRIVATE", b"PRIVATE"]
+    assert len(Path(postgres[1]).read_text().split()) == 1
+
+
+async def test_a_row_that_cannot_be_read_is_told_and_followed_again_once_it_can(
+    two: tuple[SqlStore, SqlStore], postgres: Address, postgres_instance: Postgres
+) -> None:
+    one, other = two
+    watching = watch(other)
+    assert isinstance(await anext(watching), Listing)
+    postgres_instance.sql(
+        "CREATE FUNCTION newer() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.labels = 'x'; RETURN NEW; END $$; "
+        "CREATE TRIGGER newer BEFORE INSERT ON resources FOR EACH ROW EXECUTE FUNCTION newer()",
+        postgres[-1],
+    )
+    await one.transact([Create(MESH)])
+    await until(lambda: "does not understand" in other.problem)
+    postgres_instance.sql("UPDATE resources SET labels = '{}'", postgres[-1])
+    async with asyncio.timeout(PATIENCE):
+        assert isinstance(await anext(watching), Commit)
+    await until(lambda: not other.problem)
+    await watching.aclose()
+
+
 async def test_who_has_an_old_key_writes_nothing(
     two: tuple[SqlStore, SqlStore], postgres: Address, postgres_instance: Postgres
 ) -> None:

@@ -109,7 +109,8 @@ async def open_postgres(
             raise Misconfigured(f"{server} has no store yet; run: kuma-cp migrate up")
         sealer = _sealer(keys, _loaded(keys, server), known["seal"])
         await asyncio.gather(*(_warm(engine) for _ in range(server.least)))
-    store = SqlStore(engine, _Postgres(engine), clock, sealer, keys, revision=int(known["revision"]), kept=kept)
+        store = SqlStore(engine, _Postgres(engine), clock, sealer, keys, revision=int(known["revision"]), kept=kept)
+        await store.finish_rekey()
     follower = Follower(engine, clock, _ERRORS, store.catch_up, lambda problem: setattr(store, "problem", problem))
     store.on_gap(follower.look)
     following = aio.spawn(follower.run(), name="follower of the store")
@@ -214,20 +215,20 @@ def _loaded(keys: KeyFile, server: PostgresServer) -> tuple[bytes, ...]:
 
 
 def _sealer(key_file: KeyFile, keys: Sequence[bytes], sealed: bytes) -> Sealer:
-    """The sealer of a store, with the one key that all of it is sealed with.
+    """The sealer of a store, which seals with the key that its seal opens with, and opens with all of them.
 
-    Sealing anew is one transaction: of two keys that an end in the middle of it has left, one is of no use.
+    Of keys that a failure has left, each may have sealed something: none is dropped before all is sealed anew.
 
     Raises:
         StoreCorrupt: it is none of these.
     """
     for key in keys:
-        sealer = AesGcmSealer([key])
         with contextlib.suppress(StoreCorrupt):
-            seal.check(sealer, sealed)
+            seal.check(AesGcmSealer([key]), sealed)
+            ordered = [key, *(other for other in keys if other != key)]
             if len(keys) > 1:
-                key_file.save([key])
-            return sealer
+                key_file.save(ordered)
+            return AesGcmSealer(ordered)
     raise StoreCorrupt(seal.ANOTHER_KEY)
 
 

@@ -181,9 +181,11 @@ class SqlStore:
         """Seal everything with the first key of the file, and drop the others."""
         async with self._lock:
             keys = self._keys.load()
-            self._sealer = AesGcmSealer(keys)
+            anew = AesGcmSealer(keys)
+            self._sealer = AesGcmSealer([*keys[1:], keys[0]])  # seals as before until all of it is committed
             async with self._write() as connection:
-                await seal.seal_anew(connection, self._sealer)
+                await seal.seal_anew(connection, anew)
+            self._sealer = anew
             await self._dialect.scrub()
             self._keys.save(keys[:1])  # in memory the old ones stay: a reader may hold a row from before
 
