@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kuma.base.errors import InvalidResource
-from kuma.kubernetes.workloads import dataplanes
+from kuma.kubernetes.workloads import dataplanes, metadata
 from kuma.resources import kinds, parsing
 
 
@@ -166,3 +166,9 @@ def test_an_annotation_with_a_slip_is_told() -> None:
     annotations = {"kuma.io/sidecar-injected": "true", "kuma.io/transparent-proxying": "enabeld"}
     with pytest.raises(InvalidResource, match="enabeld"):
         made(pod(metadata={"annotations": annotations}), service())
+
+
+@pytest.mark.parametrize("text", ["9" * 5_000, "65536", "-1", "0x1", ""])
+def test_an_annotation_that_is_no_port_is_told(text: str) -> None:
+    with pytest.raises(InvalidResource, match="has to be a port"):
+        metadata.port({"kuma.io/envoy-admin-port": text}, "kuma.io/envoy-admin-port")

@@ -54,8 +54,8 @@ def port(values: Mapping[str, str], name: str) -> int:
         InvalidResource: it is none.
     """
     text = values.get(name, "0")
-    if not (text.isascii() and text.isdecimal()) or int(text) > 65535:
-        raise InvalidResource.of(name, f'annotation "{name}" has to be a port, got "{text}"')
+    if not (text.isascii() and text.isdecimal()) or len(text) > 5 or int(text) > 65535:
+        raise InvalidResource.of(name, f'annotation "{name}" has to be a port, got "{text[:100]}"')
     return int(text)
 
 
