@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -53,6 +53,14 @@ class Place:
         done = self.tried(text, **more)
         assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
         return done.stdout
+
+    def shows(self, text: str, holds: Callable[[str], object]) -> str:
+        """What a command prints once it `holds`: what a proxy begins, the control plane may show a moment later."""
+        return str(until(f"{text} shows it", partial(self._printed, text, holds), self._processes))
+
+    def _printed(self, text: str, holds: Callable[[str], object]) -> str | None:
+        printed = self.type(text)
+        return printed if holds(printed) else None
 
     def tried(self, text: str, **more: str) -> subprocess.CompletedProcess[str]:
         """The end of commands that may fail."""

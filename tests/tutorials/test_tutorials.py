@@ -178,11 +178,14 @@ kumactl generate dataplane-token --name my-backend-dp > indirect-token"""
         --dataplane-token-file=indirect-token --ca-cert-file=ca.crt""",
         says=RUNS,
     )
-    shown = here.type("kumactl inspect dataplanes")
-    assert [line.split()[1] for line in shown.splitlines() if "Online" in line] == [
-        "app", "backend-1", "my-backend-dp", "redis",
-    ]  # fmt: skip
+    expected = ["app", "backend-1", "my-backend-dp", "redis"]
+    here.shows("kumactl inspect dataplanes", lambda shown: online(shown) == expected)
     delegated_gateway(here)
+
+
+def online(shown: str) -> list[str]:
+    """The names of a table's Dataplanes that have a proxy."""
+    return [line.split()[1] for line in shown.splitlines() if "Online" in line]
 
 
 def delegated_gateway(here: Place) -> None:
@@ -224,7 +227,7 @@ kumactl generate dataplane-token --name=kong > kong-token"""
     )
     assert int(here.gets("TO_APP")) > 0
     assert (here.gets("TO_BACKEND"), here.gets("TO_INDIRECT")) == ("backend", "indirect")
-    assert "kong" in here.type("kumactl inspect dataplanes --gateway")
+    here.shows("kumactl inspect dataplanes --gateway", lambda shown: "kong" in shown)
 
 
 def test_ansible_and_docker_compose(here: Place) -> None:
@@ -258,7 +261,7 @@ kumactl generate dataplane-token --proxy-type dataplane --name echo-server > ech
         says=RUNS,
     )
     assert "--dns-coredns-path has no effect here" in here.said(name)
-    assert "echo-server" in here.type("kumactl inspect services")
+    here.shows("kumactl inspect services", lambda shown: "echo-server" in shown)
     refused = here.tried("kuma-cp run", KUMA_MODE="standalone", KUMA_DP_SERVER_AUTH_TYPE="none")
     assert (refused.returncode, "KUMA_DP_SERVER_AUTH_TYPE" in refused.stderr) == (1, True), refused.stderr
 
