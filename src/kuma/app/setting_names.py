@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kuma.app.settings import Section, Settings
+from kuma.app.section import Section
+from kuma.app.settings import Settings
 
 SHORTER = {
     "KUMA_XDS_SERVER_DATAPLANE_DEREGISTRATION_DELAY": "KUMA_XDS_DATAPLANE_DEREGISTRATION_DELAY",

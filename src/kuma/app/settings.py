@@ -6,41 +6,18 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    SecretStr,
-)
-from pydantic.alias_generators import to_camel
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 
 from kuma.api.http.access_control import MEMBERS, Grant
 from kuma.api.http.connections import ConnectionLimits
 from kuma.api.http.request_limits import RequestLimits
+from kuma.app.section import MaybePath, Port, Section, seconds
+from kuma.app.store_settings import StoreSection
 from kuma.resources.duration import Duration
 from kuma.xds.envoy.health_checks import ProbeDefaults
 
-Port = Annotated[int, Field(ge=0, le=65535)]
-MaybePath = Annotated[Path | None, BeforeValidator(lambda given: given or None)]
-"""Empty is none, as it is said of these settings, and not the current directory."""
-
-
 _REQUESTS, _CONNECTIONS, _ADMINS, _PROBES = RequestLimits(), ConnectionLimits(), Grant(), ProbeDefaults()
 """Where the defaults of limits and grants stand."""
-
-
-def _seconds(number: float) -> Duration:
-    return Duration(f"{number:g}s")
-
-
-class Section(BaseModel):
-    """Base of all sections: camelCase in the file, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True)
 
 
 class GeneralSection(Section):
@@ -63,7 +40,7 @@ class GeneralSection(Section):
         None, description="Where changes and issued certificates are recorded. `audit.jsonl` in the work directory."
     )
     dns_cache_ttl: Duration = Field(
-        _seconds(10),
+        seconds(10),
         alias="dnsCacheTTL",
         description="How long the address of a host name in a Dataplane holds before it is resolved again.",
     )
@@ -72,75 +49,6 @@ class GeneralSection(Section):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["console", "json"] = Field("console", description="How log lines are written.")
-
-
-class PostgresTlsSection(Section):
-    """TLS towards PostgreSQL."""
-
-    mode: Literal["disable", "verifyNone", "verifyCa", "verifyFull"] = Field(
-        "disable",
-        description="`disable`; or TLS that verifies nothing, that the server's certificate is of the CA, or its name, "
-        "too.",
-    )
-    ca_path: MaybePath = Field(None, description="CA of the server's certificate, PEM. That of the system if empty.")
-    cert_path: MaybePath = Field(None, description="Certificate of the client, PEM.")
-    key_path: MaybePath = Field(None, description="Key of that certificate, PEM.")
-
-
-class PostgresSection(Section):
-    """PostgreSQL, for `store.type: postgres`. Instances over one database act as one control plane."""
-
-    host: str = Field("127.0.0.1", description="Host of the database.")
-    port: Port = Field(15432, description="Port of the database.")
-    user: str = Field("kuma", description="User.")
-    password: SecretStr = Field(SecretStr("kuma"), description="Password of the user. It is shown nowhere.")
-    db_name: str = Field("kuma", description="Name of the database.")
-    driver_name: Literal["pgx", "postgres"] = Field(
-        "pgx", description="Either name of the original; the driver is always the same one."
-    )
-    connection_timeout: PositiveInt = Field(5, description="Seconds that connecting may take.")
-    max_open_connections: NonNegativeInt = Field(
-        20, description="Connections at once; 0 for any number. The server allows 100 to all its clients by default."
-    )
-    max_idle_connections: int = Field(20, description="Of these, how many are kept when they are not needed.")
-    min_open_connections: NonNegativeInt = Field(0, description="Connections that are made at the start.")
-    max_connection_lifetime: Duration = Field(
-        Duration("1h"), description="How old a connection may be that is taken up again."
-    )
-    tls: PostgresTlsSection = PostgresTlsSection()
-
-
-def _kept(kind: object) -> object:
-    return "sqlite" if kind == "memory" else kind
-
-
-class KubernetesStoreSection(Section):
-    """Settings of the store over the Kubernetes API."""
-
-    system_namespace: str = Field(
-        "kuma-system", description="Namespace of the control plane, of its Secrets and of the policies."
-    )
-    kubeconfig: MaybePath = Field(
-        None, description="kubeconfig file that says where the API server is. The Pod's own ServiceAccount if empty."
-    )
-
-
-class StoreSection(Section):
-    """Settings of the store."""
-
-    type: Annotated[Literal["sqlite", "postgres", "kubernetes"], BeforeValidator(_kept)] = Field(
-        "sqlite",
-        description="Kind of store: `sqlite`, for one control plane, `postgres`, for several, or `kubernetes`, for "
-        "those in a cluster. `memory`, the original's default, is taken for `sqlite`: it is kept on disk.",
-    )
-    kubernetes: KubernetesStoreSection = KubernetesStoreSection()
-    postgres: PostgresSection = PostgresSection()
-    sqlite_path: MaybePath = Field(None, description="Database file. `kuma.db` in the work directory if empty.")
-    encryption_key_file: MaybePath = Field(
-        None,
-        description="Key that seals Secrets: 32 bytes in base64, mode 0600. Beside the SQLite database if empty. All "
-        "control planes over one PostgreSQL have the same.",
-    )
 
 
 class LimitsSection(Section):
@@ -160,16 +68,16 @@ class LimitsSection(Section):
         _CONNECTIONS.total, description="Connections of all clients at once; more are 503."
     )
     handshake_timeout: Duration = Field(
-        _seconds(_CONNECTIONS.handshake), description="How long a TLS handshake may take."
+        seconds(_CONNECTIONS.handshake), description="How long a TLS handshake may take."
     )
     head_timeout: Duration = Field(
-        _seconds(_CONNECTIONS.head), description="How long a request's head may take; more is 408."
+        seconds(_CONNECTIONS.head), description="How long a request's head may take; more is 408."
     )
     idle_timeout: Duration = Field(
-        _seconds(_CONNECTIONS.idle), description="How long a connection may stay open without a request."
+        seconds(_CONNECTIONS.idle), description="How long a connection may stay open without a request."
     )
     send_timeout: Duration = Field(
-        _seconds(_CONNECTIONS.send), description="How long a client may take to read on; more ends its connection."
+        seconds(_CONNECTIONS.send), description="How long a client may take to read on; more ends its connection."
     )
     head_bytes: PositiveInt = Field(
         _CONNECTIONS.head_bytes, description="Bytes of a request's URL and headers together; more are 431."
@@ -307,8 +215,8 @@ class AccessSection(Section):
 class CheckDefaultsSection(Section):
     """Defaults of a `serviceProbe` that does not say it."""
 
-    interval: Duration = Field(_seconds(_PROBES.interval.total_seconds()), description="How often a workload is asked.")
-    timeout: Duration = Field(_seconds(_PROBES.timeout.total_seconds()), description="How long it may take to answer.")
+    interval: Duration = Field(seconds(_PROBES.interval.total_seconds()), description="How often a workload is asked.")
+    timeout: Duration = Field(seconds(_PROBES.timeout.total_seconds()), description="How long it may take to answer.")
     unhealthy_threshold: PositiveInt = Field(
         _PROBES.unhealthy_threshold, description="Failures in a row after which callers are sent elsewhere."
     )
@@ -320,7 +228,7 @@ class CheckDefaultsSection(Section):
 class HdsSection(Section):
     """Health discovery: proxies ask the workloads behind inbounds with a `serviceProbe`, and report."""
 
-    interval: Duration = Field(_seconds(_PROBES.report.total_seconds()), description="How often a proxy reports.")
+    interval: Duration = Field(seconds(_PROBES.report.total_seconds()), description="How often a proxy reports.")
     check_defaults: CheckDefaultsSection = CheckDefaultsSection()
 
 

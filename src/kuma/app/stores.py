@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kuma.app.settings import PostgresSection, Settings
+from kuma.app.settings import Settings
+from kuma.app.store_settings import PostgresSection
 from kuma.base.clock import Clock
 from kuma.store.sql import backup, postgres_backup
 from kuma.store.sql.postgres import PostgresServer, migrate_postgres, open_postgres, tls_context
