@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 TESTS_AT_ONCE ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install test kubernetes test-fast check sbom bench demo demo-ha soak clean
+.PHONY: help install packages test kubernetes test-fast check sbom bench demo demo-ha soak clean
 
 help: ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,7 +21,10 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --group dev --constraint constraints.txt --editable .
 	@touch $(STAMP)
 
-test: $(STAMP) ## run all tests, the ones with real Envoys and a real Kubernetes API too; TESTS_AT_ONCE (3)
+packages: $(STAMP) ## install the Debian packages that tests need, if one is missing (as root)
+	@$(BIN)/python -m tools.packages
+
+test: $(STAMP) packages ## run all tests, the ones with real Envoys and a real Kubernetes API too; TESTS_AT_ONCE (3)
 	@$(BIN)/python -m tools.kubernetes > /dev/null &  # builds that API meanwhile, if this machine has not built it yet
 	$(PYTEST) --durations 10
 

@@ -1,4 +1,4 @@
-"""`kumactl install` and `kumactl uninstall`: what is applied to, or deleted from, a Kubernetes cluster."""
+"""`kumactl install` and `kumactl uninstall`: what is applied to, or deleted from, a Kubernetes cluster or a machine."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import kuma
 from kuma.base.errors import Misconfigured
 from kuma.kubernetes.install import manifests
 from kuma.kubernetes.install.options import DEFAULT_REGISTRY, Options
+from kuma.kumactl.commands import transparent_proxy
 
 install = typer.Typer(
-    help="Prints what is to be applied to a Kubernetes cluster.\n\nExample: kumactl install control-plane | "
-    "kubectl apply --server-side -f -",
+    help="Prints what is to be applied to a Kubernetes cluster, or sets this machine up.\n\n"
+    "Example: kumactl install control-plane | kubectl apply --server-side -f -",
     no_args_is_help=True,
+    rich_markup_mode=None,  # its columns would cut off long options
 )
 uninstall = typer.Typer(
-    help="Prints what is to be deleted from a Kubernetes cluster.\n\nExample: kumactl uninstall control-plane | "
-    "kubectl delete --ignore-not-found -f -",
+    help="Prints what is to be deleted from a Kubernetes cluster, or cleans this machine up.\n\n"
+    "Example: kumactl uninstall control-plane | kubectl delete --ignore-not-found -f -",
     no_args_is_help=True,
+    rich_markup_mode=None,  # its columns would cut off long options
 )
 
 
-@uninstall.callback()
-def _uninstall() -> None:
-    """Commands come as sub-commands even if there are few."""
-
-
+install.command("transparent-proxy")(transparent_proxy.install_transparent_proxy)
+uninstall.command("transparent-proxy")(transparent_proxy.uninstall_transparent_proxy)
 Namespace = Annotated[str, typer.Option(help="Namespace of the control plane.")]
 
 
