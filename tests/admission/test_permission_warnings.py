@@ -27,6 +27,9 @@ async def test_an_identity_that_nobody_in_the_mesh_has_is_warned_of(tmp_path: Pa
             "identities here are spiffe://default/<service>"
         )
         assert last == "the same holds for 2 more SPIFFE IDs"
+        named = (await cp.parts.manager.put(resource(by_identity(*foreign[:5])))).warnings
+        assert len(named) == 5
+        assert foreign[4] in named[-1]
 
 
 async def test_services_that_are_not_there_are_warned_of_apart_from_the_rest(tmp_path: Path) -> None:
@@ -39,3 +42,6 @@ async def test_services_that_are_not_there_are_warned_of_apart_from_the_rest(tmp
         assert outcome.warnings == outcome.absences
         assert len(outcome.absences) == 6
         assert outcome.absences[-1] == "the same holds for 2 more selectors"
+        named = (await cp.parts.manager.put(resource(by_identity(*unknown[:5])))).absences
+        assert len(named) == 5
+        assert "unknown-4" in named[-1]
