@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 PACKAGES: Mapping[str, str] = {
+    "chromium": "pages of the console in a real browser",
     "iproute2": "network namespaces: hosts and Pods of their own",
     "nftables": "transparent proxying",
 }

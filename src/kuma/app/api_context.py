@@ -12,6 +12,7 @@ from kuma.api.http.access_control import VerifyToken
 from kuma.base.audit import Audit
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied
+from kuma.console.context import Observed
 from kuma.resources import kinds
 from kuma.resources.models.observed_traffic import ObservedTrafficSpec
 from kuma.store.protocol import Store
@@ -79,6 +80,20 @@ def observation(views: Views, store: Store, recorder: TrafficRecorder, clock: Cl
         view=views.view,
         traffic=traffic,
     )
+
+
+def observed(recorder: TrafficRecorder, clock: Clock) -> Observed:
+    """Adds to what is stored of a mesh's traffic what was heard since."""
+
+    def with_unwritten(mesh: str, stored: Mapping[str, ObservedTrafficSpec]) -> Mapping[str, ObservedTrafficSpec]:
+        now = clock.now()
+        heard = {
+            name: together([stored[name], spec] if name in stored else [spec], now)
+            for name, spec in recorder.unwritten(mesh).items()
+        }
+        return {**stored, **heard}
+
+    return with_unwritten
 
 
 def verify_user(users: UserTokens) -> VerifyToken:

@@ -36,6 +36,10 @@ from kuma.base.audit import Audit, Refusals
 from kuma.base.clock import Clock, ClockWatch
 from kuma.base.peer_users import PeerUsers
 from kuma.base.turns import Turns
+from kuma.console import app as console
+from kuma.console.context import ConsoleContext
+from kuma.console.followed import Followed
+from kuma.console.sessions import Sessions
 from kuma.coordination.coordination import Alone, Coordination, Instance
 from kuma.coordination.peers import Peers
 from kuma.kubernetes.store.store import KubernetesStore
@@ -333,7 +337,9 @@ def _admin_secrets(ca: EnvoyAdminCa, address: str) -> Mapping[str, Entry]:
 def listening(base: Foundation, known: State, connected: Streams, users: UserTokens) -> Servers:
     """Builds the HTTP servers, and makes the ports of all servers known as our own."""
     settings, peers = base.settings, PeerUsers.of_this_system()
-    api = create_app(_api_context(base, known, connected, users, peers))
+    context = _api_context(base, known, connected, users, peers)
+    api = create_app(context)
+    api.mount(console.PATH, console.create_app(_console_context(base, known, connected, context)))
     names, identity = base.certificate.names, base.certificate.identity
     bootstraps = BootstrapService(known.manager, known.views, known.authenticator, connected.server.port, names)
     limits = servers.limits(settings.dp_server.limits)
@@ -348,6 +354,16 @@ def listening(base: Foundation, known: State, connected: Streams, users: UserTok
     )
     base.own_ports.add(found)
     return found
+
+
+def _console_context(base: Foundation, known: State, connected: Streams, context: ApiContext) -> ConsoleContext:
+    return ConsoleContext(
+        api=context,
+        sessions=Sessions(base.store, base.clock),
+        followed=Followed(known.views),
+        observed=api_context.observed(connected.traffic, base.clock),
+        audit_file=base.settings.audit_file,
+    )
 
 
 def describe(base: Foundation, proxies: Proxies) -> InstanceSpec:

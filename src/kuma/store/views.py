@@ -13,6 +13,7 @@ from kuma.resources.view import MeshView
 from kuma.store.protocol import Commit, Listing, Put, Store
 
 Listener = Callable[[frozenset[str]], None]
+EventListener = Callable[[Listing | Commit], None]
 
 _REMEMBERED = 1000
 """Deleted resources, besides those of the last change."""
@@ -28,6 +29,7 @@ class Views:
         self._removed: dict[Key, tuple[datetime, int]] = {}
         """What was deleted last, as `_age` tells it: whoever waits to see it need not wait for ever."""
         self._listeners: list[Listener] = []
+        self._event_listeners: list[EventListener] = []
 
     def view(self, mesh: str) -> MeshView:
         """Returns the mesh as it is now; an empty view if nothing of it is stored."""
@@ -46,6 +48,10 @@ class Views:
     def on_change(self, listener: Listener) -> None:
         """Call `listener` with the names of the changed meshes after every change. It must not block."""
         self._listeners.append(listener)
+
+    def on_event(self, listener: EventListener) -> None:
+        """Call `listener` with everything that the store tells, also of kinds that no view holds. It must not block."""
+        self._event_listeners.append(listener)
 
     def holds(self, resource: Resource[Any]) -> bool:
         """Tells whether a view has seen a resource in this version or a later one, even if it was deleted since."""
@@ -71,6 +77,8 @@ class Views:
                     del self._views[name]
             for listener in self._listeners:
                 listener(changed)
+            for told in self._event_listeners:
+                told(event)
             self._revision.set(event.revision)
 
     def _list(self, listing: Listing) -> frozenset[str]:

@@ -14,6 +14,8 @@ from kuma.base.errors import KumaError
 
 _FOR_EVERYBODY = ("/",)
 """Paths where a credential is not looked at: clients ask there what they are talking to before they show one."""
+_BY_THEMSELVES = ("/gui/",)
+"""Beginnings of paths where an application of its own is mounted that identifies its callers: the console."""
 
 
 def install(app: FastAPI, context: ApiContext) -> None:
@@ -33,15 +35,18 @@ def install(app: FastAPI, context: ApiContext) -> None:
         return response
 
     async def authenticate(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:
+        path: str = request.scope["path"]
         try:
             request.state.caller = (
                 ANONYMOUS
-                if request.scope["path"] in _FOR_EVERYBODY
+                if path in _FOR_EVERYBODY or path.startswith(_BY_THEMSELVES)
                 else await access_control.identify(request, context.tokens.verify, context.settings.local_admins)
             )
         except KumaError as error:
             return recorded(request, errors.answer(error, "Request failed"))
         ACTOR.set(str(request.state.caller))
-        return recorded(request, await proceed(request))
+        response = await proceed(request)
+        ACTOR.set(str(request.state.caller))  # who it is may be known only now
+        return recorded(request, response)
 
     app.middleware("http")(authenticate)

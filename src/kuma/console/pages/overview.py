@@ -1,0 +1,50 @@
+"""The first page: all meshes, where they stand, and what needs attention."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from kuma.api.http import access_control
+from kuma.base.errors import AccessDenied
+from kuma.console import rendering
+from kuma.console.context import ConsoleContext
+from kuma.console.live import Live
+from kuma.console.pages import reading
+from kuma.console.views import overview
+from kuma.console.views.overview import Summary
+from kuma.foresight import health
+from kuma.foresight.health import Finding
+from kuma.resources.kinds import DATAPLANE
+
+
+class Overview:
+    """Shows all meshes."""
+
+    def __init__(self, context: ConsoleContext, live: Live) -> None:
+        self._context = context
+        self._live = live
+
+    async def show(self, request: Request) -> Response:
+        self._context.api.check(request, DATAPLANE)
+        position = self._live.position()
+        summaries = [await self._summary(mesh) for mesh in sorted(self._context.api.observation.meshes())]
+        findings = overview.worst_first([*self._settings(request), *(f for s in summaries for f in s.findings)])
+        values = {"summaries": summaries, "findings": findings, "live": position}
+        return rendering.page(request, self._context, "overview.html", values)
+
+    async def _summary(self, mesh: str) -> Summary:
+        seen = await reading.seen(self._context, mesh)
+        return await asyncio.to_thread(overview.summary, seen.view, seen.insights, seen.summary, seen.known.now)
+
+    def _settings(self, request: Request) -> Sequence[Finding]:
+        """Looks at the settings, for those who may see them."""
+        api = self._context.api
+        try:
+            access_control.check_grant(api.caller(request), api.settings.access.control_plane_metadata, "settings")
+        except AccessDenied:
+            return ()
+        return health.settings(api.configuration)

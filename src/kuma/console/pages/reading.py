@@ -1,0 +1,32 @@
+"""Reads what pages are about."""
+
+from __future__ import annotations
+
+import asyncio
+
+from kuma.api.http.errors import Problem
+from kuma.console.context import ConsoleContext, Seen
+from kuma.foresight import traffic
+from kuma.foresight.preview import Known
+from kuma.resources.view import MeshView
+
+
+def view(context: ConsoleContext, mesh: str) -> MeshView:
+    """Returns the view of a mesh.
+
+    Raises:
+        Problem: 404, there is none.
+    """
+    found = context.api.observation.view(mesh)
+    if found.mesh is None:
+        raise Problem(404, "Not found", f'There is no mesh "{mesh[:100]}".')
+    return found
+
+
+async def seen(context: ConsoleContext, mesh: str) -> Seen:
+    """Returns a mesh as it is now; see `view`."""
+    found, insights, now = view(context, mesh), context.followed.insights(mesh), context.api.clock.now()
+    observed = context.observed(mesh, context.followed.observed(mesh))
+    callers = await asyncio.to_thread(traffic.callers, found, observed, now)
+    summary = await asyncio.to_thread(traffic.summary, found, observed, now)
+    return Seen(found, insights, callers, Known(callers, summary, insights, now))
