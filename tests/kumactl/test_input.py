@@ -60,6 +60,16 @@ def test_standard_input_that_holds_nothing(tmp_path: Path, standard_input: str, 
     assert (done.returncode, done.stderr.startswith(f"Error: {said}")) == (1, True), done.stderr
 
 
+@pytest.mark.parametrize("head", ["", "apiVersion: v1\nkind: List\n"], ids=["kumactl", "kubectl"])
+def test_lists_that_were_printed_can_be_applied(tmp_path: Path, head: str) -> None:
+    (tmp_path / "list.yaml").write_text(f"{head}items:\n- {{type: Mesh, name: x}}\n- {{type: Mesh, name: y}}\n")
+    done = dry_run(tmp_path, "-f", "list.yaml")
+    assert [document["name"] for document in yaml.safe_load_all(done.stdout)] == ["x", "y"], done.stderr
+    (tmp_path / "list.yaml").write_text(f"{head}items:\n- {{type: Mesh, name: x}}\n- {{type: Mash, name: y}}\n- 1\n")
+    done = dry_run(tmp_path, "-f", "list.yaml")
+    assert (done.returncode, 'Mash "y"' in done.stderr, "has to be a resource" in done.stderr) == (1, True, True)
+
+
 def test_what_a_web_server_answers(tmp_path: Path) -> None:
     with serving({"/mesh.yaml": (200, MESH)}) as server:
         address = f"http://localhost:{server.port}"

@@ -213,3 +213,16 @@ def test_a_proxy_that_got_other_services_does_not_offer_the_group_that_it_was_st
     for said, offers in (("", True), (tls.group_alpn(group(["shop"])), True), (tls.group_alpn(group(["web"])), False)):
         node = base_pb2.Node()
         assert ("set_filter_state" in filters(capabilities.of(node, {tls.GROUP_ALPN: said}))) == offers
+
+
+def test_at_the_port_of_an_outbound_that_leads_to_no_service_nobody_listens() -> None:
+    found = codec.parse({
+        "type": "Dataplane", "name": "web", "labels": {"kuma.io/workload": "web"},
+        "networking": {
+            "address": "127.0.0.1", "inbound": [{"port": 80, "servicePort": 81}],
+            "outbound": [{"port": 90, "backendRef": {"kind": "MeshExternalService", "name": "payments"}},
+                         {"port": 91, "backendRef": {"kind": "MeshService", "name": "db"}}],
+        },
+    })  # fmt: skip
+    made = config(found, dataplane("db", "db", 83))
+    assert set(listeners(made, OLDEST, "web")) == {"inbound:127.0.0.1:80", "outbound:127.0.0.1:91"}

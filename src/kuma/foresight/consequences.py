@@ -149,7 +149,7 @@ class Consequences:
             dataplane
             for name, dataplane in self.after.dataplanes.items()
             if caller.address in (dataplane.spec.net.address, dataplane.spec.net.advertised_address)
-            and any(outbound.service == caller.service for outbound in dataplane.spec.net.outbound)
+            and any(outbound.service == caller.service for outbound in dataplane.spec.net.calls)
         ]
 
     def _gone(self, caller: SeenCaller, before: Verdict) -> tuple[Effect, str] | None:
@@ -174,7 +174,7 @@ class Consequences:
         for name, dataplane in self.after.dataplanes.items():
             was = self.before.dataplanes.get(name)
             caller = ",".join(dataplane.spec.services)
-            for service in {outbound.service for outbound in dataplane.spec.net.outbound}:
+            for service in {outbound.service for outbound in dataplane.spec.net.calls}:
                 pair = caller, service
                 if was is None or pair in known or pair in told:
                     continue

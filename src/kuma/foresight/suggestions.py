@@ -50,7 +50,7 @@ def _services(view: MeshView, caller: SeenCaller) -> frozenset[str]:
         service
         for dataplane in view.dataplanes.values()
         if caller.address in (dataplane.spec.net.address, dataplane.spec.net.advertised_address)
-        and any(outbound.service == caller.service for outbound in dataplane.spec.net.outbound)
+        and any(outbound.service == caller.service for outbound in dataplane.spec.net.calls)
         for service in dataplane.spec.services
     )
 

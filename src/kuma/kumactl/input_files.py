@@ -121,7 +121,7 @@ def _parsed(text: str) -> tuple[list[Resource[Any]], list[str], list[str]]:
     resources: list[Resource[Any]] = []
     wrong: list[str] = []
     foreign: list[str] = []
-    documents = list(codec.numbered(text))
+    documents = [(number, item) for number, found in codec.numbered(text) for item in _items(found)]
     for number, document in documents:
         try:
             if isinstance(document, InvalidResource):
@@ -132,6 +132,17 @@ def _parsed(text: str) -> tuple[list[Resource[Any]], list[str], list[str]]:
             lines = foreign if isinstance(error, NotForUs) else wrong
             lines += [f"* {title}{violation}" for violation in error.violations]
     return resources, wrong, foreign
+
+
+def _items(document: Mapping[str, Any] | InvalidResource) -> Iterator[Mapping[str, Any] | InvalidResource]:
+    """Yields what a list holds that `kumactl get -o yaml` or `kubectl get -o yaml` has printed; else the document."""
+    items = document.get("items") if isinstance(document, Mapping) else None
+    is_list = isinstance(document, Mapping) and (document.get("kind") == "List" or "type" not in document)
+    if not isinstance(items, list) or not is_list:
+        yield document
+        return
+    for item in items:
+        yield item if isinstance(item, Mapping) else InvalidResource.of("items", "each has to be a resource")
 
 
 def _named(document: Mapping[str, Any] | InvalidResource) -> str:

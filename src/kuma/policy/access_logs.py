@@ -67,7 +67,7 @@ class AccessLogs:
         for policy in self._policies:
             if match(policy.spec.selected, side) is None:
                 continue
-            said = [rule.default.sinks for rule in policy.spec.rules]
+            said = [rule.default.sinks for rule in policy.spec.rules if not rule.matches]
             said += [item.default.sinks for item in policy.spec.from_ if item.target_ref.kind == "Mesh"]
             for sinks in reversed(said):
                 if sinks is not None:

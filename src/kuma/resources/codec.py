@@ -21,7 +21,7 @@ SYSTEM_NAMESPACE = "kuma-system"
 SECRET_TYPES = {"Secret": "system.kuma.io/secret", "GlobalSecret": "system.kuma.io/global-secret"}
 _LONGEST_INTEGER = 100
 """The most characters of an integer in YAML."""
-_META = ("type", "mesh", "name", "creationTime", "modificationTime", "labels")
+_META = ("type", "mesh", "name", "creationTime", "modificationTime", "labels", "kri")
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -134,11 +134,13 @@ def _parse_universal(document: Mapping[str, Any], default_mesh: str) -> Resource
     key = Key(kind.name, mesh, _text(document, "name"))
     keys.check(key)
     content = {name: value for name, value in document.items() if name not in _META}
-    spec = _under_spec(kind, content, mesh) if kind.nested else parsing.parse_spec(kind, content, mesh)
-    return Resource(key, spec, labels=_labels(document.get("labels"), "labels"))
+    labels = _labels(document.get("labels"), "labels")
+    if kind.nested:
+        return Resource(key, _under_spec(kind, content, mesh, labels), labels=labels)
+    return Resource(key, parsing.parse_spec(kind, kind.completed(content, labels), mesh), labels=labels)
 
 
-def _under_spec(kind: Kind, content: Mapping[str, Any], mesh: str) -> Any:
+def _under_spec(kind: Kind, content: Mapping[str, Any], mesh: str, labels: Mapping[str, str]) -> Any:
     """Parses what stands under `spec`, with violations at their paths below it."""
     unknown = sorted(set(content) - {"spec", "status"})  # a control plane has written the status, and writes its own
     if unknown:
@@ -149,7 +151,7 @@ def _under_spec(kind: Kind, content: Mapping[str, Any], mesh: str) -> Any:
     if not isinstance(spec, Mapping):
         raise InvalidResource.of("spec", "has to be a map")
     try:
-        return parsing.parse_spec(kind, spec, mesh)
+        return parsing.parse_spec(kind, kind.completed(spec, labels), mesh)
     except InvalidResource as error:
         raise InvalidResource(
             Violation(f"spec.{v.field}" if v.field else "spec", v.reason) for v in error.violations
@@ -178,7 +180,7 @@ def _parse_kubernetes(document: Mapping[str, Any], default_mesh: str) -> Resourc
     key = kind.key(name, str(document.get("mesh") or labels.get(MESH_LABEL) or default_mesh))
     keys.check(key)
     content = {field: v for field, v in document.items() if field not in ("apiVersion", "kind", "metadata", "mesh")}
-    return Resource(key, _under_spec(kind, content, key.mesh), labels=labels)
+    return Resource(key, _under_spec(kind, content, key.mesh, labels), labels=labels)
 
 
 def _is_foreign(version: str, kind: object) -> bool:

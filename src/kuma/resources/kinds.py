@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from kuma.resources import masks, naming, workload_health
 from kuma.resources.models import (
     access_logs,
     dataplane,
+    dataplane_services,
     mesh,
     mesh_blocks,
     mesh_traffic_permission,
@@ -53,6 +54,7 @@ class Kind:
     `not_done` names what is taken and given back, and has no effect here: told as warnings, or refused if strict.
     `admin_only`: read and written by administrators; `admin_writes`: written by them, read by users.
     `shown` makes of a spec what readers see; `meant` makes of what a user sends, and of what is stored, what is to be.
+    `completed` adds to what is written, unchecked, what the labels of the resource say.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Kind:
     nested: bool = False
     shown: Callable[[Any], Any] = _as_it_is
     meant: Callable[[Any, Any], Any] = _as_given
+    completed: Callable[[Mapping[str, Any], Mapping[str, str]], Mapping[str, Any]] = _as_given
     path_aliases: tuple[str, ...] = ()
 
     @property
@@ -102,7 +105,7 @@ MESH = Kind(
 DATAPLANE = Kind(
     *naming.DATAPLANE, dataplane.DataplaneSpec,
     validate=dataplane.validate, validate_in_mesh=dataplane.validate_names,
-    not_done=dataplane.not_done, meant=workload_health.meant,
+    not_done=dataplane.not_done, meant=workload_health.meant, completed=dataplane_services.with_tags,
 )  # fmt: skip
 DATAPLANE_INSIGHT = Kind(*naming.DATAPLANE_INSIGHT, DataplaneInsightSpec, read_only=True)
 MESH_TRANSITION = Kind(*naming.MESH_TRANSITION, MeshTransitionSpec, read_only=True)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from kuma.base.errors import InvalidResource, Violation
-from kuma.resources import limits
+from kuma.resources import former_fields, limits
 from kuma.resources.kinds import Kind
 from kuma.resources.resource import DISCRIMINATOR, Model, plain
 
@@ -71,7 +71,10 @@ def _violation(kind: Kind, details: ErrorDetails) -> Violation:
     location = details["loc"]
     path = path_of(location)
     if details["type"] == "extra_forbidden":
-        return Violation(path, f"unknown field{_suggestion(kind.spec, location)}")
+        known = former_fields.hint(kind.name, path)
+        return Violation(
+            path, f"unknown field: {known}" if known else f"unknown field{_suggestion(kind.spec, location)}"
+        )
     return Violation(path, reason(details))
 
 

@@ -143,8 +143,9 @@ class AccessLogItem(Model):
 
 
 class AccessLogRule(Model):
-    """Calls to the inbounds, whoever makes them."""
+    """Calls to the inbounds, whoever makes them; with `matches` only some, and nothing is written for those."""
 
+    matches: tuple[Any, ...] = ()
     default: AccessLogDefault = AccessLogDefault()
 
 
@@ -229,6 +230,12 @@ def not_done(spec: MeshAccessLogSpec) -> Iterator[Violation]:
     for index, item in enumerate(spec.from_):
         if item.target_ref.kind not in ("", "Mesh"):
             yield Violation(f"from[{index}].targetRef.kind", "has no effect here: only Mesh has")
+    for index, rule in enumerate(spec.rules):
+        if rule.matches:
+            reason = (
+                "is stored and given back, and nothing is written for it: only rules for all callers have an effect"
+            )
+            yield Violation(f"rules[{index}].matches", reason)
 
 
 def _file(field: str, path: str) -> Iterator[Violation]:

@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, StrictBool, StrictInt
+from pydantic import BeforeValidator, Field, StrictBool, StrictInt
 
 from kuma.base.errors import Violation
 from kuma.base.values import addresses, host_names
 from kuma.resources import tags as tag_rules
-from kuma.resources.models import metrics, service_probe
+from kuma.resources.models import dataplane_services, metrics, service_probe
 from kuma.resources.models.metrics import MetricsBackend
 from kuma.resources.models.service_probe import ServiceProbe
 from kuma.resources.models.stored_only import field_not_done
@@ -43,6 +43,8 @@ class Inbound(Model):
     health: Health | None = None
     service_probe: ServiceProbe | None = None
     state: Literal["Ready", "NotReady", "Ignored"] = "Ready"
+    written_protocol: str = Field(default="", alias="protocol")
+    """The protocol as newer files have it; it stands among the tags, too."""
 
     @property
     def service(self) -> str:
@@ -64,7 +66,7 @@ class Inbound(Model):
 
 
 class Outbound(Model):
-    """A local port at which the workload reaches another service."""
+    """A local port at which the workload reaches another service. Nobody listens if its reference leads to none."""
 
     port: StrictInt
     address: str = "127.0.0.1"
@@ -111,6 +113,11 @@ class Networking(Model):
     gateway: Gateway | None = None
     transparent_proxying: Any = None
     admin: Admin | None = None
+
+    @property
+    def calls(self) -> tuple[Outbound, ...]:
+        """The outbounds that lead to a service."""
+        return tuple(outbound for outbound in self.outbound if tag_rules.SERVICE in outbound.tags)
 
     @property
     def tag_sets(self) -> tuple[Mapping[str, str], ...]:
@@ -164,7 +171,10 @@ def not_done(spec: DataplaneSpec) -> Iterator[Violation]:
     if spec.metrics is not None:
         yield from metrics.not_done("metrics.conf", spec.metrics.conf)
     for index, outbound in enumerate(networking.outbound):
-        meaning = "the service is called that the tags name"
+        service = outbound.tags.get(tag_rules.SERVICE)
+        if service and service == dataplane_services.called(outbound.backend_ref):
+            continue
+        meaning = f'the service "{service}" is called that the tags name' if service else _NOBODY_LISTENS
         yield from field_not_done(((f"networking.outbound[{index}].backendRef", outbound.backend_ref, meaning),))
 
 
@@ -257,15 +267,20 @@ def _inbound(networking: Networking, inbound: Inbound, path: str) -> Iterator[Vi
         if inbound.service_address:
             yield Violation(f"{path}.serviceAddress", _CALLS_ITSELF)
         else:
-            remedy = "or Envoy would call itself; set servicePort to the port of the workload"
-            yield Violation(f"{path}.servicePort", f"{_CALLS_ITSELF}, {remedy}")
+            yield Violation(f"{path}.servicePort", f"{_CALLS_ITSELF}, {_OTHER_PORT}")
     yield from _administration(networking, inbound, f"{path}.servicePort")
     if inbound.service_probe is not None:
         yield from service_probe.validate(f"{path}.serviceProbe", inbound.service_probe)
     yield from _tags(f"{path}.tags", inbound.tags)
     protocol = inbound.tags.get(tag_rules.PROTOCOL)
     if tag_rules.SERVICE not in inbound.tags:
-        yield Violation(f'{path}.tags["{tag_rules.SERVICE}"]', "tag has to exist")
+        remedy = (
+            f"or a label of the Dataplane, {' or '.join(dataplane_services.SERVICE_LABELS)}, that names the service"
+        )
+        yield Violation(f'{path}.tags["{tag_rules.SERVICE}"]', f"tag has to exist, {remedy}")
+    if inbound.written_protocol and inbound.written_protocol != protocol:
+        two = f'"{plain(inbound.written_protocol)}", and the tag {tag_rules.PROTOCOL} "{plain(protocol)}"'
+        yield Violation(f"{path}.protocol", f"is {two}; leave out one")
     if protocol is not None and protocol.lower() not in PROTOCOLS:
         yield Violation(
             f'{path}.tags["{tag_rules.PROTOCOL}"]',
@@ -284,11 +299,7 @@ def _outbound(outbound: Outbound, path: str) -> Iterator[Violation]:
     yield from _port(f"{path}.port", outbound.port)
     if not _is_ip(outbound.address):
         yield Violation(f"{path}.address", "address has to be valid IP address")
-    if not outbound.tags.get(tag_rules.SERVICE):
-        if outbound.backend_ref is not None:
-            reason = "there are no MeshServices here; name the service by tags instead"
-            yield Violation(f"{path}.backendRef", reason)
-            return
+    if not outbound.tags.get(tag_rules.SERVICE) and (outbound.tags or outbound.backend_ref is None):
         yield Violation(f"{path}.tags", f'mandatory tag "{tag_rules.SERVICE}" is missing')
     yield from _tags(f"{path}.tags", outbound.tags)
 
@@ -337,6 +348,11 @@ def _server_name(path: str, mesh: str, tags: Mapping[str, str]) -> Iterator[Viol
         )
 
 
+_NOBODY_LISTENS = "nobody listens at its port: it refers to no service of this mesh by its name; name one by tags"
+_OTHER_PORT = (
+    "or Envoy would call itself; set servicePort to the port of the workload, or serviceAddress to 127.0.0.1 if it "
+    "listens there"
+)
 _CALLS_ITSELF = "serviceAddress and servicePort has to differ from address and port"
 
 

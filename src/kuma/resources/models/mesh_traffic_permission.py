@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from kuma.base.errors import Violation
 from kuma.base.values import spiffe_ids
@@ -60,7 +60,10 @@ class SpiffeIdMatch(Model):
 class Match(Model):
     """Marks that a caller is recognised by."""
 
-    spiffe_id: SpiffeIdMatch | None = Field(default=None, alias="spiffeID")
+    spiffe_id: SpiffeIdMatch | None = Field(
+        default=None, alias="spiffeID", validation_alias=AliasChoices("spiffeID", "spiffeId")
+    )
+    """The original reads the names of fields without regard to case, and its pages have both."""
 
 
 class RuleDefault(Model):

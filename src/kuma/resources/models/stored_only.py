@@ -75,7 +75,9 @@ ALL = (
     _new("MeshLoadBalancingStrategy", "meshloadbalancingstrategies", _NO_ROUTES),
     _new("MeshTrace", "meshtraces", _NO_TRACES),
     _new("MeshMetric", "meshmetrics", "proxies serve no metrics for it"),
+    _new("MeshOpenTelemetryBackend", "meshopentelemetrybackends", "nothing is sent there"),
     _new("MeshRateLimit", "meshratelimits", _NO_LIMITS),
+    _new("MeshGlobalRateLimit", "meshglobalratelimits", _NO_LIMITS),
     _new("MeshFaultInjection", "meshfaultinjections", _NO_FAULTS),
     _new("MeshProxyPatch", "meshproxypatches", _NO_PATCHES),
     _new("MeshService", "meshservices", _NO_NAMES),
@@ -83,19 +85,30 @@ ALL = (
     _new("MeshMultiZoneService", "meshmultizoneservices", _NO_NAMES),
 )
 
+_OPA = "nothing asks Open Policy Agent here, so what it refuses would be admitted; say by permissions who may call"
+_ROLES = "who may write what is decided by user tokens and their groups; roles would restrict nobody"
 REFUSED = {
     "MeshTLS": "the mode of mutual TLS stands in the Mesh: mtls.backends[].mode",
     "MeshIdentity": "identities are issued by the backends of the Mesh: mtls.backends",
     "MeshTrust": "the roots that are trusted are those of the backends of the Mesh: mtls.backends",
+    "MeshOPA": _OPA,
+    "OPAPolicy": _OPA,
+    "AccessRole": _ROLES,
+    "AccessRoleBinding": _ROLES,
     "MeshPassthrough": "proxies do not intercept what workloads call by themselves, so nothing could keep them from it",
 }
 """Kinds of the original that it would be unsafe to pass over, and what to use instead."""
 _OBSERVED = "it says what a control plane has seen, which others see for themselves"
+_ON_KUBERNETES = "it is about Pods, which a control plane on Kubernetes makes or changes"
 LEFT_OUT = {
     "HostnameGenerator": "services are called at the ports of outbounds, and have no host names of their own",
     "Zone": "there is one zone, and no control plane of another",
     "ZoneIngress": "there is one zone",
     "ZoneEgress": "there is one zone",
+    "Workload": _OBSERVED,
+    "MeshGatewayInstance": _ON_KUBERNETES,
+    "MeshGatewayConfig": _ON_KUBERNETES,
+    "ContainerPatch": _ON_KUBERNETES,
     "ZoneInsight": _OBSERVED,
     "ZoneIngressInsight": _OBSERVED,
     "ZoneEgressInsight": _OBSERVED,

@@ -140,7 +140,7 @@ def _services(resource: Resource[DataplaneSpec] | None) -> Iterator[str]:
 
 
 def _called(resource: Resource[DataplaneSpec] | None) -> frozenset[str]:
-    return frozenset(outbound.service for outbound in resource.spec.net.outbound) if resource else frozenset()
+    return frozenset(outbound.service for outbound in resource.spec.net.calls) if resource else frozenset()
 
 
 def _inbounds(resource: Resource[DataplaneSpec] | None, withheld: Withheld | None) -> Mapping[str, tuple[Member, ...]]:

@@ -159,7 +159,7 @@ class MeshConfig:
         for index, inbound in enumerate(networking.inbound):
             if index not in withheld:
                 yield from self._inbound(resource, inbound, envoy, unwritable)
-        for outbound in networking.outbound:
+        for outbound in networking.calls:
             tags = _sorted(outbound.tags)
             cluster, endpoints, protocol = self._service(tags)
             logged = self._logged.at_outbound(resource, outbound.service).without(unwritable)
