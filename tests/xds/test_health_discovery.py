@@ -5,23 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
+import jwt
 import pytest
 from envoy.config.core.v3 import base_pb2, health_check_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.service.health.v3 import hds_pb2
 
+from kuma.base import aio
 from kuma.base.errors import InvalidResource
-from kuma.resources import workload_health
+from kuma.resources import kinds, workload_health
 from kuma.resources.models.dataplane import DataplaneSpec
+from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
 from kuma.xds.envoy import health_checks
 from kuma.xds.envoy.health_checks import ProbeDefaults
 from kuma.xds.envoy.resource import TypeUrl
+from tests.fakes import reports
+from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import Running, resource, running
 from tests.fakes.patience import PATIENCE
 from tests.fakes.proxy import EOF
@@ -75,6 +81,14 @@ class Reporter:
             status = health_check_pb2.HEALTHY if answers else health_check_pb2.UNHEALTHY
             cluster.locality_endpoints_health.add().endpoints_health.add(health_status=status)
         await self._call.write(message)
+
+    async def ended(self) -> grpc.StatusCode:
+        """The status of a stream that the control plane has ended, after what it has sent until then."""
+        async with asyncio.timeout(PATIENCE):
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                while await self._call.read() is not EOF:
+                    pass
+            return grpc.StatusCode(await self._call.code())
 
     async def refusal(self) -> grpc.StatusCode:
         async with asyncio.timeout(PATIENCE):
@@ -167,6 +181,75 @@ async def test_who_reports_is_authenticated(cp: Running) -> None:
     malformed = Reporter(await cp.channel(), cp.token(), node="nobody")
     await malformed.begin()
     assert await malformed.refusal() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_stream_that_came_before_its_dataplane_is_authorized_when_that_is_there(cp: Running) -> None:
+    stranger = Reporter(await cp.channel(), cp.token(service="backend"))
+    await stranger.begin()
+    nobody = Reporter(await cp.channel(), cp.token(), node="nobody")  # whatever came before has been looked at by then
+    await nobody.begin()
+    assert await nobody.refusal() is grpc.StatusCode.INVALID_ARGUMENT
+    proxy = await cp.proxy(described(PROBE))
+    assert await stranger.ended() is grpc.StatusCode.PERMISSION_DENIED
+    own = Reporter(await cp.channel(), cp.token(service="web"))
+    await own.begin()
+    await own.asked()
+    assert proxy.connected
+
+
+async def test_a_stream_ends_when_the_dataplane_becomes_what_its_token_does_not_allow(cp: Running) -> None:
+    await cp.proxy(described(PROBE))
+    reporter = Reporter(await cp.channel(), cp.token(service="web"))
+    await reporter.begin()
+    await reporter.asked()
+    other = described(PROBE)
+    (inbound,) = other.spec.net.inbound
+    moved = inbound.model_copy(update={"tags": {**inbound.tags, "kuma.io/service": "backend"}})
+    networking = other.spec.net.model_copy(update={"inbound": (moved,)})
+    await cp.apply_resource(other.with_spec(other.spec.model_copy(update={"networking": networking})))
+    assert await reporter.ended() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_a_stream_lives_no_longer_than_its_own_token(tmp_path: Path) -> None:
+    """Which may be another one than that of the discovery stream of its proxy."""
+    clock = ManualClock()
+    async with running(tmp_path, clock) as cp:
+        proxy = await cp.proxy(described(PROBE))
+        stolen = cp.token(name="web-1")
+        revoked = Reporter(await cp.channel(), stolen)
+        short = Reporter(await cp.channel(), cp.token(name="web-1", valid_for=timedelta(minutes=30)))
+        for reporter in (revoked, short):
+            await reporter.begin()
+            await reporter.asked()
+        jti = jwt.decode(stolen, options={"verify_signature": False})["jti"]
+        key = kinds.SECRET.key("dataplane-token-revocations-default", "default")
+        await cp.apply_resource(Resource(key, SecretSpec(data=jti.encode())))
+        assert await revoked.ended() is grpc.StatusCode.UNAUTHENTICATED
+
+        ending = aio.spawn(short.ended(), name="end of the short token")
+        async with asyncio.timeout(PATIENCE):
+            while not ending.done():
+                clock.advance(300)  # the clock is looked at in pieces
+                await asyncio.sleep(0.01)
+        assert ending.result() is grpc.StatusCode.UNAUTHENTICATED
+        assert proxy.connected
+
+
+async def test_nothing_is_parsed_before_the_token_holds_and_nothing_huge_at_all(cp: Running) -> None:
+    await cp.apply_resource(described(PROBE))
+    huge = b"\0" * ((1 << 20) + 1)
+    for token, frame, code in (
+        ("nonsense", b"\xff", grpc.StatusCode.UNAUTHENTICATED),
+        (cp.token(), b"\xff", grpc.StatusCode.INVALID_ARGUMENT),
+        (cp.token(), huge, grpc.StatusCode.INVALID_ARGUMENT),
+    ):
+        for method in (METHOD, reports.METHOD):
+            open_stream: Any = (await cp.channel()).stream_stream
+            call = open_stream(method)(metadata=(("authorization", token),))
+            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                await call.write(frame)
+            async with asyncio.timeout(PATIENCE):
+                assert await call.code() is code, method
 
 
 def test_a_proxy_asks_only_what_is_served() -> None:

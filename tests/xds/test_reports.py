@@ -11,15 +11,19 @@ from typing import Any
 
 import grpc
 import httpx
+import jwt
 import pytest
 from envoy.data.accesslog.v3 import accesslog_pb2
+from envoy.service.accesslog.v3 import als_pb2
 
 from kuma.base import aio
 from kuma.resources import kinds
+from kuma.resources.models.secret import SecretSpec
+from kuma.resources.resource import Resource
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, running
 from tests.fakes.patience import PATIENCE
-from tests.fakes.reports import entry, report
+from tests.fakes.reports import METHOD, entry, report
 
 BACKEND, WEB = dataplane("backend-01", "backend", port=80), dataplane("web-01", "web", port=81)
 PERMISSIVE = MTLS.replace("type: builtin", "type: builtin, mode: PERMISSIVE")
@@ -74,6 +78,22 @@ async def test_what_each_kind_of_caller_is_counted_as(cp: Running) -> None:
     assert found["web", "meshTls", "allowed"]["service"] == "backend"
 
 
+async def test_callers_are_judged_by_all_that_their_certificate_shows(cp: Running) -> None:
+    """Even if that is more, and longer, than is kept of it."""
+    await cp.apply(
+        "{type: TrafficPermission, mesh: default, name: by-tag, sources: [{match: {zzz: last}}], "
+        "destinations: [{match: {kuma.io/service: backend}}]}"
+    )
+    long = f"{'l' * 240}-caller"
+    many = [f"kuma://a{number:02}/x" for number in range(30)]
+    entries = (
+        entry("mesh_tls", "spiffe://default/web", *many, "kuma://zzz/last"),
+        entry("mesh_tls", *many, f"spiffe://default/{long}"),
+    )
+    assert await report(cp, cp.token(name="backend-01"), *entries) is grpc.StatusCode.OK
+    assert {(one["caller"], one["outcome"]) for one in await seen(cp)} == {("web", "allowed"), (long, "refused")}
+
+
 async def test_clocks_that_are_off_are_noticed_by_what_is_reported(cp: Running) -> None:
     now = datetime.now(UTC)
     for off, expected in ((0, []), (-20, []), (300, [300]), (-4000, [-4000]), (0, [])):
@@ -88,7 +108,7 @@ async def test_clocks_that_are_off_are_noticed_by_what_is_reported(cp: Running) 
 
 
 async def test_what_a_proxy_invents_takes_little_room_and_commands_no_terminal(cp: Running) -> None:
-    names = [f"spiffe://default/\x1b[31m{'x' * 10_000}{number}" for number in range(100)]
+    names = [f"spiffe://default/\x1b[31m{'x' * 10_000}{number}" for number in range(50)]
     invented = (entry("mesh_tls", *names), entry("plaintext", address="no address " * 10_000))
     assert await report(cp, cp.token(name="backend-01"), *invented) is grpc.StatusCode.OK
     shown = await seen(cp)
@@ -103,6 +123,25 @@ async def test_a_proxy_reports_about_itself_only_and_nobody_without_a_token_at_a
     assert await report(cp, "", spoken) is grpc.StatusCode.UNAUTHENTICATED
     assert await report(cp, cp.token(name="gone"), spoken, node="default.gone") is grpc.StatusCode.PERMISSION_DENIED
     assert not await seen(cp)
+
+
+async def test_a_stream_that_says_nothing_ends_with_its_token(cp: Running) -> None:
+    stolen = cp.token(name="backend-01")
+    message = als_pb2.StreamAccessLogsMessage()
+    message.identifier.node.id = "default.backend-01"
+    message.tcp_logs.log_entry.append(entry("plaintext"))
+    open_stream: Any = (await cp.channel()).stream_unary
+    call = open_stream(METHOD, request_serializer=als_pb2.StreamAccessLogsMessage.SerializeToString)(
+        metadata=(("authorization", stolen),)
+    )
+    await call.write(message)
+    async with asyncio.timeout(PATIENCE):
+        while not await seen(cp):
+            await asyncio.sleep(0.01)
+        jti = jwt.decode(stolen, options={"verify_signature": False})["jti"]
+        key = kinds.SECRET.key("dataplane-token-revocations-default", "default")
+        await cp.apply_resource(Resource(key, SecretSpec(data=jti.encode())))
+        assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_it_is_kept_over_a_restart_and_goes_with_the_dataplane(tmp_path: Path) -> None:

@@ -298,9 +298,9 @@ def streams(base: Foundation, known: State) -> Streams:
     )
     health = WorkloadHealth(base.store, known.views, known.meshes, proxies, clock)
     health_discovery = HealthDiscovery(
-        proxies, known.meshes, admission, health, servers.probe_defaults(base.settings.dp_server.hds)
+        proxies, known.meshes, admission, health, servers.probe_defaults(base.settings.dp_server.hds), revocation
     )
-    reports = Reports(known.meshes, admission, traffic, clock, most=2 * settings.concurrent_streams)
+    reports = Reports(known.meshes, admission, traffic, revocation, clock, most=2 * settings.concurrent_streams)
     return Streams(
         insights=insights,
         deregistration=deregistration,

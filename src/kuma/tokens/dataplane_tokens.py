@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import jwt
+
 from kuma.base.errors import AccessDenied, Unauthenticated
 from kuma.resources import kinds
 from kuma.resources.models.dataplane import DataplaneSpec
@@ -18,6 +20,7 @@ from kuma.tokens.validation import STANDARD, Validation
 _OTHERS = frozenset({"Groups", "Zone", "Scope"})
 """Claims of tokens of other kinds. Whoever uses one key for both must not get two tokens for one."""
 _FOREVER = datetime.max.replace(tzinfo=UTC)
+_REMEDY = "kumactl generate dataplane-token"
 _NOTICE = timedelta(days=14)
 """How long before its end a token is warned of; in the second half of its life if that is shorter."""
 
@@ -53,7 +56,7 @@ def keyring(mesh: str, secrets: Secrets, validation: Validation = STANDARD) -> K
         f"dataplane-token-revocations-{mesh}",
         f'mesh "{mesh}"',
         f'Secret of name "{{name}}" in mesh "{mesh}"',
-        "kumactl generate dataplane-token",
+        _REMEDY,
         secrets,
         validation.of(mesh),
         validation.uses_secrets,
@@ -93,6 +96,19 @@ def verify_token(
         Unauthenticated: it is forged, malformed, revoked, of another mesh, not valid yet or no longer.
     """
     return claims_of(keyring(mesh, secrets, validation).verify(token, now), mesh)
+
+
+def named_mesh(token: str) -> str:
+    """Returns the mesh that a token says it is for, which is not verified; empty if it says none.
+
+    Raises:
+        Unauthenticated: it is no token.
+    """
+    try:
+        mesh = jwt.decode(token, options={"verify_signature": False}).get("Mesh")
+    except jwt.InvalidTokenError:
+        raise Unauthenticated(f"the token is damaged, or no token at all; make a new one with `{_REMEDY}`") from None
+    return mesh if isinstance(mesh, str) else ""
 
 
 def claims_of(claims: Mapping[str, Any], mesh: str) -> DataplaneClaims:

@@ -27,8 +27,10 @@ _IN_CLEAR = ("HTTP_REQUEST", "WRONG_VERSION_NUMBER")
 _NOT_VERIFIED = ("foreign_tls", "plaintext")
 """The chains of callers of whom nothing is asked."""
 _LONGEST_REASON = 200
+_LONGEST_URI = 600
+"""Characters that are shown; those of a tag, which are the longest that we issue, have up to 520."""
 _MOST_URIS = 20
-
+"""URIs that are shown of one certificate, the services before the tags."""
 
 _WAITED = timedelta(seconds=60)
 """How old the newest entry may be that has just come, for all that: entries wait for each other, and on the way."""
@@ -91,16 +93,17 @@ class Reporter:
         address = addresses.written(common.downstream_direct_remote_address.socket_address.address)
         failure = printable.printable(common.downstream_transport_failure_reason[:_LONGEST_REASON])
         names = common.tls_properties.peer_certificate_properties.subject_alt_name
-        uris = tuple(sorted(printable.printable(n.uri[:_LONGEST_REASON]) for n in names[:_MOST_URIS] if n.uri))
+        uris = tuple(name.uri for name in names if name.uri)
+        shown = _shown(self.dataplane.mesh, uris)
         where = inbound.service, inbound.port
         # Of a caller in plaintext, Envoy's inspector says so as if it were a failure.
         if failure and chain not in _NOT_VERIFIED:
             in_clear = any(words in failure for words in _IN_CLEAR)
-            return CallerEdge(*where, "plaintext" if in_clear else "foreignTls", "refused", uris, address, failure)
+            return CallerEdge(*where, "plaintext" if in_clear else "foreignTls", "refused", shown, address, failure)
         if chain.startswith("mesh_tls"):
             if not uris:
                 return None  # it has gone before it has shown anything
-            return CallerEdge(*where, "meshTls", self._verdict(inbound, uris), uris)
+            return CallerEdge(*where, "meshTls", self._verdict(inbound, uris), shown)
         return CallerEdge(
             *where, "foreignTls" if chain == "foreign_tls" else "plaintext", self._unchecked(common), (), address
         )
@@ -113,3 +116,9 @@ class Reporter:
         if common.response_flags.no_cluster_found:
             return "refused"
         return "allowed" if self.level >= Level.ENCRYPTING else "unchecked"
+
+
+def _shown(mesh: str, uris: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns as much of a certificate's URIs as is kept; what becomes of the caller was decided by all of them."""
+    first = sorted(uris, key=lambda uri: (not uri.startswith(spiffe.prefix(mesh)), uri))[:_MOST_URIS]
+    return tuple(sorted(printable.printable(uri[:_LONGEST_URI]) for uri in first))

@@ -22,6 +22,7 @@ from kuma.resources.resource import Key, Resource
 from kuma.store.manager import ResourceManager
 from kuma.store.views import Views
 from kuma.tokens import dataplane_tokens
+from kuma.tokens.signing_keys import Expired
 from kuma.tokens.validation import STANDARD, Validation
 from kuma.xds.envoy import capabilities, node_metadata, serving_label
 from kuma.xds.envoy.capabilities import OLDEST, Capabilities
@@ -160,6 +161,30 @@ class Authenticator:
             )
         secrets, now = self._views.view(mesh).secrets, self._clock.now()
         return dataplane_tokens.verify_token(token, mesh, secrets, now, self._validation)
+
+    def authenticate_holder(self, token: str) -> dataplane_tokens.DataplaneClaims | None:
+        """Authenticates the holder of `token` before anything that it sends is parsed, by the mesh that it names.
+
+        None if that can only be decided by what is sent: it names no mesh, or its one fault is that it has expired.
+
+        Raises:
+            Unauthenticated: it is missing or does not hold.
+        """
+        mesh = dataplane_tokens.named_mesh(token) if token else ""
+        try:
+            return self.authenticate(mesh, token) if mesh or not token else None
+        except Expired:
+            return None
+
+    def identify(
+        self, mesh: str, token: str, holder: dataplane_tokens.DataplaneClaims | None
+    ) -> dataplane_tokens.DataplaneClaims:
+        """Returns who speaks for `mesh`: the `holder` of the token, if that was authenticated for it already.
+
+        Raises:
+            Unauthenticated: the token does not hold in this mesh.
+        """
+        return holder if holder is not None and holder.mesh == mesh else self.authenticate(mesh, token)
 
     def authorize(self, identity: dataplane_tokens.DataplaneClaims, dataplane: Resource[DataplaneSpec]) -> None:
         """Check that the token may be used for this Dataplane.

@@ -20,13 +20,14 @@ from google.protobuf.message import DecodeError
 
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Unauthenticated
-from kuma.resources.resource import Key, Resource
+from kuma.resources.resource import Key
 from kuma.xds.observation import entries
 from kuma.xds.observation.entries import Reporter
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.traffic_recorder import TrafficRecorder
 from kuma.xds.stream import proxy_authentication, stream_limits
-from kuma.xds.stream.calls import StreamAdmission, token_of
+from kuma.xds.stream.calls import SideStream, StreamAdmission, check_size, token_of
+from kuma.xds.stream.revocation import TokenRevocation
 from kuma.xds.stream.stream_limits import TooMany
 
 log = structlog.get_logger(__name__)
@@ -56,6 +57,7 @@ class Reports:
         meshes: Meshes,
         admission: StreamAdmission,
         recorder: TrafficRecorder,
+        revocation: TokenRevocation,
         clock: Clock,
         *,
         most: int,
@@ -69,6 +71,7 @@ class Reports:
         self._front = admission.front
         self._refusals = admission.refusals
         self._recorder = recorder
+        self._revocation = revocation
         self._clock = clock
 
     @property
@@ -100,21 +103,29 @@ class Reports:
                 first = await anext(messages, None)
         if first is None:
             return
-        token = token_of(context)
         await self._meshes.until_listed()
-        message = _decoded(first)
         try:
-            key = proxy_authentication.proxy_key(message.identifier.node)
-            self._authorize(key, token)
+            stream, message = self._admitted(first, token_of(context))
         except KumaError:
             self._limiter.failed(peer)
             raise
-        known.enter_context(self._counted(key))
+        known.enter_context(self._counted(stream.key))
         known.enter_context(self._front.known(context.peer()))
-        await self._count(key, message)
-        async for more in messages:
-            self._authorize(key, token)
-            await self._count(key, _decoded(more))
+        known.enter_context(self._revocation.watched(stream))
+        async with stream.until_ended():
+            await self._count(stream.key, message)
+            async for more in messages:
+                self._authorize(stream)
+                await self._count(stream.key, _decoded(more))
+
+    def _admitted(self, first: bytes, token: str) -> tuple[SideStream, Any]:
+        """Authenticates a stream; returns it with its first message, which is not parsed before."""
+        holder = self._authenticator.authenticate_holder(token)
+        message = _decoded(first)
+        key = proxy_authentication.proxy_key(message.identifier.node)
+        stream = SideStream(key, token, self._authenticator.identify(key.mesh, token, holder))
+        self._authorize(stream)
+        return stream, message
 
     @contextmanager
     def _counted(self, key: Key) -> Iterator[None]:
@@ -128,18 +139,16 @@ class Reports:
             if not self._open[key]:
                 del self._open[key]
 
-    def _authorize(self, key: Key, token: str) -> Resource[Any]:
-        """Checks that a token is the one of a Dataplane, as long as the stream lasts.
+    def _authorize(self, stream: SideStream) -> None:
+        """Checks that a stream is of whoever may run for its Dataplane, as long as it lasts.
 
         Raises:
-            Unauthenticated, AccessDenied: it is not, or not any more; or there is no such Dataplane.
+            AccessDenied: it is not, or not any more; or there is no such Dataplane.
         """
-        identity = self._authenticator.authenticate(key.mesh, token)
-        dataplane = self._meshes.state(key.mesh).config.view.dataplanes.get(key.name)
+        dataplane = self._meshes.state(stream.key.mesh).config.view.dataplanes.get(stream.key.name)
         if dataplane is None:
-            raise AccessDenied(proxy_authentication.not_found(key))
-        self._authenticator.authorize(identity, dataplane)
-        return dataplane
+            raise AccessDenied(proxy_authentication.not_found(stream.key))
+        self._authenticator.authorize(stream.token, dataplane)
 
     async def _count(self, key: Key, message: Any) -> None:
         config = self._meshes.state(key.mesh).config
@@ -162,7 +171,7 @@ class Reports:
 
 def _decoded(frame: bytes) -> Any:
     try:
-        return als_pb2.StreamAccessLogsMessage.FromString(frame)
+        return als_pb2.StreamAccessLogsMessage.FromString(check_size(frame))
     except DecodeError:
         raise InvalidResource.of("", "the message is not a StreamAccessLogsMessage") from None
 

@@ -5,18 +5,20 @@ Warns of an expiry long before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
 from kuma.base.clock import Clock
-from kuma.base.errors import Unauthenticated
+from kuma.base.errors import KumaError, Unauthenticated
 from kuma.base.rounds import Rounds
 from kuma.resources.resource import Key
 from kuma.store.views import Views
+from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.tokens.signing_keys import NotValidYet
 from kuma.xds.proxies.proxy import Proxies, Proxy
 
@@ -32,14 +34,32 @@ Check = Callable[[Key, str], None]
 """Dataplane and token; raises `Unauthenticated` if the stream may not go on."""
 
 
+class Holder(Protocol):
+    """A stream that somebody has by a token."""
+
+    @property
+    def key(self) -> Key: ...
+
+    @property
+    def credential(self) -> str: ...
+
+    @property
+    def token(self) -> DataplaneClaims: ...
+
+    def end(self, reason: KumaError) -> None:
+        """Ends the stream."""
+
+
 class TokenRevocation:
-    """Looks at the tokens of a mesh's proxies when its Secrets have changed, and at each when it expires."""
+    """Looks at the tokens of a mesh's streams when its Secrets have changed, and at each when it expires."""
 
     def __init__(self, views: Views, proxies: Proxies, clock: Clock, check: Check) -> None:
         self._views = views
         self._proxies = proxies
         self._clock = clock
         self._check_one = check
+        self._others: set[Holder] = set()
+        """Streams of proxies beside those of discovery."""
         self._seen: dict[str, Any] = {}
         self._known: set[Key] = set()
         self._warned: set[Key] = set()
@@ -52,6 +72,16 @@ class TokenRevocation:
         """Looks again: other tokens may have expired by now."""
         self._rounds.wake()
 
+    @contextmanager
+    def watched(self, stream: Holder) -> Iterator[None]:
+        """Surrounds a stream beside discovery, which may have been opened with a token of its own."""
+        self._others.add(stream)
+        self._rounds.wake()
+        try:
+            yield
+        finally:
+            self._others.discard(stream)
+
     async def run(self) -> None:
         """Watch until cancelled."""
         await self._rounds.run(self._look)
@@ -60,10 +90,13 @@ class TokenRevocation:
         """Ends the streams whose token has expired, and warns of those to come; returns when to look again."""
         now = self._clock.now()
         self._warn(now)
-        self._check(proxy for proxy in self._proxies if proxy.token.expires <= now)
-        times = chain.from_iterable((p.token.warned, p.token.expires) for p in self._proxies)
+        self._check(stream for stream in self._streams() if stream.token.expires <= now)
+        times = chain.from_iterable((stream.token.warned, stream.token.expires) for stream in self._streams())
         following = min((time for time in times if time > now), default=_NEVER)
         return min((following - now).total_seconds(), _LONGEST_PAUSE)
+
+    def _streams(self) -> Iterator[Holder]:
+        return chain(self._proxies, tuple(self._others))
 
     def _warn(self, now: datetime) -> None:
         """Names, once, the proxies whose tokens end in a while: one warning a mesh, because they may be thousands."""
@@ -95,13 +128,13 @@ class TokenRevocation:
             secrets = self._views.view(mesh).secrets
             if secrets is not self._seen.get(mesh):
                 self._seen[mesh] = secrets
-                self._check(proxy for proxy in self._proxies if proxy.key.mesh == mesh)
+                self._check(stream for stream in self._streams() if stream.key.mesh == mesh)
 
-    def _check(self, proxies: Iterable[Proxy]) -> None:
-        for proxy in proxies:
+    def _check(self, streams: Iterable[Holder]) -> None:
+        for stream in streams:
             try:
-                self._check_one(proxy.key, proxy.credential)
+                self._check_one(stream.key, stream.credential)
             except NotValidYet:  # it was valid when the stream began, so the clock has been set back
                 continue
             except Unauthenticated as error:
-                proxy.end(error)
+                stream.end(error)

@@ -110,25 +110,26 @@ class Discovery:
         peer = self._front.peer(context.peer())
         try:
             with self._front.stream(context.peer()), ExitStack() as known:
-                await self._stream(_decoded(requests), context, peer, known)
+                await self._stream(requests, context, peer, known)
         except (grpc.aio.AbortError, grpc.aio.UsageError):
             raise
         except Exception:
             log.exception("stream failed", peer=peer)  # the proxy is told nothing of it, and tries again
             await context.abort(grpc.StatusCode.INTERNAL, "internal error")
 
-    async def _stream(self, requests: AsyncIterator[Any], context: Any, peer: str, known: ExitStack) -> None:
+    async def _stream(self, frames: AsyncIterator[bytes], context: Any, peer: str, known: ExitStack) -> None:
         """Serves a stream from `peer`; `known` is left when the proxy that it is of is gone."""
         try:
             with self._limiter.pending(peer):
                 async with asyncio.timeout(_FIRST_REQUEST):
-                    first = await anext(requests, None)
-            if first is None:
+                    frame = await anext(frames, None)
+            if frame is None:
                 return
-            # Before anything else of the request is looked at.
             token = token_of(context)
             await self._meshes.until_listed()  # the keys of tokens are known by then
-            who, identity = self._admitted(first.node, token, peer)
+            holder = self._holder(token, peer)
+            first = _decoded(frame)
+            who, identity = self._admitted(first.node, token, holder, peer)
             known.enter_context(self._front.known(context.peer()))
             proxy = await self._connect(who, token, identity, peer)
         except TimeoutError:
@@ -146,14 +147,24 @@ class Discovery:
             # Once more: from here on the stream is ended when its token is revoked, which it may have been meanwhile.
             self._authenticator.authenticate(proxy.key.mesh, token)
             proxy.receive(_request(first))
-            await self._serve(proxy, requests, context)
+            await self._serve(proxy, frames, context)
         except (Superseded, Unauthenticated, AccessDenied, InvalidResource, TooMany) as error:
             log.warning("stream ended", mesh=proxy.key.mesh, dataplane=proxy.key.name, reason=str(error))
             await context.abort(_status(error), str(error))
         finally:
             self._disconnect(proxy)
 
-    def _admitted(self, node: Any, token: str, peer: str) -> tuple[Presented, DataplaneClaims]:
+    def _holder(self, token: str, peer: str) -> DataplaneClaims | None:
+        """Authenticates whoever opens a stream, as far as that can be done before its request is parsed."""
+        try:
+            return self._authenticator.authenticate_holder(token)
+        except KumaError:
+            self._limiter.failed(peer)
+            raise
+
+    def _admitted(
+        self, node: Any, token: str, holder: DataplaneClaims | None, peer: str
+    ) -> tuple[Presented, DataplaneClaims]:
         """Identifies and admits the proxy of a stream, as far as its first request allows.
 
         Until then nothing is done in the name of a Dataplane: nobody uses up the streams of another, or keeps it from
@@ -161,7 +172,7 @@ class Discovery:
         """
         try:
             key = proxy_authentication.proxy_key(node)
-            identity = self._authenticator.authenticate(key.mesh, token)
+            identity = self._authenticator.identify(key.mesh, token, holder)
             who = proxy_authentication.presented(node)
             stored = self._meshes.state(who.key.mesh).config.view.dataplanes.get(who.key.name)
             known = tuple(filter(None, (stored, who.dataplane)))
@@ -270,12 +281,12 @@ class Discovery:
             log.info("proxy disconnected", mesh=proxy.key.mesh, dataplane=proxy.key.name)
         self._metrics.streams.set(len(self._proxies))
 
-    async def _serve(self, proxy: Proxy, requests: AsyncIterator[Any], context: Any) -> None:
+    async def _serve(self, proxy: Proxy, frames: AsyncIterator[bytes], context: Any) -> None:
         name = f"{proxy.key.mesh}.{proxy.key.name}"
         sender = Sender(context.write, self._send_seconds)
         tasks = (
             aio.spawn(proxy.keeper.run(), name=f"identity of {name}"),
-            aio.spawn(self._read(proxy, requests), name=f"requests of {name}"),
+            aio.spawn(self._read(proxy, frames), name=f"requests of {name}"),
             aio.spawn(self._write(proxy, sender), name=f"responses to {name}"),
         )
         end = aio.spawn(proxy.ended(), name=f"end of {name}")
@@ -296,9 +307,10 @@ class Discovery:
                 log.warning("stream reset: its proxy does not read", mesh=proxy.key.mesh, dataplane=proxy.key.name)
                 raise asyncio.CancelledError  # leaves without a status: gRPC resets the stream
 
-    async def _read(self, proxy: Proxy, requests: AsyncIterator[Any]) -> None:
+    async def _read(self, proxy: Proxy, frames: AsyncIterator[bytes]) -> None:
         count = self._limiter.counter()
-        async for message in requests:
+        async for frame in frames:
+            message = _decoded(frame)
             if message.HasField("node") and message.node.id and message.node.id != f"{proxy.key.mesh}.{proxy.key.name}":
                 raise InvalidResource.of("node.id", "must not change within a stream")
             count()
@@ -331,12 +343,11 @@ def _status(error: KumaError) -> grpc.StatusCode:
     return next((code for kind, code in _STATUS.items() if isinstance(error, kind)), grpc.StatusCode.UNAVAILABLE)
 
 
-async def _decoded(frames: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-    async for frame in frames:
-        try:
-            yield discovery_pb2.DeltaDiscoveryRequest.FromString(frame)
-        except DecodeError:
-            raise InvalidResource.of("", "the message is not a DeltaDiscoveryRequest") from None
+def _decoded(frame: bytes) -> Any:
+    try:
+        return discovery_pb2.DeltaDiscoveryRequest.FromString(frame)
+    except DecodeError:
+        raise InvalidResource.of("", "the message is not a DeltaDiscoveryRequest") from None
 
 
 def _request(message: Any) -> Request:
