@@ -234,6 +234,20 @@ def test_what_the_control_plane_writes_nobody_else_does(kuma: Installed) -> None
     assert "MeshTransition is written by the control plane only" in refused(kuma.cluster, text)
 
 
+@pytest.mark.parametrize("type_", ["system.kuma.io/transaction", "system.kuma.io/transaction-key"])
+def test_notes_of_transactions_are_written_by_control_planes_only(kuma: Installed, type_: str) -> None:
+    """They would be carried out past all rules. Neither is one changed or deleted by somebody else."""
+    cluster = kuma.cluster
+    forged = yaml.safe_dump(yaml.safe_load(secret("forged", b"x")) | {"type": type_})
+    said = f"Secrets of the type {type_} are written by the control plane only"
+    assert said in refused(cluster, forged)
+    apply(cluster, mesh("noted", enabledBackend="ca-1", backends=[builtin()]))
+    until("a root has been made", lambda: exists(cluster, "secret", "noted.ca-builtin-key-ca-1"), kuma.processes)
+    key = ("secret", "kuma-transaction-key", "-n", NAMESPACE)
+    assert "are written by the control plane only" in cluster.kubectl("delete", *key, check=False).stderr
+    assert "are written by the control plane only" in cluster.kubectl("label", *key, "a=b", check=False).stderr
+
+
 def test_secrets_of_others_are_their_own_business(kuma: Installed) -> None:
     opaque = yaml.safe_load(secret("of-somebody", b"x"))
     apply(kuma.cluster, yaml.safe_dump({**opaque, "type": "Opaque"}))

@@ -106,7 +106,9 @@ async def test_a_half_done_transaction_is_undone_if_others_have_changed_what_it_
         (old,) = await store.transact([Create(suite.secret("old"))])
         operations: list[Operation] = [Update(old.with_spec(SecretSpec(data=b"new"))), Create(suite.secret("fresh"))]
         writes = await Planner(objects, place.forms).plan(operations)
-        name = await Journal(objects).open(writes)
+        journal = Journal(objects)
+        name = journal.name()
+        await journal.open(name, writes)
         await Writer(objects, name).do(writes[0])  # and then its process dies
         await store.transact([Create(suite.secret("fresh", b"of somebody else"))])
     async with opened() as store:

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from kuma.api.http.server import HttpServer
 from kuma.api.ready_log import ReadyLog
@@ -87,16 +88,24 @@ async def run(settings: Settings, clock: Clock) -> None:
 async def _run_in(found: cluster.Cluster, clock: Clock) -> None:
     """Build the control plane over the cluster's API and run it until cancelled."""
     with closing(AuditFile(found.settings.audit_file, clock)) as audit:
-        built = build(found.settings, found.store, clock, audit)
+        built = build(found.settings, found.store, clock, audit, collectors=found.collectors)
         await cluster.run(found, built.components, built.manager, built.views, lambda: prepare(found.settings, built))
 
 
 def build(
-    settings: Settings, store: parts.AnyStore, clock: Clock, audit: Audit, drivers: Drivers = registry.STANDARD
+    settings: Settings,
+    store: parts.AnyStore,
+    clock: Clock,
+    audit: Audit,
+    drivers: Drivers = registry.STANDARD,
+    collectors: CollectorRegistry | None = None,
 ) -> ControlPlane:
-    """Builds all parts of a control plane over an open store, and lists them in the order in which they run."""
+    """Builds all parts of a control plane over an open store, and lists them in the order in which they run.
+
+    `collectors` has the metrics that there are already.
+    """
     store.on_commit(audited.recorder(audit))
-    base = parts.foundation(settings, store, clock, audit, drivers)
+    base = parts.foundation(settings, store, clock, audit, drivers, collectors or CollectorRegistry())
     known = parts.state(base)
     rollouts = parts.rollouts(base, known)
     root_renewal = RootRenewal(store, known.views, clock, base.turns, drivers)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from kuma.api.http.connections import ConnectionLimits
 from kuma.api.http.server import HttpServer
@@ -27,6 +28,7 @@ from kuma.kubernetes.controllers.meshes import MeshController
 from kuma.kubernetes.controllers.pods import PodController
 from kuma.kubernetes.install import admission
 from kuma.kubernetes.leadership import Lease
+from kuma.kubernetes.metrics import Metrics
 from kuma.kubernetes.objects.forms import Forms
 from kuma.kubernetes.pod_label import PodLabel
 from kuma.kubernetes.store.store import KubernetesStore
@@ -56,6 +58,7 @@ class Cluster:
     store: KubernetesStore
     user: str
     """Who we are to the API server."""
+    collectors: CollectorRegistry
 
 
 @asynccontextmanager
@@ -67,12 +70,14 @@ async def opened(settings: Settings, clock: Clock) -> AsyncIterator[Cluster]:
         Unavailable: the API server does not answer, or does not let us.
     """
     chosen, forms = settings.store.kubernetes, Forms(settings.store.kubernetes.system_namespace)
-    async with ApiClient(credentials.find(chosen.kubeconfig)) as client:
+    collectors = CollectorRegistry()
+    async with ApiClient(credentials.find(chosen.kubeconfig), Metrics(collectors)) as client:
         store = KubernetesStore(client, forms)
         try:
             await store.open()
             user = await _user(client)
-            yield Cluster(await _with_certificate(settings, client, clock), client, forms, store, user)
+            shown = await _with_certificate(settings, client, clock)
+            yield Cluster(shown, client, forms, store, user, collectors)
         finally:
             await store.close()
 

@@ -104,7 +104,9 @@ class Foundation:
     own_ports: OwnPorts
 
 
-def foundation(settings: Settings, store: AnyStore, clock: Clock, audit: Audit, drivers: Drivers) -> Foundation:
+def foundation(
+    settings: Settings, store: AnyStore, clock: Clock, audit: Audit, drivers: Drivers, collectors: CollectorRegistry
+) -> Foundation:
     """Builds what does not depend on other parts."""
     instance = f"{platform.node()}-{secrets.token_hex(2)}"
     shared = settings.store.type == "postgres"
@@ -120,7 +122,7 @@ def foundation(settings: Settings, store: AnyStore, clock: Clock, audit: Audit, 
         started=clock.now(),
         coordination=Peers(store, clock, instance) if shared else Alone(),
         certificate=servers.certificate(settings, clock),
-        collectors=CollectorRegistry(),
+        collectors=collectors,
         own_ports=OwnPorts(),
     )
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Any
 
 import httpx
+import structlog
+from prometheus_client import CollectorRegistry
 
 from kuma.base.errors import Unavailable
 from kuma.kubernetes.api.credentials import Credentials
+from kuma.kubernetes.metrics import Metrics
+
+log = structlog.get_logger(__name__)
 
 Object = dict[str, Any]
 """An object of the API, as JSON."""
@@ -24,6 +30,10 @@ _WATCH_SECONDS = 300
 """After which the server ends a watch, and another one begins where it ended."""
 _SILENCE = 90.0
 """Seconds without a word, not even a bookmark (one a minute), after which the server is taken to be gone."""
+_TRIES = 6
+"""How often something is asked that the server is too busy for: 429 says that it has not been done."""
+_LONGEST_PAUSE = 10.0
+"""Seconds between two of them, whatever the server asks for."""
 
 
 class ApiError(Exception):
@@ -47,7 +57,8 @@ class ApiClient:
     away, overloaded or starting.
     """
 
-    def __init__(self, credentials: Credentials) -> None:
+    def __init__(self, credentials: Credentials, metrics: Metrics | None = None) -> None:
+        self.metrics = metrics or Metrics(CollectorRegistry())
         self._token = credentials.token
         self._http = httpx.AsyncClient(
             base_url=credentials.url, verify=credentials.tls, timeout=_TIMEOUT, limits=_CONNECTIONS, trust_env=False
@@ -74,7 +85,7 @@ class ApiClient:
         found: list[Object] = []
         position = query
         while True:
-            page = await self._request("GET", path, query={"limit": str(_PAGE), **position})
+            page = await self._request("GET", path, query={"limit": str(_PAGE), **position}, counted="LIST")
             found += page.get("items") or []
             go_on = page["metadata"].get("continue") or ""
             if not go_on:
@@ -113,8 +124,11 @@ class ApiClient:
         timeout = httpx.Timeout(_TIMEOUT.connect, read=_SILENCE)
         try:
             async with self._http.stream("GET", path, params=asked, headers=self._headers(), timeout=timeout) as answer:
+                self._count("WATCH", answer.status_code)
                 if answer.is_error:
                     await answer.aread()
+                    if answer.status_code == 429:
+                        await asyncio.sleep(_pause(answer))
                     raise _error(answer)
                 if opened is not None:
                     opened()
@@ -124,7 +138,10 @@ class ApiClient:
                         raise ApiError.of(event["object"])
                     yield event["type"], event["object"]
         except (httpx.HTTPError, OSError) as error:
+            self._count("WATCH", 0)
             raise _away(error) from None
+        except ValueError:
+            raise Unavailable("the Kubernetes API says something that is no JSON") from None
 
     async def _request(
         self,
@@ -133,17 +150,47 @@ class ApiClient:
         body: Object | None = None,
         query: Mapping[str, str] | None = None,
         content_type: str = "application/json",
+        counted: str = "",
     ) -> Object:
         content = None if body is None else json.dumps(body, separators=(",", ":")).encode()
-        headers = self._headers() | ({"content-type": content_type} if content else {})
-        try:
-            answer = await self._http.request(method, path, params=query, content=content, headers=headers)
-        except (httpx.HTTPError, OSError) as error:
-            raise _away(error) from None
+        headers = {"content-type": content_type} if content else {}
+        answer = await self._answer(counted or method, method, path, query, content, headers)
         if answer.is_error:
             raise _error(answer)
-        found: Object = answer.json()
+        try:
+            found: Object = answer.json()
+        except ValueError:
+            raise Unavailable("the Kubernetes API says something that is no JSON") from None
         return found
+
+    async def _answer(
+        self,
+        counted: str,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        content: bytes | None,
+        headers: Mapping[str, str],
+    ) -> httpx.Response:
+        """Returns the answer; asks again, when it is told to, if the server is too busy."""
+        for tried in range(1, _TRIES + 1):
+            try:
+                answer = await self._http.request(
+                    method, path, params=query, content=content, headers={**headers, **self._headers()}
+                )
+            except (httpx.HTTPError, OSError) as error:
+                self._count(counted, 0)
+                raise _away(error) from None
+            self._count(counted, answer.status_code)
+            if answer.status_code != 429 or tried == _TRIES:
+                break
+            pause = _pause(answer)
+            log.warning("the Kubernetes API is too busy: asking again", method=method, path=path, after_seconds=pause)
+            await asyncio.sleep(pause)
+        return answer
+
+    def _count(self, method: str, status: int) -> None:
+        self.metrics.requests.labels(method, str(status)).inc()
 
     def _headers(self) -> dict[str, str]:
         token = self._token()
@@ -171,6 +218,12 @@ def _error(answer: httpx.Response) -> Exception:
     if error.code in (429, 502, 503, 504) or error.reason == "InternalError":
         return Unavailable(f"the Kubernetes API cannot answer now: {error}")
     return error
+
+
+def _pause(answer: httpx.Response) -> float:
+    """Seconds after which the server wants to be asked again (RFC 9110, 10.2.3; Kubernetes says seconds only)."""
+    said = answer.headers.get("retry-after", "")
+    return min(float(said), _LONGEST_PAUSE) if said.isascii() and said.isdigit() else 1.0
 
 
 def _away(error: Exception) -> Unavailable:

@@ -17,18 +17,25 @@ _LONGEST = 1000
 
 
 async def tell(
-    client: ApiClient, about: Object, source: str, type_: Literal["Normal", "Warning"], reason: str, message: str
+    client: ApiClient,
+    about: Object,
+    source: str,
+    type_: Literal["Normal", "Warning"],
+    reason: str,
+    message: str,
+    *,
+    kind: str = "Pod",
 ) -> None:
-    """Tells about an object. What cannot be told is logged: nothing depends on it."""
+    """Tells about a Pod, or another object of the core group. What cannot be told is logged: nothing depends on it."""
     metadata, now = about["metadata"], datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     named = {name: metadata[name] for name in ("name", "namespace", "uid")}
     event = {
         "apiVersion": "v1", "kind": "Event", "type": type_, "reason": reason, "message": message[:_LONGEST],
         "metadata": {"name": f"{metadata['name'][:230]}.{secrets.token_hex(8)}", "namespace": metadata["namespace"]},
-        "involvedObject": {"apiVersion": "v1", "kind": "Pod", **named},
+        "involvedObject": {"apiVersion": "v1", "kind": kind, **named},
         "source": {"component": source}, "firstTimestamp": now, "lastTimestamp": now, "count": 1,
     }  # fmt: skip
     try:
         await client.create(f"/api/v1/namespaces/{metadata['namespace']}/events", event)
     except (ApiError, Unavailable) as error:
-        log.warning("an event was not told", pod=metadata["name"], event=reason, reason=str(error))
+        log.warning("an event was not told", about=metadata["name"], event=reason, reason=str(error))

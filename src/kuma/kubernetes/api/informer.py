@@ -27,6 +27,7 @@ class Informer:
         self._query = query
         self._objects: dict[Place, Object] = {}
         self._version = ""
+        self._failures = 0
         self._listeners: list[Callable[[Place], None]] = []
         self.listed = asyncio.Event()
 
@@ -41,49 +42,72 @@ class Informer:
 
     async def run(self) -> None:
         """Follow until cancelled."""
-        failures = 0
         while True:
             try:
                 if not self._version:
                     await self._list()
                 await self._watch()
-                failures = 0
             except ApiError as error:
-                if error.code == 410:
-                    self._version = ""
-                    continue
-                failures += 1
-                log.error("watch refused", path=self._path, reason=str(error))
+                self._refused(error)
             except Unavailable as error:
-                failures += 1
+                self._failures += 1
                 log.warning("watch interrupted", path=self._path, reason=str(error))
-            if failures:
-                await asyncio.sleep(_RETRY.delay(failures))
+            except Exception:  # whatever it is: a watch that ends without a word leaves everything as it was
+                self._failures += 1
+                self._version = ""  # what could not be taken in is listed
+                self._client.metrics.passed_over.inc()
+                log.exception("watch failed", path=self._path)
+            if self._failures:
+                await asyncio.sleep(_RETRY.delay(self._failures))
+
+    def _refused(self, error: ApiError) -> None:
+        self._failures += 1
+        if error.code != 410:
+            log.error("watch refused", path=self._path, reason=str(error))
+            return
+        self._version = ""
+        self._client.metrics.relisted.inc()
+        log.warning("listing anew", path=self._path, reason="the API server has forgotten what followed")
 
     async def _list(self) -> None:
-        found, self._version = await self._client.list(self._path, **self._query)
-        before, self._objects = self._objects, {_place(one): one for one in found}
+        found, version = await self._client.list(self._path, **self._query)
+        before, self._objects = self._objects, {_place(one): _kept(one) for one in found}
+        self._version = version
         self.listed.set()
         for place in {*before, *self._objects}:
             if before.get(place) != self._objects.get(place):
                 self._tell(place)
 
     async def _watch(self) -> None:
-        async for type_, found in self._client.watch(self._path, self._version, None, **self._query):
+        async for type_, found in self._client.watch(self._path, self._version, self._opened, **self._query):
+            if type_ != "BOOKMARK":
+                self._take(type_, _kept(found))
             self._version = str(found["metadata"]["resourceVersion"])
-            if type_ == "BOOKMARK":
-                continue
-            place = _place(found)
-            found["metadata"].pop("managedFields", None)  # half of an object, and nobody's business here
-            if type_ == "DELETED":
-                self._objects.pop(place, None)
-            else:
-                self._objects[place] = found
-            self._tell(place)
+
+    def _opened(self) -> None:
+        self._failures = 0
+
+    def _take(self, type_: str, found: Object) -> None:
+        place = _place(found)
+        if type_ == "DELETED":
+            self._objects.pop(place, None)
+        else:
+            self._objects[place] = found
+        self._tell(place)
 
     def _tell(self, place: Place) -> None:
         for listener in self._listeners:
-            listener(place)
+            try:
+                listener(place)
+            except Exception:  # the others are told all the same, and so is what follows
+                self._client.metrics.passed_over.inc()
+                log.exception("a change is passed over", path=self._path, namespace=place[0], name=place[1])
+
+
+def _kept(found: Object) -> Object:
+    """Returns an object without what is half of it, and nobody's business here."""
+    found["metadata"].pop("managedFields", None)
+    return found
 
 
 def _place(found: Object) -> Place:

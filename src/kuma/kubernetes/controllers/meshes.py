@@ -75,8 +75,15 @@ class MeshController:
         except (AlreadyExists, Conflict, NotFound):
             pass  # it has changed meanwhile, which makes us look again
         except (KumaError, ApiError) as error:
-            self._failures[view.name] = self._failures.get(view.name, 0) + 1
+            self._failed(view.name)
             log.error("a mesh lacks what it needs", mesh=view.name, reason=str(error))
+        except Exception:  # whatever it is, it is this mesh's: the others go on
+            self._failed(view.name)
+            log.exception("a mesh lacks what it needs", mesh=view.name)
+
+    def _failed(self, mesh: str) -> None:
+        self._failures[mesh] = self._failures.get(mesh, 0) + 1
+        self._client.metrics.controller_failures.labels("meshes").inc()
 
     async def _complete(self, view: MeshView) -> None:
         """Creates what the rules of Meshes create, if something is missing."""

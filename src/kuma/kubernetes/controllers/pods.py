@@ -117,11 +117,18 @@ class PodController:
                 await self._put_right(pod)
                 self._failures.pop(place, None)
             except (KumaError, ApiError) as error:
-                failures = self._failures[place] = self._failures.get(place, 0) + 1
                 log.warning("no Dataplane for a Pod", pod=".".join(reversed(place)), reason=str(error))
-                if failures == 1:
-                    text = f"Failed to generate Kuma Dataplane: {error}"
-                    await events.tell(self._client, pod, SOURCE, "Warning", "FailedToGenerateKumaDataplane", text)
+                await self._failed(place, pod, str(error))
+            except Exception as error:  # whatever it is, it is this Pod's: the others go on
+                log.exception("no Dataplane for a Pod", pod=".".join(reversed(place)))
+                await self._failed(place, pod, f"an error of the control plane, {type(error).__name__}")
+
+    async def _failed(self, place: Place, pod: Object, reason: str) -> None:
+        failures = self._failures[place] = self._failures.get(place, 0) + 1
+        self._client.metrics.controller_failures.labels("pods").inc()
+        if failures == 1:
+            text = f"Failed to generate Kuma Dataplane: {reason}"
+            await events.tell(self._client, pod, SOURCE, "Warning", "FailedToGenerateKumaDataplane", text)
 
     async def _put_right(self, pod: Object) -> None:
         named = pod["metadata"]

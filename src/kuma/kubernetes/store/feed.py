@@ -17,7 +17,7 @@ import structlog
 from kuma.base import aio
 from kuma.base.errors import Unavailable
 from kuma.kubernetes.api.client import ApiError, Object
-from kuma.kubernetes.store.objects import Objects, understood
+from kuma.kubernetes.store.objects import Objects
 from kuma.resources.resource import Key
 from kuma.store.protocol import AnyResource, Commit, Listing, Put, Removed, RevisionTooOld
 
@@ -40,7 +40,7 @@ class _Lost(NamedTuple):
     reason: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Batch:
     """A transaction of this process: the versions that it has written, by key in their order; None if deleted."""
 
@@ -75,14 +75,20 @@ class Feed:
         kinds: Sequence[str],
         kept: int,
         writing: asyncio.Lock,
-        on_other: Callable[[Object], None],
+        on_other: Callable[[Object, bool], None],
+        patience: float,
     ) -> None:
+        """`on_other` is called with objects of no kind of ours, and whether they are gone.
+
+        `patience` is how many seconds a transaction may take to be told whole.
+        """
         forms = [objects.forms.of(kind) for kind in kinds]
         self._collections = {form.collection: [f for f in forms if f.collection == form.collection] for form in forms}
         self._objects = objects
         self._kept = kept
         self._writing = writing
         self._on_other = on_other
+        self._patience = patience
         self._arrived: asyncio.Queue[_Changed | _Lost] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
         self._batches: list[Batch] = []
@@ -103,6 +109,12 @@ class Feed:
     def expect(self, batch: Batch) -> None:
         """Tells the changes of a transaction together. They have all been made by now."""
         self._batches.append(batch)
+        asyncio.get_running_loop().call_later(self._patience, self._give_up, batch)
+
+    def _give_up(self, batch: Batch) -> None:
+        """Lists anew if a transaction has not been told whole: what has arrived of it would never be."""
+        if batch in self._batches:
+            self._arrived.put_nowait(_Lost("a transaction has not been told whole"))
 
     async def listing(self) -> Listing:
         """Starts from everything that is stored at one instant."""
@@ -155,12 +167,12 @@ class Feed:
     async def next(self) -> Commit | None:
         """The next commit; None if changes were lost, and all has to be listed anew."""
         while True:
-            if self._arrived.qsize() > self._kept:
-                log.info("too many changes at once: listing anew")
-                return None
             changed = await self._arrived.get()
+            if self._arrived.qsize() > self._kept:
+                changed = _Lost("too many changes at once")
             if isinstance(changed, _Lost):
-                log.info("listing anew", reason=changed.reason)
+                log.warning("listing anew", reason=changed.reason)
+                self._objects.client.metrics.relisted.inc()
                 return None
             async with self._writing:  # of a transaction under way it is not known yet what it will have written
                 changes = self._taken(changed)
@@ -192,9 +204,7 @@ class Feed:
                 version = str(self._safe[collection])
                 async for type_, found in self._objects.client.watch(collection, version, opened):
                     failures = 0
-                    for changed in self._changes(collection, type_, found):
-                        arrived.put_nowait(changed)
-                    self._safe[collection] = int(found["metadata"]["resourceVersion"])
+                    self._take(collection, type_, found, arrived)
             except ApiError as error:
                 if error.code == 410:
                     arrived.put_nowait(_Lost("the API server has forgotten what followed"))
@@ -204,9 +214,23 @@ class Feed:
             except Unavailable as error:
                 failures += 1
                 log.warning("watch interrupted", path=collection, reason=str(error))
+            except Exception:  # whatever it is: a watch that ends without a word leaves proxies with what was
+                failures += 1
+                log.exception("watch failed", path=collection)
             if failures:
                 self.away.add(collection)
                 await asyncio.sleep(_RETRY.delay(failures))
+
+    def _take(self, collection: str, type_: str, found: Object, arrived: asyncio.Queue[_Changed | _Lost]) -> None:
+        """Takes in one event. One that cannot be taken in holds up nothing that follows."""
+        version = int(found["metadata"]["resourceVersion"])
+        try:
+            for changed in self._changes(collection, type_, found):
+                arrived.put_nowait(changed)
+        except Exception:
+            self._objects.client.metrics.passed_over.inc()
+            log.exception("a change is passed over", path=collection, name=found["metadata"].get("name"))
+        self._safe[collection] = version
 
     def _changes(self, collection: str, type_: str, found: Object) -> Iterable[_Changed]:
         """Yields the changes that an event tells of: two if an object is not any more what it was, such as a Secret
@@ -221,7 +245,7 @@ class Feed:
             del self._keys[metadata["uid"]]
             yield _Changed(before, version, Removed(before))
         if key is None and before is None:
-            self._on_other(found)
+            self._on_other(found, type_ == "DELETED")
         for resource in self._resources(collection, found) if key is not None else ():
             yield _Changed(resource.key, version, Put(resource))
 
@@ -233,7 +257,9 @@ class Feed:
 
         One that is not understood any more stays as it was: to take away what denies would allow.
         """
-        resources = [r for form in self._collections[collection] if (r := understood(form, found)) is not None]
+        resources = [
+            r for form in self._collections[collection] if (r := self._objects.understood(form, found)) is not None
+        ]
         for resource in resources:
             self._keys[found["metadata"]["uid"]] = resource.key
         return resources

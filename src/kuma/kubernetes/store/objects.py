@@ -58,7 +58,16 @@ class Objects:
         """All resources of a kind that can be understood."""
         form = self.forms.of(kind)
         found, _ = await self.client.list(form.collection)
-        return [resource for one in found if (resource := understood(form, one)) is not None]
+        return [resource for one in found if (resource := self.understood(form, one)) is not None]
+
+    def understood(self, form: Form, found: Object) -> Resource[Any] | None:
+        """The resource in an object; None if it is not of this kind, or not understood, which is logged."""
+        try:
+            return content.decode(form, found)
+        except StoreCorrupt as error:
+            self.client.metrics.passed_over.inc()
+            log.error("an object is passed over", reason=str(error))
+            return None
 
     async def owned(self, owner: Key, uid: str) -> list[tuple[Key, Object]]:
         """What belongs to a resource, by the owner references of the objects."""
@@ -71,15 +80,6 @@ class Objects:
             if _belongs(one, uid) and (key := form.key(one)) is not None
         ]
         return sorted(found, key=lambda pair: (pair[0].kind, pair[0].name))
-
-
-def understood(form: Form, found: Object) -> Resource[Any] | None:
-    """The resource in an object; None if it is not of this kind, or not understood, which is logged."""
-    try:
-        return content.decode(form, found)
-    except StoreCorrupt as error:
-        log.error("an object is passed over", reason=str(error))
-        return None
 
 
 def _belongs(found: Object, uid: str) -> bool:

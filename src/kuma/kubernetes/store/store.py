@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import structlog
 
 from kuma.base import aio
-from kuma.base.errors import KumaError, StoreCorrupt, Unavailable
+from kuma.base.errors import AlreadyExists, Conflict, InvalidResource, KumaError, NotFound, StoreCorrupt, Unavailable
 from kuma.kubernetes.api.client import ApiClient, ApiError, Object
 from kuma.kubernetes.objects import content
 from kuma.kubernetes.objects.forms import Forms
@@ -18,7 +18,7 @@ from kuma.kubernetes.store.feed import Batch, Feed
 from kuma.kubernetes.store.journal import Journal, is_note
 from kuma.kubernetes.store.objects import Objects
 from kuma.kubernetes.store.plan import Planner, Write
-from kuma.kubernetes.store.writer import Writer
+from kuma.kubernetes.store.writer import Writer, Written
 from kuma.resources import kinds
 from kuma.resources.resource import Key
 from kuma.store.protocol import AnyResource, Commit, Listing, Operation, Page, Put, Removed
@@ -37,6 +37,9 @@ _ALONE = frozenset(kind.name for kind in (kinds.DATAPLANE, kinds.DATAPLANE_INSIG
 _AT_ONCE = 20
 """Writes at the same time, of kinds that are true by themselves."""
 _RETRY = aio.Backoff(first=0.5, last=10.0)
+_WATCHED = tuple(kind.name for kind in kinds.IN_EFFECT)
+_REFUSED = (AlreadyExists, Conflict, InvalidResource, NotFound)
+"""What the answer to a write may be that others have made impossible."""
 
 
 class KubernetesStore:
@@ -64,6 +67,7 @@ class KubernetesStore:
         self._unlisted = False
         self._own: set[str] = set()
         """The notes of transactions of this process."""
+        self._unfinished: set[str] = set()
 
     async def open(self) -> None:
         """Finish what a process that died has left half done.
@@ -76,10 +80,11 @@ class KubernetesStore:
             if left:
                 log.warning("transactions are under way, or have been left half done: waiting for them", names=left)
                 await asyncio.sleep(self._abandoned_after)
-            for name in left:
-                await self._journal.finish(name)
         except ApiError as error:
             raise Unavailable(f"the Kubernetes API refuses access to the store: {error}") from None
+        for name in left:
+            if not await self._is_finished(name):
+                self._finish_later(name)
 
     def on_commit(self, record: Callable[[Commit], None]) -> None:
         """Call `record` with every commit of this process."""
@@ -122,43 +127,50 @@ class KubernetesStore:
     async def _transact(self, operations: Sequence[Operation]) -> tuple[AnyResource, ...]:
         writes = await Planner(self._objects, self._forms).plan(operations)
         if len(writes) == 1:
-            stored = await Writer(self._objects).do(writes[0])
-            return self._committed(writes, [stored])
+            return self._committed(writes, [await Writer(self._objects).do(writes[0])])
         if not writes:
             return ()
         async with self._lock:
+            alone = all(write.key.kind in _ALONE for write in writes)
             try:
-                async with asyncio.timeout(_LONGEST):
-                    stored_objects = await self._do_all(writes)
+                return self._committed(writes, await (self._do_each(writes) if alone else self._do_noted(writes)))
             except TimeoutError:
                 raise Unavailable("the Kubernetes API is too slow: the change is completed, or undone, later") from None
-            return self._committed(writes, stored_objects)
 
-    async def _do_all(self, writes: Sequence[Write]) -> Sequence[Object | None]:
-        if all(write.key.kind in _ALONE for write in writes):
-            return await self._do_each(writes)
-        name = await self._journal.open(writes)
+    async def _do_noted(self, writes: Sequence[Write]) -> Sequence[Written]:
+        """Does all writes, or none. If it cannot be known how far they have come, they are seen to later."""
+        name = self._journal.name()
         self._own.add(name)
+        try:
+            async with asyncio.timeout(_LONGEST):
+                done = await self._do_or_undo(name, writes)
+        except _REFUSED:
+            raise  # and all of it is undone
+        except BaseException:
+            self._finish_later(name)
+            raise
+        if not await self._is_closed(name):
+            self._keep(aio.spawn(self._close_later(name), name=_FINISHING))
+        return done
+
+    async def _do_or_undo(self, name: str, writes: Sequence[Write]) -> Sequence[Written]:
+        await self._journal.open(name, writes)
         writer = Writer(self._objects, name)
-        done: list[Object | None] = []
+        done: list[Written] = []
         try:
             for write in writes:
                 done.append(await writer.do(write))
-        except Unavailable:
-            self._finish_later(name)
-            raise
-        except KumaError:
+        except _REFUSED:
             for write in reversed(writes[: len(done)]):
                 await writer.undo(write)
             await self._journal.close(name)
             raise
-        await self._journal.close(name)
         return done
 
-    async def _do_each(self, writes: Sequence[Write]) -> Sequence[Object | None]:
+    async def _do_each(self, writes: Sequence[Write]) -> Sequence[Written]:
         writer, turn = Writer(self._objects), asyncio.Semaphore(_AT_ONCE)
 
-        async def do(write: Write) -> Object | None:
+        async def do(write: Write) -> Written:
             async with turn:
                 return await writer.do(write)
 
@@ -168,16 +180,13 @@ class KubernetesStore:
                 raise one
         return [one for one in found if not isinstance(one, BaseException)]
 
-    def _committed(self, writes: Sequence[Write], stored: Sequence[Object | None]) -> tuple[AnyResource, ...]:
+    def _committed(self, writes: Sequence[Write], done: Sequence[Written]) -> tuple[AnyResource, ...]:
         """Tells of a transaction that is done; returns what it has stored."""
-        resources = {write.key: self._decoded(write.key, found) for write, found in zip(writes, stored, strict=True)}
+        pairs = list(zip(writes, done, strict=True))
+        resources = {write.key: self._decoded(write.key, written.found) for write, written in pairs}
         if len(writes) > 1:
-            before = {write.key: write.before for write in writes}
-            expected = {
-                key: resource.version if resource else None
-                for key, resource in resources.items()
-                if resource is None or not _is_as_it_was(resource, before[key])
-            }
+            told = {write.key for write, written in pairs if written.told and write.key.kind in _WATCHED}
+            expected = {key: found.version if found else None for key, found in resources.items() if key in told}
             for feed in self._feeds if expected else ():
                 feed.expect(Batch(expected))
         changes = tuple(Put(r) if r is not None else Removed(key) for key, r in resources.items())
@@ -196,8 +205,9 @@ class KubernetesStore:
 
     async def watch(self, since: int | None = None) -> AsyncIterator[Listing | Commit]:
         """See `Store.watch`. What is stored only, and has no effect, is not told of."""
-        watched = [kind.name for kind in kinds.IN_EFFECT]
-        async with Feed(self._objects, watched, self._kept, self._lock, self._seen) as feed:
+        async with Feed(
+            self._objects, _WATCHED, self._kept, self._lock, self._seen, patience=self._abandoned_after
+        ) as feed:
             self._feeds.add(feed)
             try:
                 if since is None:
@@ -225,10 +235,12 @@ class KubernetesStore:
                 log.error("the store cannot be listed", reason=str(error))
                 await asyncio.sleep(_RETRY.delay(failures))
 
-    def _seen(self, found: Object) -> None:
+    def _seen(self, found: Object, gone: bool) -> None:
         """Sees to a transaction of another process, in case that process dies."""
         name = found["metadata"]["name"]
-        if is_note(found) and name not in self._own and not found["metadata"].get("deletionTimestamp"):
+        if gone:
+            self._own.discard(name)
+        elif is_note(found) and name not in self._own:
             self._finish_later(name)
 
     def _finish_later(self, name: str) -> None:
@@ -237,14 +249,38 @@ class KubernetesStore:
     async def _finish(self, name: str) -> None:
         failures = 0
         await asyncio.sleep(self._abandoned_after)
-        while True:
-            try:
-                await self._journal.finish(name)
-                return
-            except (Unavailable, ApiError) as error:
-                failures += 1
-                log.error("a transaction that was left half done stays so", transaction=name, reason=str(error))
-                await asyncio.sleep(_RETRY.delay(failures))
+        while not await self._is_finished(name):
+            failures += 1
+            await asyncio.sleep(_RETRY.delay(failures))
+
+    async def _is_finished(self, name: str) -> bool:
+        """Completes or undoes a transaction that was left; tells whether that could be done, whatever kept it."""
+        try:
+            await self._journal.finish(name)
+        except Exception as error:
+            self._unfinished.add(name)
+            log.error("a transaction that was left half done stays so", transaction=name, reason=_reason(error))
+            return False
+        else:
+            self._unfinished.discard(name)
+            return True
+        finally:
+            self._client.metrics.unfinished.set(len(self._unfinished))
+
+    async def _close_later(self, name: str) -> None:
+        failures = 1
+        while not await self._is_closed(name):
+            await asyncio.sleep(_RETRY.delay(failures))
+            failures += 1
+
+    async def _is_closed(self, name: str) -> bool:
+        """Forgets a transaction that is done; tells whether the API server has let us."""
+        try:
+            await self._journal.close(name)
+        except (ApiError, Unavailable) as error:
+            log.error("the note of a transaction that is done is still there", transaction=name, reason=str(error))
+            return False
+        return True
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)
@@ -256,9 +292,8 @@ class KubernetesStore:
             task.exception()  # seen, even if the caller has gone away
 
 
-def _is_as_it_was(resource: AnyResource, before: Object | None) -> bool:
-    """Tells whether a write has changed nothing: the API server makes no new version of it, and tells nobody."""
-    return before is not None and before["metadata"]["resourceVersion"] == str(resource.version)
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, KumaError | ApiError) else f"{type(error).__name__}: {error}"
 
 
 _FINISHING = "finishing of a transaction"

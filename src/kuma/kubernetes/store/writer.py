@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from kuma.base.errors import AlreadyExists, Conflict, InvalidResource, NotFound, Unavailable
 from kuma.kubernetes.api.client import ApiClient, ApiError, Object
@@ -14,6 +14,14 @@ from kuma.resources.resource import Key
 TRANSACTION = "kuma.io/transaction"
 """Annotation of an object: the transaction of several objects that wrote it last."""
 _OF_THE_SERVER = ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "deletionTimestamp")
+
+
+class Written(NamedTuple):
+    """What a write has led to: the object as it is stored, None if it is deleted."""
+
+    found: Object | None
+    told: bool
+    """Whether the watch will tell of it: not of what was so already, nor yet of what a finalizer holds back."""
 
 
 class Writer:
@@ -28,8 +36,8 @@ class Writer:
         self._forms: Forms = objects.forms
         self._transaction = transaction
 
-    async def do(self, write: Write) -> Object | None:
-        """Does a write, and returns the object as it is stored; None if it is deleted.
+    async def do(self, write: Write) -> Written:
+        """Does a write.
 
         Raises:
             AlreadyExists, Conflict, NotFound: others have changed what it is about.
@@ -38,11 +46,11 @@ class Writer:
         """
         try:
             if write.verb == "create":
-                return await self._create(write)
+                return Written(await self._create(write), told=True)
             if write.verb == "replace":
-                return await self._replace(write)
-            await self._delete(write)
-            return None
+                found = await self._replace(write)
+                return Written(found, told=not _is_as_it_was(found, write.before))
+            return Written(None, told=await self._delete(write))
         except ApiError as error:
             raise _translated(write.key, error) from None
 
@@ -52,7 +60,7 @@ class Writer:
         if write.verb == "delete":
             if found is None and write.before is not None:
                 await self._client.create(self._forms.of(write.key.kind).place(write.key), _anew(write.before))
-        elif found is not None and self._is_ours(found):
+        elif found is not None and self._is_ours(found) and self._is_as_written(found, write):
             if write.before is None:
                 await self._client.delete(self._path(write.key), uid=found["metadata"]["uid"])
             else:
@@ -83,13 +91,16 @@ class Writer:
                 raise Conflict(f"{write.key} has been deleted by somebody else") from None
             raise
 
-    async def _delete(self, write: Write) -> None:
+    async def _delete(self, write: Write) -> bool:
+        """Returns whether it is this that has deleted the object: it may have gone before, or have to wait."""
         uid = write.before["metadata"].get("uid") if write.before else None
         try:
-            await self._client.delete(self._path(write.key), **({"uid": uid} if uid else {}))
+            answer = await self._client.delete(self._path(write.key), **({"uid": uid} if uid else {}))
         except ApiError as error:
             if error.code != 404:  # it is gone, and that was wanted
                 raise
+            return False
+        return not (answer.get("metadata") or {}).get("deletionTimestamp")
 
     async def _reference(self, owner: Key) -> Object:
         found = await self._objects.find(owner)
@@ -108,6 +119,12 @@ class Writer:
             metadata["annotations"] = {**(metadata.get("annotations") or {}), TRANSACTION: self._transaction}
         return {**body, "metadata": metadata}
 
+    def _is_as_written(self, found: Object, write: Write) -> bool:
+        """Tells whether nobody has changed what an object holds; the mark stays when others do."""
+        content = self._forms.of(write.key.kind).content
+        field = content if content in ("spec", "status") else "data"
+        return bool(found.get(field) == write.body.get(field))
+
     def _is_ours(self, found: Object) -> bool:
         mark = (found["metadata"].get("annotations") or {}).get(TRANSACTION)
         return bool(self._transaction) and mark == self._transaction
@@ -117,6 +134,11 @@ def _anew(before: Object) -> Object:
     """Returns an object as it can be created again."""
     metadata = {name: value for name, value in before["metadata"].items() if name not in _OF_THE_SERVER}
     return {**before, "metadata": metadata}
+
+
+def _is_as_it_was(found: Object, before: Object | None) -> bool:
+    """Tells whether a write has changed nothing: the API server makes no new version of it, and tells nobody."""
+    return before is not None and before["metadata"]["resourceVersion"] == found["metadata"]["resourceVersion"]
 
 
 def _translated(key: Key, error: ApiError) -> Exception:

@@ -22,6 +22,7 @@ from kuma.base.errors import (
 from kuma.kubernetes.install.admission import CLEANERS
 from kuma.kubernetes.objects import content
 from kuma.kubernetes.objects.forms import TLS_TYPE, Form, Forms, Object
+from kuma.kubernetes.store import journal
 from kuma.kubernetes.webhooks import review as reviews
 from kuma.kubernetes.webhooks.review import Review
 from kuma.resources import codec, kinds
@@ -70,6 +71,7 @@ class Validation:
         """
         if review.user == self._own:
             return ()
+        _check_not_own(review)
         if review.new is None:
             return () if review.user in CLEANERS else await self._judge_deletion(review)
         form = self._forms.of_object(review.new)
@@ -143,6 +145,16 @@ class Validation:
             raise InvalidResource.of(
                 field, f"cannot change mesh of {article}. Delete the {before.kind.name} first and apply it again."
             )
+
+
+def _check_not_own(review: Review) -> None:
+    """Checks that nobody else writes what control planes keep for themselves. Notes that are set aside may go."""
+    own = [found for found in (review.new, review.old) if found is not None and found.get("type") in journal.OWN_TYPES]
+    is_cleaned = review.new is None and (
+        review.user in CLEANERS or (review.old is not None and journal.is_set_aside(review.old))
+    )
+    if own and not is_cleaned:
+        raise AccessDenied(f"Secrets of the type {own[0]['type']} are written by the control plane only")
 
 
 def _parsed(form: Form, new: Object) -> Resource[Any]:

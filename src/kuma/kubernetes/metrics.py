@@ -1,0 +1,42 @@
+"""Metrics of a control plane on Kubernetes."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+
+class Metrics:
+    """What the control plane asks of the Kubernetes API, and what does not go as it should."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "kubernetes_api_requests",
+            "Requests to the Kubernetes API, by method (LIST and WATCH apart from GET) and status; 0 is no answer.",
+            ["method", "status"],
+            registry=registry,
+        )
+        self.relisted = Counter(
+            "kubernetes_watches_listed_anew",
+            "Watches whose past the API server has forgotten, or that could not be told otherwise.",
+            registry=registry,
+        )
+        self.passed_over = Counter(
+            "kubernetes_objects_passed_over", "Changes of objects that could not be understood.", registry=registry
+        )
+        self.controller_failures = Counter(
+            "kubernetes_controller_failures",
+            "Objects that a controller could not put right; it tries again.",
+            ["controller"],
+            registry=registry,
+        )
+        self.set_aside = Counter(
+            "kubernetes_transactions_set_aside",
+            "Notes of transactions that are not carried out: not written by a control plane, or not understood.",
+            registry=registry,
+        )
+        self.unfinished = Gauge(
+            "kubernetes_transactions_unfinished",
+            "Transactions that were left half done and can be neither completed nor undone now.",
+            registry=registry,
+        )
+        self.leads = Gauge("kubernetes_leader", "Whether this control plane leads: 1 or 0.", registry=registry)
