@@ -50,10 +50,10 @@ class Several:
         heard = [each.received for each in self.coordination[number].instances() if each.name in here]
         return any(now - received > _LONG for received in heard)
 
-    async def later(self, seconds: float) -> None:
-        """Return once so much time has passed for all."""
-        then = [clock.monotonic() + seconds for clock in self.clocks]
-        await self.until(lambda: all(c.monotonic() >= end for c, end in zip(self.clocks, then, strict=True)))
+    async def later(self, seconds: float, *, paused: Sequence[int] = ()) -> None:
+        """Return once so much time has passed for all but those who are paused."""
+        then = [(c, c.monotonic() + seconds) for number, c in enumerate(self.clocks) if number not in paused]
+        await self.until(lambda: all(clock.monotonic() >= end for clock, end in then), paused=paused)
 
     async def met(self) -> None:
         """Return once all know each other, and one leads."""

@@ -264,17 +264,19 @@ def streams(base: Foundation, known: State) -> Streams:
         Insights(base.store, clock, base.instance, base.coordination),
         LeafIssuer(clock, known.metrics, base.audit),
     )
+    elsewhere = ProxiesElsewhere(base.store, base.coordination)
     deregistration = Deregistration(
         known.manager,
         clock,
         grace=settings.dataplane_deregistration_delay.seconds,
         grace_at_start=_GRACE_AT_START,
         is_connected=lambda key: key in proxies or base.coordination.has(key),
+        departure=elsewhere.departure,
     )
 
     def somebody_left() -> None:
-        insights.take_stock_again()
         if base.coordination.leads:
+            insights.take_stock_again()
             deregistration.take_stock_again()
 
     base.coordination.on_change(somebody_left)
@@ -295,7 +297,7 @@ def streams(base: Foundation, known: State) -> Streams:
         known.metrics,
         send_seconds=settings.send_timeout.seconds,
         most=settings.concurrent_streams,
-        elsewhere=ProxiesElsewhere(base.store, base.coordination),
+        elsewhere=elsewhere,
         traffic=traffic if settings.observed_traffic else None,
     )
     health = WorkloadHealth(base.store, known.views, known.meshes, proxies, clock)

@@ -27,6 +27,11 @@ class Coordination(Protocol):
     """Other control planes over the same store."""
 
     @property
+    def own(self) -> str:
+        """The name of this control plane among them."""
+        ...
+
+    @property
     def leads(self) -> bool:
         """Whether this control plane does what only one may do. `guard` makes sure of it."""
         ...
@@ -36,11 +41,21 @@ class Coordination(Protocol):
         ...
 
     def guard(self) -> tuple[Expect, ...]:
-        """What a transaction expects that only the leader may make: whoever leads no more commits nothing."""
+        """What a transaction expects that only the leader may make.
+
+        Whoever leads no more commits nothing, nor does a leader that has not heard what others have said since.
+        """
         ...
 
     def instances(self) -> Sequence[Instance]:
         """All control planes that are there."""
+        ...
+
+    def absence(self, instance: str) -> tuple[Expect, ...] | None:
+        """What a transaction expects that takes an instance to be gone for good; None if it is not, as far as we know.
+
+        An instance that was taken to be gone, and comes back, notices this: see `on_return`.
+        """
         ...
 
     def others(self) -> frozenset[str]:
@@ -63,10 +78,15 @@ class Coordination(Protocol):
         """Call `listener` when another control plane has left, or this one has begun to lead."""
         ...
 
+    def on_return(self, listener: Callable[[], None]) -> None:
+        """Call `listener` when this control plane was taken to be gone: others have cleared up what it had said."""
+        ...
+
 
 class Alone:
     """One control plane, which has its store to itself."""
 
+    own = ""
     leads = True
 
     async def known(self) -> None:
@@ -76,6 +96,9 @@ class Alone:
         return ()
 
     def instances(self) -> Sequence[Instance]:
+        return ()
+
+    def absence(self, instance: str) -> tuple[Expect, ...] | None:
         return ()
 
     def others(self) -> frozenset[str]:
@@ -92,3 +115,6 @@ class Alone:
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """There will be none."""
+
+    def on_return(self, listener: Callable[[], None]) -> None:
+        """There is nobody who could take it to be gone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -30,6 +31,8 @@ class Heartbeat:
         self._peers = peers
         self._describe = describe
         self._own: Resource[InstanceSpec] | None = None
+        self._was_missed = False
+        """Whether what is stored of this instance is not what it has written: others may have cleared up behind it."""
         self._rounds = Rounds(clock, "heartbeat")
         peers.on_change(self._rounds.wake)
 
@@ -42,28 +45,30 @@ class Heartbeat:
 
     async def _beat(self) -> float:
         self._peers.look()
-        try:
-            await self._say()
-            await self._peers.known()
-            await self._lead()
-            await self._clear_up()
-        except (Conflict, AlreadyExists, NotFound):
-            self._own = await self._stored()
-        except Unavailable:
-            pass  # which has been logged; the others see that this one says nothing
+        with contextlib.suppress(Unavailable):  # which has been logged; the others see that this one says nothing
+            if await self._say():
+                await self._peers.known()
+                with contextlib.suppress(Conflict, AlreadyExists, NotFound):  # somebody was faster: as it is next time
+                    await self._lead()
+                    await self._clear_up()
         return BEAT
 
-    async def _say(self) -> None:
+    async def _say(self) -> bool:
+        """Say that this instance is there; False if what is stored of it has to be looked at first."""
         resource = Resource(kinds.INSTANCE.key(self._peers.own), self._describe())
         own = self._own
         write: Operation = Update(replace(own, spec=resource.spec)) if own else Create(resource)
-        (self._own,) = await self._store.transact([write])
-
-    async def _stored(self) -> Resource[InstanceSpec] | None:
         try:
-            return await find(self._store, kinds.INSTANCE.key(self._peers.own))
-        except Unavailable:
-            return self._own
+            (self._own,) = await self._store.transact([write])
+        except (Conflict, AlreadyExists, NotFound):
+            self._was_missed = True
+            self._own = await find(self._store, resource.key)
+            self._rounds.wake()
+            return False
+        if self._was_missed:  # not before it has said so: from now on nobody clears up behind it
+            self._was_missed = False
+            self._peers.returned()
+        return True
 
     async def _lead(self) -> None:
         """Take the lead if its holder has gone; it is expected not to have said anything meanwhile."""
@@ -79,11 +84,17 @@ class Heartbeat:
         log.info("this control plane leads", instance=self._peers.own)
 
     async def _clear_up(self) -> None:
-        for instance in self._peers.gone() if self._peers.leads else ():
-            version, key = self._peers.version_of(instance), kinds.INSTANCE.key(instance)
-            stored = [*([key] if version else []), *self._peers.rows_of(instance)]
-            silent = (*self._peers.guard(), Expect(key, version))
-            await self._store.transact([*silent, *map(Delete, stored)])
+        """Remove what is stored of those that have gone, if they have said nothing meanwhile."""
+        gone = self._peers.gone() if self._peers.leads else ()
+        if not gone:
+            return
+        versions = {kinds.INSTANCE.key(name): self._peers.version_of(name) for name in gone}
+        stored = [
+            *(key for key, version in versions.items() if version),
+            *(row for name in gone for row in self._peers.rows_of(name)),
+        ]
+        silent = [Expect(key, version) for key, version in versions.items()]
+        await self._store.transact([*self._peers.guard(), *silent, *map(Delete, stored)])
 
     async def _leave(self) -> None:
         """Have the others know at once."""

@@ -44,9 +44,12 @@ class Peers:
         self._progress: dict[tuple[str, str], RolloutProgressSpec] = {}
         self._connected: dict[tuple[str, str], frozenset[str]] = {}
         self._there: frozenset[str] = frozenset()
+        self._known: frozenset[str] = frozenset()
+        """The instances of which something was stored when `look` was called last."""
         self._led = False
         self._on_progress: list[Callable[[str, str], None]] = []
         self._on_change: list[Callable[[], None]] = []
+        self._on_return: list[Callable[[], None]] = []
         self._listed = asyncio.Event()
 
     async def run(self) -> None:
@@ -98,13 +101,15 @@ class Peers:
         """Look who is there and who leads, and tell of what has changed."""
         now = self._clock.monotonic()
         there = frozenset(name for name, heard in self._instances.items() if now - heard.since <= EXPIRY)
-        gone, self._there = self._there - there - {self.own}, there
+        came, gone = there - self._there - {self.own}, self._there - there - {self.own}
+        removed = self._known - self._instances.keys() - {self.own}
+        self._there, self._known = there, frozenset(self._instances)
         for name in sorted(gone):
             log.warning("a control plane has left, or says nothing any more", instance=name)
-            for instance, mesh in [key for key in self._progress if key[0] == name]:
-                self._tell_progress(instance, mesh)
+        for instance, mesh in [key for key in self._progress if key[0] in came | gone]:
+            self._tell_progress(instance, mesh)
         began, self._led = self.leads and not self._led, self.leads
-        if gone or began:
+        if gone or removed or began:
             for listener in self._on_change:
                 listener()
 
@@ -120,7 +125,18 @@ class Peers:
         return self.lease is not None and self.lease.spec.holder == self.own
 
     def guard(self) -> tuple[Expect, ...]:
-        return (Expect(LEADER, self.lease.version),) if self.lease is not None else ()
+        """The lease as it is known, and the silence of those that are taken to be gone.
+
+        Whoever follows the store no more, but still writes to it, would take all others to be gone.
+        """
+        lease = (Expect(LEADER, self.lease.version),) if self.lease is not None else ()
+        silent = sorted(self._instances.keys() - self._there - {self.own})
+        return (*lease, *(Expect(kinds.INSTANCE.key(name), self.version_of(name)) for name in silent))
+
+    def absence(self, instance: str) -> tuple[Expect, ...] | None:
+        if instance == self.own or instance in self._instances:
+            return None
+        return (Expect(kinds.INSTANCE.key(instance), 0),)
 
     def instances(self) -> Sequence[Instance]:
         holder = self.lease.spec.holder if self.lease else ""
@@ -148,6 +164,15 @@ class Peers:
 
     def on_change(self, listener: Callable[[], None]) -> None:
         self._on_change.append(listener)
+
+    def on_return(self, listener: Callable[[], None]) -> None:
+        self._on_return.append(listener)
+
+    def returned(self) -> None:
+        """Tell that this instance says again that it is there, after others had taken it to be gone."""
+        log.warning("this control plane was taken to be gone by others: it says anew what it knows", instance=self.own)
+        for listener in self._on_return:
+            listener()
 
     def version_of(self, instance: str) -> int:
         """The version of what an instance has said last; 0 if nothing is stored of it."""

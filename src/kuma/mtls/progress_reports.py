@@ -39,10 +39,13 @@ class ProgressReports:
         self._report = report
         self._written: dict[Key, Resource[RolloutProgressSpec]] = {}
         self._due: set[str] = set()
+        self._unsure: set[str] = set()
+        """The meshes of which it is not known what is stored."""
         self._woken = asyncio.Event()
         meshes.on_change(self._changed)
         proxies.on_progress(self._progressed)
-        coordination.on_change(lambda: self._changed(resource.spec.mesh for resource in self._written.values()))
+        coordination.on_change(self._say_if_changed)
+        coordination.on_return(self._say_again)
 
     def _changed(self, meshes: Iterable[str]) -> None:
         self._due.update(meshes)
@@ -50,6 +53,14 @@ class ProgressReports:
 
     def _progressed(self, proxy: Proxy) -> None:
         self._changed((proxy.key.mesh,))
+
+    def _say_if_changed(self) -> None:
+        self._changed([resource.spec.mesh for resource in self._written.values()])
+
+    def _say_again(self) -> None:
+        """What was written here may have been removed by others."""
+        self._unsure.update(resource.spec.mesh for resource in self._written.values())
+        self._say_if_changed()
 
     async def run(self) -> None:
         """Report until cancelled."""
@@ -62,14 +73,17 @@ class ProgressReports:
                 try:
                     await self._write(mesh)
                 except (Conflict, AlreadyExists, NotFound):
-                    await self._look(mesh)
+                    self._unsure.add(mesh)
                     self._changed((mesh,))
-                except Unavailable:
+                except Unavailable:  # what was under way may have been stored
+                    self._unsure.add(mesh)
                     self._changed((mesh,))
                     pause = _RETRY
             await self._clock.sleep(pause)
 
     async def _write(self, mesh: str) -> None:
+        if mesh in self._unsure:
+            await self._look(mesh)
         key, spec = self._key(mesh), self._report(mesh, self._instance)
         known = self._written.get(key)
         if spec is None:
@@ -83,12 +97,10 @@ class ProgressReports:
         (self._written[key],) = await self._store.transact([write])
 
     async def _look(self, mesh: str) -> None:
-        """Somebody has removed what was written here: this process was taken to be gone."""
+        """Look what is stored: others may have taken this process to be gone."""
         key = self._key(mesh)
-        try:
-            stored = await find(self._store, key)
-        except Unavailable:
-            return
+        self._unsure.discard(mesh)
+        stored = await find(self._store, key)
         if stored is None:
             self._written.pop(key, None)
         else:

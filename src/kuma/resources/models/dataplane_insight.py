@@ -132,3 +132,8 @@ class DataplaneInsightSpec(Model):
     def online(self) -> bool:
         """Tells whether a stream of the proxy is open."""
         return any(s.connect_time and not s.disconnect_time for s in self.subscriptions)
+
+    @property
+    def server(self) -> str:
+        """The control plane that the proxy was connected to last; empty if there was none."""
+        return self.subscriptions[-1].control_plane_instance_id if self.subscriptions else ""

@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 _RETRY = 1.0
 """Seconds."""
+_ANSWER = 30.0
+"""Seconds that it may take to read what others have committed; after a restore that is everything."""
 _resources = schema.resources
 
 
@@ -229,9 +231,10 @@ class SqlStore:
 
         Raises:
             Unavailable: the database cannot be used now.
+            TimeoutError: it does not answer.
         """
         since = self._told
-        async with self._reading() as connection:
+        async with asyncio.timeout(_ANSWER), self._reading() as connection:
             last = await change_log.revision(connection)
             if last == since:
                 return

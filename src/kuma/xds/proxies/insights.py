@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -145,15 +145,18 @@ class Insights:
         instance: str,
         coordination: Coordination,
     ) -> None:
-        """What other control planes serve is theirs to tell, as long as they are there."""
+        """What other control planes serve is theirs to tell; of those that have gone, the leader tells."""
         self._coordination = coordination
-        self._left = False
+        coordination.on_return(self._say_again)
+        self._left = True
+        """Whether there may be streams that a control plane has left open that has gone, such as this one before."""
         self._store = store
         self._clock = clock
         self._instance = instance
         self._open: dict[Key, Record] = {}
         self._changed: dict[Key, Record] = {}
         self._wake = asyncio.Event()
+        self._wake.set()
 
     async def open(self, key: Key, version: Version) -> Record:
         """Begin the record of a new stream of the Dataplane called `key`."""
@@ -182,13 +185,11 @@ class Insights:
     async def run(self) -> None:
         """Write until cancelled, and then once more."""
         await self._coordination.known()
-        await self._close_left_open()
         try:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                if self._left:
-                    await self._look_again()
+                await self._close_left_open()
                 await self._flush()
                 await self._clock.sleep(FLUSH_INTERVAL)
         finally:
@@ -199,36 +200,48 @@ class Insights:
         self._left = True
         self._wake.set()
 
-    async def _look_again(self) -> None:
-        self._left = False
-        try:
-            await self._close_left_open()
-        except Unavailable:
-            self.take_stock_again()
+    def _say_again(self) -> None:
+        """Others have noted that the streams of this control plane have ended, and were wrong."""
+        for record in self._open.values():
+            self.note(record)
 
     async def _close_left_open(self) -> None:
         """Streams that nobody serves who is there have ended, whatever the store says."""
+        if not self._left or not self._coordination.leads:
+            return
+        self._left = False
+        try:
+            found = (await self._store.list(kinds.DATAPLANE_INSIGHT.name)).items
+            left = [insight for insight in found if self._is_left_open(insight)]
+            for start in range(0, len(left), _BATCH):
+                await self._close(left[start : start + _BATCH])
+        except Unavailable:  # a full disk, say: they are shown as connected until it can be written
+            log.warning("insights of streams that have ended not closed")
+            self.take_stock_again()
+
+    def _is_left_open(self, insight: Resource[DataplaneInsightSpec]) -> bool:
+        is_own = insight.key in self._changed or insight.key in self._open
+        return insight.spec.online and not is_own and self._coordination.absence(insight.spec.server) is not None
+
+    async def _close(self, insights: Sequence[Resource[DataplaneInsightSpec]]) -> None:
         now = self._clock.now()
-        page = await self._store.list(kinds.DATAPLANE_INSIGHT.name)
-        for insight in page.items:
-            if insight.key in self._changed or insight.key in self._open or self._is_of_others(insight.spec):
-                continue
-            if insight.spec.online:
-                spec = insight.spec.model_copy(
-                    update={"subscriptions": tuple(_closed(s, now) for s in insight.spec.subscriptions)}
-                )
-                try:
-                    await self._store.transact([Update(insight.with_spec(spec))])
-                except Conflict:
-                    continue  # its proxy is back already
-                except Unavailable:  # a full disk, say: it is shown as connected, and is looked at again when it comes
-                    log.warning("insight of a stream that has ended not closed", dataplane=str(insight.key))
+        absences = dict.fromkeys(
+            expected
+            for server in sorted({insight.spec.server for insight in insights})
+            for expected in self._coordination.absence(server) or ()
+        )
+        closed = [Update(insight.with_spec(_ended(insight.spec, now))) for insight in insights]
+        try:
+            await self._store.transact([*self._coordination.guard(), *absences, *closed])
+        except Conflict:  # a proxy is back, or more has happened than is known here
+            if len(insights) == 1:
+                self.take_stock_again()
+                return
+            for insight in insights:
+                await self._close([insight])
 
     def _is_of_others(self, insight: DataplaneInsightSpec) -> bool:
-        return (
-            bool(insight.subscriptions)
-            and insight.subscriptions[-1].control_plane_instance_id in self._coordination.others()
-        )
+        return insight.server in self._coordination.others()
 
     async def _flush(self) -> None:
         records, self._changed = list(self._changed.values()), {}
@@ -295,6 +308,11 @@ def _sum(old: Status, new: Status) -> Status:
 
 def _added(old: Responses, new: Responses) -> Responses:
     return new.model_copy(update={name: getattr(old, name) + getattr(new, name) for name in Responses.model_fields})
+
+
+def _ended(insight: DataplaneInsightSpec, now: datetime) -> DataplaneInsightSpec:
+    """Returns an insight none of whose streams is open."""
+    return insight.model_copy(update={"subscriptions": tuple(_closed(s, now) for s in insight.subscriptions)})
 
 
 def _closed(subscription: Subscription, now: datetime) -> Subscription:

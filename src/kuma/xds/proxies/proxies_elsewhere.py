@@ -6,7 +6,7 @@ from kuma.coordination.coordination import Coordination
 from kuma.resources import kinds
 from kuma.resources.models.dataplane_insight import AdministrationInsight
 from kuma.resources.resource import Key
-from kuma.store.protocol import Store, find
+from kuma.store.protocol import Expect, Store, find
 
 
 class ProxiesElsewhere:
@@ -23,3 +23,17 @@ class ProxiesElsewhere:
         insight = await find(self._store, kinds.DATAPLANE_INSIGHT.key(dataplane.name, dataplane.mesh))
         known: AdministrationInsight | None = insight.spec.administration if insight is not None else None
         return known or AdministrationInsight()
+
+    async def departure(self, dataplane: Key) -> tuple[Expect, ...] | None:
+        """What a transaction expects that takes a proxy to have left; None if it is connected to another one.
+
+        This is asked of the store, because what was heard of others may be old: they would lose an endpoint by that.
+        """
+        key = kinds.DATAPLANE_INSIGHT.key(dataplane.name, dataplane.mesh)
+        insight = await find(self._store, key)
+        if insight is None:
+            return (Expect(key, 0),)
+        server = insight.spec.server if insight.spec.online else ""
+        if server not in ("", self._coordination.own) and await find(self._store, kinds.INSTANCE.key(server)):
+            return None
+        return (Expect(key, insight.version),)

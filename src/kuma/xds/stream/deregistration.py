@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +16,7 @@ from kuma.resources import kinds
 from kuma.resources.labels import REGISTERED
 from kuma.resources.resource import Key, Resource
 from kuma.store.manager import ResourceManager
-from kuma.store.protocol import Update
+from kuma.store.protocol import Delete, Expect, Operation, Update
 from kuma.xds.envoy import serving_label
 from kuma.xds.stream.proxy_authentication import BY_PROXY
 
@@ -30,6 +29,8 @@ _SEEN = 30.0
 Envoy tries again after five seconds at most.
 """
 _RETRY = 1.0
+_AGAIN = 10.0
+"""Seconds after which a proxy is looked at again if the store cannot be used, or says that it has moved."""
 _LONGEST_PAUSE = 600.0
 """Seconds; a clock that was set is noticed within this time."""
 
@@ -49,12 +50,15 @@ class Deregistration:
         grace: float,
         grace_at_start: float,
         is_connected: Callable[[Key], bool],
+        departure: Callable[[Key], Awaitable[tuple[Expect, ...] | None]],
     ) -> None:
+        """`is_connected` tells what is known of a proxy, `departure` what is stored: see `ProxiesElsewhere`."""
         self._manager = manager
         self._clock = clock
         self._grace = grace
         self._grace_at_start = grace_at_start
         self._is_connected = is_connected
+        self._departure = departure
         self._waiting: dict[Key, asyncio.Task[None]] = {}
         self._ends: dict[Key, datetime | None] = {}
         """When the proxies may go on no longer that this process has seen leave; None for those that have ended."""
@@ -124,7 +128,10 @@ class Deregistration:
         try:
             while pause is not None:
                 await self._clock.sleep(pause)
-                pause = await self._look(key)
+                try:
+                    pause = await self._look(key)
+                except Unavailable:  # which has been logged
+                    pause = _AGAIN
         except KumaError as error:
             log.error("dataplane of a departed proxy not removed", dataplane=str(key), reason=str(error))
         finally:
@@ -145,19 +152,22 @@ class Deregistration:
         seen_for = self._seen.get(key, -_SEEN) + _SEEN - self._clock.monotonic()
         if seen_for > 0 and not serving_label.has_ended(stored) and (end is None or end > now):
             return seen_for  # without mutual TLS there is no certificate that could end
-        if end is None or end <= now:
-            with contextlib.suppress(NotFound):  # another control plane was faster
-                await self._manager.delete(key)
-            log.info("dataplane removed: its proxy has left", mesh=key.mesh, dataplane=key.name)
+        pause = None if end is None or end <= now else min((end - now).total_seconds(), _LONGEST_PAUSE)
+        if pause is not None and not serving_label.is_serving(stored):
+            return pause
+        departure = await self._departure(key)
+        if departure is None:
+            return _AGAIN
+        change: Operation = Delete(key) if pause is None else Update(serving_label.as_not_serving(stored))
+        try:
+            await self._manager.store.transact([*departure, change])
+        except Conflict:
+            return 0
+        except NotFound:  # another control plane was faster
             return None
-        if serving_label.is_serving(stored):
-            try:
-                await self._manager.store.transact([Update(serving_label.as_not_serving(stored))])
-            except Conflict:
-                return 0
-            except NotFound:
-                return None
-        return min((end - now).total_seconds(), _LONGEST_PAUSE)
+        if pause is None:
+            log.info("dataplane removed: its proxy has left", mesh=key.mesh, dataplane=key.name)
+        return pause
 
     async def _may_go_on_until(self, dataplane: Resource[Any]) -> datetime | None:
         """Returns when the proxy's certificate ends; None if it has none, or has said that it ends."""
