@@ -1,9 +1,10 @@
 """Runs all benchmarks, one after the other."""
 
-from benchmarks import bench_growth, bench_issue, bench_observed, bench_proxies, bench_start, bench_turns
+from benchmarks import bench_connect, bench_growth, bench_issue, bench_observed, bench_proxies, bench_start, bench_turns
 
 if __name__ == "__main__":
     bench_issue.main()
+    bench_connect.main()
     bench_proxies.main()
     bench_growth.main()
     bench_turns.main()

@@ -36,6 +36,7 @@ from kuma.xds.envoy.listeners.inbound import InboundAccess, InboundPlace
 from kuma.xds.envoy.logged_calls import LoggedCalls
 from kuma.xds.envoy.metrics_places import MetricsPlaces
 from kuma.xds.envoy.resource import Entry, TypeUrl
+from kuma.xds.envoy.service_entries import ServiceEntries
 from kuma.xds.envoy.service_members import EVERYTHING, NOTHING_WITHHELD, ServiceMembers, Tags, Withheld
 
 SETTLED = Stage()
@@ -79,23 +80,22 @@ class MeshConfig:
             view.mesh.spec.metrics if view.mesh else None, old, view.dataplanes, edited
         )
         self._logged: LoggedCalls = LoggedCalls(view, previous._logged if previous else None)
-        # Services whose members are the same keep their serialised resources.
-        self._services: dict[str, dict[Tags, tuple[Entry, Entry, str]]] = {}
-        if previous is not None and previous.level == self.level:
-            self._services = dict(previous._services)
-            for service in self._service_members.moved(previous._service_members, edited):
-                self._services.pop(service, None)
-        # What nobody has or calls any more is forgotten.
+        # What nobody has any more is forgotten.
         inbounds, outbounds = self._service_members.inbounds, self._service_members.outbounds
         self.permissions.remember(inbounds)
         self._known: dict[Tags, tuple[Admission, ...]] = previous._known if previous else {}
         if len(self._known) > inbounds * (1 + min(outbounds, caller_groups.CHAINS)):
             self._known = {}
-        if sum(map(len, self._services.values())) > outbounds:
-            self._services = {}
         self._generated: Generated = previous._generated if previous else Generated()
         with_metrics = len(view.dataplanes) if self._metrics.standard else 0
         self._generated.expect(_ENTRIES_EACH * (inbounds + outbounds) + _ENTRIES_OF_METRICS * with_metrics)
+        self._services: ServiceEntries = ServiceEntries(
+            view.name,
+            self._service_members,
+            self._generated,
+            mtls=self.level >= Level.ENCRYPTING,
+            previous=previous._services if previous else None,
+        )
 
     def snapshot(
         self, name: str, secrets: Mapping[str, Entry], admin_port: int = 0, envoy: Capabilities = OLDEST
@@ -161,7 +161,7 @@ class MeshConfig:
                 yield from self._inbound(resource, inbound, envoy, unwritable)
         for outbound in networking.calls:
             tags = _sorted(outbound.tags)
-            cluster, endpoints, protocol = self._service(tags)
+            cluster, endpoints, protocol = self._services.of(tags)
             logged = self._logged.at_outbound(resource, outbound.service).without(unwritable)
             yield TypeUrl.CLUSTER, cluster
             yield TypeUrl.ENDPOINTS, endpoints
@@ -260,21 +260,6 @@ class MeshConfig:
             }
         return self._groups[service]
 
-    def _service(self, tags: Tags) -> tuple[Entry, Entry, str]:
-        wanted = dict(tags)
-        known = self._services.setdefault(wanted[tag_rules.SERVICE], {})
-        made = known.get(tags)
-        if made is None:
-            members = self._service_members.members(wanted[tag_rules.SERVICE])
-            selected = [m for m in members if len(wanted) == 1 or clusters.selects(wanted, dict(m.tags))]
-            protocol = clusters.common_protocol(member.protocol for member in selected)
-            made = known[tags] = (
-                self._generated.entry(_cluster, self.view.name, tags, protocol, self.level >= Level.ENCRYPTING),
-                clusters.endpoints(wanted, (member.endpoint for member in selected if member.ready)),
-                protocol,
-            )
-        return made
-
     def _looked_at(self, previous: MeshConfig | None) -> tuple[frozenset[str], frozenset[str]]:
         """Returns what inbounds are known by, besides their tags, now and before that was something else.
 
@@ -348,16 +333,12 @@ class MeshConfig:
             return frozenset(new.dataplanes) | frozenset(old.dataplanes)
         edited = self._edited_since(previous)
         accompanied = self._service_members.accompanied(previous._service_members)
-        calling = (
-            self._service_members.callers.get(service, frozenset())
-            for service in self._service_members.moved(previous._service_members, edited)
-        )
         called = (
             self._service_members.services.get(service, {}).keys()
             for service in self._service_members.called(previous._service_members, edited | accompanied)
             if self._callers_of(service) != previous._callers_of(service)
         )
-        return edited.union(*calling, *called, self._metrics.changed_hands(previous._metrics))
+        return edited.union(self._services.callers_concerned(), *called, self._metrics.changed_hands(previous._metrics))
 
     def _edited_since(self, previous: MeshConfig) -> frozenset[str]:
         return self._service_members.edited(previous._service_members)
@@ -378,10 +359,6 @@ def _sorted(tags: Mapping[str, str]) -> Tags:
 
 def _service(tags: Tags) -> str:
     return dict(tags)[tag_rules.SERVICE]
-
-
-def _cluster(mesh: str, tags: Tags, protocol: str, mtls: bool) -> Entry:
-    return clusters.service(mesh, dict(tags), protocol, mtls=mtls)
 
 
 def _outbound(address: str, port: int, tags: Tags, protocol: str, offers: bool, logged: Logged) -> Entry:

@@ -1,0 +1,64 @@
+"""Other processes of a benchmark: each reads a line, and answers it with a line of JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+Answers = Mapping[str, Callable[[], Awaitable[Any] | Any]]
+
+
+class Process:
+    """A process that answers."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def ask(self, question: str) -> Any:
+        """Return the answer."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{question}\n".encode())
+        answer = await self._process.stdout.readline()
+        assert answer, f"no answer to {question}: the process has ended"
+        return json.loads(answer)
+
+    async def until(self, question: str, holds: Callable[[Any], bool], pause: float = 0.1) -> Any:
+        """Return the first answer that is as it should be."""
+        while not holds(answer := await self.ask(question)):
+            await asyncio.sleep(pause)
+        return answer
+
+    async def kill(self) -> None:
+        """Kill it (SIGKILL)."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+
+
+@contextlib.asynccontextmanager
+async def started(module: str, *arguments: object, log: Path | None = None) -> AsyncIterator[Process]:
+    """Another process of this package, until the end of the block; what it logs is written to a file, as in service."""
+    with contextlib.ExitStack() as stack:
+        errors = stack.enter_context(log.open("ab")) if log is not None else None
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", module, *map(str, arguments), stdin=pipe, stdout=pipe, stderr=errors
+        )
+    found = Process(process)
+    try:
+        yield found
+    finally:
+        await found.kill()
+
+
+async def answer(answers: Answers) -> None:
+    """Answers the questions of who has started this process, until there are none any more."""
+    while question := (await asyncio.to_thread(sys.stdin.readline)).strip():
+        found = answers[question]()
+        print(json.dumps(await found if isinstance(found, Awaitable) else found), flush=True)
