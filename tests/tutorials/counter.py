@@ -1,8 +1,11 @@
-"""The programs of the tutorials: a store of one counter, a web application that counts there, and one that answers.
+"""The programs of the tutorials: a store of one counter, a web application that counts there, one that answers with a
+name, and a shop: its page is another's, or its name and what two stores count, `-` for one that it does not reach.
 
 counter.py kv PORT
 counter.py app PORT PORT_OF_THE_STORE
 counter.py echo PORT NAME
+counter.py front PORT PORT_OF_THE_PAGE
+counter.py shop PORT NAME PORT_OF_A_STORE PORT_OF_A_STORE
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ from __future__ import annotations
 import socket
 import socketserver
 import sys
+import urllib.request
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -31,11 +36,11 @@ class Line(socketserver.StreamRequestHandler):
 
 
 class Web(BaseHTTPRequestHandler):
-    """Answers with the counter of the store, or with a name."""
+    """Answers with what the program is about, or that it has not got it."""
 
     def do_GET(self) -> None:
         try:
-            text = counted(int(sys.argv[3])) if sys.argv[1] == "app" else sys.argv[3]
+            text = PAGES[sys.argv[1]](*sys.argv[3:])
         except OSError:
             text = ""
         self.send_response(200 if text else 502)
@@ -47,10 +52,29 @@ class Web(BaseHTTPRequestHandler):
         """Nobody reads it."""
 
 
-def counted(port: int) -> str:
-    with socket.create_connection(("127.0.0.1", port)) as connection:
+def counted(port: str) -> str:
+    with socket.create_connection(("127.0.0.1", int(port))) as connection:
         connection.sendall(b"INCR\n")
         return connection.makefile().readline().strip()
+
+
+def fetched(port: str) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as answer:
+        return str(answer.read().decode())
+
+
+def sold(name: str, *stores: str) -> str:
+    return " ".join((name, *(_attempted(store) for store in stores)))
+
+
+def _attempted(store: str) -> str:
+    try:
+        return counted(store) or "-"
+    except OSError:
+        return "-"
+
+
+PAGES: Mapping[str, Callable[..., str]] = {"app": counted, "echo": str, "front": fetched, "shop": sold}
 
 
 if __name__ == "__main__":

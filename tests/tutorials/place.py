@@ -92,6 +92,15 @@ class Place:
         url = f"http://127.0.0.1:{self.variables[port]}/"
         return until(f"{status} at {url}", partial(self._answer, url, status), self._processes)[0]
 
+    def reads(self, port: str, holds: Callable[[str], object], path: str = "/") -> str:
+        """The body of an answer with status 200, once it `holds`."""
+        url = f"http://127.0.0.1:{self.variables[port]}{path}"
+        return str(until(f"{url} holds it", partial(self._body, url, holds), self._processes))
+
+    def _body(self, url: str, holds: Callable[[str], object]) -> str | None:
+        found = self._answer(url, 200)
+        return found[0] if found and holds(found[0]) else None
+
     def _answer(self, url: str, status: int) -> tuple[str] | None:
         done = self.tried(f"curl --silent --max-time 10 --output - --write-out '\\n%{{http_code}}' {url} || true")
         body, _, found = done.stdout.rpartition("\n")

@@ -5,8 +5,6 @@ Differences are in the table at the end of `docs/compatibility.md`.
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Iterator
 
 import pytest
@@ -264,59 +262,6 @@ kumactl generate dataplane-token --proxy-type dataplane --name echo-server > ech
     here.shows("kumactl inspect services", lambda shown: "echo-server" in shown)
     refused = here.tried("kuma-cp run", KUMA_MODE="standalone", KUMA_DP_SERVER_AUTH_TYPE="none")
     assert (refused.returncode, "KUMA_DP_SERVER_AUTH_TYPE" in refused.stderr) == (1, True), refused.stderr
-
-
-def test_dp_auth(here: Place) -> None:
-    """Tokens by both ways, a token that is revoked, a new signing key, and tokens that are signed elsewhere."""
-    asked = '{"name": "dp-echo-1", "mesh": "default", "tags": {"kuma.io/service": ["a", "b"]}, "validFor": "720h"}'
-    token = here.type(
-        f"""curl --silent --fail -XPOST -H "Content-Type: application/json" --data '{asked}' $API/tokens/dataplane"""
-    )
-    assert claims(token)["Tags"] == {"kuma.io/service": ["a", "b"]}
-    token = here.type(
-        "kumactl generate dataplane-token --name echo-server --mesh default --tag kuma.io/service=a,b --valid-for 720h"
-    )
-    jti = claims(token)["jti"]
-    here.type(
-        f"""echo "
-type: Secret
-mesh: default
-name: dataplane-token-revocations-default
-data: {{{{ revocations }}}}" | kumactl apply --var revocations=$(echo '{jti}' | base64) -f -"""
-    )
-    here.type(
-        """echo "
-type: Secret
-mesh: default
-name: dataplane-token-signing-key-default-2
-data: {{ key }}" | kumactl apply --var key=$(kumactl generate signing-key) -f -"""
-    )
-    assert header(here.type("kumactl generate dataplane-token --name x"))["kid"] == "2"
-    here.type(
-        """umask 077
-kumactl generate signing-key --format=pem > key-private.pem
-kumactl generate public-key --signing-key-path=key-private.pem > key-public.pem
-kumactl generate dataplane-token --name dp-echo-1 --mesh default --tag kuma.io/service=backend,backend-admin \
-  --valid-for 720h --signing-key-path key-private.pem --kid 3 > offline-token"""
-    )
-    assert header((here.home / "offline-token").read_text())["kid"] == "3"
-    assert (here.home / "key-public.pem").read_text().startswith("-----BEGIN RSA PUBLIC KEY-----")
-    shown = here.type("kumactl get secrets")
-    assert "dataplane-token-signing-key-default-1" in shown
-    assert "dataplane-token-signing-key-default-2" in shown
-
-
-def claims(token: str) -> dict[str, object]:
-    return decoded(token.split(".")[1])
-
-
-def header(token: str) -> dict[str, object]:
-    return decoded(token.split(".")[0])
-
-
-def decoded(part: str) -> dict[str, object]:
-    found: dict[str, object] = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-    return found
 
 
 def test_secrets(here: Place) -> None:
