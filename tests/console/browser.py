@@ -20,6 +20,8 @@ _OPTIONS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-port=0",
 )  # fmt: skip
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text()
+_OF_LOOKS = ("color-contrast", "scrollable-region-focusable", "target-size")
+"""The rules of axe that depend on colours and sizes."""
 NARROW, WIDE = 390, 1600
 
 
@@ -73,10 +75,12 @@ class Browser:
             self.errors = [error for error in self.errors if f"status of {status}" not in error]
         return self.page
 
-    async def violations(self) -> list[str]:
-        """What axe finds wrong with the page as it is."""
-        await self.page.evaluate(AXE)
-        found: dict[str, Any] = await self.page.evaluate("axe.run()")
+    async def violations(self, *rules: str) -> list[str]:
+        """What axe finds wrong with the page as it is, by some of its rules or all."""
+        if await self.page.evaluate("window.axe === undefined"):
+            await self.page.evaluate(AXE)
+        options = {"runOnly": rules} if rules else {}
+        found: dict[str, Any] = await self.page.evaluate("options => axe.run(options)", options)
         return [
             f"{self.page.url}: {one['id']}: {node['html'][:200]} {node['failureSummary'][:300]}"
             for one in found["violations"]
@@ -93,10 +97,10 @@ class Browser:
     async def check(self) -> None:
         """The page is accessible in light and dark, and fits narrow and wide windows."""
         found: list[str] = []
-        for scheme, width in (("light", WIDE), ("dark", NARROW)):
+        for scheme, width, rules in (("light", WIDE, ()), ("dark", NARROW, _OF_LOOKS)):
             await self.page.set_viewport_size({"width": width, "height": 900})
             await self.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-            found += [f"{scheme}, {width}: {violation}" for violation in await self.violations()]
+            found += [f"{scheme}, {width}: {violation}" for violation in await self.violations(*rules)]
             overflow = await self.overflow()
             if overflow > 0:
                 found.append(f"{self.page.url}: {overflow} pixels wider than {width}")

@@ -21,9 +21,13 @@ from kuma.console.context import ConsoleContext
 from kuma.console.guard import Guard
 from kuma.console.live import Live
 from kuma.console.pages import sign_in
+from kuma.console.pages.calls import CallPages
 from kuma.console.pages.mesh import MeshPage
 from kuma.console.pages.overview import Overview
+from kuma.console.pages.policies import Policies
+from kuma.console.pages.preview import PreviewPage
 from kuma.console.pages.proxies import ProxyPages
+from kuma.console.pages.records import Records
 from kuma.console.pages.sign_in import SignIn
 
 log = structlog.get_logger(__name__)
@@ -35,7 +39,8 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 def create_app(context: ConsoleContext) -> Any:
     """Makes the application. Everything that it shows and does goes through `context`."""
     live, entry = Live(context), SignIn(context)
-    proxies = ProxyPages(context, live)
+    proxies, calls = ProxyPages(context, live), CallPages(context, live)
+    policies, records, preview = Policies(context, live), Records(context, live), PreviewPage(context)
     pages = _Pages(context)
     app = Starlette(
         routes=[
@@ -47,6 +52,15 @@ def create_app(context: ConsoleContext) -> Any:
             pages.get("/meshes/{mesh}", MeshPage(context, live).show),
             pages.get("/meshes/{mesh}/proxies", proxies.list),
             pages.get("/meshes/{mesh}/proxies/{name}", proxies.show),
+            pages.get("/meshes/{mesh}/calls", calls.matrix),
+            pages.get("/meshes/{mesh}/calls/{service:path}", calls.service),
+            pages.get("/meshes/{mesh}/permissions", policies.permissions),
+            pages.get("/meshes/{mesh}/secrets", policies.secrets),
+            pages.get("/meshes/{mesh}/preview", preview.show),
+            pages.post("/meshes/{mesh}/preview", preview.judge),
+            pages.get("/certificates", records.certificates),
+            pages.get("/audit", records.audit),
+            pages.get("/instances", records.instances),
             Route("/static/{hash}/{name}", rendering.static),
         ],
         exception_handlers={HTTPException: pages.unknown},

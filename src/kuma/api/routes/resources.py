@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from starlette.routing import Route
 
+from kuma.api import changes
 from kuma.api.context import ApiContext
 from kuma.api.http.bodies import json_answer
 from kuma.api.http.errors import Problem
-from kuma.base.errors import InvalidResource, Violation, WeakeningRefused
+from kuma.base.errors import InvalidResource, Violation
 from kuma.resources import codec, kinds
 from kuma.resources.kinds import DATAPLANE, Kind
 from kuma.resources.models.dataplane import DataplaneSpec
@@ -59,13 +59,6 @@ def routes(context: ApiContext) -> APIRouter:
         for path in (kind.path, *kind.path_aliases):
             _KindRoutes(context, kind).add_to(router, path)
     return router
-
-
-_USE_KUBECTL = (
-    "On Kubernetes you cannot change the state of Kuma resources with 'kumactl apply' or via the HTTP API. As a best "
-    "practice, you should always be using 'kubectl apply' instead. Reading works here as everywhere: 'kumactl get' and "
-    "'kumactl inspect'."
-)
 
 
 class _KindRoutes:
@@ -139,16 +132,12 @@ class _KindRoutes:
 
     async def write(self, request: Request, name: str) -> Response:
         mesh = await self._begin(request, "Could not process a resource")
-        self._check_writable()
+        changes.check_writable(self._context)
         # The largest take long to check.
         resource = await asyncio.to_thread(_parse, await self._context.body(request), self._kind.key(name, mesh))
         dry_run = _is_dry_run(request)
-        manager = self._context.manager.rehearsal() if dry_run else self._context.manager
         strict, allowed = _asked(request, "strict"), _asked(request, "allowWeakening")
-        with self._recording_refusals(resource.key):
-            outcome = await manager.put(resource, strict=strict, allow_weakening=allowed)
-        if not dry_run:
-            self._record_weakening(resource.key, outcome.weakens)
+        outcome = await changes.put(self._context, resource, strict=strict, allow_weakening=allowed, dry_run=dry_run)
         said: dict[str, Any] = {"warnings": outcome.warnings} if outcome.warnings else {}
         if outcome.absences:
             said["absences"] = outcome.absences
@@ -158,33 +147,12 @@ class _KindRoutes:
 
     async def delete(self, request: Request, name: str) -> Response:
         mesh = await self._begin(request, "Could not delete a resource")
-        self._check_writable()
+        changes.check_writable(self._context)
         key = self._kind.key(name, mesh)
         dry_run = _is_dry_run(request)
-        manager = self._context.manager.rehearsal() if dry_run else self._context.manager
-        with self._recording_refusals(key):
-            weakens = await manager.delete(key, allow_weakening=_asked(request, "allowWeakening"))
-        if not dry_run:
-            self._record_weakening(key, weakens)
+        allowed = _asked(request, "allowWeakening")
+        weakens = await changes.delete(self._context, key, allow_weakening=allowed, dry_run=dry_run)
         return json_answer({"warnings": weakens} if weakens else {})
-
-    def _record_weakening(self, key: Key, weakens: Sequence[str]) -> None:
-        if weakens:
-            self._context.audit.record("weakened", type=key.kind, mesh=key.mesh, name=key.name, weakens=weakens)
-
-    @contextlib.contextmanager
-    def _recording_refusals(self, key: Key) -> Iterator[None]:
-        """Has it on record who wanted to weaken a mesh that refuses that."""
-        try:
-            yield
-        except WeakeningRefused as error:
-            would = [str(violation) for violation in error.violations]
-            self._context.audit.record("weakening refused", type=key.kind, mesh=key.mesh, name=key.name, would=would)
-            raise
-
-    def _check_writable(self) -> None:
-        if self._context.settings.read_only:
-            raise Problem(405, "Method not allowed", _USE_KUBECTL)
 
     async def _begin(self, request: Request, title: str) -> str:
         """Prepares every request: sets the title of errors, checks access, and returns the mesh in the path."""

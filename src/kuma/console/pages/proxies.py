@@ -18,11 +18,6 @@ from kuma.foresight.judge import Judge
 from kuma.resources.kinds import DATAPLANE
 
 
-def number(text: str) -> int:
-    """Returns the number of a page in a query; the first if it is none."""
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 1
-
-
 class ProxyPages:
     """Shows proxies."""
 
@@ -41,10 +36,10 @@ class ProxyPages:
         )
         asked, state = query.get("q", "")[:100], query.get("state", "all")
         found = await asyncio.to_thread(
-            proxies.found, view, insights, asked, state, number(query.get("page", "1")), now
+            proxies.found, view, insights, asked, state, reading.number(query.get("page", "1")), now
         )
         states = [(key, text, found.counts[key]) for key, (text, _) in proxies.STATES.items()]
-        values = {"mesh": mesh, "found": found, "q": asked, "state": state, "states": states, "live": position}
+        values = {"mesh": mesh, "found": found.proxies, "q": asked, "state": state, "states": states, "live": position}
         return rendering.page(request, self._context, "proxies.html", values)
 
     async def show(self, request: Request) -> Response:

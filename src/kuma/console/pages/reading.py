@@ -30,3 +30,8 @@ async def seen(context: ConsoleContext, mesh: str) -> Seen:
     callers = await asyncio.to_thread(traffic.callers, found, observed, now)
     summary = await asyncio.to_thread(traffic.summary, found, observed, now)
     return Seen(found, insights, callers, Known(callers, summary, insights, now))
+
+
+def number(text: str) -> int:
+    """Returns the number of a page in a query; the first if it is none."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from kuma.console.views import lists
+from kuma.console.views.lists import Page
 from kuma.foresight.course import Insights
 from kuma.pki import spiffe
 from kuma.resources.models.dataplane import DataplaneSpec
@@ -13,8 +15,6 @@ from kuma.resources.models.dataplane_insight import DataplaneInsightSpec, Status
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 
-SIZE = 50
-"""Proxies of one page."""
 _SOON = timedelta(hours=24)
 _NOTHING = DataplaneInsightSpec()
 
@@ -39,10 +39,7 @@ class Proxy(NamedTuple):
 class Found(NamedTuple):
     """A page of those that were looked for, how many there are, and how many of each state there are in all."""
 
-    items: Sequence[Proxy]
-    total: int
-    page: int
-    pages: int
+    proxies: Page[Proxy]
     counts: Mapping[str, int]
 
 
@@ -71,9 +68,7 @@ def found(view: MeshView, insights: Insights, asked: str, state: str, page: int,
     counts = {key: sum(holds(one, now) for one in named) for key, (_, holds) in STATES.items()}
     _, holds = STATES.get(state, STATES["all"])
     wanted = [one for one in named if holds(one, now)]
-    pages = max(1, -(-len(wanted) // SIZE))
-    page = min(max(1, page), pages)
-    return Found(wanted[(page - 1) * SIZE : page * SIZE], len(wanted), page, pages, counts)
+    return Found(lists.page(wanted, page), counts)
 
 
 def proxy(dataplane: Resource[DataplaneSpec], insight: DataplaneInsightSpec | None, mesh: str) -> Proxy:

@@ -1,0 +1,143 @@
+"""What a change would do to whom, before it is made; and making it, with the rights of whoever asks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import yaml
+from starlette.requests import Request
+from starlette.responses import Response
+
+from kuma.api import changes
+from kuma.api.http import errors
+from kuma.api.http.errors import Problem
+from kuma.base.errors import InvalidResource, KumaError, Violation
+from kuma.console import guard, rendering
+from kuma.console.context import ConsoleContext
+from kuma.console.pages import reading
+from kuma.foresight import preview
+from kuma.foresight.preview import Changes, Preview
+from kuma.resources import codec, kinds, masks
+from kuma.resources.kinds import DATAPLANE
+from kuma.resources.resource import Resource
+
+_MOST = 1000
+"""Resources of one text."""
+
+
+class Applied(NamedTuple):
+    """What has become of one resource: a word, what is said of it, and what is wrong with it."""
+
+    resource: Resource[Any]
+    became: str
+    warnings: Sequence[str] = ()
+    violations: Sequence[Violation] = ()
+    error: str = ""
+
+
+class PreviewPage:
+    """Previews a change that somebody has written, and makes it."""
+
+    def __init__(self, context: ConsoleContext) -> None:
+        self._context = context
+
+    async def show(self, request: Request) -> Response:
+        """Shows the form, with the Mesh in it to begin with."""
+        self._context.api.check(request, DATAPLANE)
+        mesh = request.path_params["mesh"]
+        found = reading.view(self._context, mesh).mesh
+        assert found is not None
+        shown = found.with_spec(masks.masked(found.spec))
+        text = yaml.safe_dump(codec.as_declared(shown), sort_keys=False, allow_unicode=True)
+        return self._page(request, text)
+
+    async def judge(self, request: Request) -> Response:
+        """Previews what was sent, or applies it."""
+        api = self._context.api
+        api.settings.access.check(api.caller(request), DATAPLANE, "GET")
+        reading.view(self._context, request.path_params["mesh"])
+        fields = await guard.form(request, 3 * api.settings.max_body)  # percent signs take three for one
+        text = fields.get("text", "").replace("\r\n", "\n")
+        try:
+            resources = await asyncio.to_thread(_parsed, text)
+        except InvalidResource as error:
+            return self._page(request, text, violations=error.violations, status=400)
+        breaks = preview.by_mesh(resources, ())
+        previews = [await self._preview(mesh, some) for mesh, some in sorted(breaks.items())]
+        if fields.get("do") != "apply":
+            return self._page(request, text, previews=previews)
+        if any(one.breaks for one in previews) and fields.get("anyway") != "yes":
+            problem = [Violation("", "somebody would be refused: say that it is to be applied all the same")]
+            return self._page(request, text, previews=previews, violations=problem, status=409)
+        applied = [one async for one in self._apply(request, resources, fields)]
+        failed = any(one.became == "failed" for one in applied)
+        return self._page(request, text, applied=applied, status=409 if failed else 200)
+
+    async def _preview(self, mesh: str, some: Changes) -> Preview:
+        view = self._context.api.observation.view(mesh)
+        if view.mesh is None:
+            return Preview(mesh=mesh, breaks=False)
+        seen = await reading.seen(self._context, mesh)
+        return await asyncio.to_thread(preview.preview, seen.view, some, seen.known)
+
+    async def _apply(self, request: Request, resources: Iterable[Resource[Any]], fields: Mapping[str, str]) -> Any:
+        """Applies one after the other, and no more after one that fails."""
+        api, failed = self._context.api, False
+        allowed = fields.get("weaken") == "yes"
+        for resource in resources:
+            if failed:
+                yield Applied(resource, "not tried")
+                continue
+            try:
+                api.settings.access.check(api.caller(request), kinds.by_name(resource.key.kind), "PUT")
+                changes.check_writable(api)
+                outcome = await changes.put(api, resource, allow_weakening=allowed)
+                yield Applied(resource, "created" if outcome.created else "configured", outcome.warnings)
+            except (KumaError, Problem) as error:
+                told = errors.problem(error, "Could not process a resource")
+                yield Applied(resource, "failed", violations=told.violations, error=told.detail)
+                failed = True
+
+    def _page(
+        self,
+        request: Request,
+        text: str,
+        *,
+        previews: Sequence[Preview] = (),
+        applied: Sequence[Applied] = (),
+        violations: Sequence[Violation] = (),
+        status: int = 200,
+    ) -> Response:
+        values = {
+            "mesh": request.path_params["mesh"],
+            "text": text,
+            "previews": previews,
+            "applied": applied,
+            "violations": violations,
+            "asked": bool(previews or applied or violations),
+        }
+        return rendering.page(request, self._context, "preview.html", values, status)
+
+
+def _parsed(text: str) -> list[Resource[Any]]:
+    """Returns the resources in a text.
+
+    Raises:
+        InvalidResource: one is not valid; the text says which.
+    """
+    found = []
+    for index, document in enumerate(codec.documents(text)):
+        if index >= _MOST:
+            raise InvalidResource.of("", f"these are more than {_MOST:,} resources")
+        try:
+            found.append(codec.parse(document))
+        except InvalidResource as error:
+            where = f"resource {index + 1}"
+            raise InvalidResource(
+                Violation(f"{where}: {v.field}" if v.field else where, v.reason) for v in error.violations
+            ) from None
+    if not found:
+        raise InvalidResource.of("", "there is no resource in it")
+    return found

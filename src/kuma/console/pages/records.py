@@ -1,0 +1,93 @@
+"""Certificates in use, the audit record, and the control planes that are there."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from kuma.api import instances
+from kuma.api.context import Certificate
+from kuma.api.http import access_control
+from kuma.console import rendering
+from kuma.console.context import ConsoleContext
+from kuma.console.live import Live
+from kuma.console.pages.reading import number
+from kuma.console.views import audit, lists
+from kuma.resources.kinds import DATAPLANE
+
+_BLOCK = 1 << 16
+_LOOKED_AT = 32 << 20
+"""Bytes of the audit record, from its end, that are searched: more would keep a page waiting."""
+_MOST = 1000
+
+
+class Records:
+    """Shows what is on record."""
+
+    def __init__(self, context: ConsoleContext, live: Live) -> None:
+        self._context = context
+        self._live = live
+
+    async def certificates(self, request: Request) -> Response:
+        """Shows the certificates of proxies that are connected here."""
+        self._context.api.check(request, DATAPLANE)
+        asked, position = request.query_params.get("q", "")[:200], self._live.position()
+        ordered = sorted(self._context.api.connected.certificates(), key=lambda one: (one.not_after, one.dataplane))
+        found = [one for one in ordered if _has(one, asked.lower().split())]
+        page = lists.page(found, number(request.query_params.get("page", "1")))
+        values = {"found": page, "q": asked, "live": position}
+        return rendering.page(request, self._context, "certificates.html", values)
+
+    async def audit(self, request: Request) -> Response:
+        """Shows the audit record to administrators."""
+        api = self._context.api
+        access_control.check_grant(api.caller(request), api.settings.access.admin_resources, "the audit record")
+        asked = request.query_params.get("q", "")[:200]
+        events = await asyncio.to_thread(_events, self._context.audit_file, asked)
+        page = lists.page(events, number(request.query_params.get("page", "1")))
+        values = {"found": page, "q": asked, "most": _MOST, "instance": api.instance}
+        return rendering.page(request, self._context, "audit.html", values)
+
+    async def instances(self, request: Request) -> Response:
+        """Shows the control planes over this store."""
+        self._context.api.check(request, DATAPLANE)
+        values = {"instances": instances.all_shown(self._context.api)}
+        return rendering.page(request, self._context, "instances.html", values)
+
+
+def _has(certificate: Certificate, words: list[str]) -> bool:
+    text = " ".join(
+        (certificate.mesh, certificate.dataplane, certificate.serial, certificate.authority, *certificate.spiffe_ids)
+    ).lower()
+    return all(word in text for word in words)
+
+
+def _events(path: Path, asked: str) -> list[audit.Event]:
+    return list(itertools.islice(audit.events(_backwards(path), asked), _MOST))
+
+
+def _backwards(path: Path) -> Iterator[bytes]:
+    """Yields the lines of a file from the last one on, as far as `_LOOKED_AT`."""
+    try:
+        file = path.open("rb")
+    except OSError:
+        return
+    with file:
+        end = file.seek(0, os.SEEK_END)
+        start, rest = max(0, end - _LOOKED_AT), b""
+        while end > start:
+            begin = max(start, end - _BLOCK)
+            file.seek(begin)
+            rest = file.read(end - begin) + rest
+            end = begin
+            first, *lines = rest.split(b"\n")
+            yield from reversed([line for line in lines if line])
+            rest = first
+        if rest and start == 0:
+            yield rest
