@@ -14,6 +14,7 @@ PACKAGES: Mapping[str, str] = {
     "chromium": "pages of the console in a real browser",
     "iproute2": "network namespaces: hosts and Pods of their own",
     "nftables": "transparent proxying",
+    "prometheus": "promtool, which checks and runs the alert rules",
 }
 """Each with what it is for."""
 _NOT_ASKED = {"DEBIAN_FRONTEND": "noninteractive"}

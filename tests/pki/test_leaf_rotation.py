@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kuma.pki.issuance_failures import OPENS_AT, PAUSE, Breaker
-from kuma.pki.leaf_rotation import has_been_set_back, rotation_time
+from kuma.pki.leaf_rotation import has_been_set_back, is_overdue, rotation_time
 from kuma.pki.x509 import BACKDATED
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -22,6 +22,12 @@ def test_a_clock_is_set_back_when_it_stands_before_the_begin_of_the_certificate(
     begin = NOW - BACKDATED
     assert not has_been_set_back(NOW, begin), "it holds from that instant on"
     assert has_been_set_back(NOW, begin - timedelta(microseconds=1))
+
+
+def test_a_certificate_is_overdue_once_it_could_have_been_replaced_more_than_once() -> None:
+    end = NOW + timedelta(hours=100)
+    assert not is_overdue(NOW, end, rotation_time(NOW, end, luck=0))
+    assert is_overdue(NOW, end, NOW + timedelta(hours=85))
 
 
 def test_an_authority_that_keeps_failing_is_spared() -> None:

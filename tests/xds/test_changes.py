@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -246,11 +247,6 @@ async def test_certificates_are_counted_one_by_one_over_reconnects(cp: Running, 
 
 
 async def test_metrics_count_certificates_and_show_when_an_authority_ends(cp: Running) -> None:
-    async def samples() -> dict[str, float]:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{await cp.parts.diagnostics.port()}") as client:
-            lines = (await client.get("/metrics")).text.splitlines()
-        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
-
     await cp.apply(MTLS)
     for _ in range(2):
         web = await cp.proxy(WEB)
@@ -258,11 +254,43 @@ async def test_metrics_count_certificates_and_show_when_an_authority_ends(cp: Ru
         await web.disconnect()
         await cp.disconnected(WEB)
     labels = '{backend="ca-1",mesh="default"}'
-    found = await samples()
+    found = await metrics(cp)
     assert found[f"cert_generation_total{labels}"] == 2
     secret = await cp.parts.manager.get(kinds.SECRET.key("default.ca-builtin-cert-ca-1", "default"))
     end = x509.load_pem_x509_certificate(secret.spec.data).not_valid_after_utc
     assert found[f"ca_expiration_timestamp_seconds{labels}"] == end.timestamp()
+
+
+async def metrics(cp: Running) -> dict[str, float]:
+    """What Prometheus gets, by name and labels."""
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{await cp.parts.diagnostics.port()}") as client:
+        lines = (await client.get("/metrics")).text.splitlines()
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+
+
+def problems(found: dict[str, float]) -> set[str]:
+    return {name.rsplit('problem="')[1].rstrip('"}') for name in found if name.startswith("kuma_dataplane_problem{")}
+
+
+async def test_metrics_tell_the_problems_of_a_proxy_while_it_has_them_and_how_far_the_mesh_is(cp: Running) -> None:
+    await cp.apply(MTLS)
+    web = await cp.proxy(WEB)
+    await cp.settled(1)
+    await complete(cp, Level.STRICT)
+    found = await metrics(cp)
+    assert problems(found) == set()
+    assert found['kuma_mesh_level{mesh="default"}'] == Level.STRICT
+    assert 'kuma_mesh_transition_started_timestamp_seconds{mesh="default"}' not in found
+    web.faults = {(TypeUrl.LISTENER, "inbound:10.0.0.1:81"): "port taken"}
+    await cp.apply_resource(dataplane("web-01", "web", port=81, calls=("backend",)))
+    (proxy,) = cp.parts.proxies
+    await web.until(lambda: proxy.session.rejects(TypeUrl.LISTENER))
+    assert problems(await metrics(cp)) == {"configuration_rejected"}
+    proxy.token = replace(proxy.token, warned=datetime.now(UTC))
+    assert problems(await metrics(cp)) == {"configuration_rejected", "token_near_its_end"}
+    await cp.apply_resource(WEB)
+    await web.until(lambda: proxy.converged)
+    assert problems(await metrics(cp)) == {"token_near_its_end"}
 
 
 async def test_what_was_rejected_is_told_by_type_until_it_runs_and_what_follows_is_sent(cp: Running) -> None:

@@ -76,6 +76,15 @@ async def test_what_each_kind_of_caller_is_counted_as(cp: Running) -> None:
     }
     assert found["10.0.0.1", "plaintext", "allowed"]["knownAs"] == ["backend-01", "web-01"]
     assert found["web", "meshTls", "allowed"]["service"] == "backend"
+    async with httpx.AsyncClient(trust_env=False) as client:
+        metrics = (await client.get(f"http://127.0.0.1:{await cp.parts.diagnostics.port()}/metrics")).text
+    counted = 'kuma_observed_connections_total{{how="{}",mesh="default",outcome="{}"}} {}.0'
+    for how, outcome, connections in (
+        ("meshTls", "allowed", 2),
+        ("plaintext", "allowed", 1),
+        ("plaintext", "refused", 1),
+    ):
+        assert counted.format(how, outcome, connections) in metrics
 
 
 async def test_callers_are_judged_by_all_that_their_certificate_shows(cp: Running) -> None:

@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import functools
 import ipaddress
 import platform
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -27,6 +26,7 @@ from kuma.api.context import ApiContext, ApiSettings, Connected, Tokens, no_reke
 from kuma.api.routes import diagnostics
 from kuma.api.routes.bootstrap import create_bootstrap_app
 from kuma.app import api_context, servers, token_keys
+from kuma.app import metrics as app_metrics
 from kuma.app.certificate_watch import CertificateWatch
 from kuma.app.local_admins import local_admins
 from kuma.app.servers import OwnPorts, Servers
@@ -64,7 +64,7 @@ from kuma.xds.proxies.inbound_review import InboundReview
 from kuma.xds.proxies.insights import Insights
 from kuma.xds.proxies.issuance import LeafIssuer
 from kuma.xds.proxies.meshes import Meshes
-from kuma.xds.proxies.metrics import EarliestEnd, Metrics
+from kuma.xds.proxies.metrics import Metrics
 from kuma.xds.proxies.proxies_elsewhere import ProxiesElsewhere
 from kuma.xds.proxies.proxy import Proxies, ProxyContext
 from kuma.xds.proxies.traffic_recorder import TrafficRecorder
@@ -144,19 +144,8 @@ class State:
 def state(base: Foundation) -> State:
     """Builds the views, the table of proxies, and the manager with its rules."""
     views, proxies, metrics = Views(base.store), Proxies(), Metrics(base.collectors)
-    for name, text, ends in (
-        (
-            "cert_expiration_timestamp_seconds",
-            "When the first certificate of a mesh's connected proxies ends, in seconds since 1970.",
-            _ends_of_leaves,
-        ),
-        (
-            "dataplane_token_expiration_timestamp_seconds",
-            "When the first token of a mesh's connected proxies ends, in seconds since 1970.",
-            _ends_of_tokens,
-        ),
-    ):
-        base.collectors.register(EarliestEnd(name, text, functools.partial(ends, proxies)))
+    app_metrics.of_control_plane(base.collectors, base.store, base.coordination)
+    app_metrics.of_meshes(base.collectors, views, proxies, base.clock)
     linger = base.settings.xds_server.connection_linger.delta
     ttl = base.settings.general.dns_cache_ttl.seconds
     host_names = HostNames(base.clock, ttl, metrics.unresolved)
@@ -191,17 +180,6 @@ def _rules(base: Foundation, views: Views, inbound_review: InboundReview) -> Map
         kinds.TRAFFIC_PERMISSION.name: permissions,
         kinds.MESH_TRAFFIC_PERMISSION.name: permissions,
     }
-
-
-def _ends_of_leaves(proxies: Proxies) -> Iterator[tuple[str, datetime]]:
-    for proxy in proxies:
-        if proxy.keeper.identity is not None:
-            yield proxy.key.mesh, proxy.keeper.identity.not_after
-
-
-def _ends_of_tokens(proxies: Proxies) -> Iterator[tuple[str, datetime]]:
-    for proxy in proxies:
-        yield proxy.key.mesh, proxy.token.expires
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,7 +265,7 @@ def streams(base: Foundation, known: State) -> Streams:
     context = ProxyContext(known.meshes, issuer, insights, clock, lambda address: _admin_secrets(admin_ca, address))
     front = Front(servers.front_limits(settings))
     limiter = StreamLimiter(servers.stream_limits(settings), clock)
-    refusals, traffic = Refusals(base.audit, clock), TrafficRecorder(base.store, clock)
+    refusals, traffic = Refusals(base.audit, clock), TrafficRecorder(base.store, clock, known.metrics.observed)
     admission = StreamAdmission(known.authenticator, limiter, refusals, front)
     discovery = Discovery(
         proxies,

@@ -8,17 +8,21 @@ from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from kuma.api.derived.metric_names import Prefixed
+
 
 def create_app(registry: CollectorRegistry, unready: Callable[[], str]) -> FastAPI:
     """`/metrics` for Prometheus, `/healthy` and `/ready` for whoever restarts or load-balances.
 
     `unready` says why there are questions that cannot be answered now; nothing if all can.
     """
+    prefixed = CollectorRegistry()
+    prefixed.register(Prefixed(registry))
     app = FastAPI(title="Kuma diagnostics", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/metrics")
     async def metrics() -> PlainTextResponse:
-        return PlainTextResponse(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        return PlainTextResponse(generate_latest(prefixed), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/healthy")
     async def healthy() -> PlainTextResponse:

@@ -57,20 +57,24 @@ class Metrics:
             ["mesh"],
             registry=registry,
         )
+        self.observed = Counter(
+            "observed_connections",
+            "Connections to inbounds that proxies report: by mesh TLS, other TLS or plaintext, and their outcome.",
+            ["mesh", "how", "outcome"],
+            registry=registry,
+        )
         self.authority_ends = Gauge(
             "ca_expiration_timestamp_seconds",
             "When the certificate of an authority ends, in seconds since 1970.",
             ["mesh", "backend"],
             registry=registry,
         )
-
         self.overdue = Gauge(
             "ca_renewal_overdue",
             "1 if the root of a builtin authority should have been renewed by now and was not.",
             ["mesh", "backend"],
             registry=registry,
         )
-
         self.jumps = Counter(
             "clock_jumps", "Times that the clock was set, or the machine slept: two seconds or more.", registry=registry
         )
@@ -98,6 +102,7 @@ class Metrics:
             self.overdue,
             self.issued,
             self.issue_failures,
+            self.observed,
         ):
             _remove(metric, lambda labels: labels["mesh"] == mesh)
 
@@ -125,4 +130,4 @@ def _remove(metric: Counter | Gauge, is_gone: Callable[[dict[str, str]], bool]) 
     for labels in [sample.labels for family in metric.collect() for sample in family.samples]:
         if labels and is_gone(labels):
             with contextlib.suppress(KeyError):  # the total and the time of creation of the same counter
-                metric.remove(*(labels[name] for name in labels if name in ("mesh", "backend")))
+                metric.remove(*labels.values())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
+from prometheus_client import Counter
 
 from kuma.base.clock import Clock
 from kuma.base.errors import AlreadyExists, Conflict, KumaError, NotFound, Unavailable
@@ -42,9 +43,10 @@ class _Heard:
 class TrafficRecorder:
     """Counts the callers of Dataplanes, by their keys."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, connections: Counter) -> None:
         self._store = store
         self._clock = clock
+        self._connections = connections
         self._heard: dict[Key, _Heard] = {}
         self._known: dict[Key, set[CallerEdge]] = {}
         """Callers that have been written, so that they are no news."""
@@ -62,6 +64,7 @@ class TrafficRecorder:
     def note(self, dataplane: Key, caller: CallerEdge, connections: int) -> None:
         """Counts connections, none if it is only known that one goes on."""
         heard = self._of(dataplane)
+        self._connections.labels(dataplane.mesh, caller.how, caller.outcome).inc(connections)
         heard.edges.note(caller, self._clock.now(), connections)
         heard.is_news = heard.is_news or caller not in self._known.get(dataplane, ())
 

@@ -1,0 +1,63 @@
+"""Registers the metrics that are read off other parts at the moment of asking."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
+
+from kuma.base.clock import Clock
+from kuma.coordination.coordination import Coordination
+from kuma.kubernetes.store.store import KubernetesStore
+from kuma.store.sql.store import SqlStore
+from kuma.store.views import Views
+from kuma.xds.proxies.metrics import EarliestEnd
+from kuma.xds.proxies.problem_metrics import MeshStates, ProxyProblems
+from kuma.xds.proxies.proxy import Proxies
+
+
+def of_control_plane(
+    registry: CollectorRegistry, store: SqlStore | KubernetesStore, coordination: Coordination
+) -> None:
+    """Shows whether the store can be used, whether this control plane leads, and what the process takes."""
+    leads = Gauge(
+        "control_plane_leads",
+        "1 if this control plane does what only one may do at a time; always, if it is the only one.",
+        registry=registry,
+    )
+    leads.set_function(lambda: coordination.leads)
+    unusable = Gauge("store_unusable", "1 while what is stored can be neither read nor changed.", registry=registry)
+    unusable.set_function(lambda: bool(store.problem))
+    ProcessCollector(registry=registry)
+
+
+def of_meshes(registry: CollectorRegistry, views: Views, proxies: Proxies, clock: Clock) -> None:
+    """Shows how far each mesh is, when the first certificate and token end, and which proxies need attention."""
+    for name, text, ends in (
+        (
+            "cert_expiration_timestamp_seconds",
+            "When the first certificate of a mesh's connected proxies ends, in seconds since 1970.",
+            _ends_of_leaves,
+        ),
+        (
+            "dataplane_token_expiration_timestamp_seconds",
+            "When the first token of a mesh's connected proxies ends, in seconds since 1970.",
+            _ends_of_tokens,
+        ),
+    ):
+        registry.register(EarliestEnd(name, text, functools.partial(ends, proxies)))
+    registry.register(MeshStates(views))
+    registry.register(ProxyProblems(proxies, clock))
+
+
+def _ends_of_leaves(proxies: Proxies) -> Iterator[tuple[str, datetime]]:
+    for proxy in proxies:
+        if proxy.keeper.identity is not None:
+            yield proxy.key.mesh, proxy.keeper.identity.not_after
+
+
+def _ends_of_tokens(proxies: Proxies) -> Iterator[tuple[str, datetime]]:
+    for proxy in proxies:
+        yield proxy.key.mesh, proxy.token.expires
