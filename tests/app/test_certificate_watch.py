@@ -55,6 +55,33 @@ def test_a_whole_pair_is_taken_up(files: ServerCertificate, watch: CertificateWa
     watch.identity.context()  # the two belong together
 
 
+def test_a_certificate_of_our_own_is_made_anew_while_it_runs(tmp_path: Path) -> None:
+    """Long before it ends, under the same CA; and the old one stays as long as that cannot be done."""
+    clock, directory = ManualClock(NOW), tmp_path / "own"
+    watch = CertificateWatch(lambda: server_certificate.ensure(directory, ("localhost",), clock.now()), clock)
+    first, ca = watch.identity.pair, (directory / "ca.crt").read_bytes()
+    clock.advance(10 * 86400)
+    watch.look()
+    assert watch.identity.pair == first, "it is new enough"
+    key = (directory / "ca.key").read_bytes()
+    (directory / "ca.key").unlink()
+    clock.advance(30 * 86400)
+    with capture_logs() as logs:
+        watch.look()
+        watch.look()
+    assert [entry["event"] for entry in logs] == ["the servers' certificate cannot be made anew; the old one stays"]
+    assert watch.identity.pair == first
+    (directory / "ca.key").write_bytes(key)
+    clock.advance(86400)
+    watch.look()
+    assert watch.identity.pair != first
+    assert (directory / "ca.crt").read_bytes() == ca
+    leaf = x509.load_pem_x509_certificate(watch.identity.pair[1])
+    leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(ca))
+    assert leaf.not_valid_after_utc > clock.now() + timedelta(days=365)
+    assert "localhost" in watch.names().names
+
+
 def test_half_a_pair_and_what_is_none_leave_the_old_one(
     files: ServerCertificate, watch: CertificateWatch, tmp_path: Path
 ) -> None:

@@ -130,6 +130,10 @@ general: {tlsCertFile: "", tlsMinVersion: TLSv1_2, dnsCacheTTL: 10s}
 multizone: {zone: {name: "", kds: {refreshInterval: 1s}}}
 runtime: {universal: {dataplaneCleanupAge: 72h}}
 reports: {enabled: true}
+defaults: {skipMeshCreation: false, enableLocalhostInboundClusters: false}
+access: {type: static, static: {viewConfigDump: {users: [], groups: ["mesh-system:admin"]}}}
+interCp: {catalog: {heartbeatInterval: 5s}, server: {port: 5683, tlsMinVersion: TLSv1_2, tlsCipherSuites: []}}
+proxy: {gateway: {globalDownstreamMaxConnections: 50000}}
 """
 
 
@@ -138,6 +142,7 @@ def test_a_file_of_the_original_is_taken_for_what_there_is(tmp_path: Path) -> No
         found = settings_file.load(written(tmp_path, BEGINNING), {})
     assert found.api_server.http.port == 5691
     assert found.store.type == "sqlite"
+    assert found.access.static.get_config_dump.groups == ("mesh-system:admin",)
     (told,) = logs
     assert "multizone.zone.kds.refreshInterval" in told["settings"]
     assert "store.postgres.password" in told["settings"]
@@ -154,6 +159,7 @@ def test_a_file_of_the_original_is_taken_for_what_there_is(tmp_path: Path) -> No
             ["dpServer.tlsCipherSuites in FILE cannot be chosen"],
         ),
         ("mode: global", ['mode in FILE cannot be "global" here, only "zone" or "standalone"']),
+        ("defaults: {enableLocalhostInboundClusters: true}", ["set serviceAddress to 127.0.0.1 at the inbounds"]),
         ("apiServer: {readOnly: true}", ['apiServer.readOnly in FILE cannot be "true" here, only "false"']),
         (
             "apiServer: {http: {prot: 1}}\nmod: zone",

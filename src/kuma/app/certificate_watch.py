@@ -1,8 +1,12 @@
-"""Looks whether the files of the servers' certificate are others now, and has the servers show what is in them."""
+"""Looks whether the files of the servers' certificate are others now, and has the servers show what is in them.
+
+One of the control plane's own is made anew in time, too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import structlog
@@ -20,13 +24,15 @@ log = structlog.get_logger(__name__)
 
 _POLL = 1.0
 """Seconds between two looks: files may be links that are set elsewhere, or on another machine."""
+_ASKED_AGAIN = timedelta(days=1)
+"""How often the files are asked for anew: whoever makes them replaces a certificate that has become old."""
 
 
 class CertificateWatch:
     """Keeps what servers show until the files have a whole new pair that belongs together and has not ended."""
 
     def __init__(self, files: Callable[[], ServerCertificate], clock: Clock) -> None:
-        """`files` finds the files, and the CA anew if it is taken from the chain.
+        """`files` finds the files; it takes the CA from the chain if none is given, and makes what is for us to make.
 
         Raises:
             Misconfigured: they cannot be read.
@@ -41,6 +47,7 @@ class CertificateWatch:
             raise Misconfigured(f"cannot read the servers' certificate {error.filename}: {error.strerror}") from None
         self._names = ServerNames.of(self.identity.pair[1], self._ca)
         self._seen = self._stamps()
+        self._asked = clock.now()
 
     def names(self) -> ServerNames:
         """Returns the names by which the servers are reached now, and the CA that verifies them."""
@@ -54,6 +61,8 @@ class CertificateWatch:
 
     def look(self) -> None:
         """Takes up what the files hold, if they have changed."""
+        if self._clock.now() - self._asked >= _ASKED_AGAIN:
+            self._ask()
         stamps = self._stamps()
         if stamps == self._seen:
             return
@@ -62,6 +71,13 @@ class CertificateWatch:
             self._take_up()
         except (OSError, AuthorityUnusable, Misconfigured, ValueError, UnsupportedAlgorithm) as error:
             log.warning("the servers' new certificate is not used; the old one stays", reason=str(error))
+
+    def _ask(self) -> None:
+        self._asked = self._clock.now()
+        try:
+            self._files()
+        except (OSError, AuthorityUnusable, Misconfigured, ValueError, UnsupportedAlgorithm) as error:
+            log.warning("the servers' certificate cannot be made anew; the old one stays", reason=str(error))
 
     def _take_up(self) -> None:
         found = self._files()

@@ -81,8 +81,7 @@ def certificate(settings: Settings, clock: Clock) -> CertificateWatch:
         given = functools.partial(server_certificate.given, chain, key, general.tls_ca_file, settings.work_dir)
         return CertificateWatch(given, clock)
     hosts = (*server_certificate.own_names(settings.dp_server.interface), *general.hostnames)
-    own = server_certificate.ensure(settings.work_dir, hosts, clock.now())
-    return CertificateWatch(lambda: own, clock)
+    return CertificateWatch(lambda: server_certificate.ensure(settings.work_dir, hosts, clock.now()), clock)
 
 
 def api(

@@ -20,6 +20,8 @@ ALIASES = {
     "KUMA_DP_SERVER_TLS_CERT_FILE": "KUMA_GENERAL_TLS_CERT_FILE",
     "KUMA_DP_SERVER_TLS_KEY_FILE": "KUMA_GENERAL_TLS_KEY_FILE",
     "KUMA_DP_SERVER_READ_HEADER_TIMEOUT": "KUMA_DP_SERVER_LIMITS_HEAD_TIMEOUT",
+    "KUMA_ACCESS_STATIC_VIEW_CONFIG_DUMP_USERS": "KUMA_ACCESS_STATIC_GET_CONFIG_DUMP_USERS",  # as it is in files
+    "KUMA_ACCESS_STATIC_VIEW_CONFIG_DUMP_GROUPS": "KUMA_ACCESS_STATIC_GET_CONFIG_DUMP_GROUPS",
 }
 """Names of the original for what has another name here, or is one setting: all servers have the same certificate."""
 FIXED = {
@@ -34,6 +36,7 @@ FIXED = {
     "KUMA_API_SERVER_HTTPS_TLS_MIN_VERSION": ("TLSv1_2",),
     "KUMA_DP_SERVER_TLS_MIN_VERSION": ("TLSv1_2",),
     "KUMA_DP_SERVER_AUTHN_ENABLE_RELOADABLE_TOKENS": ("true", "false"),
+    "KUMA_DEFAULTS_ENABLE_LOCALHOST_INBOUND_CLUSTERS": ("false",),
     "KUMA_DIAGNOSTICS_DEBUG_ENDPOINTS": ("false",),
 }
 """Variables of the original with the values that this control plane always has: they may be given, no others."""
@@ -41,7 +44,13 @@ _TOKENS = (
     "every proxy shows a token, or anybody would get any identity; make one with `kumactl generate dataplane-token "
     "--name NAME --mesh MESH` and give it to kuma-dp with --dataplane-token-file"
 )
-REMEDIES = {"KUMA_DP_SERVER_AUTHN_DP_PROXY_TYPE": _TOKENS, "KUMA_DP_SERVER_AUTH_TYPE": _TOKENS}
+REMEDIES = {
+    "KUMA_DP_SERVER_AUTHN_DP_PROXY_TYPE": _TOKENS,
+    "KUMA_DP_SERVER_AUTH_TYPE": _TOKENS,
+    "KUMA_DEFAULTS_ENABLE_LOCALHOST_INBOUND_CLUSTERS": (
+        "set serviceAddress to 127.0.0.1 at the inbounds whose workloads listen there"
+    ),
+}
 """What to do instead of what a variable asks for."""
 OTHERS = ("KUMA_CONTROL_PLANE_", "KUMA_DATAPLANE_", "KUMA_DP_ENVOY_")
 """Variables of kuma-dp, which may stand in the same environment."""
