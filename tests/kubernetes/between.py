@@ -52,6 +52,8 @@ class Between:
 
     url: str
     interfere: Interference = lambda asked: None
+    before_answer: Callable[[Asked], None] = lambda asked: None
+    """Called once the API server has answered, before who has asked gets to know."""
     asked: list[Asked] = field(default_factory=list)
     _open: set[http.client.HTTPConnection] = field(default_factory=set)
 
@@ -88,7 +90,7 @@ def between(cluster: Cluster) -> Iterator[Between]:
                 if answer is not None:
                     self._answer(answer)
                 else:
-                    self._forward(body)
+                    self._forward(asked, body)
                 return
             self.close_connection = True
 
@@ -104,7 +106,7 @@ def between(cluster: Cluster) -> Iterator[Between]:
             self.end_headers()
             self.wfile.write(body)
 
-        def _forward(self, body: bytes) -> None:
+        def _forward(self, asked: Asked, body: bytes) -> None:
             known = "authorization" in self.headers
             connection = http.client.HTTPSConnection(
                 target.hostname or "", target.port, context=tls if known else as_admin
@@ -114,6 +116,7 @@ def between(cluster: Cluster) -> Iterator[Between]:
                 headers = {name: value for name, value in self.headers.items() if name.lower() not in _ONE_HOP}
                 connection.request(self.command, self.path, body or None, headers)
                 answer = connection.getresponse()
+                found.before_answer(asked)
                 self.send_response(answer.status)
                 for name, value in answer.getheaders():
                     if name.lower() not in _ONE_HOP:

@@ -77,9 +77,9 @@ class Installed:
 
     def serves(self) -> None:
         until("the control plane serves its API", lambda: self.get("/") is not None, self.processes)
-        until("changes are judged", self._judges, self.processes)
+        until("changes are judged", self.judges, self.processes)
 
-    def _judges(self) -> bool:
+    def judges(self) -> bool:
         """Tells whether the API server asks the webhooks: what they refuse is refused."""
         wrong = "apiVersion: kuma.io/v1alpha1\nkind: Mesh\nmetadata: {name: never}\nspec: {nonsense: 1}\n"
         tried = self.cluster.kubectl("apply", "--dry-run=server", "-f", "-", text=wrong, check=False)

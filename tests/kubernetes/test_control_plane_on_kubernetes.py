@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from demo.processes import free_ports, is_free, until
+from demo.processes import PATIENCE, free_ports, is_free, until
 from tests.fakes import cas
 from tests.kubernetes.installed import NAMESPACE, Installed, installed, kumactl
 from tools.kubernetes.cluster import Cluster
@@ -246,6 +247,31 @@ def test_notes_of_transactions_are_written_by_control_planes_only(kuma: Installe
     key = ("secret", "kuma-transaction-key", "-n", NAMESPACE)
     assert "are written by the control plane only" in cluster.kubectl("delete", *key, check=False).stderr
     assert "are written by the control plane only" in cluster.kubectl("label", *key, "a=b", check=False).stderr
+
+
+def test_webhooks_that_have_lost_the_ca_are_given_it_again(kuma: Installed) -> None:
+    """As when another tool has applied them anew: nobody can write meanwhile."""
+    cluster, name = kuma.cluster, "kuma-validating-webhook-configuration"
+
+    def bundle() -> str:
+        path = "jsonpath={.webhooks[0].clientConfig.caBundle}"
+        return cluster.kubectl("get", "validatingwebhookconfiguration", name, "-o", path).stdout
+
+    before = bundle()
+    other = cluster.kubectl("get", "configmap", "kube-root-ca.crt", "-n", "default", "-o", r"jsonpath={.data.ca\.crt}")
+    patch = {"op": "replace", "path": "/webhooks/0/clientConfig/caBundle"}
+    wrong = json.dumps([{**patch, "value": base64.b64encode(other.stdout.encode()).decode()}])
+    cluster.kubectl("patch", "validatingwebhookconfiguration", name, "--type=json", "-p", wrong)
+    until("they have it again", lambda: bundle() == before, kuma.processes)
+    until("changes are judged", kuma.judges, kuma.processes)
+
+
+def test_what_is_asked_of_the_api_is_counted(kuma: Installed) -> None:
+    url = f"http://127.0.0.1:{kuma.ports['diagnostics']}/metrics"
+    with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+        metrics = answer.read().decode()
+    assert 'kubernetes_api_requests_total{method="WATCH",status="200"}' in metrics
+    assert "kubernetes_leader 1.0" in metrics
 
 
 def test_secrets_of_others_are_their_own_business(kuma: Installed) -> None:

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from kuma.api.http.server import HttpServer
 from kuma.api.ready_log import ReadyLog
 from kuma.app import cluster, parts, server_certificate, stores, token_keys
+from kuma.app.certificate_watch import CertificateWatch
 from kuma.app.servers import HTTP, HTTPS, Servers
 from kuma.app.settings import Settings
 from kuma.authorities import registry
@@ -58,6 +59,7 @@ class ControlPlane:
     envoy_admin_ca: EnvoyAdminCa
     inbound_review: InboundReview
     coordination: Coordination
+    certificate: CertificateWatch
     api: Mapping[str, HttpServer]
     dp: HttpServer
     diagnostics: HttpServer
@@ -89,7 +91,14 @@ async def _run_in(found: cluster.Cluster, clock: Clock) -> None:
     """Build the control plane over the cluster's API and run it until cancelled."""
     with closing(AuditFile(found.settings.audit_file, clock)) as audit:
         built = build(found.settings, found.store, clock, audit, collectors=found.collectors)
-        await cluster.run(found, built.components, built.manager, built.views, lambda: prepare(found.settings, built))
+        await cluster.run(
+            found,
+            built.components,
+            built.manager,
+            built.views,
+            built.certificate.identity,
+            lambda: prepare(found.settings, built),
+        )
 
 
 def build(
@@ -145,6 +154,7 @@ def build(
         streams.admin_ca,
         known.inbound_review,
         base.coordination,
+        base.certificate,
         *listening,
     )
 

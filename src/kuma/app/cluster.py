@@ -33,7 +33,7 @@ from kuma.kubernetes.objects.forms import Forms
 from kuma.kubernetes.pod_label import PodLabel
 from kuma.kubernetes.store.store import KubernetesStore
 from kuma.kubernetes.webhooks.app import create_app
-from kuma.kubernetes.webhooks.certificate import SharedCertificate
+from kuma.kubernetes.webhooks.certificate import Renewal, SharedCertificate
 from kuma.kubernetes.webhooks.defaults import Defaults
 from kuma.kubernetes.webhooks.registration import Registration
 from kuma.kubernetes.webhooks.validation import Validation
@@ -43,7 +43,7 @@ from kuma.store.views import Views
 log = structlog.get_logger(__name__)
 
 Components = Sequence[tuple[str, aio.Component]]
-_FOR_ALL = ("mesh views", "diagnostics server")
+_FOR_ALL = ("servers' certificate", "mesh views", "diagnostics server")
 """Components that run whether this control plane leads or not."""
 _REVIEWS = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 
@@ -59,6 +59,9 @@ class Cluster:
     user: str
     """Who we are to the API server."""
     collectors: CollectorRegistry
+    clock: Clock
+    shared: SharedCertificate | None
+    """The certificate of all control planes, if the settings name no other."""
 
 
 @asynccontextmanager
@@ -76,8 +79,10 @@ async def opened(settings: Settings, clock: Clock) -> AsyncIterator[Cluster]:
         try:
             await store.open()
             user = await _user(client)
-            shown = await _with_certificate(settings, client, clock)
-            yield Cluster(shown, client, forms, store, user, collectors)
+            shared = None if settings.general.tls_cert_file else _shared(settings, client)
+            if shared is not None:
+                settings = _with_files(settings, await shared.ensure(settings.work_dir, clock.now()))
+            yield Cluster(settings, client, forms, store, user, collectors, clock, shared)
         finally:
             await store.close()
 
@@ -90,17 +95,16 @@ async def _user(client: ApiClient) -> str:
         raise Unavailable(f"the Kubernetes API does not say who we are: {error}") from None
 
 
-async def _with_certificate(settings: Settings, client: ApiClient, clock: Clock) -> Settings:
-    """Returns the settings with the certificate that is shared, unless they name one."""
-    general = settings.general
-    if general.tls_cert_file is not None:
-        return settings
+def _shared(settings: Settings, client: ApiClient) -> SharedCertificate:
     namespace = settings.store.kubernetes.system_namespace
-    hosts = (*_names(settings, namespace), *server_certificate.own_names("127.0.0.1"), *general.hostnames)
-    shared = SharedCertificate(client, namespace, hosts)
-    chain, key, ca = await shared.ensure(settings.work_dir, clock.now())
-    files = {"tls_cert_file": chain, "tls_key_file": key, "tls_ca_file": ca}
-    return settings.model_copy(update={"general": general.model_copy(update=files)})
+    own = server_certificate.own_names("127.0.0.1")
+    return SharedCertificate(client, namespace, (*_names(settings, namespace), *own, *settings.general.hostnames))
+
+
+def _with_files(settings: Settings, found: tuple[Path, Path, Path]) -> Settings:
+    """Returns the settings with the files of a chain, its key and its CA."""
+    files = dict(zip(("tls_cert_file", "tls_key_file", "tls_ca_file"), found, strict=True))
+    return settings.model_copy(update={"general": settings.general.model_copy(update=files)})
 
 
 def _names(settings: Settings, namespace: str) -> Sequence[str]:
@@ -118,6 +122,7 @@ async def run(
     components: Components,
     manager: ResourceManager,
     views: Views,
+    identity: ServerIdentity,
     prepare: Callable[[], Awaitable[None]],
 ) -> None:
     """Run until cancelled: webhooks at once, and everything else once this control plane leads.
@@ -129,19 +134,27 @@ async def run(
     known = (cluster.client, cluster.forms, manager, views)
     leading += [("mesh controller", MeshController(*known)), ("pod controller", PodController(*known))]
     pod = cluster.settings.runtime.kubernetes.pod_name
-    lease = Lease(cluster.client, cluster.forms.system, pod or f"kuma-cp-{secrets.token_hex(4)}")
+    lease = Lease(cluster.client, cluster.forms.system, pod or f"kuma-cp-{secrets.token_hex(4)}", cluster.clock)
     label = PodLabel(cluster.client, cluster.forms.system, pod)
     await aio.supervise(
         [
             *((name, component) for name, component in components if name in _FOR_ALL),
-            ("webhook server", _webhooks(cluster, manager)),
+            *_renewal(cluster),
+            ("webhook server", _webhooks(cluster, manager, identity)),
             ("webhook registration", Registration(cluster.client, _ca(cluster.settings))),
-            ("leader", _Leader(lease, label, leading, prepare)),
+            ("label of the Pod", label),
+            ("leader", _Leader(lease, label, _Leading(label, leading, prepare), cluster.client.metrics)),
         ]
     )
 
 
-def _webhooks(cluster: Cluster, manager: ResourceManager) -> HttpServer:
+def _renewal(cluster: Cluster) -> Components:
+    if cluster.shared is None:
+        return ()
+    return [("renewal of the certificate", Renewal(cluster.shared, cluster.settings.work_dir, cluster.clock))]
+
+
+def _webhooks(cluster: Cluster, manager: ResourceManager, identity: ServerIdentity) -> HttpServer:
     validation = Validation(manager, cluster.forms, cluster.user)
     defaults = Defaults(cluster.client, cluster.forms)
     app = create_app(
@@ -151,15 +164,14 @@ def _webhooks(cluster: Cluster, manager: ResourceManager) -> HttpServer:
             admission.SECRETS_PATH: validation.answer,
         }
     )
-    general, chosen = cluster.settings.general, cluster.settings.runtime.kubernetes.admission_server
-    assert general.tls_cert_file is not None and general.tls_key_file is not None
+    chosen = cluster.settings.runtime.kubernetes.admission_server
     limits = ConnectionLimits()
     return HttpServer(
         app,
         chosen.address,
         chosen.port,
         setting="KUMA_RUNTIME_KUBERNETES_ADMISSION_SERVER_PORT",
-        tls=ServerIdentity.of(general.tls_cert_file, general.tls_key_file),
+        tls=identity,
         limits=ConnectionLimits(per_address=limits.total),  # they all come from the API server
     )
 
@@ -174,30 +186,33 @@ def _ca(settings: Settings) -> Path:
 class _Leader:
     """Leads, once it may."""
 
-    def __init__(
-        self, lease: Lease, label: PodLabel, components: Components, prepare: Callable[[], Awaitable[None]]
-    ) -> None:
+    def __init__(self, lease: Lease, label: PodLabel, leading: aio.Component, metrics: Metrics) -> None:
         self._lease = lease
+        self._label = label
+        self._leading = leading
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        """Lead until cancelled, or until another one may."""
+        await self._lease.acquire()
+        self._metrics.leads.set(1)
+        try:
+            await aio.supervise([("lease", aio.Running(self._lease.keep)), ("leading", self._leading)])
+        finally:
+            self._metrics.leads.set(0)
+            await self._label.take()
+            await self._lease.release()
+
+
+class _Leading:
+    """What a leader does, while it keeps its lease."""
+
+    def __init__(self, label: PodLabel, components: Components, prepare: Callable[[], Awaitable[None]]) -> None:
         self._label = label
         self._components = components
         self._prepare = prepare
 
     async def run(self) -> None:
-        """Lead until cancelled, or until another one does."""
-        await self._label.take()
-        await self._lease.acquire()
-        try:
-            await self._prepare()
-            await self._label.put()
-            await aio.supervise([("lease", _Kept(self._lease)), *self._components])
-        finally:
-            await self._label.take()
-            await self._lease.release()
-
-
-class _Kept:
-    def __init__(self, lease: Lease) -> None:
-        self._lease = lease
-
-    async def run(self) -> None:
-        await self._lease.keep()
+        await self._prepare()
+        self._label.put()
+        await aio.supervise(self._components)

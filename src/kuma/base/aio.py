@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -51,6 +51,17 @@ class Component(Protocol):
     async def run(self) -> None:
         """Work until cancelled. Returning early is a fault."""
         ...
+
+
+class Running:
+    """A component made of a function that works until it is cancelled."""
+
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._work = work
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        await self._work()
 
 
 async def supervise(components: Iterable[tuple[str, Component]]) -> None:

@@ -58,7 +58,7 @@ class PodController:
     async def run(self) -> None:
         """Work until cancelled."""
         following = [("pods", self._pods), ("services", self._services), ("endpoint slices", self._slices)]
-        await aio.supervise([*following, ("dataplanes of pods", _Running(self._follow))])
+        await aio.supervise([*following, ("dataplanes of pods", aio.Running(self._follow))])
 
     async def _follow(self) -> None:
         for informer in (self._pods, self._services, self._slices):
@@ -212,13 +212,3 @@ def _owner(pod: Object) -> Object:
     found = pod["metadata"]
     named = {"apiVersion": "v1", "kind": "Pod", "name": found["name"], "uid": found["uid"]}
     return {**named, "controller": True, "blockOwnerDeletion": True}
-
-
-class _Running:
-    """A part of the controller that the supervisor runs."""
-
-    def __init__(self, work: Any) -> None:
-        self._work = work
-
-    async def run(self) -> None:
-        await self._work()

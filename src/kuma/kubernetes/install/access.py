@@ -41,7 +41,7 @@ def _everywhere(chosen: Options) -> list[dict[str, Any]]:
         _rule(
             "admissionregistration.k8s.io",
             ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
-            ["get", "patch"],
+            [*_READ, "patch"],
         )
         | configurations,
     ]

@@ -1,7 +1,7 @@
 """The certificate of the control plane's servers on Kubernetes: one for all control planes, kept in Secrets.
 
 The CA is made once, so that a proxy that was given it goes on knowing the control plane. What it issues is renewed by
-whichever control plane starts when it is old.
+whichever control plane finds it old, as it starts or while it runs; the others take up what that one has made.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import structlog
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from kuma.base import files
+from kuma.base import aio, files
+from kuma.base.clock import Clock
 from kuma.base.errors import Conflict, Misconfigured, Unavailable
 from kuma.kubernetes.api.client import ApiClient, ApiError, Object
 from kuma.kubernetes.objects.forms import TLS_TYPE
@@ -24,11 +26,15 @@ from kuma.pki import own_ca, pem
 from kuma.pki.authority import AuthorityUnusable
 from kuma.pki.x509 import CaPair, certificate_pem, key_pem
 
+log = structlog.get_logger(__name__)
+
 CERTIFICATE, CA = "kuma-tls-cert", "kuma-tls-ca"
 """The names of the Secrets: of the servers' certificate, as in the original, and of the CA above it."""
 CA_LIFETIME, LIFETIME = timedelta(days=10 * 365), timedelta(days=397)
 _KEPT = timedelta(days=30)
 _ATTEMPTS = 10
+_LOOK = timedelta(hours=6).total_seconds()
+_RETRY = aio.Backoff(first=60.0, last=_LOOK)
 
 
 class SharedCertificate:
@@ -109,6 +115,27 @@ class SharedCertificate:
             if error.code == 409:
                 raise Conflict(f"Secret {name} has been written by another control plane") from None
             raise
+
+
+class Renewal:
+    """Renews the certificate in time, and writes what others have renewed to the files that the servers look at."""
+
+    def __init__(self, shared: SharedCertificate, directory: Path, clock: Clock) -> None:
+        self._shared = shared
+        self._directory = directory
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        failures = 0
+        while True:
+            await self._clock.sleep(_RETRY.delay(failures) if failures else _LOOK)
+            try:
+                await self._shared.ensure(self._directory, self._clock.now())
+                failures = 0
+            except (Misconfigured, Unavailable) as error:
+                failures += 1
+                log.error("the control plane's certificate cannot be renewed now", reason=str(error))
 
 
 def _data(found: Object) -> dict[str, bytes]:
