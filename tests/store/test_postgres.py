@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,10 @@ from demo.postgres import PASSWORD, Postgres
 from kuma.base.clock import SystemClock
 from kuma.base.errors import Conflict, Misconfigured, StoreCorrupt, Unavailable
 from kuma.resources import kinds
+from kuma.resources.models.coordination import InstanceSpec, LeaseSpec, RolloutProgressSpec
 from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.models.secret import SecretSpec
-from kuma.resources.resource import Resource
+from kuma.resources.resource import Key, Resource
 from kuma.store.protocol import Commit, Create, Delete, Expect, Listing, Put, Removed, Update
 from kuma.store.sealing.encryption import AesGcmSealer
 from kuma.store.sql import seal
@@ -301,6 +303,39 @@ async def test_a_database_that_fails_while_sealing_anew_loses_no_secret(
     assert len(Path(postgres[1]).read_text().split()) == 1
 
 
+BROKEN_UPDATE = (
+    "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'disk'; END $$; "
+    "CREATE TRIGGER broken BEFORE UPDATE ON meta FOR EACH ROW WHEN (OLD.name = 'seal') EXECUTE FUNCTION fail()",
+    "DROP TRIGGER broken ON meta",
+)
+BROKEN_VACUUM = (
+    "CREATE FUNCTION fail(text) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN 1; END $$; "
+    "CREATE INDEX broken ON meta (fail(name)); "
+    "CREATE OR REPLACE FUNCTION fail(text) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RAISE 'disk'; END $$",
+    "DROP INDEX broken",
+)
+
+
+@pytest.mark.parametrize(("breaks", "repairs"), [BROKEN_UPDATE, BROKEN_VACUUM], ids=["sealing", "vacuum"])
+async def test_a_start_that_cannot_seal_anew_goes_on_with_all_keys_and_the_next_one_completes_it(
+    postgres: Address, postgres_instance: Postgres, breaks: str, repairs: str
+) -> None:
+    key = Path(postgres[1])
+    old, new = key.read_text(), "A" * 43 + "=\n"
+    async with opened(postgres) as one:
+        await one.transact([Create(MESH), Create(secret("a", b"PRIVATE"))])
+    key.write_text(new + old)
+    postgres_instance.sql(breaks, postgres[-1])
+    async with opened(postgres) as one:
+        assert (await one.get(secret("a").key)).spec.data == b"PRIVATE"
+        await one.transact([Create(secret("b", b"PRIVATE"))])
+    assert sorted(key.read_text().split()) == sorted([old.strip(), new.strip()])
+    postgres_instance.sql(repairs, postgres[-1])
+    async with opened(postgres) as one:
+        assert [each.spec.data for each in (await one.list("Secret")).items] == [b"PRIVATE", b"PRIVATE"]
+    assert key.read_text() == old
+
+
 async def test_a_row_that_cannot_be_read_is_told_and_followed_again_once_it_can(
     two: tuple[SqlStore, SqlStore], postgres: Address, postgres_instance: Postgres
 ) -> None:
@@ -319,6 +354,54 @@ async def test_a_row_that_cannot_be_read_is_told_and_followed_again_once_it_can(
         assert isinstance(await anext(watching), Commit)
     await until(lambda: not other.problem)
     await watching.aclose()
+
+
+async def test_what_newer_control_planes_tell_is_taken_as_far_as_it_is_understood_and_stops_nothing(
+    two: tuple[SqlStore, SqlStore], postgres: Address, postgres_instance: Postgres
+) -> None:
+    one, other = two
+    watching = watch(other)
+    assert isinstance(await anext(watching), Listing)
+    postgres_instance.sql(
+        "CREATE FUNCTION newer() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.spec = "
+        "CASE NEW.kind WHEN 'ControlPlaneInstance' THEN "
+        """convert_to(replace(convert_from(NEW.spec, 'UTF8'), '{', '{"zone": {"name": "a"},'), 'UTF8') """
+        """ELSE convert_to('{"mesh": 7}', 'UTF8') END; RETURN NEW; END $$; """
+        "CREATE TRIGGER newer BEFORE INSERT ON resources FOR EACH ROW WHEN (NEW.kind <> 'Mesh') "
+        "EXECUTE FUNCTION newer()",
+        postgres[-1],
+    )
+    started = datetime(2026, 1, 1, tzinfo=UTC)
+    instance = Resource(kinds.INSTANCE.key("new"), InstanceSpec(started=started, written=started))
+    progress = Resource(kinds.ROLLOUT_PROGRESS.key("new/default"), RolloutProgressSpec(mesh="default", instance="new"))
+    lease = Resource(kinds.LEASE.key("leader"), LeaseSpec(holder="new"))
+    await one.transact([Create(instance), Create(progress), Create(lease)])
+    (mesh,) = await one.transact([Create(MESH)])
+    told: dict[Key, Put | Removed] = {}
+    async with asyncio.timeout(PATIENCE):
+        while mesh.key not in told:
+            commit = await anext(watching)
+            told |= {each.resource.key if isinstance(each, Put) else each.key: each for each in commit_of(commit)}
+    seen = told[instance.key]
+    assert isinstance(seen, Put)
+    assert seen.resource.spec == instance.spec
+    assert told[progress.key] == Removed(progress.key)  # nothing is known of how far its proxies are
+    assert lease.key not in told  # somebody leads, and it is not known who
+    assert other.not_understood == {progress.key, lease.key}
+    again = watch(other)
+    listing = await anext(again)
+    assert isinstance(listing, Listing)
+    assert {resource.key for resource in listing.resources} == {instance.key, mesh.key}
+    await one.transact([Delete(progress.key), Delete(lease.key)])
+    await until(lambda: not other.not_understood)
+    assert not other.problem
+    for following in (watching, again):
+        await following.aclose()
+
+
+def commit_of(event: Listing | Commit) -> Sequence[Put | Removed]:
+    assert isinstance(event, Commit)
+    return event.changes
 
 
 async def test_who_has_an_old_key_writes_nothing(

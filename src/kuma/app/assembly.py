@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -197,10 +198,17 @@ async def prepare(settings: Settings, control_plane: ControlPlane) -> None:
 
 
 async def _first_mesh(settings: Settings, manager: ResourceManager) -> None:
-    """Name a new store, and create the Mesh `default` in it, unless that is not wanted or there are meshes already."""
-    if await manager.find(kinds.CLUSTER_ID) is None:
-        await manager.put(Resource(kinds.CLUSTER_ID, ConfigSpec(config=str(uuid.uuid4()))))
+    """Name a new store, and create the Mesh `default` in it, unless that is not wanted or there are meshes already.
+
+    Several control planes may do this at once: what one of them has made stays, and what users have made of it since.
+    """
+    await _make(manager, Resource(kinds.CLUSTER_ID, ConfigSpec(config=str(uuid.uuid4()))))
     if settings.defaults.skip_mesh_creation or (await manager.list(kinds.MESH.name, limit=1)).total:
         return
-    await manager.put(Resource(kinds.MESH.key("default"), MeshSpec()))
-    log.info("mesh created", mesh="default")
+    if await _make(manager, Resource(kinds.MESH.key("default"), MeshSpec())):
+        log.info("mesh created", mesh="default")
+
+
+async def _make(manager: ResourceManager, resource: Resource[Any]) -> bool:
+    """Creates a resource unless there is one; returns whether there was none."""
+    return (await manager.change(resource.key, lambda stored: stored or resource)).created

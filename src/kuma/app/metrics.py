@@ -30,6 +30,13 @@ def of_control_plane(
     leads.set_function(lambda: coordination.leads)
     unusable = Gauge("store_unusable", "1 while what is stored can be neither read nor changed.", registry=registry)
     unusable.set_function(lambda: bool(store.problem))
+    if isinstance(store, SqlStore):
+        left_out = Gauge(
+            "store_resources_not_understood",
+            "What control planes of a newer version tell, and this one leaves out because it does not understand it.",
+            registry=registry,
+        )
+        left_out.set_function(lambda: len(store.not_understood))
     ProcessCollector(registry=registry)
 
 

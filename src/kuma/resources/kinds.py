@@ -136,6 +136,8 @@ LEASE = Kind("Lease", "Global", "", "", "", LeaseSpec, read_only=True)
 ROLLOUT_PROGRESS = Kind("RolloutProgress", "Global", "", "", "", RolloutProgressSpec, read_only=True)
 COORDINATION = (INSTANCE, LEASE, ROLLOUT_PROGRESS)
 """What control planes over one store tell each other."""
+TOLD = frozenset(kind.name for kind in (DATAPLANE_INSIGHT, OBSERVED_TRAFFIC, *COORDINATION))
+"""Kinds in which control planes tell what they see: of those of a newer version, what is understood is taken."""
 CLUSTER_ID = CONFIG.key("kuma-cluster-id")
 
 STORED_ONLY = tuple(Kind(*kind.naming, Opaque, nested=kind.nested, not_done=kind.not_done) for kind in stored_only.ALL)

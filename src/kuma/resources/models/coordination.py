@@ -24,7 +24,7 @@ class InstanceSpec(Model):
 class LeaseSpec(Model):
     """Who does what only one may do. The version of the resource is its fencing token: it changes with the holder."""
 
-    holder: str = ""
+    holder: str
 
 
 class Behind(Model):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import asyncpg
 import sqlalchemy as sa
+import structlog
 from alembic.util import CommandError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -20,13 +21,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from kuma.base import aio
 from kuma.base.clock import Clock
-from kuma.base.errors import Misconfigured, StoreCorrupt
+from kuma.base.errors import Misconfigured, StoreCorrupt, Unavailable
 from kuma.store.sealing.encryption import AesGcmSealer, KeyFile, Sealer
 from kuma.store.sql import change_log, migrations, schema, seal
 from kuma.store.sql.change_log import KEPT_REVISIONS
 from kuma.store.sql.dialect import Traits, reason
 from kuma.store.sql.follower import CHANNEL, Follower
 from kuma.store.sql.store import SqlStore
+
+log = structlog.get_logger(__name__)
 
 _ERRORS = (DBAPIError, PoolTimeout, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 """What is raised when the database cannot be used: some of it before SQLAlchemy can translate it."""
@@ -110,12 +113,23 @@ async def open_postgres(
         sealer = _sealer(keys, _loaded(keys, server), known["seal"])
         await asyncio.gather(*(_warm(engine) for _ in range(server.least)))
         store = SqlStore(engine, _Postgres(engine), clock, sealer, keys, revision=int(known["revision"]), kept=kept)
-        await store.finish_rekey()
+        await _finish_rekey(store)
     follower = Follower(engine, clock, _ERRORS, store.catch_up, lambda problem: setattr(store, "problem", problem))
     store.on_gap(follower.look)
     following = aio.spawn(follower.run(), name="follower of the store")
     store.close_with(lambda: None, first=lambda: aio.stop([following]))
     return store
+
+
+async def _finish_rekey(store: SqlStore) -> None:
+    """Complete what an end in the middle of sealing anew has left; if that fails now, the next start does it.
+
+    Until then all keys stay in the key file, and open whatever they have sealed.
+    """
+    try:
+        await store.finish_rekey()
+    except (*_ERRORS, Unavailable) as error:
+        log.warning("old keys stay in the key file: sealing anew is completed at the next start", reason=reason(error))
 
 
 async def migrate_postgres(server: PostgresServer, key_file: Path) -> None:

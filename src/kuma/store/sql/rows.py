@@ -51,7 +51,7 @@ def decode(row: sa.RowMapping, sealer: Sealer) -> AnyResource:
         spec = sealer.open(key, row["spec"]) if kind.sealed else row["spec"]
         return Resource(
             key,
-            kind.spec.model_validate_json(spec),
+            kind.spec.model_validate_json(spec, extra="ignore" if key.kind in kinds.TOLD else None),
             labels=json.loads(row["labels"]),
             creation_time=datetime.fromisoformat(row["creation_time"]),
             modification_time=datetime.fromisoformat(row["modification_time"]),

@@ -13,10 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kuma.base import aio
 from kuma.base.clock import Clock
-from kuma.base.errors import NotFound, Unavailable
+from kuma.base.errors import NotFound, StoreCorrupt, Unavailable
 from kuma.base.turns import Turns
+from kuma.resources import kinds
 from kuma.resources.resource import Key
-from kuma.store.protocol import AnyResource, Commit, Listing, Operation, Page, Put, Removed, RevisionTooOld, find
+from kuma.store.protocol import AnyResource, Commit, Listing, Operation, Page, Put, Removed, RevisionTooOld
 from kuma.store.sealing.encryption import AesGcmSealer, KeyFile, Sealer, new_key
 from kuma.store.sql import change_log, schema, seal
 from kuma.store.sql.dialect import WRITES, Dialect, reason
@@ -66,6 +67,8 @@ class SqlStore:
         self._on_gap: list[Callable[[], None]] = []
         self._writing: set[asyncio.Task[Any]] = set()
         self._closing = AsyncExitStack()
+        self.not_understood: set[Key] = set()
+        """What is left out of all that watchers are told: control planes of a newer version have written it."""
         self.problem = ""
         """Why the database cannot be used now; empty if it can, as far as is known."""
 
@@ -245,9 +248,9 @@ class SqlStore:
                 return
             keys = tuple(dict.fromkeys(key for _, some in revisions for key in some))
             rows = await rows_of(connection, keys)
-        found = dict(zip(rows, await self._turns.collect(map(self._resource, rows.values())), strict=True))
+        changes = await self._turns.collect(self._change(key, rows.get(key)) for key in keys)
         if last > self._told:
-            self._tell(Commit(last, tuple(Put(found[key]) if key in found else Removed(key) for key in keys)))
+            self._tell(Commit(last, tuple(change for change in changes if change is not None)))
 
     def _start_over(self, revision: int) -> None:
         """Gives every watcher a new listing: what has happened is not known any more."""
@@ -262,20 +265,55 @@ class SqlStore:
                 return await self._listing()
             except Unavailable:  # which has been logged
                 await self._clock.sleep(_RETRY)
+            except StoreCorrupt as error:
+                log.error("the store cannot be followed: it is tried again", reason=str(error))
+                await self._clock.sleep(_RETRY)
 
     async def _listing(self) -> Listing:
         async with self._reading() as connection:
             rows = (await connection.execute(sa.select(_resources))).mappings().all()
-            return Listing(await change_log.revision(connection), tuple(self._resource(row) for row in rows))
+            found = [self._if_understood(row) for row in rows]
+            revision = await change_log.revision(connection)
+        return Listing(revision, tuple(resource for resource in found if resource is not None))
 
     async def _commits_after(self, since: int) -> Sequence[Commit]:
         async with self._reading() as connection:
             revisions = await change_log.after(connection, since)
-        return [Commit(number, tuple([await self._change(key) for key in keys])) for number, keys in revisions]
+            rows = await rows_of(connection, tuple({key for _, keys in revisions for key in keys}))
+        changes = [(number, [self._change(key, rows.get(key)) for key in keys]) for number, keys in revisions]
+        return [Commit(number, tuple(each for each in some if each is not None)) for number, some in changes]
 
-    async def _change(self, key: Key) -> Put | Removed:
-        found = await find(self, key)
-        return Removed(key) if found is None else Put(found)
+    def _change(self, key: Key, row: sa.RowMapping | None) -> Put | Removed | None:
+        """Returns how a resource has changed; None if that is not understood, and what was known before still holds.
+
+        What is said of proxies holds no more then. That a control plane is there, and who leads, is as it was heard
+        last: nobody takes its place for that.
+        """
+        resource = self._if_understood(row) if row is not None else None
+        if resource is not None:
+            return Put(resource)
+        if row is None:
+            self.not_understood.discard(key)
+        return None if row is not None and key.kind in (kinds.INSTANCE.name, kinds.LEASE.name) else Removed(key)
+
+    def _if_understood(self, row: sa.RowMapping) -> AnyResource | None:
+        """Returns the resource in a row; None if a newer control plane tells there what this one does not understand.
+
+        Raises:
+            StoreCorrupt: it is of a kind that others depend on.
+        """
+        key = Key(row["kind"], row["mesh"], row["name"])
+        try:
+            found = self._resource(row)
+        except StoreCorrupt as error:
+            if key.kind not in kinds.TOLD:
+                raise
+            if key not in self.not_understood:
+                log.warning("what another control plane tells is not understood, and left out", reason=str(error))
+            self.not_understood.add(key)
+            return None
+        self.not_understood.discard(key)
+        return found
 
     def _resource(self, row: sa.RowMapping) -> AnyResource:
         return self._read.resource(row, self._sealer)

@@ -11,7 +11,7 @@ from datetime import datetime
 import structlog
 
 from kuma.base.clock import Clock
-from kuma.base.errors import AlreadyExists, Conflict, KumaError, NotFound, Unavailable
+from kuma.base.errors import AlreadyExists, Conflict, KumaError, NotFound, StoreCorrupt, Unavailable
 from kuma.coordination.coordination import Coordination
 from kuma.pki.issuer import Identity
 from kuma.resources import kinds
@@ -215,8 +215,8 @@ class Insights:
             left = [insight for insight in found if self._is_left_open(insight)]
             for start in range(0, len(left), _BATCH):
                 await self._close(left[start : start + _BATCH])
-        except Unavailable:  # a full disk, say: they are shown as connected until it can be written
-            log.warning("insights of streams that have ended not closed")
+        except (Unavailable, StoreCorrupt) as error:  # a full disk, say: they are shown as connected meanwhile
+            log.warning("insights of streams that have ended not closed", reason=str(error))
             self.take_stock_again()
 
     def _is_left_open(self, insight: Resource[DataplaneInsightSpec]) -> bool:
