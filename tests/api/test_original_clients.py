@@ -327,8 +327,10 @@ async def test_inspect_dataplane_of_every_type(online: Running, kumactl: Kumactl
     assert (item["type"], item["name"], item["service"]) == ("inbound", "10.0.0.1:80:980", "web")
     (meta,) = item["matchedPolicies"]["TrafficPermission"]
     assert is_time(meta["creationTime"])
-    for query in ("?shadow=false", "?shadow=true&include=diff"):
-        assert "xds" in await kumactl.found(f"/meshes/default/dataplanes/web-01/_config{query}")
+    config = "/meshes/default/dataplanes/web-01/_config"
+    assert "xds" in await kumactl.found(f"{config}?shadow=false")
+    for query in ("shadow=true", "shadow=true&include=diff"):
+        problem(await kumactl.inspect(f"{config}?{query}"), 400, "Could not retrieve a resource")
     for path in ("xds", "stats", "clusters"):  # of Envoys that are there: tests/integration/test_administration.py
         problem(await kumactl.inspect(f"/meshes/default/dataplanes/db-02/{path}"), 404, "Could not retrieve a resource")
         for zone_proxy in ("zoneingresses", "zoneegresses"):

@@ -66,8 +66,8 @@ CHOICES = {"KUMA_STORE_TYPE": ("sqlite", "memory", "postgres", "kubernetes")}
 DIAGNOSTICS_TLS = "KUMA_DIAGNOSTICS_TLS_"
 PASSED_OVER = {
     "KUMA_API_SERVER_CORS_ALLOWED_DOMAINS": "no web page of another site may call the API",
-    "KUMA_API_SERVER_GUI_": "there is no web page",
-    "KUMA_API_SERVER_ROOT_URL": "there is no web page",
+    "KUMA_API_SERVER_GUI_": "the console is always there, at /gui of the API",
+    "KUMA_API_SERVER_ROOT_URL": "pages of the console lead to where they are",
     "KUMA_BOOTSTRAP_SERVER_": "bootstraps follow from the settings of the other servers",
     "KUMA_CORE_RESOURCES_": "there are no MeshServices",
     "KUMA_DEFAULTS_CREATE_MESH_ROUTING_RESOURCES": "no policy is ever created",
@@ -83,7 +83,7 @@ PASSED_OVER = {
     "KUMA_EVENT_BUS_": "",
     "KUMA_EXPERIMENTAL_": "",
     "KUMA_GENERAL_RESILIENT_COMPONENT_": "",
-    "KUMA_GUI_SERVER_": "there is no web page",
+    "KUMA_GUI_SERVER_": "the console is at /gui of the API",
     "KUMA_INJECTOR_": "",
     "KUMA_INTER_CP_": "there is one control plane",
     "KUMA_IPAM_": "services have no addresses of their own",

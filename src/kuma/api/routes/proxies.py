@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from kuma.api.context import ApiContext, Certificate
 from kuma.api.http.access_control import Grant
 from kuma.api.http.bodies import json_answer
+from kuma.api.http.errors import Problem
 from kuma.api.routes import resources
 from kuma.resources import codec
 from kuma.resources.kinds import DATAPLANE
@@ -39,6 +40,7 @@ def routes(context: ApiContext) -> APIRouter:
 
     async def wanted(request: Request, mesh: str, name: str) -> Response:
         await check(request, mesh, name)
+        _check_shadow(request)
         return json_answer(context.connected.wanted_configuration(mesh, name))
 
     async def config_dump(request: Request, mesh: str, name: str) -> Response:
@@ -67,6 +69,17 @@ def routes(context: ApiContext) -> APIRouter:
         path = f"/meshes/{{mesh}}/dataplanes/{{name}}/{last}"
         router.add_api_route(path, answer, methods=["GET"], summary=summary)
     return router
+
+
+_NO_SHADOW = (
+    "what policies with the label kuma.io/effect: shadow would change is not computed as a configuration here; "
+    "`kumactl preview -f FILE`, with a file without that label, says whom a policy would refuse or let in"
+)
+
+
+def _check_shadow(request: Request) -> None:
+    if request.query_params.get("shadow") == "true" or request.query_params.get("include"):
+        raise Problem(400, request.state.title, _NO_SHADOW)
 
 
 def _shown(certificate: Certificate) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import typer
 import yaml
 
 from kuma.kumactl import paths
-from kuma.kumactl.commands.resources import Form, FormOption, MeshOption, show_list
+from kuma.kumactl.commands.resources import Form, FormOption, MeshOption, layout, show_list
 from kuma.kumactl.display import foresight
 from kuma.kumactl.invocation import Invocation
 
@@ -40,7 +40,7 @@ def check(
     invocation: Invocation = context.obj
     with invocation.client() as client:
         items = client.list_whole("/health-findings", filters={"mesh": mesh} if mesh else {})
-    show_list(items, output, lambda: foresight.findings(items))
+    show_list(items, output, lambda: foresight.findings(items, layout(output)))
     failing = ("failure", "warning") if strict else ("failure",)
     if any(item["status"] in failing for item in items):
         raise typer.Exit(FAILS)

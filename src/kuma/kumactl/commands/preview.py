@@ -14,7 +14,7 @@ from kuma.base import texts
 from kuma.base.errors import InvalidResource, Misconfigured
 from kuma.base.values.variables import pairs
 from kuma.kumactl import input_files, kind_names, offline_preview
-from kuma.kumactl.commands.resources import Form, FormOption, MeshOption, as_text
+from kuma.kumactl.commands.resources import Form, FormOption, MeshOption, as_text, layout
 from kuma.kumactl.display import foresight
 from kuma.kumactl.invocation import Invocation
 from kuma.resources import codec
@@ -61,7 +61,8 @@ def preview(
         found = offline_preview.answer(stored, _recorded(recording), resources, keys, datetime.now(UTC))
     else:
         found = _asked(context.obj, resources, keys)
-    typer.echo(foresight.preview(found, datetime.now(UTC)) if output.is_table else as_text(output, found))
+    now = datetime.now(UTC)
+    typer.echo(foresight.preview(found, now, layout(output)) if output.is_table else as_text(output, found))
     if found["breaks"]:
         raise typer.Exit(BREAKS)
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from kuma.kumactl.display import tables, times
-from kuma.kumactl.display.layout import table
+from kuma.kumactl.display.layout import WHOLE, Layout, Narrow, table
 
 _EFFECTS = {
     "refused": "would be REFUSED",
@@ -16,14 +16,21 @@ _EFFECTS = {
 }
 
 
-def preview(found: Mapping[str, Any], now: datetime) -> str:
+_CALLERS = ("CALLER", "SERVICE", "PORT", "HOW", "EFFECT", "LAST SEEN AGO", "CONNECTIONS", "WHY")
+_NARROW_CALLERS = Narrow(
+    {"CALLER": "CALLER", "SERVICE": "SERVICE", "HOW": "HOW", "EFFECT": "EFFECT", "LAST SEEN AGO": "SEEN AGO"},
+    below=("WHY",),
+)
+
+
+def preview(found: Mapping[str, Any], now: datetime, layout: Layout = WHOLE) -> str:
     """`kumactl preview`."""
     if not found["items"]:
         return "The change is of no mesh: nobody is refused or let in by it."
-    return "\n\n".join("\n".join(_mesh(item, now)) for item in found["items"])
+    return "\n\n".join("\n".join(_mesh(item, now, layout)) for item in found["items"])
 
 
-def _mesh(item: Mapping[str, Any], now: datetime) -> Iterator[str]:
+def _mesh(item: Mapping[str, Any], now: datetime, layout: Layout) -> Iterator[str]:
     yield f'Mesh "{item["mesh"]}": {_verdict(item)}'
     strict = item.get("strict")
     if strict:
@@ -34,10 +41,7 @@ def _mesh(item: Mapping[str, Any], now: datetime) -> Iterator[str]:
         yield f"Not known: who calls {item['unobservedTotal']} Dataplanes, which do not report it: {names}"
     if item["callers"]:
         yield ""
-        yield table(
-            ("CALLER", "SERVICE", "PORT", "HOW", "EFFECT", "LAST SEEN AGO", "CONNECTIONS", "WHY"),
-            [_caller(caller, now) for caller in item["callers"]],
-        )
+        yield table(_CALLERS, [_caller(caller, now) for caller in item["callers"]], layout, _NARROW_CALLERS)
     for title, lines in (
         ("Proxies that cannot follow:", [f"{one['dataplane']} {one['reason']}" for one in item["laggards"]]),
         ("Ends before it can be complete:", [f"{one['of']}: {times.date(one['ends'])}" for one in item["endings"]]),
@@ -85,8 +89,11 @@ _VERDICTS = {"allowed": "ALLOWED", "refused": "REFUSED", "wouldBeRefused": "ALLO
 _MARKS = {"ok": "ok", "warning": "WARNING", "failure": "FAILURE"}
 
 
-def findings(items: Iterable[Mapping[str, Any]]) -> str:
-    """`kumactl check`."""
+_FINDINGS = ("MESH", "CHECK", "STATUS", "FOUND", "REMEDY")
+
+
+def findings(items: Iterable[Mapping[str, Any]], layout: Layout = WHOLE) -> str:
+    """`kumactl check`. On a terminal what is not well is told in full below the table."""
     rows = [
         (
             item["mesh"] or "-",
@@ -97,7 +104,11 @@ def findings(items: Iterable[Mapping[str, Any]]) -> str:
         )
         for item in items
     ]
-    return table(("MESH", "CHECK", "STATUS", "FOUND", "REMEDY"), rows)
+    if not layout.is_narrow:
+        return table(_FINDINGS, rows)
+    whole = [(*row, "-" if row[2] == _MARKS["ok"] else f"{row[1]}: {row[3]}. {row[4]}") for row in rows]
+    columns = {name: name for name in ("MESH", "CHECK", "STATUS", "FOUND")}
+    return table((*_FINDINGS, "TO DO"), whole, layout, Narrow(columns, below=("TO DO",)))
 
 
 def explanations(items: Iterable[Mapping[str, Any]]) -> str:
