@@ -61,7 +61,7 @@ OVERVIEW = (
 
 _OVERVIEW = Narrow(
     {
-        "NAME": "NAME", "TAGS": "TAGS", "STATUS": "STATUS", "LAST UPDATED AGO": "UPDATED", "TOTAL ERRORS": "ERRORS",
+        "NAME": "NAME", "TAGS": "SERVICE", "STATUS": "STATUS", "LAST UPDATED AGO": "UPDATED", "TOTAL ERRORS": "ERRORS",
         "CERT EXPIRATION": "CERT ENDS", "CERT BACKEND": "CA",
     },
     below=("NOTES",),
@@ -87,7 +87,7 @@ def _overview(item: Mapping[str, Any], now: datetime, layout: Layout) -> Row:
     return (
         item.get("mesh", ""),
         item.get("name", ""),
-        tags(networking),
+        _service(networking) if layout.is_narrow else tags(networking),
         status,
         ago(last.get("connectTime"), now),
         ago(last.get("status", {}).get("lastUpdateTime"), now),
@@ -103,6 +103,13 @@ def _overview(item: Mapping[str, Any], now: datetime, layout: Layout) -> Row:
         dependencies or "-",
         ";".join((*notes, *_rejections(last), *_withheld(insight), *_token(insight, now))),
     )
+
+
+def _service(networking: Mapping[str, Any]) -> str:
+    """What a Dataplane is, shortly: its services, and the tags that are not the mesh's own."""
+    words = tags(networking).split()
+    services = [word.partition("=")[2] for word in words if word.startswith("kuma.io/service=")]
+    return " ".join((*services, *(word for word in words if not word.startswith("kuma.io/"))))
 
 
 def _total(subscriptions: Iterable[Mapping[str, Any]], counter: str) -> int:
