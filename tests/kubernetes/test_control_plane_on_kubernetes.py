@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -270,8 +271,11 @@ def test_what_is_asked_of_the_api_is_counted(kuma: Installed) -> None:
     url = f"http://127.0.0.1:{kuma.ports['diagnostics']}/metrics"
     with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
         metrics = answer.read().decode()
-    assert 'kubernetes_api_requests_total{method="WATCH",status="200"}' in metrics
-    assert "kubernetes_leader 1.0" in metrics
+    assert 'kuma_kubernetes_api_requests_total{method="WATCH",status="200"}' in metrics
+    assert "kuma_control_plane_leads 1.0" in metrics
+    served = {name for name in re.findall(r"^# TYPE (kuma_kubernetes_\w+)", metrics, re.M) if "_created" not in name}
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    assert served == set(re.findall(r"kuma_kubernetes_\w+", page))
 
 
 def test_secrets_of_others_are_their_own_business(kuma: Installed) -> None:

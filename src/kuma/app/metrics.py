@@ -22,12 +22,13 @@ def of_control_plane(
     registry: CollectorRegistry, store: SqlStore | KubernetesStore, coordination: Coordination
 ) -> None:
     """Shows whether the store can be used, whether this control plane leads, and what the process takes."""
-    leads = Gauge(
-        "control_plane_leads",
-        "1 if this control plane does what only one may do at a time; always, if it is the only one.",
-        registry=registry,
-    )
-    leads.set_function(lambda: coordination.leads)
+    if not isinstance(store, KubernetesStore):  # there a lease says who leads, and its own metrics tell
+        leads = Gauge(
+            "control_plane_leads",
+            "1 if this control plane does what only one may do at a time; always, if it is the only one.",
+            registry=registry,
+        )
+        leads.set_function(lambda: coordination.leads)
     unusable = Gauge("store_unusable", "1 while what is stored can be neither read nor changed.", registry=registry)
     unusable.set_function(lambda: bool(store.problem))
     if isinstance(store, SqlStore):

@@ -39,4 +39,6 @@ class Metrics:
             "Transactions that were left half done and can be neither completed nor undone now.",
             registry=registry,
         )
-        self.leads = Gauge("kubernetes_leader", "Whether this control plane leads: 1 or 0.", registry=registry)
+        self.leads = Gauge(
+            "control_plane_leads", "1 if this control plane does what only one may do at a time.", registry=registry
+        )
