@@ -1,9 +1,15 @@
 """Asking what would become of something: judged as ever, and nothing is stored."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import httpx
+
+from kuma.resources import codec
 from tests.api.test_api import MESH, PERMISSION, SECRET, Api, api, manager  # noqa: F401 - fixtures
+from tests.fakes.control_plane import dataplane, running
 
 MTLS: Mapping[str, Any] = {
     **MESH, "mtls": {"enabledBackend": "ca-1", "backends": [{"name": "ca-1", "type": "builtin"}]},
@@ -72,3 +78,41 @@ async def test_who_may_not_write_may_not_ask(api: Api) -> None:  # noqa: F811
         assert (await api("POST", "/_dry-run", json=wrong)).status_code == 400
     (odd,) = (await api("POST", "/_dry-run", json={"resources": ["x"]})).json()["items"]
     assert odd["error"]["status"] == 400
+
+
+GUARDED: Mapping[str, Any] = {**MTLS, "labels": {"kuma.io/weakening": "refused"}}
+
+
+def permission(name: str, source: str) -> Mapping[str, Any]:
+    return {
+        **PERMISSION, "name": name, "sources": [{"match": {"kuma.io/service": source}}],
+        "destinations": [{"match": {"kuma.io/service": "db"}}],
+    }  # fmt: skip
+
+
+async def test_permissions_are_judged_with_what_comes_before_them(tmp_path: Path) -> None:
+    """As when they are applied one after the other. Nothing of it stays but who wanted to weaken a guarded mesh."""
+    plain = {**MESH, "labels": GUARDED["labels"]}
+    db = codec.to_universal(dataplane("db-01", "db"))
+    batch = [GUARDED, db, permission("a", "web"), permission("b", "api"), permission("everybody", "*")]
+    async with running(tmp_path) as cp, httpx.AsyncClient(trust_env=False) as client:
+        url = f"http://localhost:{await cp.api_port()}/_dry-run"
+        await cp.apply_resource(codec.parse(plain))
+        for _ in range(2):
+            *_, first, second, everybody = (await client.post(url, json={"resources": batch})).json()["items"]
+            assert not any("db" in warning for warning in first["warnings"]), "the Dataplane before it is seen"
+            assert any('decides in place of "a" now' in warning for warning in second["warnings"])
+            assert "refuses what weakens" in str(everybody["error"])
+        refused = [line for line in audit_lines(tmp_path) if line["event"] == "weakening refused"]
+        assert [(line["type"], line["name"]) for line in refused] == [("TrafficPermission", "everybody")] * 2
+
+
+def audit_lines(directory: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / "audit.jsonl").read_text().splitlines()]
+
+
+async def test_a_preview_is_of_a_bounded_number_of_meshes(api: Api) -> None:  # noqa: F811
+    meshes = [{**MESH, "name": f"m{number}"} for number in range(17)]
+    assert (await api("POST", "/preview", json={"resources": meshes[1:]})).status_code == 200
+    refused = await api("POST", "/preview", json={"resources": meshes})
+    assert (refused.status_code, refused.json()["invalid_parameters"][0]["field"]) == (400, "resources")

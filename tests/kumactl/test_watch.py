@@ -55,3 +55,11 @@ def test_it_ends_in_time_if_the_control_plane_hangs(server: Server, tmp_path: Pa
         done = kumactl(tmp_path, *FOLLOW, "2s")
     assert time.monotonic() - begun < 20, "what one request may take is a minute"
     assert (done.returncode, done.stdout) == (1, "the control plane does not answer; waiting for it\n")
+
+
+def test_a_control_plane_that_does_not_observe_traffic_shows_its_meshes(server: Server, tmp_path: Path) -> None:  # noqa: F811
+    """An older one, or that of somebody else."""
+    done = kumactl(tmp_path, "inspect", "meshes")
+    assert (done.returncode, "default" in done.stdout) == (0, True), done.stderr
+    server.answers = {**server.answers, "/observed-traffic": problem(403)}
+    assert "Not now" in kumactl(tmp_path, "inspect", "meshes").stderr

@@ -7,6 +7,7 @@ import resource as limits
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
 from kuma.store import audited
-from kuma.store.protocol import Create, Delete, Update
+from kuma.store.protocol import Commit, Create, Delete, Put, Update
 from kuma.store.sql.sqlite import open_sqlite
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import MTLS, dataplane, running
@@ -48,6 +49,15 @@ async def test_each_change_is_recorded_also_what_goes_with_a_mesh(tmp_path: Path
     found = [(line["event"].removeprefix("resource "), line["name"]) for line in lines(tmp_path / "audit.jsonl")]
     assert found[:3] == [("created", "m"), ("created", "s"), ("updated", "m")]
     assert sorted(found[3:]) == [("deleted", "m"), ("deleted", "s")]
+
+
+def test_where_versions_do_not_begin_with_one_the_store_says_what_is_new(tmp_path: Path) -> None:
+    """As on Kubernetes."""
+    audit = AuditFile(tmp_path / "audit.jsonl", SystemClock())
+    found = replace(secret("s"), version=4711)
+    audited.recorder(audit)(Commit(4711, (Put(found, created=True), Put(found))))
+    audit.close()
+    assert [line["event"] for line in lines(tmp_path / "audit.jsonl")] == ["resource created", "resource updated"]
 
 
 async def test_a_change_whose_caller_was_cancelled_is_recorded(tmp_path: Path) -> None:

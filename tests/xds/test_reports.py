@@ -15,11 +15,18 @@ import jwt
 import pytest
 from envoy.data.accesslog.v3 import accesslog_pb2
 from envoy.service.accesslog.v3 import als_pb2
+from prometheus_client import CollectorRegistry
 
 from kuma.base import aio
 from kuma.resources import kinds
+from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
+from kuma.store.protocol import Create
+from kuma.store.sql.sqlite import open_sqlite
+from kuma.xds.observation.edges import CallerEdge
+from kuma.xds.proxies.metrics import Metrics
+from kuma.xds.proxies.traffic_recorder import TrafficRecorder
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, running
 from tests.fakes.patience import PATIENCE
@@ -169,6 +176,26 @@ async def test_it_is_kept_over_a_restart_and_goes_with_the_dataplane(tmp_path: P
     async with running(tmp_path, clock) as cp:
         await cp.parts.manager.delete(BACKEND.key)
         assert not (await cp.parts.manager.list(kinds.OBSERVED_TRAFFIC.name)).total
+
+
+async def test_what_is_remembered_ends_with_the_proxy(tmp_path: Path) -> None:
+    """Names of those that have been there are not kept: of one that is written after its end, either."""
+    clock = ManualClock(datetime.now(UTC))
+    store = await open_sqlite(tmp_path / "kuma.db", clock)
+    mesh = kinds.MESH.key("default")
+    await store.transact([Create(Resource(mesh, MeshSpec())), *(Create(one, mesh) for one in (BACKEND, WEB))])
+    recorder = TrafficRecorder(store, clock, Metrics(CollectorRegistry()).observed)
+    caller = CallerEdge("backend", 80, "plaintext", "allowed", address="10.0.0.9")
+    for dataplane_key in (BACKEND.key, WEB.key):
+        recorder.began(dataplane_key)
+        recorder.note(dataplane_key, caller, 1)
+    recorder.ended(WEB.key)
+    writing = aio.spawn(recorder.run(), name="observed traffic")
+    await asyncio.sleep(0)
+    await aio.stop([writing])  # it writes all that it has
+    assert (await store.list(kinds.OBSERVED_TRAFFIC.name)).total == 2
+    assert recorder.remembered == {BACKEND.key}
+    await store.close()
 
 
 async def test_without_the_setting_nobody_is_asked_and_nobody_heard(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from kuma.resources.models.mesh_traffic_permission import EFFECT, SHADOW
 from kuma.resources.view import MeshView
 from kuma.store.manager import Decision
 from kuma.store.protocol import AnyResource, Expect, Store, find
+from kuma.store.rehearsal import Rehearsal
 from kuma.store.views import Views
 
 _LAST = datetime.max.replace(tzinfo=UTC)
@@ -43,8 +44,8 @@ class PermissionRules:
         """By mesh, as they were looked at last."""
 
     async def on_put(self, old: AnyResource | None, new: AnyResource, store: Store) -> Decision:
-        view = self._views.view(new.mesh)
-        before = _with(self._known(view), old)
+        view = self._view(new.mesh, store)
+        before = _with(self._known(view, store), old)
         after = _having(before, replace(new, creation_time=old.creation_time if old else _LAST))
         refused = tuple(permission_limits.violations(before, after))
         if refused:
@@ -61,7 +62,7 @@ class PermissionRules:
         return replace(decision, warnings=tuple(warnings), absences=(*absent[:_NAMED], *more))
 
     async def on_delete(self, old: AnyResource, store: Store) -> Decision:
-        before = _with(self._known(self._views.view(old.mesh)), old)
+        before = _with(self._known(self._view(old.mesh, store), store), old)
         return await self._weakened(Widening(before, _without(before, old), old, None), store)
 
     async def _weakened(self, widening: Widening, store: Store) -> Decision:
@@ -79,9 +80,16 @@ class PermissionRules:
             guarded=weakening_is_refused(mesh.labels, self._guarded),
         )
 
-    def _known(self, view: MeshView) -> Permissions:
+    def _view(self, mesh: str, store: Store) -> MeshView:
+        """Returns a mesh as it is now, or as a rehearsal has made it."""
+        view = self._views.view(mesh)
+        return store.seen(view) if isinstance(store, Rehearsal) else view
+
+    def _known(self, view: MeshView, store: Store) -> Permissions:
         before = self._permissions.get(view.name, Permissions())
         found = before.following(view.permissions, view.mesh_permissions)
+        if isinstance(store, Rehearsal):  # of which nothing stays
+            return found
         if view.mesh is None:
             self._permissions.pop(view.name, None)
         else:

@@ -42,7 +42,7 @@ async def put(
 ) -> Outcome:
     """Creates or replaces a resource; see `ResourceManager.put`. With `dry_run` it is judged, and not stored."""
     manager = _manager(context, dry_run)
-    with _recording_refusals(context, resource.key):
+    with recording_refusals(context, resource.key):
         outcome = await manager.put(resource, strict=strict, allow_weakening=allow_weakening)
     if not dry_run:
         _record_weakening(context, resource.key, outcome.weakens)
@@ -54,7 +54,7 @@ async def delete(
 ) -> tuple[str, ...]:
     """Deletes a resource, and returns what that weakens; see `ResourceManager.delete`."""
     manager = _manager(context, dry_run)
-    with _recording_refusals(context, key):
+    with recording_refusals(context, key):
         weakens = await manager.delete(key, allow_weakening=allow_weakening)
     if not dry_run:
         _record_weakening(context, key, weakens)
@@ -71,7 +71,8 @@ def _record_weakening(context: ApiContext, key: Key, weakens: Sequence[str]) -> 
 
 
 @contextlib.contextmanager
-def _recording_refusals(context: ApiContext, key: Key) -> Iterator[None]:
+def recording_refusals(context: ApiContext, key: Key) -> Iterator[None]:
+    """Has it on record who wanted to weaken a mesh that refuses that, if only to know what would become of it."""
     try:
         yield
     except WeakeningRefused as error:

@@ -34,6 +34,10 @@ class RequestFailed(KumaError):
         return self.status in _PASSING
 
 
+class _NotThere(RequestFailed):
+    """What answers has no such path: it is no control plane, or one of another version."""
+
+
 _PASSING = (
     0,
     HTTPStatus.TOO_MANY_REQUESTS,
@@ -127,6 +131,20 @@ class Client:
             if not page["items"] or len(items) >= page["total"]:
                 return items
 
+    def list_if_known(self, path: str) -> Sequence[Mapping[str, Any]]:
+        """Fetches all items of a list; none if the control plane does not know it, because it is older, or another's.
+
+        For those who know already that what answers is a control plane.
+        """
+        try:
+            return self.list_whole(path)
+        except _NotThere:
+            return ()
+        except RequestFailed as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return ()
+            raise
+
     def get(self, kind: Naming, name: str, mesh: str) -> Mapping[str, Any] | None:
         """Fetches one resource; None if there is none."""
         key = kind.key(name, mesh)
@@ -216,9 +234,9 @@ class Client:
             raise self._not_a_control_plane()
         return found
 
-    def _not_a_control_plane(self, what: str = "is no control plane of Kuma") -> RequestFailed:
+    def _not_a_control_plane(self, what: str = "is no control plane of Kuma") -> _NotThere:
         """Returns the error for a server that is no control plane, so that its answers, such as a 404, mean nothing."""
-        return RequestFailed(f"what answers at {self._address} {what}. {self._remedy}", HTTPStatus.OK)
+        return _NotThere(f"what answers at {self._address} {what}. {self._remedy}", HTTPStatus.OK)
 
     def _request(
         self, method: str, path: str, *, about: str = "", params: requests.Query | None = None, json: object = None

@@ -28,20 +28,28 @@ def carried(tag_values: Mapping[str, Iterable[str]], looked_at: Iterable[str]) -
 
 def verdict(admission: Admission, caller: Shown) -> Verdict:
     """Returns what becomes of a caller with mesh TLS that shows these tags."""
-    if not _any_is(admission.principals, caller) or _any_is(admission.denied, caller):
+    names = _names(caller)
+    if not _any_is(admission.principals, caller, names) or _any_is(admission.denied, caller, names):
         return REFUSED
-    return WOULD_BE_REFUSED if _any_is(admission.shadowed, caller) else ALLOWED
+    return WOULD_BE_REFUSED if _any_is(admission.shadowed, caller, names) else ALLOWED
 
 
 def means(principal: Principal, caller: Shown) -> bool:
     """Tells whether a caller is meant by a principal: without tags, everybody with an identity of the mesh is."""
-    if not principal.tags and not any(name == tag_rules.SERVICE for name, _ in caller):
+    return _means(principal, caller, _names(caller))
+
+
+def _means(principal: Principal, caller: Shown, names: frozenset[str]) -> bool:
+    if not principal.tags and tag_rules.SERVICE not in names:
         return False
     if not all(tag in caller for tag in principal.tags):
         return False
-    names = {name for name, _ in caller}
     return not principal.lacks or not all(name in names for name in principal.lacks)
 
 
-def _any_is(principals: Iterable[Principal], caller: Shown) -> bool:
-    return any(means(principal, caller) for principal in principals)
+def _names(caller: Shown) -> frozenset[str]:
+    return frozenset(name for name, _ in caller)
+
+
+def _any_is(principals: Iterable[Principal], caller: Shown, names: frozenset[str]) -> bool:
+    return any(_means(principal, caller, names) for principal in principals)

@@ -71,6 +71,12 @@ class MeshView:
         """The authority that issues, or None while mutual TLS is off."""
         return self.mesh.spec.enabled_backend if self.mesh else None
 
+    def holds(self, key: Key) -> bool:
+        """Tells whether a resource called `key` is part of this view, if it is stored."""
+        if key.kind in _SINGLE:
+            return self.name == (key.name if key.kind == "Mesh" else key.mesh)
+        return key.kind in _FIELDS and key.mesh == self.name
+
     def find(self, key: Key) -> Resource[Any] | None:
         """Returns the resource called `key`, if it is part of views and stored."""
         if key.kind in _SINGLE:

@@ -30,4 +30,4 @@ def recorder(audit: Audit) -> Callable[[Commit], None]:
 def _action(change: Put | Removed) -> str:
     if isinstance(change, Removed):
         return "deleted"
-    return "created" if change.resource.version == 1 else "updated"
+    return "created" if change.created or change.resource.version == 1 else "updated"

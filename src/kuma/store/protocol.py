@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from kuma.base.errors import KumaError, NotFound
@@ -74,9 +74,10 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """A resource was created or replaced."""
+    """A resource was created or replaced; `created` is only told to recorders, by a store whose versions do not."""
 
     resource: AnyResource
+    created: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from kuma.base.errors import AlreadyExists, Conflict, NotFound
 from kuma.resources.resource import Key
+from kuma.resources.view import MeshView
 from kuma.store.protocol import (
     AnyResource,
     Commit,
@@ -30,6 +31,11 @@ class Rehearsal:
         self._store = store
         self._changed: dict[Key, AnyResource | None] = {}
         """What has been written; None for what has been deleted."""
+
+    def seen(self, view: MeshView) -> MeshView:
+        """Returns a mesh as it would be with what has been written."""
+        known = ((key, resource) for key, resource in self._changed.items() if view.holds(key))
+        return view.following({key: new for key, new in known if new is not None or view.find(key) is not None})
 
     async def get(self, key: Key) -> AnyResource:
         """The resource; see `Store.get`."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from kuma.api import changes
 from kuma.api.context import ApiContext
 from kuma.api.http import errors
 from kuma.api.http.bodies import json_answer
@@ -79,7 +80,8 @@ class _Rehearsal:
             kind = kinds.by_name(resource.key.kind)
             self._context.check(self._request, kind)
             old = await self._manager.find(resource.key)
-            outcome = await self._manager.put(resource, strict=self._strict, allow_weakening=self._allow_weakening)
+            with changes.recording_refusals(self._context, resource.key):
+                outcome = await self._manager.put(resource, strict=self._strict, allow_weakening=self._allow_weakening)
         except KumaError as error:
             told = errors.problem(error, "Could not process a resource")
             return {**found, "error": errors.body(told.status, told.title, told.detail, told.violations)}

@@ -20,6 +20,8 @@ from kuma.resources.resource import Key, Resource
 
 _MOST = 1000
 """Resources of one request."""
+_MOST_MESHES = 16
+"""Meshes of one request: each is looked at as a whole."""
 
 
 def routes(context: ApiContext) -> APIRouter:
@@ -30,7 +32,7 @@ def routes(context: ApiContext) -> APIRouter:
     async def previewed(request: Request) -> Response:
         request.state.title = "Could not preview the change"
         context.settings.access.check(context.caller(request), DATAPLANE, "GET")
-        changes = _changes(await context.body(request))
+        changes = await asyncio.to_thread(_changes, await context.body(request))  # the largest take long
         found = [await _preview(context, mesh, some) for mesh, some in sorted(changes.items())]
         items = [one.model_dump(mode="json", by_alias=True) for one in found]
         return json_answer({"breaks": any(one.breaks for one in found), "items": items})
@@ -42,13 +44,17 @@ def _changes(body: Mapping[str, Any]) -> Mapping[str, Changes]:
     """Reads `{resources: [...], delete: [{type, mesh, name}]}`.
 
     Raises:
-        InvalidResource: it is something else, or one of the resources is not valid.
+        InvalidResource: it is something else, one of the resources is not valid, or they are of too many meshes.
     """
     unknown = sorted(body.keys() - {"resources", "delete"})
     if unknown:
         raise InvalidResource.of(unknown[0][:100], "is no field of a preview; there are resources and delete")
     resources, deleted = (_listed(body, name) for name in ("resources", "delete"))
-    return preview.by_mesh([_parsed(index, one) for index, one in enumerate(resources)], map(_key, deleted))
+    found = preview.by_mesh([_parsed(index, one) for index, one in enumerate(resources)], map(_key, deleted))
+    if len(found) > _MOST_MESHES:
+        reason = f"are of {len(found):,} meshes; {_MOST_MESHES} are the most. Ask about the others by another request"
+        raise InvalidResource.of("resources", reason)
+    return found
 
 
 def _listed(body: Mapping[str, Any], name: str) -> list[dict[str, Any]]:

@@ -189,7 +189,8 @@ class KubernetesStore:
             expected = {key: found.version if found else None for key, found in resources.items() if key in told}
             for feed in self._feeds if expected else ():
                 feed.expect(Batch(expected))
-        changes = tuple(Put(r) if r is not None else Removed(key) for key, r in resources.items())
+        created = {write.key for write in writes if write.verb == "create"}
+        changes = tuple(Put(r, key in created) if r is not None else Removed(key) for key, r in resources.items())
         newest = max((r.version for r in resources.values() if r is not None), default=0)
         for record in self._recorders:
             record(Commit(newest, changes))

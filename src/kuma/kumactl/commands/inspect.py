@@ -110,12 +110,12 @@ def meshes(
 
 
 def _meshes(client: Client, name: str) -> Sequence[Mapping[str, Any]]:
-    """The Meshes, or the one of that name, with the staged change and the plaintext callers of each."""
+    """The Meshes, or the one of that name, with the staged change and the plaintext callers of each, where known."""
     items = [item for item in client.list_whole("/meshes") if name in ("", item["name"])]
     if name and not items:
         raise Misconfigured(f'there is no Mesh "{name}"')
-    transitions = {item["mesh"]: item for item in client.list_whole("/mesh-transitions")}
-    traffic = {item["mesh"]: item for item in client.list_whole("/observed-traffic")}
+    transitions = {item["mesh"]: item for item in client.list_if_known("/mesh-transitions")}
+    traffic = {item["mesh"]: item for item in client.list_if_known("/observed-traffic")}
     return [
         {**item, "transition": transitions.get(item["name"]), "observedTraffic": traffic.get(item["name"])}
         for item in items

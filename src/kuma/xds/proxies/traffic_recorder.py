@@ -48,18 +48,27 @@ class TrafficRecorder:
         self._clock = clock
         self._connections = connections
         self._heard: dict[Key, _Heard] = {}
+        self._reporting: set[Key] = set()
+        """Dataplanes whose proxies report here."""
         self._known: dict[Key, set[CallerEdge]] = {}
-        """Callers that have been written, so that they are no news."""
+        """By those, the callers that have been written, so that they are no news."""
         self._writing: dict[Key, ObservedTrafficSpec] = {}
 
     def began(self, dataplane: Key) -> None:
         """Notes that the proxy of a Dataplane reports from now on, if it does not already."""
+        self._reporting.add(dataplane)
         if dataplane not in self._known:
             self._of(dataplane)
 
     def ended(self, dataplane: Key) -> None:
         """Notes that the proxy of a Dataplane has left."""
+        self._reporting.discard(dataplane)
         self._known.pop(dataplane, None)
+
+    @property
+    def remembered(self) -> frozenset[Key]:
+        """The Dataplanes of which written callers are remembered."""
+        return frozenset(self._known)
 
     def note(self, dataplane: Key, caller: CallerEdge, connections: int) -> None:
         """Counts connections, none if it is only known that one goes on."""
@@ -115,7 +124,8 @@ class TrafficRecorder:
         merged = {key: await self._merged(key, spec) for key, spec in specs.items()}
         await self._store.transact([operation for operation, _ in merged.values() if operation is not None])
         for key, (_, whole) in merged.items():
-            self._known[key] = {caller_of(edge) for edge in whole.edges}
+            if key in self._reporting:
+                self._known[key] = {caller_of(edge) for edge in whole.edges}
             self._writing.pop(key, None)
 
     async def _store_alone(self, key: Key, spec: ObservedTrafficSpec) -> None:
