@@ -9,7 +9,7 @@ import pytest
 
 from kuma.resources.models import log_format
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, resource
-from tests.integration.sidecars import Sidecars, until
+from tests.integration.sidecars import Sidecars, exchange, until
 
 TRAFFIC_LOG = (
     "{type: TrafficLog, mesh: default, name: all, sources: [{match: {kuma.io/service: '*'}}], "
@@ -79,3 +79,34 @@ async def test_calls_are_logged(cp: Running, mesh: Sidecars, tmp_path: Path) -> 
     await mesh.converged()
     assert not any(counters.rejection for proxy in cp.parts.proxies for counters in proxy.record.counters.values())
     assert await web.call("backend") == 200
+
+
+async def test_tcp_connections_are_logged_once_on_each_side(cp: Running, mesh: Sidecars, tmp_path: Path) -> None:
+    """What comes in passes two listeners of one Envoy, and is one line. Lines are told apart by how much was sent."""
+    outbound, inbound = tmp_path / "outbound.log", tmp_path / "inbound.log"
+    web, _ = await mesh.pair("tcp")
+    await cp.apply(mesh_with(outbound), TRAFFIC_LOG)
+    plain = "%KUMA_TRAFFIC_DIRECTION% %DOWNSTREAM_PEER_URI_SAN% %UPSTREAM_HOST% received: %BYTES_RECEIVED% bytes"
+    await cp.apply(
+        "{type: MeshAccessLog, mesh: default, name: all, spec: {targetRef: {kind: MeshService, name: backend}, "
+        f"from: [{{targetRef: {{kind: Mesh}}, default: {{backends: [{{type: File, file: {{path: {inbound}, "
+        f"format: {{type: Plain, plain: '{plain}'}}}}}}]}}}}]}}}}"
+    )
+    await mesh.converged()
+    size = 100
+
+    async def logged(log: Path) -> list[str]:
+        """The lines of a log, once the connection of this moment is in it; there is another one for each look."""
+        nonlocal size
+        size += 1
+        assert await exchange(web.outbounds["backend"], b"x" * size) == b"backend:" + b"x" * size
+        found = log.read_text().splitlines() if log.exists() else []
+        return found if len(found) >= 3 else []
+
+    for log in (outbound, inbound):
+        lines = await until("three connections are logged", lambda log=log: logged(log))  # type: ignore[misc]
+        sizes = [line.partition("received: ")[2] for line in lines]
+        assert sorted(set(sizes)) == sorted(sizes), "each is one line"
+    assert "(web)->127.0.0.1:" in outbound.read_text()
+    direction, caller, workload = inbound.read_text().split()[:3]
+    assert (direction, caller, workload.partition(":")[0]) == ("INBOUND", "spiffe://default/web", "127.0.0.1")

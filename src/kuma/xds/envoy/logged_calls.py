@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from kuma.base.values.urls import host_port
 from kuma.policy.access_logs import AccessLogs, Sinks
-from kuma.resources.models.dataplane import DataplaneSpec, Inbound
+from kuma.resources.models.dataplane import DataplaneSpec, Inbound, workload
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.xds.envoy.listeners.access_log import NOTHING, UNKNOWN, Logged
@@ -25,7 +26,8 @@ class LoggedCalls:
         if self._logs.are_none:
             return NOTHING
         sinks = self._logs.of_inbound(dataplane, inbound)
-        return self._logged(sinks, dataplane, UNKNOWN, inbound.service, "INBOUND")
+        found = self._logged(sinks, dataplane, UNKNOWN, inbound.service, "INBOUND")
+        return found._replace(workload=host_port(*workload(dataplane.spec.net, inbound))) if sinks else found
 
     def at_outbound(self, dataplane: Resource[DataplaneSpec], service: str) -> Logged:
         """Returns what is logged of the calls of a Dataplane to a service."""

@@ -31,6 +31,8 @@ class Logged(NamedTuple):
     address: str = ""
     """The address of the Dataplane that the source has."""
     direction: str = ""
+    workload: str = ""
+    """Where TCP goes that comes in: Envoy itself would name its own listener that stands before the workload."""
 
     def without(self, paths: Iterable[str]) -> Logged:
         """Returns what is logged in other files than these."""
@@ -56,6 +58,7 @@ def loggers(logged: Logged, *, http: bool) -> Iterator[accesslog_pb2.AccessLog]:
         "KUMA_SOURCE_ADDRESS": host_port(logged.address, 0),
         "KUMA_SOURCE_ADDRESS_WITHOUT_PORT": logged.address,
         "KUMA_TRAFFIC_DIRECTION": logged.direction,
+        **({"UPSTREAM_HOST": logged.workload} if logged.workload and not http else {}),
     }
     for sink in logged.sinks:
         form = substitution_format_string_pb2.SubstitutionFormatString(omit_empty_values=sink.omits_empty)

@@ -220,9 +220,9 @@ def _tcp(
     RBAC decides at a caller's first byte, and counts. The workload is reached before that where it speaks first: so the
     gate decides earlier. An Envoy that has none asks certificates for the names that are admitted, as far as that goes.
     """
-    cluster = place.cluster
+    cluster, logged = place.cluster, place.logged
     if not admission.principals:
-        cluster = resource_names.NOWHERE
+        cluster, logged = resource_names.NOWHERE, logged._replace(workload="")
     elif envoy.has_gates:
         yield gate.peer_names(admission)
         cluster = place.gate
@@ -238,5 +238,5 @@ def _tcp(
         after_handshake=envoy.waits_for_handshake,
         longest=longest,
         reported=envoy.reports,
-        logged=place.logged,
+        logged=logged,
     )
