@@ -35,7 +35,7 @@ def sec1(directory: Path, name: str, ca: Ca) -> Ca:
 
 
 @pytest.mark.parametrize("tool", ROOTS)
-async def test_a_root(manager: ResourceManager, tmp_path: Path, tool: str) -> None:
+async def test_roots_of_other_tools(manager: ResourceManager, tmp_path: Path, tool: str) -> None:
     made = cas.root(tmp_path, tool, ROOTS[tool], on_curve("P-256"), days="3650")
     assert await provide(manager, sec1(tmp_path, tool, made)) == ()
 

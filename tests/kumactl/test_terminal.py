@@ -6,6 +6,7 @@ import pty
 import re
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -221,6 +222,37 @@ def test_watching_goes_on_when_a_control_plane_does_not_answer(server: Server, t
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
+
+
+@pytest.mark.parametrize("line", ["get meshes", "apply -f mesh.yaml", "delete mesh default", "inspect meshes --watch"])
+def test_ctrl_c_ends_whatever_waits(server: Server, tmp_path: Path, line: str) -> None:
+    """A control plane that hangs; nothing is printed of what was to come, and no traceback."""
+    (tmp_path / "mesh.yaml").write_text("{type: Mesh, name: default}")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        config = tmp_path / ".kumactl" / "config"
+        config.write_text(config.read_text().replace(str(server.port), str(silent.getsockname()[1])))
+        process = subprocess.Popen(
+            [BIN / "kumactl", *line.split()], cwd=tmp_path, env=environment(tmp_path),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        connection, _ = silent.accept()
+        with connection:
+            assert connection.recv(1)
+            process.send_signal(signal.SIGINT)
+            printed, said = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, printed, said) == (130, "", "")
+
+
+@pytest.mark.parametrize("line", ["get meshes", "get meshes -o json", "--help", "completion bash"])
+def test_a_pipe_that_nobody_reads_is_no_defect(server: Server, tmp_path: Path, line: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as nobody:
+        done = subprocess.run(
+            [BIN / "kumactl", *line.split()], env=environment(tmp_path), stdout=nobody, stderr=subprocess.PIPE,
+            text=True, timeout=PATIENCE,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_watching_ends_when_nobody_reads_any_more(server: Server, tmp_path: Path) -> None:
