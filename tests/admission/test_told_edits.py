@@ -75,7 +75,7 @@ MESH_KEPT = {
     "mtls.backends.conf.caCert.expiration": "a root that exists stays as it is",
     "mtls.backends.config.caCert.RSAbits": "the same, in the other spelling",
     "mtls.backends.config.caCert.expiration": "the same, in the other spelling",
-    "networking.outbound.passthrough": "false is refused",
+    "networking.outbound.passthrough": "it is about what workloads may call, and lets nobody in",
 }
 WITHOUT_EFFECT = ("routing.", "metrics.", "logging.", "tracing.", "meshServices.", "skipCreatingInitialPolicies")
 """Told as such when they are applied."""

@@ -170,11 +170,6 @@ WEB = {"port": 80, "servicePort": 8080, "tags": {"kuma.io/service": "web"}}
     ("body", "field", "reason"),
     [
         ({**MESH, "mtls": {"backend": []}}, "mtls.backend", "unknown field; did you mean backends?"),
-        (
-            {**MESH, "networking": {"outbound": {"passthrough": False}}},
-            "networking.outbound.passthrough",
-            "false is not implemented here",
-        ),
         (ca_cert(expiration="1h30m"), "mtls.backends[0].conf.caCert.expiration", "one whole number and one unit"),
         (ca_cert(expiration="0s"), "mtls.backends[0].conf.caCert.expiration", "longer than 0"),
         (ca_cert(RSAbits=100), "mtls.backends[0].conf.caCert.RSAbits", "between 2048 and 8192"),

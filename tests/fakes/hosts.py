@@ -14,6 +14,9 @@ from typing import Any
 from tests.fakes.patience import PATIENCE
 from tools import packages
 
+_READS_ALL = ("--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search")
+"""Another user may run what is checked out, wherever that is."""
+
 
 class Host:
     """One host. Commands run in it; files, users and processes are this machine's."""
@@ -23,7 +26,7 @@ class Host:
 
     def command(self, *argv: str | os.PathLike[str], uid: int = 0) -> list[str]:
         """The command that runs another one in this host, as this user."""
-        user = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if uid else []
+        user = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *_READS_ALL] if uid else []
         return ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net", *user, *(os.fspath(word) for word in argv)]
 
     def run(self, *argv: str | os.PathLike[str], uid: int = 0, check: bool = True, **how: Any) -> str:

@@ -17,6 +17,7 @@ REFERENCE = {"kind": "Mesh", "proxyTypes": ["Sidecar"]}
     [
         ({"skipCreatingInitialPolicies": ["*"]}, None),
         ({"networking": {"outbound": {"passthrough": True}}}, None),
+        ({"networking": {"outbound": {"passthrough": False}}}, None),
         ({"networking": {"outbound": {}}}, None),
         ({"networking": {}, "metrics": {}, "logging": {}, "tracing": {}, "routing": {}, "constraints": {}}, None),
         ({"meshServices": {}}, None),
@@ -63,7 +64,6 @@ def test_what_has_no_effect_is_given_back_as_it_was_written_and_told(asked: Mapp
 @pytest.mark.parametrize(
     ("asked", "field"),
     [
-        ({"networking": {"outbound": {"passthrough": False}}}, "networking.outbound.passthrough"),
         ({"metrics": {"backend": []}}, "metrics.backend"),
         ({"metrics": {"enabledBackend": "p"}}, "metrics.enabledBackend"),
         ({"metrics": {"backends": [{"name": "p", "type": "statsd"}]}}, "metrics.backends[0].type"),
@@ -111,8 +111,10 @@ OUTBOUND = {"port": 10001, "tags": {"kuma.io/service": "web"}}
             "metrics.conf.tls.mode",
         ),
         (
-            dataplane(inbound=[INBOUND], transparentProxying={"redirectPortInbound": 15006}),
-            "networking.transparentProxying",
+            dataplane(
+                inbound=[INBOUND], transparentProxying={"redirectPortInbound": 15006, "redirectPortInboundV6": 15016}
+            ),
+            "networking.transparentProxying.redirectPortInboundV6",
         ),
         (dataplane(gateway={**GATEWAY, "type": "BUILTIN"}), "networking.gateway.type"),
         (

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from kuma.base import sockets
 from kuma.base.errors import Misconfigured
 from kuma.base.values.urls import host_port
+from kuma.resources.models import transparent_proxying
 from kuma.resources.models.dataplane import DataplaneSpec, listen_address
 
 LISTENS = {
@@ -35,10 +36,19 @@ def check(bootstrap: bytes, spec: DataplaneSpec | None) -> None:
 def _listeners(spec: DataplaneSpec | None) -> Iterator[tuple[str, str, int]]:
     if spec is None or spec.networking is None:
         return
+    redirected = spec.networking.redirected
     for index, inbound in enumerate(spec.networking.inbound):
-        yield f"networking.inbound[{index}].port", listen_address(spec.networking, inbound), inbound.port
+        address = listen_address(spec.networking, inbound)
+        if transparent_proxying.binds(redirected, address):
+            yield f"networking.inbound[{index}].port", address, inbound.port
     for index, outbound in enumerate(spec.networking.outbound):
-        yield f"networking.outbound[{index}].port", outbound.address, outbound.port
+        if transparent_proxying.binds_outbound(redirected, outbound.address):
+            yield f"networking.outbound[{index}].port", outbound.address, outbound.port
+    field = "networking.transparentProxying.redirectPort"
+    if redirected.redirect_port_inbound:
+        yield f"{field}Inbound", "0.0.0.0", redirected.redirect_port_inbound  # noqa: S104 - to see whether it is free
+    if redirected.redirect_port_outbound:
+        yield f"{field}Outbound", "127.0.0.1", redirected.redirect_port_outbound
 
 
 def _admin(bootstrap: bytes) -> tuple[str, str, int]:

@@ -12,10 +12,11 @@ from pydantic import BeforeValidator, Field, StrictBool, StrictInt
 from kuma.base.errors import Violation
 from kuma.base.values import addresses, host_names
 from kuma.resources import tags as tag_rules
-from kuma.resources.models import dataplane_services, metrics, service_probe
+from kuma.resources.models import dataplane_services, metrics, service_probe, transparent_proxying
 from kuma.resources.models.metrics import MetricsBackend
 from kuma.resources.models.service_probe import ServiceProbe
 from kuma.resources.models.stored_only import field_not_done
+from kuma.resources.models.transparent_proxying import TransparentProxying
 from kuma.resources.resource import Model, plain
 
 _GATEWAY_TYPES = ("DELEGATED", "BUILTIN")
@@ -111,13 +112,18 @@ class Networking(Model):
     inbound: tuple[Inbound, ...] = ()
     outbound: tuple[Outbound, ...] = ()
     gateway: Gateway | None = None
-    transparent_proxying: Any = None
+    transparent_proxying: TransparentProxying | None = None
     admin: Admin | None = None
 
     @property
     def calls(self) -> tuple[Outbound, ...]:
         """The outbounds that lead to a service."""
         return tuple(outbound for outbound in self.outbound if tag_rules.SERVICE in outbound.tags)
+
+    @property
+    def redirected(self) -> TransparentProxying:
+        """What the kernel brings to this proxy, which may be nothing."""
+        return self.transparent_proxying or transparent_proxying.NONE
 
     @property
     def tag_sets(self) -> tuple[Mapping[str, str], ...]:
@@ -160,14 +166,10 @@ def not_done(spec: DataplaneSpec) -> Iterator[Violation]:
     yield from field_not_done(
         (
             ("probes", spec.probes, "no probe is answered in the workload's place"),
-            (
-                "networking.transparentProxying",
-                networking.transparent_proxying,
-                "proxies listen at the ports of inbounds and outbounds only; what is redirected elsewhere is refused",
-            ),
             ("networking.gateway.type", _builtin(networking), "nothing listens for a builtin gateway"),
         )
     )
+    yield from transparent_proxying.not_done("networking.transparentProxying", networking.redirected)
     if spec.metrics is not None:
         yield from metrics.not_done("metrics.conf", spec.metrics.conf)
     for index, outbound in enumerate(networking.outbound):
@@ -211,6 +213,7 @@ def validate(spec: DataplaneSpec) -> Iterator[Violation]:
     yield from _address("networking.address", networking.address)
     if networking.advertised_address:
         yield from _address("networking.advertisedAddress", networking.advertised_address)
+    yield from transparent_proxying.validate("networking.transparentProxying", networking.redirected)
     yield from _ports(networking)
     if spec.metrics is not None:
         yield from metrics.validate_conf("metrics.conf", spec.metrics.conf)
@@ -227,6 +230,7 @@ def _ports(networking: Networking) -> Iterator[Violation]:
     if networking.admin and networking.admin.port:
         yield from _port("networking.admin.port", networking.admin.port)
         taken["127.0.0.1", networking.admin.port] = "networking.admin.port"
+    redirected = networking.redirected.redirect_port_inbound, networking.redirected.redirect_port_outbound
     listeners = [
         (f"networking.inbound[{i}].port", listen_address(networking, inbound), inbound.port)
         for i, inbound in enumerate(networking.inbound)
@@ -235,6 +239,8 @@ def _ports(networking: Networking) -> Iterator[Violation]:
         first = taken.setdefault((address, port), field)
         if first != field:
             yield Violation(field, f"{address}:{port} is already taken by {first}; every listener needs its own")
+        elif port in redirected:
+            yield Violation(field, f"{port} is where transparent proxying redirects to; choose another port")
 
 
 def _gateway(spec: DataplaneSpec, networking: Networking, gateway: Gateway) -> Iterator[Violation]:
@@ -263,7 +269,9 @@ def _inbound(networking: Networking, inbound: Inbound, path: str) -> Iterator[Vi
         yield Violation(f"{path}.address", "address has to be valid IP address")
     if inbound.service_address and not (_is_ip(inbound.service_address) or host_names.is_one(inbound.service_address)):
         yield Violation(f"{path}.serviceAddress", "serviceAddress has to be valid IP address or domain name")
-    if workload(networking, inbound) == (listen_address(networking, inbound), inbound.port):
+    listens = listen_address(networking, inbound)
+    takes_its_place = workload(networking, inbound) == (listens, inbound.port)
+    if takes_its_place and transparent_proxying.binds(networking.redirected, listens):
         if inbound.service_address:
             yield Violation(f"{path}.serviceAddress", _CALLS_ITSELF)
         else:

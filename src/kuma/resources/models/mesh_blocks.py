@@ -19,7 +19,7 @@ from kuma.resources.resource import Model
 
 
 class OutboundTraffic(Model):
-    """`passthrough`: whether workloads may call what is outside the mesh. Nothing here keeps them from it."""
+    """`passthrough`: whether workloads may call what is outside the mesh; it holds with transparent proxying."""
 
     passthrough: StrictBool | None = None
 
@@ -84,6 +84,12 @@ class Blocks(Model):
     skip_creating_initial_policies: tuple[str, ...] = ()
 
     @property
+    def passes_through(self) -> bool:
+        """Tells whether workloads may call what is outside the mesh."""
+        outbound = self.networking.outbound if self.networking else None
+        return outbound is None or outbound.passthrough is not False
+
+    @property
     def membership(self) -> Membership:
         """The rules of who may be a member; empty ones admit everybody."""
         return (self.constraints and self.constraints.dataplane_proxy) or Membership()
@@ -91,12 +97,6 @@ class Blocks(Model):
 
 def validate(spec: Blocks) -> Iterator[Violation]:
     """Refuses what it would be unsafe to pass over."""
-    outbound = spec.networking.outbound if spec.networking else None
-    if outbound is not None and outbound.passthrough is False:
-        yield Violation(
-            "networking.outbound.passthrough",
-            "false is not implemented here: proxies do not intercept what workloads call by themselves; remove it",
-        )
     yield from metrics.validate(spec.metrics)
     yield from access_logs.validate_mesh(spec.logging)
     for name in ("requirements", "restrictions"):
@@ -119,6 +119,11 @@ def not_done(spec: Blocks) -> Iterator[Violation]:
 
 def warnings(spec: Blocks) -> Iterator[str]:
     """Returns warnings about what is done and should be known."""
+    if not spec.passes_through:
+        yield (
+            "networking.outbound.passthrough: false holds for proxies with networking.transparentProxying only; "
+            "nothing keeps the other workloads from what is outside the mesh"
+        )
     for index, backend in enumerate(spec.metrics.backends if spec.metrics else ()):
         yield from metrics.warnings(f"metrics.backends[{index}].conf", backend.conf)
 

@@ -93,7 +93,7 @@ REFUSED = {
     "OPAPolicy": _OPA,
     "AccessRole": _ROLES,
     "AccessRoleBinding": _ROLES,
-    "MeshPassthrough": "proxies do not intercept what workloads call by themselves, so nothing could keep them from it",
+    "MeshPassthrough": "what workloads may call outside the mesh stands in the Mesh: networking.outbound.passthrough",
 }
 """Kinds of the original that it would be unsafe to pass over, and what to use instead."""
 _OBSERVED = "it says what a control plane has seen, which others see for themselves"

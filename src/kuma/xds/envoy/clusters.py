@@ -29,13 +29,48 @@ def socket(address: str, port: int) -> address_pb2.Address:
     return address_pb2.Address(socket_address=address_pb2.SocketAddress(address=address, port_value=port))
 
 
-def local(address: str, port: int, protocol: str, name: str = "") -> Entry:
-    """Makes the cluster of the workload of an inbound: in the clear, because it is on the proxy's own machine."""
+def local(address: str, port: int, protocol: str, name: str = "", source: str = "") -> Entry:
+    """Makes the cluster of the workload of an inbound: in the clear, because it is on the proxy's own machine.
+
+    `source` is the address that it is called from, if it matters.
+    """
     cluster = _cluster(name or resource_names.local_cluster(address, port), cluster_pb2.Cluster.STATIC)
     cluster.load_assignment.CopyFrom(assignment(cluster.name, [(address, port)]))
     if protocol in HTTP_PROTOCOLS:
         _speak(cluster, http2=protocol != "http")
+    _call_from(cluster, source)
     return Entry.of(cluster.name, cluster)
+
+
+def _call_from(cluster: cluster_pb2.Cluster, source: str) -> None:
+    if source:
+        cluster.upstream_bind_config.source_address.CopyFrom(socket(source, 0).socket_address)
+
+
+def passthrough(name: str, source: str = "") -> Entry:
+    """Makes a cluster that leads to wherever a connection was meant for, in plaintext; called from `source`, if any."""
+    cluster = _of_original_destination(name)
+    _call_from(cluster, source)
+    return Entry.of(name, cluster)
+
+
+def direct(mesh: str, service: str, protocol: str, mtls: bool) -> Entry:
+    """Makes the cluster of a service whose proxies are called by their addresses: the one that a caller has named.
+
+    Whoever answers there has to be the service.
+    """
+    cluster = _of_original_destination(resource_names.direct(service))
+    if protocol in HTTP_PROTOCOLS:
+        _speak(cluster, http2=True)
+    if mtls:
+        cluster.transport_socket.CopyFrom(tls.upstream(mesh, {tag_rules.SERVICE: service}))
+    return Entry.of(cluster.name, cluster)
+
+
+def _of_original_destination(name: str) -> cluster_pb2.Cluster:
+    cluster = _cluster(name, cluster_pb2.Cluster.ORIGINAL_DST)
+    cluster.lb_policy = cluster_pb2.Cluster.CLUSTER_PROVIDED
+    return cluster
 
 
 def internal(name: str) -> Entry:

@@ -62,6 +62,21 @@ def service_cluster(tags: Mapping[str, str]) -> str:
     return f"{service}-{digest[:16]}"
 
 
+def inbound_passthrough(version: int) -> str:
+    """Returns the listener of what others send to what is no inbound, by IP version; also the cluster behind it."""
+    return f"inbound:passthrough:ipv{version}"
+
+
+def outbound_passthrough(version: int) -> str:
+    """Returns the listener of what a workload sends to what is not in the mesh; also the cluster behind it."""
+    return f"outbound:passthrough:ipv{version}"
+
+
+def direct(service: str) -> str:
+    """Returns the cluster of a service whose proxies are called one by one, by their addresses; also its routes."""
+    return f"direct:{service}"
+
+
 def stat_name(name: str) -> str:
     """Returns a name as it stands in statistics."""
     return re.sub(r"[^A-Za-z0-9]", "_", name)

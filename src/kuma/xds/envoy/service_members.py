@@ -52,6 +52,8 @@ class ServiceMembers:
     companions: Companions = field(default_factory=lambda: NOTHING_BESIDE)
     inbounds: int = 0
     outbounds: int = 0
+    redirected: frozenset[str] = frozenset()
+    """The Dataplanes whose workloads call services by the addresses of proxies, too."""
 
     def following(self, now: Dataplanes, withheld: Mapping[str, Withheld] | None = None) -> ServiceMembers:
         """Returns what comes after this; the very same object if nothing has changed."""
@@ -80,11 +82,14 @@ class ServiceMembers:
                     del callers[service]
             for service in calls - called:
                 callers[service] = callers.get(service, frozenset()) | {name}
+        redirected = self.redirected - changed | {n for n in changed if _is_redirected(now.get(n))}
         services.update(own)
         combinations, companions = self._combinations(changed, now)
         for service in [service for service, members in own.items() if not members]:
             del services[service]
-        return ServiceMembers(now, withheld, services, callers, combinations, companions, inbounds, outbounds)
+        return ServiceMembers(
+            now, withheld, services, callers, combinations, companions, inbounds, outbounds, redirected
+        )
 
     def _combinations(
         self, changed: Iterable[str], now: Dataplanes
@@ -137,6 +142,10 @@ def _changed(
 
 def _services(resource: Resource[DataplaneSpec] | None) -> Iterator[str]:
     return (inbound.service for inbound in resource.spec.net.inbound) if resource else iter(())
+
+
+def _is_redirected(resource: Resource[DataplaneSpec] | None) -> bool:
+    return resource is not None and bool(resource.spec.net.redirected.redirect_port_outbound)
 
 
 def _called(resource: Resource[DataplaneSpec] | None) -> frozenset[str]:

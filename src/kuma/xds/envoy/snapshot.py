@@ -16,23 +16,22 @@ from kuma.policy.authorization import Admission, Principal
 from kuma.policy.caller_groups import Companions, Sharing
 from kuma.policy.permissions import Permissions
 from kuma.policy.succession import Stage
-from kuma.resources import tags as tag_rules
 from kuma.resources.models import dataplane as dataplanes
-from kuma.resources.models import target_ref
+from kuma.resources.models import target_ref, transparent_proxying
 from kuma.resources.models.dataplane import DataplaneSpec, Inbound
 from kuma.resources.models.mesh_transition import Level
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.xds.delta.session import Snapshot
-from kuma.xds.envoy import clusters, tls
+from kuma.xds.envoy import clusters, redirected_traffic, tls
 from kuma.xds.envoy.capabilities import OLDEST, Capabilities
 from kuma.xds.envoy.generated import Generated
 from kuma.xds.envoy.listeners import admin_listener, connection_limits, metrics_listener
 from kuma.xds.envoy.listeners import inbound as inbound_listeners
 from kuma.xds.envoy.listeners import outbound as outbound_listeners
-from kuma.xds.envoy.listeners.access_log import Logged
 from kuma.xds.envoy.listeners.connection_limits import Limits
 from kuma.xds.envoy.listeners.inbound import InboundAccess, InboundPlace
+from kuma.xds.envoy.listeners.outbound import OutboundPlace
 from kuma.xds.envoy.logged_calls import LoggedCalls
 from kuma.xds.envoy.metrics_places import MetricsPlaces
 from kuma.xds.envoy.resource import Entry, TypeUrl
@@ -87,8 +86,9 @@ class MeshConfig:
         if len(self._known) > inbounds * (1 + min(outbounds, caller_groups.CHAINS)):
             self._known = {}
         self._generated: Generated = previous._generated if previous else Generated()
+        directly = inbounds if self._service_members.redirected else 0
         with_metrics = len(view.dataplanes) if self._metrics.standard else 0
-        self._generated.expect(_ENTRIES_EACH * (inbounds + outbounds) + _ENTRIES_OF_METRICS * with_metrics)
+        self._generated.expect(_ENTRIES_EACH * (inbounds + outbounds + directly) + _ENTRIES_OF_METRICS * with_metrics)
         self._services: ServiceEntries = ServiceEntries(
             view.name,
             self._service_members,
@@ -163,24 +163,38 @@ class MeshConfig:
             tags = _sorted(outbound.tags)
             cluster, endpoints, protocol = self._services.of(tags)
             logged = self._logged.at_outbound(resource, outbound.service).without(unwritable)
+            bound = transparent_proxying.binds_outbound(networking.redirected, outbound.address)
+            place = OutboundPlace(outbound.address, outbound.port, cluster.name, protocol, bound=bound)
             yield TypeUrl.CLUSTER, cluster
             yield TypeUrl.ENDPOINTS, endpoints
-            yield (
-                TypeUrl.LISTENER,
-                self._generated.entry(_outbound, outbound.address, outbound.port, tags, protocol, offers, logged),
-            )
+            yield TypeUrl.LISTENER, self._generated.entry(outbound_listeners.listener, place, offers, logged)
             if protocol in clusters.HTTP_PROTOCOLS:
-                yield TypeUrl.ROUTES, self._generated.entry(_outbound_routes, outbound.address, outbound.port, tags)
+                routes = (place.routes, outbound.service, cluster.name)
+                yield TypeUrl.ROUTES, self._generated.entry(outbound_listeners.routes, *routes)
+        passes_in, mtls = self.level is not Level.STRICT, self.level >= Level.ENCRYPTING
+        passes_out = self.view.mesh is None or self.view.mesh.spec.passes_through
+        yield from redirected_traffic.otherwise(self._generated, networking, withheld, passes_in, passes_out)
+        for way in redirected_traffic.others(networking, self._places):
+            logged = self._logged.at_outbound(resource, way.service).without(unwritable)
+            yield from redirected_traffic.ways(self._generated, self.view.name, way, mtls, offers, logged)
+
+    @cached_property
+    def _places(self) -> redirected_traffic.Places:
+        return redirected_traffic.places(self._service_members)
 
     def _inbound(
         self, resource: Resource[DataplaneSpec], inbound: Inbound, envoy: Capabilities, unwritable: frozenset[str]
     ) -> Iterator[tuple[TypeUrl, Entry]]:
         networking, known_by = resource.spec.net, target_ref.facets(resource, inbound, self._facets)
         target, port = dataplanes.workload(networking, inbound)
-        cluster = self._generated.entry(clusters.local, target, port, inbound.protocol)
         address = dataplanes.listen_address(networking, inbound)
+        bound = transparent_proxying.binds(networking.redirected, address)
+        source = redirected_traffic.source(networking, address, target)
+        cluster = self._generated.entry(clusters.local, target, port, inbound.protocol, "", source)
         logged = self._logged.at_inbound(resource, inbound).without(unwritable)
-        place = InboundPlace(self.view.name, address, inbound.port, cluster.name, inbound.protocol, logged=logged)
+        place = InboundPlace(
+            self.view.name, address, inbound.port, cluster.name, inbound.protocol, logged=logged, bound=bound
+        )
         declared = None if self.level is Level.PLAIN else self.permissions.admission(known_by)
         access = self._access(inbound.service, known_by, declared) if declared else None
         yield TypeUrl.CLUSTER, cluster
@@ -338,7 +352,9 @@ class MeshConfig:
             for service in self._service_members.called(previous._service_members, edited | accompanied)
             if self._callers_of(service) != previous._callers_of(service)
         )
-        return edited.union(self._services.callers_concerned(), *called, self._metrics.changed_hands(previous._metrics))
+        by_place = redirected_traffic.concerned(self._service_members, previous._places, self._places)
+        by_outbound, by_metrics = self._services.callers_concerned(), self._metrics.changed_hands(previous._metrics)
+        return edited.union(by_outbound, by_place, *called, by_metrics)
 
     def _edited_since(self, previous: MeshConfig) -> frozenset[str]:
         return self._service_members.edited(previous._service_members)
@@ -355,18 +371,6 @@ def together(entries: Iterable[tuple[TypeUrl, Entry]], secrets: Mapping[str, Ent
 
 def _sorted(tags: Mapping[str, str]) -> Tags:
     return tuple(sorted(tags.items()))
-
-
-def _service(tags: Tags) -> str:
-    return dict(tags)[tag_rules.SERVICE]
-
-
-def _outbound(address: str, port: int, tags: Tags, protocol: str, offers: bool, logged: Logged) -> Entry:
-    return outbound_listeners.listener(address, port, dict(tags), protocol, offers_group=offers, logged=logged)
-
-
-def _outbound_routes(address: str, port: int, tags: Tags) -> Entry:
-    return outbound_listeners.routes(address, port, _service(tags), dict(tags))
 
 
 _ENTRIES_EACH = 5

@@ -46,6 +46,8 @@ class InboundPlace(NamedTuple):
     called: str = ""
     """A name of its own, for what is no inbound of the Dataplane."""
     logged: Logged = NOTHING
+    bound: bool = True
+    """False if the kernel brings what is meant for this place."""
 
     @property
     def name(self) -> str:
@@ -93,7 +95,14 @@ def listener(
     reports = envoy.reports
     made = [plaintext(place, "", reports=reports)] if access is None else list(chains(place, access, envoy, limits))
     return listeners.listener(
-        place.name, place.address, place.port, base_pb2.INBOUND, made, inspects=inspects, reported=reports
+        place.name,
+        place.address,
+        place.port,
+        base_pb2.INBOUND,
+        made,
+        inspects=inspects,
+        reported=reports,
+        bound=place.bound,
     )
 
 

@@ -28,10 +28,13 @@ def listener(
     *,
     inspects: bool = False,
     reported: bool = False,
+    bound: bool = True,
+    redirected: bool = False,
 ) -> Entry:
     """Makes a listener. One that `inspects` looks at what a caller begins with to tell which chain is meant.
 
-    Of one that is `reported` the control plane is told of each connection.
+    Of one that is `reported` the control plane is told of each connection. One that is not `bound` is found by what
+    the kernel has `redirected` to another one: by the address and port that were meant.
     """
     made = listener_pb2.Listener(
         name=name,
@@ -41,6 +44,10 @@ def listener(
         filter_chains=chains,
     )
     made.enable_reuse_port.value = False
+    if not bound:
+        made.bind_to_port.value = False
+    if redirected:
+        made.use_original_dst.value = True
     if reported:
         made.access_log.append(reports.of_connections())
     if inspects:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import NamedTuple
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.listener.v3 import listener_components_pb2
@@ -34,34 +34,43 @@ _RETRY_ELSEWHERE = route_components_pb2.RetryPolicy(
 )
 
 
-def listener(
-    address: str,
-    port: int,
-    tags: Mapping[str, str],
-    protocol: str,
-    *,
-    offers_group: bool = True,
-    logged: Logged = NOTHING,
-) -> Entry:
+class OutboundPlace(NamedTuple):
+    """The place where a workload reaches a service, and the cluster of it, by the routes of a name if it is HTTP."""
+
+    address: str
+    port: int
+    cluster: str
+    protocol: str
+    called: str = ""
+    """The name of routes that it shares with others."""
+    bound: bool = True
+    """False if the kernel brings what is meant for this place."""
+
+    @property
+    def routes(self) -> str:
+        """The name of its routes."""
+        return self.called or resource_names.outbound_listener(self.address, self.port)
+
+
+def listener(place: OutboundPlace, offers_group: bool = True, logged: Logged = NOTHING) -> Entry:
     """Makes the listener at which the workload reaches a service; `offers_group` as one of its group of callers."""
-    name, cluster = resource_names.outbound_listener(address, port), resource_names.service_cluster(tags)
+    name, cluster = resource_names.outbound_listener(place.address, place.port), place.cluster
     chain = listener_components_pb2.FilterChain(filters=[_GROUP_OFFERED] if offers_group else [])
-    if protocol in HTTP_PROTOCOLS:
+    if place.protocol in HTTP_PROTOCOLS:
         # What the workload itself claims of its callers is dropped: identity is the server's to establish.
-        chain.filters.append(filters.http(name, cluster, hcm_pb2.HttpConnectionManager.SANITIZE, logged=logged))
+        told = hcm_pb2.HttpConnectionManager.SANITIZE
+        chain.filters.append(filters.http(place.routes, cluster, told, logged=logged))
     else:
         chain.filters.append(filters.tcp(cluster, cluster, attempts=_ATTEMPTS, logged=logged))
-    return listeners.listener(name, address, port, base_pb2.OUTBOUND, [chain])
+    return listeners.listener(name, place.address, place.port, base_pb2.OUTBOUND, [chain], bound=place.bound)
 
 
-def routes(address: str, port: int, service: str, tags: Mapping[str, str]) -> Entry:
+def routes(name: str, service: str, cluster: str) -> Entry:
     """Makes the routes of an HTTP outbound. A request that has reached nobody, and so did nothing, goes elsewhere."""
-    action = route_components_pb2.RouteAction(
-        cluster=resource_names.service_cluster(tags), retry_policy=_RETRY_ELSEWHERE
-    )
+    action = route_components_pb2.RouteAction(cluster=cluster, retry_policy=_RETRY_ELSEWHERE)
     action.timeout.SetInParent()
     route = route_components_pb2.Route(match=listeners.EVERY_REQUEST, route=action)
-    return listeners.routes(resource_names.outbound_listener(address, port), service, route)
+    return listeners.routes(name, service, route)
 
 
 def _group_offered() -> listener_components_pb2.Filter:

@@ -1,0 +1,117 @@
+"""What a proxy runs for traffic that the kernel brings to it, besides its inbounds and outbounds.
+
+Of all proxies of the mesh it knows the places, and calls each by mutual TLS when its workload does. What is meant for
+no inbound passes in plaintext as long as mutual TLS is not strict; what is meant for nobody in the mesh passes if the
+mesh lets workloads call what is outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from kuma.base.values import addresses
+from kuma.resources.models.dataplane import Networking, listen_address
+from kuma.transparent_proxy.redirection import SOURCES
+from kuma.xds.envoy import clusters, resource_names
+from kuma.xds.envoy.clusters import Endpoint
+from kuma.xds.envoy.generated import Generated
+from kuma.xds.envoy.listeners import outbound as outbound_listeners
+from kuma.xds.envoy.listeners import redirected as redirected_listeners
+from kuma.xds.envoy.listeners.access_log import Logged
+from kuma.xds.envoy.listeners.outbound import OutboundPlace
+from kuma.xds.envoy.resource import Entry, TypeUrl
+from kuma.xds.envoy.service_members import ServiceMembers, Withheld
+
+
+class Way(NamedTuple):
+    """The way to the proxies of a service, at these places."""
+
+    service: str
+    protocol: str
+    places: tuple[Endpoint, ...]
+
+
+Places = Mapping[str, Way]
+"""By service."""
+
+
+def otherwise(
+    generated: Generated, networking: Networking, withheld: Withheld, passes_in: bool, passes_out: bool
+) -> Iterator[tuple[TypeUrl, Entry]]:
+    """Makes what decides about traffic that is meant for no inbound, or for nobody in the mesh."""
+    redirected = networking.redirected
+    refused = tuple(sorted({inbound.port for index, inbound in enumerate(networking.inbound) if index in withheld}))
+    for version in redirected.versions:
+        if port := redirected.redirect_port_inbound:
+            name = resource_names.inbound_passthrough(version)
+            yield TypeUrl.CLUSTER, generated.entry(clusters.passthrough, name, SOURCES[version])
+            yield TypeUrl.LISTENER, generated.entry(redirected_listeners.inbound, version, port, passes_in, refused)
+        if port := redirected.redirect_port_outbound:
+            yield TypeUrl.CLUSTER, generated.entry(clusters.passthrough, resource_names.outbound_passthrough(version))
+            yield TypeUrl.LISTENER, generated.entry(redirected_listeners.outbound, version, port, passes_out)
+
+
+def places(members: ServiceMembers) -> Places:
+    """Returns the places of all inbounds of a mesh; one that has several services is the first one's by name.
+
+    Nothing if no workload calls by places.
+    """
+    found: dict[Endpoint, str] = {}
+    for service in sorted(members.services) if members.redirected else ():
+        for member in members.members(service):
+            address = addresses.parse(member.endpoint[0])
+            if address is not None and not address.is_loopback:
+                found.setdefault(member.endpoint, service)
+    by_service: dict[str, list[Endpoint]] = {}
+    for endpoint, service in sorted(found.items()):
+        by_service.setdefault(service, []).append(endpoint)
+    return {service: _way(members, service, endpoints) for service, endpoints in by_service.items()}
+
+
+def _way(members: ServiceMembers, service: str, endpoints: list[Endpoint]) -> Way:
+    protocol = clusters.common_protocol(member.protocol for member in members.members(service))
+    return Way(service, protocol, tuple(endpoints))
+
+
+def concerned(members: ServiceMembers, before: Places, now: Places) -> frozenset[str]:
+    """Returns the Dataplanes whose workloads reach other places than before."""
+    moved = [service for service in before.keys() | now.keys() if before.get(service) != now.get(service)]
+    reaching = ((name, members.dataplanes[name].spec.net.redirected) for name in members.redirected)
+    return frozenset(name for name, redirected in reaching if any(map(redirected.reaches, moved)))
+
+
+def others(networking: Networking, places: Places) -> Iterator[Way]:
+    """Yields the services that a workload calls by the places of their proxies, with these.
+
+    Places on its own machine are left out, because what stays there is not redirected; and those of its outbounds.
+    """
+    own = {networking.address, *(listen_address(networking, inbound) for inbound in networking.inbound)}
+    named = {(outbound.address, outbound.port) for outbound in networking.outbound}
+    for way in places.values() if networking.redirected.redirect_port_outbound else ():
+        found = tuple(one for one in way.places if one[0] not in own and one not in named)
+        if found and networking.redirected.reaches(way.service):
+            yield way._replace(places=found)
+
+
+def source(networking: Networking, listens: str, target: str) -> str:
+    """Returns the address that a proxy calls the workload of an inbound from; empty if it does not matter.
+
+    On its own machine, what a proxy sends to other addresses than the loopback's is redirected to itself, but for this.
+    """
+    if not networking.redirected.redirect_port_inbound or target != listens or addresses.is_loopback(target):
+        return ""
+    return SOURCES[6 if ":" in target else 4]
+
+
+def ways(
+    generated: Generated, mesh: str, way: Way, mtls: bool, offers: bool, logged: Logged
+) -> Iterator[tuple[TypeUrl, Entry]]:
+    """Makes the listener of each place, and what they have in common."""
+    name = resource_names.direct(way.service)
+    yield TypeUrl.CLUSTER, generated.entry(clusters.direct, mesh, way.service, way.protocol, mtls)
+    if way.protocol in clusters.HTTP_PROTOCOLS:
+        yield TypeUrl.ROUTES, generated.entry(outbound_listeners.routes, name, way.service, name)
+    for address, port in way.places:
+        place = OutboundPlace(address, port, name, way.protocol, called=name, bound=False)
+        yield TypeUrl.LISTENER, generated.entry(outbound_listeners.listener, place, offers, logged)

@@ -1,0 +1,135 @@
+"""What proxies run for traffic that the kernel brings to them."""
+
+from typing import Any
+
+import pytest
+from envoy.config.listener.v3 import listener_pb2
+from envoy.service.discovery.v3 import discovery_pb2
+
+from kuma.base.errors import InvalidResource
+from kuma.resources import codec, kinds
+from kuma.resources.resource import Resource
+from kuma.resources.view import MeshView
+from kuma.xds.envoy.resource import TypeUrl
+from kuma.xds.envoy.snapshot import MeshConfig
+from tests.fakes.control_plane import ALLOW_ALL, MTLS, resource
+from tests.fakes.views import arrived
+
+REDIRECTED = {"redirectPortInbound": 15006, "redirectPortOutbound": 15001}
+CATCH_ALL = {f"{direction}:passthrough:ipv{version}" for direction in ("inbound", "outbound") for version in (4, 6)}
+
+
+def dataplane(name: str, address: str, service: str, redirected: Any = REDIRECTED, port: int = 80, **also: Any) -> Any:
+    networking = {
+        "address": address,
+        "inbound": [{"port": port, "tags": {"kuma.io/service": service, "kuma.io/protocol": "http"}}],
+        "transparentProxying": redirected,
+        **also,
+    }
+    return codec.parse({"type": "Dataplane", "mesh": "default", "name": name, "networking": networking})
+
+
+def view(*dataplanes: Resource[Any], mesh: str = MTLS) -> MeshView:
+    found = MeshView("default")
+    for one in (resource(mesh), resource(ALLOW_ALL), *dataplanes):
+        found = found.having(one)
+    return arrived(found)
+
+
+def listeners(config: MeshConfig, name: str) -> dict[str, listener_pb2.Listener]:
+    entries = config.snapshot(name, {})[TypeUrl.LISTENER]
+    wire = {n: discovery_pb2.Resource.FromString(entry.wire).resource.value for n, entry in entries.items()}
+    return {n: listener_pb2.Listener.FromString(value) for n, value in wire.items()}
+
+
+def chains(found: listener_pb2.Listener) -> list[str]:
+    return [chain.name for chain in found.filter_chains]
+
+
+WEB, DB = dataplane("web", "10.0.0.1", "web"), dataplane("db", "10.0.0.2", "db")
+
+
+def test_inbounds_and_the_places_of_others_are_found_by_what_was_meant() -> None:
+    found = listeners(MeshConfig(view(WEB, DB)), "web")
+    assert found.keys() == {"inbound:10.0.0.1:80", "outbound:10.0.0.2:80", *CATCH_ALL}
+    for name, listener in found.items():
+        is_bound = listener.bind_to_port.value or not listener.HasField("bind_to_port")
+        assert (is_bound, listener.use_original_dst.value) == (name in CATCH_ALL, name in CATCH_ALL), name
+
+
+def test_what_this_machine_sends_is_taken_on_the_loopback_only() -> None:
+    found = listeners(MeshConfig(view(WEB)), "web")
+    assert found["outbound:passthrough:ipv4"].address.socket_address.address == "127.0.0.1"
+    assert found["outbound:passthrough:ipv6"].address.socket_address.address == "::1"
+
+
+def test_what_is_no_inbound_passes_until_mutual_tls_is_strict() -> None:
+    for mesh, passes in (
+        (MTLS, False),
+        (MTLS.replace("type: builtin", "type: builtin, mode: PERMISSIVE"), True),
+        ("{type: Mesh, name: default}", True),
+    ):
+        found = listeners(MeshConfig(view(WEB, mesh=mesh)), "web")
+        for version in (4, 6):
+            assert ("passthrough" in chains(found[f"inbound:passthrough:ipv{version}"])) is passes
+            assert "passthrough" in chains(found[f"outbound:passthrough:ipv{version}"])
+
+
+def test_a_mesh_without_passthrough_lets_nothing_out() -> None:
+    mesh = MTLS[:-1] + ", networking: {outbound: {passthrough: false}}}"
+    found = listeners(MeshConfig(view(WEB, mesh=mesh)), "web")
+    assert "passthrough" not in chains(found["outbound:passthrough:ipv4"])
+    (warning,) = kinds.MESH.warnings(resource(mesh).spec)
+    assert "networking.outbound.passthrough" in warning
+
+
+def test_an_inbound_that_is_withheld_is_not_reached_in_plaintext_either() -> None:
+    plain = view(WEB, mesh="{type: Mesh, name: default}")
+    found = listeners(MeshConfig(plain, withheld={"web": {0: "it leads to somebody else"}}), "web")
+    assert "inbound:10.0.0.1:80" not in found
+    assert "nowhere:80" in chains(found["inbound:passthrough:ipv4"])
+
+
+def test_only_services_that_are_named_are_called_as_a_part_of_the_mesh() -> None:
+    web = dataplane("web", "10.0.0.1", "web", {**REDIRECTED, "reachableServices": ["cache"]})
+    cache = dataplane("cache", "10.0.0.3", "cache")
+    assert "outbound:10.0.0.2:80" not in listeners(MeshConfig(view(web, DB, cache)), "web")
+    before = MeshConfig(view(web, DB, cache))
+    moved = MeshConfig(before.view.having(dataplane("db", "10.0.0.9", "db")), before)
+    assert "web" not in moved.affected_since(before)
+
+
+def test_a_proxy_that_comes_or_goes_concerns_all_that_may_call_it_and_nobody_else() -> None:
+    quiet = dataplane("quiet", "10.0.0.8", "quiet", {"redirectPortInbound": 15006})
+    before = MeshConfig(view(WEB, DB, quiet))
+    more = MeshConfig(before.view.having(dataplane("db-2", "10.0.0.3", "db")), before)
+    assert more.affected_since(before) == {"web", "db", "db-2"}
+    assert "outbound:10.0.0.3:80" in listeners(more, "web")
+    less = MeshConfig(before.view, more)
+    assert "web" in less.affected_since(more)
+    assert "outbound:10.0.0.3:80" not in listeners(less, "web")
+
+
+def test_one_version_of_ip() -> None:
+    web = dataplane("web", "10.0.0.1", "web", {**REDIRECTED, "ipFamilyMode": "IPv4"})
+    assert not [name for name in listeners(MeshConfig(view(web)), "web") if name.endswith("ipv6")]
+
+
+@pytest.mark.parametrize(
+    ("redirected", "port", "field"),
+    [
+        ({"redirectPortInbound": 70000}, 80, "networking.transparentProxying.redirectPortInbound"),
+        (
+            {"redirectPortInbound": 1, "redirectPortOutbound": 1},
+            80,
+            "networking.transparentProxying.redirectPortOutbound",
+        ),
+        (REDIRECTED, 15006, "networking.inbound[0].port"),
+        ({"redirectPortOutbound": 15001}, 80, "networking.inbound[0].servicePort"),
+        ({"redirectPort": 1}, 80, "networking.transparentProxying.redirectPort"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(redirected: Any, port: int, field: str) -> None:
+    with pytest.raises(InvalidResource) as refused:
+        dataplane("web", "10.0.0.1", "web", redirected, port)
+    assert [violation.field for violation in refused.value.violations] == [field]
