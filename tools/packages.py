@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 
 PACKAGES: Mapping[str, str] = {
     "chromium": "pages of the console in a real browser",
+    "fish": "completion of kumactl's commands in that shell",
     "iproute2": "network namespaces: hosts and Pods of their own",
     "nftables": "transparent proxying",
     "prometheus": "promtool, which checks and runs the alert rules",
+    "zsh": "completion of kumactl's commands in that shell",
 }
 """Each with what it is for."""
 _NOT_ASKED = {"DEBIAN_FRONTEND": "noninteractive"}

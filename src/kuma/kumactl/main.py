@@ -153,6 +153,16 @@ class Shell(StrEnum):
     FISH = "fish"
 
 
+_ZSH_LAST = "compdef _kumactl_completion kumactl"
+_ZSH_FIRST_TIME = f"""\
+if [[ $funcstack[1] == _kumactl ]]; then
+  _kumactl_completion "$@"
+else
+  {_ZSH_LAST}
+fi"""
+"""As a file in `fpath` the script is run by the first TAB, which is to complete something already."""
+
+
 @app.command()
 def completion(shell: Annotated[Shell, typer.Argument(help="Your shell.")]) -> None:
     """Print the script that has your shell complete kumactl's commands, options and kinds.
@@ -161,7 +171,8 @@ def completion(shell: Annotated[Shell, typer.Argument(help="Your shell.")]) -> N
     """
     from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
-    typer.echo(get_completion_script(prog_name="kumactl", complete_var="_KUMACTL_COMPLETE", shell=shell))
+    script = get_completion_script(prog_name="kumactl", complete_var="_KUMACTL_COMPLETE", shell=shell)
+    typer.echo(script.replace(_ZSH_LAST, _ZSH_FIRST_TIME) if shell is Shell.ZSH else script)
 
 
 def main() -> None:
