@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from kuma.base import aio
 from kuma.kubernetes.api import credentials
 from kuma.kubernetes.api.client import ApiClient
+from kuma.kubernetes.api.informer import Informer
 from kuma.kubernetes.controllers.meshes import MeshController
 from kuma.kubernetes.controllers.pods import PodController
 from kuma.kubernetes.metrics import Metrics
@@ -56,9 +57,11 @@ async def running(place: Place, registry: CollectorRegistry, rules: Broken) -> A
         views = Views(store)
         manager = ResourceManager(store, {kinds.DATAPLANE.name: rules, kinds.MESH.name: rules})
         known = (client, place.forms, manager, views)
+        pods = Informer(client, "/api/v1/pods")
         parts: list[tuple[str, aio.Component]] = [
             ("views", views),
-            ("pods", PodController(*known)),
+            ("list of pods", pods),
+            ("pods", PodController(*known, pods)),
             ("meshes", MeshController(*known)),
         ]
         task = aio.spawn(aio.supervise(parts), name="controllers")

@@ -65,6 +65,7 @@ def run(
     drain_time: options.DrainTime = "30s",
     contact_timeout: options.ContactTimeout = "",
     readiness_port: options.ReadinessPort = None,
+    readiness_address: options.ReadinessAddress = readiness.ADDRESS,
     log_level: options.LogLevel = AgentLogLevel.INFO,
     envoy_log_level: options.LogLevelOfEnvoy = EnvoyLogLevel.WARNING,
 ) -> None:
@@ -93,7 +94,7 @@ def run(
         drain=_seconds("--drain-time", drain_time),
         contact=_seconds("--contact-timeout", contact_timeout) if contact_timeout else None,
     )
-    listener = readiness.listen(readiness_port)
+    listener = readiness.listen(readiness_port, readiness_address)
     described = replace(described, readiness_port=listener.getsockname()[1] if listener else 0)
     sys.exit(asyncio.run(_run(control_plane, described, running, envoy.version(running.binary), listener)))
 

@@ -101,6 +101,13 @@ ReadinessPort: TypeAlias = Annotated[
         show_default=False,
     ),
 ]
+ReadinessAddress: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        envvar="KUMA_READINESS_ADDRESS",
+        help="Address that readiness is told at; for an orchestrator on another machine that of this one.",
+    ),
+]
 LogLevel: TypeAlias = Annotated[AgentLogLevel, typer.Option(help="Least level that kuma-dp logs.")]
 LogLevelOfEnvoy: TypeAlias = Annotated[
     EnvoyLogLevel,

@@ -1,4 +1,7 @@
-"""Tells orchestrators and load balancers whether the proxy is ready, on a port of its own: `GET /ready`."""
+"""Tells orchestrators and load balancers whether the proxy is ready, on a port of its own: `GET /ready`.
+
+`GET /live` tells that kuma-dp answers at all: it is not to be restarted for a control plane that is away.
+"""
 
 from __future__ import annotations
 
@@ -22,23 +25,23 @@ _PATIENCE = 5.0
 """Seconds that a client has for its request and to take the answer."""
 
 
-def listen(port: int | None) -> socket.socket | None:
+def listen(port: int | None, address: str = ADDRESS) -> socket.socket | None:
     """Returns where readiness is told; None if it is not: `port` is 0, or not given and the usual one is taken.
 
     Several proxies may run on one machine. Of these one has the usual port.
 
     Raises:
-        Misconfigured: the port that was given cannot be listened on.
+        Misconfigured: the port or the address that was given cannot be listened on.
     """
     if port == 0:
         return None
     wanted = DEFAULT_PORT if port is None else port
     try:
-        found = sockets.bound(ADDRESS, wanted)
+        found = sockets.bound(address, wanted)
         found.listen()
     except OSError as error:
-        reason = f"{host_port(ADDRESS, wanted)}: {error.strerror}"
-        if port is not None:
+        reason = f"{host_port(address, wanted)}: {error.strerror}"
+        if port is not None or address != ADDRESS:
             raise Misconfigured(f"--readiness-port {reason}; choose another port, or 0 for none") from None
         log.warning("readiness is not told: give this proxy a port with --readiness-port", reason=reason)
         return None
@@ -72,8 +75,10 @@ class Readiness:
                 await writer.wait_closed()
 
     async def _answer(self, target: str) -> bytes:
+        if target == "/live":
+            return _response("200 OK", "LIVE")
         if target != "/ready":
-            return _response("404 Not Found", "only GET /ready is here")
+            return _response("404 Not Found", "only GET /ready and GET /live are here")
         found = await self.state()
         return _response("200 OK" if found == READY else "503 Service Unavailable", found)
 

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from kuma.api.http.connections import ConnectionLimits
 from kuma.api.http.server import HttpServer
-from kuma.app import server_certificate
+from kuma.app import injected, server_certificate
 from kuma.app.settings import Settings
 from kuma.base import aio
 from kuma.base.clock import Clock
@@ -24,8 +24,11 @@ from kuma.base.errors import Unavailable
 from kuma.base.server_identity import ServerIdentity
 from kuma.kubernetes.api import credentials
 from kuma.kubernetes.api.client import ApiClient, ApiError
+from kuma.kubernetes.api.informer import Informer
 from kuma.kubernetes.controllers.meshes import MeshController
+from kuma.kubernetes.controllers.not_injected import NotInjected
 from kuma.kubernetes.controllers.pods import PodController
+from kuma.kubernetes.injection.options import Sidecars
 from kuma.kubernetes.install import admission
 from kuma.kubernetes.leadership import Lease
 from kuma.kubernetes.metrics import Metrics
@@ -35,6 +38,7 @@ from kuma.kubernetes.store.store import KubernetesStore
 from kuma.kubernetes.webhooks.app import create_app
 from kuma.kubernetes.webhooks.certificate import Renewal, SharedCertificate
 from kuma.kubernetes.webhooks.defaults import Defaults
+from kuma.kubernetes.webhooks.injector import Injector
 from kuma.kubernetes.webhooks.registration import Registration
 from kuma.kubernetes.webhooks.validation import Validation
 from kuma.store.manager import ResourceManager
@@ -132,16 +136,23 @@ async def run(
     """
     leading = [(name, component) for name, component in components if name not in _FOR_ALL]
     known = (cluster.client, cluster.forms, manager, views)
-    leading += [("mesh controller", MeshController(*known)), ("pod controller", PodController(*known))]
+    pods = Informer(cluster.client, "/api/v1/pods")
+    leading += [
+        ("pods", pods),
+        ("mesh controller", MeshController(*known)),
+        ("pod controller", PodController(*known, pods)),
+        ("pods without a sidecar", NotInjected(cluster.client, pods)),
+    ]
     pod = cluster.settings.runtime.kubernetes.pod_name
     lease = Lease(cluster.client, cluster.forms.system, pod or f"kuma-cp-{secrets.token_hex(4)}", cluster.clock)
+    sidecars = await injected.sidecars(cluster.settings, cluster.client, cluster.forms.system)
     label = PodLabel(cluster.client, cluster.forms.system, pod)
     await aio.supervise(
         [
             *((name, component) for name, component in components if name in _FOR_ALL),
             *_renewal(cluster),
-            ("webhook server", _webhooks(cluster, manager, identity)),
-            ("webhook registration", Registration(cluster.client, _ca(cluster.settings))),
+            ("webhook server", _webhooks(cluster, manager, identity, sidecars)),
+            ("webhook registration", Registration(cluster.client, injected.ca(cluster.settings))),
             ("label of the Pod", label),
             ("leader", _Leader(lease, label, _Leading(label, leading, prepare), cluster.client.metrics)),
         ]
@@ -154,14 +165,16 @@ def _renewal(cluster: Cluster) -> Components:
     return [("renewal of the certificate", Renewal(cluster.shared, cluster.settings.work_dir, cluster.clock))]
 
 
-def _webhooks(cluster: Cluster, manager: ResourceManager, identity: ServerIdentity) -> HttpServer:
+def _webhooks(cluster: Cluster, manager: ResourceManager, identity: ServerIdentity, sidecars: Sidecars) -> HttpServer:
     validation = Validation(manager, cluster.forms, cluster.user)
     defaults = Defaults(cluster.client, cluster.forms)
+    injector = Injector(cluster.client, manager, sidecars, injected.ca(cluster.settings), cluster.forms.system)
     app = create_app(
         {
             admission.DEFAULTS_PATH: defaults.answer,
             admission.VALIDATION_PATH: validation.answer,
             admission.SECRETS_PATH: validation.answer,
+            admission.INJECTION_PATH: injector.answer,
         }
     )
     chosen = cluster.settings.runtime.kubernetes.admission_server
@@ -174,13 +187,6 @@ def _webhooks(cluster: Cluster, manager: ResourceManager, identity: ServerIdenti
         tls=identity,
         limits=ConnectionLimits(per_address=limits.total),  # they all come from the API server
     )
-
-
-def _ca(settings: Settings) -> Path:
-    """Returns the CA by which the API server verifies us; a chain that is given without one has it at its end."""
-    found = settings.general.tls_ca_file or settings.general.tls_cert_file
-    assert found is not None
-    return found
 
 
 class _Leader:

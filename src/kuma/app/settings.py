@@ -323,10 +323,31 @@ class AdmissionServerSection(Section):
     port: Port = Field(5443, description="Port to listen on.")
 
 
+class SidecarContainerSection(Section):
+    """The container that runs beside a workload."""
+
+    image: str = Field("", description="Image with kuma-dp; that of this version if empty.")
+    drain_time: Duration = Field(Duration("30s"), description="How long connections may last on when a Pod ends.")
+
+
+class InitContainerSection(Section):
+    """The container that has the traffic of a Pod redirected to its sidecar."""
+
+    image: str = Field("", description="Image with kumactl and iptables; that of this version if empty.")
+
+
+class InjectorSection(Section):
+    """Sidecars of Pods."""
+
+    sidecar_container: SidecarContainerSection = SidecarContainerSection()
+    init_container: InitContainerSection = InitContainerSection()
+
+
 class KubernetesSection(Section):
     """Settings of a control plane on Kubernetes."""
 
     admission_server: AdmissionServerSection = AdmissionServerSection()
+    injector: InjectorSection = InjectorSection()
     control_plane_service_name: str = Field(
         "kuma-control-plane", description="Service by which proxies reach the control plane."
     )
@@ -337,6 +358,16 @@ class RuntimeSection(Section):
     """Settings of what the control plane runs on."""
 
     kubernetes: KubernetesSection = KubernetesSection()
+
+
+class ExperimentalSection(Section):
+    """What the original calls experimental."""
+
+    sidecar_containers: bool | None = Field(
+        None,
+        description="Whether sidecars are native sidecar containers, which start before and end after the others. If "
+        "nothing is said: on Kubernetes 1.29 and later.",
+    )
 
 
 class Settings(Section):
@@ -354,6 +385,7 @@ class Settings(Section):
     xds_server: XdsServerSection = XdsServerSection()
     diagnostics: DiagnosticsSection = DiagnosticsSection()
     defaults: DefaultsSection = DefaultsSection()
+    experimental: ExperimentalSection = ExperimentalSection()
 
     @property
     def work_dir(self) -> Path:

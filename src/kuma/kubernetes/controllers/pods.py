@@ -35,12 +35,13 @@ _SERVICE_OF_SLICE = "kubernetes.io/service-name"
 class PodController:
     """Looks at a Pod when it, a Service of its namespace or its Dataplane changes; writes only what differs."""
 
-    def __init__(self, client: ApiClient, forms: Forms, manager: ResourceManager, views: Views) -> None:
+    def __init__(self, client: ApiClient, forms: Forms, manager: ResourceManager, views: Views, pods: Informer) -> None:
+        """`pods` is run by somebody else, who looks at them, too."""
         self._client = client
         self._form = forms.of(kinds.DATAPLANE.name)
         self._manager = manager
         self._views = views
-        self._pods = Informer(client, "/api/v1/pods")
+        self._pods = pods
         self._services = Informer(client, "/api/v1/services")
         self._slices = Informer(client, "/apis/discovery.k8s.io/v1/endpointslices")
         self._known: dict[str, Mapping[str, object]] = {}
@@ -57,7 +58,7 @@ class PodController:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        following = [("pods", self._pods), ("services", self._services), ("endpoint slices", self._slices)]
+        following = [("services", self._services), ("endpoint slices", self._slices)]
         await aio.supervise([*following, ("dataplanes of pods", aio.Running(self._follow))])
 
     async def _follow(self) -> None:

@@ -33,11 +33,13 @@ def _everywhere(chosen: Options) -> list[dict[str, Any]]:
         _rule("kuma.io", ["meshes/status"], ["get", "update", "patch"]),
         _rule("kuma.io", ["meshes/finalizers", "dataplanes/finalizers"], ["update"]),
         _rule("", ["pods", "services"], _READ),
+        _rule("", ["namespaces"], ["get"]),
         _rule("", ["pods/finalizers"], ["update"]),
         _rule("discovery.k8s.io", ["endpointslices"], _READ),
         _rule("apps", ["replicasets"], ["get"]),
         _rule("batch", ["jobs"], ["get"]),
         _rule("", ["events"], ["create"]),
+        _rule("authentication.k8s.io", ["tokenreviews"], ["create"]),
         _rule(
             "admissionregistration.k8s.io",
             ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kuma.kubernetes.install.options import ADMISSION_NAME, MUTATING, VALIDATING, Options
+from kuma.kubernetes.install.options import ADMISSION_NAME, INJECTION_LABEL, MUTATING, VALIDATING, Options
 from kuma.kubernetes.objects.forms import Forms
 from kuma.resources.codec import MESH_LABEL
 
@@ -18,6 +18,7 @@ SERVICE = ADMISSION_NAME
 DEFAULTS_PATH = "/default-kuma-io-v1alpha1-mesh"
 VALIDATION_PATH = "/validate-kuma-io-v1alpha1"
 SECRETS_PATH = "/validate-v1-secret"
+INJECTION_PATH = "/inject-sidecar"
 CLEANERS = (
     "system:serviceaccount:kube-system:generic-garbage-collector",
     "system:serviceaccount:kube-system:namespace-controller",
@@ -33,7 +34,7 @@ _IS_OURS = (
 def manifests(chosen: Options) -> list[dict[str, Any]]:
     """The configurations of all webhooks."""
     return [
-        _configuration("MutatingWebhookConfiguration", MUTATING, [_defaults(chosen)]),
+        _configuration("MutatingWebhookConfiguration", MUTATING, [_defaults(chosen), *_injectors(chosen)]),
         _configuration("ValidatingWebhookConfiguration", VALIDATING, [_validation(chosen), _secrets(chosen)]),
     ]
 
@@ -66,6 +67,30 @@ def _secrets(chosen: Options) -> dict[str, Any]:
     found["namespaceSelector"] = {"matchExpressions": [at_home]}
     found["matchConditions"].append({"name": "is-of-kuma", "expression": _IS_OURS})
     return found
+
+
+def _injectors(chosen: Options) -> list[dict[str, Any]]:
+    """Returns the webhooks for Pods of labelled namespaces, and for labelled Pods of others.
+
+    Whatever the label says but that there is to be no sidecar is asked about: a value that is mistyped is refused, and
+    does not leave a Pod out of the mesh. Of all other Pods nothing is asked.
+    """
+    rule = _rule("", "v1", ["pods"], ("CREATE",)) | {"scope": "Namespaced"}
+    elsewhere = {"key": _NAME_OF_NAMESPACE, "operator": "NotIn", "values": ["kube-system", chosen.namespace]}
+    asked = [
+        {"key": INJECTION_LABEL, "operator": "Exists"},
+        {"key": INJECTION_LABEL, "operator": "NotIn", "values": ["disabled", "false", "no"]},
+    ]
+    of_namespaces = _webhook(chosen, "namespace-kuma-injector.kuma.io", INJECTION_PATH, rule)
+    of_namespaces |= {"namespaceSelector": {"matchExpressions": [elsewhere, *asked]}}
+    of_pods = _webhook(chosen, "pods-kuma-injector.kuma.io", INJECTION_PATH, rule)
+    of_pods |= {
+        "namespaceSelector": {"matchExpressions": [elsewhere]},
+        "objectSelector": {"matchExpressions": asked},
+    }
+    for webhook in (of_namespaces, of_pods):
+        del webhook["matchConditions"]  # whoever creates the Pod
+    return [of_namespaces, of_pods]
 
 
 def _declared(chosen: Options) -> list[Any]:

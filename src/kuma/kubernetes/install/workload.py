@@ -113,6 +113,8 @@ def environment(chosen: Options) -> Mapping[str, str]:
         "KUMA_ACCESS_ANONYMOUS_READS": "true",
         "KUMA_RUNTIME_KUBERNETES_CONTROL_PLANE_SERVICE_NAME": NAME,
         "KUMA_RUNTIME_KUBERNETES_ADMISSION_SERVER_PORT": str(ADMISSION_PORT),
+        "KUMA_RUNTIME_KUBERNETES_INJECTOR_SIDECAR_CONTAINER_IMAGE": chosen.image("kuma-dp"),
+        "KUMA_INJECTOR_INIT_CONTAINER_IMAGE": chosen.image("kuma-init"),
         **chosen.environment,
     }
 

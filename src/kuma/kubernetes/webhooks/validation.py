@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
-
-import structlog
 
 from kuma.authorities import retained
 from kuma.base.errors import (
@@ -15,7 +12,6 @@ from kuma.base.errors import (
     AlreadyExists,
     Conflict,
     InvalidResource,
-    KumaError,
     StoreCorrupt,
     Unavailable,
 )
@@ -23,6 +19,7 @@ from kuma.kubernetes.install.admission import CLEANERS
 from kuma.kubernetes.objects import content
 from kuma.kubernetes.objects.forms import TLS_TYPE, Form, Forms, Object
 from kuma.kubernetes.store import journal
+from kuma.kubernetes.webhooks import answers
 from kuma.kubernetes.webhooks import review as reviews
 from kuma.kubernetes.webhooks.review import Review
 from kuma.resources import codec, kinds
@@ -31,12 +28,8 @@ from kuma.resources.resource import Resource
 from kuma.store.manager import ResourceManager
 from kuma.store.protocol import Create, Operation, Update
 
-log = structlog.get_logger(__name__)
-
 ALLOW_WEAKENING = "kuma.io/allow-weakening"
 """Annotation of an object that may weaken a mesh that refuses that, as `--allow-weakening` of kumactl."""
-_ANSWER_SECONDS = 8.0
-"""The API server waits for 10."""
 
 
 class Validation:
@@ -49,18 +42,10 @@ class Validation:
 
     async def answer(self, review: Review) -> dict[str, Any]:
         """The answer to a request; it is always one."""
-        try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                return reviews.allowed(review, await self.judge(review))
-        except InvalidResource as error:
-            return reviews.invalid(review, error)
-        except AccessDenied as error:
-            return reviews.forbidden(review, str(error))
-        except TimeoutError:
-            return reviews.unavailable(review, "the control plane could not judge this in time; try again")
-        except (Unavailable, KumaError) as error:
-            log.error("a change could not be judged", kind=review.kind, name=review.name, reason=str(error))
-            return reviews.unavailable(review, str(error))
+        return await answers.answered(review, self._allowed)
+
+    async def _allowed(self, review: Review) -> dict[str, Any]:
+        return reviews.allowed(review, await self.judge(review))
 
     async def judge(self, review: Review) -> Sequence[str]:
         """Judges a change, and returns warnings.

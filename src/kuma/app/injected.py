@@ -1,0 +1,61 @@
+"""What is injected into Pods, as the settings and the cluster have it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import kuma
+from kuma.app.settings import Settings
+from kuma.base.errors import Unavailable
+from kuma.kubernetes.api.client import ApiClient, ApiError
+from kuma.kubernetes.injection.options import Sidecars
+from kuma.kubernetes.install.options import DEFAULT_REGISTRY
+
+_NATIVE = 29
+"""The minor version of Kubernetes 1 from which init containers may go on."""
+
+
+async def sidecars(settings: Settings, client: ApiClient, system: str) -> Sidecars:
+    """Returns what all sidecars have alike. `system` is the namespace of the control plane.
+
+    Raises:
+        Unavailable: the API server does not say its version.
+    """
+    chosen = settings.runtime.kubernetes
+    injector, host = chosen.injector, f"{chosen.control_plane_service_name}.{system}"
+    native = settings.experimental.sidecar_containers
+    return Sidecars(
+        sidecar_image=injector.sidecar_container.image or _image("kuma-dp"),
+        init_image=injector.init_container.image or _image("kuma-init"),
+        control_plane=f"https://{host}:{settings.dp_server.port}",
+        ca_pem="",  # as it is by then
+        audience=audience(settings, system),
+        native=await _has_native_sidecars(client) if native is None else native,
+        drain_time=f"{injector.sidecar_container.drain_time.seconds:g}s",
+    )
+
+
+def audience(settings: Settings, system: str) -> str:
+    """Returns whom the tokens of sidecars are for: another control plane of the cluster has another name."""
+    return f"{settings.runtime.kubernetes.control_plane_service_name}.{system}"
+
+
+def ca(settings: Settings) -> Path:
+    """Returns the CA by which we are verified; a chain that is given without one has it at its end."""
+    found = settings.general.tls_ca_file or settings.general.tls_cert_file
+    assert found is not None
+    return found
+
+
+def _image(name: str) -> str:
+    return f"{DEFAULT_REGISTRY}/{name}:{kuma.__version__}"
+
+
+async def _has_native_sidecars(client: ApiClient) -> bool:
+    try:
+        found = await client.get("/version")
+    except ApiError as error:
+        raise Unavailable(f"the Kubernetes API does not say its version: {error}") from None
+    minor = re.match(r"\d+", str(found.get("minor") or ""))
+    return str(found.get("major")) == "1" and minor is not None and int(minor[0]) >= _NATIVE
