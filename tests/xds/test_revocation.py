@@ -16,8 +16,9 @@ from kuma.base import aio
 from kuma.resources import kinds
 from kuma.resources.models.dataplane_insight import TokenInsight
 from kuma.resources.models.secret import SecretSpec
-from kuma.resources.resource import Resource
+from kuma.resources.resource import Key, Resource
 from kuma.store.protocol import Create
+from kuma.store.sql.store import SqlStore
 from kuma.xds.envoy import serving_label
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import MTLS, Running, dataplane, running
@@ -54,20 +55,28 @@ async def test_a_revoked_token_ends_its_stream_and_no_other(tmp_path: Path) -> N
 
 
 async def test_a_token_that_is_revoked_while_its_proxy_arrives_gets_nothing(tmp_path: Path) -> None:
-    def writing() -> int:
-        return sum(task.get_name() == "store transaction" for task in asyncio.all_tasks())
+    def is_written(store: SqlStore, key: Key) -> bool:
+        """Whether somebody waits until this is stored."""
+        return any(
+            isinstance(operation, Create) and operation.resource.key == key
+            for asked in store._transactions.unanswered
+            for operation in asked.operations
+        )
 
     async with running(tmp_path) as cp:
         await cp.apply(MTLS)
-        stolen = cp.token("web-01")
+        stolen, store = cp.token("web-01"), cp.parts.manager.store
+        assert isinstance(store, SqlStore)
         with contextlib.closing(sqlite3.connect(tmp_path / "kuma.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")  # nothing is written until it ends
-            revoking = aio.spawn(cp.parts.manager.store.transact([Create(revocation(stolen))]), name="revoking")
+            revoking = aio.spawn(store.transact([Create(revocation(stolen))]), name="revoking")
             async with asyncio.timeout(PATIENCE):
-                while writing() < 1:
+                while not is_written(store, revocation(stolen).key):
                     await asyncio.sleep(0.01)
                 web = await cp.proxy(WEB, stolen)
-                while writing() < 2:  # its token has been looked at, and its Dataplane waits to be written
+                while not is_written(
+                    store, WEB.key
+                ):  # its token has been looked at, and its Dataplane waits to be written
                     await asyncio.sleep(0.01)
             other.execute("ROLLBACK")
         await revoking

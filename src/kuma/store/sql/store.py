@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from itertools import groupby
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -13,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from kuma.base import aio
 from kuma.base.clock import Clock
-from kuma.base.errors import NotFound, StoreCorrupt, Unavailable
+from kuma.base.errors import KumaError, NotFound, StoreCorrupt, Unavailable
 from kuma.base.turns import Turns
 from kuma.resources import kinds
 from kuma.resources.resource import Key
@@ -21,8 +23,9 @@ from kuma.store.protocol import AnyResource, Commit, Listing, Operation, Page, P
 from kuma.store.sealing.encryption import AesGcmSealer, KeyFile, Sealer, new_key
 from kuma.store.sql import change_log, schema, seal
 from kuma.store.sql.dialect import WRITES, Dialect, reason
-from kuma.store.sql.rows import Read, is_at, rows_of
-from kuma.store.sql.transaction import Transaction
+from kuma.store.sql.grouped import Grouped
+from kuma.store.sql.rows import Read, rows_of
+from kuma.store.sql.transaction import Asked, Transaction, shared_out
 from kuma.store.sql.watcher import Watcher
 
 T = TypeVar("T")
@@ -66,6 +69,8 @@ class SqlStore:
         self._recorders: list[Callable[[Commit], None]] = []
         self._on_gap: list[Callable[[], None]] = []
         self._writing: set[asyncio.Task[Any]] = set()
+        self._gets = Grouped(self._get_all, "store reads")
+        self._transactions = Grouped(self._transact_all, "store transactions")
         self._closing = AsyncExitStack()
         self.not_understood: set[Key] = set()
         """What is left out of all that watchers are told: control planes of a newer version have written it."""
@@ -91,17 +96,26 @@ class SqlStore:
 
     async def close(self) -> None:
         """Finish what is being written, then release the database."""
+        await self._transactions.finish()
+        await self._gets.finish()
         if self._writing:
             await asyncio.wait(self._writing)
         await self._closing.aclose()
 
     async def get(self, key: Key) -> AnyResource:
         """See `Store.get`."""
+        return await self._gets.ask(key)
+
+    async def _get_all(self, keys: Sequence[Key]) -> Sequence[AnyResource | Exception]:
         async with self._reading() as connection:
-            row = (await connection.execute(sa.select(_resources).where(is_at(key)))).mappings().first()
-        if row is None:
-            raise NotFound(f"{key} not found")
-        return self._resource(row)
+            rows = await rows_of(connection, tuple(dict.fromkeys(keys)))
+        return [self._found(key, rows.get(key)) for key in keys]
+
+    def _found(self, key: Key, row: sa.RowMapping | None) -> AnyResource | Exception:
+        try:
+            return NotFound(f"{key} not found") if row is None else self._resource(row)
+        except StoreCorrupt as error:
+            return error
 
     async def list(
         self, kind: str, mesh: str | None = None, *, name_contains: str = "", offset: int = 0, limit: int | None = None
@@ -121,23 +135,51 @@ class SqlStore:
 
     async def transact(self, operations: Sequence[Operation]) -> tuple[AnyResource, ...]:
         """See `Store.transact`. Once begun it runs to its end, even if the caller is cancelled meanwhile."""
-        return await self._to_its_end(self._transact(operations), "store transaction")
+        return await self._transactions.ask(Asked(operations, contextvars.copy_context()))
 
-    async def _transact(self, operations: Sequence[Operation]) -> tuple[AnyResource, ...]:
+    async def _transact_all(self, asked: Sequence[Asked]) -> Sequence[tuple[AnyResource, ...] | Exception]:
+        """Does what is asked, in its order. What removes nothing goes together, in one transaction of the database."""
+        answers: list[tuple[AnyResource, ...] | Exception] = []
         async with self._lock:
-            async with self._write() as connection:
-                transaction = Transaction(connection, self._clock.now(), self._sealer, self._kept_revisions)
-                await transaction.do_all(operations)
-                commit = await transaction.finish()
-                if commit is not None:
-                    await self._dialect.announce(connection, commit.revision)
-            if commit is not None:
-                self._committed(commit)
-        return tuple(transaction.stored)
+            for together, group in groupby(asked, key=lambda one: one.removes_nothing):
+                some = list(group)
+                answers += await self._together(some) if together and len(some) > 1 else await self._each(some)
+        return answers
 
-    def _committed(self, commit: Commit) -> None:
-        for record in self._recorders:
-            record(commit)
+    async def _together(self, asked: Sequence[Asked]) -> Sequence[tuple[AnyResource, ...] | Exception]:
+        try:
+            return await self._commit(asked)
+        except Unavailable:
+            raise
+        except KumaError:  # one of them stands in the way of the others
+            return await self._each(asked)
+
+    async def _each(self, asked: Sequence[Asked]) -> Sequence[tuple[AnyResource, ...] | Exception]:
+        answers: list[tuple[AnyResource, ...] | Exception] = []
+        for one in asked:
+            try:
+                answers += await self._commit([one])
+            except Exception as error:
+                answers.append(error)
+        return answers
+
+    async def _commit(self, asked: Sequence[Asked]) -> Sequence[tuple[AnyResource, ...] | Exception]:
+        """Does all that is asked or nothing."""
+        async with self._write() as connection:
+            transaction = Transaction(connection, self._clock.now(), self._sealer, self._kept_revisions)
+            await transaction.do_all(operation for one in asked for operation in one.operations)
+            commit = await transaction.finish()
+            if commit is not None:
+                await self._dialect.announce(connection, commit.revision)
+        parts = [(asked[0], tuple(transaction.changed))] if len(asked) == 1 else list(shared_out(asked, transaction))
+        if commit is not None:
+            self._committed(commit, parts)
+        return [tuple(change.resource for change in changes if isinstance(change, Put)) for _, changes in parts]
+
+    def _committed(self, commit: Commit, parts: Sequence[tuple[Asked, tuple[Put | Removed, ...]]]) -> None:
+        for one, changes in parts:
+            for record in self._recorders:
+                one.context.run(record, Commit(commit.revision, changes))
         if commit.revision == self._told + 1:
             self._tell(commit)
         elif self._on_gap:  # others have committed before: that is told first

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from contextvars import Context
+from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import groupby
+from itertools import groupby, islice
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -32,6 +33,19 @@ from kuma.store.sql.rows import encode, is_at, rows_of
 _resources = schema.resources
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What one caller asks for, and the context in which it is recorded."""
+
+    operations: Sequence[Operation]
+    context: Context
+
+    @property
+    def removes_nothing(self) -> bool:
+        """Tells whether each of its operations changes one resource at most."""
+        return not any(isinstance(operation, Delete) for operation in self.operations)
+
+
 class Transaction:
     """One transaction: does operations and remembers what they changed."""
 
@@ -40,22 +54,22 @@ class Transaction:
         self._now = now
         self._sealer = sealer
         self._kept_revisions = kept
-        self.stored: list[AnyResource] = []
         self.changed: list[Put | Removed] = []
 
     async def do_all(self, operations: Iterable[Operation]) -> None:
-        """Do operations in their order; updates that follow each other go to the database together."""
-        for is_update, group in groupby(operations, key=lambda operation: isinstance(operation, Update)):
-            if is_update:
-                await self._update([operation.resource for operation in group if isinstance(operation, Update)])
+        """Do operations in their order; those of one kind that follow each other go to the database together."""
+        for kind, group in groupby(operations, key=type):
+            some = list(group)
+            if kind is Update:
+                await self._update([operation.resource for operation in some if isinstance(operation, Update)])
+            elif kind is Create:
+                await self._create([operation for operation in some if isinstance(operation, Create)])
             else:
-                for operation in group:
+                for operation in some:
                     await self._do(operation)
 
     async def _do(self, operation: Operation) -> None:
-        if isinstance(operation, Create):
-            await self._create(operation)
-        elif isinstance(operation, Delete):
+        if isinstance(operation, Delete):
             await self._delete(operation)
         elif isinstance(operation, Expect):
             await self._expect(operation)
@@ -67,17 +81,27 @@ class Transaction:
         keys = [change.resource.key if isinstance(change, Put) else change.key for change in self.changed]
         return Commit(await change_log.append(self._connection, keys, self._kept_revisions), tuple(self.changed))
 
-    async def _create(self, operation: Create) -> None:
-        resource = replace(operation.resource, version=1, creation_time=self._now, modification_time=self._now)
-        owner = operation.owner
-        if owner is not None and await self._version(owner) == 0:
-            raise NotFound(f"{owner} not found, to which {resource.key} is to belong")
-        columns = {"owner_kind": owner.kind, "owner_mesh": owner.mesh, "owner_name": owner.name} if owner else {}
+    async def _create(self, operations: Sequence[Create]) -> None:
+        keys = [key for one in operations for key in (one.resource.key, one.owner) if key is not None]
+        there = set(await rows_of(self._connection, tuple(dict.fromkeys(keys)), _resources.c.version))
+        rows = []
+        for operation in operations:
+            key, owner = operation.resource.key, operation.owner
+            if owner is not None and owner not in there:
+                raise NotFound(f"{owner} not found, to which {key} is to belong")
+            if key in there:
+                raise AlreadyExists(f"{key} already exists")
+            there.add(key)
+            now = self._now
+            resource = replace(operation.resource, version=1, creation_time=now, modification_time=now)
+            owned = (owner.kind, owner.mesh, owner.name) if owner else (None, None, None)
+            columns = dict(zip(("owner_kind", "owner_mesh", "owner_name"), owned, strict=True))
+            rows.append({**encode(resource, self._sealer), **columns})
+            self._note(resource)
         try:
-            await self._connection.execute(sa.insert(_resources).values(**encode(resource, self._sealer), **columns))
-        except IntegrityError:
-            raise AlreadyExists(f"{resource.key} already exists") from None
-        self._note(resource)
+            await self._connection.execute(sa.insert(_resources), rows)
+        except IntegrityError:  # another process was faster, where writers do not wait for each other
+            raise AlreadyExists(f"{operations[0].resource.key} already exists, or another of those with it") from None
 
     async def _update(self, olds: Sequence[AnyResource]) -> None:
         columns, keys = _resources.c, [old.key for old in olds]
@@ -100,7 +124,6 @@ class Transaction:
         await self._connection.execute(statement, rows)
 
     def _note(self, resource: AnyResource) -> None:
-        self.stored.append(resource)
         self.changed.append(Put(resource))
 
     async def _delete(self, operation: Delete) -> None:
@@ -132,3 +155,11 @@ class Transaction:
     async def _version(self, key: Key) -> int:
         found = await self._connection.execute(sa.select(_resources.c.version).where(is_at(key)))
         return found.scalar_one_or_none() or 0
+
+
+def shared_out(asked: Sequence[Asked], done: Transaction) -> Iterator[tuple[Asked, tuple[Put | Removed, ...]]]:
+    """Yields what was done for each of those that remove nothing."""
+    changes = iter(done.changed)
+    for one in asked:
+        count = sum(isinstance(operation, Create | Update) for operation in one.operations)
+        yield one, tuple(islice(changes, count))
