@@ -67,6 +67,7 @@ class MeshConfig:
         known = previous.permissions if previous else Permissions()
         self.permissions: Permissions = known.following(view.permissions, view.mesh_permissions)
         self._facets, self._facets_before = self._looked_at(previous)
+        self._uris: dict[str, tuple[str, ...]] = {}
         self._meanwhile: dict[tuple[Tags, bool], Admission] = {}
         self._groups: dict[str, Mapping[Sharing, tuple[tuple[str, ...], Companions]]] = {}
         self._parts: dict[Tags, tuple[tuple[Sharing, Admission], ...]] = {}
@@ -130,6 +131,11 @@ class MeshConfig:
 
         Empty if it is to have no leaf.
         """
+        if name not in self._uris:
+            self._uris[name] = self._uris_of(name)
+        return self._uris[name]
+
+    def _uris_of(self, name: str) -> tuple[str, ...]:
         resource = self.view.dataplanes.get(name)
         if resource is None or self.is_excluded(name):
             return ()

@@ -62,7 +62,16 @@ class LeafKeeper:
         self.reason = ""
 
     def check(self) -> None:
-        """Look again at what is wanted."""
+        """Look again at what is wanted, and at the time."""
+        self._rounds.wake()
+
+    def follow(self) -> None:
+        """Look again, if what is wanted may be something else now than there is."""
+        try:
+            if self._wanted() == self._have:
+                return
+        except AuthorityUnusable:
+            pass  # which is told, and tried again
         self._rounds.wake()
 
     @property
@@ -84,7 +93,7 @@ class LeafKeeper:
     @property
     def is_refused(self) -> bool:
         """Tells whether the identity is not as it is wanted because issuing it failed."""
-        return not self.is_current and self._refused is not None and self._wanted() == self._refused
+        return self._refused is not None and not self.is_current and self._wanted() == self._refused
 
     async def settled(self) -> None:
         """Return once the first identity is there, or turned out to be not wanted or not to be had."""

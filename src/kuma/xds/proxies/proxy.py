@@ -126,7 +126,7 @@ class Proxy:
     def touch(self) -> None:
         """Notes that what this proxy should run may have changed."""
         self._look_again()
-        self.keeper.check()
+        self.keeper.follow()
         self.on_progress(self)
 
     @property

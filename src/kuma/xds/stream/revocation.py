@@ -61,9 +61,10 @@ class TokenRevocation:
         self._others: set[Holder] = set()
         """Streams of proxies beside those of discovery."""
         self._seen: dict[str, Any] = {}
-        self._known: set[Key] = set()
         self._warned: set[Key] = set()
         """Proxies whose present token has been warned of."""
+        self._following = _NEVER
+        """When the next token is to be warned of, or expires."""
         self._rounds = Rounds(clock, "expiry of tokens")
         views.on_change(self._changed)
         proxies.on_progress(self._progressed)
@@ -76,7 +77,8 @@ class TokenRevocation:
     def watched(self, stream: Holder) -> Iterator[None]:
         """Surrounds a stream beside discovery, which may have been opened with a token of its own."""
         self._others.add(stream)
-        self._rounds.wake()
+        if stream.token.expires < self._following:
+            self._rounds.wake()
         try:
             yield
         finally:
@@ -92,8 +94,8 @@ class TokenRevocation:
         self._warn(now)
         self._check(stream for stream in self._streams() if stream.token.expires <= now)
         times = chain.from_iterable((stream.token.warned, stream.token.expires) for stream in self._streams())
-        following = min((time for time in times if time > now), default=_NEVER)
-        return min((following - now).total_seconds(), _LONGEST_PAUSE)
+        self._following = min((time for time in times if time > now), default=_NEVER)
+        return min((self._following - now).total_seconds(), _LONGEST_PAUSE)
 
     def _streams(self) -> Iterator[Holder]:
         return chain(self._proxies, tuple(self._others))
@@ -115,13 +117,13 @@ class TokenRevocation:
             )
 
     def _progressed(self, proxy: Proxy) -> None:
-        """Looks again, because a stream that has just begun may be the next one to expire."""
-        if proxy.key in self._proxies and proxy.key not in self._known:
-            self._known.add(proxy.key)
-            self._rounds.wake()
-        elif proxy.key not in self._proxies:
-            self._known.discard(proxy.key)
+        """Looks again if a stream has begun whose token is to be warned of, or ends before the others."""
+        if proxy.key not in self._proxies:
             self._warned.discard(proxy.key)
+            return
+        is_next = min(proxy.token.warned, proxy.token.expires) < self._following
+        if is_next and (proxy.key not in self._warned or proxy.token.expires < self._following):
+            self._rounds.wake()
 
     def _changed(self, meshes: frozenset[str]) -> None:
         for mesh in meshes:
