@@ -55,7 +55,7 @@ def test_an_inbound_has_the_name_of_its_service_and_the_labels_of_its_pod() -> N
             "tags": {
                 "app": "redis", "kuma.io/service": "redis_shop_svc_6379", "kuma.io/protocol": "tcp",
                 "kuma.io/zone": "default", "k8s.kuma.io/namespace": "shop", "k8s.kuma.io/service-name": "redis",
-                "k8s.kuma.io/service-port": "6379",
+                "k8s.kuma.io/service-port": "6379", "k8s.kuma.io/address.10.96.0.5:6379": "redis",
             },
             "health": {"ready": True},
         }
@@ -172,3 +172,26 @@ def test_an_annotation_with_a_slip_is_told() -> None:
 def test_an_annotation_that_is_no_port_is_told(text: str) -> None:
     with pytest.raises(InvalidResource, match="has to be a port"):
         metadata.port({"kuma.io/envoy-admin-port": text}, "kuma.io/envoy-admin-port")
+
+
+def test_an_inbound_is_called_at_the_addresses_of_all_services_that_lead_there() -> None:
+    both = {"clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9", "fd00::9"]}
+    second = service("zz", ports=[{"port": 80, "targetPort": 6379}], **both)
+    (inbound,) = made(pod(), service(), second, service("headless", clusterIP="None"))["inbound"]
+    assert {tag: value for tag, value in inbound["tags"].items() if tag.startswith("k8s.kuma.io/address.")} == {
+        "k8s.kuma.io/address.10.96.0.5:6379": "redis",
+        "k8s.kuma.io/address.10.96.0.9:80": "zz",
+        "k8s.kuma.io/address.fd00::9:80": "zz",
+    }
+
+
+def test_a_pod_whose_traffic_is_redirected_is_called_where_it_listens() -> None:
+    redirected = {
+        "kuma.io/transparent-proxying": "enabled",
+        "kuma.io/transparent-proxying-inbound-port": "15006",
+        "kuma.io/transparent-proxying-outbound-port": "15001",
+    }
+    annotated = {"annotations": {"kuma.io/sidecar-injected": "true", **redirected}}
+    networking = made(pod(metadata=annotated), service())
+    assert [(i["port"], i.get("serviceAddress")) for i in networking["inbound"]] == [(6379, None)]
+    assert networking["transparentProxying"] == {"redirectPortInbound": 15006, "redirectPortOutbound": 15001}

@@ -3,13 +3,16 @@
 from typing import Any
 
 import pytest
+from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
 from kuma.base.errors import InvalidResource
 from kuma.resources import codec, kinds
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
+from kuma.xds.envoy import resource_names
 from kuma.xds.envoy.resource import TypeUrl
 from kuma.xds.envoy.snapshot import MeshConfig
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, resource
@@ -19,13 +22,12 @@ REDIRECTED = {"redirectPortInbound": 15006, "redirectPortOutbound": 15001}
 CATCH_ALL = {f"{direction}:passthrough:ipv{version}" for direction in ("inbound", "outbound") for version in (4, 6)}
 
 
-def dataplane(name: str, address: str, service: str, redirected: Any = REDIRECTED, port: int = 80, **also: Any) -> Any:
-    networking = {
-        "address": address,
-        "inbound": [{"port": port, "tags": {"kuma.io/service": service, "kuma.io/protocol": "http"}}],
-        "transparentProxying": redirected,
-        **also,
-    }
+def dataplane(
+    name: str, address: str, service: str, redirected: Any = REDIRECTED, port: int = 80, *, at: tuple[str, ...] = ()
+) -> Any:
+    tags = {"kuma.io/service": service, "kuma.io/protocol": "http"}
+    tags |= {f"k8s.kuma.io/address.{place}": service for place in at}
+    networking = {"address": address, "inbound": [{"port": port, "tags": tags}], "transparentProxying": redirected}
     return codec.parse({"type": "Dataplane", "mesh": "default", "name": name, "networking": networking})
 
 
@@ -108,6 +110,59 @@ def test_a_proxy_that_comes_or_goes_concerns_all_that_may_call_it_and_nobody_els
     less = MeshConfig(before.view, more)
     assert "web" in less.affected_since(more)
     assert "outbound:10.0.0.3:80" not in listeners(less, "web")
+
+
+def leads_to(config: MeshConfig, name: str, place: str) -> str:
+    """The cluster that a listener of HTTP leads to, by its statistics."""
+    packed = listeners(config, name)[f"outbound:{place}"].filter_chains[0].filters[-1].typed_config
+    manager = hcm_pb2.HttpConnectionManager.FromString(packed.value)
+    return str(manager.stat_prefix)
+
+
+def kubernetes(found: MeshView, previous: MeshConfig | None = None) -> MeshConfig:
+    return MeshConfig(found, previous, has_service_addresses=True)
+
+
+def test_the_address_of_a_service_leads_to_all_its_proxies() -> None:
+    one = dataplane("db-1", "10.0.0.2", "db", at=("10.96.0.5:80", "fd00::5:80"))
+    two = dataplane("db-2", "10.0.0.3", "db", at=("10.96.0.5:80", "fd00::5:80"))
+    found = view(WEB, one, two)
+    for place in ("10.96.0.5:80", "[fd00::5]:80"):
+        assert leads_to(kubernetes(found), "web", place) == "db"
+    assert "db" in kubernetes(found).snapshot("web", {})[TypeUrl.ENDPOINTS]
+    assert not [
+        name for name in listeners(MeshConfig(found), "web") if "10.96.0.5" in name
+    ]  # not where users write them
+
+
+def test_the_address_of_a_part_of_a_service_leads_to_that_part() -> None:
+    one = dataplane("db-1", "10.0.0.2", "db", at=("10.96.0.5:80",))
+    two = dataplane("db-2", "10.0.0.3", "db", at=("10.96.0.5:80", "10.96.0.9:80"))
+    config = kubernetes(view(WEB, one, two))
+    assert leads_to(config, "web", "10.96.0.5:80") == "db"
+    part = leads_to(config, "web", "10.96.0.9:80")
+    (name,) = (name for name in config.snapshot("web", {})[TypeUrl.ENDPOINTS] if resource_names.stat_name(name) == part)
+    entry = config.snapshot("web", {})[TypeUrl.ENDPOINTS][name]
+    assigned = endpoint_pb2.ClusterLoadAssignment.FromString(
+        discovery_pb2.Resource.FromString(entry.wire).resource.value
+    )
+    hosts = [host.endpoint.address.socket_address.address for host in assigned.endpoints[0].lb_endpoints]
+    assert hosts == ["10.0.0.3"]
+
+
+def test_who_calls_a_service_by_its_address_follows_its_proxies() -> None:
+    before = kubernetes(view(WEB, dataplane("db-1", "10.0.0.2", "db", at=("10.96.0.5:80",))))
+    assert before.snapshot("web", {})
+    moved = kubernetes(before.view.having(dataplane("db-1", "10.0.0.7", "db", at=("10.96.0.5:80",))), before)
+    assert "web" in moved.affected_since(before)
+    new, old = (config.snapshot("web", {})[TypeUrl.ENDPOINTS]["db"] for config in (moved, before))
+    assert new != old
+
+
+@pytest.mark.parametrize("text", ["x", "10.96.0.5", "10.96.0.5:0", "10.96.0.5:70000", "127.0.0.1:80", ":80", "::1:80"])
+def test_what_is_no_address_leads_nowhere(text: str) -> None:
+    config = kubernetes(view(WEB, dataplane("db-1", "10.0.0.2", "db", at=(text,))))
+    assert {n for n in listeners(config, "web") if n.startswith("outbound:1")} == {"outbound:10.0.0.2:80"}
 
 
 def test_one_version_of_ip() -> None:

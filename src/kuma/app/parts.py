@@ -149,7 +149,9 @@ def state(base: Foundation) -> State:
     linger = base.settings.xds_server.connection_linger.delta
     ttl = base.settings.general.dns_cache_ttl.seconds
     host_names = HostNames(base.clock, ttl, metrics.unresolved)
-    meshes = Meshes(views, proxies.touch, base.turns, base.drivers, linger, host_names)
+    in_kubernetes = base.settings.store.type == "kubernetes"
+    how = (base.turns, base.drivers, linger, host_names)
+    meshes = Meshes(views, proxies.touch, *how, has_service_addresses=in_kubernetes)
     allowed = servers.allowed_workloads(base.settings.dp_server)
     inbound_review = InboundReview(meshes, proxies, base.own_ports, allowed, metrics.withheld)
     rules = _rules(base, views, inbound_review)

@@ -11,6 +11,9 @@ SERVICE = "kuma.io/service"
 PROTOCOL = "kuma.io/protocol"
 ZONE, THE_ZONE = "kuma.io/zone", "default"
 """The tag that every inbound has, written or not, and the one zone that there is."""
+SERVICE_ADDRESS = "k8s.kuma.io/address."
+"""Begins the tags by which an inbound in Kubernetes says at which address and port its Service is called, such as
+`k8s.kuma.io/address.10.96.0.5:80`; the value is the Service's name. Only the control plane writes them there."""
 ANY = "*"
 """A selector's value that every value of the tag matches."""
 

@@ -46,10 +46,14 @@ def spec(pod: Object, leading: Iterable[Object], slices: Iterable[Object], owner
 
 
 def _each_once(ports: Iterable[ServicePort]) -> list[ServicePort]:
-    """Returns one inbound for each port of the Pod: Envoy listens there once. The first Service by name has it."""
+    """Returns one inbound for each port of the Pod: Envoy listens there once. The first Service by name has it.
+
+    It is called at the addresses of all Services that lead there.
+    """
     found: dict[int, ServicePort] = {}
     for port in ports:
-        found.setdefault(port.target, port)
+        first = found.get(port.target)
+        found[port.target] = first._replace(called_at=(*first.called_at, *port.called_at)) if first else port
     return list(found.values())
 
 
@@ -63,6 +67,7 @@ def _inbound(pod: Object, port: ServicePort, zone: str) -> dict[str, Any]:
         "k8s.kuma.io/namespace": namespace,
         "k8s.kuma.io/service-name": port.service,
         "k8s.kuma.io/service-port": str(port.port),
+        **{f"{tags.SERVICE_ADDRESS}{address}": service for address, service in port.called_at},
     }
     if port.headless:
         found["kuma.io/instance"] = pod["metadata"]["name"]
@@ -85,7 +90,9 @@ def _serviceless(pod: Object, owner: str, zone: str) -> dict[str, Any]:
 
 
 def _at(pod: Object, port: int) -> dict[str, Any]:
-    """Where Envoy takes the place of the workload, which is at the same port of the loopback."""
+    """Where Envoy takes the place of the workload: at the same port, of the loopback unless all is redirected."""
+    if metadata.flag(metadata.of(pod), metadata.TRANSPARENT):
+        return {"port": port}
     family = 6 if ":" in pod["status"]["podIP"] else 4
     return {"port": port, "serviceAddress": _LOOPBACK[family]}
 

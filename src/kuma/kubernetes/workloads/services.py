@@ -20,6 +20,8 @@ class ServicePort(NamedTuple):
     protocol: str
     headless: bool
     container: str
+    called_at: tuple[tuple[str, str], ...] = ()
+    """Addresses and ports of Services that lead here, as `10.96.0.5:80`, each with the Service's name."""
 
 
 def selecting(pod: Object, services: Iterable[Object], slices: Iterable[Object] = ()) -> list[Object]:
@@ -58,15 +60,23 @@ def ports(pod: Object, services: Iterable[Object]) -> Iterator[ServicePort]:
             if port.get("protocol", "TCP") != "TCP":
                 continue
             target, container = _target(port, containers)
+            name = service["metadata"]["name"]
             if target:
                 yield ServicePort(
-                    service=service["metadata"]["name"],
+                    service=name,
                     port=int(port["port"]),
                     target=target,
                     protocol=_protocol(service, port),
                     headless=spec.get("clusterIP") == "None",
                     container=container,
+                    called_at=tuple((f"{address}:{port['port']}", name) for address in _addresses(spec)),
                 )
+
+
+def _addresses(spec: Object) -> list[str]:
+    """Returns the addresses of a Service, of either version of IP; none of a headless one."""
+    found = spec.get("clusterIPs") or [spec.get("clusterIP")]
+    return [str(address) for address in found if address not in (None, "", "None")]
 
 
 def _target(port: Object, containers: Sequence[Object]) -> tuple[int, str]:

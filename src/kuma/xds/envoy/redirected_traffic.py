@@ -7,10 +7,11 @@ mesh lets workloads call what is outside.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from kuma.base.values import addresses
+from kuma.resources import tags as tag_rules
 from kuma.resources.models.dataplane import Networking, listen_address
 from kuma.transparent_proxy.redirection import SOURCES
 from kuma.xds.envoy import clusters, resource_names
@@ -21,7 +22,7 @@ from kuma.xds.envoy.listeners import redirected as redirected_listeners
 from kuma.xds.envoy.listeners.access_log import Logged
 from kuma.xds.envoy.listeners.outbound import OutboundPlace
 from kuma.xds.envoy.resource import Entry, TypeUrl
-from kuma.xds.envoy.service_members import ServiceMembers, Withheld
+from kuma.xds.envoy.service_members import ServiceMembers, Tags, Withheld
 
 
 class Way(NamedTuple):
@@ -34,6 +35,8 @@ class Way(NamedTuple):
 
 Places = Mapping[str, Way]
 """By service."""
+Balanced = Mapping[Endpoint, Tags]
+"""By address and port."""
 
 
 def otherwise(
@@ -74,9 +77,45 @@ def _way(members: ServiceMembers, service: str, endpoints: list[Endpoint]) -> Wa
     return Way(service, protocol, tuple(endpoints))
 
 
-def concerned(members: ServiceMembers, before: Places, now: Places) -> frozenset[str]:
-    """Returns the Dataplanes whose workloads reach other places than before."""
-    moved = [service for service in before.keys() | now.keys() if before.get(service) != now.get(service)]
+def balanced(members: ServiceMembers) -> Balanced:
+    """Returns the addresses at which a service is called as a whole, with the tags of those who are called there."""
+    at: dict[str, dict[str, int]] = {}
+    for service in sorted(members.services) if members.redirected else ():
+        for member in members.members(service):
+            for tag, _ in member.tags:
+                if tag.startswith(tag_rules.SERVICE_ADDRESS):
+                    found = at.setdefault(tag, {})
+                    found[service] = found.get(service, 0) + 1
+    made: dict[Endpoint, Tags] = {}
+    for tag, services in at.items():
+        endpoint, service = _endpoint(tag.removeprefix(tag_rules.SERVICE_ADDRESS)), min(services)
+        if endpoint is not None:
+            named = next(iter(m for m in members.members(service) if tag in dict(m.tags)))
+            is_whole = services[service] == sum(1 for _ in members.members(service))
+            part = () if is_whole else ((tag, dict(named.tags)[tag]),)
+            made[endpoint] = tuple(sorted(((tag_rules.SERVICE, service), *part)))
+    return made
+
+
+def _endpoint(text: str) -> Endpoint | None:
+    """Reads an address and a port; None if it is something else."""
+    address, _, port = text.rpartition(":")
+    is_one = addresses.parse(address) is not None and not addresses.is_loopback(address)
+    return (address, int(port)) if is_one and port.isdecimal() and 1 <= int(port[:6]) <= 65535 else None
+
+
+def whole(networking: Networking, balanced: Balanced) -> Iterator[tuple[Endpoint, Tags]]:
+    """Yields the addresses at which a workload calls services as a whole, with the tags of these."""
+    named = {(outbound.address, outbound.port) for outbound in networking.outbound}
+    for endpoint, tags in balanced.items() if networking.redirected.redirect_port_outbound else ():
+        if endpoint not in named and networking.redirected.reaches(dict(tags)[tag_rules.SERVICE]):
+            yield endpoint, tags
+
+
+def concerned(members: ServiceMembers, before: Places, now: Places, changed: Iterable[str]) -> frozenset[str]:
+    """Returns the Dataplanes whose workloads reach other places than before, or a service that has changed."""
+    moved = {service for service in before.keys() | now.keys() if before.get(service) != now.get(service)}
+    moved.update(changed)
     reaching = ((name, members.dataplanes[name].spec.net.redirected) for name in members.redirected)
     return frozenset(name for name, redirected in reaching if any(map(redirected.reaches, moved)))
 

@@ -31,15 +31,17 @@ class ServiceEntries:
         self._members = members
         self._generated = generated
         self._mtls = mtls
-        self._changed: frozenset[str] = frozenset(members.callers)
+        self.changed: frozenset[str] = frozenset(members.callers) | (
+            frozenset(members.services) if members.redirected else frozenset()
+        )
         """The services of which callers may be led to something else than before."""
         self._made: dict[str, dict[Tags, Made]] = {}
         if previous is not None and previous._mtls == mtls:
             edited = members.edited(previous._members)
             moved = members.moved(previous._members, edited)
-            self._changed = frozenset(service for service in moved if not self._only_awaits(service, edited, previous))
-            self._made = {service: made for service, made in previous._made.items() if service not in self._changed}
-            if len(self) > members.outbounds:
+            self.changed = frozenset(service for service in moved if not self._only_awaits(service, edited, previous))
+            self._made = {service: made for service, made in previous._made.items() if service not in self.changed}
+            if len(self) > members.outbounds + (members.inbounds if members.redirected else 0):
                 self._forget_unasked()
 
     def __len__(self) -> int:
@@ -84,7 +86,7 @@ class ServiceEntries:
 
     def callers_concerned(self) -> frozenset[str]:
         """Returns the Dataplanes with an outbound that may lead to something else than before."""
-        return frozenset().union(*(self._members.callers.get(service, ()) for service in self._changed))
+        return frozenset().union(*(self._members.callers.get(service, ()) for service in self.changed))
 
 
 def _cluster(mesh: str, tags: Tags, protocol: str, mtls: bool) -> Entry:

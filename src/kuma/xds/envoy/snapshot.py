@@ -16,6 +16,7 @@ from kuma.policy.authorization import Admission, Principal
 from kuma.policy.caller_groups import Companions, Sharing
 from kuma.policy.permissions import Permissions
 from kuma.policy.succession import Stage
+from kuma.resources import tags as tag_rules
 from kuma.resources.models import dataplane as dataplanes
 from kuma.resources.models import target_ref, transparent_proxying
 from kuma.resources.models.dataplane import DataplaneSpec, Inbound
@@ -58,9 +59,16 @@ class MeshConfig:
         stage: Stage = SETTLED,
         withheld: Mapping[str, Withheld] | None = None,
         linger: timedelta = connection_limits.STANDARD_LINGER,
+        *,
+        has_service_addresses: bool = False,
     ) -> None:
+        """Takes over from `previous` what is the same.
+
+        `has_service_addresses` says that tags tell the addresses of services: nobody but the control plane writes them.
+        """
         self.view = view
         self._linger = linger
+        self._has_service_addresses = has_service_addresses
         self._withheld = withheld or {}
         self.stage = stage
         self.level = view.position.level
@@ -165,17 +173,19 @@ class MeshConfig:
         for index, inbound in enumerate(networking.inbound):
             if index not in withheld:
                 yield from self._inbound(resource, inbound, envoy, unwritable)
-        for outbound in networking.calls:
-            tags = _sorted(outbound.tags)
+        whole = redirected_traffic.whole(networking, self._balanced)
+        called = ((outbound.address, outbound.port, _sorted(outbound.tags)) for outbound in networking.calls)
+        for address, port, tags in (*called, *((*endpoint, tags) for endpoint, tags in whole)):
             cluster, endpoints, protocol = self._services.of(tags)
-            logged = self._logged.at_outbound(resource, outbound.service).without(unwritable)
-            bound = transparent_proxying.binds_outbound(networking.redirected, outbound.address)
-            place = OutboundPlace(outbound.address, outbound.port, cluster.name, protocol, bound=bound)
+            service = dict(tags)[tag_rules.SERVICE]
+            logged = self._logged.at_outbound(resource, service).without(unwritable)
+            bound = transparent_proxying.binds_outbound(networking.redirected, address)
+            place = OutboundPlace(address, port, cluster.name, protocol, bound=bound)
             yield TypeUrl.CLUSTER, cluster
             yield TypeUrl.ENDPOINTS, endpoints
             yield TypeUrl.LISTENER, self._generated.entry(outbound_listeners.listener, place, offers, logged)
             if protocol in clusters.HTTP_PROTOCOLS:
-                routes = (place.routes, outbound.service, cluster.name)
+                routes = (place.routes, service, cluster.name)
                 yield TypeUrl.ROUTES, self._generated.entry(outbound_listeners.routes, *routes)
         passes_in, mtls = self.level is not Level.STRICT, self.level >= Level.ENCRYPTING
         passes_out = self.view.mesh is None or self.view.mesh.spec.passes_through
@@ -183,6 +193,10 @@ class MeshConfig:
         for way in redirected_traffic.others(networking, self._places):
             logged = self._logged.at_outbound(resource, way.service).without(unwritable)
             yield from redirected_traffic.ways(self._generated, self.view.name, way, mtls, offers, logged)
+
+    @cached_property
+    def _balanced(self) -> redirected_traffic.Balanced:
+        return redirected_traffic.balanced(self._service_members) if self._has_service_addresses else {}
 
     @cached_property
     def _places(self) -> redirected_traffic.Places:
@@ -358,7 +372,8 @@ class MeshConfig:
             for service in self._service_members.called(previous._service_members, edited | accompanied)
             if self._callers_of(service) != previous._callers_of(service)
         )
-        by_place = redirected_traffic.concerned(self._service_members, previous._places, self._places)
+        whole = self._services.changed if self._balanced or previous._balanced else ()
+        by_place = redirected_traffic.concerned(self._service_members, previous._places, self._places, whole)
         by_outbound, by_metrics = self._services.callers_concerned(), self._metrics.changed_hands(previous._metrics)
         return edited.union(by_outbound, by_place, *called, by_metrics)
 

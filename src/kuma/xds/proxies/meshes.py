@@ -42,13 +42,16 @@ class MeshState:
         drivers: Drivers = STANDARD,
         withheld: Mapping[str, Withheld] | None = None,
         linger: timedelta = STANDARD_LINGER,
+        *,
+        has_service_addresses: bool = False,
     ) -> MeshState:
         """Returns the state that follows from `view`; what has not changed is taken from `previous`.
 
         `stage` is how far its leaves and connections have followed its permissions, `withheld` the inbounds that
         Dataplanes do not serve, `linger` how long connections may outlive the certificates they were opened with.
         """
-        config = MeshConfig(view, previous.config if previous else None, stage, withheld, linger)
+        before = previous.config if previous else None
+        config = MeshConfig(view, before, stage, withheld, linger, has_service_addresses=has_service_addresses)
         if previous is None:
             found = trust.trust(view, trust.NONE, drivers)
             return cls(config, found, _bundle(view.name, found.position.roots))
@@ -87,7 +90,10 @@ class Meshes:
         drivers: Drivers = STANDARD,
         linger: timedelta = STANDARD_LINGER,
         names: HostNames | None = None,
+        *,
+        has_service_addresses: bool = False,
     ) -> None:
+        """`has_service_addresses` says that tags tell the addresses of services, as in Kubernetes."""
         self._views = views
         self._names = names
         self._turns = turns
@@ -97,6 +103,7 @@ class Meshes:
         self._on_affected = on_affected
         self._drivers = drivers
         self._linger = linger
+        self._has_service_addresses = has_service_addresses
         self._listeners: list[Listener] = []
         views.on_change(self._views_changed)
         if names is not None:
@@ -158,6 +165,7 @@ class Meshes:
                 self._drivers,
                 self._all_withheld(mesh),
                 self._linger,
+                has_service_addresses=self._has_service_addresses,
             )
             affected = after.config.affected_since(before.config)
             if after.trust is not before.trust:
