@@ -1,6 +1,15 @@
 """Runs all benchmarks, one after the other."""
 
-from benchmarks import bench_connect, bench_growth, bench_issue, bench_observed, bench_proxies, bench_start, bench_turns
+from benchmarks import (
+    bench_connect,
+    bench_console,
+    bench_growth,
+    bench_issue,
+    bench_observed,
+    bench_proxies,
+    bench_start,
+    bench_turns,
+)
 
 if __name__ == "__main__":
     bench_issue.main()
@@ -10,3 +19,4 @@ if __name__ == "__main__":
     bench_turns.main()
     bench_observed.main()
     bench_start.main()
+    bench_console.main()

@@ -48,7 +48,7 @@ async def test_nobody_sees_anything_before_they_sign_in(cp: Running, client: htt
         answer = await client.get(path)
         assert answer.status_code == 303
         assert answer.headers["location"].startswith("/gui/sign-in?next=%2Fgui%2F")
-    assert (await client.get("/gui/live", headers={"sec-fetch-dest": "empty"})).status_code == 403
+    assert (await client.get("/gui/live", headers={"accept": "text/event-stream"})).status_code == 403
     refused = await client.post("/gui/sign-in", data={"token": "x.y.z"})
     assert (refused.status_code, "set-cookie" in refused.headers) == (401, False)
 

@@ -26,17 +26,17 @@ class MeshPage:
         self._context.api.check(request, DATAPLANE)
         mesh = request.path_params["mesh"]
         position = self._live.position(mesh)
-        seen = await reading.seen(self._context, mesh)
-        now = seen.known.now
-        found = await asyncio.to_thread(overview.summary, seen.view, seen.insights, seen.summary, now)
-        authorities = await asyncio.to_thread(timeline.authorities, seen.view, now)
+        known = await reading.known(self._context, mesh)
+        now = known.now
+        found = await asyncio.to_thread(overview.summary, known.view, known.insights, known.summary, now)
+        authorities = await asyncio.to_thread(timeline.authorities, known.view, now)
         values = {
             "mesh": mesh,
             "summary": found,
             "course": found.course,
             "authorities": authorities,
             "timeline": timeline.timeline(authorities, now),
-            "traffic": seen.summary,
+            "traffic": known.summary,
             "live": position,
         }
         return rendering.page(request, self._context, "mesh.html", values)

@@ -37,8 +37,8 @@ class Overview:
         return rendering.page(request, self._context, "overview.html", values)
 
     async def _summary(self, mesh: str) -> Summary:
-        seen = await reading.seen(self._context, mesh)
-        return await asyncio.to_thread(overview.summary, seen.view, seen.insights, seen.summary, seen.known.now)
+        known = await reading.known(self._context, mesh)
+        return await asyncio.to_thread(overview.summary, known.view, known.insights, known.summary, known.now)
 
     def _settings(self, request: Request) -> Sequence[Finding]:
         """Looks at the settings, for those who may see them."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
+from typing import NamedTuple
 
 from kuma.api.http.errors import Problem
 from kuma.console.context import ConsoleContext, Seen
-from kuma.foresight import traffic
-from kuma.foresight.preview import Known
+from kuma.foresight import preview, traffic
+from kuma.foresight.course import Insights
+from kuma.foresight.traffic import TrafficSummary
 from kuma.resources.view import MeshView
 
 
@@ -23,13 +26,30 @@ def view(context: ConsoleContext, mesh: str) -> MeshView:
     return found
 
 
+class Known(NamedTuple):
+    """A mesh as it is at an instant, without who calls whom."""
+
+    view: MeshView
+    insights: Insights
+    summary: TrafficSummary
+    now: datetime
+
+
+async def known(context: ConsoleContext, mesh: str) -> Known:
+    """Returns what is known of a mesh now; see `view`."""
+    found, insights, now = view(context, mesh), context.followed.insights(mesh), context.api.clock.now()
+    observed = context.observed(mesh, context.followed.observed(mesh))
+    summary = await asyncio.to_thread(traffic.summary, found, observed, now)
+    return Known(found, insights, summary, now)
+
+
 async def seen(context: ConsoleContext, mesh: str) -> Seen:
     """Returns a mesh as it is now; see `view`."""
     found, insights, now = view(context, mesh), context.followed.insights(mesh), context.api.clock.now()
     observed = context.observed(mesh, context.followed.observed(mesh))
     callers = await asyncio.to_thread(traffic.callers, found, observed, now)
     summary = await asyncio.to_thread(traffic.summary, found, observed, now)
-    return Seen(found, insights, callers, Known(callers, summary, insights, now))
+    return Seen(found, insights, callers, preview.Known(callers, summary, insights, now))
 
 
 def number(text: str) -> int:

@@ -54,7 +54,7 @@ def turned_away(request: Request) -> Response | None:
     """Leads somebody who is not known to where one signs in; None if that would not help."""
     if request.method not in ("GET", "HEAD") or AUTHENTICATED in guard.visitor(request).caller.groups:
         return None
-    if request.headers.get("sec-fetch-dest", "document") != "document":
+    if request.headers.get("accept", "").startswith("text/event-stream"):
         return None
     query = f"?{request.url.query}" if request.url.query else ""
     return RedirectResponse(rendering.url("sign-in", next=f"{request.scope['path']}{query}"), 303)

@@ -33,7 +33,7 @@
     busy = true;
     try {
       const answer = await fetch(location.href, { credentials: "same-origin", redirect: "manual" });
-      if (answer.type === "opaqueredirect" || answer.status === 401) { location.reload(); return; }
+      if (answer.type === "opaqueredirect" || [401, 403].includes(answer.status)) { location.reload(); return; }
       if (!answer.ok) { say("this page cannot be brought up to date; load it again"); return; }
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       for (const part of document.querySelectorAll("[data-part]")) {
@@ -55,7 +55,7 @@
     source.onerror = () => {
       if (source.readyState !== EventSource.CLOSED) return;
       source = null;
-      say("not connected; trying again");
+      refresh();
       setTimeout(follow, 5000);
     };
   }

@@ -87,13 +87,19 @@ def _stages(spec: MeshTransitionSpec, goal: Level, complete: bool) -> Iterator[S
     """Yields the stages of a change of authority if that is under way, else the levels on the way to `goal`."""
     beginnings = [beginning for beginning, _, _ in _AUTHORITY]
     word = spec.step.partition(":")[0]
-    if not complete and word in beginnings and (word != "finishing" or spec.position.level is goal):
+    if not complete and word in beginnings and (word != "finishing" or _is_of_authority(spec)):
         yield from _marked([(name, text) for _, name, text in _AUTHORITY], beginnings.index(word))
         return
     levels = _LEVELS if spec.position.level <= goal else tuple(reversed(_LEVELS))
     shown = levels[: [level for level, _, _ in levels].index(goal) + 1]
     position = [level for level, _, _ in shown].index(spec.position.level)
     yield from _marked([(name, text) for _, name, text in shown], position)
+
+
+def _is_of_authority(spec: MeshTransitionSpec) -> bool:
+    """Tells whether another authority takes over, as in `STRICT with builtin/ca-1` to `STRICT with builtin/ca-2`."""
+    before, after = (text.partition(" with ")[2] for text in (spec.origin, spec.goal))
+    return bool(before and after) and before != after
 
 
 def _marked(stages: Sequence[tuple[str, str]], position: int) -> Iterator[Stage]:
