@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,9 +75,10 @@ async def manager(tmp_path: Path) -> AsyncIterator[ResourceManager]:
     await store.close()
 
 
-def application(
-    manager: ResourceManager, certificates: Callable[[], Sequence[Certificate]] = tuple, **settings: Any
-) -> Api:
+NOBODY = Connected()
+
+
+def application(manager: ResourceManager, connected: Connected = NOBODY, **settings: Any) -> Api:
     users = UserTokens(manager.store, SystemClock())
 
     async def verify(token: str) -> tuple[str, tuple[str, ...]]:
@@ -90,7 +91,7 @@ def application(
         instance="cp-1",
         settings=chosen,
         tokens=Tokens(issue=issue, issue_user=users.issue, verify=verify),
-        connected=Connected(certificates=certificates),
+        connected=connected,
     )
     return Api(create_app(context))
 
@@ -394,10 +395,10 @@ async def test_who_am_i(api: Api) -> None:
 
 
 async def test_an_unexpected_error_shows_nothing(manager: ResourceManager) -> None:
-    def broken() -> list[Certificate]:
+    async def broken() -> list[Certificate]:
         raise RuntimeError("the secret is hunter2")
 
-    answer = await application(manager, certificates=broken)("GET", "/certificates")
+    answer = await application(manager, Connected(certificates=broken))("GET", "/certificates")
     assert (answer.status_code, answer.json()["status"]) == (500, 500)
     assert "hunter2" not in answer.text
     assert "log has the cause under" in answer.json()["detail"]

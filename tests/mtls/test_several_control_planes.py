@@ -122,6 +122,26 @@ async def test_the_api_of_each_shows_all(two: Several) -> None:
     assert sum(leader for _, leader, _, _ in shown[0]) == 1
 
 
+async def test_each_answers_alike_about_the_proxies_of_all(two: Several) -> None:
+    await two.planes[0].apply(MTLS)
+    await two.planes[0].proxy(WEB)
+    await two.planes[1].proxy(DB)
+    await two.until(lambda: complete(two))
+    bases = [f"http://127.0.0.1:{await plane.api_port()}" for plane in two.planes]
+    async with httpx.AsyncClient(timeout=PATIENCE) as client:
+        for path in ("certificates", "meshes/default/dataplanes/web-01/_config"):
+            answers = [(await client.get(f"{base}/{path}")).json() for base in bases]
+            while answers[0] != answers[1] or answers[0].get("total") not in (2, None):
+                await two.later(1)  # what is told of proxies is stored meanwhile
+                answers = [(await client.get(f"{base}/{path}")).json() for base in bases]
+        certificates = (await client.get(f"{bases[0]}/certificates")).json()["items"]
+    assert [(one["name"], one["spiffeIds"]) for one in certificates] == [
+        ("db-01", ["spiffe://default/db"]),
+        ("web-01", ["spiffe://default/web"]),
+    ]
+    assert all(one["serial"] and one["reason"] and one["notAfter"] for one in certificates)
+
+
 async def test_a_control_plane_alone_shows_itself(tmp_path: Path) -> None:
     async with running(tmp_path) as plane, httpx.AsyncClient(timeout=PATIENCE) as client:
         (one,) = (await client.get(f"http://127.0.0.1:{await plane.api_port()}/control-planes")).json()["items"]

@@ -49,7 +49,11 @@ async def no_rekey() -> None:
     raise Problem(501, "Could not seal Secrets anew", "this store is not sealed by the control plane")
 
 
-def _no_configuration(mesh: str, name: str) -> Mapping[str, object]:
+async def _no_certificates() -> Sequence[Certificate]:
+    return ()
+
+
+async def _no_configuration(mesh: str, name: str) -> Mapping[str, object]:
     raise NotFound(f"no proxy is connected for {mesh}.{name}")
 
 
@@ -93,8 +97,8 @@ class Tokens:
 class Connected:
     """The proxies that are connected: their certificates, what they should run, and their Envoys."""
 
-    certificates: Callable[[], Sequence[Certificate]] = tuple
-    wanted_configuration: Callable[[str, str], Mapping[str, object]] = _no_configuration
+    certificates: Callable[[], Awaitable[Sequence[Certificate]]] = _no_certificates
+    wanted_configuration: Callable[[str, str], Awaitable[Mapping[str, object]]] = _no_configuration
     envoys: Envoys = field(default_factory=_NoEnvoys)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -14,7 +14,9 @@ from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied
 from kuma.console.context import Observed
 from kuma.resources import kinds
+from kuma.resources.models.dataplane_insight import MtlsInsight
 from kuma.resources.models.observed_traffic import ObservedTrafficSpec
+from kuma.resources.resource import Key
 from kuma.store.protocol import Store
 from kuma.store.sql.store import SqlStore
 from kuma.store.views import Views
@@ -22,8 +24,10 @@ from kuma.tokens import dataplane_tokens, signing_keys
 from kuma.tokens.user_tokens import UserTokens
 from kuma.tokens.validation import NOT_ISSUED
 from kuma.xds.envoy import config_dump
+from kuma.xds.envoy.capabilities import OLDEST, Capabilities
 from kuma.xds.observation.edges import together
 from kuma.xds.proxies.meshes import Meshes
+from kuma.xds.proxies.proxies_elsewhere import ProxiesElsewhere
 from kuma.xds.proxies.proxy import Proxies, Proxy
 from kuma.xds.proxies.traffic_recorder import TrafficRecorder
 
@@ -117,22 +121,57 @@ def rekey(store: SqlStore, audit: Audit) -> Callable[[], Awaitable[None]]:
     return seal_anew
 
 
-def wanted_configuration(meshes: Meshes, proxies: Proxies) -> Callable[[str, str], Mapping[str, object]]:
-    """Tells what the proxy of a Dataplane should run."""
+def wanted_configuration(
+    meshes: Meshes, proxies: Proxies, elsewhere: ProxiesElsewhere
+) -> Callable[[str, str], Awaitable[Mapping[str, object]]]:
+    """Tells what the proxy of a Dataplane should run, whichever control plane it is connected to."""
 
-    def wanted(mesh: str, name: str) -> Mapping[str, object]:
+    async def said_of(key: Key) -> tuple[int, Capabilities]:
+        proxy = proxies.get(key)
+        if proxy is not None:
+            return proxy.admin_port, proxy.envoy
+        found = await elsewhere.find(key)
+        if found is None:
+            return 0, OLDEST
+        features = found.features.model_dump()
+        return found.port, Capabilities(**{**features, "unwritable": frozenset(found.features.unwritable)})
+
+    async def wanted(mesh: str, name: str) -> Mapping[str, object]:
+        said = await said_of(kinds.DATAPLANE.key(name, mesh))
         state = meshes.state(mesh)
         bundle = [state.bundle] if state.bundle else []
-        proxy = proxies.get(kinds.DATAPLANE.key(name, mesh))
-        said = (proxy.admin_port, proxy.envoy) if proxy is not None else ()
         return {"xds": config_dump.wanted(state.config.snapshot(name, {e.name: e for e in bundle}, *said))}
 
     return wanted
 
 
-def certificates(proxies: Proxies) -> list[Certificate]:
-    """The certificates that the connected proxies use now."""
-    return [_certificate(proxy) for proxy in proxies if proxy.keeper.identity is not None]
+def certificates(proxies: Proxies, elsewhere: ProxiesElsewhere) -> Callable[[], Awaitable[Sequence[Certificate]]]:
+    """Tells the certificates that connected proxies use now.
+
+    Those of proxies that are connected to other control planes are told as these have stored them, within a second.
+    """
+
+    async def used() -> Sequence[Certificate]:
+        told = [(insight, insight.spec.mtls) for insight in await elsewhere.certified()]
+        here = [_certificate(proxy) for proxy in proxies if proxy.keeper.identity is not None]
+        known = {(one.mesh, one.dataplane) for one in here}
+        return [*here, *(_told(i.key, mtls) for i, mtls in told if mtls and (i.mesh, i.name) not in known)]
+
+    return used
+
+
+def _told(insight: Key, mtls: MtlsInsight) -> Certificate:
+    end = mtls.certificate_expiration_time or datetime.min.replace(tzinfo=UTC)
+    return Certificate(
+        mesh=insight.mesh,
+        dataplane=insight.name,
+        serial=mtls.serial,
+        spiffe_ids=mtls.spiffe_ids,
+        authority=mtls.issued_backend,
+        not_before=mtls.not_before or end,
+        not_after=end,
+        reason=mtls.reason,
+    )
 
 
 def _certificate(proxy: Proxy) -> Certificate:

@@ -379,6 +379,7 @@ def _api_context(
     base: Foundation, known: State, connected: Streams, users: UserTokens, peers: PeerUsers | None
 ) -> ApiContext:
     settings, envoys = base.settings.api_server, connected.admin_ca.control_plane
+    elsewhere = ProxiesElsewhere(base.store, base.coordination)
     return ApiContext(
         manager=known.manager,
         instance=base.instance,
@@ -399,14 +400,14 @@ def _api_context(
             verify=api_context.verify_user(users),
         ),
         connected=Connected(
-            certificates=lambda: api_context.certificates(known.proxies),
-            wanted_configuration=api_context.wanted_configuration(known.meshes, known.proxies),
+            certificates=api_context.certificates(known.proxies, elsewhere),
+            wanted_configuration=api_context.wanted_configuration(known.meshes, known.proxies, elsewhere),
             envoys=AdminClient(
                 known.meshes,
                 known.proxies,
                 envoys,
                 base.own_ports,
-                ProxiesElsewhere(base.store, base.coordination),
+                elsewhere,
             ),
         ),
         observation=api_context.observation(known.views, base.store, connected.traffic, base.clock),

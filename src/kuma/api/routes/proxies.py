@@ -25,7 +25,7 @@ def routes(context: ApiContext) -> APIRouter:
         context.check(request, DATAPLANE)
         if mesh:
             await context.check_mesh(mesh)
-        found = sorted(context.connected.certificates(), key=lambda c: (c.mesh, c.dataplane))
+        found = sorted(await context.connected.certificates(), key=lambda c: (c.mesh, c.dataplane))
         return resources.answer_page(request, [_shown(c) for c in found if mesh in ("", c.mesh)])
 
     access = context.settings.access
@@ -41,7 +41,7 @@ def routes(context: ApiContext) -> APIRouter:
     async def wanted(request: Request, mesh: str, name: str) -> Response:
         await check(request, mesh, name)
         _check_shadow(request)
-        return json_answer(context.connected.wanted_configuration(mesh, name))
+        return json_answer(await context.connected.wanted_configuration(mesh, name))
 
     async def config_dump(request: Request, mesh: str, name: str) -> Response:
         await check(request, mesh, name)

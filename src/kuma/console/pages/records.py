@@ -35,10 +35,11 @@ class Records:
         self._live = live
 
     async def certificates(self, request: Request) -> Response:
-        """Shows the certificates of proxies that are connected here."""
+        """Shows the certificates of connected proxies."""
         self._context.api.check(request, DATAPLANE)
         asked, position = request.query_params.get("q", "")[:200], self._live.position()
-        ordered = sorted(self._context.api.connected.certificates(), key=lambda one: (one.not_after, one.dataplane))
+        used = await self._context.api.connected.certificates()
+        ordered = sorted(used, key=lambda one: (one.not_after, one.dataplane))
         found = [one for one in ordered if _has(one, asked.lower().split())]
         page = lists.page(found, number(request.query_params.get("page", "1")))
         values = {"found": page, "q": asked, "live": position}

@@ -87,20 +87,41 @@ class Subscription(Model):
 
 
 class MtlsInsight(Model):
-    """The proxy's certificate: until when, since when, how often renewed, and by which authority."""
+    """The proxy's certificate: until when, since when, how often renewed, and by which authority.
+
+    `serial` is in hexadecimal; `reason` says why this one was issued. Older control planes did not tell these.
+    """
 
     certificate_expiration_time: datetime | None = None
     last_certificate_regeneration: datetime | None = None
     certificate_regenerations: int = 0
     issued_backend: str = ""
     supported_backends: tuple[str, ...] = ()
+    serial: str = ""
+    spiffe_ids: tuple[str, ...] = ()
+    not_before: datetime | None = None
+    reason: str = ""
+
+
+class EnvoyFeatures(Model):
+    """What a proxy's Envoy can do, as it matters to what it is sent; see `kuma.xds.envoy.capabilities`."""
+
+    waits_for_handshake: bool = False
+    has_internal_listeners: bool = False
+    group: str = ""
+    reports: bool = False
+    unwritable: tuple[str, ...] = ()
 
 
 class AdministrationInsight(Model):
-    """Port of the administration of a proxy's Envoy, as the proxy says, and the address that its stream came from."""
+    """Port of the administration of a proxy's Envoy, as the proxy says, and the address that its stream came from.
+
+    Together with `features` it is what any control plane needs to know of a proxy that is connected to another one.
+    """
 
     port: int = 0
     host: str = ""
+    features: EnvoyFeatures = EnvoyFeatures()
 
 
 class TokenInsight(Model):

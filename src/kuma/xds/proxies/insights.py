@@ -80,8 +80,10 @@ class Record:
         self._serial: int | None = None
         """Of the certificate that was noted last; each stream gets one of its own."""
 
-    def certificate(self, identity: Identity | None, supported: tuple[str, ...], now: datetime) -> bool:
-        """Note the identity that the proxy has now, and counts renewals; returns whether anything is new."""
+    def certificate(
+        self, identity: Identity | None, supported: tuple[str, ...], now: datetime, reason: str = ""
+    ) -> bool:
+        """Note the identity that the proxy has now and why, and counts renewals; returns whether anything is new."""
         before = self._mtls
         if identity is None:
             self._past = before.certificate_regenerations if before else self._past
@@ -89,7 +91,7 @@ class Record:
         else:
             count = before.certificate_regenerations if before else self._past
             known = before if before and identity.serial == self._serial else None
-            self._mtls = _certified(known, count, identity, supported, now)
+            self._mtls = _certified(known, count, identity, supported, now, reason)
             self._past, self._serial = 0, identity.serial
         return self._mtls != before
 
@@ -281,7 +283,7 @@ class Insights:
 
 
 def _certified(
-    known: MtlsInsight | None, count: int, identity: Identity, supported: tuple[str, ...], now: datetime
+    known: MtlsInsight | None, count: int, identity: Identity, supported: tuple[str, ...], now: datetime, reason: str
 ) -> MtlsInsight:
     """Returns the insight of a certificate; `known` is the same certificate's last one, `count` the number of them."""
     return MtlsInsight(
@@ -290,6 +292,10 @@ def _certified(
         certificate_regenerations=count if known else count + 1,
         issued_backend=identity.backend,
         supported_backends=supported,
+        serial=f"{identity.serial:x}",
+        spiffe_ids=identity.uris,
+        not_before=identity.not_before,
+        reason=reason,
     )
 
 

@@ -15,7 +15,7 @@ from kuma.base.values import addresses, farewell
 from kuma.policy import remaining_access
 from kuma.resources import kinds
 from kuma.resources.models.dataplane import DataplaneSpec
-from kuma.resources.models.dataplane_insight import AdministrationInsight, TokenInsight
+from kuma.resources.models.dataplane_insight import AdministrationInsight, EnvoyFeatures, TokenInsight
 from kuma.resources.models.last_contact import LastContact
 from kuma.resources.models.mesh import DEFAULT_LEAF_LIFETIME
 from kuma.resources.models.mesh_transition import Level
@@ -73,7 +73,7 @@ class Proxy:
         self.host = host
         """The IP address that its stream comes from."""
         self._farewell_digest = farewell_digest
-        record.administration = AdministrationInsight(port=admin_port, host=host)
+        record.administration = _administration(admin_port, host, envoy)
         record.token = TokenInsight(expiration_time=token.expires, warning_time=token.warned)
         self.credential = credential
         self.token = token
@@ -190,6 +190,7 @@ class Proxy:
         """Has no listener write to files that Envoy cannot open: it would keep its older rules and certificates."""
         if paths - self.envoy.unwritable:
             self.envoy = self.envoy._replace(unwritable=self.envoy.unwritable | paths)
+            self.record.administration = _administration(self.admin_port, self.host, self.envoy)
             self._look_again()
 
     def _forget_rejections(self) -> None:
@@ -281,8 +282,13 @@ class Proxy:
 
     def _note_certificate(self) -> None:
         supported = self._meshes.state(self.key.mesh).trust.supported
-        if self.record.certificate(self.keeper.identity, supported, self._clock.now()):
+        if self.record.certificate(self.keeper.identity, supported, self._clock.now(), self.keeper.reason):
             self._insights.note(self.record)
+
+
+def _administration(port: int, host: str, envoy: Capabilities) -> AdministrationInsight:
+    features = EnvoyFeatures(**{**envoy._asdict(), "unwritable": tuple(sorted(envoy.unwritable))})
+    return AdministrationInsight(port=port, host=host, features=features)
 
 
 class Proxies:
