@@ -48,6 +48,28 @@ def test_what_would_be_unsafe_to_pass_over_is_refused_with_the_remedy(given: str
         original_options.take(("run", given))
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "warned"),
+    [
+        ("KUMA_DNS_ENABLED", "false", ""),
+        ("KUMA_DNS_ENABLED", "true", "services have no host names"),
+        ("KUMA_DNS_CORE_DNS_PORT", "15053", "services have no host names"),
+        ("KUMA_DATAPLANE_PROXY_TYPE", "dataplane", ""),
+        ("KUMA_DATAPLANE_RUNTIME_CONFIG_DIR", "/etc/kuma", "nothing is written to a directory"),
+        ("KUMA_DATAPLANE_ADMIN_PORT", "9901", "networking.admin.port"),
+        ("KUMA_CONTROL_PLANE_API_SERVER_URL", "http://cp:5681", "KUMA_CONTROL_PLANE_URL says where"),
+        ("KUMA_CONTROL_PLANE_URL", "https://cp:5678", ""),
+        ("KUMA_DATAPLANE_NONSENSE", "1", "the environment variable KUMA_DATAPLANE_NONSENSE has no effect here"),
+    ],
+)
+def test_variables_are_judged_as_options_are(name: str, value: str, warned: str) -> None:
+    warnings = list(original_options.unread({name: value}, frozenset({"KUMA_CONTROL_PLANE_URL"})))
+    assert len(warnings) == bool(warned)
+    assert warned in "".join(warnings)
+    with pytest.raises(Misconfigured, match="there is one zone"):
+        list(original_options.unread({"KUMA_DATAPLANE_PROXY_TYPE": "ingress"}, frozenset()))
+
+
 def test_our_own_options_stay_as_they_are() -> None:
     arguments = (*OURS, "-v", "name=--dns-enabled", "--log-level=info")
     assert original_options.take(arguments).arguments == arguments

@@ -197,9 +197,7 @@ def _with_options_of_the_original() -> None:
     if taken.log_file:
         original_options.log_to(taken.log_file)
     read = {name for option in typer.main.get_command(app).commands["run"].params for name in _variables(option)}  # type: ignore[attr-defined]
-    for name in original_options.unread(os.environ, frozenset(read)):
-        typer.echo(f"Warning: the environment variable {name} has no effect here", err=True)
-    for warning in taken.warnings:
+    for warning in (*original_options.unread(os.environ, frozenset(read)), *taken.warnings):
         typer.echo(f"Warning: {warning}", err=True)
     sys.argv[1:] = taken.arguments
     app()

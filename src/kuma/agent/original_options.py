@@ -51,6 +51,21 @@ OPTIONS: Mapping[str, Option] = {
     "--log-max-size": Option((), _NO_ROTATION),
     "--log-max-age": Option((), _NO_ROTATION),
 }
+VARIABLES: Mapping[str, str] = {
+    "KUMA_DATAPLANE_PROXY_TYPE": "--proxy-type",
+    "KUMA_DATAPLANE_RUNTIME_CONFIG_DIR": "--config-dir",
+    "KUMA_DNS_ENABLED": "--dns-enabled",
+    "KUMA_DNS_ENABLE_LOGGING": "--dns-enable-logging",
+}
+"""Variables that are judged as the options that they stand for."""
+_REMEDIES: Mapping[str, str] = {
+    "KUMA_CONTROL_PLANE_API_SERVER_URL": "KUMA_CONTROL_PLANE_URL says where the data plane server is, at port 5678",
+    "KUMA_CONTROL_PLANE_RETRY_": "a control plane that is down is waited for",
+    "KUMA_DATAPLANE_ADMIN_PORT": "the port stands in the Dataplane: networking.admin.port",
+    "KUMA_DATAPLANE_RUNTIME_METRICS_": "metrics are served without TLS, or with mutual TLS of the mesh",
+    "KUMA_DNS_": _NO_DNS,
+}
+"""What to do instead of variables that have no effect, by how they begin."""
 LOG_FILE = "--log-output-path"
 CA_VARIABLE, CA_FILE_VARIABLE = "KUMA_CONTROL_PLANE_CA_CERT", "KUMA_CONTROL_PLANE_CA_CERT_FILE"
 CA_OPTION = "--ca-cert-file"
@@ -97,10 +112,19 @@ def _judged(name: str, value: str, option: Option) -> Iterator[str]:
     yield f"{name} has no effect here: {option.meaning}"
 
 
-def unread(environment: Mapping[str, str], known: frozenset[str]) -> tuple[str, ...]:
-    """Returns the variables for kuma-dp that no option of it reads; `known` are those that one reads."""
+def unread(environment: Mapping[str, str], known: frozenset[str]) -> Iterator[str]:
+    """Yields a warning for each variable for kuma-dp that no option of it reads; `known` are those that one reads.
+
+    Raises:
+        Misconfigured: one asks for what would be unsafe to pass over; says what to do instead.
+    """
     ours = (name for name in environment if name.startswith(("KUMA_DATAPLANE_", "KUMA_CONTROL_PLANE_", "KUMA_DNS_")))
-    return tuple(sorted(name for name in ours if name not in known and name != CA_VARIABLE))
+    for name in sorted(name for name in ours if name not in known and name != CA_VARIABLE):
+        if name in VARIABLES:
+            yield from _judged(name, environment[name].lower(), OPTIONS[VARIABLES[name]])
+        else:
+            remedy = next((remedy for begin, remedy in _REMEDIES.items() if name.startswith(begin)), "")
+            yield f"the environment variable {name} has no effect here{remedy and ': '}{remedy}"
 
 
 def ca_from_environment(arguments: Sequence[str], environment: Mapping[str, str]) -> Mapping[str, str]:
