@@ -9,12 +9,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
+
 from demo.processes import BIN
 from kuma.foresight import preview, traffic
+from kuma.foresight.course import Pace
 from kuma.foresight.preview import Known, Preview
+from kuma.resources import codec
 from kuma.resources.models.dataplane_insight import DataplaneInsightSpec, Subscription
 from kuma.resources.models.observed_traffic import Edge, ObservedTrafficSpec
 from kuma.resources.view import MeshView
+from tests.fakes import cas
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, dataplane, resource, running
 from tests.fakes.reports import entry, report
 from tests.fakes.views import arrived
@@ -115,6 +120,28 @@ def test_who_cannot_follow_and_which_steps_there_are() -> None:
         "callers encrypt; inbounds accept both",
         "finishing",
     ]
+
+
+def test_steps_take_as_long_as_settings_say_and_a_ca_that_ends_before_they_are_done_is_named(
+    tmp_path: Path,
+) -> None:
+    short, long = (cas.root(tmp_path, name, days=days) for name, days in (("short", "1"), ("long", "30")))
+    now = x509.load_pem_x509_certificate(short.cert.encode()).not_valid_after_utc - timedelta(seconds=30)
+    before = view(MTLS, ALLOW_ALL)
+
+    def asked(ca: cas.Ca, pace: Pace) -> Preview:
+        conf = {"cert": {"inlineString": ca.cert}, "key": {"secret": "key"}}
+        backend = {"name": "ca-2", "type": "provided", "conf": conf}
+        mesh = {"type": "Mesh", "name": "default", "mtls": {"enabledBackend": "ca-2", "backends": [backend]}}
+        changes = preview.by_mesh([codec.parse(mesh)], ())["default"]
+        return preview.preview(before, changes, Known((), traffic.summary(before, {}, now), {}, now, pace))
+
+    hurried, patient = (Pace(timedelta(seconds=s), timedelta(seconds=1), timedelta(seconds=1)) for s in (5, 60))
+    assert {step.at_most_seconds for step in asked(short, hurried).steps} == {5}
+    assert asked(short, hurried).endings == ()
+    (ending,) = asked(short, patient).endings
+    assert (ending.of, ending.ends) == ("the CA ca-2 that comes", now + timedelta(seconds=30))
+    assert asked(long, patient).endings == ()
 
 
 async def kumactl(directory: Path, *arguments: str) -> tuple[int | None, str, str]:

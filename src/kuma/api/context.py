@@ -18,6 +18,7 @@ from kuma.base.audit import Audit, NoAudit
 from kuma.base.clock import Clock, SystemClock
 from kuma.base.errors import InvalidResource, NotFound
 from kuma.coordination.coordination import Instance
+from kuma.foresight.course import DEFAULT_PACE, Pace
 from kuma.resources import kinds
 from kuma.resources.kinds import Kind
 from kuma.resources.models.observed_traffic import ObservedTrafficSpec
@@ -112,6 +113,8 @@ class Observation:
 
     meshes: Callable[[], Sequence[str]] = tuple
     view: Callable[[str], MeshView] = MeshView
+    pace: Pace = DEFAULT_PACE
+    """How long steps of staged changes wait."""
     traffic: Callable[[str], Awaitable[Mapping[str, ObservedTrafficSpec]]] = _nothing_observed
 
 

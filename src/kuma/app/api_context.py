@@ -13,6 +13,7 @@ from kuma.base.audit import Audit
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied
 from kuma.console.context import Observed
+from kuma.foresight.course import Pace
 from kuma.resources import kinds
 from kuma.resources.models.dataplane_insight import MtlsInsight
 from kuma.resources.models.observed_traffic import ObservedTrafficSpec
@@ -68,7 +69,7 @@ def issue_user_token(users: UserTokens, audit: Audit) -> IssueUserToken:
     return issue
 
 
-def observation(views: Views, store: Store, recorder: TrafficRecorder, clock: Clock) -> Observation:
+def observation(views: Views, store: Store, recorder: TrafficRecorder, clock: Clock, pace: Pace) -> Observation:
     """Shows what was observed: what is stored, and what was heard since."""
 
     async def traffic(mesh: str) -> Mapping[str, ObservedTrafficSpec]:
@@ -83,6 +84,7 @@ def observation(views: Views, store: Store, recorder: TrafficRecorder, clock: Cl
         meshes=lambda: [name for name in views.meshes if views.view(name).mesh is not None],
         view=views.view,
         traffic=traffic,
+        pace=pace,
     )
 
 

@@ -30,7 +30,7 @@ from kuma.app import metrics as app_metrics
 from kuma.app.certificate_watch import CertificateWatch
 from kuma.app.local_admins import local_admins
 from kuma.app.servers import OwnPorts, Servers
-from kuma.app.settings import Settings
+from kuma.app.settings import Settings, XdsServerSection
 from kuma.authorities.registry import Drivers
 from kuma.base.audit import Audit, Refusals
 from kuma.base.clock import Clock, ClockWatch
@@ -42,6 +42,7 @@ from kuma.console.followed import Followed
 from kuma.console.sessions import Sessions
 from kuma.coordination.coordination import Alone, Coordination, Instance
 from kuma.coordination.peers import Peers
+from kuma.foresight.course import Pace
 from kuma.kubernetes.store.store import KubernetesStore
 from kuma.mtls.controller import RolloutController
 from kuma.mtls.progress_reports import ProgressReports
@@ -369,6 +370,10 @@ def _instances(base: Foundation, proxies: Proxies) -> Sequence[Instance]:
     return base.coordination.instances() or (own,)
 
 
+def _pace(limits: XdsServerSection) -> Pace:
+    return Pace(limits.transition_patience.delta, limits.transition_absence.delta, limits.connection_drain.delta)
+
+
 def _unready(store: AnyStore, views: Views) -> str:
     if store.problem:
         return "the database cannot be used; proxies keep what they have"
@@ -410,7 +415,9 @@ def _api_context(
                 elsewhere,
             ),
         ),
-        observation=api_context.observation(known.views, base.store, connected.traffic, base.clock),
+        observation=api_context.observation(
+            known.views, base.store, connected.traffic, base.clock, _pace(base.settings.xds_server)
+        ),
         clock=base.clock,
         limits=servers.limits(settings.limits),
         configuration=base.settings.model_dump(by_alias=True, mode="json"),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from kuma.foresight.judge import Judge
 from kuma.mtls.steps import next_step
 from kuma.mtls.steps.next_step import Declared
+from kuma.pki import pem
+from kuma.pki.authority import AuthorityUnusable
 from kuma.resources.models.dataplane_insight import DataplaneInsightSpec
 from kuma.resources.models.mesh import Backend
 from kuma.resources.models.mesh_transition import Level
@@ -16,11 +19,21 @@ from kuma.resources.view import MeshView
 
 Insights = Mapping[str, DataplaneInsightSpec]
 """What is known of proxies, by the names of their Dataplanes."""
-_ANSWER, _ABSENCE = timedelta(seconds=30), timedelta(seconds=15)
-"""How long a step waits for a proxy that does not answer, and for one that is away; settings may say otherwise."""
-_USUAL, _DRAIN = timedelta(seconds=2), timedelta(seconds=10)
+_USUAL = timedelta(seconds=2)
 _MOST_STEPS = 20
 _NEW = "new"
+
+
+class Pace(NamedTuple):
+    """How long a step waits for a proxy that does not answer, for one that is away, and for connections to end."""
+
+    answer: timedelta
+    absence: timedelta
+    drain: timedelta
+
+
+DEFAULT_PACE = Pace(timedelta(seconds=30), timedelta(seconds=15), timedelta(seconds=10))
+"""That of a control plane whose settings say nothing else."""
 
 
 class Step(Model):
@@ -45,7 +58,7 @@ class Ending(Model):
     ends: datetime
 
 
-def steps(before: MeshView, after: MeshView, laggards: tuple[Laggard, ...]) -> Iterator[Step]:
+def steps(before: MeshView, after: MeshView, laggards: tuple[Laggard, ...], pace: Pace) -> Iterator[Step]:
     """Yields the steps that lead from where a mesh is to what it would declare; none if it is there already."""
     position, declared = before.position, _declared(before, after)
     for _ in range(_MOST_STEPS):
@@ -54,9 +67,9 @@ def steps(before: MeshView, after: MeshView, laggards: tuple[Laggard, ...]) -> I
             return
         position = following
         # The last step is complete when everybody runs it; nobody is waited for beyond that.
-        waits = _ABSENCE if laggards else _USUAL
-        likely = waits + (_DRAIN if position.draining else timedelta())
-        at_most = _ANSWER + (_DRAIN if position.draining else timedelta())
+        drain = pace.drain if position.draining else timedelta()
+        likely = (pace.absence if laggards else _USUAL) + drain
+        at_most = pace.answer + drain
         text = next_step.step(position, declared)
         yield Step(step=text, likely_seconds=likely.total_seconds(), at_most_seconds=at_most.total_seconds())
 
@@ -121,15 +134,32 @@ def _rejections(insight: DataplaneInsightSpec) -> Iterator[str]:
             yield " ".join(bucket.last_rejection.split())
 
 
-def endings(view: MeshView, insights: Insights, complete: datetime) -> Iterator[Ending]:
-    """Yields the certificates that end before a change can be complete."""
-    for backend in view.transition.spec.backends if view.transition else ():
+def endings(before: MeshView, after: MeshView, insights: Insights, complete: datetime) -> Iterator[Ending]:
+    """Yields the certificates that end before a change can be complete: those that are there, and a CA that comes."""
+    for backend in before.transition.spec.backends if before.transition else ():
         if backend.not_after is not None and backend.not_after <= complete:
             yield Ending(of=f"the CA {backend.name}", ends=backend.not_after)
+    for new in after.backends:
+        ends = None if _is_same(before, after, new) else _end(new, after)
+        if ends is not None and ends <= complete:
+            yield Ending(of=f"the CA {new.name} that comes", ends=ends)
     for name, insight in sorted(insights.items()):
         ends = insight.mtls.certificate_expiration_time if insight.mtls else None
-        if name in view.dataplanes and ends is not None and ends <= complete and not insight.online:
+        if name in before.dataplanes and ends is not None and ends <= complete and not insight.online:
             yield Ending(of=f"the certificate of {name}, which is not connected", ends=ends)
+
+
+def _end(backend: Backend, view: MeshView) -> datetime | None:
+    """Returns when a provided CA ends, as far as its chain stands in the Mesh or in a Secret."""
+    source = backend.settings.cert
+    if source is None:
+        return None
+    secret = view.secrets.get(source.secret or "")
+    content = secret.spec.data if secret else source.inline or (source.inline_string or "").encode()
+    try:
+        return min(one.not_valid_after_utc for one in pem.read_chain(content)) if content else None
+    except AuthorityUnusable:
+        return None  # it is refused when it is applied, with the reason
 
 
 def concerns_tls(before: MeshView, after: MeshView) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from kuma.foresight import course
 from kuma.foresight.consequences import AffectedCaller, Consequences
-from kuma.foresight.course import Ending, Insights, Laggard, Step
+from kuma.foresight.course import DEFAULT_PACE, Ending, Insights, Laggard, Pace, Step
 from kuma.foresight.traffic import SeenCaller, TrafficSummary
 from kuma.resources import kinds
 from kuma.resources.models.mesh_transition import Level
@@ -65,6 +65,7 @@ class Known:
     summary: TrafficSummary
     insights: Insights
     now: datetime
+    pace: Pace = DEFAULT_PACE
 
 
 def changed(view: MeshView, changes: Changes, now: datetime) -> MeshView:
@@ -89,7 +90,7 @@ def preview(view: MeshView, changes: Changes, known: Known) -> Preview:
     seen = sorted(compared.on(known.callers), key=_weight)
     declared = list(compared.unseen(known.callers))
     laggards = tuple(course.laggards(view, known.insights, known.now)) if course.concerns_tls(view, after) else ()
-    steps = tuple(course.steps(view, after, laggards)) if course.concerns_tls(view, after) else ()
+    steps = tuple(course.steps(view, after, laggards, known.pace)) if course.concerns_tls(view, after) else ()
     complete = known.now + timedelta(seconds=sum(step.at_most_seconds for step in steps))
     refused = [caller for caller in seen if caller.effect == "refused"]
     unobserved = known.summary.unobserved_total > 0
@@ -105,7 +106,7 @@ def preview(view: MeshView, changes: Changes, known: Known) -> Preview:
         observed_since=known.summary.since,
         strict=_strict(compared, refused, laggards, known),
         laggards=laggards,
-        endings=tuple(course.endings(view, known.insights, complete)) if steps else (),
+        endings=tuple(course.endings(view, after, known.insights, complete)) if steps else (),
         steps=steps,
     )
 

@@ -83,5 +83,5 @@ def _key(named: Mapping[str, Any]) -> Key:
 
 async def _preview(context: ApiContext, mesh: str, changes: Changes) -> Preview:
     view, insights, callers, summary = await seen(context, mesh)
-    known = Known(callers, summary, insights, context.clock.now())
+    known = Known(callers, summary, insights, context.clock.now(), context.observation.pace)
     return await asyncio.to_thread(preview.preview, view, changes, known)

@@ -49,7 +49,8 @@ async def seen(context: ConsoleContext, mesh: str) -> Seen:
     observed = context.observed(mesh, context.followed.observed(mesh))
     callers = await asyncio.to_thread(traffic.callers, found, observed, now)
     summary = await asyncio.to_thread(traffic.summary, found, observed, now)
-    return Seen(found, insights, callers, preview.Known(callers, summary, insights, now))
+    known = preview.Known(callers, summary, insights, now, context.api.observation.pace)
+    return Seen(found, insights, callers, known)
 
 
 def number(text: str) -> int:
