@@ -282,10 +282,11 @@ def _inbound(networking: Networking, inbound: Inbound, path: str) -> Iterator[Vi
     yield from _tags(f"{path}.tags", inbound.tags)
     protocol = inbound.tags.get(tag_rules.PROTOCOL)
     if tag_rules.SERVICE not in inbound.tags:
-        remedy = (
-            f"or a label of the Dataplane, {' or '.join(dataplane_services.SERVICE_LABELS)}, that names the service"
+        labels = " or ".join(dataplane_services.SERVICE_LABELS)
+        or_else = (
+            "" if "tags" in inbound.model_fields_set else f", or a label of the Dataplane, {labels}, that names it"
         )
-        yield Violation(f'{path}.tags["{tag_rules.SERVICE}"]', f"tag has to exist, {remedy}")
+        yield Violation(f'{path}.tags["{tag_rules.SERVICE}"]', f"tag has to exist{or_else}")
     if inbound.written_protocol and inbound.written_protocol != protocol:
         two = f'"{plain(inbound.written_protocol)}", and the tag {tag_rules.PROTOCOL} "{plain(protocol)}"'
         yield Violation(f"{path}.protocol", f"is {two}; leave out one")
