@@ -87,12 +87,12 @@ class Browser:
             for node in one["nodes"]
         ]
 
-    async def overflow(self) -> int:
-        """By how many pixels the page is wider than its window."""
-        found: int = await self.page.evaluate(
-            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        )
-        return found
+    async def fits(self) -> None:
+        """The page is no wider than narrow and wide windows."""
+        for width in (NARROW, WIDE):
+            await self.page.set_viewport_size({"width": width, "height": 900})
+            over = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            assert await self.page.evaluate(over) <= 0, f"{self.page.url} is wider than {width}"
 
     async def check(self) -> None:
         """The page is accessible in light and dark, and fits narrow and wide windows."""
@@ -101,10 +101,8 @@ class Browser:
             await self.page.set_viewport_size({"width": width, "height": 900})
             await self.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
             found += [f"{scheme}, {width}: {violation}" for violation in await self.violations(*rules)]
-            overflow = await self.overflow()
-            if overflow > 0:
-                found.append(f"{self.page.url}: {overflow} pixels wider than {width}")
         assert not found, "\n".join(found)
+        await self.fits()
 
     def fine(self) -> None:
         """Nothing went wrong, and nobody else was asked for anything."""

@@ -200,13 +200,14 @@ async def test_five_thousand_dataplanes_are_found_by_name_and_two_hundred_servic
 
     page = await visitor.open("/gui/meshes/default/calls")
     assert await page.locator("table.matrix tbody tr").count() == 30
-    await visitor.check()
+    assert await page.locator("svg.picture path.allowed").count() == 1
+    await visitor.fits()
     await page.fill("#from", "service-199")
     await page.fill("#to", "service-15")
     await page.keyboard.press("Enter")
     await page.wait_for_url("**to=service-15*")
     assert await page.locator("table.matrix td.allowed").count() == 1
+    await visitor.check()
     await page.click("text=service-150")
     await page.wait_for_url("**/calls/service-150")
     assert "service-199" in await page.inner_text("#service table")
-    await visitor.check()

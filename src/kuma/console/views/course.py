@@ -21,8 +21,8 @@ _LEVELS = (
 _AUTHORITY = (
     ("preparing", "prepare", "every proxy learns to trust the new authority"),
     ("activating", "activate", "every proxy gets a certificate of it"),
-    ("draining", "drain", "connections from before come to their end"),
-    ("finishing", "retire", "nobody trusts the old authority any more"),
+    ("draining", "drain", "connections from before come to their end, if a root is to go"),
+    ("finishing", "retire", "nobody trusts the old authority any more, unless it stays listed"),
 )
 _NAMED = 20
 
