@@ -163,6 +163,7 @@ async def measure(count: int) -> None:
                 print(f"  {count:>5} proxies, {len(answered)} rounds")
                 print(f"{'':>8}from the answer:  {shown(answered)}")
                 print(f"{'':>8}from the request: {shown(asked)}")
+                print(f"{'':>8}the answer itself: {shown([a - b for a, b in zip(asked, answered, strict=True)])}")
                 print(f"{'':>8}bare server:      {shown(limit.times)}, one message to every stream and back")
                 print(f"{'':>8}all were connected and configured after {ready:.1f} s")
                 if count >= MANY:

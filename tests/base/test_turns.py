@@ -47,6 +47,28 @@ async def test_what_fits_into_a_turn_is_done_without_a_pause() -> None:
     assert done.value.value == ["a", "b", "c"]
 
 
+async def test_short_work_of_many_shares_the_turns() -> None:
+    """Of thousands of proxies that follow a change at once, no one has much to do, and all of them have."""
+    turns, seen = Turns(), list[str]()
+
+    async def other() -> None:
+        while True:
+            seen.append("other")
+            await asyncio.sleep(0)
+
+    def short() -> Iterator[int]:
+        time.sleep(LONGER_THAN_A_TURN / 4)
+        seen.append("work")
+        yield 1
+
+    watching = aio.spawn(other(), name="other")
+    await asyncio.gather(*(turns.collect(short()) for _ in range(40)))
+    await aio.stop([watching])
+    longest = max(len(part.split()) for part in " ".join(seen).split("other"))
+    assert seen.count("work") == 40
+    assert longest <= 4
+
+
 async def test_whoever_fails_or_is_stopped_leaves_the_turn_to_others() -> None:
     turns = Turns()
 

@@ -17,18 +17,22 @@ class Turns:
     """Shared by all that have long work to do: of all of them together one has its turn between two looks at sockets.
 
     They take turns in the order in which they come. Work that fits into one turn is done without a pause, unless
-    others are waiting.
+    others are waiting. Whatever thousands have to do that is short each, shares one turn, too.
     """
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
+        self._end: float | None = None
+        """When the turn ends that has begun since sockets were looked at last."""
 
     async def collect(self, work: Iterable[T]) -> list[T]:
         """Collects all that an iterable has which computes its items when it is asked for them."""
         found, items = list[T](), iter(work)
         while True:
             async with self._turn:
-                end = time.perf_counter() + _LONGEST
+                if self._end_of_turn() <= time.perf_counter():
+                    await asyncio.sleep(0)
+                end = self._end_of_turn()
                 for item in items:
                     found.append(item)
                     if time.perf_counter() >= end:
@@ -36,3 +40,12 @@ class Turns:
                 else:
                     return found
             await asyncio.sleep(0)
+
+    def _end_of_turn(self) -> float:
+        if self._end is None:
+            self._end = time.perf_counter() + _LONGEST
+            asyncio.get_running_loop().call_soon(self._over)
+        return self._end
+
+    def _over(self) -> None:
+        self._end = None

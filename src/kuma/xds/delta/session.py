@@ -94,10 +94,13 @@ class Session:
         self._types = {type_url: _TypeState() for type_url in TypeUrl}
         self._snapshot: Snapshot = {}
         self._nonce = 0
+        self._converged: bool | None = None
+        """Whether all is acknowledged; None if that has to be looked at again."""
 
     def receive(self, request: Request) -> Confirmation | None:
         """Take note of a request; returns the confirmation if it answers a response of ours."""
         state = self._types[request.type_url]
+        self._converged = None
         self._subscribe(state, request)
         if not request.nonce:
             return None
@@ -149,6 +152,7 @@ class Session:
     def publish(self, snapshot: Snapshot) -> None:
         """Make `snapshot` what the proxy should run."""
         self._snapshot = snapshot
+        self._converged = None
 
     def responses(self) -> Iterator[Response]:
         """Returns what has to be sent now, in order. What is held back comes after a later `receive`."""
@@ -168,6 +172,7 @@ class Session:
         if not entries and not removed:
             return None
         self._nonce += 1
+        self._converged = None
         nonce = str(self._nonce)
         content: dict[str, str | None] = {entry.name: entry.version for entry in entries}
         content.update((name, None) for name in removed)
@@ -230,21 +235,24 @@ class Session:
     @property
     def converged(self) -> bool:
         """Tells whether the proxy has acknowledged everything that it should run, in the versions of now."""
-        return bool(self._snapshot) and all(
-            self._types[type_url].runs(entry)
-            for type_url, entries in self._snapshot.items()
-            for entry in entries.values()
-        )
+        if self._converged is None:
+            self._converged = bool(self._snapshot) and all(
+                self._types[type_url].runs(entry)
+                for type_url, entries in self._snapshot.items()
+                for entry in entries.values()
+            )
+        return self._converged
 
     @property
     def answered(self) -> bool:
         """Tells whether the proxy has answered to everything that it should run, be it by a rejection."""
-        return bool(self._snapshot) and all(
-            self._types[type_url].runs(entry)
-            or self._types[type_url].rejected.get(name) == entry.version
-            or self._is_never_asked_for(type_url, name)
-            for type_url, entries in self._snapshot.items()
-            for name, entry in entries.items()
+        return self.converged or (bool(self._snapshot) and all(map(self._has_answered, TypeUrl)))
+
+    def _has_answered(self, type_url: TypeUrl) -> bool:
+        state = self._types[type_url]
+        return all(
+            state.runs(entry) or state.rejected.get(name) == entry.version or self._is_never_asked_for(type_url, name)
+            for name, entry in self._snapshot.get(type_url, {}).items()
         )
 
     def _is_never_asked_for(self, type_url: TypeUrl, name: str) -> bool:
