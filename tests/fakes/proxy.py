@@ -14,6 +14,7 @@ from envoy.config.core.v3 import base_pb2
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.rpc import status_pb2
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from kuma.base import aio
 from kuma.resources import codec
@@ -38,6 +39,16 @@ class StreamEnded(Exception):
     def __init__(self, code: grpc.StatusCode, details: str) -> None:
         super().__init__(f"{code}: {details}")
         self.code, self.details = code, details
+
+
+async def _send(call: Any, request: Any) -> None:
+    """Sends a request, unless the stream has ended: then reading tells why, as it does for an Envoy.
+
+    This passes by the `write` of gRPC's client, which forgets the status of a stream that ends while it is sending,
+    and has INTERNAL, "Internal error from Core", in its place.
+    """
+    with contextlib.suppress(cygrpc.InternalError):
+        await call._cython_call.send_serialized_message(request.SerializeToString())
 
 
 class FakeProxy:
@@ -98,10 +109,10 @@ class FakeProxy:
 
     async def ask(self, *names: str) -> None:
         """Ask for clusters by name, unless the stream has ended meanwhile."""
-        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
+        with contextlib.suppress(grpc.aio.UsageError):
             request = discovery_pb2.DeltaDiscoveryRequest(type_url=TypeUrl.CLUSTER, resource_names_subscribe=names)
             async with self._turn:
-                await self._call.write(request)
+                await _send(self._call, request)
 
     def names(self, type_url: TypeUrl) -> set[str]:
         """What it holds of one type."""
@@ -125,16 +136,17 @@ class FakeProxy:
         )(metadata=(("authorization", self.token),))
         try:
             self._call = call
-            await call.write(discovery_pb2.DeltaDiscoveryRequest(node=self.node, type_url=TypeUrl.CLUSTER))
+            await call.wait_for_connection()
+            await _send(call, discovery_pb2.DeltaDiscoveryRequest(node=self.node, type_url=TypeUrl.CLUSTER))
             while (response := await call.read()) is not EOF:
                 # As Envoy does: listeners once the first clusters are there.
                 first = [] if self.received else [discovery_pb2.DeltaDiscoveryRequest(type_url=TypeUrl.LISTENER)]
                 for request in (*self._answers(response), *first):
                     if not self.silent:
                         async with self._turn:
-                            await call.write(request)
+                            await _send(call, request)
             raise StreamEnded(await call.code(), await call.details())
-        except grpc.aio.AioRpcError as error:  # of a write, say; the call itself knows why it ended
+        except grpc.aio.AioRpcError as error:
             raise StreamEnded(await call.code(), await call.details()) from error
         finally:
             call.cancel()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from kuma.base import aio, name_service
+from kuma.base import aio
 from kuma.base.errors import InvalidResource
+from kuma.base.name_service import NameService
 from kuma.resources import codec
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
@@ -43,9 +45,15 @@ class Names:
         self.told: list[frozenset[str]] = []
         self.names.on_change(self.told.append)
         self.view = MeshView("default")
+        self.silent = asyncio.Event()
+        """Until then there is no answer about silent.local."""
 
     async def _resolve(self, name: str) -> Sequence[str]:
+        if name == "silent.local":
+            await self.silent.wait()
         self.answered.append(name)
+        if name == "silent.local":
+            raise TimeoutError("no answer")
         if name not in self.known:
             raise OSError(-2, "Name or service not known")
         return self.known[name]
@@ -170,9 +178,49 @@ def test_what_is_no_host_name_is_refused(field: str, text: str) -> None:
 
 
 async def test_the_system_knows_itself() -> None:
-    assert "127.0.0.1" in await name_service.resolve("localhost")
+    system = NameService()
+    assert "127.0.0.1" in await system.resolve("localhost")
     with pytest.raises(OSError, match=r"(?i)name|resol|answer|node"):
-        await name_service.resolve("nobody.invalid")
+        await system.resolve("nobody.invalid")
+
+
+async def test_names_that_are_never_answered_keep_nothing_else_from_a_thread() -> None:
+    answer, asked = threading.Event(), list[str]()
+
+    def ask(name: str) -> Sequence[str]:
+        asked.append(name)
+        if name != "web.local":
+            answer.wait(PATIENCE)
+        return [name]
+
+    service = NameService(ask, seconds=0.05, at_once=40)
+    try:
+        for name in (*(f"{number}.silent" for number in range(39)), "0.silent"):  # as many as nobody else could have
+            with pytest.raises(TimeoutError, match="no answer within"):
+                await service.resolve(name)
+        assert len(asked) == 39, "the one that is open is not asked again"
+        assert await asyncio.to_thread(lambda: "done") == "done"
+        assert await NameService(ask).resolve("web.local") == ["web.local"]
+        waiting = [aio.spawn(service.resolve(name), name=name) for name in ("web.local", "also.local")]
+    finally:
+        answer.set()
+    assert (await waiting[0], await waiting[1]) == (["web.local"], ["also.local"]), "once there is a thread again"
+
+
+async def test_addresses_are_told_while_others_are_waited_for_and_who_is_silent_is_asked_less_often() -> None:
+    async with names(web_local=["10.0.0.1"]) as found:
+        found.silent = asyncio.Event()
+        found.see(dataplane(), dataplane("silent.local", name="silent"))
+        async with asyncio.timeout(PATIENCE):
+            while found.address != "10.0.0.1":
+                await asyncio.sleep(0.01)
+        assert found.told == [frozenset({"default"})]
+        found.silent.set()
+        await found.answers(2)
+        assert found.names.failures("default", "silent") == ['"silent.local" cannot be resolved: no answer']
+        for silent_ones in (1, 2, 2, 2, 2, 3):  # after 20 seconds, and then after 40
+            await found.again()
+            assert found.answered.count("silent.local") == silent_ones
 
 
 async def test_a_name_that_leads_where_an_inbound_may_not_lead_is_withheld(cp: Running) -> None:

@@ -34,6 +34,7 @@ from kuma.app.settings import Settings, XdsServerSection
 from kuma.authorities.registry import Drivers
 from kuma.base.audit import Audit, Refusals
 from kuma.base.clock import Clock, ClockWatch
+from kuma.base.name_service import NameService
 from kuma.base.peer_users import PeerUsers
 from kuma.base.turns import Turns
 from kuma.console import app as console
@@ -149,7 +150,7 @@ def state(base: Foundation) -> State:
     app_metrics.of_meshes(base.collectors, views, proxies, base.clock)
     linger = base.settings.xds_server.connection_linger.delta
     ttl = base.settings.general.dns_cache_ttl.seconds
-    host_names = HostNames(base.clock, ttl, metrics.unresolved)
+    host_names = HostNames(base.clock, ttl, metrics.unresolved, NameService().resolve)
     in_kubernetes = base.settings.store.type == "kubernetes"
     how = (base.turns, base.drivers, linger, host_names)
     meshes = Meshes(views, proxies.touch, *how, has_service_addresses=in_kubernetes)

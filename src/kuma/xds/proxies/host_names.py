@@ -14,7 +14,6 @@ from types import MappingProxyType
 import structlog
 from prometheus_client import Gauge
 
-from kuma.base import name_service
 from kuma.base.clock import Clock
 from kuma.base.name_service import Resolve
 from kuma.base.rounds import Rounds
@@ -26,8 +25,16 @@ from kuma.xds.envoy.service_members import Withheld
 
 log = structlog.get_logger(__name__)
 
-_AT_ONCE = 4
+_AT_ONCE = 8
 """Questions to the name service."""
+_IN_ONE_ROUND = 64
+"""Names that are resolved before it is looked again which are due: a new one does not wait for all others."""
+_TOLD_WITHIN = 0.2
+"""Seconds within which an answer is told, while others are waited for; each telling costs as a commit does."""
+_SHORTEST_PAUSE = 1.0
+"""Seconds between rounds in which nothing has happened: names that are due soon after each other have one."""
+_LONGEST_PAUSE = 300.0
+"""Seconds after which a name is asked for again at the latest, though nobody has answered for long."""
 Dataplanes = Mapping[str, Resource[DataplaneSpec]]
 
 
@@ -46,7 +53,7 @@ class _Followed:
 class HostNames:
     """Knows the addresses of all names in Dataplanes. `failing` counts those that cannot be resolved now."""
 
-    def __init__(self, clock: Clock, interval: float, failing: Gauge, resolve: Resolve = name_service.resolve) -> None:
+    def __init__(self, clock: Clock, interval: float, failing: Gauge, resolve: Resolve) -> None:
         self._clock = clock
         self._interval = interval
         """Seconds after which a name is resolved again."""
@@ -55,6 +62,11 @@ class HostNames:
         self._rounds = Rounds(clock, "host names")
         self._meshes: dict[str, _Followed] = {}
         self._due: dict[str, float] = {}
+        self._unanswered: dict[str, int] = {}
+        """How often in a row nobody has answered for a name."""
+        self._news: set[str] = set()
+        """Names that have another outcome than was told."""
+        self._telling: asyncio.TimerHandle | None = None
         self._addresses: dict[str, str] = {}
         self._failures: dict[str, str] = {}
         self._listeners: list[Callable[[frozenset[str]], None]] = []
@@ -84,7 +96,11 @@ class HostNames:
 
     async def run(self) -> None:
         """Resolve names until cancelled."""
-        await self._rounds.run(self._round)
+        try:
+            await self._rounds.run(self._round)
+        finally:
+            if self._telling is not None:
+                self._telling.cancel()
 
     def _follow(self, followed: _Followed, dataplanes: Dataplanes) -> None:
         changed = changed_names(followed.stored, dataplanes)
@@ -120,30 +136,43 @@ class HostNames:
         """Resolves what is due; returns when the next is."""
         self._forget()
         now = self._clock.monotonic()
-        due = sorted((when, name) for name, when in self._due.items() if when <= now)
+        due = sorted((self._unanswered.get(name, 0), when, name) for name, when in self._due.items() if when <= now)
         gate = asyncio.Semaphore(_AT_ONCE)
-        news = await asyncio.gather(*(self._look_up(name, gate) for _, name in due))
-        self._failing.set(len(self._failures))
-        self._tell(frozenset(name for (_, name), is_news in zip(due, news, strict=True) if is_news))
-        return self._interval if self._due else None
+        await asyncio.gather(*(self._look_up(name, gate) for *_, name in due[:_IN_ONE_ROUND]))
+        self._tell_news()
+        if len(due) > _IN_ONE_ROUND:
+            self._rounds.wake()
+        return max(_SHORTEST_PAUSE, min(self._due.values()) - self._clock.monotonic()) if self._due else None
 
-    async def _look_up(self, name: str, gate: asyncio.Semaphore) -> bool:
-        """Resolves a name; returns whether the outcome is another than before."""
+    async def _look_up(self, name: str, gate: asyncio.Semaphore) -> None:
+        """Resolves a name, and notes whether the outcome is another than before."""
         before = self._addresses.get(name), self._failures.get(name)
         async with gate:
             try:
                 found = await self._resolve(name)
             except OSError as error:
                 self._failures[name] = f"cannot be resolved: {error.strerror or error}"
+                is_answered = not isinstance(error, TimeoutError)
             else:
                 self._found(name, found)
-        self._due[name] = self._clock.monotonic() + self._interval
+                is_answered = True
+        self._due[name] = self._clock.monotonic() + self._pause(name, is_answered)
         after = self._addresses.get(name), self._failures.get(name)
         if after != before:
             address, failure = after
             tell = log.warning if failure else log.info
             tell("host name", name=name, address=address or "", problem=failure or "")
-        return after != before
+            self._news.add(name)
+            if self._telling is None:
+                self._telling = asyncio.get_running_loop().call_later(_TOLD_WITHIN, self._tell_news)
+
+    def _pause(self, name: str, is_answered: bool) -> float:
+        """Returns the seconds after which to ask again: longer each time that nobody has answered."""
+        if is_answered:
+            self._unanswered.pop(name, None)
+            return self._interval
+        times = self._unanswered[name] = self._unanswered.get(name, 0) + 1
+        return max(self._interval, min(_LONGEST_PAUSE, self._interval * 2.0 ** min(times, 20)))
 
     def _found(self, name: str, found: Sequence[str]) -> None:
         """Notes the address of a name: the one that it has had, if it still has it, or else one of IPv4 if there is."""
@@ -158,8 +187,17 @@ class HostNames:
         wanted = frozenset().union(*(names for f in self._meshes.values() for names in f.named.values()))
         for name in self._due.keys() - wanted:
             del self._due[name]
+            self._unanswered.pop(name, None)
             self._addresses.pop(name, None)
             self._failures.pop(name, None)
+
+    def _tell_news(self) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+        self._failing.set(len(self._failures))
+        news, self._news = frozenset(self._news), set()
+        self._tell(news)
 
     def _tell(self, names: frozenset[str]) -> None:
         """Makes the Dataplanes with these names anew, and tells in which meshes there are any."""
