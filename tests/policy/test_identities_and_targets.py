@@ -138,7 +138,10 @@ def test_an_identity_stands_for_the_callers_that_have_it(how: str, value: str, c
 
 def admitted(view: MeshView) -> list[str]:
     permissions = Permissions.of(view.permissions.values(), view.mesh_permissions.values())
-    return [line.partition(": ")[2] for line in admits(view, permissions, "dp")]
+    return [
+        line.partition(": ")[2]
+        for line in admits(view, lambda *inbound: permissions.admission(target_ref.facets(*inbound)), "dp")
+    ]
 
 
 def test_who_is_admitted_follows_the_labels_of_a_dataplane_and_the_sections_of_its_inbounds() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from kuma.policy import remaining_access
 from kuma.policy.permissions import Permissions
+from kuma.policy.succession import Stage
 from kuma.resources import kinds
 from kuma.resources.models.mesh_transition import Level, MeshTransitionSpec, Position
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
+from kuma.xds.envoy.snapshot import MeshConfig
 from tests.fakes.control_plane import ALLOW_ALL, dataplane, resource
 
 BACKEND = dataplane("backend-01", "backend")
@@ -24,8 +26,7 @@ def said(level: Level, *texts: str) -> tuple[str, ...]:
     view = MeshView("default").having(Resource(kinds.MESH_TRANSITION.key("default", "default"), spec)).having(BACKEND)
     for text in texts:
         view = view.having(resource(text))
-    permissions = Permissions.of(view.permissions.values(), view.mesh_permissions.values())
-    return remaining_access.admits(view, permissions, "backend-01")
+    return remaining_access.admits(view, MeshConfig(view).admission_of, "backend-01")
 
 
 def test_by_permissions() -> None:
@@ -42,8 +43,21 @@ def test_before_mutual_tls_is_strict_anybody_is_admitted() -> None:
 
 def test_an_inbound_that_is_not_served_admits_nobody() -> None:
     view = MeshView("default").having(BACKEND)
-    assert remaining_access.admits(view, Permissions(), "backend-01", {0}) == ()
+    assert remaining_access.admits(view, MeshConfig(view).admission_of, "backend-01", {0}) == ()
 
 
 def test_nobody_knows_of_a_dataplane_that_is_gone() -> None:
-    assert remaining_access.admits(MeshView("default"), Permissions(), "backend-01") == ()
+    view = MeshView("default")
+    assert remaining_access.admits(view, MeshConfig(view).admission_of, "backend-01") == ()
+
+
+def test_while_other_permissions_take_over_those_before_still_admit() -> None:
+    """Callers whose certificates do not show yet what the new ones look at."""
+    before = resource(ONLY_WEB)
+    stage = Stage(before=Permissions.of([before], []))
+    by_tag = resource(ONLY_WEB.replace("kuma.io/service: web", "region: east"))
+    spec = MeshTransitionSpec(position=Position(level=Level.STRICT))
+    view = MeshView("default").having(Resource(kinds.MESH_TRANSITION.key("default", "default"), spec)).having(BACKEND)
+    config = MeshConfig(view.having(by_tag), stage=stage)
+    (line,) = remaining_access.admits(config.view, config.admission_of, "backend-01")
+    assert line == "backend:80: web (with a certificate that does not show region), region=east"

@@ -38,6 +38,7 @@ from kuma.xds.envoy.metrics_places import MetricsPlaces
 from kuma.xds.envoy.resource import Entry, TypeUrl
 from kuma.xds.envoy.service_entries import ServiceEntries
 from kuma.xds.envoy.service_members import EVERYTHING, NOTHING_WITHHELD, ServiceMembers, Tags, Withheld
+from kuma.xds.envoy.tag_index import TagIndex
 
 SETTLED = Stage()
 _FACETS = 100
@@ -94,6 +95,9 @@ class MeshConfig:
         self._known: dict[Tags, tuple[Admission, ...]] = previous._known if previous else {}
         if len(self._known) > inbounds * (1 + min(outbounds, caller_groups.CHAINS)):
             self._known = {}
+        self._by_tag: TagIndex = (previous._by_tag if previous else TagIndex(view.dataplanes)).following(
+            view.dataplanes
+        )
         self._generated: Generated = previous._generated if previous else Generated()
         directly = inbounds if self._service_members.redirected else 0
         with_metrics = len(view.dataplanes) if self._metrics.standard else 0
@@ -228,6 +232,12 @@ class MeshConfig:
             rules = self._rules(_sorted(known_by), access.admission, access.groups)
             yield TypeUrl.LISTENER, self._generated.entry(inbound_listeners.gate_listener, place, rules)
 
+    def admission_of(self, dataplane: Resource[DataplaneSpec], inbound: Inbound) -> Admission:
+        """Returns whom an inbound admits now, while permissions that look at other tags may be taking over."""
+        known_by = target_ref.facets(dataplane, inbound, self._facets)
+        is_http = inbound.protocol in clusters.HTTP_PROTOCOLS
+        return self._staged(self.permissions.admission(known_by), known_by, at_every_request=is_http)
+
     def _metrics_of(
         self, name: str, dataplane: Resource[DataplaneSpec], admin_port: int
     ) -> Iterator[tuple[TypeUrl, Entry]]:
@@ -340,18 +350,7 @@ class MeshConfig:
 
     def _services_of(self, principal: Principal) -> Iterable[str]:
         """Returns the services whose Dataplanes have all that a principal says."""
-        having = [self._dataplanes_by_tag.get(tag, frozenset()) for tag in principal.tags]
-        named = frozenset.intersection(*having) if having else frozenset(self.view.dataplanes)
-        return {service for name in named for service in self.view.dataplanes[name].spec.services[:1]}
-
-    @cached_property
-    def _dataplanes_by_tag(self) -> Mapping[tuple[str, str], frozenset[str]]:
-        found: dict[tuple[str, str], set[str]] = {}
-        for name, dataplane in self.view.dataplanes.items():
-            for tag, values in dataplane.spec.tag_values.items():
-                for value in values:
-                    found.setdefault((tag, value), set()).add(name)
-        return {tag: frozenset(names) for tag, names in found.items()}
+        return self._by_tag.services(principal.tags)
 
     def affected_since(self, previous: MeshConfig) -> frozenset[str]:
         """Returns the Dataplanes whose snapshot, secrets apart, may differ from what `previous` gave."""

@@ -247,7 +247,7 @@ class Proxy:
         self.last_contact = LastContact(
             since=self._clock.now(),
             may_serve_until=identity.not_after,
-            admits=remaining_access.admits(last.view, last.permissions, name, last.withheld(name)) if last else (),
+            admits=remaining_access.admits(last.view, last.admission_of, name, last.withheld(name)) if last else (),
             unanswered=self.session.unanswered,
         )
 
