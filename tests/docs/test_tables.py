@@ -10,7 +10,7 @@ from tests.docs.reference import BLOCKS, blocks, digest
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT.parent / "shared" / "reference" / "mutual-tls.txt"
-PAGES = ("conformance.md", "security.md", "weaknesses.md", "transitions.md")
+PAGES = ("conformance.md", "security.md", "weaknesses.md", "transitions.md", "hostile-tries.md")
 WEAKNESSES = (
     *range(2, 8), *range(13, 21), *range(22, 28), 29, *range(31, 38), *range(40, 43), *range(45, 50), *range(51, 55),
 )  # fmt: skip
