@@ -2,11 +2,12 @@
 
 from benchmarks import (
     bench_connect,
-    bench_console,
     bench_growth,
     bench_issue,
     bench_observed,
     bench_proxies,
+    bench_reissue,
+    bench_several,
     bench_start,
     bench_turns,
 )
@@ -14,9 +15,10 @@ from benchmarks import (
 if __name__ == "__main__":
     bench_issue.main()
     bench_connect.main()
+    bench_several.main()
     bench_proxies.main()
+    bench_reissue.main()
     bench_growth.main()
     bench_turns.main()
     bench_observed.main()
     bench_start.main()
-    bench_console.main()

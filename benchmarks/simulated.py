@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from kuma.resources.resource import Resource
 from kuma.xds.envoy import resource_names
 from kuma.xds.envoy.resource import TypeUrl
 from tests.fakes.control_plane import dataplane
-from tests.fakes.proxy import EOF, METHOD, channel
+from tests.fakes.proxy import EOF, METHOD
 
 MEMBERS = 20
 """Of each service, however large the mesh: a proxy is to have the same to do in each."""
@@ -139,12 +138,18 @@ async def main(ports: Sequence[int], ca_file: Path, first: int, count: int, of: 
         return {"sent": _average(sent), "said": _average(said)}
 
     async with contextlib.AsyncExitStack() as stack:
-        pem, where = ca_file.read_bytes(), itertools.cycle(ports)
-        tasks = []
-        for proxy in proxies:
-            to = await stack.enter_async_context(channel(next(where), pem, BACK_OFF))
+        pem, tasks = ca_file.read_bytes(), []
+        for number, proxy in enumerate(proxies):
+            to = await stack.enter_async_context(_channel([*ports[number % len(ports) :], *ports], pem))
             tasks.append(aio.spawn(proxy.run(to), name="proxy"))
         await processes.answer({"conversation": counted})
+
+
+def _channel(ports: Sequence[int], ca_pem: bytes) -> grpc.aio.Channel:
+    """A connection to the first of these ports that answers."""
+    options = (("grpc.use_local_subchannel_pool", 1), ("grpc.ssl_target_name_override", "localhost"), *BACK_OFF)
+    where = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in dict.fromkeys(ports))
+    return grpc.aio.secure_channel(where, grpc.ssl_channel_credentials(ca_pem), options=options)
 
 
 def _average(sizes: Sequence[Sequence[int]]) -> list[int]:
