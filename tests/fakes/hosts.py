@@ -9,6 +9,7 @@ import contextlib
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from tests.fakes.patience import PATIENCE
@@ -27,7 +28,8 @@ class Host:
     def command(self, *argv: str | os.PathLike[str], uid: int = 0) -> list[str]:
         """The command that runs another one in this host, as this user."""
         user = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *_READS_ALL] if uid else []
-        return ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net", *user, *(os.fspath(word) for word in argv)]
+        spaces = [f"--{kind}=/proc/{self.holder.pid}/ns/{name}" for kind, name in (("net", "net"), ("mount", "mnt"))]
+        return ["nsenter", *spaces, *user, *(os.fspath(word) for word in argv)]
 
     def run(self, *argv: str | os.PathLike[str], uid: int = 0, check: bool = True, **how: Any) -> str:
         """Run a command in it, and return what it prints, errors too."""
@@ -39,8 +41,9 @@ class Host:
         return done.stdout
 
 
-def _hold() -> subprocess.Popen[bytes]:
-    """Start the process of a host: it ends when this one does, whatever happens."""
+def _hold(names: Path | None) -> subprocess.Popen[bytes]:
+    """Start the process of a host: it ends when this one does, whatever happens. `names` is its /etc/hosts."""
+    mounting = f"mount --bind {names} /etc/hosts && " if names else ""
     return subprocess.Popen(
         [
             "setpriv",
@@ -48,19 +51,20 @@ def _hold() -> subprocess.Popen[bytes]:
             "KILL",
             "unshare",
             "--net",
+            "--mount",
             "sh",
             "-c",
-            "ip link set lo up && echo && exec sleep inf",
+            f"{mounting}ip link set lo up && echo && exec sleep inf",
         ],
         stdout=subprocess.PIPE,
     )
 
 
 @contextlib.contextmanager
-def host(address: str = "", address6: str = "") -> Iterator[Host]:
-    """A host until the end of the block; it has no link yet."""
+def host(address: str = "", address6: str = "", names: Path | None = None) -> Iterator[Host]:
+    """A host until the end of the block; it has no link yet. `names` is a file in the place of its /etc/hosts."""
     assert not packages.missing(), f"{packages.missing()} are missing: make packages"
-    holder = _hold()
+    holder = _hold(names)
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"\n", "no network namespace: tests of hosts run as root"
@@ -95,3 +99,12 @@ def plug(made: Host, switch: Host, number: int) -> None:
         made.run("ip", "address", "add", f"{made.address6}/64", "dev", "eth0", "nodad")
     made.run("ip", "link", "set", "eth0", "up")
     made.run("ip", "route", "add", "default", "dev", "eth0")
+
+
+def join(switch: Host, address: str) -> None:
+    """Connect this machine itself to the bridge of a switch; the link goes with the switch."""
+    link = f"kuma{switch.holder.pid}"[:15]
+    switch.run("ip", "link", "add", "here", "type", "veth", "peer", "name", link, "netns", str(os.getpid()))
+    switch.run("ip", "link", "set", "here", "master", "br0", "up")
+    for command in (("address", "add", f"{address}/24", "dev", link), ("link", "set", link, "up")):
+        subprocess.run(("ip", *command), check=True, timeout=PATIENCE)
