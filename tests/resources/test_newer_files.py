@@ -92,6 +92,15 @@ def test_what_is_wrong_with_a_dataplane_is_told_in_words(text: str, words: str) 
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("family", ["IPv4", "ipv4", 2])
+def test_in_front_of_a_transparent_proxy_one_port_will_do(family: str | int) -> None:
+    found = parsed(
+        "{type: Dataplane, name: a, networking: {address: 10.0.0.1, inbound: [{port: 80, tags: {kuma.io/service: a}}], "
+        f"transparentProxying: {{redirectPortInbound: 15006, redirectPortOutbound: 15001, ipFamilyMode: {family}}}}}}}"
+    )
+    assert found.spec.net.redirected.ip_family_mode == "IPv4"
+
+
 def test_ports_of_one_workload_have_to_be_named_one_by_one() -> None:
     """Callers would be sent to any of them if all took the name of the Dataplane."""
     with pytest.raises(InvalidResource) as caught:

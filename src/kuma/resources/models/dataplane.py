@@ -360,7 +360,7 @@ def _server_name(path: str, mesh: str, tags: Mapping[str, str]) -> Iterator[Viol
 _NOBODY_LISTENS = "nobody listens at its port: it refers to no service of this mesh by its name; name one by tags"
 _OTHER_PORT = (
     "or Envoy would call itself; set servicePort to the port of the workload, or serviceAddress to 127.0.0.1 if it "
-    "listens there"
+    "listens there, or redirectPortInbound under transparentProxying if that is what brings callers here"
 )
 _CALLS_ITSELF = "serviceAddress and servicePort has to differ from address and port"
 

@@ -19,8 +19,10 @@ _HISTORIC_V6_PORT = 15010
 
 
 def _family(value: object) -> object:
-    """Reads an enumeration, which may be written as its number (protobuf's JSON mapping)."""
-    return _FAMILIES[value] if type(value) is int and 0 <= value < len(_FAMILIES) else value
+    """Reads an enumeration: its number (protobuf's JSON mapping), or its name, also in lower case, as pages have it."""
+    if type(value) is int and 0 <= value < len(_FAMILIES):
+        return _FAMILIES[value]
+    return next((name for name in _FAMILIES if isinstance(value, str) and name.lower() == value.lower()), value)
 
 
 class TransparentProxying(Model):
