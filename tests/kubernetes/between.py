@@ -55,12 +55,12 @@ class Between:
     before_answer: Callable[[Asked], None] = lambda asked: None
     """Called once the API server has answered, before who has asked gets to know."""
     asked: list[Asked] = field(default_factory=list)
-    _open: set[http.client.HTTPConnection] = field(default_factory=set)
+    _open: dict[http.client.HTTPConnection, Asked] = field(default_factory=dict)
 
     def cut_off(self) -> None:
-        """Ends everything that is under way, watches too."""
-        for connection in list(self._open):
-            if connection.sock is not None:
+        """Ends the watches that are under way."""
+        for connection, asked in list(self._open.items()):
+            if asked.is_watch and connection.sock is not None:
                 with contextlib.suppress(OSError):
                     connection.sock.shutdown(2)
 
@@ -111,7 +111,7 @@ def between(cluster: Cluster) -> Iterator[Between]:
             connection = http.client.HTTPSConnection(
                 target.hostname or "", target.port, context=tls if known else as_admin
             )
-            found._open.add(connection)
+            found._open[connection] = asked
             try:
                 headers = {name: value for name, value in self.headers.items() if name.lower() not in _ONE_HOP}
                 connection.request(self.command, self.path, body or None, headers)
@@ -127,7 +127,7 @@ def between(cluster: Cluster) -> Iterator[Between]:
                     self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
                 self.wfile.write(b"0\r\n\r\n")
             finally:
-                found._open.discard(connection)
+                found._open.pop(connection, None)
                 connection.close()
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 from prometheus_client import CollectorRegistry
 
+import kuma
 from kuma.api.http.connections import ConnectionLimits
 from kuma.api.http.server import HttpServer
 from kuma.app import injected, server_certificate
@@ -30,10 +31,12 @@ from kuma.kubernetes.controllers.not_injected import NotInjected
 from kuma.kubernetes.controllers.pods import PodController
 from kuma.kubernetes.injection.options import Sidecars
 from kuma.kubernetes.install import admission
+from kuma.kubernetes.install.options import Options
 from kuma.kubernetes.leadership import Lease
 from kuma.kubernetes.metrics import Metrics
 from kuma.kubernetes.objects.forms import Forms
 from kuma.kubernetes.pod_label import PodLabel
+from kuma.kubernetes.preconditions import Preconditions
 from kuma.kubernetes.store.store import KubernetesStore
 from kuma.kubernetes.webhooks.app import create_app
 from kuma.kubernetes.webhooks.certificate import Renewal, SharedCertificate
@@ -154,9 +157,14 @@ async def run(
             ("webhook server", _webhooks(cluster, manager, identity, sidecars)),
             ("webhook registration", Registration(cluster.client, injected.ca(cluster.settings))),
             ("label of the Pod", label),
+            ("preconditions", Preconditions(cluster.client, _installation(cluster), cluster.clock, pod)),
             ("leader", _Leader(lease, label, _Leading(label, leading, prepare), cluster.client.metrics)),
         ]
     )
+
+
+def _installation(cluster: Cluster) -> Options:
+    return Options(namespace=cluster.forms.system, version=kuma.__version__)
 
 
 def _renewal(cluster: Cluster) -> Components:

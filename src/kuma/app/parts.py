@@ -377,7 +377,8 @@ def _pace(limits: XdsServerSection) -> Pace:
 
 def _unready(store: AnyStore, views: Views) -> str:
     if store.problem:
-        return "the database cannot be used; proxies keep what they have"
+        what = store.problem if isinstance(store, KubernetesStore) else "the database cannot be used"
+        return f"{what}; proxies keep what they have"
     return "" if views.listed else "what is stored has not been read yet"
 
 

@@ -39,6 +39,16 @@ class Metrics:
             "Transactions that were left half done and can be neither completed nor undone now.",
             registry=registry,
         )
+        self.missing_access = Gauge(
+            "kubernetes_access_missing",
+            "Verbs of resources that the control plane needs and may not use.",
+            registry=registry,
+        )
+        self.differing_definitions = Gauge(
+            "kubernetes_definitions_differing",
+            "Definitions of kinds that are not those of this version.",
+            registry=registry,
+        )
         self.leads = Gauge(
             "control_plane_leads", "1 if this control plane does what only one may do at a time.", registry=registry
         )

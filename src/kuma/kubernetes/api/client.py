@@ -110,7 +110,7 @@ class ApiClient:
         return await self._request("DELETE", path, body | {"preconditions": preconditions} if preconditions else body)
 
     async def watch(
-        self, path: str, version: str, opened: Callable[[], None] | None = None, **query: str
+        self, path: str, version: str, opened: Callable[[], object] | None = None, **query: str
     ) -> AsyncIterator[tuple[str, Object]]:
         """Yields the changes after a version: their type (`ADDED`, `MODIFIED`, `DELETED`, `BOOKMARK`) and the object.
 

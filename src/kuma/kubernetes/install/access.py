@@ -46,6 +46,8 @@ def _everywhere(chosen: Options) -> list[dict[str, Any]]:
             [*_READ, "patch"],
         )
         | configurations,
+        _rule("apiextensions.k8s.io", ["customresourcedefinitions"], ["get"])
+        | {"resourceNames": [f"{plural}.kuma.io" for plural in own]},
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kuma.kubernetes.install import access, admission, workload
+from kuma.kubernetes.install.fitness import marked
 from kuma.kubernetes.install.options import Options
 from kuma.kubernetes.objects.definitions import definitions
 from kuma.kubernetes.objects.forms import Forms
@@ -23,7 +24,7 @@ def control_plane(chosen: Options) -> list[dict[str, Any]]:
 
 def crds(chosen: Options) -> list[dict[str, Any]]:
     """The definitions of the kinds."""
-    return definitions(Forms(chosen.namespace))
+    return [marked(definition) for definition in definitions(Forms(chosen.namespace))]
 
 
 def removal(chosen: Options, *, with_data: bool) -> list[dict[str, Any]]:

@@ -97,8 +97,10 @@ class Feed:
         self._safe: dict[str, int] = {}
         """The version up to which each watch has told everything."""
         self._last = 0
-        self.away: set[str] = set()
-        """The collections of which nothing is heard now."""
+        self._lost = 0
+        """How often in a row the past was lost."""
+        self.away: dict[str, str] = {}
+        """The collections of which nothing is heard now, and why."""
 
     async def __aenter__(self) -> Feed:
         return self
@@ -173,7 +175,11 @@ class Feed:
             if isinstance(changed, _Lost):
                 log.warning("listing anew", reason=changed.reason)
                 self._objects.client.metrics.relisted.inc()
+                if self._lost:  # again, with nothing heard between
+                    await asyncio.sleep(_RETRY.delay(self._lost))
+                self._lost += 1
                 return None
+            self._lost = 0
             async with self._writing:  # of a transaction under way it is not known yet what it will have written
                 changes = self._taken(changed)
             if changes:
@@ -197,10 +203,10 @@ class Feed:
 
     async def _watch(self, collection: str, arrived: asyncio.Queue[_Changed | _Lost]) -> None:
         """Tells of the changes in one collection until its past is lost; goes on where it was when it is cut off."""
-        failures = 0
+        failures, why = 0, ""
         while True:
             try:
-                opened = functools.partial(self.away.discard, collection)
+                opened = functools.partial(self.away.pop, collection, None)
                 version = str(self._safe[collection])
                 async for type_, found in self._objects.client.watch(collection, version, opened):
                     failures = 0
@@ -209,16 +215,16 @@ class Feed:
                 if error.code == 410:
                     arrived.put_nowait(_Lost("the API server has forgotten what followed"))
                     return
-                failures += 1
-                log.error("watch refused", path=collection, reason=str(error))
+                failures, why = failures + 1, str(error)
+                log.error("watch refused", path=collection, reason=why)
             except Unavailable as error:
-                failures += 1
-                log.warning("watch interrupted", path=collection, reason=str(error))
+                failures, why = failures + 1, str(error)
+                log.warning("watch interrupted", path=collection, reason=why)
             except Exception:  # whatever it is: a watch that ends without a word leaves proxies with what was
-                failures += 1
+                failures, why = failures + 1, "an error of the control plane; see its log"
                 log.exception("watch failed", path=collection)
             if failures:
-                self.away.add(collection)
+                self.away[collection] = why
                 await asyncio.sleep(_RETRY.delay(failures))
 
     def _take(self, collection: str, type_: str, found: Object, arrived: asyncio.Queue[_Changed | _Lost]) -> None:

@@ -64,7 +64,7 @@ class KubernetesStore:
         self._feeds: set[Feed] = set()
         self._recorders: list[Callable[[Commit], None]] = []
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._unlisted = False
+        self._unlisted = ""
         self._own: set[str] = set()
         """The notes of transactions of this process."""
         self._unfinished: set[str] = set()
@@ -91,9 +91,11 @@ class KubernetesStore:
         self._recorders.append(record)
 
     @property
-    def problem(self) -> bool:
-        """Tells whether the API server cannot be followed now."""
-        return self._unlisted or any(feed.away for feed in self._feeds)
+    def problem(self) -> str:
+        """Why the API server cannot be followed now; nothing if it can."""
+        away = next((f"{path}: {why}" for feed in self._feeds for path, why in feed.away.items()), "")
+        why = self._unlisted or away
+        return f"the Kubernetes API cannot be followed ({why})" if why else ""
 
     async def close(self) -> None:
         """Finish what is being written."""
@@ -228,11 +230,11 @@ class KubernetesStore:
             try:
                 async with self._lock:
                     listing = await feed.listing()
-                self._unlisted = False
+                self._unlisted = ""
                 return listing
             except (Unavailable, ApiError) as error:
                 failures += 1
-                self._unlisted = True
+                self._unlisted = str(error)
                 log.error("the store cannot be listed", reason=str(error))
                 await asyncio.sleep(_RETRY.delay(failures))
 
