@@ -120,7 +120,7 @@ async def test_version_and_the_handshake(kumactl: Kumactl) -> None:
     index = await kumactl.found("/")
     assert index["tagline"] == index["product"] == "Kuma"
     assert "preview" in index["version"]  # or every command of another version warns
-    assert all(isinstance(index[field], str) for field in ("hostname", "instanceId", "clusterId"))
+    assert all(isinstance(index[field], str) for field in ("hostname", "instanceId", "clusterId", "gui"))
 
 
 async def test_config_control_planes_add(kumactl: Kumactl) -> None:

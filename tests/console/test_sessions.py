@@ -13,7 +13,7 @@ from kuma.resources import kinds
 from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
 from tests.fakes.clock import ManualClock
-from tests.fakes.control_plane import Running, running
+from tests.fakes.control_plane import ALLOW_ALL, Running, resource, running
 
 HOUR = timedelta(hours=1)
 
@@ -48,6 +48,8 @@ async def test_nobody_sees_anything_before_they_sign_in(cp: Running, client: htt
         answer = await client.get(path)
         assert answer.status_code == 303
         assert answer.headers["location"].startswith("/gui/sign-in?next=%2Fgui%2F")
+    beginning = await client.get("/gui")
+    assert (beginning.status_code, beginning.headers["location"]) == (307, "/gui/")
     assert (await client.get("/gui/live", headers={"accept": "text/event-stream"})).status_code == 403
     refused = await client.post("/gui/sign-in", data={"token": "x.y.z"})
     assert (refused.status_code, "set-cookie" in refused.headers) == (401, False)
@@ -129,6 +131,44 @@ async def test_other_sites_change_nothing(cp: Running, client: httpx.AsyncClient
     ):
         answer = await client.post("/gui/sign-in", data={"token": token}, headers=headers)
         assert (answer.status_code, "set-cookie" in answer.headers) == (403, False), headers
+
+
+async def test_behind_a_proxy_that_takes_https_off_one_signs_in_and_the_cookie_is_secure(
+    cp: Running, client: httpx.AsyncClient
+) -> None:
+    token = await cp.parts.users.issue("john", (), HOUR)
+    outside = {"host": "console.example", "origin": "https://console.example", "x-forwarded-proto": "https"}
+    answer = await client.post("/gui/sign-in", data={"token": token}, headers=outside)
+    assert answer.status_code == 303
+    assert answer.headers["location"] == "/gui/", "whatever the proxy is called"
+    assert "Secure" in answer.headers["set-cookie"]
+
+
+async def test_whoever_may_read_without_a_token_sees_pages_and_changes_nothing(tmp_path: Path) -> None:
+    section = {"http": {"port": 0}, "https": {"port": 0}, "authn": {"localhost_is_admin": False}}
+    async with running(tmp_path, api_server=section, access={"anonymous_reads": True}) as cp:
+        origin = f"http://localhost:{await cp.api_port()}"
+        async with httpx.AsyncClient(base_url=origin, headers={"origin": origin}, timeout=None) as client:
+            assert "Overview" in (await client.get("/gui/")).text
+            assert (await client.get("/gui/meshes/default/secrets")).status_code == 303
+            page = "/gui/meshes/default/preview"
+            sent = {"text": ALLOW_ALL, "do": "apply", "proof": ""}
+            assert (await client.post(page, data=sent)).status_code == 403
+            assert await cp.parts.manager.find(resource(ALLOW_ALL).key) is None
+
+
+async def test_a_stream_tells_at_once_what_its_page_does_not_show_yet(tmp_path: Path) -> None:
+    async with running(tmp_path) as cp:
+        origin = f"http://localhost:{await cp.api_port()}"
+        async with (
+            httpx.AsyncClient(base_url=origin, timeout=None) as client,
+            client.stream("GET", "/gui/live?since=x") as stream,
+        ):
+            lines = stream.aiter_lines()
+            assert stream.headers["content-type"].startswith("text/event-stream")
+            assert await anext(lines) == "retry: 1000"
+            while not (await anext(lines)).startswith("data: "):
+                pass
 
 
 async def test_one_goes_on_to_pages_of_the_console_only(cp: Running, client: httpx.AsyncClient) -> None:

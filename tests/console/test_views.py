@@ -1,9 +1,11 @@
 """What pages show, from what is known."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
+from kuma.console.pages import records
 from kuma.console.views import audit, calls, lists, timeline, times
 from kuma.console.views.calls import Calls, Rules
 from kuma.console.views.course import course
@@ -169,3 +171,11 @@ def test_pages_of_lists_begin_and_end_where_the_list_does() -> None:
 def test_times_are_told_in_their_greatest_unit(seconds: int, text: str) -> None:
     assert times.distance(NOW + timedelta(seconds=seconds), NOW) == text
     assert times.distance(None, NOW) == "never"
+
+
+def test_the_newest_events_are_read_first_however_long_the_record_is(tmp_path: Path) -> None:
+    record = tmp_path / "audit.jsonl"
+    assert list(records.backwards(record)) == []
+    lines = [f'{{"time": "{index}", "more": "{"ü" * 97}"}}' for index in range(2000)]
+    record.write_text("\n".join([*lines, ""]))
+    assert [line.decode() for line in records.backwards(record)] == list(reversed(lines))

@@ -325,7 +325,7 @@ def listening(base: Foundation, known: State, connected: Streams, users: UserTok
     settings, peers = base.settings, PeerUsers.of_this_system()
     context = _api_context(base, known, connected, users, peers)
     api = create_app(context)
-    api.mount(console.PATH, console.create_app(_console_context(base, known, connected, context)))
+    console.install(api, _console_context(base, known, connected, context))
     names, identity = base.certificate.names, base.certificate.identity
     bootstraps = BootstrapService(known.manager, known.views, known.authenticator, connected.server.port, names)
     limits = servers.limits(settings.dp_server.limits)

@@ -10,7 +10,7 @@ import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from kuma.api.http import errors
@@ -34,6 +34,16 @@ log = structlog.get_logger(__name__)
 
 PATH = guard.PATH
 Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def install(api: Starlette, context: ConsoleContext) -> None:
+    """Serve the console beside the API's routes."""
+    api.router.routes.append(Route(PATH, _to_the_beginning, methods=["GET"]))
+    api.mount(PATH, create_app(context))
+
+
+async def _to_the_beginning(_: Request) -> Response:
+    return RedirectResponse(rendering.url(""))
 
 
 def create_app(context: ConsoleContext) -> Any:
@@ -65,6 +75,7 @@ def create_app(context: ConsoleContext) -> Any:
         ],
         exception_handlers={HTTPException: pages.unknown},
     )
+    app.router.redirect_slashes = False  # it would redirect to where the Host header says, over what we take for HTTP
     return Guard(app, context)
 
 

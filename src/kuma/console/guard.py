@@ -20,7 +20,7 @@ from kuma.api.http.access_control import ADMIN, ANONYMOUS, AUTHENTICATED, Caller
 from kuma.api.http.bodies import BodyTooLarge, BodyTooSlow, read_body
 from kuma.api.http.errors import Problem
 from kuma.base.audit import ACTOR
-from kuma.base.errors import AccessDenied, Unauthenticated
+from kuma.base.errors import AccessDenied, KumaError
 from kuma.console.context import ConsoleContext, Visitor
 
 PATH = "/gui"
@@ -98,7 +98,7 @@ class Guard:
             local_admins = self._context.api.settings.local_admins
             caller = await access_control.identify(request, self._context.api.tokens.verify, local_admins)
             return Visitor(caller, self._local_proof if caller is ADMIN else "")
-        except (Unauthenticated, AccessDenied) as error:
+        except KumaError as error:  # it does not hold, another site asks, or the database is away
             return Visitor(ANONYMOUS, problem=str(error))
 
 
@@ -110,10 +110,11 @@ def check_origin(request: Request) -> None:
     """
     if request.method in _SAFE:
         return
-    own = f"{request.url.scheme}://{request.headers.get('host', '')}"
+    host, origin = request.headers.get("host", ""), request.headers.get("origin")
+    # What comes in the clear may have come to a proxy over HTTPS, which has taken that off.
+    own = [f"{scheme}://{host}" for scheme in {request.url.scheme, "https"}]
     site = request.headers.get("sec-fetch-site")
-    origin = request.headers.get("origin")
-    if (origin != own and not (origin is None and site == "same-origin")) or site not in (None, "same-origin"):
+    if (origin not in own and not (origin is None and site == "same-origin")) or site not in (None, "same-origin"):
         raise AccessDenied("this was not sent from a page of the console")
 
 

@@ -32,7 +32,7 @@ def page(
     known = {
         "now": now,
         "visitor": visitor,
-        "known": AUTHENTICATED in visitor.caller.groups,
+        "known": AUTHENTICATED in visitor.caller.groups or context.api.settings.access.anonymous_reads,
         "version": kuma.__version__,
         "mesh": "",
         "live": "",

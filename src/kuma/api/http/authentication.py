@@ -12,7 +12,7 @@ from kuma.api.http.access_control import ANONYMOUS
 from kuma.base.audit import ACTOR, Refusals
 from kuma.base.errors import KumaError
 
-_FOR_EVERYBODY = ("/",)
+_FOR_EVERYBODY = ("/", "/gui")
 """Paths where a credential is not looked at: clients ask there what they are talking to before they show one."""
 _BY_THEMSELVES = ("/gui/",)
 """Beginnings of paths where an application of its own is mounted that identifies its callers: the console."""

@@ -27,6 +27,7 @@ def routes(context: ApiContext) -> APIRouter:
                 "version": VERSION,
                 "instanceId": context.instance,
                 "clusterId": await _cluster_id(context),
+                "gui": "/gui",
             }
         )
 

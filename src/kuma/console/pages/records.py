@@ -70,10 +70,10 @@ def _has(certificate: Certificate, words: list[str]) -> bool:
 
 
 def _events(path: Path, asked: str) -> list[audit.Event]:
-    return list(itertools.islice(audit.events(_backwards(path), asked), _MOST))
+    return list(itertools.islice(audit.events(backwards(path), asked), _MOST))
 
 
-def _backwards(path: Path) -> Iterator[bytes]:
+def backwards(path: Path) -> Iterator[bytes]:
     """Yields the lines of a file from the last one on, as far as `_LOOKED_AT`."""
     try:
         file = path.open("rb")

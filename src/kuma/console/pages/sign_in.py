@@ -67,7 +67,7 @@ def _next(wanted: str) -> str:
 
 def _set_cookie(answer: Response, request: Request, value: str, max_age: int | None = None) -> None:
     """Has a browser keep a session until it is closed, for pages of the console only, and out of reach of scripts."""
-    secure = request.url.scheme == "https"
+    secure = "https" in (request.url.scheme, request.headers.get("origin", "").partition(":")[0])
     answer.set_cookie(
         guard.cookie_name(request), value, max_age, path=guard.PATH, httponly=True, samesite="strict", secure=secure
     )
