@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 TESTS_AT_ONCE ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install packages test kubernetes test-fast check sbom bench demo demo-ha soak clean
+.PHONY: help install packages test kubernetes test-fast check sbom bench demo demo-ha soak release clean
 
 help: ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -57,6 +57,9 @@ bench: $(STAMP) ## print the benchmarks
 
 soak: $(STAMP) ## change mutual TLS on live traffic for SECONDS (600)
 	$(BIN)/python -m soak $(or $(SECONDS),600)
+
+release: $(STAMP) ## build the sdist and the wheel in dist/, and try the wheel out where the sources are not
+	$(BIN)/python -m tools.release
 
 clean: ## remove what the other commands made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

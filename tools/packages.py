@@ -13,9 +13,11 @@ from collections.abc import Mapping, Sequence
 PACKAGES: Mapping[str, str] = {
     "chromium": "pages of the console in a real browser",
     "fish": "completion of kumactl's commands in that shell",
+    "haproxy": "a load balancer in front of control planes",
     "iproute2": "network namespaces: hosts and Pods of their own",
     "nftables": "transparent proxying",
     "prometheus": "promtool, which checks and runs the alert rules",
+    "systemd": "systemd-analyze, which checks units",
     "zsh": "completion of kumactl's commands in that shell",
 }
 """Each with what it is for."""

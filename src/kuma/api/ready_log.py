@@ -8,12 +8,16 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 import structlog
 
 from kuma.api.http.server import HttpServer
+from kuma.base import service_manager
 
 log = structlog.get_logger(__name__)
 
 
 class ReadyLog:
-    """Waits until every server listens and what is stored is known, and logs `ready` once."""
+    """Waits until every server listens and what is stored is known, and logs `ready` once.
+
+    The service manager is told, too.
+    """
 
     def __init__(
         self,
@@ -31,4 +35,5 @@ class ReadyLog:
             await other()
         urls = {name: await server.url() for name, server in self._servers.items()}
         log.info("ready", **urls, **self._facts)
+        service_manager.tell(service_manager.READY)
         await asyncio.Event().wait()

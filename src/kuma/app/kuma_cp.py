@@ -17,7 +17,7 @@ import kuma
 from kuma.app import assembly, stores
 from kuma.app.settings import Settings
 from kuma.app.settings_file import load
-from kuma.base import aio, command_line, garbage, logs, signals
+from kuma.base import aio, command_line, garbage, logs, service_manager, signals
 from kuma.base.clock import SystemClock
 
 app = typer.Typer(
@@ -159,8 +159,14 @@ def _open_many_files() -> None:
 
 async def _until_stopped(settings: Settings) -> None:
     task = aio.spawn(assembly.run(settings, SystemClock()), name="control plane")
-    # Once: ending takes seconds at most, and a second signal would cut off what is being answered or written.
-    signals.on_end(lambda: task.cancelling() or task.cancel())
+
+    def end() -> None:
+        # Once: ending takes seconds at most, and a second signal would cut off what is being answered or written.
+        if not task.cancelling():
+            service_manager.tell(service_manager.STOPPING)
+            task.cancel()
+
+    signals.on_end(end)
     try:
         await task
     except asyncio.CancelledError:

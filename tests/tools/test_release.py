@@ -1,0 +1,34 @@
+"""What is released holds everything that it needs, and says what is new in it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools import release
+
+
+def test_a_changelog_that_does_not_begin_with_the_version_is_told() -> None:
+    release.check_changelog("# Changelog\n\n## 1.2.3 (2026-11-26)\n\n## 1.2.2\n", "1.2.3")
+    for text in ("# Changelog\n\n## Unreleased\n\n## 1.2.3\n", "# Changelog\n"):
+        with pytest.raises(release.NotReleasable, match=r"not with \"1.2.3\""):
+            release.check_changelog(text, "1.2.3")
+
+
+def test_the_wheel_works_where_the_sources_are_not(tmp_path: Path) -> None:
+    wheel = release.build(tmp_path / "dist")
+    assert len(list((tmp_path / "dist").glob("*.tar.gz"))) == 1
+    assert release.missing_from(wheel) == []
+    installed, work = tmp_path / "installed", tmp_path / "cp"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(installed), str(wheel)]
+    subprocess.run(pip, check=True)
+    environment = {**os.environ, "PYTHONPATH": str(installed), "KUMA_GENERAL_WORK_DIR": str(work)}
+    where = [sys.executable, "-c", "import kuma; print(kuma.__file__)"]
+    found = subprocess.run(where, env=environment, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    assert Path(found.strip()).is_relative_to(installed)
+    for program, arguments in (("kuma-cp", ("migrate", "up")), ("kuma-dp", ("version",)), ("kumactl", ("--help",))):
+        command = [sys.executable, str(installed / "bin" / program), *arguments]
+        subprocess.run(command, env=environment, cwd=tmp_path, check=True, capture_output=True)
+    assert (work / "kuma.db").exists()
