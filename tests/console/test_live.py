@@ -43,7 +43,7 @@ async def test_a_change_on_real_proxies_is_followed_step_by_step_with_who_is_wai
             await until("the call of before is shown", is_shown)
             page = await browser.open("/gui/meshes/default/proxies")
             for text in ("spiffe://default/web", "ca-1", "yes"):
-                assert text in await page.inner_text("table")
+                await page.wait_for_selector(f"#proxies tr:has-text('web-01') :text('{text}')")
             page = await browser.open("/gui/certificates?q=backend")
             assert await page.locator("tbody tr").count() == 1
             await page.goto("about:blank")
@@ -65,3 +65,5 @@ async def test_a_page_whose_session_has_ended_leads_to_where_one_signs_in(cp: Ru
         await cp.apply(ALLOW_ALL)
         await page.wait_for_url("**/gui/sign-in?next=*")
         assert "revoked" in await page.inner_text("[role=alert]")
+        # On a slow machine the stream may have been opened again meanwhile.
+        browser.errors = [error for error in browser.errors if "status of 403" not in error]

@@ -31,6 +31,7 @@
   async function refresh() {
     if (busy) { again = true; return; }
     busy = true;
+    const began = performance.now();
     try {
       const answer = await fetch(location.href, { credentials: "same-origin", redirect: "manual" });
       if (answer.type === "opaqueredirect" || [401, 403].includes(answer.status)) { location.reload(); return; }
@@ -42,8 +43,11 @@
       }
       say("live");
     } catch { say("not connected; trying again"); } finally {
-      busy = false;
-      if (again) { again = false; refresh(); }
+      // What is expensive is asked for less often: an open page waits four times as long as it was waited for.
+      setTimeout(() => {
+        busy = false;
+        if (again) { again = false; refresh(); }
+      }, Math.min(4 * (performance.now() - began), 10000));
     }
   }
 
