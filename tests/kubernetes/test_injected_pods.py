@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+import ssl
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
-from demo.processes import until
+from demo.processes import BIN, PATIENCE, free_ports, until
 from tests.kubernetes.installed import NAMESPACE, Installed, installed
 from tools.kubernetes.cluster import Cluster
 
@@ -175,3 +178,146 @@ def test_without_a_control_plane_no_pod_starts_without_its_sidecar(kuma: Install
         kuma.run()
     kuma.cluster.kubectl("apply", "-f", "-", text=pod("early"))
     assert "kuma-sidecar" in containers(shown(kuma.cluster, "early"))
+
+
+MESH = """
+apiVersion: kuma.io/v1alpha1
+kind: Mesh
+metadata: {name: default}
+spec: {mtls: {enabledBackend: ca-1, backends: [{name: ca-1, type: builtin}]}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: shelf, namespace: shop}
+spec: {selector: {app: shelf}, ports: [{port: 80, targetPort: 8080, appProtocol: http}]}
+"""
+AUDIENCE = "kuma-control-plane.kuma-system"
+
+
+def runs(kuma: Installed, name: str, address: str, namespace: str = "shop", **more: Any) -> dict[str, Any]:
+    """A Pod that a kubelet would have started, once it has its Dataplane."""
+    cluster = kuma.cluster
+    cluster.kubectl("apply", "-f", "-", text=pod(name, namespace, **more))
+    status = {"status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}}
+    patch = ("patch", "pod", name, "-n", namespace, "--subresource=status", "--type=merge", "-p", json.dumps(status))
+    cluster.kubectl(*patch)
+    found = shown(cluster, name, namespace)
+    if found["metadata"]["annotations"].get("kuma.io/sidecar-injected") == "true":
+        named = ("get", "dataplane", name, "-n", namespace)
+        until("there is a Dataplane", lambda: not cluster.kubectl(*named, check=False).returncode, kuma.processes)
+    return found
+
+
+def token_of(kuma: Installed, found: dict[str, Any], audience: str = AUDIENCE, *, bound: bool = True) -> str:
+    """A token as the kubelet asks for it."""
+    name, namespace, uid = (found["metadata"][field] for field in ("name", "namespace", "uid"))
+    to_pod = ("--bound-object-kind=Pod", f"--bound-object-name={name}", f"--bound-object-uid={uid}") if bound else ()
+    asked = ("create", "token", "default", "-n", namespace, f"--audience={audience}", *to_pod)
+    return kuma.cluster.kubectl(*asked).stdout.strip()
+
+
+def bootstrap(kuma: Installed, name: str, token: str, mesh: str = "default", brought: str = "") -> tuple[int, str]:
+    """What the control plane answers to a proxy that says it is this Dataplane's."""
+    ca = ssl.create_default_context(cafile=kuma.directory / "kuma-cp" / "ca.crt")
+    body = {"mesh": mesh, "name": name, "dataplaneToken": token, "dataplaneResource": brought}
+    url = f"https://localhost:{kuma.ports['dp']}/bootstrap"
+    answer = httpx.post(url, json=body, verify=ca, timeout=PATIENCE, trust_env=False)
+    return answer.status_code, answer.text
+
+
+def test_a_pod_is_its_own_dataplane_and_no_other(kuma: Installed) -> None:
+    kuma.cluster.kubectl("apply", "-f", "-", text=MESH)
+    shelf, other = runs(kuma, "shelf", "10.9.9.31"), runs(kuma, "other", "10.9.9.32")
+    bare = runs(kuma, "bare", "10.9.9.33", namespace="plain")
+    own = token_of(kuma, shelf)
+    assert bootstrap(kuma, "shelf.shop", own)[0] == 200
+    wrong = [
+        (bootstrap(kuma, "other.shop", own), "proxy name from requestor: other.shop is different"),
+        (bootstrap(kuma, "shelf.shop", token_of(kuma, other)), "proxy name from requestor: shelf.shop is different"),
+        (bootstrap(kuma, "shelf.shop", token_of(kuma, shelf, "https://kubernetes.default.svc")), "does not hold"),
+        (bootstrap(kuma, "shelf.shop", token_of(kuma, shelf, bound=False)), "has to be bound to a Pod"),
+        (bootstrap(kuma, "shelf.shop", own[:-4] + "AAAA"), "does not hold"),
+        (bootstrap(kuma, "shelf.shop", "no-token"), "does not hold"),
+        (bootstrap(kuma, "bare.plain", token_of(kuma, bare)), "has no sidecar"),
+    ]
+    for (status, text), said in wrong:
+        assert status == 422, text
+        assert said in text
+    inbound = {"port": 8080, "servicePort": 9080, "tags": {"kuma.io/service": "other_shop_svc"}}
+    brought = {
+        "type": "Dataplane", "mesh": "default", "name": "shelf.shop",
+        "networking": {"address": "10.9.9.31", "inbound": [inbound]},
+    }  # fmt: skip
+    status, text = bootstrap(kuma, "shelf.shop", own, brought=json.dumps(brought))
+    assert (status, text) == (422, "the Dataplane of a Pod follows from the Pod: none may be brought along")
+    kuma.cluster.kubectl("delete", "pod", "shelf", "-n", "shop", "--force", "--grace-period=0")
+    until("the token of a Pod that is gone does not hold", lambda: bootstrap(kuma, "shelf.shop", own)[0] == 422)
+
+
+def test_without_reviews_proxies_are_told_to_try_again(kuma: Installed) -> None:
+    """RBAC that lacks a verb is no reason to take anybody for an impostor."""
+    kuma.cluster.kubectl("apply", "-f", "-", text=MESH)
+    token = token_of(kuma, runs(kuma, "patient", "10.9.9.34"))
+    role = ("clusterrole", "kuma-control-plane")
+    before = json.loads(kuma.cluster.kubectl("get", *role, "-o", "json").stdout)["rules"]
+    without = [rule for rule in before if "tokenreviews" not in rule["resources"]]
+    try:
+        kuma.cluster.kubectl("patch", *role, "--type=merge", "-p", json.dumps({"rules": without}))
+        until("reviews are refused", lambda: bootstrap(kuma, "patient.shop", token)[0] == 503, kuma.processes)
+    finally:
+        kuma.cluster.kubectl("patch", *role, "--type=merge", "-p", json.dumps({"rules": before}))
+    until("reviews are made", lambda: bootstrap(kuma, "patient.shop", token)[0] == 200, kuma.processes)
+
+
+def expanded(container: dict[str, Any], of_pod: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a container, as the kubelet makes it."""
+    found: dict[str, str] = {}
+    for one in container["env"]:
+        value = of_pod[one["valueFrom"]["fieldRef"]["fieldPath"]] if "valueFrom" in one else one.get("value", "")
+        found[one["name"]] = re.sub(r"\$\((\w+)\)", lambda name: found.get(name[1], name[0]), value)
+    return found
+
+
+def identities(admin: int) -> list[str]:
+    """The SPIFFE IDs that an Envoy has certificates for."""
+    try:
+        answer = httpx.get(f"http://127.0.0.1:{admin}/certs", timeout=PATIENCE, trust_env=False).json()
+    except (httpx.HTTPError, ValueError):
+        return []
+    chains = (chain for one in answer.get("certificates", ()) for chain in one.get("cert_chain", ()))
+    return [name["uri"] for chain in chains for name in chain.get("subject_alt_names", ()) if "uri" in name]
+
+
+def test_the_injected_sidecar_gets_the_identity_of_its_pod_and_loses_its_stream_with_it(kuma: Installed) -> None:
+    """kuma-dp with the environment, arguments and token that the injected container has, and a real Envoy."""
+    cluster = kuma.cluster
+    cluster.kubectl("apply", "-f", "-", text=MESH)
+    admin, inbound, outbound, readiness = free_ports(4)
+    said = {
+        "kuma.io/envoy-admin-port": str(admin),
+        "kuma.io/sidecar-env-vars": f"KUMA_READINESS_PORT={readiness}",  # other proxies run on this machine
+    }
+    cluster.kubectl("delete", "pod", "shelf", "-n", "shop", "--ignore-not-found", "--force", "--grace-period=0")
+    found = runs(kuma, "shelf", "10.9.9.35", labels={"app": "shelf"}, annotations=said)
+    ports = {"inbound": inbound, "outbound": outbound}
+    named = [f"kuma.io/transparent-proxying-{which}-port={port}" for which, port in ports.items()]
+    cluster.kubectl("annotate", "pod", "shelf", "-n", "shop", "--overwrite", *named)
+    (sidecar,) = (one for one in found["spec"]["initContainers"] if one["name"] == "kuma-sidecar")
+    # This machine does not have the address of the Pod: kuma-dp tells its readiness at another one.
+    fields = {"metadata.name": "shelf", "metadata.namespace": "shop", "status.podIP": "127.0.0.35"}
+    file = kuma.directory / "token"
+    file.write_text(token_of(kuma, found))
+    environment = {
+        **expanded(sidecar, fields),
+        "KUMA_CONTROL_PLANE_URL": f"https://localhost:{kuma.ports['dp']}",  # this machine has no names of Services
+        "KUMA_DATAPLANE_RUNTIME_TOKEN_PATH": str(file),
+    }
+    process = kuma.processes.start("sidecar", [BIN / "kuma-dp", *sidecar["args"]], environment)
+    own = "spiffe://default/shelf_shop_svc_80"
+    until("its Envoy has its identity", lambda: own in identities(admin), kuma.processes)
+    for path, text in (("ready", "READY"), ("live", "LIVE")):
+        url = f"http://127.0.0.35:{readiness}/{path}"
+        until(f"{path} is told", lambda u=url, t=text: t in httpx.get(u, trust_env=False).text, kuma.processes)  # type: ignore[misc]
+    cluster.kubectl("delete", "pod", "shelf", "-n", "shop", "--force", "--grace-period=0")
+    until("its stream is ended", lambda: "is of Pod shelf.shop, which is gone" in kuma.processes.tail("kuma-cp", 50))
+    kuma.processes.stop(process)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import socket
 import sys
 from dataclasses import replace
 from typing import Any
@@ -25,8 +24,10 @@ from kuma.agent import (
     token_source,
     trusted_ca,
 )
+from kuma.agent import probes as workload_probes
 from kuma.agent.lost_trust import LostTrust
 from kuma.agent.options import AgentLogLevel, EnvoyLogLevel
+from kuma.agent.probes import Probes
 from kuma.agent.token_source import TokenSource
 from kuma.agent.workload import Workload, read_dataplane, workload
 from kuma.base import aio, command_line, logs, signals
@@ -66,6 +67,7 @@ def run(
     contact_timeout: options.ContactTimeout = "",
     readiness_port: options.ReadinessPort = None,
     readiness_address: options.ReadinessAddress = readiness.ADDRESS,
+    probes: options.Probes = "",
     log_level: options.LogLevel = AgentLogLevel.INFO,
     envoy_log_level: options.LogLevelOfEnvoy = EnvoyLogLevel.WARNING,
 ) -> None:
@@ -95,8 +97,9 @@ def run(
         contact=_seconds("--contact-timeout", contact_timeout) if contact_timeout else None,
     )
     listener = readiness.listen(readiness_port, readiness_address)
+    told, asked = readiness.Readiness(listener) if listener else None, workload_probes.listen(probes, readiness_address)
     described = replace(described, readiness_port=listener.getsockname()[1] if listener else 0)
-    sys.exit(asyncio.run(_run(control_plane, described, running, envoy.version(running.binary), listener)))
+    sys.exit(asyncio.run(_run(control_plane, described, running, envoy.version(running.binary), told, asked)))
 
 
 def _forget_the_token() -> None:
@@ -120,17 +123,16 @@ async def _run(
     described: Workload,
     running: envoy.EnvoyOptions,
     version: str,
-    listener: socket.socket | None,
+    told: readiness.Readiness | None,
+    asked: Probes | None,
 ) -> int:
-    """Fetch the bootstrap and run Envoy, and tell whether it is ready."""
-    if listener is None:
-        return await _proxy(control_plane, described, running, version, None)
-    told = readiness.Readiness(listener)
-    telling = aio.spawn(told.run(), name="readiness")
+    """Fetch the bootstrap and run Envoy, and tell meanwhile whether it and the workload are ready."""
+    answering = (("readiness", told), ("probes of the workload", asked))
+    tasks = [aio.spawn(one.run(), name=name) for name, one in answering if one is not None]
     try:
         return await _proxy(control_plane, described, running, version, told)
     finally:
-        await aio.stop([telling])
+        await aio.stop(tasks)
 
 
 async def _proxy(

@@ -108,6 +108,13 @@ ReadinessAddress: TypeAlias = Annotated[
         help="Address that readiness is told at; for an orchestrator on another machine that of this one.",
     ),
 ]
+Probes: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        envvar="KUMA_DATAPLANE_PROBES",
+        help="Probes of the workload that an orchestrator without a certificate asks here: JSON of the injector.",
+    ),
+]
 LogLevel: TypeAlias = Annotated[AgentLogLevel, typer.Option(help="Least level that kuma-dp logs.")]
 LogLevelOfEnvoy: TypeAlias = Annotated[
     EnvoyLogLevel,

@@ -30,6 +30,7 @@ from kuma.base.clock import Clock
 from kuma.coordination.coordination import Coordination
 from kuma.coordination.heartbeat import Heartbeat
 from kuma.coordination.peers import Peers
+from kuma.kubernetes.pod_tokens import PodTokens
 from kuma.resources import kinds
 from kuma.resources.models.config import ConfigSpec
 from kuma.resources.models.mesh import MeshSpec
@@ -91,7 +92,7 @@ async def run(settings: Settings, clock: Clock) -> None:
 async def _run_in(found: cluster.Cluster, clock: Clock) -> None:
     """Build the control plane over the cluster's API and run it until cancelled."""
     with closing(AuditFile(found.settings.audit_file, clock)) as audit:
-        built = build(found.settings, found.store, clock, audit, collectors=found.collectors)
+        built = build(found.settings, found.store, clock, audit, collectors=found.collectors, pod_tokens=found.tokens)
         await cluster.run(
             found,
             built.components,
@@ -109,13 +110,14 @@ def build(
     audit: Audit,
     drivers: Drivers = registry.STANDARD,
     collectors: CollectorRegistry | None = None,
+    pod_tokens: PodTokens | None = None,
 ) -> ControlPlane:
     """Builds all parts of a control plane over an open store, and lists them in the order in which they run.
 
-    `collectors` has the metrics that there are already.
+    `collectors` has the metrics that there are already; `pod_tokens` authenticates proxies on Kubernetes.
     """
     store.on_commit(audited.recorder(audit))
-    base = parts.foundation(settings, store, clock, audit, drivers, collectors or CollectorRegistry())
+    base = parts.foundation(settings, store, clock, audit, drivers, collectors or CollectorRegistry(), pod_tokens)
     known = parts.state(base)
     rollouts = parts.rollouts(base, known)
     root_renewal = RootRenewal(store, known.views, clock, base.turns, drivers)

@@ -36,6 +36,7 @@ from kuma.kubernetes.leadership import Lease
 from kuma.kubernetes.metrics import Metrics
 from kuma.kubernetes.objects.forms import Forms
 from kuma.kubernetes.pod_label import PodLabel
+from kuma.kubernetes.pod_tokens import PodTokens
 from kuma.kubernetes.preconditions import Preconditions
 from kuma.kubernetes.store.store import KubernetesStore
 from kuma.kubernetes.webhooks.app import create_app
@@ -69,6 +70,8 @@ class Cluster:
     clock: Clock
     shared: SharedCertificate | None
     """The certificate of all control planes, if the settings name no other."""
+    pods: Informer
+    tokens: PodTokens
 
 
 @asynccontextmanager
@@ -89,7 +92,9 @@ async def opened(settings: Settings, clock: Clock) -> AsyncIterator[Cluster]:
             shared = None if settings.general.tls_cert_file else _shared(settings, client)
             if shared is not None:
                 settings = _with_files(settings, await shared.ensure(settings.work_dir, clock.now()))
-            yield Cluster(settings, client, forms, store, user, collectors, clock, shared)
+            pods = Informer(client, "/api/v1/pods")
+            tokens = PodTokens(client, pods, injected.audience(settings, forms.system), clock)
+            yield Cluster(settings, client, forms, store, user, collectors, clock, shared, pods, tokens)
         finally:
             await store.close()
 
@@ -139,12 +144,11 @@ async def run(
     """
     leading = [(name, component) for name, component in components if name not in _FOR_ALL]
     known = (cluster.client, cluster.forms, manager, views)
-    pods = Informer(cluster.client, "/api/v1/pods")
     leading += [
-        ("pods", pods),
+        ("pods", cluster.pods),
         ("mesh controller", MeshController(*known)),
-        ("pod controller", PodController(*known, pods)),
-        ("pods without a sidecar", NotInjected(cluster.client, pods)),
+        ("pod controller", PodController(*known, cluster.pods)),
+        ("pods without a sidecar", NotInjected(cluster.client, cluster.pods)),
     ]
     pod = cluster.settings.runtime.kubernetes.pod_name
     lease = Lease(cluster.client, cluster.forms.system, pod or f"kuma-cp-{secrets.token_hex(4)}", cluster.clock)

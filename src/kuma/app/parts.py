@@ -44,6 +44,7 @@ from kuma.console.sessions import Sessions
 from kuma.coordination.coordination import Alone, Coordination, Instance
 from kuma.coordination.peers import Peers
 from kuma.foresight.course import Pace
+from kuma.kubernetes.pod_tokens import PodTokens
 from kuma.kubernetes.store.store import KubernetesStore
 from kuma.mtls.controller import RolloutController
 from kuma.mtls.progress_reports import ProgressReports
@@ -104,10 +105,18 @@ class Foundation:
     certificate: CertificateWatch
     collectors: CollectorRegistry
     own_ports: OwnPorts
+    pod_tokens: PodTokens | None
+    """By which proxies are authenticated on Kubernetes."""
 
 
 def foundation(
-    settings: Settings, store: AnyStore, clock: Clock, audit: Audit, drivers: Drivers, collectors: CollectorRegistry
+    settings: Settings,
+    store: AnyStore,
+    clock: Clock,
+    audit: Audit,
+    drivers: Drivers,
+    collectors: CollectorRegistry,
+    pod_tokens: PodTokens | None,
 ) -> Foundation:
     """Builds what does not depend on other parts."""
     instance = f"{platform.node()}-{secrets.token_hex(2)}"
@@ -126,6 +135,7 @@ def foundation(
         certificate=servers.certificate(settings, clock),
         collectors=collectors,
         own_ports=OwnPorts(),
+        pod_tokens=pod_tokens,
     )
 
 
@@ -167,7 +177,7 @@ def state(base: Foundation) -> State:
         meshes=meshes,
         inbound_review=inbound_review,
         manager=manager,
-        authenticator=Authenticator(manager, views, base.clock, token_keys.of_proxies(base.settings)),
+        authenticator=Authenticator(manager, views, base.clock, token_keys.of_proxies(base.settings), base.pod_tokens),
         metrics=metrics,
     )
 
@@ -263,6 +273,8 @@ def streams(base: Foundation, known: State) -> Streams:
 
     base.coordination.on_change(somebody_left)
     revocation = TokenRevocation(known.views, proxies, clock, known.authenticator.check)
+    if base.pod_tokens is not None:
+        base.pod_tokens.on_change(revocation.look_at)
     for told in (issuer, revocation):
         base.watch.on_jump(told.clock_jumped)
     admin_ca = EnvoyAdminCa(base.store, clock)

@@ -31,23 +31,21 @@ FIXED = {
     "KUMA_API_SERVER_READ_ONLY": ("false",),
     "KUMA_API_SERVER_AUTHN_TYPE": ("tokens",),
     "KUMA_ACCESS_TYPE": ("static",),
-    "KUMA_DP_SERVER_AUTHN_DP_PROXY_TYPE": ("dpToken", ""),
     "KUMA_DP_SERVER_AUTH_TYPE": ("dpToken", ""),
     "KUMA_GENERAL_TLS_MIN_VERSION": ("TLSv1_2",),
     "KUMA_API_SERVER_HTTPS_TLS_MIN_VERSION": ("TLSv1_2",),
     "KUMA_DP_SERVER_TLS_MIN_VERSION": ("TLSv1_2",),
-    "KUMA_DP_SERVER_AUTHN_ENABLE_RELOADABLE_TOKENS": ("true", "false"),
+    "KUMA_DP_SERVER_AUTHN_ENABLE_RELOADABLETOKENS": ("true", "false"),
     "KUMA_DEFAULTS_ENABLE_LOCALHOST_INBOUND_CLUSTERS": ("false",),
     "KUMA_DIAGNOSTICS_DEBUG_ENDPOINTS": ("false",),
 }
 """Variables of the original with the values that this control plane always has: they may be given, no others."""
-_TOKENS = (
+TOKENS = (
     "every proxy shows a token, or anybody would get any identity; make one with `kumactl generate dataplane-token "
     "--name NAME --mesh MESH` and give it to kuma-dp with --dataplane-token-file"
 )
 REMEDIES = {
-    "KUMA_DP_SERVER_AUTHN_DP_PROXY_TYPE": _TOKENS,
-    "KUMA_DP_SERVER_AUTH_TYPE": _TOKENS,
+    "KUMA_DP_SERVER_AUTH_TYPE": TOKENS,
     "KUMA_DEFAULTS_ENABLE_LOCALHOST_INBOUND_CLUSTERS": (
         "set serviceAddress to 127.0.0.1 at the inbounds whose workloads listen there"
     ),

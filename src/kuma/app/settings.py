@@ -235,6 +235,10 @@ class HdsSection(Section):
 class DpProxyAuthnSection(Section):
     """Authentication of proxies."""
 
+    type: str = Field(
+        "",
+        description="How proxies are authenticated: `dpToken`, or on Kubernetes `serviceAccountToken`; empty is that.",
+    )
     dp_token: TokensSection = TokensSection()
 
 

@@ -192,11 +192,24 @@ def _check(settings: Settings) -> None:
         raise Misconfigured(
             "environment and store.type are both kubernetes, or neither is (KUMA_ENVIRONMENT and KUMA_STORE_TYPE)"
         )
+    _check_authentication(settings)
     api = settings.api_server
     if api.https.require_client_cert and not (api.https.tls_ca_file or api.auth.client_certs_dir):
         raise Misconfigured(
             "apiServer.https.requireClientCert needs apiServer.https.tlsCaFile or apiServer.auth.clientCertsDir, "
             "by which client certificates are verified"
+        )
+
+
+_AUTHENTICATION = {"universal": "dpToken", "kubernetes": "serviceAccountToken"}
+
+
+def _check_authentication(settings: Settings) -> None:
+    chosen, only = settings.dp_server.authn.dp_proxy.type, _AUTHENTICATION[settings.environment]
+    if chosen not in ("", only):
+        raise Misconfigured(
+            "dpServer.authn.dpProxy.type (KUMA_DP_SERVER_AUTHN_DP_PROXY_TYPE) "
+            f'cannot be "{chosen}" here, only "{only}": {setting_names.TOKENS}'
         )
 
 

@@ -29,7 +29,8 @@ _NOTICE = timedelta(days=14)
 class DataplaneClaims:
     """Claims of a dataplane token: its subject and its end. Empty ones restrict nothing.
 
-    `warned` is when people are to be told that it ends.
+    `warned` is when people are to be told that it ends. `registers` tells whether the Dataplane may come along with the
+    proxy; else it runs for the one that is stored.
     """
 
     mesh: str
@@ -37,6 +38,7 @@ class DataplaneClaims:
     tags: Mapping[str, frozenset[str]] = field(default_factory=dict)
     expires: datetime = _FOREVER
     warned: datetime = _FOREVER
+    registers: bool = True
 
 
 def signing_key_name(mesh: str, serial: int = 1) -> str:

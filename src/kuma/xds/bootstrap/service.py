@@ -71,6 +71,7 @@ class BootstrapService:
             Unverifiable: a proxy that calls us so and trusts that CA would not trust us.
             InvalidResource: the mesh does not exist.
             Unauthenticated: the token does not hold.
+            Unavailable: that cannot be told now.
             AccessDenied: it is not for this Dataplane, or not for the one that is stored under its name.
             NotFound: there is no such Dataplane, and none came along.
         """
@@ -99,7 +100,9 @@ class BootstrapService:
         await self._views.until(lambda: True)  # the mesh and the keys of its tokens are known by then
         if self._views.view(mesh).mesh is None:
             raise InvalidResource.of("mesh", f'mesh "{mesh}" does not exist')
+        await self._authenticator.review(token)
         identity = self._authenticator.authenticate(mesh, token)
+        self._authenticator.check_brought(identity, brought)
         key = kinds.DATAPLANE.key(name, mesh)
         stored = await self._manager.find(key)
         for known in (stored, brought):

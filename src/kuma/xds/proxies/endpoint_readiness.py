@@ -67,6 +67,7 @@ class EndpointReadiness:
             Unauthenticated, AccessDenied: the token does not hold, or not for this Dataplane, or somebody else says so.
             NotFound: there is no such Dataplane.
         """
+        await self._authenticator.review(token)
         identity, key = self._authenticator.authenticate(mesh, token), kinds.DATAPLANE.key(name, mesh)
         changed = None
         while changed is None:

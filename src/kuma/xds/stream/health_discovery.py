@@ -14,7 +14,7 @@ from envoy.service.health.v3 import hds_pb2
 from google.protobuf.message import DecodeError
 
 from kuma.base import aio
-from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Unauthenticated
+from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Unauthenticated, Unavailable
 from kuma.resources.models.dataplane import Networking
 from kuma.resources.resource import Key
 from kuma.tokens.dataplane_tokens import DataplaneClaims
@@ -97,7 +97,7 @@ class HealthDiscovery:
                         await self._serve(stream, proxy, requests, context)
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the first request did not come in time")
-        except NotConnected as error:
+        except (NotConnected, Unavailable) as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         except (Unauthenticated, AccessDenied, InvalidResource, TooMany) as error:
             log.warning("health discovery refused", peer=peer, reason=str(error))
@@ -114,10 +114,13 @@ class HealthDiscovery:
         await self._meshes.until_listed()  # the keys of tokens are known by then
         try:
             token = token_of(context)
+            await self._authenticator.review(token)
             holder = self._authenticator.authenticate_holder(token)
             key = proxy_authentication.proxy_key(_decoded(first).health_check_request.node)
             stream = _Stream(key, token, self._authenticator.identify(key.mesh, token, holder))
             self._authorize(stream)
+        except Unavailable:
+            raise
         except KumaError:
             self._limiter.failed(peer)
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from envoy.config.core.v3 import base_pb2
 from google.protobuf import json_format
@@ -114,11 +114,29 @@ def _dataplane(text: str, mesh: str) -> Resource[DataplaneSpec]:
     return codec.parse(document, default_mesh=mesh)
 
 
-class Authenticator:
-    """Admits proxies."""
+class ReviewedTokens(Protocol):
+    """Tokens that somebody else has issued and reviews, in the place of dataplane tokens."""
 
-    def __init__(self, manager: ResourceManager, views: Views, clock: Clock, validation: Validation = STANDARD) -> None:
+    async def review(self, token: str) -> None:
+        """Has a token reviewed, so that `verify` knows it; raises `Unauthenticated` or `Unavailable`."""
+
+    def verify(self, mesh: str, token: str) -> dataplane_tokens.DataplaneClaims:
+        """Returns who holds a token in a mesh, or with an empty one in its own; raises `Unauthenticated`."""
+
+
+class Authenticator:
+    """Admits proxies: by dataplane tokens, or by those that are `reviewed` elsewhere."""
+
+    def __init__(
+        self,
+        manager: ResourceManager,
+        views: Views,
+        clock: Clock,
+        validation: Validation = STANDARD,
+        reviewed: ReviewedTokens | None = None,
+    ) -> None:
         self._validation = validation
+        self._reviewed = reviewed
         self._manager = manager
         self._views = views
         self._clock = clock
@@ -133,6 +151,7 @@ class Authenticator:
             AccessDenied: the token is another proxy's, or there is no such Dataplane.
             InvalidResource: the Dataplane breaks a rule.
         """
+        self.check_brought(identity, proxy.dataplane)
         brought, stored = proxy.dataplane, await self._manager.find(proxy.key)
         if brought is None or (stored is not None and self.exclusion(stored) and self.exclusion(brought)):
             if stored is None:
@@ -148,12 +167,24 @@ class Authenticator:
 
         return (await self._manager.change(proxy.key, arrived)).resource
 
+    async def review(self, token: str) -> None:
+        """Has a token reviewed by whoever issued it, if that is somebody else: before it is authenticated.
+
+        Raises:
+            Unauthenticated: it does not hold.
+            Unavailable: that cannot be told now.
+        """
+        if self._reviewed is not None:
+            await self._reviewed.review(token)
+
     def authenticate(self, mesh: str, token: str) -> dataplane_tokens.DataplaneClaims:
-        """Authenticates the holder of `token` with the signing keys of the mesh.
+        """Authenticates the holder of `token` with the signing keys of the mesh, or by its review.
 
         Raises:
             Unauthenticated: it is missing or does not hold.
         """
+        if self._reviewed is not None:
+            return self._reviewed.verify(mesh, token)
         if not token:
             raise Unauthenticated(
                 "a dataplane token is required; make one with `kumactl generate dataplane-token` "
@@ -170,6 +201,8 @@ class Authenticator:
         Raises:
             Unauthenticated: it is missing or does not hold.
         """
+        if self._reviewed is not None:
+            return self._reviewed.verify("", token)
         mesh = dataplane_tokens.named_mesh(token) if token else ""
         try:
             return self.authenticate(mesh, token) if mesh or not token else None
@@ -193,6 +226,17 @@ class Authenticator:
             AccessDenied: it may not; the text says what differs.
         """
         dataplane_tokens.authorize(identity, dataplane.mesh, dataplane.name, dataplane.spec)
+
+    def check_brought(
+        self, identity: dataplane_tokens.DataplaneClaims, brought: Resource[DataplaneSpec] | None
+    ) -> None:
+        """Check that a proxy may bring its Dataplane along, if it does.
+
+        Raises:
+            AccessDenied: it may run only for the one that is stored.
+        """
+        if brought is not None and not identity.registers:
+            raise AccessDenied("the Dataplane of a Pod follows from the Pod: none may be brought along")
 
     def check(self, key: Key, token: str) -> None:
         """Check that the token that a stream was opened with still holds.

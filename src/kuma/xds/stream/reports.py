@@ -19,7 +19,7 @@ from envoy.service.accesslog.v3 import als_pb2
 from google.protobuf.message import DecodeError
 
 from kuma.base.clock import Clock
-from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Unauthenticated
+from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Unauthenticated, Unavailable
 from kuma.resources.resource import Key
 from kuma.xds.observation import entries
 from kuma.xds.observation.entries import Reporter
@@ -105,7 +105,11 @@ class Reports:
             return
         await self._meshes.until_listed()
         try:
-            stream, message = self._admitted(first, token_of(context))
+            token = token_of(context)
+            await self._authenticator.review(token)
+            stream, message = self._admitted(first, token)
+        except Unavailable:
+            raise
         except KumaError:
             self._limiter.failed(peer)
             raise

@@ -73,6 +73,10 @@ class TokenRevocation:
         """Looks again: other tokens may have expired by now."""
         self._rounds.wake()
 
+    def look_at(self, name: str) -> None:
+        """Looks at the tokens of the streams for Dataplanes of a name: what they were issued for has changed."""
+        self._check([stream for stream in self._streams() if stream.key.name == name])
+
     @contextmanager
     def watched(self, stream: Holder) -> Iterator[None]:
         """Surrounds a stream beside discovery, which may have been opened with a token of its own."""

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 
 from kuma.base import aio
 from kuma.base.audit import ACTOR
-from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Unauthenticated
+from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Unauthenticated, Unavailable
 from kuma.base.values import addresses, printable
 from kuma.resources.resource import Key
 from kuma.tokens import dataplane_tokens
@@ -127,7 +127,7 @@ class Discovery:
                 return
             token = token_of(context)
             await self._meshes.until_listed()  # the keys of tokens are known by then
-            holder = self._holder(token, peer)
+            holder = await self._holder(token, peer)
             first = _decoded(frame)
             who, identity = self._admitted(first.node, token, holder, peer)
             known.enter_context(self._front.known(context.peer()))
@@ -154,10 +154,13 @@ class Discovery:
         finally:
             self._disconnect(proxy)
 
-    def _holder(self, token: str, peer: str) -> DataplaneClaims | None:
+    async def _holder(self, token: str, peer: str) -> DataplaneClaims | None:
         """Authenticates whoever opens a stream, as far as that can be done before its request is parsed."""
         try:
+            await self._authenticator.review(token)
             return self._authenticator.authenticate_holder(token)
+        except Unavailable:
+            raise  # nobody's fault here
         except KumaError:
             self._limiter.failed(peer)
             raise

@@ -1,0 +1,153 @@
+"""Asks the workload what an orchestrator would ask it that has no part in the mesh: one probe for each known path.
+
+The orchestrator asks here in plaintext, and the workload is asked on the loopback. A path that is not known leads
+nowhere, and of an answer only its status goes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote
+
+import httpx
+
+from kuma.base import sockets
+from kuma.base.errors import Misconfigured
+from kuma.base.values.urls import host_port
+
+_VARIABLE = "KUMA_DATAPLANE_PROBES"
+_PATIENCE = 5.0
+"""Seconds that a client has for its request."""
+_LEAST, _MOST = 1, 300
+"""Seconds that a workload may have."""
+_KEPT = ("connection", "keep-alive", "transfer-encoding", "content-length", "upgrade", "te", "trailer", "host")
+"""Headers that are of the connection, and not of what is asked."""
+_SERVING = 1
+"""`SERVING` of grpc.health.v1."""
+
+
+class Probes:
+    """Answers 200 to a path whose probe succeeds, else 503 or the status of the workload."""
+
+    def __init__(self, listener: socket.socket, targets: Mapping[str, Mapping[str, Any]]) -> None:
+        self._listener = listener
+        address, self._port = listener.getsockname()[:2]
+        self._loopback = "::1" if ":" in address else "127.0.0.1"
+        self._targets = {unquote(path): target for path, target in targets.items()}
+
+    async def run(self) -> None:
+        """Answer until cancelled."""
+        async with await asyncio.start_server(self._connected, sock=self._listener) as server:
+            await server.serve_forever()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                head = await reader.readuntil(b"\r\n\r\n")
+            writer.write(_response(*await self._answer(head.decode("latin-1"))))
+            await writer.drain()
+        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # whoever does not speak HTTP, or does not wait, is told nothing
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def _answer(self, head: str) -> tuple[int, str]:
+        first, *lines = head.split("\r\n")
+        method, _, rest = first.partition(" ")
+        target = self._targets.get(unquote(rest.split(" ")[0]))
+        if method != "GET" or target is None:
+            return 404, "this is no probe of the workload"
+        try:
+            async with asyncio.timeout(target["timeout"]):
+                return await self._asked(target, lines)
+        except TimeoutError:
+            return 503, "the workload does not answer in time"
+        except (OSError, httpx.HTTPError) as error:
+            return 503, f"the workload cannot be asked: {type(error).__name__}"
+
+    async def _asked(self, target: Mapping[str, Any], lines: list[str]) -> tuple[int, str]:
+        if "tcp" in target:
+            _, writer = await asyncio.open_connection(self._loopback, target["tcp"])
+            writer.close()
+            return 200, "the workload accepts connections"
+        if "grpc" in target:
+            return await self._grpc(target["grpc"], target.get("service", ""))
+        scheme = "https" if "https" in target else "http"
+        return await self._http(scheme, target[scheme], target.get("path", "/"), lines)
+
+    async def _http(self, scheme: str, port: int, path: str, lines: list[str]) -> tuple[int, str]:
+        given = [(name, value.strip()) for name, colon, value in (line.partition(":") for line in lines) if colon]
+        headers = [(name, value) for name, value in given if name.lower() not in _KEPT]
+        host = next((value for name, value in given if name.lower() == "host"), "")
+        headers.append(("host", host.removesuffix(f":{self._port}") + f":{port}" if host else self._loopback))
+        # The kubelet does not verify a workload either; this one is on the same machine.
+        url = f"{scheme}://{host_port(self._loopback, port)}{path}"
+        async with (
+            httpx.AsyncClient(verify=False, trust_env=False, timeout=_MOST) as client,  # noqa: S501
+            client.stream("GET", url, headers=headers) as answer,
+        ):
+            status = answer.status_code
+        return (200 if status < 400 else status), f"the workload answers {status}"
+
+    async def _grpc(self, port: int, service: str) -> tuple[int, str]:
+        import grpc.aio  # of few workloads, and not quickly loaded
+        from google.protobuf import wrappers_pb2
+
+        async with grpc.aio.insecure_channel(host_port(self._loopback, port)) as channel:
+            # A request and an answer of grpc.health.v1 have one field, as these have.
+            check = channel.unary_unary(
+                "/grpc.health.v1.Health/Check",
+                request_serializer=wrappers_pb2.StringValue.SerializeToString,
+                response_deserializer=wrappers_pb2.Int32Value.FromString,
+            )
+            try:
+                answer = await check(wrappers_pb2.StringValue(value=service))
+            except grpc.aio.AioRpcError as error:
+                return 503, f"the workload answers {error.code().name}"
+        serves = answer.value == _SERVING
+        return (200, "the workload serves") if serves else (503, "the workload does not serve")
+
+
+def listen(text: str, address: str) -> Probes | None:
+    """Returns what answers the probes that are described as JSON; None if there are none.
+
+    Raises:
+        Misconfigured: they are described otherwise, or their port cannot be listened on.
+    """
+    if not text:
+        return None
+    try:
+        found = json.loads(text)
+        port = int(found["port"])
+        targets = {str(path): _target(target) for path, target in found["targets"].items()}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise Misconfigured(f"{_VARIABLE} is not what the injector writes: describe no probes by hand") from None
+    try:
+        listener = sockets.bound(address, port)
+        listener.listen()
+    except OSError as error:
+        raise Misconfigured(
+            f"{_VARIABLE}: {host_port(address, port)}: {error.strerror}; choose another port with the annotation "
+            "kuma.io/virtual-probes-port"
+        ) from None
+    listener.setblocking(False)
+    return Probes(listener, targets)
+
+
+def _target(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    (kind,) = (name for name in ("http", "https", "tcp", "grpc") if name in given)
+    seconds = min(max(int(given.get("timeout", _LEAST)), _LEAST), _MOST)
+    return {**given, kind: int(given[kind]), "timeout": seconds}
+
+
+def _response(status: int, text: str) -> bytes:
+    body = f"{text}\n".encode()
+    head = f"HTTP/1.1 {status} \r\ncontent-type: text/plain\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    return head.encode() + body
