@@ -14,6 +14,7 @@ PACKAGES: Mapping[str, str] = {
     "chromium": "pages of the console in a real browser",
     "fish": "completion of kumactl's commands in that shell",
     "haproxy": "a load balancer in front of control planes",
+    "curl": "workloads that call others as they always have",
     "iproute2": "network namespaces: hosts and Pods of their own",
     "nftables": "transparent proxying",
     "prometheus": "promtool, which checks and runs the alert rules",

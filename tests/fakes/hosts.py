@@ -19,6 +19,9 @@ _READS_ALL = ("--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read
 """Another user may run what is checked out, wherever that is."""
 
 
+_NEEDED = {"curl", "iproute2", "nftables"}
+
+
 class Host:
     """One host. Commands run in it; files, users and processes are this machine's."""
 
@@ -63,7 +66,8 @@ def _hold(names: Path | None) -> subprocess.Popen[bytes]:
 @contextlib.contextmanager
 def host(address: str = "", address6: str = "", names: Path | None = None) -> Iterator[Host]:
     """A host until the end of the block; it has no link yet. `names` is a file in the place of its /etc/hosts."""
-    assert not packages.missing(), f"{packages.missing()} are missing: make packages"
+    missing = _NEEDED.intersection(packages.missing())
+    assert not missing, f"{sorted(missing)} are missing: make packages"
     holder = _hold(names)
     try:
         assert holder.stdout is not None
