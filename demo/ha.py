@@ -16,8 +16,10 @@ from demo.steps import Steps, console, failure
 from demo.traffic import Traffic
 
 AUTHORITIES = {"ca-1": resources.MESH_WITH_MTLS, "ca-2": resources.MESH_WITH_ANOTHER_CA}
-AWAY = 10.0
+AWAY = 60.0
 """Seconds for which the database is stopped."""
+READ_ONLY = 15.0
+"""Seconds for which the database takes no writes after its connections were cut, as in a failover."""
 PAUSE = 15.0
 """Seconds for which the leader is stopped: longer than it takes the others to lead."""
 
@@ -43,6 +45,7 @@ def walk_through(steps: Steps) -> None:
     start(steps)
     kill_the_leader(steps)
     pause_the_leader(steps)
+    fail_the_database_over(steps)
     stop_the_database(steps)
     console.print("\n[bold green]No request failed[/bold green].")
 
@@ -93,6 +96,21 @@ def pause_the_leader(steps: Steps) -> None:
         _complete(steps, "ca-1")
 
 
+def fail_the_database_over(steps: Steps) -> None:
+    """All connections are cut, and the database takes no writes for a while, in the middle of a change of the CA."""
+    mesh = _mesh(steps)
+    steps.step(
+        f"Change the CA, cut all connections to PostgreSQL, and let it take no writes for {READ_ONLY:.0f} seconds"
+    )
+    with _load(steps):
+        _change(steps, "ca-2")
+        mesh.fail_database_over(read_only=True)
+        time.sleep(READ_ONLY)
+        mesh.fail_database_over(read_only=False)
+        steps.note("PostgreSQL takes writes again")
+        _complete(steps, "ca-2")
+
+
 def stop_the_database(steps: Steps) -> None:
     """The database goes away and comes back; then the CA changes once more."""
     mesh = _mesh(steps)
@@ -102,8 +120,8 @@ def stop_the_database(steps: Steps) -> None:
         time.sleep(AWAY)
         mesh.database.start()
         until("all control planes are there", lambda: len(mesh.instances()) == 3, mesh.processes)
-        _change(steps, "ca-2")
-        _complete(steps, "ca-2")
+        _change(steps, "ca-1")
+        _complete(steps, "ca-1")
     steps.kumactl("inspect", "control-planes")
 
 

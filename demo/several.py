@@ -28,7 +28,8 @@ class SeveralControlPlanes(DemoMesh):
         super().__init__(home, processes)
         self.database = database
         (self._balancer_admin,) = free_ports(1)
-        self._shared = database.settings(database.create(f"demo_{secrets.token_hex(4)}"))
+        self._name = database.create(f"demo_{secrets.token_hex(4)}")
+        self._shared = database.settings(self._name)
         self._running: dict[int, subprocess.Popen[bytes]] = {}
 
     def start_control_plane(self) -> subprocess.Popen[bytes]:
@@ -96,6 +97,12 @@ class SeveralControlPlanes(DemoMesh):
         self.processes.forget(process)
         process.kill()
         process.wait()
+
+    def fail_database_over(self, *, read_only: bool) -> None:
+        """All its connections are cut; new ones may write, or only read as at a standby."""
+        name, mode = self._name, "on" if read_only else "off"
+        self.database.sql(f"ALTER DATABASE {name} SET default_transaction_read_only = {mode}")
+        self.database.sql(f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}'")
 
     def pause(self, number: int) -> None:
         """SIGSTOP: it is there, and does nothing; it does not know it afterwards."""
