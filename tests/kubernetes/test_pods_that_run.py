@@ -6,7 +6,6 @@ import json
 import os
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,21 +86,12 @@ class Node:
         return until(f"{url} answers {status}", asked, self.kuma.processes)
 
 
-def _token(kuma: Installed, pod: dict[str, Any]) -> str:
-    """The token of a Pod's sidecar: of its ServiceAccount, or one for its Dataplane if that is how it is known."""
+def _token(cluster: Cluster, pod: dict[str, Any]) -> str:
+    """The token of the ServiceAccount of a Pod, bound to that Pod, as the kubelet asks for it."""
     name, namespace, uid = (pod["metadata"][field] for field in ("name", "namespace", "uid"))
-    template = "--template={{.data.value | base64decode}}"
-    admin = kuma.cluster.kubectl("get", "secret", "admin-user-token", "-n", NAMESPACE, template).stdout.strip()
-    if "type" in kuma.get("/config", admin)["dpServer"]["authn"]["dpProxy"]:
-        bound = ("--bound-object-kind=Pod", f"--bound-object-name={name}", f"--bound-object-uid={uid}")
-        asked = ("create", "token", "default", "-n", namespace, f"--audience=kuma-control-plane.{NAMESPACE}", *bound)
-        return kuma.cluster.kubectl(*asked).stdout.strip()
-    body = json.dumps({"name": f"{name}.{namespace}", "mesh": "default", "validFor": "24h"}).encode()
-    headers = {"content-type": "application/json", "authorization": f"Bearer {admin}"}
-    request = urllib.request.Request(f"{kuma.url}/tokens/dataplane", body, headers, method="POST")
-    with urllib.request.urlopen(request) as answer:
-        text: str = answer.read().decode()
-    return text
+    bound = ("--bound-object-kind=Pod", f"--bound-object-name={name}", f"--bound-object-uid={uid}")
+    asked = ("create", "token", "default", "-n", namespace, f"--audience=kuma-control-plane.{NAMESPACE}", *bound)
+    return cluster.kubectl(*asked).stdout.strip()
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +118,7 @@ def node(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         runner = PodRunner(
             cluster, directory, switch, prefix, names,
             commands={"app": app, "kuma-init": (), "kuma-dp": (BIN / "kuma-dp",)},
-            token=lambda pod: _token(kuma, pod),
+            token=lambda pod: _token(cluster, pod),
             overrides={"KUMA_CONTROL_PLANE_URL": f"https://{control_plane}:{kuma.ports['dp']}"},
         )  # fmt: skip
         with runner.host() as outsider:
