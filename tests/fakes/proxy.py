@@ -23,6 +23,7 @@ from kuma.xds.envoy import resource_names
 from kuma.xds.envoy.resource import TypeUrl
 from tests.fakes.patience import PATIENCE
 
+_AGAIN = 0.05
 EOF: Any = getattr(grpc.aio, "EOF")  # noqa: B009 - missing in the type stubs
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 
@@ -96,15 +97,16 @@ class FakeProxy:
         raise AssertionError("the stream ended without an error")
 
     async def until(self, holds: Callable[[], Any], seconds: float = PATIENCE) -> None:
-        """Return once `holds()`, asked again after every response."""
+        """Return once `holds()`, asked again after every response, and now and then: it may be about the other side."""
         assert self._task is not None
         async with asyncio.timeout(seconds):
             while not holds():
                 version = self._changed.version
                 newer = aio.spawn(self._changed.newer_than(version), name="newer response")
-                await asyncio.wait({newer, self._task}, return_when=asyncio.FIRST_COMPLETED)
-                if self._task.done():
+                await asyncio.wait({newer, self._task}, timeout=_AGAIN, return_when=asyncio.FIRST_COMPLETED)
+                if not newer.done():
                     await aio.stop([newer])
+                if self._task.done():
                     self._task.result()
 
     async def ask(self, *names: str) -> None:

@@ -1,13 +1,24 @@
 """How often a proxy got a certificate is counted over its whole life."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
+from kuma.base import aio
+from kuma.base.clock import SystemClock
+from kuma.coordination.coordination import Alone
 from kuma.pki.issuer import Identity
+from kuma.resources import kinds
 from kuma.resources.models.dataplane_insight import DataplaneInsightSpec, Version
+from kuma.resources.models.mesh import MeshSpec
+from kuma.resources.resource import Resource
+from kuma.store.protocol import Create
+from kuma.store.sql.sqlite import open_sqlite
 from kuma.xds.envoy.resource import TypeUrl
-from kuma.xds.proxies.insights import Record
+from kuma.xds.proxies.insights import Insights, Record
 from tests.fakes.control_plane import MTLS, dataplane, running
+from tests.fakes.patience import PATIENCE
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 WEB = dataplane("web-01", "web")
@@ -90,3 +101,41 @@ def test_a_rejection_is_told_of_the_stream_that_it_came_on() -> None:
     new = record(record(record(old.spec()).spec()).spec()).spec()
     assert [s.status.lds.last_rejection for s in new.subscriptions] == ["", ""]
     assert sum(s.status.lds.responses_rejected for s in new.subscriptions) == 1
+
+
+class Held:
+    """A store that writes nothing before it may."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.asked, self.may_write = asyncio.Event(), asyncio.Event()
+
+    async def transact(self, operations: Any) -> Any:
+        self.asked.set()
+        await self.may_write.wait()
+        return await self._store.transact(operations)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+async def test_a_proxy_that_comes_back_while_its_last_stream_is_being_written_goes_on_from_there(
+    tmp_path: Path,
+) -> None:
+    store = await open_sqlite(tmp_path / "kuma.db", SystemClock())
+    mesh = kinds.MESH.key("default")
+    await store.transact([Create(Resource(mesh, MeshSpec())), Create(WEB, mesh)])
+    held = Held(store)
+    insights = Insights(cast(Any, held), SystemClock(), "cp-1", Alone())
+    first = await insights.open(WEB.key, Version())
+    first.certificate(identity(1), ("ca-1",), NOW)
+    insights.close(first, None)
+    writing = aio.spawn(insights.run(), name="insights")
+    async with asyncio.timeout(PATIENCE):
+        await held.asked.wait()
+    again = await insights.open(WEB.key, Version())
+    held.may_write.set()
+    again.certificate(identity(2), ("ca-1",), NOW)
+    assert (count(again), len(again.spec().subscriptions)) == (2, 2)
+    await aio.stop([writing])
+    await store.close()

@@ -159,6 +159,8 @@ class Insights:
         self._instance = instance
         self._open: dict[Key, Record] = {}
         self._changed: dict[Key, Record] = {}
+        self._writing: dict[Key, Record] = {}
+        """Those that are on their way to the store, which may not have them yet."""
         self._wake = asyncio.Event()
         self._wake.set()
 
@@ -166,13 +168,17 @@ class Insights:
         """Begin the record of a new stream of the Dataplane called `key`."""
         now = self._clock.now()
         insight = kinds.DATAPLANE_INSIGHT.key(key.name, key.mesh)
+        newer = self._newest(insight)
         stored = await find(self._store, insight)
-        newer = self._open.get(insight) or self._changed.get(insight)  # than what is stored
+        newer = self._newest(insight) or newer  # than what was stored
         before = newer.spec() if newer else stored.spec if stored else DataplaneInsightSpec()
         record = self._open[insight] = Record(key, self._instance, now, version, before)
         record.stored = stored
         self.note(record)
         return record
+
+    def _newest(self, insight: Key) -> Record | None:
+        return self._open.get(insight) or self._changed.get(insight) or self._writing.get(insight)
 
     def note(self, record: Record) -> None:
         """Have `record` written soon."""
@@ -248,7 +254,8 @@ class Insights:
         return insight.server in self._coordination.others()
 
     async def _flush(self) -> None:
-        records, self._changed = list(self._changed.values()), {}
+        self._writing, self._changed = self._changed, {}
+        records = list(self._writing.values())
         for start in range(0, len(records), _BATCH):
             batch = records[start : start + _BATCH]
             try:
@@ -256,6 +263,7 @@ class Insights:
             except KumaError:
                 for record in batch:  # one of them stands in the way of the others: each alone
                     await self._write_alone(record)
+            self._writing = {}
 
     async def _write(self, records: list[Record]) -> None:
         operations = [
