@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import re
 import urllib.request
@@ -172,6 +173,43 @@ def test_provided_authorities_come_from_secrets_of_both_types(kuma: Installed, t
     )
 
 
+def tls_secret(name: str, made: cas.Ca, mesh: str) -> str:
+    """A Secret as cert-manager writes it."""
+    pair = (("tls.crt", made.cert), ("tls.key", made.key))
+    encoded = {field: base64.b64encode(text.encode()).decode() for field, text in pair}
+    return yaml.safe_dump(yaml.safe_load(secret(name, b"", mesh)) | {"type": "kubernetes.io/tls", "data": encoded})
+
+
+def test_a_renewal_by_cert_manager_changes_the_authority_in_stages(kuma: Installed, tmp_path: Path) -> None:
+    """Another certificate with another key: a new epoch, by which the old root was retired. Half of it is refused."""
+    cluster = kuma.cluster
+    before, after = cas.root(tmp_path, "before"), cas.root(tmp_path, "after")
+    conf = {"cert": {"secret": "of-cert-manager"}, "key": {"secret": "of-cert-manager"}}
+    apply(cluster, tls_secret("of-cert-manager", before, "renewed"))
+    backend = {"name": "ca", "type": "provided", "conf": conf}
+    apply(cluster, mesh("renewed", enabledBackend="ca", backends=[backend]))
+
+    def position() -> dict[str, Any]:
+        if not exists(cluster, "meshtransition", "renewed"):
+            return {}
+        found: dict[str, Any] = shown(cluster, "meshtransition", "renewed").get("status", {}).get("position", {})
+        return found
+
+    def trusted(made: cas.Ca) -> bool:
+        return [root.strip() for root in position().get("roots", ())] == [made.cert.strip()]
+
+    until("the mesh trusts its authority", lambda: trusted(before), kuma.processes)
+    old = position()
+    half = tls_secret("of-cert-manager", dataclasses.replace(after, key=before.key), "renewed")
+    assert "would break mTLS backend" in refused(cluster, half)
+    apply(cluster, tls_secret("of-cert-manager", after, "renewed"))
+    until("the mesh trusts the new one alone", lambda: trusted(after), kuma.processes)
+    new = position()
+    assert new["authority"] != old["authority"]
+    assert new["epoch"] == old.get("epoch", 0) + 1
+    assert new["level"] == old["level"]
+
+
 def test_a_root_that_is_there_already_is_adopted(kuma: Installed, tmp_path: Path) -> None:
     """As an earlier control plane has left it."""
     made = cas.root(tmp_path, "adopted")
@@ -267,10 +305,14 @@ def test_webhooks_that_have_lost_the_ca_are_given_it_again(kuma: Installed) -> N
     until("changes are judged", kuma.judges, kuma.processes)
 
 
-def test_what_is_asked_of_the_api_is_counted(kuma: Installed) -> None:
+def metrics_of(kuma: Installed) -> str:
     url = f"http://127.0.0.1:{kuma.ports['diagnostics']}/metrics"
     with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
-        metrics = answer.read().decode()
+        return str(answer.read().decode())
+
+
+def test_what_is_asked_of_the_api_is_counted(kuma: Installed) -> None:
+    metrics = metrics_of(kuma)
     assert 'kuma_kubernetes_api_requests_total{method="WATCH",status="200"}' in metrics
     assert "kuma_control_plane_leads 1.0" in metrics
     served = {name for name in re.findall(r"^# TYPE (kuma_kubernetes_\w+)", metrics, re.M) if "_created" not in name}
@@ -392,6 +434,30 @@ def test_a_pod_has_the_dataplane_that_it_and_its_services_say(shop: Installed) -
     assert "CreatedKumaDataplane" in told
     cluster.kubectl("delete", "pod", "web-1", "-n", "shop", "--force", "--grace-period=0")
     until("it goes with its Pod", lambda: not dataplane(cluster, "web-1"), shop.processes)
+
+
+def test_nothing_is_listed_and_only_what_differs_is_written(shop: Installed) -> None:
+    """In steady state there are watches: a change of a Pod that does not matter leads to no write, and to no list."""
+    cluster = shop.cluster
+    for name, address in (("calm", "10.1.0.3"), ("busy", "10.1.0.4")):
+        apply(cluster, pod(name))
+        runs(cluster, name, address)
+    until("both are known", lambda: dataplane(cluster, "calm") and dataplane(cluster, "busy"), shop.processes)
+
+    def lists() -> list[str]:
+        return re.findall(r'^kuma_kubernetes_api_requests_total\{method="LIST".*$', metrics_of(shop), re.M)
+
+    def state(name: str) -> str:
+        return str(dataplane(cluster, name)["spec"]["networking"]["inbound"][0].get("state", "Ready"))
+
+    listed, version = lists(), dataplane(cluster, "calm")["metadata"]["resourceVersion"]
+    cluster.kubectl("annotate", "pod", "calm", "-n", "shop", "of-others=1")
+    for ready in (False, True):  # the second round begins when the first is over
+        runs(cluster, "busy", "10.1.0.4", ready=ready)
+        wanted = "Ready" if ready else "NotReady"
+        until(f"it is {wanted}", lambda wanted=wanted: state("busy") == wanted, shop.processes)  # type: ignore[misc]
+    assert dataplane(cluster, "calm")["metadata"]["resourceVersion"] == version
+    assert lists() == listed
 
 
 def test_what_keeps_a_pod_from_the_mesh_is_told_by_an_event(shop: Installed) -> None:
