@@ -10,6 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+_PATIENCE = 1200.0
+"""Seconds; clients that get too little of a machine may never come to the end of their handshakes."""
+
 Answers = Mapping[str, Callable[[], Awaitable[Any] | Any]]
 
 
@@ -30,8 +33,9 @@ class Process:
 
     async def until(self, question: str, holds: Callable[[Any], bool], pause: float = 0.1) -> Any:
         """Return the first answer that is as it should be."""
-        while not holds(answer := await self.ask(question)):
-            await asyncio.sleep(pause)
+        async with asyncio.timeout(_PATIENCE):
+            while not holds(answer := await self.ask(question)):
+                await asyncio.sleep(pause)
         return answer
 
     async def kill(self) -> None:
