@@ -90,7 +90,7 @@ class PodRunner:
             for container in found["spec"]["containers"]:
                 self._start(found, container, host, processes)
             for container in (*found["spec"].get("initContainers", ()), *found["spec"]["containers"]):
-                if "readinessProbe" in container and container["image"].rpartition("/")[2] != "app":
+                if "readinessProbe" in container:
                     self._answers(container, "readinessProbe", host, processes)
                 ready[container["name"]] = True
             self._report(found, ready)

@@ -36,7 +36,12 @@ PODS = """
 apiVersion: v1
 kind: Pod
 metadata: {name: NAME, namespace: run, labels: {app: NAME}}
-spec: {containers: [{name: app, image: app, ports: [{containerPort: 8080}]}]}
+spec:
+  containers:
+  - name: app
+    image: app
+    ports: [{containerPort: 8080}]
+    readinessProbe: {httpGet: {path: /health, port: 8080}}
 """
 MESH = """
 apiVersion: kuma.io/v1alpha1
