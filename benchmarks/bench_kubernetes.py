@@ -1,0 +1,85 @@
+"""Measures what the objects of many Pods cost a control plane on Kubernetes: memory, and requests to the API server.
+
+A real API server is asked; nothing runs the Pods. In steady state there should be watches only, and, for a change of a
+Pod, one write of its Dataplane.
+
+    python -m benchmarks.bench_kubernetes [PODS]
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from pathlib import Path
+
+from demo.processes import until
+from tests.kubernetes.installed import Installed, installed
+from tools.kubernetes.build import binaries
+from tools.kubernetes.cluster import Cluster
+
+PODS = 1000
+_STEADY = 20.0
+"""Seconds in which nothing is changed."""
+_REQUESTS = re.compile(r'^kuma_kubernetes_api_requests_total\{method="(\w+)",status="\d+"\} ([\d.]+)$', re.M)
+
+
+def main(pods: int = PODS) -> None:
+    with tempfile.TemporaryDirectory() as name, Cluster(binaries(), Path(name) / "cluster") as cluster:
+        home = Path(name) / "control-plane"
+        home.mkdir()
+        with installed(cluster, home) as kuma:
+            cluster.kubectl(
+                "apply", "-f", "-", text="{apiVersion: kuma.io/v1alpha1, kind: Mesh, metadata: {name: default}}"
+            )
+            _measure(kuma, pods)
+
+
+def _measure(kuma: Installed, pods: int) -> None:
+    before, begun = _memory(kuma), time.monotonic()
+    made = [_pod(number) for number in range(pods)]
+    kuma.cluster.kubectl("create", "--validate=false", "-f", "-", text="\n---\n".join(map(json.dumps, made)))
+    for number in range(pods):
+        status = {"status": {"phase": "Running", "podIP": f"10.7.{number // 250}.{number % 250 + 1}"}}
+        patch = ("--subresource=status", "--type=merge", "-p", json.dumps(status))
+        kuma.cluster.kubectl("patch", "pod", f"web-{number}", *patch)
+    until("all have Dataplanes", lambda: _dataplanes(kuma) == pods, kuma.processes, seconds=3600)
+    print(
+        f"{pods} Pods: {time.monotonic() - begun:.0f} s with kubectl; {(_memory(kuma) - before) / 2**20:.0f} MiB more"
+    )
+    start = _requests(kuma)
+    time.sleep(_STEADY)
+    print(f"requests in {_STEADY:.0f} s in which nothing changes: {dict(_requests(kuma) - start)}")
+
+
+def _pod(number: int) -> dict[str, object]:
+    containers = [{"name": "app", "image": "app"}, {"name": "kuma-sidecar", "image": "kuma-dp"}]
+    metadata = {"name": f"web-{number}", "annotations": {"kuma.io/sidecar-injected": "true"}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": containers}}
+
+
+def _dataplanes(kuma: Installed) -> int:
+    found = kuma.get("/meshes/default/dataplanes?size=1")
+    return int(found["total"]) if found else 0
+
+
+def _requests(kuma: Installed) -> Counter[str]:
+    found: Counter[str] = Counter()
+    with urllib.request.urlopen(f"http://127.0.0.1:{kuma.ports['diagnostics']}/metrics") as answer:
+        for method, count in _REQUESTS.findall(answer.read().decode()):
+            found[method] += int(float(count))
+    return found
+
+
+def _memory(kuma: Installed) -> int:
+    assert kuma.process is not None
+    pages = Path(f"/proc/{kuma.process.pid}/statm").read_text().split()[1]
+    return int(pages) * 4096
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
