@@ -115,6 +115,11 @@ async def test_no_leaf_key_is_written_down_anywhere(control_planes_log: Path, tm
 
             await until("certificates have rotated", rotated)
             await cp.apply(MTLS.replace("ca-1", "ca-2"))
+
+            async def issued_by_another() -> bool:
+                return {p.keeper.identity.backend for p in cp.parts.proxies if p.keeper.identity} == {"ca-2"}
+
+            await until("another authority has issued all certificates", issued_by_another)
             await mesh.converged()
             backend.running.kill()  # what it leaves behind counts, too
             await backend.running.wait()
