@@ -379,6 +379,13 @@ async def test_being_on_this_machine_is_not_enough(api: Api, headers: dict[str, 
     assert (await api("GET", "/meshes/default/secrets", headers=headers)).status_code == 403
 
 
+@pytest.mark.parametrize("peer", ["127.0.0.6", "::ffff:127.0.0.6"])
+async def test_whoever_a_transparent_proxy_of_this_machine_speaks_for_is_not_on_it(api: Api, peer: str) -> None:
+    """It calls what is not of the mesh from an address of its own, in whoever's name, and adds no header."""
+    assert (await api("GET", "/meshes/default/secrets", peer=peer)).status_code == 403
+    assert (await api("POST", "/tokens/dataplane", peer=peer, json={"mesh": "default"})).status_code == 403
+
+
 async def test_a_credential_that_does_not_hold_is_401_even_from_here(api: Api) -> None:
     answer = await api("GET", "/meshes", headers={"authorization": "Bearer nonsense"})
     assert (answer.status_code, answer.json()["title"]) == (401, "Invalid authentication data")

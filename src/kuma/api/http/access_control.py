@@ -11,6 +11,7 @@ from kuma.api.http import hosts
 from kuma.base.errors import AccessDenied, Unauthenticated
 from kuma.base.values import addresses
 from kuma.resources.kinds import Kind
+from kuma.transparent_proxy.redirection import SOURCES
 
 ADMIN_USER, ADMIN_GROUP = "mesh-system:admin", "mesh-system:admin"
 AUTHENTICATED, UNAUTHENTICATED = "mesh-system:authenticated", "mesh-system:unauthenticated"
@@ -22,6 +23,8 @@ LOCAL_USER = "local_user"
 """In the state of a request: the id of the user of this machine whose process sends it; None if it is not known."""
 _FORWARDING = ("forwarded", "via", "x-real-ip", "x-forwarded-", "x-envoy-")
 """Beginnings of the headers that proxies add. An Envoy of the mesh on this machine is not the person at it."""
+_OF_PROXIES = frozenset(SOURCES.values())
+"""Addresses of this machine from which transparent proxies pass on what others send, in the clear, too."""
 _SAFE = ("GET", "HEAD", "OPTIONS")
 
 
@@ -155,6 +158,8 @@ async def identify(request: Request, verify: VerifyToken, local_admins: LocalAdm
 
 def _from_this_machine(request: Request) -> bool:
     if request.client is None or any(name.startswith(_FORWARDING) for name in request.headers):
+        return False
+    if addresses.written(request.client.host) in _OF_PROXIES:
         return False
     host = hosts.host_of(request) or ""
     return addresses.is_loopback(request.client.host) and (host == "localhost" or addresses.is_loopback(host))

@@ -15,6 +15,7 @@ from kuma.base.errors import AccessDenied, InvalidResource, Unauthenticated
 from kuma.base.values import farewell, strict_json
 from kuma.policy import membership
 from kuma.resources import codec, kinds
+from kuma.resources import tags as tag_rules
 from kuma.resources.labels import REGISTERED
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.models.dataplane_insight import Version
@@ -233,10 +234,19 @@ class Authenticator:
         """Check that a proxy may bring its Dataplane along, if it does.
 
         Raises:
-            AccessDenied: it may run only for the one that is stored.
+            AccessDenied: it may run only for the one that is stored; or it says at which addresses whole services are
+                called, by which it would be called in the place of others.
         """
-        if brought is not None and not identity.registers:
+        if brought is None:
+            return
+        if not identity.registers:
             raise AccessDenied("the Dataplane of a Pod follows from the Pod: none may be brought along")
+        for index, inbound in enumerate(brought.spec.net.inbound):
+            if tag := next((tag for tag in inbound.tags if tag.startswith(tag_rules.SERVICE_ADDRESS)), ""):
+                raise AccessDenied(
+                    f'networking.inbound[{index}].tags["{tag}"]: at which addresses services are called is not for '
+                    "proxies to say; leave it out"
+                )
 
     def check(self, key: Key, token: str) -> None:
         """Check that the token that a stream was opened with still holds.
