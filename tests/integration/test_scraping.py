@@ -47,9 +47,11 @@ async def test_prometheus_reads_metrics(cp: Running, mesh: Sidecars, tmp_path: P
     prometheus = await clients.with_leaf_of(clients.own_authority(cp), tmp_path, "spiffe://default/prometheus")
     stranger = clients.without_certificate()
 
-    read = await get("/m", prometheus)
-    assert read.startswith(b"HTTP/1.1 200 OK")
-    assert b"\nenvoy_" in read
+    async def read() -> bool:
+        return (await get("/m", prometheus)).startswith(b"HTTP/1.1 200 OK")
+
+    await until("all threads of the Envoy serve them", read)
+    assert b"\nenvoy_" in await get("/m", prometheus)
     assert await get("/m", stranger) == b""
     assert await get("/m") == b""  # plaintext, from another address
     assert (await get("/m", source="127.0.0.2")).startswith(b"HTTP/1.1 200 OK")  # the proxy's own machine
@@ -70,4 +72,8 @@ async def test_prometheus_reads_metrics(cp: Running, mesh: Sidecars, tmp_path: P
         return (await get("/m")).startswith(b"HTTP/1.1 200 OK")
 
     await until("anybody reads them if that is asked for", plain)
-    assert (await get("/config_dump")).startswith(b"HTTP/1.1 404")
+
+    async def nothing_else() -> bool:
+        return (await get("/config_dump")).startswith(b"HTTP/1.1 404")
+
+    await until("nothing else is there", nothing_else)
