@@ -213,3 +213,16 @@ def test_texts_that_would_take_long_to_read_are_answered() -> None:
     assert len(next(codec.documents(many))) == 10_000
     with pytest.raises(InvalidResource, match="has an integer of 599999 characters"):
         next(codec.documents("a: 1" + ":1" * 299_999))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"type": "Mesh", "name": "x", "metrics": {"backends": [{"name": "\ud800"}]}},
+        {"type": "TrafficRoute", "mesh": "default", "name": "x", "conf": {"\udfff": None}},
+        {"type": "MeshTimeout", "mesh": "default", "name": "x", "spec": {"to": ["\ud800"]}},
+    ],
+)
+def test_no_text_is_kept_that_could_not_be_given_back(document: dict[str, Any]) -> None:
+    with pytest.raises(InvalidResource, match="half of a surrogate pair"):
+        codec.parse(document)

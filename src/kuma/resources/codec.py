@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from kuma.base.errors import InvalidResource, NotForUs, Violation
+from kuma.base.values import strict_json
 from kuma.resources import keys, kinds, parsing
 from kuma.resources import labels as label_rules
 from kuma.resources.kinds import Kind
@@ -121,6 +122,10 @@ def parse(document: Mapping[str, Any], *, default_mesh: str = "default") -> Reso
     Raises:
         InvalidResource: with every violation; Kubernetes documents are reported at their own paths (`spec.…`).
     """
+    try:
+        strict_json.check(document)  # what is kept as it was written is looked at by no model
+    except ValueError as error:
+        raise InvalidResource.of("", str(error)) from None
     if "apiVersion" in document or "kind" in document:
         return _parse_kubernetes(document, default_mesh)
     return _parse_universal(document, default_mesh)

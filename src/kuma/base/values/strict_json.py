@@ -27,7 +27,7 @@ def loads(text: str | bytes, most: int = MOST) -> Any:
         found = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
     except RecursionError:
         raise ValueError(f"nested deeper than {DEEPEST} levels") from None
-    _check(found)
+    check(found)
     return found
 
 
@@ -57,8 +57,12 @@ def _finite(digits: str) -> float:
     return number
 
 
-def _check(value: Any) -> None:
-    """Level by level rather than by recursion, which has a depth of its own."""
+def check(value: Any) -> None:
+    """Checks what was parsed, level by level rather than by recursion, which has a depth of its own.
+
+    Raises:
+        ValueError: it is nested too deeply, or holds half of a surrogate pair.
+    """
     level, depth = [value], 0
     while level:
         for found in level:
