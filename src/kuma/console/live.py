@@ -7,12 +7,14 @@ opens it again is identified again.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from kuma.api.http.errors import Problem
+from kuma.console import guard
 from kuma.console.context import ConsoleContext
 from kuma.resources.kinds import DATAPLANE
 
@@ -24,6 +26,8 @@ _AGAIN = 1000
 """Milliseconds after which a browser opens a stream again."""
 _MOST = 200
 """Open streams of one control plane."""
+_MOST_EACH = 50
+"""Of one user: a few do not take them all."""
 
 
 class Live:
@@ -31,7 +35,8 @@ class Live:
 
     def __init__(self, context: ConsoleContext) -> None:
         self._context = context
-        self._open = 0
+        self._open = Counter[str]()
+        """Streams by the names of users."""
 
     async def stream(self, request: Request) -> Response:
         """Answers with a stream of what happens after `since`: in `mesh`, or in all meshes.
@@ -40,14 +45,17 @@ class Live:
             Problem: too many are open.
         """
         self._context.api.check(request, DATAPLANE)
-        if self._open >= _MOST:
+        user = guard.visitor(request).caller.name
+        if self._open.total() >= _MOST:
             raise Problem(503, "Service unavailable", f"more than {_MOST} pages are open")
+        if self._open[user] >= _MOST_EACH:
+            raise Problem(429, "Too Many Requests", f"you have more than {_MOST_EACH} pages open")
         mesh = request.query_params.get("mesh", "")
         since = request.headers.get("last-event-id", request.query_params.get("since", ""))
-        return StreamingResponse(self._events(mesh, since), media_type="text/event-stream")
+        return StreamingResponse(self._events(user, mesh, since), media_type="text/event-stream")
 
-    async def _events(self, mesh: str, since: str) -> AsyncIterator[str]:
-        self._open += 1
+    async def _events(self, user: str, mesh: str, since: str) -> AsyncIterator[str]:
+        self._open[user] += 1
         try:
             yield f"retry: {_AGAIN}\n\n"
             async with asyncio.timeout(LONGEST):
@@ -60,7 +68,7 @@ class Live:
         except TimeoutError:
             return
         finally:
-            self._open -= 1
+            self._open -= Counter([user])  # and forget those who have none
 
     def position(self, mesh: str = "") -> str:
         """Returns how far what is shown now has come; counts of different control planes are not comparable."""

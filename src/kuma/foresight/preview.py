@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from kuma.base.errors import InvalidResource
 from kuma.foresight import course
 from kuma.foresight.consequences import AffectedCaller, Consequences
 from kuma.foresight.course import DEFAULT_PACE, Ending, Insights, Laggard, Pace, Step
@@ -145,3 +146,18 @@ def by_mesh(resources: Iterable[Resource[Any]], deleted: Iterable[Key]) -> Mappi
         if mesh:
             found.setdefault(mesh, {})[key] = resource
     return found
+
+
+_MOST_MESHES = 16
+"""Meshes of one request: each is looked at as a whole."""
+
+
+def check_extent(found: Mapping[str, Changes]) -> None:
+    """Checks that changes are of few enough meshes to be previewed at once.
+
+    Raises:
+        InvalidResource: they are of too many.
+    """
+    if len(found) > _MOST_MESHES:
+        reason = f"are of {len(found):,} meshes; {_MOST_MESHES} are the most. Ask about the others by another request"
+        raise InvalidResource.of("resources", reason)

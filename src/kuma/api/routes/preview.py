@@ -20,8 +20,6 @@ from kuma.resources.resource import Key, Resource
 
 _MOST = 1000
 """Resources of one request."""
-_MOST_MESHES = 16
-"""Meshes of one request: each is looked at as a whole."""
 
 
 def routes(context: ApiContext) -> APIRouter:
@@ -51,9 +49,7 @@ def _changes(body: Mapping[str, Any]) -> Mapping[str, Changes]:
         raise InvalidResource.of(unknown[0][:100], "is no field of a preview; there are resources and delete")
     resources, deleted = (_listed(body, name) for name in ("resources", "delete"))
     found = preview.by_mesh([_parsed(index, one) for index, one in enumerate(resources)], map(_key, deleted))
-    if len(found) > _MOST_MESHES:
-        reason = f"are of {len(found):,} meshes; {_MOST_MESHES} are the most. Ask about the others by another request"
-        raise InvalidResource.of("resources", reason)
+    preview.check_extent(found)
     return found
 
 

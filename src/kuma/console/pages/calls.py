@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +20,10 @@ from kuma.resources.view import MeshView
 
 _SIDE = 30
 """Rows and columns of a part of the matrix."""
+_MOST_PAIRS = 500_000
+"""Pairs of one picture: it would take half a second to draw more."""
+_MOST = 200
+"""Rows of the tables of one service."""
 _ONLY = {"all": "all services", "seen": "those that were seen to call", "breaks": "those that would be refused"}
 
 
@@ -39,7 +42,7 @@ class CallPages:
         position = self._live.position(mesh)
         seen = await reading.seen(self._context, mesh)
         query = {name: request.query_params.get(name, "")[:100] for name in ("from", "to", "only", "row", "column")}
-        shown = await asyncio.to_thread(self._matrix, seen, query)
+        shown = await self._context.work.do(self._matrix, seen, query)
         values = {"mesh": mesh, "query": query, "only": _ONLY, "states": calls.STATES, "live": position, **shown}
         return rendering.page(request, self._context, "calls.html", values)
 
@@ -48,12 +51,13 @@ class CallPages:
         mesh, name = request.path_params["mesh"], request.path_params["service"]
         position = self._live.position(mesh)
         seen = await reading.seen(self._context, mesh)
-        incoming, outgoing = await asyncio.to_thread(lambda: self._calls(seen).of_service(name))
+        incoming, outgoing = await self._context.work.do(lambda: self._calls(seen).of_service(name))
         values = {
             "mesh": mesh,
             "service": name,
             "incoming": incoming,
             "outgoing": outgoing,
+            "most": _MOST,
             "graph": graph.graph(name, incoming, outgoing),
             "states": calls.STATES,
             "live": position,
@@ -75,12 +79,14 @@ class CallPages:
         rows = lists.page(callers, reading.number(query["row"]), _SIDE)
         columns = lists.page(called, reading.number(query["column"]), _SIDE)
         is_large = len(callers) > _SIDE or len(called) > _SIDE
+        is_too_large = len(callers) * len(called) > _MOST_PAIRS
         return {
             "rows": rows,
             "columns": columns,
             "matrix": calls.matrix(found, rows.items, columns.items),
             "breaking": sorted(found.breaking),
-            "picture": list(calls.picture(found, callers, called)) if is_large else [],
+            "picture": list(calls.picture(found, callers, called)) if is_large and not is_too_large else [],
+            "is_too_large": is_too_large,
             "services": len(found.rules.services),
             "counts": Counter(found.relation(*pair).state for pair in found.seen),
         }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -28,8 +26,8 @@ class MeshPage:
         position = self._live.position(mesh)
         known = await reading.known(self._context, mesh)
         now = known.now
-        found = await asyncio.to_thread(overview.summary, known.view, known.insights, known.summary, now)
-        authorities = await asyncio.to_thread(timeline.authorities, known.view, now)
+        found = await self._context.work.do(overview.summary, known.view, known.insights, known.summary, now)
+        authorities = await self._context.work.do(timeline.authorities, known.view, now)
         values = {
             "mesh": mesh,
             "summary": found,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +24,8 @@ from kuma.resources.resource import Resource
 
 _MOST = 1000
 """Resources of one text."""
+_LONGEST = 1 << 18
+"""Bytes of one text: YAML is read slowly, and who may only look may preview, too."""
 
 
 class Applied(NamedTuple):
@@ -58,13 +59,14 @@ class PreviewPage:
         api = self._context.api
         api.settings.access.check(api.caller(request), DATAPLANE, "GET")
         reading.view(self._context, request.path_params["mesh"])
-        fields = await guard.form(request, 3 * api.settings.max_body)  # percent signs take three for one
+        fields = await guard.form(request, 3 * _LONGEST)  # percent signs take three for one
         text = fields.get("text", "").replace("\r\n", "\n")
         try:
-            resources = await asyncio.to_thread(_parsed, text)
+            resources = await self._context.work.do(_parsed, text)
+            breaks = preview.by_mesh(resources, ())
+            preview.check_extent(breaks)
         except InvalidResource as error:
             return self._page(request, text, violations=error.violations, status=400)
-        breaks = preview.by_mesh(resources, ())
         previews = [await self._preview(mesh, some) for mesh, some in sorted(breaks.items())]
         if fields.get("do") != "apply":
             return self._page(request, text, previews=previews)
@@ -80,7 +82,7 @@ class PreviewPage:
         if view.mesh is None:
             return Preview(mesh=mesh, breaks=False)
         seen = await reading.seen(self._context, mesh)
-        return await asyncio.to_thread(preview.preview, seen.view, some, seen.known)
+        return await self._context.work.do(preview.preview, seen.view, some, seen.known)
 
     async def _apply(self, request: Request, resources: Iterable[Resource[Any]], fields: Mapping[str, str]) -> Any:
         """Applies one after the other, and no more after one that fails."""
@@ -127,6 +129,8 @@ def _parsed(text: str) -> list[Resource[Any]]:
     Raises:
         InvalidResource: one is not valid; the text says which.
     """
+    if len(text.encode()) > _LONGEST:
+        raise InvalidResource.of("", f"this is longer than {_LONGEST:,} bytes; kumactl preview and apply take more")
     found = []
     for index, document in enumerate(codec.documents(text)):
         if index >= _MOST:

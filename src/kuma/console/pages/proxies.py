@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -35,7 +33,7 @@ class ProxyPages:
             self._context.api.clock.now(),
         )
         asked, state = query.get("q", "")[:100], query.get("state", "all")
-        found = await asyncio.to_thread(
+        found = await self._context.work.do(
             proxies.found, view, insights, asked, state, reading.number(query.get("page", "1")), now
         )
         states = [(key, text, found.counts[key]) for key, (text, _) in proxies.STATES.items()]

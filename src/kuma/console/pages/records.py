@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
 from collections.abc import Iterator
@@ -50,7 +49,7 @@ class Records:
         api = self._context.api
         access_control.check_grant(api.caller(request), api.settings.access.admin_resources, "the audit record")
         asked = request.query_params.get("q", "")[:200]
-        events = await asyncio.to_thread(_events, self._context.audit_file, asked)
+        events = await self._context.work.do(_events, self._context.audit_file, asked)
         page = lists.page(events, number(request.query_params.get("page", "1")))
         values = {"found": page, "q": asked, "most": _MOST, "instance": api.instance}
         return rendering.page(request, self._context, "audit.html", values)
