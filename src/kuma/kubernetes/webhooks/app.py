@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from kuma.api.http.bodies import BodyTooLarge, BodyTooSlow, read_body
 from kuma.kubernetes.webhooks.review import Review
 
 Answer = Callable[[Review], Awaitable[dict[str, Any]]]
@@ -25,14 +26,13 @@ def create_app(answers: dict[str, Answer]) -> Starlette:
 
 def _endpoint(answer: Answer) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _LARGEST:
-                return PlainTextResponse(f"longer than {_LARGEST} bytes", 413)
         try:
-            review = Review.of(json.loads(body))
-        except ValueError as error:
+            review = Review.of(json.loads(await read_body(request, _LARGEST)))
+        except BodyTooLarge:
+            return PlainTextResponse(f"longer than {_LARGEST} bytes", 413)
+        except BodyTooSlow:
+            return PlainTextResponse("the body did not come in time", 408)
+        except (ValueError, RecursionError) as error:
             return PlainTextResponse(str(error), 400)
         return JSONResponse(await answer(review))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import structlog
 
@@ -41,7 +42,8 @@ class Injector:
     async def _injected(self, review: Review) -> dict[str, Any]:
         if review.new is None or review.kind != "Pod" or review.namespace == self._system:
             return reviews.allowed(review)
-        namespace = await self._client.get(f"/api/v1/namespaces/{review.namespace}")
+        # Whoever reaches this server may ask: what is no name is to lead nowhere else at the Kubernetes API.
+        namespace = await self._client.get(f"/api/v1/namespaces/{quote(review.namespace, safe='')}")
         found = inject(review.new, namespace, replace(self._sidecars, ca_pem=self._ca.read_text()))
         for warning in found.warnings:
             log.warning("injection", namespace=review.namespace, pod=_name(review.new), reason=warning)
