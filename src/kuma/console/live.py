@@ -26,7 +26,7 @@ _AGAIN = 1000
 """Milliseconds after which a browser opens a stream again."""
 _MOST = 200
 """Open streams of one control plane."""
-_MOST_EACH = 50
+_MOST_EACH = 20
 """Of one user: a few do not take them all."""
 
 
