@@ -6,6 +6,7 @@ Random meshes, edits and recorded calls; the truth is read from what Envoys woul
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -58,8 +59,11 @@ class Declared(NamedTuple):
             )
         return {one.key: one for one in found}
 
-    def view(self) -> MeshView:
-        return arrived(MeshView("default").following(self.resources()))
+    def view(self, after: Declared | None = None) -> MeshView:
+        """The mesh; `after` another one what is not in that is created now, and the newest permission may decide."""
+        older = after.resources() if after is not None else self.resources()
+        made = {key: one if key in older else replace(one, creation_time=NOW) for key, one in self.resources().items()}
+        return arrived(MeshView("default").following(made))
 
 
 def selector(tags: Mapping[str, str]) -> str:
@@ -145,7 +149,7 @@ def test_who_is_refused_after_an_edit_is_who_was_said_to_be(before: Declared, af
     stays = {name: (before.dataplanes[name][0], env) for name, (_, env) in after.dataplanes.items()
              if name in before.dataplanes}  # fmt: skip
     whole = {**before.dataplanes, **stays}
-    old, new = before.view(), after._replace(dataplanes=whole).view()
+    old, new = before.view(), after._replace(dataplanes=whole).view(before)
     callers = st.sampled_from([*before.dataplanes, STRANGER])
     calls = data.draw(st.lists(st.tuples(callers, st.sampled_from(sorted(before.dataplanes))), unique=True, max_size=6))
 
