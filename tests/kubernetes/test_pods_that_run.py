@@ -116,6 +116,8 @@ def node(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         switch.run("ip", "link", "add", "br0", "type", "bridge")
         switch.run("ip", "link", "set", "br0", "up")
         hosts.join(switch, f"{prefix}.1")
+        for kind in ("trafficpermissions", "meshtrafficpermissions"):  # of tests that had this cluster before
+            cluster.kubectl("delete", kind, "--all", "--all-namespaces")
         cluster.kubectl("apply", "-f", "-", text=OBJECTS)
         until("there is a ServiceAccount", lambda: _has_account(cluster), kuma.processes)
         service = json.loads(cluster.kubectl("get", "service", "backend", "-n", "run", "-o", "json").stdout)
