@@ -50,8 +50,13 @@ async def place(cluster: Cluster) -> AsyncIterator[Place]:
     forms = Forms(f"system-{next(_numbers)}")
     cluster.kubectl("create", "namespace", forms.system)
     found = Place(cluster, forms)
+    await _clear(found)  # of control planes that were installed in this cluster before: they leave what users have
     yield found
-    async with found.client() as client:
-        for form in forms.custom:
+    await _clear(found)
+
+
+async def _clear(place: Place) -> None:
+    async with place.client() as client:
+        for form in place.forms.custom:
             if not form.namespaced:
                 await client.delete(form.collection)
