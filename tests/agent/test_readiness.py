@@ -38,8 +38,10 @@ async def test_it_is_told_at_one_path() -> None:
     assert (await get(port, "GET /ready?verbose")).startswith("HTTP/1.1 200 ")
     now = readiness.TERMINATING
     assert (await get(port, "GET /ready")).endswith("TERMINATING\n")
-    for other in ("GET /", "GET /config_dump", "POST /ready", "nonsense"):
+    assert (await get(port, "HEAD /ready")).endswith("\r\n\r\n")
+    for other in ("GET /", "GET /config_dump", "POST /ready"):
         assert (await get(port, other)).startswith("HTTP/1.1 404 ")
+    assert (await get(port, "nonsense")).startswith("HTTP/1.1 400 ")
     await aio.stop([task])
 
 

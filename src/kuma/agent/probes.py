@@ -7,25 +7,26 @@ nowhere, and of an answer only its status goes back.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import socket
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
+import h11
 import httpx
 
+from kuma.agent.short_answers import ShortAnswers
 from kuma.base import sockets
 from kuma.base.errors import Misconfigured
 from kuma.base.values.urls import host_port
 
 _VARIABLE = "KUMA_DATAPLANE_PROBES"
-_PATIENCE = 5.0
-"""Seconds that a client has for its request."""
 _LEAST, _MOST = 1, 300
 """Seconds that a workload may have."""
-_KEPT = ("connection", "keep-alive", "transfer-encoding", "content-length", "upgrade", "te", "trailer", "host")
+_KEPT = {
+    b"connection", b"keep-alive", b"transfer-encoding", b"content-length", b"upgrade", b"te", b"trailer", b"host",
+}  # fmt: skip
 """Headers that are of the connection, and not of what is asked."""
 _SERVING = 1
 """`SERVING` of grpc.health.v1."""
@@ -35,44 +36,28 @@ class Probes:
     """Answers 200 to a path whose probe succeeds, else 503 or the status of the workload."""
 
     def __init__(self, listener: socket.socket, targets: Mapping[str, Mapping[str, Any]]) -> None:
-        self._listener = listener
+        self._server = ShortAnswers(listener, self._answer)
         address, self._port = listener.getsockname()[:2]
         self._loopback = "::1" if ":" in address else "127.0.0.1"
         self._targets = {unquote(path): target for path, target in targets.items()}
 
     async def run(self) -> None:
         """Answer until cancelled."""
-        async with await asyncio.start_server(self._connected, sock=self._listener) as server:
-            await server.serve_forever()
+        await self._server.run()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                head = await reader.readuntil(b"\r\n\r\n")
-            writer.write(_response(*await self._answer(head.decode("latin-1"))))
-            await writer.drain()
-        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # whoever does not speak HTTP, or does not wait, is told nothing
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-
-    async def _answer(self, head: str) -> tuple[int, str]:
-        first, *lines = head.split("\r\n")
-        method, _, rest = first.partition(" ")
-        target = self._targets.get(unquote(rest.split(" ")[0]))
-        if method != "GET" or target is None:
+    async def _answer(self, request: h11.Request) -> tuple[int, str]:
+        target = self._targets.get(unquote(request.target.decode("latin-1")))
+        if request.method != b"GET" or target is None:
             return 404, "this is no probe of the workload"
         try:
             async with asyncio.timeout(target["timeout"]):
-                return await self._asked(target, lines)
+                return await self._asked(target, request)
         except TimeoutError:
             return 503, "the workload does not answer in time"
         except (OSError, httpx.HTTPError) as error:
             return 503, f"the workload cannot be asked: {type(error).__name__}"
 
-    async def _asked(self, target: Mapping[str, Any], lines: list[str]) -> tuple[int, str]:
+    async def _asked(self, target: Mapping[str, Any], request: h11.Request) -> tuple[int, str]:
         if "tcp" in target:
             _, writer = await asyncio.open_connection(self._loopback, target["tcp"])
             writer.close()
@@ -80,13 +65,13 @@ class Probes:
         if "grpc" in target:
             return await self._grpc(target["grpc"], target.get("service", ""))
         scheme = "https" if "https" in target else "http"
-        return await self._http(scheme, target[scheme], target.get("path", "/"), lines)
+        return await self._http(scheme, target[scheme], target.get("path", "/"), request)
 
-    async def _http(self, scheme: str, port: int, path: str, lines: list[str]) -> tuple[int, str]:
-        given = [(name, value.strip()) for name, colon, value in (line.partition(":") for line in lines) if colon]
-        headers = [(name, value) for name, value in given if name.lower() not in _KEPT]
-        host = next((value for name, value in given if name.lower() == "host"), "")
-        headers.append(("host", host.removesuffix(f":{self._port}") + f":{port}" if host else self._loopback))
+    async def _http(self, scheme: str, port: int, path: str, request: h11.Request) -> tuple[int, str]:
+        headers = [(name, value) for name, value in request.headers if name not in _KEPT]
+        host = next((value.decode("latin-1") for name, value in request.headers if name == b"host"), "")
+        own = host.removesuffix(f":{self._port}") + f":{port}" if host else self._loopback
+        headers.append((b"host", own.encode("latin-1")))
         # The kubelet does not verify a workload either; this one is on the same machine.
         url = f"{scheme}://{host_port(self._loopback, port)}{path}"
         async with (
@@ -145,9 +130,3 @@ def _target(given: Mapping[str, Any]) -> Mapping[str, Any]:
     (kind,) = (name for name in ("http", "https", "tcp", "grpc") if name in given)
     seconds = min(max(int(given.get("timeout", _LEAST)), _LEAST), _MOST)
     return {**given, kind: int(given[kind]), "timeout": seconds}
-
-
-def _response(status: int, text: str) -> bytes:
-    body = f"{text}\n".encode()
-    head = f"HTTP/1.1 {status} \r\ncontent-type: text/plain\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-    return head.encode() + body
