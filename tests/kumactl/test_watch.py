@@ -2,7 +2,6 @@
 
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -51,9 +50,7 @@ def test_it_ends_in_time_if_the_control_plane_hangs(server: Server, tmp_path: Pa
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, as a stopped process does
         config = tmp_path / ".kumactl" / "config"
         config.write_text(config.read_text().replace(str(server.port), str(silent.getsockname()[1])))
-        begun = time.monotonic()
-        done = kumactl(tmp_path, *FOLLOW, "2s")
-    assert time.monotonic() - begun < 20, "what one request may take is a minute"
+        done = kumactl(tmp_path, "--api-timeout", "1h", *FOLLOW, "2s")  # which a request of its own could take
     assert (done.returncode, done.stdout) == (1, "the control plane does not answer; waiting for it\n")
 
 

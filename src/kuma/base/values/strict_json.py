@@ -24,7 +24,7 @@ def loads(text: str | bytes, most: int = MOST) -> Any:
     if _marks(text) > most:  # before anything is made of them: that takes a hundred times as long as counting
         raise ValueError(f"it has more than {most} values")
     try:
-        found = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
+        found = json.loads(text, object_pairs_hook=named_once, parse_constant=_no_number, parse_float=_finite)
     except RecursionError:
         raise ValueError(f"nested deeper than {DEEPEST} levels") from None
     check(found)
@@ -37,7 +37,12 @@ def _marks(text: str | bytes) -> int:
     return sum(text.count(mark) for mark in (b",", b"[", b"{"))
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns the map of these names and values.
+
+    Raises:
+        ValueError: a name is given twice.
+    """
     found = dict(pairs)
     if len(found) != len(pairs):
         counts = Counter(name for name, _ in pairs)
