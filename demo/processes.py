@@ -153,8 +153,6 @@ _PORTS = range(20_000, 32_768)
 """Below those that the kernel gives to outgoing connections: nobody takes one by chance before it is used."""
 _BLOCK = 256
 """Ports that a program reserves for itself, and hands out one after the other."""
-_HELD: list[socket.socket] = []
-"""What this program has reserved, until it ends."""
 
 
 def reserve(what: str) -> bool:
@@ -168,7 +166,7 @@ def reserve(what: str) -> bool:
     except OSError:
         held.close()
         return False
-    _HELD.append(held)
+    held.detach()  # open until the program ends, and no object that is left unclosed then
     return True
 
 

@@ -40,7 +40,9 @@ class SeveralControlPlanes(DemoMesh):
         for number in range(COUNT):
             self.start_instance(number)
         configuration = self.write("balancer.json", json.dumps(self._balancer()))
-        self.processes.start("balancer", [BIN / "envoy", "-c", str(configuration), "--log-level", "warn"], {})
+        self.processes.start(
+            "balancer", [BIN / "envoy", "-c", str(configuration), "--disable-hot-restart", "--log-level", "warn"], {}
+        )
         until("the balancer passes connections on", self._is_ready_behind_balancer, self.processes)
         address = f"http://localhost:{self.ports.api}"
         self.kumactl("config", "control-planes", "add", "--name", "demo", "--address", address, "--overwrite")

@@ -141,7 +141,7 @@ async def test_envoy_and_the_trial_agree_on_every_authority(tmp_path: Path) -> N
         (tmp_path / f"{ports[title]}.pem").write_text(chain + key)
         listeners.append(listener(ports[title], chain, key, authority.roots_pem.decode()))
     (tmp_path / "envoy.json").write_text(json.dumps({"static_resources": {"listeners": listeners}}))
-    command = [find_binary(None), "-c", tmp_path / "envoy.json", "--use-dynamic-base-id", "-l", "error"]
+    command = [find_binary(None), "-c", tmp_path / "envoy.json", "--disable-hot-restart", "-l", "error"]
     envoy = subprocess.Popen(list(map(str, command)))
     try:
         async with asyncio.timeout(PATIENCE):
