@@ -26,13 +26,13 @@ packages: $(STAMP) ## install the Debian packages that tests need, if one is mis
 
 test: $(STAMP) packages ## run all tests, the ones with real Envoys and a real Kubernetes API too; TESTS_AT_ONCE (3)
 	@$(BIN)/python -m tools.kubernetes > /dev/null &  # builds that API meanwhile, if this machine has not built it yet
-	$(PYTEST) --durations 10
+	$(PYTEST) --hypothesis-profile ci --durations 10
 
 kubernetes: $(STAMP) ## build the Kubernetes API that tests use, once for this machine (7 to 30 minutes)
 	$(BIN)/python -m tools.kubernetes
 
 test-fast: $(STAMP) ## run the tests that start no control plane, store, Envoy or command
-	$(PYTEST) -m "not system"
+	$(PYTEST) --hypothesis-profile quick -m "not system"
 
 check: $(STAMP) ## ruff, mypy --strict, import-linter and pip-audit
 	$(BIN)/ruff check .

@@ -25,6 +25,7 @@ from demo.mesh import DemoMesh
 from demo.postgres import Postgres
 from demo.processes import BIN, Processes
 from kuma.store.sql.sqlite import open_sqlite
+from tests.fakes import examples  # noqa: F401 - no test of hypothesis has a time limit
 from tests.fakes.control_plane import Running, running
 from tests.fakes.patience import PATIENCE
 from tests.fakes.stores import new_store, open_store

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from kuma.base.errors import InvalidResource, Unauthenticated
@@ -19,6 +19,7 @@ from kuma.pki.authority import AuthorityUnusable
 from kuma.resources import codec, kinds
 from kuma.tokens import dataplane_tokens
 from tests.api.test_api import DATAPLANE, MESH, Api, api, manager  # noqa: F401 - fixtures
+from tests.fakes.examples import examples
 
 WORDS = st.sampled_from(
     ["type", "name", "mesh", "mtls", "backends", "enabledBackend", "conf", "caCert", "RSAbits", "expiration", "spec",
@@ -36,7 +37,7 @@ DOCUMENTS = st.dictionaries(WORDS, VALUES, max_size=6)
 CERTIFICATE = (Path(__file__).parents[1] / "authorities" / "reference-chain.pem").read_bytes()
 
 
-@settings(max_examples=500, deadline=None)
+@examples(500)
 @given(st.text(max_size=300))
 def test_any_text_is_yaml_or_is_refused(text: str) -> None:
     with contextlib.suppress(InvalidResource):
@@ -44,7 +45,7 @@ def test_any_text_is_yaml_or_is_refused(text: str) -> None:
             codec.parse(document)
 
 
-@settings(max_examples=1000, deadline=None)
+@examples(1000)
 @given(st.sampled_from([kind.name for kind in kinds.ALL]), DOCUMENTS)
 def test_any_document_is_a_resource_or_is_refused(kind: str, document: dict[str, Any]) -> None:
     for found in (document, {**document, "type": kind, "name": "x", "mesh": "default"}):
@@ -54,7 +55,7 @@ def test_any_document_is_a_resource_or_is_refused(kind: str, document: dict[str,
             assert error.violations
 
 
-@settings(max_examples=500, deadline=None)
+@examples(500)
 @given(st.binary(max_size=200), st.integers(0, len(CERTIFICATE)), st.integers(0, 50))
 def test_damaged_certificates_and_keys_are_refused(noise: bytes, at: int, length: int) -> None:
     for text in (noise, CERTIFICATE[:at] + noise + CERTIFICATE[at + length :]):
@@ -93,7 +94,7 @@ def length(text: str, most_parts: int, whole: bool, units: str) -> Fraction | No
     return total if 1 <= parts <= most_parts else None
 
 
-@settings(max_examples=1000, deadline=None)
+@examples(1000)
 @given(st.text(max_size=20) | ALMOST | WRITTEN)
 def test_any_text_is_the_duration_that_it_says_or_is_refused(text: str) -> None:
     for parse, expected in (
@@ -118,7 +119,7 @@ def test_any_text_is_no_token(text: str) -> None:
         dataplane_tokens.verify_token(text, "default", {}, datetime.now(UTC))
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@examples(150, expected=(HealthCheck.function_scoped_fixture,))
 @given(st.sampled_from([kind for kind in kinds.ALL if not kind.read_only]), DOCUMENTS | VALUES)
 async def test_no_body_gives_a_500(api: Api, kind: kinds.Kind, document: Any) -> None:  # noqa: F811
     path = f"/meshes/default/{kind.path}/x" if kind.in_mesh else f"/{kind.path}/x"
@@ -130,7 +131,7 @@ async def test_no_body_gives_a_500(api: Api, kind: kinds.Kind, document: Any) ->
     assert (await api("GET", path.rpartition("/")[0])).status_code == 200
 
 
-@settings(max_examples=90, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@examples(90, expected=(HealthCheck.function_scoped_fixture,))
 @given(st.dictionaries(TEXTS | st.sampled_from(["kuma.io/x", "a/b/c", "A" * 64, "x-"]), TEXTS, min_size=1, max_size=3))
 async def test_no_label_spoils_a_list(api: Api, labels: dict[str, str]) -> None:  # noqa: F811
     for body in (MESH, DATAPLANE):
@@ -139,7 +140,7 @@ async def test_no_label_spoils_a_list(api: Api, labels: dict[str, str]) -> None:
         assert (await api("GET", path)).status_code == 200
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@examples(150, expected=(HealthCheck.function_scoped_fixture,))
 @given(st.sampled_from(["/tokens/user", "/tokens/dataplane"]), VALUES, VALUES)
 async def test_no_request_for_a_token_gives_a_500(api: Api, path: str, name: Any, more: Any) -> None:  # noqa: F811
     field = "tags" if path.endswith("dataplane") else "groups"

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from cryptography import x509
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -29,11 +29,12 @@ from kuma.xds.bootstrap.service import BootstrapService
 from kuma.xds.stream.proxy_authentication import Authenticator
 from tests.api.test_api import US, Api, api, manager  # noqa: F401 - fixtures
 from tests.api.test_fuzz import DOCUMENTS, TEXTS, VALUES
+from tests.fakes.examples import examples
 
 HOSTS = st.sampled_from(["[", "]", "[::1", "[::1]:x", "::1", "x:99999999", "[]", "a b", "//", "@", "%5b", ""]) | (
     st.text("[]:@/%?#.-_ax1\x80\xff \t", max_size=8)
 )
-fuzzed = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+fuzzed = examples(300, expected=(HealthCheck.function_scoped_fixture,))
 
 
 async def raw(

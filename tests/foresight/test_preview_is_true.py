@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2
 from envoy.service.discovery.v3 import discovery_pb2
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kuma.foresight import preview, traffic
@@ -25,6 +25,7 @@ from kuma.xds.envoy.resource import TypeUrl
 from kuma.xds.envoy.snapshot import MeshConfig
 from tests.fakes import envoy_rules
 from tests.fakes.control_plane import resource
+from tests.fakes.examples import examples
 from tests.fakes.views import arrived
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -142,7 +143,7 @@ def recorded(view: MeshView, calls: Sequence[Call]) -> traffic.Observed:
     return {called: ObservedTrafficSpec(since=NOW - timedelta(days=9), edges=tuple(e)) for called, e in found.items()}
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(before=MESHES, after=MESHES, data=st.data())
 def test_who_is_refused_after_an_edit_is_who_was_said_to_be(before: Declared, after: Declared, data: Any) -> None:
     # Whose Dataplane goes or comes calls nobody meanwhile; a service that moves is another matter, looked at elsewhere.

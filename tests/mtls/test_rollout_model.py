@@ -14,13 +14,13 @@ from itertools import combinations, permutations, product
 from typing import NamedTuple
 
 import hypothesis.strategies as st
-from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from kuma.mtls.steps.next_step import Declared, next_position
 from kuma.mtls.steps.progress import Patience, ProxyProgress, judge
 from kuma.resources.models.mesh_transition import Level, Position
 from kuma.xds.envoy.workers import APPLIED_WITHIN
+from tests.fakes.examples import examples
 
 AUTHORITIES = ("a", "b", "c")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -335,7 +335,7 @@ class Mesh(RuleBasedStateMachine):
 
 
 TestMesh = Mesh.TestCase
-TestMesh.settings = settings(max_examples=600, stateful_step_count=60, deadline=None)
+TestMesh.settings = examples(600, steps=60)
 
 
 def positions() -> list[Position]:

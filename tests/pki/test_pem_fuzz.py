@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from kuma.base.errors import InvalidResource
@@ -19,6 +19,7 @@ from kuma.store.manager import ResourceManager
 from tests.authorities.test_provided import manager, mesh, secret  # noqa: F401
 from tests.fakes import cas
 from tests.fakes.cas import Ca, on_curve, with_extensions
+from tests.fakes.examples import examples
 
 ALGORITHMS = (
     ("rsa:2048",), ("rsa:1024",), ("rsa-pss", "-pkeyopt", "rsa_keygen_bits:2048"), ("ed25519",), ("ed448",),
@@ -94,7 +95,7 @@ async def put(manager: ResourceManager, resource: Resource[Any]) -> None:  # noq
         assert "PRIVATE" not in str(error)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60, expected=(HealthCheck.function_scoped_fixture,))
 @given(chain=CHAIN, key_damage=DAMAGE, names=st.permutations(["cert", "key"]))
 async def test_any_chain_and_key_is_taken_or_refused(
     manager: ResourceManager,  # noqa: F811

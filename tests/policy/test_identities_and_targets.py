@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kuma.policy.permissions import Permissions
@@ -19,6 +19,7 @@ from kuma.resources.view import MeshView
 from kuma.xds.envoy.listeners import rbac
 from kuma.xds.envoy.snapshot import MeshConfig
 from tests.fakes import envoy_rules
+from tests.fakes.examples import examples
 from tests.fakes.views import arrived
 
 SERVICES = ("ab", "abc", "a.b", "ab-c")
@@ -99,7 +100,7 @@ def verdict(lists: list[dict[str, Any]], identity: str) -> bool:
     return among("allow", "allowWithShadowDeny") and not among("deny")
 
 
-@settings(max_examples=500, deadline=None)
+@examples(500)
 @given(
     st.lists(st.tuples(DATAPLANES, st.lists(LISTS, min_size=1, max_size=2)), max_size=3),
     st.sampled_from(({}, {"app": "shop"}, {"app": "shop", "k8s.kuma.io/namespace": "shop"}, {"kuma.io/zone": "east"})),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kuma.policy import authorization
@@ -13,6 +13,7 @@ from kuma.resources import codec, kinds
 from kuma.resources.models.target_ref import TargetRef
 from kuma.resources.models.traffic_permission import Selector, TrafficPermissionSpec
 from kuma.resources.resource import Resource
+from tests.fakes.examples import examples
 
 TAGS = st.dictionaries(st.sampled_from(["kuma.io/service", "version", "env"]), st.sampled_from("ab"), min_size=1)
 MATCHES = st.dictionaries(
@@ -51,7 +52,7 @@ def winner(candidates: list[Permission], tags: dict[str, str]) -> str:
     return best
 
 
-@settings(max_examples=500, deadline=None)
+@examples(500)
 @given(some_permissions(), TAGS)
 def test_the_winner_is_the_models(candidates: list[Permission], tags: dict[str, str]) -> None:
     assert Permissions.of(candidates, []).admission(tags).permission == winner(candidates, tags)
@@ -123,7 +124,7 @@ def answer(admission: Admission, caller: dict[str, str]) -> tuple[bool, bool]:
     return admitted, admitted and among(admission.shadowed)
 
 
-@settings(max_examples=1000, deadline=None)
+@examples(1000)
 @given(some_permissions(), some_mesh_permissions(), TAGS, CALLERS)
 def test_who_is_admitted_is_as_the_model_says(
     legacy: list[Permission], mesh: list[MeshPermission], inbound: dict[str, str], caller: dict[str, str]
@@ -136,7 +137,7 @@ def test_who_is_admitted_is_as_the_model_says(
     assert needed - {"kuma.io/service"} <= authorization.selected_source_tags(legacy, mesh)
 
 
-@settings(max_examples=500, deadline=None)
+@examples(500)
 @given(st.lists(st.tuples(some_permissions(), some_mesh_permissions()), min_size=1, max_size=4), TAGS)
 def test_permissions_that_follow_each_other_say_what_they_say_from_scratch(
     changes: list[tuple[list[Permission], list[MeshPermission]]], inbound: dict[str, str]

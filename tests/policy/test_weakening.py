@@ -10,12 +10,13 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from kuma.policy import weakening
 from kuma.policy.permissions import Permissions
 from kuma.resources import codec
 from kuma.resources.resource import Resource
+from tests.fakes.examples import examples
 
 SERVICE, ENV = "kuma.io/service", "env"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -111,7 +112,7 @@ def weakened(
                 yield inbound, caller
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     st.lists(st.one_of(legacy, targeting), max_size=3),
     st.one_of(st.none(), legacy, targeting),

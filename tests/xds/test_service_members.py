@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kuma.resources.resource import Resource
@@ -14,6 +14,7 @@ from kuma.xds.envoy import serving_label
 from kuma.xds.envoy.service_members import ServiceMembers
 from kuma.xds.envoy.snapshot import MeshConfig
 from tests.fakes.control_plane import dataplane
+from tests.fakes.examples import examples
 from tests.fakes.views import arrived
 
 NAMES = st.sampled_from("abcd")
@@ -40,7 +41,7 @@ def plain(found: ServiceMembers) -> object:
     return found.services, {service: names for service, names in found.callers.items() if names}
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.lists(DATAPLANES, min_size=1, max_size=4))
 def test_what_follows_step_by_step_is_what_follows_at_once(steps: list[dict[str, Any]]) -> None:
     found, before = ServiceMembers(), dict[str, Resource[Any]]()
@@ -107,7 +108,7 @@ LABELLED = st.dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.lists(LABELLED, min_size=2, max_size=5), st.sets(st.sampled_from("abcd")))
 def test_whoever_is_not_affected_gets_what_it_had(steps: list[dict[str, Any]], connected: set[str]) -> None:
     """Whatever happened, and whoever has been served meanwhile: also what nobody has asked for before is made anew."""

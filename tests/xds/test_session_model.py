@@ -6,12 +6,12 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 
 from google.protobuf import wrappers_pb2
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from kuma.xds.delta.session import Request, Response, Session
 from kuma.xds.envoy.resource import Entry, TypeUrl
+from tests.fakes.examples import examples
 
 CDS, EDS, SDS, LDS, RDS = TypeUrl
 NAMES = "abcde"
@@ -225,5 +225,5 @@ class Conversation(RuleBasedStateMachine):
         assert all(is_bad(self.snapshot[EDS][name].version) for name in self.envoy.warming)
 
 
-Conversation.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Conversation.TestCase.settings = examples(150, steps=40)
 TestConversation = Conversation.TestCase

@@ -11,11 +11,12 @@ import pytest
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.rpc import status_pb2
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, given, note
 from hypothesis import strategies as st
 
 from kuma.xds.envoy.resource import TypeUrl
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, running
+from tests.fakes.examples import examples
 from tests.fakes.patience import PATIENCE
 from tests.fakes.proxy import EOF, METHOD
 
@@ -104,9 +105,7 @@ async def said(cp: Running, frames: list[bytes], token: str) -> tuple[grpc.Statu
         call.cancel()
 
 
-common = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+common = examples(150, expected=(HealthCheck.function_scoped_fixture,))
 
 
 @common
