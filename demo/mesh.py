@@ -200,7 +200,7 @@ def read(url: str) -> tuple[int, bytes]:
     """
     try:
         try:
-            with _DIRECT.open(url, timeout=10) as response:
+            with _DIRECT.open(url, timeout=30) as response:
                 return response.status, response.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()

@@ -45,7 +45,7 @@ class Traffic:
 def call(port: int) -> str:
     """The status of one request on a connection of its own, or what went wrong: any exception is a failure."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
             sock.sendall(REQUEST)
             answer = b""
             while piece := sock.recv(4096):

@@ -108,7 +108,7 @@ def refuse_plaintext(steps: Steps) -> None:
 
 
 def _plaintext_answer(port: int) -> bytes:
-    with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
+    with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
         sock.sendall(traffic.REQUEST)
         return sock.recv(100)
     return b""

@@ -43,7 +43,7 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 def _call(upstream: str) -> tuple[int, dict[str, str]]:
     try:
-        with _DIRECT.open(upstream, timeout=5) as response:
+        with _DIRECT.open(upstream, timeout=30) as response:
             found: dict[str, str] = json.load(response)
             return 200, found
     except urllib.error.HTTPError as error:

@@ -18,6 +18,7 @@ from kuma.xds.envoy import resource_names
 from kuma.xds.envoy.resource import TypeUrl
 from kuma.xds.proxies.proxy import Proxy
 from tests.fakes.control_plane import Running
+from tests.fakes.patience import PATIENCE
 from tests.fakes.proxy import FakeProxy
 
 
@@ -33,7 +34,9 @@ async def put(cp: Running, dataplane: dict[str, Any]) -> httpx.Response:
     """As a user who is no administrator."""
     token = await cp.parts.users.issue("john", ["team"], timedelta(hours=1))
     base = f"http://127.0.0.1:{await cp.api_port()}"
-    async with httpx.AsyncClient(base_url=base, headers={"authorization": f"Bearer {token}"}) as client:
+    async with httpx.AsyncClient(
+        base_url=base, headers={"authorization": f"Bearer {token}"}, timeout=PATIENCE
+    ) as client:
         return await client.put(f"/meshes/default/dataplanes/{dataplane['name']}", json=dataplane)
 
 
@@ -152,7 +155,7 @@ async def administered(
     proxy.node.metadata.update({"dataplane.admin.port": str(server.sockets[0].getsockname()[1])})
     proxy.connect(await cp.channel())
     await cp.settled(1)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{await cp.api_port()}") as client:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{await cp.api_port()}", timeout=PATIENCE) as client:
         yield next(iter(cp.parts.proxies)), client
     await proxy.disconnect()
     server.close()
@@ -222,7 +225,7 @@ async def test_envoys_are_asked_at_the_port_they_were_started_with(cp: Running) 
             proxy.node.metadata.update({"dataplane.admin.port": str(said)})
         proxy.connect(await cp.channel())
         await cp.settled(1)
-        async with httpx.AsyncClient(base_url=base) as client:
+        async with httpx.AsyncClient(base_url=base, timeout=PATIENCE) as client:
             found = await client.get("/meshes/default/dataplanes/web-01/stats")
         assert found.status_code == 503
         assert found.json()["detail"] == "the Envoy of default.web-01 does not answer"

@@ -22,6 +22,7 @@ from kuma.resources.models.mesh_traffic_permission import MeshTrafficPermissionS
 from kuma.resources.models.traffic_permission import TrafficPermissionSpec
 from tests.fakes import cas
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, resource, running
+from tests.fakes.patience import PATIENCE
 
 Edit = tuple[dict[str, Any], dict[str, Any]]
 """A Mesh before and after, both without what every Mesh here has."""
@@ -193,7 +194,7 @@ async def test_a_token_that_is_revoked_no_more(tmp_path: Path) -> None:
 async def test_who_wanted_to_weaken_is_on_record_also_when_that_is_refused(tmp_path: Path) -> None:
     async with running(tmp_path, defaults={"refuse_weakening": True}) as cp:
         await cp.apply(MTLS)
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{await cp.api_port()}") as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{await cp.api_port()}", timeout=PATIENCE) as client:
             found = resource(ALLOW_ALL)
             content = {"type": "TrafficPermission", "mesh": "default", "name": found.name, **found.spec.to_wire()}
             path = f"/meshes/default/traffic-permissions/{found.name}"

@@ -22,6 +22,7 @@ from kuma.resources import codec, kinds
 from kuma.store.manager import ResourceManager
 from kuma.store.sql.sqlite import open_sqlite
 from kuma.tokens.user_tokens import UserTokens
+from tests.fakes.patience import PATIENCE
 
 JSON = {"content-type": "application/json"}
 US = os.geteuid()
@@ -55,7 +56,7 @@ class Api:
             await self.app({**scope, "state": {access_control.LOCAL_USER: user}}, receive, send)
 
         transport = httpx.ASGITransport(app, client=(peer, 4711), raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost:5681") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost:5681", timeout=PATIENCE) as client:
             return await client.request(method, path, **more)
 
     async def put(self, body: Mapping[str, Any]) -> httpx.Response:

@@ -20,6 +20,7 @@ from kuma.app import server_certificate
 from kuma.resources import codec
 from kuma.xds.bootstrap.server_names import ServerNames, Unverifiable
 from tests.fakes.control_plane import Running, dataplane, running
+from tests.fakes.patience import PATIENCE
 
 WEB = dataplane("web-01", "web")
 
@@ -65,7 +66,7 @@ async def ask(tmp_path: Path) -> AsyncIterator[Asking]:
     async with running(tmp_path) as cp:
         url = f"https://localhost:{await cp.parts.dp.port()}"
         trust = ssl.create_default_context(cafile=tmp_path / "ca.crt")
-        async with httpx.AsyncClient(base_url=url, verify=trust) as http:
+        async with httpx.AsyncClient(base_url=url, verify=trust, timeout=PATIENCE) as http:
             yield Asking(cp, http)
 
 

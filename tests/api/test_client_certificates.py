@@ -77,7 +77,7 @@ async def get(
         tls.load_cert_chain(client)
     headers = {"authorization": f"Bearer {token}"} if token else {}
     port = await cp.parts.api["API server, HTTPS"].port()
-    async with httpx.AsyncClient(verify=tls, trust_env=False) as http:
+    async with httpx.AsyncClient(verify=tls, trust_env=False, timeout=PATIENCE) as http:
         return await http.get(f"https://localhost:{port}{path}", headers=headers)
 
 
@@ -121,7 +121,7 @@ async def test_without_a_certificate_there_is_nothing_if_one_is_required(tmp_pat
         await refused(cp, pki.client("f", pki.foreign))
         assert (await get(cp, "/meshes", pki.client("c", pki.known))).status_code == 200
         port = await cp.parts.api["API server"].port()
-        async with httpx.AsyncClient() as http:  # in the clear, on this machine only
+        async with httpx.AsyncClient(timeout=PATIENCE) as http:  # in the clear, on this machine only
             assert (await http.get(f"http://127.0.0.1:{port}/meshes")).status_code == 200
     assert "a client certificate is required" in refusals(tmp_path)[0]["reason"]
 
@@ -134,7 +134,7 @@ async def test_a_certificate_that_ends_while_it_is_used(tmp_path: Path, pki: Pki
         tls = ssl.create_default_context(cadata=cp.ca_pem.decode())
         tls.load_cert_chain(pki.client("c", pki.known))
         base = f"https://localhost:{await cp.parts.api['API server, HTTPS'].port()}"
-        async with httpx.AsyncClient(verify=tls, trust_env=False, base_url=base) as http:
+        async with httpx.AsyncClient(verify=tls, trust_env=False, base_url=base, timeout=PATIENCE) as http:
             assert (await http.get("/meshes")).status_code == 200
             clock.advance((2 * DAY).total_seconds())
             answer = await http.get("/meshes")

@@ -70,7 +70,7 @@ async def test_who_holds_connections_open_is_refused_more_and_others_are_served(
         held = [await connect(port, first) for _ in range(5)]
         status, body = await answer(await connect(port))
         assert (status, body["status"], body["title"]) == (429, 429, "Too Many Requests")
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=PATIENCE) as client:
             assert (await client.get(f"http://127.0.0.1:{port}/healthy")).status_code == 200
         for connected in held:
             await closed(connected)
@@ -108,7 +108,7 @@ async def test_half_a_handshake_counts_and_is_cut_off(tmp_path: Path) -> None:
         one_more = await connect(port)
         await closed(one_more)
         trusting = ssl.create_default_context(cafile=files.ca)
-        async with httpx.AsyncClient(verify=trusting) as client:
+        async with httpx.AsyncClient(verify=trusting, timeout=PATIENCE) as client:
             assert (await client.get(f"https://localhost:{port}/healthy")).status_code == 200
         for connected in held:
             await closed(connected)

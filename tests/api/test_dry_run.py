@@ -10,6 +10,7 @@ import httpx
 from kuma.resources import codec
 from tests.api.test_api import MESH, PERMISSION, SECRET, Api, api, manager  # noqa: F401 - fixtures
 from tests.fakes.control_plane import dataplane, running
+from tests.fakes.patience import PATIENCE
 
 MTLS: Mapping[str, Any] = {
     **MESH, "mtls": {"enabledBackend": "ca-1", "backends": [{"name": "ca-1", "type": "builtin"}]},
@@ -95,7 +96,7 @@ async def test_permissions_are_judged_with_what_comes_before_them(tmp_path: Path
     plain = {**MESH, "labels": GUARDED["labels"]}
     db = codec.to_universal(dataplane("db-01", "db"))
     batch = [GUARDED, db, permission("a", "web"), permission("b", "api"), permission("everybody", "*")]
-    async with running(tmp_path) as cp, httpx.AsyncClient(trust_env=False) as client:
+    async with running(tmp_path) as cp, httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
         url = f"http://localhost:{await cp.api_port()}/_dry-run"
         await cp.apply_resource(codec.parse(plain))
         for _ in range(2):

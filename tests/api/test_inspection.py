@@ -12,6 +12,7 @@ import jwt
 import pytest
 
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, running
+from tests.fakes.patience import PATIENCE
 
 WEB, DB = dataplane("web-01", "web", calls=("db",)), dataplane("db-01", "db", port=81)
 
@@ -42,7 +43,7 @@ async def cp(tmp_path: Path) -> AsyncIterator[Running]:
 
 @pytest.fixture
 async def get(cp: Running) -> AsyncIterator[Client]:
-    async with httpx.AsyncClient(base_url=f"http://localhost:{await cp.api_port()}") as http:
+    async with httpx.AsyncClient(base_url=f"http://localhost:{await cp.api_port()}", timeout=PATIENCE) as http:
         yield Client(http)
 
 
@@ -210,7 +211,7 @@ async def test_a_store_has_one_name_for_ever(tmp_path: Path) -> None:
     async def name() -> str:
         async with (
             running(tmp_path) as cp,
-            httpx.AsyncClient(base_url=f"http://localhost:{await cp.api_port()}") as http,
+            httpx.AsyncClient(base_url=f"http://localhost:{await cp.api_port()}", timeout=PATIENCE) as http,
         ):
             found: str = (await http.get("/")).json()["clusterId"]
             return found

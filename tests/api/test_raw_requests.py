@@ -30,6 +30,7 @@ from kuma.xds.stream.proxy_authentication import Authenticator
 from tests.api.test_api import US, Api, api, manager  # noqa: F401 - fixtures
 from tests.api.test_fuzz import DOCUMENTS, TEXTS, VALUES
 from tests.fakes.examples import examples
+from tests.fakes.patience import PATIENCE
 
 HOSTS = st.sampled_from(["[", "]", "[::1", "[::1]:x", "::1", "x:99999999", "[]", "a b", "//", "@", "%5b", ""]) | (
     st.text("[]:@/%?#.-_ax1\x80\xff \t", max_size=8)
@@ -122,7 +123,7 @@ BEGIN = b'{"mesh": "default", "name": "x", "dataplaneToken": "t", '
 )
 async def test_bootstrap_requests_that_are_no_json_of_ours(bootstraps: Any, body: bytes, status: int) -> None:
     transport = httpx.ASGITransport(bootstraps)
-    async with httpx.AsyncClient(transport=transport, base_url="https://localhost") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="https://localhost", timeout=PATIENCE) as client:
         answer = await client.post("/bootstrap", content=body)
         assert (answer.status_code, len(answer.text) < 1000) == (status, True)
 

@@ -15,6 +15,7 @@ from kuma.app import server_certificate
 from kuma.base import aio
 from kuma.base.errors import Misconfigured
 from kuma.base.server_identity import ServerIdentity
+from tests.fakes.patience import PATIENCE
 
 
 def app(ready: bool = True) -> Any:
@@ -25,7 +26,9 @@ def app(ready: bool = True) -> Any:
 
 async def test_metrics_and_health() -> None:
     for ready in (True, False):
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app(ready)), base_url="http://x") as client:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app(ready)), base_url="http://x", timeout=PATIENCE
+        ) as client:
             assert "calls_total 3.0" in (await client.get("/metrics")).text
             assert (await client.get("/healthy")).status_code == 200
             answer = await client.get("/ready")
@@ -39,7 +42,7 @@ async def test_a_server_stops_when_it_is_told_to_and_frees_its_port() -> None:
         server = HttpServer(app(), "127.0.0.1", port, setting="X")
         task = aio.spawn(server.run(), name="server")
         port = await server.port()
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=PATIENCE) as client:
             assert (await client.get(f"http://127.0.0.1:{port}/healthy")).status_code == 200
         await aio.stop([task])
         assert task.done()
@@ -60,9 +63,9 @@ async def test_tls_is_verified_and_not_older_than_1_2(tmp_path: Path) -> None:
     task = aio.spawn(server.run(), name="server")
     url = f"https://localhost:{await server.port()}/healthy"
     trusting = ssl.create_default_context(cafile=files.ca)
-    async with httpx.AsyncClient(verify=trusting) as client:
+    async with httpx.AsyncClient(verify=trusting, timeout=PATIENCE) as client:
         assert (await client.get(url)).status_code == 200
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=PATIENCE) as client:
         with pytest.raises(httpx.ConnectError):
             await client.get(url)
     await aio.stop([task])

@@ -14,6 +14,7 @@ from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import ALLOW_ALL, Running, resource, running
+from tests.fakes.patience import PATIENCE
 
 HOUR = timedelta(hours=1)
 
@@ -75,7 +76,7 @@ async def test_a_session_is_sealed_and_out_of_reach_of_scripts_and_other_sites(
 async def test_over_https_the_cookie_is_secure(cp: Running) -> None:
     port = await cp.parts.api["API server, HTTPS"].port()
     origin = f"https://localhost:{port}"
-    async with httpx.AsyncClient(base_url=origin, headers={"origin": origin}, verify=False) as client:
+    async with httpx.AsyncClient(base_url=origin, headers={"origin": origin}, verify=False, timeout=PATIENCE) as client:
         cookie = (await sign_in(cp, client)).headers["set-cookie"]
         assert cookie.startswith("__Secure-kuma-session=") and "Secure" in cookie
         assert (await client.get("/gui/")).status_code == 200

@@ -55,7 +55,9 @@ async def _metrics(home: Path) -> str:
         await cp.apply(MTLS)
         await cp.proxy(dataplane("web-01", "web"))
         await cp.settled(1)
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{await cp.parts.diagnostics.port()}") as client:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{await cp.parts.diagnostics.port()}", timeout=PATIENCE
+        ) as client:
             return (await client.get("/metrics")).text
 
 

@@ -15,6 +15,7 @@ import pytest
 from demo.processes import free_ports
 from kuma.xds.administration.ca import Credential
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running
+from tests.fakes.patience import PATIENCE
 from tests.integration.sidecars import Sidecar, Sidecars, until
 
 
@@ -26,7 +27,7 @@ def declared() -> tuple[str, ...]:
 @pytest.fixture
 async def api(cp: Running) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(
-        base_url=f"http://127.0.0.1:{await cp.api_port()}/meshes/default/dataplanes"
+        base_url=f"http://127.0.0.1:{await cp.api_port()}/meshes/default/dataplanes", timeout=PATIENCE
     ) as client:
         yield client
 
@@ -76,7 +77,7 @@ async def test_envoy_itself_shows_no_token_to_whoever_reaches_its_administration
 ) -> None:
     web = await mesh.start("web")
     token = (tmp_path / "web-token").read_text()
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{web.admin}", trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{web.admin}", trust_env=False, timeout=PATIENCE) as client:
         for path in READS:
             shown = (await client.get(f"/{path}")).text
             assert shown, path
@@ -84,7 +85,7 @@ async def test_envoy_itself_shows_no_token_to_whoever_reaches_its_administration
 
 
 async def get(web: Sidecar, path: str, tls: ssl.SSLContext, method: str = "GET") -> int:
-    async with httpx.AsyncClient(verify=tls, trust_env=False) as client:
+    async with httpx.AsyncClient(verify=tls, trust_env=False, timeout=PATIENCE) as client:
         return (await client.request(method, f"https://127.0.0.2:{web.admin}{path}")).status_code
 
 
@@ -140,7 +141,7 @@ async def test_a_user_does_not_move_what_the_listener_leads_to(
     assert (await api.get("/web-01/stats")).status_code == 200
     assert f'"portValue": {port}' not in (await api.get("/web-01/xds")).text.replace('"port_value"', '"portValue"')
     ours = context(cp.parts.envoy_admin_ca.control_plane(), web.log.parent)
-    async with httpx.AsyncClient(verify=ours, trust_env=False) as client:
+    async with httpx.AsyncClient(verify=ours, trust_env=False, timeout=PATIENCE) as client:
         with pytest.raises(httpx.ConnectError):
             await client.get(f"https://127.0.0.2:{port}/stats")
     bait.close()

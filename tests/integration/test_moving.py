@@ -11,6 +11,7 @@ from demo.processes import free_ports
 from kuma.resources import kinds
 from kuma.store.sql.backup import backup
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
+from tests.fakes.patience import PATIENCE
 from tests.integration.sidecars import Sidecar, sidecars, traffic, until
 
 WEB = kinds.DATAPLANE_INSIGHT.key("web-01", "default")
@@ -18,7 +19,7 @@ WEB = kinds.DATAPLANE_INSIGHT.key("web-01", "default")
 
 async def served_serial(sidecar: Sidecar) -> int:
     """Of the certificate that Envoy has loaded, as Envoy says."""
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{sidecar.admin}") as client:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{sidecar.admin}", timeout=PATIENCE) as client:
         loaded = (await client.get("/certs")).json()["certificates"]
     serials = {c["serial_number"] for found in loaded for c in found.get("cert_chain", ())}
     assert len(serials) == 1

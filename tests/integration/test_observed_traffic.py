@@ -13,6 +13,7 @@ from demo.processes import BIN
 from kuma.base import aio
 from kuma.resources import codec
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, resource
+from tests.fakes.patience import PATIENCE
 from tests.integration.sidecars import Sidecars, exchange, http_status, until
 
 PERMISSIVE = MTLS.replace("type: builtin", "type: builtin, mode: PERMISSIVE")
@@ -26,7 +27,7 @@ def declared() -> tuple[str, ...]:
 
 
 async def seen(cp: Running) -> Seen:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
         answer = await client.get(f"http://localhost:{await cp.api_port()}/meshes/default/observed-traffic")
         items: list[dict[str, Any]] = answer.json()["items"]
         return {(item["service"], item["caller"], item["how"], item["outcome"]) for item in items}
@@ -95,7 +96,7 @@ async def test_a_connection_over_tcp_is_seen_while_it_is_open_and_strict_cuts_it
     writer.close()
 
     strict = codec.to_universal(resource(MTLS))
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
         address = f"http://localhost:{await cp.api_port()}/preview"
         (said,) = (await client.post(address, json={"resources": [strict]})).json()["items"]
     assert [(c["caller"], c["how"], c["effect"]) for c in said["callers"]] == [("127.0.0.1", "plaintext", "refused")]

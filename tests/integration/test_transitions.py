@@ -15,6 +15,7 @@ from kuma.resources.models.mesh_transition import Level
 from soak.authorities import Provided, Root, is_let_in
 from tests.fakes import cas
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running
+from tests.fakes.patience import PATIENCE
 from tests.integration.changes import change, secrets, transition
 from tests.integration.sidecars import Sidecar, Sidecars, exchange, more, traffic, until
 
@@ -118,7 +119,7 @@ async def test_every_request_is_a_handshake_and_http_survives_changes_too(cp: Ru
     assert await until("client reaches shop", lambda: client.call("shop")) == 200
 
     async def handshakes() -> int:
-        async with httpx.AsyncClient(trust_env=False) as admin:
+        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as admin:
             found = await admin.get(f"http://127.0.0.1:{web.admin}/stats?filter=cluster.backend.ssl.handshake")
         return int(found.text.rpartition(": ")[2])
 

@@ -11,6 +11,7 @@ import pytest
 
 from kuma.kubernetes.webhooks.app import create_app
 from kuma.kubernetes.webhooks.injector import Injector
+from tests.fakes.patience import PATIENCE
 from tests.kubernetes.test_injection import NATIVE, PLAIN, pod
 
 
@@ -27,7 +28,9 @@ class Namespaces:
 
 async def posted(injector: Injector, content: bytes) -> httpx.Response:
     app = create_app({"/inject-sidecar": injector.answer})
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://webhooks") as client:
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://webhooks", timeout=PATIENCE
+    ) as client:
         return await client.post("/inject-sidecar", content=content)
 
 

@@ -84,7 +84,7 @@ async def test_the_log_a_metric_and_the_transition_tell_of_it(tmp_path: Path) ->
 
 
 async def shown_by(cp: Running) -> str:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=PATIENCE) as client:
         return (await client.get(f"http://127.0.0.1:{await cp.parts.diagnostics.port()}/metrics")).text
 
 

@@ -21,6 +21,7 @@ from kuma.xds.bootstrap.server_names import ServerNames
 from kuma.xds.bootstrap.service import AskingProxy, BootstrapService
 from kuma.xds.stream.proxy_authentication import Authenticator
 from tests.fakes.control_plane import Running, dataplane, running
+from tests.fakes.patience import PATIENCE
 
 WEB = dataplane("web-01", "web")
 
@@ -34,7 +35,7 @@ async def ask(cp: Running, token: str, brought: Resource[Any] | None = WEB, **mo
         **more,
     }
     trusted = ssl.create_default_context(cadata=cp.ca_pem.decode())
-    async with httpx.AsyncClient(verify=trusted, trust_env=False) as client:
+    async with httpx.AsyncClient(verify=trusted, trust_env=False, timeout=PATIENCE) as client:
         return await client.post(f"https://localhost:{await cp.parts.dp.port()}/bootstrap", json=body)
 
 

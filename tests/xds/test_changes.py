@@ -262,7 +262,9 @@ async def test_metrics_count_certificates_and_show_when_an_authority_ends(cp: Ru
 
 async def metrics(cp: Running) -> dict[str, float]:
     """What Prometheus gets, by name and labels."""
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{await cp.parts.diagnostics.port()}") as client:
+    async with httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{await cp.parts.diagnostics.port()}", timeout=PATIENCE
+    ) as client:
         lines = (await client.get("/metrics")).text.splitlines()
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
 

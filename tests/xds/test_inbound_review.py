@@ -13,6 +13,7 @@ from kuma.resources.resource import Resource
 from kuma.xds.envoy.resource import TypeUrl
 from tests.admission.test_dataplane_rules import put
 from tests.fakes.control_plane import MTLS, Running, resource, running
+from tests.fakes.patience import PATIENCE
 from tests.fakes.proxy import FakeProxy
 
 LISTENERS = {"inbound:10.0.0.1:80", "inbound:10.0.0.1:81"}
@@ -63,7 +64,7 @@ async def test_an_inbound_is_withheld_when_a_proxy_arrives_where_it_leads_to(
             reason = "networking.inbound[0].servicePort: 127.0.0.1:9905 is the administration of an Envoy"
             shown = await cp.insight(attacker, lambda insight: insight.withheld_inbounds)
             assert shown.withheld_inbounds[0].startswith(reason)
-            async with httpx.AsyncClient() as client:
+            async with httpx.AsyncClient(timeout=PATIENCE) as client:
                 metrics = await client.get(f"http://127.0.0.1:{await cp.parts.diagnostics.port()}/metrics")
             assert 'inbounds_withheld{mesh="default"} 1.0' in metrics.text
             assert reason in capsys.readouterr().out

@@ -6,6 +6,7 @@ import pytest
 from kuma.base.errors import InvalidResource
 from kuma.xds.envoy.resource import TypeUrl
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane
+from tests.fakes.patience import PATIENCE
 from tests.fakes.proxy import FakeProxy
 
 WEB = dataplane("web-01", "web", port=81, calls=("db",), tags=", team: a")
@@ -44,7 +45,7 @@ async def test_only_members_are_stored_and_served(cp: Running) -> None:
     await again.disconnect()
     newcomer = await cp.proxy(dataplane("db-02", "db", port=82))
     assert WHY in (await newcomer.failure()).details
-    async with httpx.AsyncClient(verify=False) as client:
+    async with httpx.AsyncClient(verify=False, timeout=PATIENCE) as client:
         body = {"mesh": "default", "name": "db-01", "dataplaneToken": cp.token()}
         started = await client.post(f"https://localhost:{await cp.parts.dp.port()}/bootstrap", json=body)
     assert (started.status_code, WHY in started.text) == (422, True)

@@ -65,7 +65,7 @@ def is_served(cp: Running) -> bool:
 
 
 async def names(cp: Running) -> str:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=PATIENCE) as client:
         return (await client.get(f"http://127.0.0.1:{await cp.parts.diagnostics.port()}/metrics")).text
 
 
@@ -124,7 +124,7 @@ async def test_one_that_comes_back_is_called_again(tmp_path: Path) -> None:
 
 async def withdraw(cp: Running) -> None:
     body = {"mesh": "default", "name": BACKEND.name, "dataplaneToken": cp.token()}
-    async with httpx.AsyncClient(verify=False) as client:
+    async with httpx.AsyncClient(verify=False, timeout=PATIENCE) as client:
         answer = await client.post(f"https://localhost:{await cp.parts.dp.port()}/withdraw", json=body)
     assert answer.is_success, answer.text
 

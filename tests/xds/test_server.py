@@ -283,7 +283,7 @@ async def test_a_token_that_leaked_does_not_take_the_place_of_its_proxy(cp: Runn
     assert (failure.code, "somebody else has its token" in failure.details) == (
         grpc.StatusCode.RESOURCE_EXHAUSTED, True,
     )  # fmt: skip
-    async with httpx.AsyncClient(verify=False) as client:
+    async with httpx.AsyncClient(verify=False, timeout=PATIENCE) as client:
         body = {"mesh": "default", "name": "web-01", "dataplaneToken": cp.token()}
         url = f"https://localhost:{await cp.parts.dp.port()}/withdraw"
         for proof in ({}, {"farewell": ""}, {"farewell": farewell.digest("known to its kuma-dp")}):
@@ -295,7 +295,9 @@ async def test_a_token_that_leaked_does_not_take_the_place_of_its_proxy(cp: Runn
     assert list(cp.parts.proxies) == [connected]
     assert cp.parts.views.view("default").dataplanes["web-01"].spec == WEB.spec
     assert "somebody else has its token" in (cp.directory / "audit.jsonl").read_text()
-    async with httpx.AsyncClient(verify=False) as client:  # by another way than its stream, as behind a translation
+    async with httpx.AsyncClient(
+        verify=False, timeout=PATIENCE
+    ) as client:  # by another way than its stream, as behind a translation
         assert (await client.post(url, json={**body, "farewell": "known to its kuma-dp"})).is_success
     await first.disconnect()
     await cp.disconnected(WEB)
@@ -460,7 +462,9 @@ async def test_callers_are_sent_to_a_proxy_once_it_serves_and_until_it_says_that
     await cp.proxy(BACKEND)
     await web.until(sees_backend)
     port = await cp.parts.dp.port()
-    async with httpx.AsyncClient(verify=ssl.create_default_context(cadata=cp.ca_pem.decode())) as client:
+    async with httpx.AsyncClient(
+        verify=ssl.create_default_context(cadata=cp.ca_pem.decode()), timeout=PATIENCE
+    ) as client:
         url, farewell = f"https://localhost:{port}/withdraw", {"mesh": "default", "name": "backend-01"}
         refused = await client.post(url, json={**farewell, "dataplaneToken": cp.token("web-01")})
         assert refused.status_code == 403
