@@ -70,6 +70,24 @@ def test_a_call_is_explained_by_names_of_people_and_of_log_lines(
     assert found.shows == (f"spiffe://default/{'other' if 'other' in caller else 'web'}",)
 
 
+def test_an_address_of_a_log_line_is_whoever_is_there_and_whoever_has_no_certificate() -> None:
+    for mode, verdict in ((PERMISSIVE, "allowed"), (MTLS, "refused")):
+        for address in ("10.0.0.1", "10.0.0.1:51234"):
+            found = explanation.explain(view(mode, WEB_ONLY), {}, address, "inbound:10.0.0.1:81")
+            assert {(one.caller, one.verdict) for one in found} == {
+                ("web-01", "allowed"), ("backend-01", "refused"),
+                ("10.0.0.1 without a certificate of the mesh", verdict),
+            }  # fmt: skip
+    (stranger,) = explanation.explain(view(MTLS, ALLOW_ALL), {}, "[2001:db8::1]:80", "backend")
+    assert (stranger.verdict, stranger.shows) == ("refused", ())
+
+
+def test_a_caller_whom_nobody_knows_is_told_to_be_one() -> None:
+    (typo,) = explanation.explain(view(MTLS, ALLOW_ALL), {}, "wbe", "backend")
+    (known,) = explanation.explain(view(MTLS, ALLOW_ALL), {}, "web", "backend")
+    assert (typo.verdict, "no Dataplane" in typo.doubt, known.doubt) == ("allowed", True, "")
+
+
 def test_nothing_is_said_of_what_is_not_there() -> None:
     assert not explanation.explain(view(MTLS), {}, "web", "nobody")
 
@@ -191,7 +209,7 @@ def test_plaintext_that_is_left_and_clocks_that_are_off_are_told_with_what_to_do
     assert examined(STRICT, clocks_off=off) == {
         "clocks": [("warning", "web-01: its clock is 90 s behind the control plane's")]
     }
-    assert "not known who calls 1 Dataplanes: x" in str(examined(STRICT, unobserved=("x",), unobserved_total=1))
+    assert "not known who calls 1 Dataplane: x" in str(examined(STRICT, unobserved=("x",), unobserved_total=1))
 
 
 def test_unsafe_settings_are_told() -> None:

@@ -54,10 +54,12 @@ def ask(
     since: datetime = LONG,
     insights: Mapping[str, DataplaneInsightSpec] | None = None,
     unobserved: bool = False,
+    within: timedelta | None = None,
 ) -> Preview:
     specs = {name: ObservedTrafficSpec(since=since, edges=tuple(calls) if name == "backend-01" else ())
              for name in ("web-01", *(() if unobserved else ("backend-01",)))}  # fmt: skip
-    known = Known(traffic.callers(before, specs, NOW), traffic.summary(before, specs, NOW), insights or {}, NOW)
+    callers, summary = traffic.callers(before, specs, NOW), traffic.summary(before, specs, NOW)
+    known = Known(callers, summary, insights or {}, NOW, within=within)
     changes = preview.by_mesh(map(resource, texts), ())
     return preview.preview(before, changes["default"], known)
 
@@ -120,6 +122,25 @@ def test_who_cannot_follow_and_which_steps_there_are() -> None:
         "callers encrypt; inbounds accept both",
         "finishing",
     ]
+    assert found.steps[-1].step == "finishing: inbounds accept mutual TLS only"
+
+
+def test_who_has_not_called_for_long_is_told_apart_and_may_be_taken_for_gone() -> None:
+    permissive = view(PERMISSIVE, ALLOW_ALL)
+    old = plaintext_call().model_copy(update={"last": NOW - timedelta(days=3)})
+    still = ask(permissive, MTLS, calls=[old])
+    assert still.strict is not None
+    assert still.strict.answer == "no"
+    assert still.strict.missing == (
+        "1 caller shows no certificate of the mesh and would be cut off: start kuma-dp beside it, or have it stop "
+        "calling. It was not seen since 2026-01-07 00:00 UTC: if it is gone for good, preview with those of the last "
+        "day only (--within 1d)",
+    )
+    lately = ask(permissive, MTLS, calls=[old, mesh_call()], within=timedelta(days=1))
+    assert lately.strict is not None
+    assert (lately.strict.answer, lately.breaks, lately.within_seconds) == ("yes", False, 86400)
+    other = ask(permissive, MTLS, calls=[old, plaintext_call("10.1.1.1")], within=timedelta(days=1))
+    assert [caller.caller for caller in other.callers] == ["10.1.1.1"]
 
 
 def test_steps_take_as_long_as_settings_say_and_a_ca_that_ends_before_they_are_done_is_named(
@@ -171,9 +192,13 @@ async def test_the_command_answers_by_its_exit_status_and_offline_as_online(tmp_
         assert "10.0.0.9" in shown
         assert (await kumactl(tmp_path, "preview", "-f", str(tmp_path / "same.yaml")))[0] == 0
         assert (await kumactl(tmp_path, "preview", "--delete", "nonsense"))[0] == 1
+        for within, expected in (("1d", 2), ("1ms", 0), ("soon", 1)):
+            asked = ("preview", "-f", str(tmp_path / "strict.yaml"), "--within", within)
+            status, shown, errors = await kumactl(tmp_path, *asked)
+            assert status == expected, (within, shown, errors)
         status, answer, _ = await kumactl(tmp_path, "preview", "-f", str(tmp_path / "strict.yaml"), "-o", "json")
         for arguments, expected, words in (
-            (("check",), 0, "PERMISSIVE, and 1 plaintext callers in the last hour"),
+            (("check",), 0, "PERMISSIVE, and 1 plaintext caller in the last hour"),
             (("check", "--strict"), 2, "kumactl inspect traffic --plaintext"),
             (("explain", "call", "web", "backend"), 0, "allowed by allow-all"),
             (("explain", "call", "web", "nobody"), 1, ""),

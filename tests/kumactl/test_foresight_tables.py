@@ -48,7 +48,7 @@ def test_findings_fit_a_terminal_and_what_is_to_be_done_is_told_in_full() -> Non
 def test_a_preview_fits_a_terminal_and_tells_why_in_full() -> None:
     shown = foresight.preview(PREVIEW, NOW, TERMINAL)
     head, _, table = shown.partition("\n\n")
-    assert "1 callers would be refused" in head
+    assert "1 caller would be refused" in head
     assert all(len(line) <= 80 for line in table_of(table))
     assert shown.rstrip().endswith(CALLER["why"].strip())  # type: ignore[attr-defined]
     assert "CONNECTIONS" in foresight.preview(PREVIEW, NOW)

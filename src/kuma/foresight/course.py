@@ -65,12 +65,14 @@ def steps(before: MeshView, after: MeshView, laggards: tuple[Laggard, ...], pace
         following = next_step.next_position(position, declared, settled=True)
         if following == position:
             return
-        position = following
+        before_it, position = position, following
         # The last step is complete when everybody runs it; nobody is waited for beyond that.
         drain = pace.drain if position.draining else timedelta()
         likely = (pace.absence if laggards else _USUAL) + drain
         at_most = pace.answer + drain
         text = next_step.step(position, declared)
+        if text == next_step.FINISHING and position.level is not before_it.level:
+            text = f"{text}: {next_step.LEVELS[position.level]}"
         yield Step(step=text, likely_seconds=likely.total_seconds(), at_most_seconds=at_most.total_seconds())
 
 

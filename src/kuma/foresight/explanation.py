@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from kuma.base.values import addresses
 from kuma.base.values.urls import host_port
 from kuma.foresight.course import Insights
 from kuma.foresight.judge import Dataplane, Judge
+from kuma.foresight.traffic import Addresses
 from kuma.pki import spiffe
 from kuma.policy import authorization, decision
 from kuma.policy.authorization import Admission
@@ -47,20 +49,23 @@ class Explanation(Model):
     mode: Literal["off", "PERMISSIVE", "STRICT"]
     verdict: Verdict
     why: str
+    doubt: str = ""
+    """Why the caller may be somebody else."""
     rules: tuple[Rule, ...] = ()
 
 
 def explain(view: MeshView, insights: Insights, caller: str, called: str) -> tuple[Explanation, ...]:
     """Returns what becomes of calls.
 
-    Either side may be a service, a Dataplane, or what a log line says: a SPIFFE ID, or a listener of Envoy such as
-    `inbound:10.0.0.1:8080`.
+    Either side may be a service, a Dataplane, or what a log line says: a SPIFFE ID, a listener of Envoy such as
+    `inbound:10.0.0.1:8080`, or the address that a caller came from, with its port or without.
     """
     judge = Judge(view)
+    callers = list(_callers(judge, caller))
     found = (
-        _explained(judge, insights, name, shown, dataplane, inbound)
+        _explained(judge, insights, one, dataplane, inbound)
         for dataplane, inbound in _called(view, called)
-        for name, shown in _callers(judge, caller)
+        for one in callers
     )
     return tuple(explanation for explanation, _ in zip(found, range(_MOST), strict=False))
 
@@ -78,35 +83,71 @@ def _called(view: MeshView, called: str) -> Iterator[tuple[Dataplane, Inbound]]:
                 yield dataplane, inbound
 
 
-def _callers(judge: Judge, caller: str) -> Iterator[tuple[str, Shown]]:
-    """Yields each Dataplane that is meant, with what it shows; if there is none, whoever shows that service."""
+class _Caller(NamedTuple):
+    """A caller, with what its certificate shows: None if it has none of the mesh."""
+
+    name: str
+    shown: Shown | None
+    doubt: str = ""
+    """Why it may be somebody else."""
+
+
+def _callers(judge: Judge, caller: str) -> Iterator[_Caller]:
+    """Yields each Dataplane that is meant, with what it shows; if there is none, whoever comes from that address, or
+    shows that service."""
     mesh = judge.view.name
     service = caller.removeprefix(spiffe.prefix(mesh))
     known = [
-        (name, judge.shown_by(dataplane))
+        dataplane
         for name, dataplane in sorted(judge.view.dataplanes.items())
         if caller == name or service in dataplane.spec.services
     ]
+    yield from _alike(judge, known)
+    address = _address(caller)
+    if not known and address:
+        yield from _at(judge, address)
+    elif not known:
+        doubt = f'no Dataplane of mesh "{mesh}" is called so now; this is about whoever shows such a certificate'
+        yield _Caller(caller, frozenset({(tag_rules.SERVICE, service)}), doubt)
+
+
+def _at(judge: Judge, address: str) -> Iterator[_Caller]:
+    """Yields the Dataplanes at an address, by their certificates, and whoever calls from there without one."""
+    here = Addresses.of(judge.view).names.get(address, ())
+    yield from _alike(judge, (judge.view.dataplanes[name] for name in here))
+    yield _Caller(f"{address} without a certificate of the mesh", None)
+
+
+def _alike(judge: Judge, dataplanes: Iterable[Dataplane]) -> Iterator[_Caller]:
+    """Yields one of those each whose certificates show the same."""
     alike: dict[Shown, str] = {}
-    for name, shown in known:
-        alike.setdefault(shown, name)
-    yield from ((name, shown) for shown, name in alike.items())
-    if not known:
-        yield caller, frozenset({(tag_rules.SERVICE, service)})
+    for dataplane in dataplanes:
+        alike.setdefault(judge.shown_by(dataplane), dataplane.name)
+    yield from (_Caller(name, shown) for shown, name in alike.items())
+
+
+def _address(text: str) -> str:
+    """Returns the address in what a log line says of where a caller came from; empty if it says something else."""
+    host, _, port = text.rpartition(":")
+    parsed = addresses.parse(text) or (addresses.parse(host.strip("[]")) if port.isdecimal() else None)
+    return str(parsed) if parsed else ""
 
 
 def _explained(
-    judge: Judge, insights: Insights, caller: str, shown: Shown, dataplane: Dataplane, inbound: Inbound
+    judge: Judge, insights: Insights, caller: _Caller, dataplane: Dataplane, inbound: Inbound
 ) -> Explanation:
     mesh, admission = judge.view.name, judge.admission(dataplane, inbound)
-    verdict = judge.of_mesh(shown, dataplane, inbound)
-    rules = tuple(_rules(judge, dataplane, inbound, shown, admission))
-    own = insights.get(caller)
+    shown = caller.shown
+    verdict = judge.unverified if shown is None else judge.of_mesh(shown, dataplane, inbound)
+    rules = () if shown is None else tuple(_rules(judge, dataplane, inbound, shown, admission))
+    own = insights.get(caller.name)
     certificate = own.mtls if own else None
     return Explanation(
-        caller=caller,
+        caller=caller.name,
         shows=tuple(
-            sorted(spiffe.service_id(mesh, v) if n == tag_rules.SERVICE else spiffe.tag_uri(n, v) for n, v in shown)
+            sorted(
+                spiffe.service_id(mesh, v) if n == tag_rules.SERVICE else spiffe.tag_uri(n, v) for n, v in shown or ()
+            )
         ),
         certificate_expires=certificate.certificate_expiration_time if certificate else None,
         issued_by=certificate.issued_backend if certificate else "",
@@ -115,9 +156,17 @@ def _explained(
         listener=_listener(dataplane, inbound),
         mode=_MODES[judge.level],
         verdict=verdict,
-        why=_why(judge, admission, verdict, rules),
+        why=_unverified(judge.level) if shown is None else _why(judge, admission, verdict, rules),
+        doubt=caller.doubt,
         rules=rules,
     )
+
+
+def _unverified(level: Level) -> str:
+    return {
+        Level.PLAIN: "mutual TLS is off: nobody is asked who it is",
+        Level.STRICT: "STRICT refuses whoever does not show a certificate of the mesh",
+    }.get(level, "PERMISSIVE lets in whoever does not show a certificate of the mesh, and permissions are not about it")
 
 
 _MODES: Mapping[Level, Literal["off", "PERMISSIVE", "STRICT"]] = {

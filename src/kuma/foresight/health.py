@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from kuma.base.values.quantities import counted
 from kuma.foresight import course
 from kuma.foresight.course import Insights
 from kuma.foresight.judge import Judge
+from kuma.foresight.preview import REPORTERS
 from kuma.foresight.traffic import TrafficSummary
 from kuma.policy.matching import match
 from kuma.resources import tags as tag_rules
@@ -140,15 +142,15 @@ def _plaintext(mesh: Examined) -> Iterator[Problem]:
         yield "warning", "mutual TLS is off", "see what STRICT would do: kumactl preview -f mesh.yaml"
     elif level is Level.ENCRYPTING:
         if plaintext.callers_last_hour:
-            found = f"PERMISSIVE, and {plaintext.callers_last_hour} plaintext callers in the last hour"
+            found = f"PERMISSIVE, and {counted(plaintext.callers_last_hour, 'plaintext caller')} in the last hour"
             yield "warning", found, "who they are: kumactl inspect traffic --plaintext"
         else:
             last = f" since {plaintext.last:%Y-%m-%d %H:%M} UTC" if plaintext.last else ""
             found = f"PERMISSIVE, and no plaintext caller was seen{last}"
             yield "warning", found, "ask whether it can go STRICT: kumactl preview -f mesh.yaml"
     if mesh.summary.unobserved_total:
-        found = f"not known who calls {mesh.summary.unobserved_total} Dataplanes: {_some(mesh.summary.unobserved)}"
-        yield "warning", found, "start them by the kuma-dp of this version"
+        who = counted(mesh.summary.unobserved_total, "Dataplane")
+        yield "warning", f"not known who calls {who}: {_some(mesh.summary.unobserved)}", REPORTERS
 
 
 def _clocks(mesh: Examined) -> Iterator[Problem]:

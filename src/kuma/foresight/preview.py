@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from kuma.base.errors import InvalidResource
+from kuma.base.values import durations
+from kuma.base.values.quantities import counted
 from kuma.foresight import course
 from kuma.foresight.consequences import AffectedCaller, Consequences
 from kuma.foresight.course import DEFAULT_PACE, Ending, Insights, Laggard, Pace, Step
@@ -22,6 +24,8 @@ from kuma.resources.view import MeshView
 
 Changes = Mapping[Key, Resource[Any] | None]
 """Resources that would be created or replaced, or deleted (None)."""
+REPORTERS = "start them by the kuma-dp of this version"
+"""What is to be done about Dataplanes that do not report."""
 LONG_ENOUGH = timedelta(days=1)
 """How long a mesh has to be observed before "nobody was seen" says something."""
 _MOST = 1000
@@ -51,6 +55,8 @@ class Preview(Model):
     """Dataplanes of which it is not known who calls them: some, see `unobserved_total`."""
     unobserved_total: int = 0
     observed_since: datetime | None = None
+    within_seconds: int | None = None
+    """Only who has called within so long is looked at; None for everybody who is known."""
     strict: Strict | None = None
     """If the change makes the mesh STRICT."""
     laggards: tuple[Laggard, ...] = ()
@@ -60,13 +66,35 @@ class Preview(Model):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of a mesh besides its view."""
+    """What is known of a mesh besides its view; who has not called `within` so long is taken for gone."""
 
     callers: Sequence[SeenCaller]
     summary: TrafficSummary
     insights: Insights
     now: datetime
     pace: Pace = DEFAULT_PACE
+    within: timedelta | None = None
+
+    @property
+    def counting(self) -> Sequence[SeenCaller]:
+        """The callers that are looked at."""
+        if self.within is None:
+            return self.callers
+        return [caller for caller in self.callers if caller.last > self.now - self.within]
+
+
+def within(text: object) -> timedelta | None:
+    """Reads how long ago somebody may have called last to be looked at, as `7d`; None where nothing is said.
+
+    Raises:
+        InvalidResource: it is no duration.
+    """
+    if text in (None, ""):
+        return None
+    try:
+        return durations.parse_duration(str(text)[:100])
+    except ValueError as error:
+        raise InvalidResource.of("within", str(error)) from None
 
 
 def changed(view: MeshView, changes: Changes, now: datetime) -> MeshView:
@@ -87,9 +115,9 @@ def changed(view: MeshView, changes: Changes, now: datetime) -> MeshView:
 def preview(view: MeshView, changes: Changes, known: Known) -> Preview:
     """Returns what a change would do in a mesh."""
     after = changed(view, changes, known.now)
-    compared = Consequences(view, after)
-    seen = sorted(compared.on(known.callers), key=_weight)
-    declared = list(compared.unseen(known.callers))
+    compared, callers = Consequences(view, after), known.counting
+    seen = sorted(compared.on(callers), key=_weight)
+    declared = list(compared.unseen(callers))
     laggards = tuple(course.laggards(view, known.insights, known.now)) if course.concerns_tls(view, after) else ()
     steps = tuple(course.steps(view, after, laggards, known.pace)) if course.concerns_tls(view, after) else ()
     complete = known.now + timedelta(seconds=sum(step.at_most_seconds for step in steps))
@@ -105,6 +133,7 @@ def preview(view: MeshView, changes: Changes, known: Known) -> Preview:
         unobserved=known.summary.unobserved,
         unobserved_total=known.summary.unobserved_total,
         observed_since=known.summary.since,
+        within_seconds=int(known.within.total_seconds()) if known.within else None,
         strict=_strict(compared, refused, laggards, known),
         laggards=laggards,
         endings=tuple(course.endings(view, after, known.insights, complete)) if steps else (),
@@ -122,19 +151,48 @@ def _strict(
 ) -> Strict | None:
     if compared.new.level is not Level.STRICT or compared.old.level is Level.STRICT:
         return None
-    cut_off = [f"{len(refused)} callers would be refused"] if refused else []
+    cut_off = list(_cut_off(refused, known.now))
     doubts = list(_doubts(laggards, known))
     return Strict(answer="no" if cut_off else "unknown" if doubts else "yes", missing=(*cut_off, *doubts))
+
+
+def _cut_off(refused: Sequence[AffectedCaller], now: datetime) -> Iterator[str]:
+    """Yields who is in the way of STRICT, and what can be done about it."""
+    identified = [caller for caller in refused if caller.how == "meshTls"]
+    others = [caller for caller in refused if caller.how != "meshTls"]
+    if others:
+        who = counted(len(others), "caller shows", "callers show")
+        each = "it" if len(others) == 1 else "each"
+        lack = f"{who} no certificate of the mesh and would be cut off: start kuma-dp beside {each}, or have it stop"
+        yield f"{lack} calling{_when(others, now)}"
+    if identified:
+        who = counted(len(identified), "caller")
+        yield f"no permission admits {who} of the mesh: see kumactl suggest permissions{_when(identified, now)}"
+
+
+def _when(callers: Sequence[AffectedCaller], now: datetime) -> str:
+    """Tells of callers that were not seen lately since when, for who is gone for good is in nobody's way."""
+    last = max((caller.last for caller in callers if caller.last), default=None)
+    if last is None or now - last < LONG_ENOUGH:
+        return ""
+    none, they = ("It was not", "it is") if len(callers) == 1 else ("None was", "they are")
+    return (
+        f". {none} seen since {last:%Y-%m-%d %H:%M} UTC: if {they} gone for good, preview with those of the last day "
+        "only (--within 1d)"
+    )
 
 
 def _doubts(laggards: Sequence[Laggard], known: Known) -> Iterator[str]:
     summary = known.summary
     if summary.unobserved_total:
-        yield f"{summary.unobserved_total} Dataplanes have not reported who calls them: {', '.join(summary.unobserved)}"
+        who = counted(summary.unobserved_total, "Dataplane has", "Dataplanes have")
+        yield f"{who} not reported who calls: {', '.join(summary.unobserved)}; {REPORTERS}"
     if summary.since is not None and known.now - summary.since < LONG_ENOUGH:
-        yield f"it has been observed since {summary.since:%Y-%m-%d %H:%M} UTC only; who calls once a day was not seen"
+        since = f"{summary.since:%Y-%m-%d %H:%M}"
+        yield f"it has been observed since {since} UTC only; who calls once a day was not seen: ask again after a day"
     if laggards:
-        yield f"{len(laggards)} proxies cannot follow: {', '.join(laggard.dataplane for laggard in laggards[:5])}"
+        names = ", ".join(laggard.dataplane for laggard in laggards[:5])
+        yield f"{counted(len(laggards), 'proxy', 'proxies')} cannot follow: {names}"
 
 
 def by_mesh(resources: Iterable[Resource[Any]], deleted: Iterable[Key]) -> Mapping[str, Changes]:

@@ -211,10 +211,15 @@ class Client:
             raise
         return tuple(answer.json().get("warnings", ())) if answer.content else ()
 
-    def preview(self, resources: Sequence[Mapping[str, Any]], delete: Sequence[Mapping[str, str]]) -> Mapping[str, Any]:
-        """Asks what a change would do: resources in the Universal form, and the names of those to be deleted."""
-        found = self._request("POST", "/preview", json={"resources": resources, "delete": delete}).json()
-        return dict(found)
+    def preview(
+        self, resources: Sequence[Mapping[str, Any]], delete: Sequence[Mapping[str, str]], within: str = ""
+    ) -> Mapping[str, Any]:
+        """Asks what a change would do: resources in the Universal form, and the names of those to be deleted.
+
+        Who has not called `within` so long, such as `7d`, is passed over.
+        """
+        asked = {"resources": resources, "delete": delete, **({"within": within} if within else {})}
+        return dict(self._request("POST", "/preview", json=asked).json())
 
     def suggestions(self, mesh: str, kind: str) -> Mapping[str, Any]:
         """Fetches the permissions of a kind that the callers that were seen would need."""

@@ -23,21 +23,24 @@ def answer(
     resources: Sequence[Resource[Any]],
     deleted: Sequence[Key],
     now: datetime,
+    within: str = "",
 ) -> Mapping[str, Any]:
     """Returns what the API would answer, as far as it can be known: nothing of proxies that are connected.
 
     Raises:
         Misconfigured: the recording holds something else.
+        InvalidResource: `within` is no duration.
     """
     try:
         callers = [SeenCaller.model_validate(item) for item in recorded]
     except ValidationError as error:
         raise Misconfigured(f"the recording is of another version: {error.errors()[0]['loc']}") from None
+    lately = preview.within(within)
     found = []
     for mesh, changes in sorted(preview.by_mesh(resources, deleted).items()):
         view = MeshView(mesh).following({one.key: one for one in stored if _mesh(one.key) == mesh})
         of_mesh = [caller for caller in callers if caller.mesh == mesh]
-        known = Known(of_mesh, _summary(view, of_mesh), {}, now)
+        known = Known(of_mesh, _summary(view, of_mesh), {}, now, within=lately)
         found.append(preview.preview(view, changes, known))
     items = [one.model_dump(mode="json", by_alias=True) for one in found]
     return {"breaks": any(one.breaks for one in found), "items": items}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -30,8 +31,10 @@ def routes(context: ApiContext) -> APIRouter:
     async def previewed(request: Request) -> Response:
         request.state.title = "Could not preview the change"
         context.settings.access.check(context.caller(request), DATAPLANE, "GET")
-        changes = await asyncio.to_thread(_changes, await context.body(request))  # the largest take long
-        found = [await _preview(context, mesh, some) for mesh, some in sorted(changes.items())]
+        body = await context.body(request)
+        within = preview.within(body.get("within"))
+        changes = await asyncio.to_thread(_changes, body)  # the largest take long
+        found = [await _preview(context, mesh, some, within) for mesh, some in sorted(changes.items())]
         items = [one.model_dump(mode="json", by_alias=True) for one in found]
         return json_answer({"breaks": any(one.breaks for one in found), "items": items})
 
@@ -39,14 +42,14 @@ def routes(context: ApiContext) -> APIRouter:
 
 
 def _changes(body: Mapping[str, Any]) -> Mapping[str, Changes]:
-    """Reads `{resources: [...], delete: [{type, mesh, name}]}`.
+    """Reads `{resources: [...], delete: [{type, mesh, name}]}`; `within` is read elsewhere.
 
     Raises:
         InvalidResource: it is something else, one of the resources is not valid, or they are of too many meshes.
     """
-    unknown = sorted(body.keys() - {"resources", "delete"})
+    unknown = sorted(body.keys() - {"resources", "delete", "within"})
     if unknown:
-        raise InvalidResource.of(unknown[0][:100], "is no field of a preview; there are resources and delete")
+        raise InvalidResource.of(unknown[0][:100], "is no field of a preview; there are resources, delete and within")
     resources, deleted = (_listed(body, name) for name in ("resources", "delete"))
     found = preview.by_mesh([_parsed(index, one) for index, one in enumerate(resources)], map(_key, deleted))
     preview.check_extent(found)
@@ -77,7 +80,7 @@ def _key(named: Mapping[str, Any]) -> Key:
     return kind.key(str(named.get("name", "")), str(named.get("mesh", "default")))
 
 
-async def _preview(context: ApiContext, mesh: str, changes: Changes) -> Preview:
+async def _preview(context: ApiContext, mesh: str, changes: Changes, within: timedelta | None) -> Preview:
     view, insights, callers, summary = await seen(context, mesh)
-    known = Known(callers, summary, insights, context.clock.now(), context.observation.pace)
+    known = Known(callers, summary, insights, context.clock.now(), context.observation.pace, within)
     return await asyncio.to_thread(preview.preview, view, changes, known)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import yaml
@@ -61,28 +63,31 @@ class PreviewPage:
         reading.view(self._context, request.path_params["mesh"])
         fields = await guard.form(request, 3 * _LONGEST)  # percent signs take three for one
         text = fields.get("text", "").replace("\r\n", "\n")
+        within = fields.get("within", "")
         try:
+            lately = preview.within(within)
             resources = await self._context.work.do(_parsed, text)
             breaks = preview.by_mesh(resources, ())
             preview.check_extent(breaks)
         except InvalidResource as error:
             return self._page(request, text, violations=error.violations, status=400)
-        previews = [await self._preview(mesh, some) for mesh, some in sorted(breaks.items())]
+        previews = [await self._preview(mesh, some, lately) for mesh, some in sorted(breaks.items())]
         if fields.get("do") != "apply":
-            return self._page(request, text, previews=previews)
+            return self._page(request, text, within, previews=previews)
         if any(one.breaks for one in previews) and fields.get("anyway") != "yes":
             problem = [Violation("", "somebody would be refused: say that it is to be applied all the same")]
-            return self._page(request, text, previews=previews, violations=problem, status=409)
+            return self._page(request, text, within, previews=previews, violations=problem, status=409)
         applied = [one async for one in self._apply(request, resources, fields)]
         failed = any(one.became == "failed" for one in applied)
         return self._page(request, text, applied=applied, status=409 if failed else 200)
 
-    async def _preview(self, mesh: str, some: Changes) -> Preview:
+    async def _preview(self, mesh: str, some: Changes, within: timedelta | None) -> Preview:
         view = self._context.api.observation.view(mesh)
         if view.mesh is None:
             return Preview(mesh=mesh, breaks=False)
         seen = await reading.seen(self._context, mesh)
-        return await self._context.work.do(preview.preview, seen.view, some, seen.known)
+        known = replace(seen.known, within=within)
+        return await self._context.work.do(preview.preview, seen.view, some, known)
 
     async def _apply(self, request: Request, resources: Iterable[Resource[Any]], fields: Mapping[str, str]) -> Any:
         """Applies one after the other, and no more after one that fails."""
@@ -106,6 +111,7 @@ class PreviewPage:
         self,
         request: Request,
         text: str,
+        within: str = "",
         *,
         previews: Sequence[Preview] = (),
         applied: Sequence[Applied] = (),
@@ -115,6 +121,7 @@ class PreviewPage:
         values = {
             "mesh": request.path_params["mesh"],
             "text": text,
+            "within": within,
             "previews": previews,
             "applied": applied,
             "violations": violations,

@@ -49,7 +49,7 @@ def check(
 @explain_app.command("call")
 def call(
     context: typer.Context,
-    caller: Annotated[str, typer.Argument(help="A service, a Dataplane or a SPIFFE ID.")],
+    caller: Annotated[str, typer.Argument(help="A service, a Dataplane, a SPIFFE ID, or an address.")],
     called: Annotated[
         str, typer.Argument(help="A service, a Dataplane, a SPIFFE ID, or a listener: inbound:10.0.0.1:80.")
     ],

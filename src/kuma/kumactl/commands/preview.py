@@ -40,6 +40,9 @@ def preview(
     recording: Annotated[
         Path | None, typer.Option("--recording", help="Offline: `kumactl inspect traffic -o json` of the mesh.")
     ] = None,
+    within: Annotated[
+        str, typer.Option("--within", help="Only callers that called within so long, such as 7d: others are gone.")
+    ] = "",
     output: FormOption = Form.TABLE,
 ) -> None:
     """Say what a change would do to whom: who would be refused or let in, who cannot follow, and how long it takes.
@@ -58,20 +61,23 @@ def preview(
         raise Misconfigured("--export and --recording belong together: offline, both are needed")
     if export is not None and recording is not None:
         stored = [declared.resource for declared in input_files.read([str(export)], {}).resources]
-        found = offline_preview.answer(stored, _recorded(recording), resources, keys, datetime.now(UTC))
+        found = offline_preview.answer(stored, _recorded(recording), resources, keys, datetime.now(UTC), within)
     else:
-        found = _asked(context.obj, resources, keys)
+        found = _asked(context.obj, resources, keys, within)
     now = datetime.now(UTC)
     typer.echo(foresight.preview(found, now, layout(output)) if output.is_table else as_text(output, found))
     if found["breaks"]:
         raise typer.Exit(BREAKS)
 
 
-def _asked(invocation: Invocation, resources: Sequence[Resource[Any]], keys: Sequence[Key]) -> Mapping[str, Any]:
+def _asked(
+    invocation: Invocation, resources: Sequence[Resource[Any]], keys: Sequence[Key], within: str
+) -> Mapping[str, Any]:
     with invocation.client() as client:
         return client.preview(
             [codec.to_universal(one) for one in resources],
             [{"type": key.kind, "mesh": key.mesh, "name": key.name} for key in keys],
+            within,
         )
 
 

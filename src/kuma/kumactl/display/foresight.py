@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+from kuma.base.values.quantities import counted
 from kuma.kumactl.display import tables, times
 from kuma.kumactl.display.layout import WHOLE, Layout, Narrow, table
 
@@ -37,8 +38,10 @@ def _mesh(item: Mapping[str, Any], now: datetime, layout: Layout) -> Iterator[st
         yield f"Can it go STRICT? {strict['answer'].upper()}"
         yield from (f"  - {missing}" for missing in strict["missing"])
     elif item["unobservedTotal"]:
-        names = ", ".join(item["unobserved"])
-        yield f"Not known: who calls {item['unobservedTotal']} Dataplanes, which do not report it: {names}"
+        names, who = ", ".join(item["unobserved"]), counted(item["unobservedTotal"], "Dataplane")
+        yield f"Not known: who calls {who} without reports: {names}"
+    if item.get("withinSeconds"):
+        yield f"Who has not called for {times.duration(item['withinSeconds'])} is taken for gone."
     if item["callers"]:
         yield ""
         yield table(_CALLERS, [_caller(caller, now) for caller in item["callers"]], layout, _NARROW_CALLERS)
@@ -55,11 +58,11 @@ def _mesh(item: Mapping[str, Any], now: datetime, layout: Layout) -> Iterator[st
 
 def _verdict(item: Mapping[str, Any]) -> str:
     counts = [
-        f"{item[field]} {text}"
+        f"{counted(item[field], 'caller')} would be {text}"
         for field, text in (
-            ("refused", "callers would be refused"),
-            ("admitted", "would be let in"),
-            ("declaredOnly", "would be refused that have an outbound and were not seen to call"),
+            ("refused", "refused"),
+            ("admitted", "let in"),
+            ("declaredOnly", "refused by an outbound that was not seen to be used"),
         )
         if item[field]
     ]
@@ -120,9 +123,11 @@ def _explanation(item: Mapping[str, Any]) -> Iterator[str]:
     verdict = _VERDICTS.get(item["verdict"], item["verdict"])
     yield f"{item['caller']} -> {item['service']} ({item['dataplane']}): {verdict}"
     yield f"  because:  {item['why']}"
+    if item.get("doubt"):
+        yield f"  note:     {item['doubt']}"
     for rule in item["rules"]:
         yield f"  rule:     {rule['type']} {rule['name']}: {rule['action']}"
-    yield f"  shows:    {', '.join(item['shows'])}"
+    yield f"  shows:    {', '.join(item['shows']) or 'nothing'}"
     if item["certificateExpires"]:
         yield f"  holds:    until {times.date(item['certificateExpires'])}, issued by {item['issuedBy']}"
     yield f"  listener: {item['listener']}, mode {item['mode']}"

@@ -96,9 +96,9 @@ def step(position: Position, declared: Declared) -> str:
     if declared.waits:
         return "waiting: the authority is not there, or cannot be opened"
     if declared.is_reached_at(position):
-        return "finishing" if declared.level is not Level.PLAIN else "turning mutual TLS off"
+        return FINISHING if declared.level is not Level.PLAIN else "turning mutual TLS off"
     if position.level is not declared.level:
-        return _LEVELS[position.level]
+        return LEVELS[position.level]
     if position.authority != declared.authority:
         return "preparing: every proxy learns to trust the new authority"
     if position.draining:
@@ -106,7 +106,8 @@ def step(position: Position, declared: Declared) -> str:
     return "activating: every proxy gets a certificate of the new authority"
 
 
-_LEVELS = {
+FINISHING = "finishing"
+LEVELS = {
     Level.PLAIN: "plaintext",
     Level.ACCEPTING: "every inbound learns to accept both plaintext and mutual TLS; callers send plaintext",
     Level.ENCRYPTING: "callers encrypt; inbounds accept both",
