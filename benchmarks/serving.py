@@ -37,6 +37,7 @@ def answers(cp: Running, began: float) -> processes.Answers:
     """What is asked of it; its CPU is told without `began`, which it took to be loaded."""
 
     def state() -> dict[str, Any]:
+        cp.check()
         return {"cpu": cpu() - began, "memory": rss(), "connected": len(cp.parts.proxies)}
 
     def settled() -> bool:

@@ -34,7 +34,7 @@ MEMBERS = 20
 """Of each service, however large the mesh: a proxy is to have the same to do in each."""
 BACK_OFF = (
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 10_000),  # what a connection has until it is refused, TLS and all
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
 SECRETS = (resource_names.identity_secret("default"), resource_names.trust_bundle_secret("default"))

@@ -58,8 +58,9 @@ def dataplane(name: str, service: str, port: int = 80, calls: tuple[str, ...] = 
 class Running:
     """A control plane that runs, and ways to use it as its clients do."""
 
-    def __init__(self, parts: ControlPlane, clock: Clock, directory: Path) -> None:
+    def __init__(self, parts: ControlPlane, clock: Clock, directory: Path, task: asyncio.Task[None]) -> None:
         self.parts = parts
+        self._task = task
         self.directory = directory
         self.clock = clock
         self.ca_pem = (directory / "ca.crt").read_bytes()
@@ -144,6 +145,11 @@ class Running:
             now=self.clock.now(),
         )
 
+    def check(self) -> None:
+        """Raise what the control plane has ended by, if it has: a part of it has failed."""
+        if self._task.done():
+            self._task.result()
+
     async def api_port(self) -> int:
         """Where the API is served over HTTP."""
         return await self.parts.api[HTTP].port()
@@ -192,7 +198,7 @@ async def running(
     parts = replace(parts, components=tuple(part for part in parts.components if part[0] != without))
     await assembly.prepare(settings, parts)
     task = aio.spawn(parts.run(), name="control plane")
-    found = Running(parts, chosen, directory)
+    found = Running(parts, chosen, directory, task)
     try:
         await parts.views.until(lambda: True)
         yield found

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from tests.fakes.control_plane import MTLS, dataplane, running
 from tests.fakes.patience import PATIENCE
 
 HELLO = b"\x16\x03\x01\x00\x05hello"
+_LONGEST_QUEUE = 28
+"""Where the kernel tells of a listener how many connections may wait: `tcpi_sacked` (linux/tcp.h, tcp_diag.c)."""
 SOME, OTHERS, FEW = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 
 
@@ -43,6 +47,7 @@ async def front(limits: FrontLimits) -> AsyncIterator[tuple[Front, Passed, int]]
     listener.listen()
     path = found.open().removeprefix("unix:").replace("unix-abstract:", "\0")
     server = await asyncio.start_unix_server(passed.serve, path)
+    found.listening()
     serving = aio.spawn(found.serve(listener), name="front")
     try:
         yield found, passed, listener.getsockname()[1]
@@ -85,6 +90,30 @@ async def test_what_comes_is_passed_on_and_the_peer_is_known_by_its_address() ->
         assert found.peer(name) == f"ipv4:{SOME}:{client.writer.get_extra_info('sockname')[1]}"
         assert found.peer("ipv4:10.0.0.1:5") == "ipv4:10.0.0.1:5"
         client.writer.close()
+
+
+async def test_whatever_clears_temporary_files_cuts_off_nobody_and_nothing_is_left_by_who_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    async with front(FrontLimits()) as (_, _, port):
+        assert not list(tmp_path.iterdir())
+        client = await connect(port)
+        assert await client.says() == HELLO
+        client.writer.close()
+
+
+async def test_a_whole_mesh_may_wait_to_be_accepted() -> None:
+    with sockets.bound("127.0.0.1", 0) as listener:
+        listener.setblocking(False)
+        found = Front(FrontLimits())
+        serving = aio.spawn(found.serve(listener), name="front")
+        while not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            await asyncio.sleep(0)
+        info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+        (most,) = struct.unpack_from("=I", info, _LONGEST_QUEUE)
+        assert most >= min(1000, int(Path("/proc/sys/net/core/somaxconn").read_text()))
+        await aio.stop([serving])
 
 
 async def test_without_a_place_for_a_directory_it_is_passed_on_all_the_same(

@@ -1,14 +1,16 @@
 """Stands before the gRPC server: what anybody may hold open or send, before a stream has shown whose it is, is bounded.
 
 gRPC itself bounds neither how many connections there are nor what a half handshake or headers without an end take up.
-So connections are accepted here, counted, and passed on as they are, TLS and all, over a Unix socket in a directory
-that nobody else can enter. gRPC names a peer by the name of that socket's other end, from which its address is found.
+So connections are accepted here, counted, and passed on as they are, TLS and all, over a Unix socket that nobody else
+can reach: it has no name any more once gRPC listens there. gRPC names a peer by the name of that socket's other end, from
+which its address is found.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import socket
 import tempfile
@@ -27,6 +29,8 @@ log = structlog.get_logger(__name__)
 _HANDSHAKE = 0x16
 """How a TLS connection begins: with a record of this type (RFC 8446 §5.1)."""
 _RECORD_HEAD = 5
+BACKLOG = 1024
+"""Connections that may wait to be accepted: a whole mesh comes back at once after a restart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ class Front:
 
     def __init__(self, limits: FrontLimits) -> None:
         self._limits = limits
-        self._directory = contextlib.ExitStack()
+        self._directory, self._socket = contextlib.ExitStack(), contextlib.ExitStack()
         self._prefix = f"kuma-cp-{secrets.token_hex(16)}"
         self._server = ""
         self._number = 0
@@ -61,7 +65,7 @@ class Front:
         self._count = 0
 
     def open(self) -> str:
-        """Opens the front, and returns where the gRPC server is to listen, in its own notation; until `close`.
+        """Opens the front, and returns where the gRPC server is to listen, in its own notation; then call `listening`.
 
         On a disk that is full no directory can be made: then the name is one that nobody guesses (unix(7), abstract).
         """
@@ -73,20 +77,35 @@ class Front:
         self._server = str(Path(home) / "grpc")
         return f"unix:{self._server}"
 
+    def listening(self) -> None:
+        """Takes the gRPC server's socket out of the file system, and holds it open.
+
+        Whatever clears directories of temporary files cuts off nobody, and a process that is killed leaves nothing.
+        """
+        if self._server.startswith("\0"):
+            return
+        held = os.open(self._server, os.O_PATH)
+        self._socket.callback(os.close, held)
+        self._directory.close()
+        self._server = f"/proc/self/fd/{held}"  # leads to what is open, whatever has become of its name (proc(5))
+
     async def serve(self, listener: socket.socket) -> None:
-        """Accept connections until cancelled."""
+        """Accept connections until cancelled; what has not been passed on by then is ended."""
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: _Connection(self, self._limits), sock=listener)
+        server = await loop.create_server(lambda: _Connection(self, self._limits), sock=listener, backlog=BACKLOG)
         try:
             await server.serve_forever()
         finally:
             server.close()
+            for connection in tuple(self._connections):
+                connection.end_unless_passed_on()
 
     def close(self) -> None:
         """End all connections."""
         for connection in tuple(self._connections):
             connection.end()
         self._directory.close()
+        self._socket.close()
 
     def peer(self, name: str) -> str:
         """Returns who is at the other end of what gRPC calls `name`, such as `ipv4:10.0.0.1:5000`."""
@@ -240,7 +259,8 @@ class _Connection(asyncio.Protocol):
             await loop.sock_connect(passing, server)
             _, self._server = await loop.create_unix_connection(lambda: _Server(self._transport), sock=passing)
         except OSError as error:
-            log.warning("connection not passed on", peer=self.peer, reason=error.strerror)
+            if not self._transport.is_closing():
+                log.warning("connection not passed on", peer=self.peer, reason=error.strerror)
             passing.close()
             self.end()
             return
@@ -253,6 +273,11 @@ class _Connection(asyncio.Protocol):
     def end(self) -> None:
         """Ends the connection at once."""
         self._transport.abort()
+
+    def end_unless_passed_on(self) -> None:
+        """Ends the connection if the gRPC server does not have it: it accepts no more."""
+        if self._server is None:
+            self.end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._deadline is not None:

@@ -12,6 +12,7 @@ from kuma.base import sockets
 from kuma.base.errors import Misconfigured
 from kuma.base.server_identity import ServerIdentity
 from kuma.base.values import urls
+from kuma.xds.stream import front as fronts
 from kuma.xds.stream import health_discovery
 from kuma.xds.stream.front import Front
 from kuma.xds.stream.health_discovery import HealthDiscovery
@@ -32,8 +33,6 @@ _KEEPALIVE = (
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.max_connection_idle_ms", 60_000),  # without a stream
 )
-_BACKLOG = 1024
-"""Connections that may wait to be accepted."""
 
 
 def _handler(service: str, method: str, serve: Any) -> Any:
@@ -100,6 +99,7 @@ class DiscoveryServer(sockets.OnPort):
         with self._listen() as listener:
             try:
                 server.add_secure_port(self._front.open(), _credentials(self._identity))
+                self._front.listening()
                 await server.start()
                 self._bound.set(listener.getsockname()[1])
                 await self._front.serve(listener)
@@ -111,7 +111,7 @@ class DiscoveryServer(sockets.OnPort):
         try:
             listener = sockets.bound(self._host, self._port)
             listener.setblocking(False)
-            listener.listen(_BACKLOG)
+            listener.listen(fronts.BACKLOG)
         except OSError as error:
             raise Misconfigured(
                 f"cannot listen on {urls.host_port(self._host, self._port)}: {error.strerror}. "
