@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from kuma.base import aio
 from kuma.xds.envoy.resource import TypeUrl
 from kuma.xds.stream import stream_limits
+from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import MTLS, dataplane, running
 from tests.fakes.patience import PATIENCE
 from tests.fakes.proxy import METHOD, FakeProxy, StreamEnded, channel
@@ -60,7 +61,7 @@ async def test_a_flood_of_requests_ends_its_stream_and_no_other(tmp_path: Path) 
 
 
 async def test_guessing_tokens_is_slowed_down(tmp_path: Path) -> None:
-    async with running(tmp_path) as cp:
+    async with running(tmp_path, ManualClock()) as cp:  # however long this takes here
         found = set()
         for _ in range(5):
             proxies = [await cp.proxy(WEB, "wrong") for _ in range(60)]

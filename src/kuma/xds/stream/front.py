@@ -2,8 +2,8 @@
 
 gRPC itself bounds neither how many connections there are nor what a half handshake or headers without an end take up.
 So connections are accepted here, counted, and passed on as they are, TLS and all, over a Unix socket that nobody else
-can reach: it has no name any more once gRPC listens there. gRPC names a peer by the name of that socket's other end, from
-which its address is found.
+can reach: it has no name any more once gRPC listens there. gRPC names a peer by the name of that socket's other end,
+from which its address is found.
 """
 
 from __future__ import annotations
