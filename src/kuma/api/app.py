@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 
 import kuma
@@ -38,23 +39,29 @@ def create_app(context: ApiContext) -> FastAPI:
     errors.install(app, unknown_path=errors.PAGE_NOT_FOUND)
     request_limits.install(app, context.limits, context.clock)
     hosts.install(app)
-    # Before the generic routes: `dataplanes+insights` and `_overview` are no names of resources.
-    app.include_router(overviews.routes(context))
-    app.include_router(insights.routes(context))
-    app.include_router(traffic.routes(context))
-    app.include_router(preview.routes(context))
-    app.include_router(judgement.routes(context))
-    app.include_router(control_plane.routes(context))
-    app.include_router(kind_routes.routes(context))
-    app.include_router(dry_run.routes(context))
-    app.include_router(docs.routes(app.title))
-    app.include_router(proxies.routes(context))
-    app.include_router(tokens.routes(context))
-    app.include_router(resources.routes(context))
-    app.include_router(zones.routes(context))
-    app.include_router(absent.routes(context))
+    for router in _routers(context, app.title):
+        # Not `include_router`, which would make every route a second time, at the first request.
+        app.router.routes += router.routes
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
+
+
+def _routers(context: ApiContext, title: str) -> Iterator[APIRouter]:
+    # Before the generic routes: `dataplanes+insights` and `_overview` are no names of resources.
+    yield overviews.routes(context)
+    yield insights.routes(context)
+    yield traffic.routes(context)
+    yield preview.routes(context)
+    yield judgement.routes(context)
+    yield control_plane.routes(context)
+    yield kind_routes.routes(context)
+    yield dry_run.routes(context)
+    yield docs.routes(title)
+    yield proxies.routes(context)
+    yield tokens.routes(context)
+    yield resources.routes(context)
+    yield zones.routes(context)
+    yield absent.routes(context)
 
 
 _DESCRIPTION = "Resources of the mesh. Bodies are in the Universal form: `type`, `mesh`, `name`, then what it says."
