@@ -3,10 +3,11 @@ VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# One more than the usual two cores: tests with real proxies wait for most of their time. A file's tests stay together,
-# since they share what it starts.
-TESTS_AT_ONCE ?= 3
-PYTEST := $(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile --no-loadscope-reorder
+# Twice the usual two cores: tests with real proxies wait for most of their time. The fast ones compute, and each process
+# has to load all files. A file's tests stay together, since they share what it starts.
+TESTS_AT_ONCE ?= 4
+FAST_TESTS_AT_ONCE ?= 2
+PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install packages test kubernetes test-fast check sbom bench demo demo-ha soak release clean
 
@@ -24,15 +25,15 @@ $(STAMP): pyproject.toml
 packages: $(STAMP) ## install the Debian packages that tests need, if one is missing (as root)
 	@$(BIN)/python -m tools.packages
 
-test: $(STAMP) packages ## run all tests, the ones with real Envoys and a real Kubernetes API too; TESTS_AT_ONCE (3)
+test: $(STAMP) packages ## run all tests, the ones with real Envoys and a real Kubernetes API too; TESTS_AT_ONCE (4)
 	@$(BIN)/python -m tools.kubernetes > /dev/null &  # builds that API meanwhile, if this machine has not built it yet
-	$(PYTEST) --hypothesis-profile ci --durations 10
+	$(PYTEST) -n $(TESTS_AT_ONCE) --hypothesis-profile ci --durations 10
 
 kubernetes: $(STAMP) ## build the Kubernetes API that tests use, once for this machine (7 to 30 minutes)
 	$(BIN)/python -m tools.kubernetes
 
 test-fast: $(STAMP) ## run the tests that start no control plane, store, Envoy or command
-	$(PYTEST) --hypothesis-profile quick -m "not system"
+	$(PYTEST) -n $(FAST_TESTS_AT_ONCE) --hypothesis-profile quick -m "not system"
 
 check: $(STAMP) ## ruff, mypy --strict, import-linter and pip-audit
 	$(BIN)/ruff check .

@@ -7,6 +7,8 @@ runs in several of them beside each other.
 import asyncio
 import os
 import signal
+import subprocess
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from kuma.store.sql.sqlite import open_sqlite
 from tests.fakes import examples  # noqa: F401 - no test of hypothesis has a time limit
 from tests.fakes.control_plane import Running, running
 from tests.fakes.patience import PATIENCE
+from tests.fakes.several import several
 from tests.fakes.stores import new_store, open_store
 
 
@@ -35,11 +38,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--bless", action="store_true", help="take today's Envoy configuration as the golden one")
 
 
-INTEGRATION = Path(__file__).parent / "integration"
-_STARTERS = (running, Processes, DemoMesh, BIN, open_sqlite, open_store)
+_LONG = {"console", "demo", "integration", "tutorials"}
+"""Folders whose files take longest: they run whole programs, or a browser."""
+_STARTERS = (running, several, Processes, DemoMesh, BIN, open_sqlite, open_store, subprocess)
 """Start control planes, stores, proxies and commands; tests that have one of them in their module are slow."""
-_FIXTURES = {"cp", "cluster", "manager"}
-"""So do these fixtures, wherever they come from: a control plane, a cluster, the manager of a store."""
+_COMMANDS = "kumactl"
+"""So does what has this name, in whichever way it runs the command."""
+_FIXTURES = {"cp", "cluster", "manager", "postgres", "postgres_instance"}
+"""So do these fixtures, wherever they come from: a control plane, a cluster, the manager of a store, a database."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -47,13 +53,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _starts_programs(item):
             item.add_marker("system")
-    items.sort(key=_turn)
+    sizes = Counter(item.path for item in items)
+    items.sort(key=lambda item: _turn(item, sizes[item.path]))
 
 
-def _turn(item: pytest.Item) -> tuple[bool, bool, bool]:
-    """Returns when a test comes. What needs a Kubernetes API is last: it may still be being built."""
+def _turn(item: pytest.Item, size: int) -> tuple[bool, bool, bool, int]:
+    """Returns when a test of a file of this size comes, so that no process is left with a long file at the end.
+
+    What needs a Kubernetes API is last: it may still be being built.
+    """
     is_fast = item.get_closest_marker("system") is None
-    return "cluster" in _fixtures(item), INTEGRATION not in item.path.parents, is_fast
+    return "cluster" in _fixtures(item), item.path.parent.name not in _LONG, is_fast, -size
 
 
 def _fixtures(item: pytest.Item) -> Sequence[str]:
@@ -63,8 +73,8 @@ def _fixtures(item: pytest.Item) -> Sequence[str]:
 
 def _starts_programs(item: pytest.Item) -> bool:
     assert isinstance(item, pytest.Function)
-    found = vars(item.module).values()
-    starts = any(value is starter for value in found for starter in _STARTERS)
+    found = vars(item.module)
+    starts = _COMMANDS in found or any(value is starter for value in found.values() for starter in _STARTERS)
     return starts or not _FIXTURES.isdisjoint(item.fixturenames)
 
 
