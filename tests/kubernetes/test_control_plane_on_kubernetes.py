@@ -6,7 +6,6 @@ import base64
 import dataclasses
 import json
 import re
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from demo.processes import PATIENCE, free_ports, is_free, until
+from demo.processes import free_ports, is_free, until
 from tests.fakes import cas
 from tests.kubernetes.installed import NAMESPACE, Installed, installed, kumactl
+from tests.kubernetes.kubectl import apply, builtin, exists, mesh, metrics_of, refused, secret, shown
 from tools.kubernetes.cluster import Cluster
 
 pytestmark = pytest.mark.timeout(3600)  # the first test waits until the API server is built
@@ -26,50 +26,6 @@ pytestmark = pytest.mark.timeout(3600)  # the first test waits until the API ser
 def kuma(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     with installed(cluster, tmp_path_factory.mktemp("control-plane")) as found:
         yield found
-
-
-def mesh(name: str, **mtls: Any) -> str:
-    spec = {"mtls": mtls} if mtls else {}
-    return yaml.safe_dump(
-        {"apiVersion": "kuma.io/v1alpha1", "kind": "Mesh", "metadata": {"name": name}, "spec": spec}
-    )  # fmt: skip
-
-
-def builtin(name: str = "ca-1", **more: Any) -> dict[str, Any]:
-    return {"name": name, "type": "builtin", **more}
-
-
-def secret(name: str, data: bytes, mesh: str = "default") -> str:
-    metadata = {"name": name, "namespace": NAMESPACE, "labels": {"kuma.io/mesh": mesh}}
-    content = {"value": base64.b64encode(data).decode()}
-    found = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "type": "system.kuma.io/secret",
-        "metadata": metadata,
-        "data": content,
-    }
-    return yaml.safe_dump(found)
-
-
-def apply(cluster: Cluster, text: str) -> str:
-    """Applies a file; returns what kubectl tells beside what it did."""
-    return cluster.kubectl("apply", "-f", "-", text=text).stderr
-
-
-def refused(cluster: Cluster, text: str) -> str:
-    done = cluster.kubectl("apply", "-f", "-", text=text, check=False)
-    assert done.returncode, done.stdout
-    return done.stderr
-
-
-def shown(cluster: Cluster, kind: str, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(cluster.kubectl("get", kind, name, "-n", NAMESPACE, "-o", "json").stdout)
-    return found
-
-
-def exists(cluster: Cluster, kind: str, name: str) -> bool:
-    return not cluster.kubectl("get", kind, name, "-n", NAMESPACE, check=False).returncode
 
 
 def test_a_mesh_gets_its_root_and_tells_its_state(kuma: Installed) -> None:
@@ -305,12 +261,6 @@ def test_webhooks_that_have_lost_the_ca_are_given_it_again(kuma: Installed) -> N
     until("changes are judged", kuma.judges, kuma.processes)
 
 
-def metrics_of(kuma: Installed) -> str:
-    url = f"http://127.0.0.1:{kuma.ports['diagnostics']}/metrics"
-    with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
-        return str(answer.read().decode())
-
-
 def test_what_is_asked_of_the_api_is_counted(kuma: Installed) -> None:
     metrics = metrics_of(kuma)
     assert 'kuma_kubernetes_api_requests_total{method="WATCH",status="200"}' in metrics
@@ -348,128 +298,6 @@ def test_everything_that_is_installed_is_valid(kuma: Installed) -> None:
     kuma.cluster.kubectl(
         "apply", "--dry-run=server", "--server-side", "--force-conflicts", "--validate=strict", "-f", "-", text=text
     )
-
-
-def pod(name: str, **annotations: str) -> str:
-    """A Pod as it is after injection; nothing runs it here."""
-    containers = [
-        {"name": "app", "image": "app", "ports": [{"name": "main", "containerPort": 8080}]},
-        {"name": "kuma-sidecar", "image": "kuma-dp"},
-    ]
-    metadata = {"name": name, "namespace": "shop", "labels": {"app": "web"}}
-    metadata |= {"annotations": {"kuma.io/sidecar-injected": "true", "kuma.io/mesh": "shop", **annotations}}
-    return yaml.safe_dump(
-        {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": containers}}
-    )  # fmt: skip
-
-
-def service(name: str, **port: Any) -> str:
-    ports = [{"port": 80, "targetPort": "main", **port}]
-    spec = {"selector": {"app": "web"}, "ports": ports}
-    metadata = {"name": name, "namespace": "shop"}
-    return yaml.safe_dump({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
-
-
-def runs(cluster: Cluster, name: str, address: str, ready: bool = True) -> None:
-    """What the kubelet would say of a Pod."""
-    statuses = [
-        {"name": n, "ready": ready, "restartCount": 0, "image": n, "imageID": n} for n in ("app", "kuma-sidecar")
-    ]  # fmt: skip
-    status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "containerStatuses": statuses}
-    cluster.kubectl(
-        "patch", "pod", name, "-n", "shop", "--subresource=status", "--type=merge", "-p", json.dumps({"status": status})
-    )
-
-
-def dataplane(cluster: Cluster, name: str) -> dict[str, Any]:
-    """The Dataplane of a Pod; empty if there is none."""
-    done = cluster.kubectl("get", "dataplane", name, "-n", "shop", "-o", "json", check=False)
-    found: dict[str, Any] = json.loads(done.stdout) if not done.returncode else {}
-    return found
-
-
-def services(cluster: Cluster, name: str) -> list[str]:
-    inbound = dataplane(cluster, name).get("spec", {}).get("networking", {}).get("inbound", [])
-    return [one["tags"]["kuma.io/service"] for one in inbound]
-
-
-@pytest.fixture(scope="module")
-def shop(kuma: Installed) -> Installed:
-    kuma.cluster.kubectl("create", "namespace", "shop")
-    until("accounts are there", lambda: not kuma.cluster.kubectl(
-        "get", "serviceaccount", "default", "-n", "shop", check=False
-    ).returncode)  # fmt: skip
-    apply(kuma.cluster, mesh("shop"))
-    return kuma
-
-
-def test_a_pod_has_the_dataplane_that_it_and_its_services_say(shop: Installed) -> None:
-    """Whoever changes any of them: a Service that comes later, a hand that edits or deletes, a Pod that ends."""
-    cluster = shop.cluster
-    apply(cluster, pod("web-1"))
-    runs(cluster, "web-1", "10.1.0.1")
-    until("it has an identity", lambda: services(cluster, "web-1") == ["web-1_shop_svc"], shop.processes)
-    apply(cluster, service("web", appProtocol="http"))
-    until("its Service counts", lambda: services(cluster, "web-1") == ["web_shop_svc_80"], shop.processes)
-    found = dataplane(cluster, "web-1")
-    assert found["mesh"] == "shop"
-    assert found["spec"]["networking"]["inbound"][0]["tags"]["kuma.io/protocol"] == "http"
-    assert found["metadata"]["ownerReferences"][0]["name"] == "web-1"
-    listed = shop.get("/meshes/shop/dataplanes")
-    assert [item["name"] for item in listed["items"]] == ["web-1.shop"]
-    runs(cluster, "web-1", "10.1.0.1", ready=False)
-
-    def state() -> str:
-        inbound = dataplane(cluster, "web-1")["spec"]["networking"]["inbound"][0]
-        return str(inbound.get("state", "Ready"))
-
-    until("nobody is sent to it", lambda: state() == "NotReady", shop.processes)
-    cluster.kubectl("delete", "dataplane", "web-1", "-n", "shop")
-    until("it is there again", lambda: services(cluster, "web-1") == ["web_shop_svc_80"], shop.processes)
-    edited = dataplane(cluster, "web-1")
-    edited["spec"]["networking"]["inbound"][0]["tags"]["kuma.io/service"] = "impostor"
-    apply(cluster, yaml.safe_dump(edited))
-    until("it is put right", lambda: services(cluster, "web-1") == ["web_shop_svc_80"], shop.processes)
-    told = cluster.kubectl("get", "events", "-n", "shop", "--field-selector=involvedObject.name=web-1").stdout
-    assert "CreatedKumaDataplane" in told
-    cluster.kubectl("delete", "pod", "web-1", "-n", "shop", "--force", "--grace-period=0")
-    until("it goes with its Pod", lambda: not dataplane(cluster, "web-1"), shop.processes)
-
-
-def test_nothing_is_listed_and_only_what_differs_is_written(shop: Installed) -> None:
-    """In steady state there are watches: a change of a Pod that does not matter leads to no write, and to no list."""
-    cluster = shop.cluster
-    for name, address in (("calm", "10.1.0.3"), ("busy", "10.1.0.4")):
-        apply(cluster, pod(name))
-        runs(cluster, name, address)
-    until("both are known", lambda: dataplane(cluster, "calm") and dataplane(cluster, "busy"), shop.processes)
-
-    def lists() -> list[str]:
-        return re.findall(r'^kuma_kubernetes_api_requests_total\{method="LIST".*$', metrics_of(shop), re.M)
-
-    def state(name: str) -> str:
-        return str(dataplane(cluster, name)["spec"]["networking"]["inbound"][0].get("state", "Ready"))
-
-    listed, version = lists(), dataplane(cluster, "calm")["metadata"]["resourceVersion"]
-    cluster.kubectl("annotate", "pod", "calm", "-n", "shop", "of-others=1")
-    for ready in (False, True):  # the second round begins when the first is over
-        runs(cluster, "busy", "10.1.0.4", ready=ready)
-        wanted = "Ready" if ready else "NotReady"
-        until(f"it is {wanted}", lambda wanted=wanted: state("busy") == wanted, shop.processes)  # type: ignore[misc]
-    assert dataplane(cluster, "calm")["metadata"]["resourceVersion"] == version
-    assert lists() == listed
-
-
-def test_what_keeps_a_pod_from_the_mesh_is_told_by_an_event(shop: Installed) -> None:
-    cluster = shop.cluster
-    apply(cluster, pod("lost", **{"kuma.io/mesh": "nowhere"}))
-    runs(cluster, "lost", "10.1.0.2")
-
-    def told() -> str:
-        return cluster.kubectl("get", "events", "-n", "shop", "--field-selector=involvedObject.name=lost").stdout
-
-    until("it is told", lambda: 'meshes.kuma.io "nowhere" not found' in told(), shop.processes)
-    assert "FailedToGenerateKumaDataplane" in told()
 
 
 def test_another_control_plane_takes_over_when_the_leader_is_killed(kuma: Installed) -> None:

@@ -41,6 +41,7 @@ from kuma.kubernetes.preconditions import Preconditions
 from kuma.kubernetes.store.store import KubernetesStore
 from kuma.kubernetes.webhooks.app import create_app
 from kuma.kubernetes.webhooks.certificate import Renewal, SharedCertificate
+from kuma.kubernetes.webhooks.dataplanes import DataplaneRules
 from kuma.kubernetes.webhooks.defaults import Defaults
 from kuma.kubernetes.webhooks.injector import Injector
 from kuma.kubernetes.webhooks.registration import Registration
@@ -178,7 +179,7 @@ def _renewal(cluster: Cluster) -> Components:
 
 
 def _webhooks(cluster: Cluster, manager: ResourceManager, identity: ServerIdentity, sidecars: Sidecars) -> HttpServer:
-    validation = Validation(manager, cluster.forms, cluster.user)
+    validation = Validation(manager, cluster.forms, cluster.user, DataplaneRules(cluster.client))
     defaults = Defaults(cluster.client, cluster.forms)
     injector = Injector(cluster.client, manager, sidecars, injected.ca(cluster.settings), cluster.forms.system)
     app = create_app(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -140,7 +141,7 @@ class PodController:
             return
         wanted = await self._wanted(key, pod)
         stored = self._views.view(key.mesh).dataplanes.get(key.name)
-        if stored is not None and stored.spec == wanted.spec:
+        if stored is not None and stored.spec == wanted.spec and not _precedes(stored, pod):
             return
         await self._write(pod, key, wanted)
 
@@ -176,8 +177,8 @@ class PodController:
             raise InvalidResource.of("mesh", f'meshes.kuma.io "{key.mesh}" not found')
         path = self._form.path(key)
         stored = await self._stored(path)
-        if stored is not None and self._form.key(stored) != key:
-            await self._client.delete(path)  # it was in another mesh
+        if stored is not None and (self._form.key(stored) != key or not _is_owned(stored, pod)):
+            await self._client.delete(path)  # it was in another mesh, or another Pod's, or made by hand
             stored = None
         old = content.decode(self._form, stored) if stored is not None else None
         judged = await self._manager.judge(old, wanted, allow_weakening=True)
@@ -207,6 +208,17 @@ class PodController:
         except ApiError as error:
             if error.code != 404:
                 raise
+
+
+def _precedes(dataplane: Resource[Any], pod: Object) -> bool:
+    """Tells whether a Dataplane was there before the Pod of its name, and so is not the Pod's."""
+    created = datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
+    return dataplane.creation_time is not None and dataplane.creation_time < created
+
+
+def _is_owned(dataplane: Object, pod: Object) -> bool:
+    owners = dataplane["metadata"].get("ownerReferences") or ()
+    return any(owner["uid"] == pod["metadata"]["uid"] for owner in owners)
 
 
 def _owner(pod: Object) -> Object:

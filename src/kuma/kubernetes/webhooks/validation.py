@@ -21,6 +21,7 @@ from kuma.kubernetes.objects.forms import TLS_TYPE, Form, Forms, Object
 from kuma.kubernetes.store import journal
 from kuma.kubernetes.webhooks import answers
 from kuma.kubernetes.webhooks import review as reviews
+from kuma.kubernetes.webhooks.dataplanes import DataplaneRules
 from kuma.kubernetes.webhooks.review import Review
 from kuma.resources import codec, kinds
 from kuma.resources.codec import MESH_LABEL
@@ -35,10 +36,11 @@ ALLOW_WEAKENING = "kuma.io/allow-weakening"
 class Validation:
     """Judges changes. What the control plane itself writes, as the user `own`, has been judged before."""
 
-    def __init__(self, manager: ResourceManager, forms: Forms, own: str) -> None:
+    def __init__(self, manager: ResourceManager, forms: Forms, own: str, dataplanes: DataplaneRules) -> None:
         self._manager = manager
         self._forms = forms
         self._own = own
+        self._dataplanes = dataplanes
 
     async def answer(self, review: Review) -> dict[str, Any]:
         """The answer to a request; it is always one."""
@@ -70,6 +72,8 @@ class Validation:
             raise AccessDenied(f"{form.kind.name} is written by the control plane only")
         try:
             self._check_place(form, review.namespace)
+            if form.kind is kinds.DATAPLANE:
+                await self._dataplanes.check_not_of_a_pod(review)
             old = _decoded(form, review.old)
             resource = _parsed(form, new)
             if form.content == "spec" and form.kind.in_mesh:
@@ -77,6 +81,8 @@ class Validation:
             # Without what is stored: a mask stands for it, and kubectl is not given any.
             masked = resource.with_spec(form.kind.meant(resource.spec, None))
             judged = await self._manager.judge(old, masked, allow_weakening=_may_weaken(new))
+            if form.kind is kinds.DATAPLANE:
+                await self._dataplanes.check_place(review, judged.resource)
         except InvalidResource as error:
             raise reviews.placed(error.violations, _places(form), _within(form)) from None
         if old is not None and not review.dry_run:
@@ -102,6 +108,8 @@ class Validation:
             return ()
         if form.kind.read_only:
             raise AccessDenied(f"{form.kind.name} is written by the control plane only")
+        if form.kind is kinds.DATAPLANE:
+            await self._dataplanes.check_not_of_a_pod(review)
         old = _decoded(form, review.old)
         if old is None:
             return ()  # what nobody understands may go

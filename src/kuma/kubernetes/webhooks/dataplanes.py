@@ -1,0 +1,79 @@
+"""Judges Dataplanes that others than the control plane write.
+
+The one of a Pod with a sidecar follows from the Pod: who may write Dataplanes does not say by it what the Pod is, nor
+take it out of the mesh. Others are not at the addresses of Pods and Services, for which they would be called.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from urllib.parse import quote
+
+from kuma.base.errors import AccessDenied, InvalidResource, Violation
+from kuma.kubernetes.api.client import ApiClient, ApiError, Object
+from kuma.kubernetes.webhooks.review import Review
+from kuma.kubernetes.workloads import hand_made, metadata
+from kuma.resources.models.dataplane import DataplaneSpec
+from kuma.resources.resource import Resource
+
+_OWNERS = (("/api/v1/pods", "status.podIP", "Pod"), ("/api/v1/services", "spec.clusterIP", "Service"))
+
+
+class DataplaneRules:
+    """Looks at Pods and Services as they are at the API server now: every control plane judges, led or not."""
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+
+    async def check_not_of_a_pod(self, review: Review) -> None:
+        """Check that a Dataplane is not the one of a Pod.
+
+        Raises:
+            AccessDenied: it is.
+        """
+        path = f"/api/v1/namespaces/{quote(review.namespace, safe='')}/pods/{quote(review.name, safe='')}"
+        pod = await self._found(path)
+        if pod is not None and metadata.is_injected(pod):
+            raise AccessDenied(
+                f"the Dataplane {review.name} follows from the Pod of its name and its Services: change these"
+            )
+
+    async def check_place(self, review: Review, dataplane: Resource[DataplaneSpec]) -> None:
+        """Check that a Dataplane says nothing that only the control plane knows, and is nobody else's place.
+
+        Raises:
+            InvalidResource: it does, or is.
+        """
+        networking = dataplane.spec.net
+        found = list(hand_made.violations(networking, dataplane.labels, review.namespace))
+        for address, field in hand_made.addresses(networking).items():
+            if owner := await self._owner(address):
+                found.append(Violation(field, f"{address} is the address of {owner}"))
+        if found:
+            raise InvalidResource(found)
+
+    async def _owner(self, address: str) -> str:
+        """Returns whose address it is; empty if it is nobody's, or is no address of IP."""
+        try:
+            written = str(ipaddress.ip_address(address))
+        except ValueError:
+            return ""
+        for path, field, kind in _OWNERS:
+            found, _ = await self._client.list(path, fieldSelector=f"{field}={written}")
+            for one in filter(_has_an_address_of_its_own, found):
+                return f"{kind} {one['metadata']['name']} in {one['metadata']['namespace']}"
+        return ""
+
+    async def _found(self, path: str) -> Object | None:
+        try:
+            return await self._client.get(path)
+        except ApiError as error:
+            if error.code == 404:
+                return None
+            raise
+
+
+def _has_an_address_of_its_own(found: Object) -> bool:
+    """Tells that an object is no Pod that has the address of its node, or has ended and left its address to others."""
+    ended = (found.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+    return not ended and not (found.get("spec") or {}).get("hostNetwork")

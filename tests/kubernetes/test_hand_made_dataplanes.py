@@ -1,0 +1,53 @@
+"""What people may say in a Dataplane that they write in a cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kuma.kubernetes.workloads import hand_made
+from kuma.resources import kinds, parsing
+
+
+def said(labels: dict[str, str] | None = None, **tags: str) -> list[str]:
+    inbound = {"port": 8080, "serviceAddress": "127.0.0.1", "tags": {"kuma.io/service": "own_shop_svc_80"} | tags}
+    found = parsing.parse_spec(kinds.DATAPLANE, {"networking": {"address": "10.0.0.7", "inbound": [inbound]}}, "m")
+    return [violation.field for violation in hand_made.violations(found.net, labels or {}, "shop")]
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {},
+        {"version": "2", "kuma.io/protocol": "http", "kuma.io/zone": "default", "kuma.io/instance": "a"},
+        {"kuma.io/service": "database"},  # outside of the cluster
+        {"kuma.io/service": "own_shop_svc"},
+    ],
+)
+def test_what_is_ones_own_may_be_said(tags: dict[str, str]) -> None:
+    assert said(**tags) == []
+
+
+@pytest.mark.parametrize("service", ["redis_billing_svc_6379", "redis_billing_svc", "a_shop_svc_80_billing_svc_80"])
+def test_nobody_is_a_service_of_another_namespace(service: str) -> None:
+    assert said(**{"kuma.io/service": service}) == ['networking.inbound[0].tags["kuma.io/service"]']
+
+
+@pytest.mark.parametrize("name", ["k8s.kuma.io/address.10.96.0.5:80", "k8s.kuma.io/namespace", "kuma.io/serving"])
+def test_what_the_control_plane_says_nobody_else_says_by_tags_or_labels(name: str) -> None:
+    assert said(**{name: "x"}) == [f'networking.inbound[0].tags["{name}"]']
+    assert said({name: "x"}) == [f'labels["{name}"]']
+    assert said({"team": "blue", "kuma.io/display-name": "own"}) == []
+
+
+def test_all_addresses_at_which_it_is_called_are_looked_at() -> None:
+    spec: dict[str, Any] = {"address": "10.0.0.7", "advertisedAddress": "10.0.0.8"}
+    tags = {"kuma.io/service": "own"}
+    spec["inbound"] = [{"port": 80, "address": "10.0.0.9", "serviceAddress": "127.0.0.1", "tags": tags}]
+    found = parsing.parse_spec(kinds.DATAPLANE, {"networking": spec}, "m")
+    assert hand_made.addresses(found.net) == {
+        "10.0.0.7": "networking.address",
+        "10.0.0.8": "networking.advertisedAddress",
+        "10.0.0.9": "networking.inbound[0].address",
+    }

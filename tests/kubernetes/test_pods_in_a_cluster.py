@@ -1,0 +1,203 @@
+"""Pods, their Services and their Dataplanes, which nobody else writes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from demo.processes import until
+from tests.kubernetes.installed import Installed, installed
+from tests.kubernetes.kubectl import apply, mesh, metrics_of, refused
+from tools.kubernetes.cluster import Cluster
+
+pytestmark = pytest.mark.timeout(3600)  # the first test waits until the API server is built
+
+
+@pytest.fixture(scope="module")
+def kuma(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    with installed(cluster, tmp_path_factory.mktemp("control-plane")) as found:
+        yield found
+
+
+_UNASKED = ("--as", "system:serviceaccount:kube-system:generic-garbage-collector")
+"""Somebody of whose changes the webhooks are not asked."""
+
+
+def pod(name: str, **annotations: str) -> str:
+    """A Pod as it is after injection; nothing runs it here."""
+    containers = [
+        {"name": "app", "image": "app", "ports": [{"name": "main", "containerPort": 8080}]},
+        {"name": "kuma-sidecar", "image": "kuma-dp"},
+    ]
+    metadata = {"name": name, "namespace": "shop", "labels": {"app": "web"}}
+    metadata |= {"annotations": {"kuma.io/sidecar-injected": "true", "kuma.io/mesh": "shop", **annotations}}
+    return yaml.safe_dump(
+        {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": containers}}
+    )  # fmt: skip
+
+
+def service(name: str, **port: Any) -> str:
+    ports = [{"port": 80, "targetPort": "main", **port}]
+    spec = {"selector": {"app": "web"}, "ports": ports}
+    metadata = {"name": name, "namespace": "shop"}
+    return yaml.safe_dump({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
+
+
+def runs(cluster: Cluster, name: str, address: str, ready: bool = True) -> None:
+    """What the kubelet would say of a Pod."""
+    statuses = [
+        {"name": n, "ready": ready, "restartCount": 0, "image": n, "imageID": n} for n in ("app", "kuma-sidecar")
+    ]  # fmt: skip
+    status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "containerStatuses": statuses}
+    cluster.kubectl(
+        "patch", "pod", name, "-n", "shop", "--subresource=status", "--type=merge", "-p", json.dumps({"status": status})
+    )
+
+
+def dataplane(cluster: Cluster, name: str) -> dict[str, Any]:
+    """The Dataplane of a Pod; empty if there is none."""
+    done = cluster.kubectl("get", "dataplane", name, "-n", "shop", "-o", "json", check=False)
+    found: dict[str, Any] = json.loads(done.stdout) if not done.returncode else {}
+    return found
+
+
+def services(cluster: Cluster, name: str) -> list[str]:
+    inbound = dataplane(cluster, name).get("spec", {}).get("networking", {}).get("inbound", [])
+    return [one["tags"]["kuma.io/service"] for one in inbound]
+
+
+@pytest.fixture(scope="module")
+def shop(kuma: Installed) -> Iterator[Installed]:
+    kuma.cluster.kubectl("create", "namespace", "shop")
+    until("accounts are there", lambda: not kuma.cluster.kubectl(
+        "get", "serviceaccount", "default", "-n", "shop", check=False
+    ).returncode)  # fmt: skip
+    apply(kuma.cluster, mesh("shop"))
+    yield kuma
+    kuma.cluster.kubectl("delete", "namespace", "shop")
+    kuma.cluster.kubectl(*_UNASKED, "delete", "mesh", "shop")
+
+
+def test_a_pod_has_the_dataplane_that_it_and_its_services_say(shop: Installed) -> None:
+    """Whoever changes any of them: a Service that comes later, who edits or deletes it unasked, a Pod that ends."""
+    cluster = shop.cluster
+    apply(cluster, pod("web-1"))
+    runs(cluster, "web-1", "10.1.0.1")
+    until("it has an identity", lambda: services(cluster, "web-1") == ["web-1_shop_svc"], shop.processes)
+    apply(cluster, service("web", appProtocol="http"))
+    until("its Service counts", lambda: services(cluster, "web-1") == ["web_shop_svc_80"], shop.processes)
+    found = dataplane(cluster, "web-1")
+    assert found["mesh"] == "shop"
+    assert found["spec"]["networking"]["inbound"][0]["tags"]["kuma.io/protocol"] == "http"
+    assert found["metadata"]["ownerReferences"][0]["name"] == "web-1"
+    listed = shop.get("/meshes/shop/dataplanes")
+    assert [item["name"] for item in listed["items"]] == ["web-1.shop"]
+    runs(cluster, "web-1", "10.1.0.1", ready=False)
+
+    def state() -> str:
+        inbound = dataplane(cluster, "web-1")["spec"]["networking"]["inbound"][0]
+        return str(inbound.get("state", "Ready"))
+
+    until("nobody is sent to it", lambda: state() == "NotReady", shop.processes)
+    follows = "the Dataplane web-1 follows from the Pod of its name and its Services: change these"
+    assert follows in cluster.kubectl("delete", "dataplane", "web-1", "-n", "shop", check=False).stderr
+    edited = dataplane(cluster, "web-1")
+    edited["spec"]["networking"]["inbound"][0]["tags"]["kuma.io/service"] = "impostor"
+    assert follows in refused(cluster, yaml.safe_dump(edited))
+    cluster.kubectl(*_UNASKED, "delete", "dataplane", "web-1", "-n", "shop")
+    until("it is there again", lambda: services(cluster, "web-1") == ["web_shop_svc_80"], shop.processes)
+    tag = "/spec/networking/inbound/0/tags/kuma.io~1service"
+    edit = json.dumps([{"op": "replace", "path": tag, "value": "impostor"}])
+    cluster.kubectl(*_UNASKED, "patch", "dataplane", "web-1", "-n", "shop", "--type=json", "-p", edit)
+    until("it is put right", lambda: services(cluster, "web-1") == ["web_shop_svc_80"], shop.processes)
+    told = cluster.kubectl("get", "events", "-n", "shop", "--field-selector=involvedObject.name=web-1").stdout
+    assert "CreatedKumaDataplane" in told
+    cluster.kubectl("delete", "pod", "web-1", "-n", "shop", "--force", "--grace-period=0")
+    until("it goes with its Pod", lambda: not dataplane(cluster, "web-1"), shop.processes)
+
+
+def by_hand(name: str, address: str, service: str, **tags: str) -> str:
+    """A Dataplane that somebody writes."""
+    inbound = {"port": 8080, "serviceAddress": "127.0.0.1", "tags": {"kuma.io/service": service, **tags}}
+    return yaml.safe_dump(
+        {
+            "apiVersion": "kuma.io/v1alpha1", "kind": "Dataplane", "mesh": "shop",
+            "metadata": {"name": name, "namespace": "shop"},
+            "spec": {"networking": {"address": address, "inbound": [inbound]}},
+        }
+    )  # fmt: skip
+
+
+def test_a_dataplane_that_is_made_by_hand_is_in_nobodys_place(shop: Installed) -> None:
+    """It is at no address of a Pod or of a Service, and says nothing that follows from these."""
+    cluster = shop.cluster
+    apply(cluster, pod("taken"))
+    runs(cluster, "taken", "10.1.0.7")
+    apply(cluster, service("web"))
+    whole = cluster.kubectl("get", "service", "web", "-n", "shop", "-o", "jsonpath={.spec.clusterIP}").stdout
+    for address, owner in (("10.1.0.7", "Pod taken"), (whole, "Service web")):
+        said = refused(cluster, by_hand("own", address, "own_shop_svc"))
+        assert f"spec.networking.address: {address} is the address of {owner} in shop" in said
+    said = refused(cluster, by_hand("own", "10.1.0.8", "own", **{"k8s.kuma.io/address.10.96.0.5:80": "web"}))
+    assert "is written by the control plane" in said
+    apply(cluster, by_hand("own", "10.1.0.8", "own_shop_svc"))
+    assert services(cluster, "own") == ["own_shop_svc"]
+    cluster.kubectl("delete", "dataplane", "own", "-n", "shop")
+    cluster.kubectl("delete", "pod", "taken", "-n", "shop", "--force", "--grace-period=0")
+
+
+def test_a_dataplane_that_was_there_before_its_pod_is_replaced_with_all_that_it_says(shop: Installed) -> None:
+    """It would outlast the Pod, and its labels would count."""
+    cluster = shop.cluster
+    apply(cluster, by_hand("early", "10.1.0.9", "early_shop_svc"))
+    before = dataplane(cluster, "early")["metadata"]["uid"]
+    apply(cluster, pod("early"))
+    runs(cluster, "early", "10.1.0.9")
+
+    def owners() -> list[str]:
+        return [owner["name"] for owner in dataplane(cluster, "early").get("metadata", {}).get("ownerReferences", ())]
+
+    until("it is the Pod's", lambda: owners() == ["early"], shop.processes)
+    assert dataplane(cluster, "early")["metadata"]["uid"] != before
+    cluster.kubectl("delete", "pod", "early", "-n", "shop", "--force", "--grace-period=0")
+
+
+def test_nothing_is_listed_and_only_what_differs_is_written(shop: Installed) -> None:
+    """In steady state there are watches: a change of a Pod that does not matter leads to no write, and to no list."""
+    cluster = shop.cluster
+    for name, address in (("calm", "10.1.0.3"), ("busy", "10.1.0.4")):
+        apply(cluster, pod(name))
+        runs(cluster, name, address)
+    until("both are known", lambda: dataplane(cluster, "calm") and dataplane(cluster, "busy"), shop.processes)
+
+    def lists() -> list[str]:
+        return re.findall(r'^kuma_kubernetes_api_requests_total\{method="LIST".*$', metrics_of(shop), re.M)
+
+    def state(name: str) -> str:
+        return str(dataplane(cluster, name)["spec"]["networking"]["inbound"][0].get("state", "Ready"))
+
+    listed, version = lists(), dataplane(cluster, "calm")["metadata"]["resourceVersion"]
+    cluster.kubectl("annotate", "pod", "calm", "-n", "shop", "of-others=1")
+    for ready in (False, True):  # the second round begins when the first is over
+        runs(cluster, "busy", "10.1.0.4", ready=ready)
+        wanted = "Ready" if ready else "NotReady"
+        until(f"it is {wanted}", lambda wanted=wanted: state("busy") == wanted, shop.processes)  # type: ignore[misc]
+    assert dataplane(cluster, "calm")["metadata"]["resourceVersion"] == version
+    assert lists() == listed
+
+
+def test_what_keeps_a_pod_from_the_mesh_is_told_by_an_event(shop: Installed) -> None:
+    cluster = shop.cluster
+    apply(cluster, pod("lost", **{"kuma.io/mesh": "nowhere"}))
+    runs(cluster, "lost", "10.1.0.2")
+
+    def told() -> str:
+        return cluster.kubectl("get", "events", "-n", "shop", "--field-selector=involvedObject.name=lost").stdout
+
+    until("it is told", lambda: 'meshes.kuma.io "nowhere" not found' in told(), shop.processes)
+    assert "FailedToGenerateKumaDataplane" in told()
