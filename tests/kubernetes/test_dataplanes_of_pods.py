@@ -174,15 +174,56 @@ def test_an_annotation_that_is_no_port_is_told(text: str) -> None:
         metadata.port({"kuma.io/envoy-admin-port": text}, "kuma.io/envoy-admin-port")
 
 
-def test_an_inbound_is_called_at_the_addresses_of_all_services_that_lead_there() -> None:
+def test_a_port_is_all_services_that_lead_there_each_called_at_its_own_addresses() -> None:
+    """Several Services, one of them headless, and one that has several ports."""
     both = {"clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9", "fd00::9"]}
-    second = service("zz", ports=[{"port": 80, "targetPort": 6379}], **both)
-    (inbound,) = made(pod(), service(), second, service("headless", clusterIP="None"))["inbound"]
-    assert {tag: value for tag, value in inbound["tags"].items() if tag.startswith("k8s.kuma.io/address.")} == {
-        "k8s.kuma.io/address.10.96.0.5:6379": "redis",
-        "k8s.kuma.io/address.10.96.0.9:80": "zz",
-        "k8s.kuma.io/address.fd00::9:80": "zz",
+    second = service("zz", ports=[{"port": port, "targetPort": 6379} for port in (80, 81)], **both)
+    found = made(pod(), service(), second, service("headless", clusterIP="None"))["inbound"]
+    assert {inbound["port"] for inbound in found} == {6379}
+    addresses = {
+        inbound["tags"]["kuma.io/service"]: [
+            tag.removeprefix("k8s.kuma.io/address.") for tag in inbound["tags"] if "address" in tag
+        ]
+        for inbound in found
     }
+    assert addresses == {
+        "headless_shop_svc_6379": [],
+        "redis_shop_svc_6379": ["10.96.0.5:6379"],
+        "zz_shop_svc_80": ["10.96.0.9:80", "fd00::9:80"],
+        "zz_shop_svc_81": ["10.96.0.9:81", "fd00::9:81"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "spoken"),
+    [
+        ("http", None, "http"),
+        (None, "grpc", "grpc"),
+        ("http", "grpc", "tcp"),
+        (None, None, "tcp"),
+        ("tcp", "http", "tcp"),
+    ],
+)
+def test_a_port_speaks_one_protocol_whichever_service_names_it(
+    first: str | None, second: str | None, spoken: str
+) -> None:
+    services = [
+        service(name, ports=[{"port": 80, "targetPort": 6379, **({"appProtocol": said} if said else {})}])
+        for name, said in (("a", first), ("b", second))
+    ]
+    assert [i["tags"]["kuma.io/protocol"] for i in made(pod(), *services)["inbound"]] == [spoken, spoken]
+
+
+def test_a_service_that_names_an_unknown_protocol_is_told_of_by_its_name() -> None:
+    wrong = service(annotations={"6379.service.kuma.io/protocol": "htpp"})
+    with pytest.raises(InvalidResource, match=r'Service redis: .*6379.service.kuma.io/protocol.*"htpp" is not valid'):
+        made(pod(), wrong)
+
+
+def test_a_service_may_lead_to_a_port_of_a_native_sidecar_by_name() -> None:
+    native = {"name": "logs", "restartPolicy": "Always", "ports": [{"name": "ship", "containerPort": 5140}]}
+    found = pod(spec={"initContainers": [native, {"name": "once", "ports": [{"name": "ship", "containerPort": 1}]}]})
+    assert [i["port"] for i in made(found, service(ports=[{"port": 80, "targetPort": "ship"}]))["inbound"]] == [5140]
 
 
 def test_a_pod_whose_traffic_is_redirected_is_called_where_it_listens() -> None:

@@ -139,7 +139,7 @@ def _explained(
     mesh, admission = judge.view.name, judge.admission(dataplane, inbound)
     shown = caller.shown
     verdict = judge.unverified if shown is None else judge.of_mesh(shown, dataplane, inbound)
-    rules = () if shown is None else tuple(_rules(judge, dataplane, inbound, shown, admission))
+    rules = () if shown is None else tuple(_rules(judge, dataplane, inbound, shown))
     own = insights.get(caller.name)
     certificate = own.mtls if own else None
     return Explanation(
@@ -181,9 +181,13 @@ def _listener(dataplane: Dataplane, inbound: Inbound) -> str:
     return f"inbound:{host_port(dataplanes.listen_address(dataplane.spec.net, inbound), inbound.port)}"
 
 
-def _rules(judge: Judge, dataplane: Dataplane, inbound: Inbound, shown: Shown, admission: Admission) -> Iterable[Rule]:
-    """Yields the rules that decide at an inbound and are about the caller."""
-    facets = target_ref.facets(dataplane, inbound, judge.permissions.facets)
+def _rules(judge: Judge, dataplane: Dataplane, inbound: Inbound, shown: Shown) -> Iterable[Rule]:
+    """Yields the rules that decide at an inbound, and at those at its place, and are about the caller."""
+    known_by = target_ref.facets(dataplane, inbound, judge.permissions.facets)
+    return dict.fromkeys(rule for own in target_ref.apart(known_by) for rule in _rules_of(judge, own, shown))
+
+
+def _rules_of(judge: Judge, facets: Mapping[str, str], shown: Shown) -> Iterator[Rule]:
     selecting = [
         permission
         for permission in authorization.effective(judge.view.mesh_permissions.values())
@@ -193,6 +197,7 @@ def _rules(judge: Judge, dataplane: Dataplane, inbound: Inbound, shown: Shown, a
         for action, principal in authorization.statements(permission):
             if decision.means(principal, shown):
                 yield Rule(type=kinds.MESH_TRAFFIC_PERMISSION.name, name=permission.name, action=action)
+    admission = judge.permissions.admission(facets)
     if not selecting and admission.permission and any(decision.means(p, shown) for p in admission.principals):
         yield Rule(type=kinds.TRAFFIC_PERMISSION.name, name=admission.permission, action="Allow")
 

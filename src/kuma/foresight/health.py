@@ -164,7 +164,8 @@ def _permissions(mesh: Examined) -> Iterator[Problem]:
     judge = Judge(mesh.view)
     inbounds = [(d, i) for d in mesh.view.dataplanes.values() for i in d.spec.net.inbound]
     known = (target_ref.facets(dataplane, inbound, judge.permissions.facets) for dataplane, inbound in inbounds)
-    facets = [dict(different) for different in {tuple(sorted(known_by.items())) for known_by in known}]
+    each = (own for known_by in known for own in target_ref.apart(known_by))
+    facets = [dict(different) for different in {tuple(sorted(own.items())) for own in each}]
     deciding = {judge.permissions.admission(known_by).permission for known_by in facets}
     services = {service for d in mesh.view.dataplanes.values() for service in d.spec.services}
     for name, permission in sorted(mesh.view.permissions.items()):

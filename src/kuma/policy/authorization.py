@@ -77,6 +77,19 @@ def merged(matching: Iterable[MeshPermission]) -> Admission:
     )
 
 
+def united(parts: Iterable[Admission]) -> Admission:
+    """Returns what is said together of inbounds that are at one place: whom one admits may call, unless one denies."""
+    found = tuple(part for part in dict.fromkeys(parts) if part.permission)
+    if len(found) <= 1:
+        return found[0] if found else NOBODY
+    return Admission(
+        " and ".join(dict.fromkeys(part.permission for part in found)),
+        tuple(sorted({principal for part in found for principal in part.principals})),
+        tuple(sorted({principal for part in found for principal in part.denied})),
+        tuple(sorted({principal for part in found for principal in part.shadowed})),
+    )
+
+
 def statements(permission: MeshPermission) -> Iterator[tuple[str, Principal]]:
     """Yields what a MeshTrafficPermission says: an action, and the callers it is for."""
     for action, caller in permission.spec.statements(permission.mesh):

@@ -6,7 +6,7 @@ All permissions of a mesh are found by what they select: what a change or a ques
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from kuma.resources.models import target_ref
 Tags = tuple[tuple[str, str], ...]
 Place = tuple[str, str]
 """A tag and its value, or `*` for any: where a selector is looked for. Each has one."""
-_TOGETHER = ""
+_TOGETHER, _UNITED = "", " "
 """No permission is called so."""
 EVERYWHERE: Place = ("", "")
 """Where the selector without tags is."""
@@ -121,7 +121,7 @@ class Permissions:
         return {
             names: said
             for names, said in self._said.items()
-            if (mesh.isdisjoint(names) if names[0] == _TOGETHER else legacy.isdisjoint(names))
+            if names[0] != _UNITED and (mesh.isdisjoint(names) if names[0] == _TOGETHER else legacy.isdisjoint(names))
         }
 
     @property
@@ -140,14 +140,29 @@ class Permissions:
             self._known.clear()
 
     def admission(self, inbound: Mapping[str, str]) -> Admission:
-        """Returns who may call an inbound with these facets: MeshTrafficPermissions decide if there are any for it."""
+        """Returns who may call an inbound with these facets: MeshTrafficPermissions decide if there are any for it.
+
+        At a place of several inbounds everybody is admitted who may call one of them, and nobody who is denied by one.
+        """
         key = tuple(sorted(inbound.items()))
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = self._admission(inbound)
         return found
 
-    def _admission(self, tags: Mapping[str, str]) -> Admission:
+    def _admission(self, known_by: Mapping[str, str]) -> Admission:
+        parts = [self._admission_alone(own) for own in target_ref.apart(known_by)]
+        return parts[0] if len(parts) == 1 else self._unite(parts)
+
+    def _unite(self, parts: Sequence[Admission]) -> Admission:
+        """Combines those of inbounds at one place, once for all places where the same ones meet."""
+        key = (_UNITED, *(str(id(part)) for part in parts))  # which are kept as long as this is
+        found = self._said.get(key)
+        if found is None:
+            found = self._said[key] = authorization.united(parts)
+        return found
+
+    def _admission_alone(self, tags: Mapping[str, str]) -> Admission:
         matching = [
             target
             for where in _places(tags)

@@ -223,4 +223,4 @@ def _targets(permission: MeshPermission, known_by: Mapping[str, str]) -> bool:
 
 def _winner(permissions: Permissions, known_by: Mapping[str, str]) -> Permission | None:
     """Returns the TrafficPermission that decides who may call an inbound, if one does."""
-    return permissions.legacy.get(permissions.admission(known_by).permission)
+    return permissions.legacy.get(permissions.admission(target_ref.apart(known_by)[0]).permission)

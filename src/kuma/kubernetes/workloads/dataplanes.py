@@ -30,7 +30,7 @@ def spec(pod: Object, leading: Iterable[Object], slices: Iterable[Object], owner
     Raises:
         InvalidResource: an annotation has a value that it cannot have.
     """
-    ports = _each_once(services.ports(pod, services.selecting(pod, leading, slices)))
+    ports = _by_one_protocol(list(services.ports(pod, services.selecting(pod, leading, slices))))
     inbound = [_inbound(pod, port, zone) for port in ports] or [_serviceless(pod, owner, zone)]
     said = metadata.of(pod)
     networking: dict[str, Any] = {"address": pod["status"]["podIP"]}
@@ -45,16 +45,16 @@ def spec(pod: Object, leading: Iterable[Object], slices: Iterable[Object], owner
     return {"networking": networking}
 
 
-def _each_once(ports: Iterable[ServicePort]) -> list[ServicePort]:
-    """Returns one inbound for each port of the Pod: Envoy listens there once. The first Service by name has it.
+def _by_one_protocol(ports: Sequence[ServicePort]) -> list[ServicePort]:
+    """Returns ports with one protocol for each port of the Pod, to which several Services may lead.
 
-    It is called at the addresses of all Services that lead there.
+    It is the one that Services name; TCP, in which all others can be spoken, if none does or they do not agree.
     """
-    found: dict[int, ServicePort] = {}
+    named: dict[int, set[str]] = {}
     for port in ports:
-        first = found.get(port.target)
-        found[port.target] = first._replace(called_at=(*first.called_at, *port.called_at)) if first else port
-    return list(found.values())
+        named.setdefault(port.target, set()).update({port.protocol} - {""})
+    agreed = {target: found.pop() if len(found) == 1 else "tcp" for target, found in named.items()}
+    return [port._replace(protocol=agreed[port.target]) for port in ports]
 
 
 def _inbound(pod: Object, port: ServicePort, zone: str) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def _inbound(pod: Object, port: ServicePort, zone: str) -> dict[str, Any]:
         "k8s.kuma.io/namespace": namespace,
         "k8s.kuma.io/service-name": port.service,
         "k8s.kuma.io/service-port": str(port.port),
-        **{f"{tags.SERVICE_ADDRESS}{address}": service for address, service in port.called_at},
+        **{f"{tags.SERVICE_ADDRESS}{address}": port.service for address in port.called_at},
     }
     if port.headless:
         found["kuma.io/instance"] = pod["metadata"]["name"]

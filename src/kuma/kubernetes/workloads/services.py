@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from kuma.base.errors import InvalidResource
 from kuma.kubernetes.workloads import metadata
 
 Object = Mapping[str, Any]
@@ -20,8 +21,8 @@ class ServicePort(NamedTuple):
     protocol: str
     headless: bool
     container: str
-    called_at: tuple[tuple[str, str], ...] = ()
-    """Addresses and ports of Services that lead here, as `10.96.0.5:80`, each with the Service's name."""
+    called_at: tuple[str, ...] = ()
+    """Addresses and ports at which this is called, as `10.96.0.5:80`."""
 
 
 def selecting(pod: Object, services: Iterable[Object], slices: Iterable[Object] = ()) -> list[Object]:
@@ -52,8 +53,13 @@ def _leads_to(pod: Object, service: Object, named: set[str | None]) -> bool:
 
 
 def ports(pod: Object, services: Iterable[Object]) -> Iterator[ServicePort]:
-    """The ports of these Services that the Pod has."""
-    containers = pod["spec"].get("containers") or ()
+    """The ports of these Services that the Pod has.
+
+    Raises:
+        InvalidResource: an annotation of a Service has a value that it cannot have.
+    """
+    sidecars = (one for one in pod["spec"].get("initContainers") or () if one.get("restartPolicy") == "Always")
+    containers = [*(pod["spec"].get("containers") or ()), *sidecars]
     for service in services:
         spec = service.get("spec") or {}
         for port in spec.get("ports") or ():
@@ -69,7 +75,7 @@ def ports(pod: Object, services: Iterable[Object]) -> Iterator[ServicePort]:
                     protocol=_protocol(service, port),
                     headless=spec.get("clusterIP") == "None",
                     container=container,
-                    called_at=tuple((f"{address}:{port['port']}", name) for address in _addresses(spec)),
+                    called_at=tuple(f"{address}:{port['port']}" for address in _addresses(spec)),
                 )
 
 
@@ -90,8 +96,19 @@ def _target(port: Object, containers: Sequence[Object]) -> tuple[int, str]:
 
 
 def _protocol(service: Object, port: Object) -> str:
-    """Returns the protocol that is spoken at a port: `appProtocol`, or else the annotation, or else TCP."""
+    """Returns the protocol that a Service says is spoken at a port: `appProtocol`, or else the annotation, or nothing.
+
+    Raises:
+        InvalidResource: the annotation has another value than a protocol.
+    """
     said = str(port.get("appProtocol") or "").lower()
     if said in _PROTOCOLS:
         return said
-    return metadata.of(service).get(metadata.PROTOCOL.format(port=port["port"]), "tcp").lower()
+    name = metadata.PROTOCOL.format(port=port["port"])
+    annotated = metadata.of(service).get(name, "").lower()
+    if annotated and annotated not in _PROTOCOLS:
+        field = f'Service {service["metadata"]["name"]}: metadata.annotations["{name}"]'
+        raise InvalidResource.of(
+            field, f'value "{annotated[:100]}" is not valid. Allowed values: {", ".join(_PROTOCOLS)}'
+        )
+    return annotated

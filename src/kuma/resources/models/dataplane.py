@@ -189,6 +189,22 @@ def listen_address(networking: Networking, inbound: Inbound) -> str:
     return inbound.address or networking.address
 
 
+def place(networking: Networking, inbound: Inbound) -> tuple[str, int]:
+    """Returns the address and port at which callers reach this inbound."""
+    return listen_address(networking, inbound), inbound.port
+
+
+def beside(networking: Networking, inbound: Inbound) -> Iterator[Inbound]:
+    """Yields the other inbounds at the same place: other services of the same workload."""
+    for other in networking.inbound if len(networking.inbound) > 1 else ():
+        if (
+            other is not inbound
+            and other.port == inbound.port
+            and place(networking, other) == place(networking, inbound)
+        ):
+            yield other
+
+
 def admin_port(networking: Networking) -> int:
     """Returns the port of Envoy's own administration interface."""
     return (networking.admin.port if networking.admin else 0) or DEFAULT_ADMIN_PORT
@@ -237,10 +253,20 @@ def _ports(networking: Networking) -> Iterator[Violation]:
     ] + [(f"networking.outbound[{i}].port", out.address, out.port) for i, out in enumerate(networking.outbound)]
     for field, address, port in listeners:
         first = taken.setdefault((address, port), field)
-        if first != field:
+        if first != field and not _go_together(networking, first, field):
             yield Violation(field, f"{address}:{port} is already taken by {first}; every listener needs its own")
         elif port in redirected:
             yield Violation(field, f"{port} is where transparent proxying redirects to; choose another port")
+
+
+def _go_together(networking: Networking, *fields: str) -> bool:
+    """Tells whether two fields are ports of inbounds that are one place: different services of one workload."""
+    named = {f"networking.inbound[{index}].port": inbound for index, inbound in enumerate(networking.inbound)}
+    found = [named[field] for field in fields if field in named]
+    if len(found) < len(fields) or any(inbound.service_probe for inbound in found):
+        return False
+    ways = {(workload(networking, inbound), inbound.protocol) for inbound in found}
+    return len(ways) == 1 and len({inbound.tags.get(tag_rules.SERVICE) for inbound in found}) == len(found)
 
 
 def _gateway(spec: DataplaneSpec, networking: Networking, gateway: Gateway) -> Iterator[Violation]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from kuma.base.errors import Violation
 from kuma.resources import labels as label_rules
 from kuma.resources import tags as tag_rules
-from kuma.resources.models.dataplane import DataplaneSpec, Inbound
+from kuma.resources.models.dataplane import DataplaneSpec, Inbound, beside
 from kuma.resources.resource import Model, Resource
 
 DISPLAY_NAME = "kuma.io/display-name"
@@ -26,7 +26,7 @@ _FIELDS: Mapping[str, frozenset[str]] = {
 CALLERS = ("Mesh", "MeshSubset", "MeshService", "MeshServiceSubset")
 TARGETS = (*CALLERS, "Dataplane")
 _NAME = re.compile(r"[0-9a-z.\-_]*", re.ASCII)
-_DATAPLANE, _LABEL, _SECTION = "dataplane ", "label ", "section "
+_DATAPLANE, _LABEL, _SECTION, _BESIDE = "dataplane ", "label ", "section ", "beside "
 """Beginnings of the names of facets that are no tags: each name has a space, which those of tags have not."""
 _YES = "yes"
 
@@ -59,8 +59,8 @@ class TargetRef(Model):
 
 
 def is_tag(facet: str) -> bool:
-    """Tells whether a facet is a tag of the inbound."""
-    return " " not in facet
+    """Tells whether a facet is a tag of the inbound, or is of another one at its place."""
+    return " " not in facet or facet.startswith(_BESIDE)
 
 
 def facets(
@@ -68,8 +68,30 @@ def facets(
 ) -> dict[str, str]:
     """Returns what references know an inbound by: its tags, and of the rest what is `wanted`; None is all of it.
 
-    An inbound is a section by its name, and by its port.
+    An inbound is a section by its name, and by its port. Those at the same place are known together: who reaches one
+    reaches the workload of all. See `apart`.
     """
+    found = _own_facets(dataplane, inbound, wanted)
+    for number, other in enumerate(beside(dataplane.spec.net, inbound)):
+        others = _own_facets(dataplane, other, wanted)
+        found |= {f"{_BESIDE}{number} {name}": value for name, value in others.items()}
+    return found
+
+
+def apart(known_by: Mapping[str, str]) -> list[Mapping[str, str]]:
+    """Returns the facets of an inbound, and then those of each that is at its place."""
+    if not any(name.startswith(_BESIDE) for name in known_by):
+        return [known_by]
+    found: dict[str, dict[str, str]] = {"": {}}
+    for facet, value in known_by.items():
+        number, name = "", facet
+        if facet.startswith(_BESIDE):
+            number, _, name = facet.removeprefix(_BESIDE).partition(" ")
+        found.setdefault(number, {})[name] = value
+    return list(found.values())
+
+
+def _own_facets(dataplane: Resource[DataplaneSpec], inbound: Inbound, wanted: Collection[str] | None) -> dict[str, str]:
     found = dict(inbound.known_tags)
     if wanted is not None and not wanted:
         return found

@@ -6,7 +6,7 @@ depend on what changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
 
@@ -19,7 +19,7 @@ from kuma.policy.succession import Stage
 from kuma.resources import tags as tag_rules
 from kuma.resources.models import dataplane as dataplanes
 from kuma.resources.models import target_ref, transparent_proxying
-from kuma.resources.models.dataplane import DataplaneSpec, Inbound
+from kuma.resources.models.dataplane import DataplaneSpec, Inbound, Networking
 from kuma.resources.models.mesh_transition import Level
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
@@ -78,7 +78,7 @@ class MeshConfig:
         self._facets, self._facets_before = self._looked_at(previous)
         self._uris: dict[str, tuple[str, ...]] = {}
         self._meanwhile: dict[tuple[Tags, bool], Admission] = {}
-        self._groups: dict[str, Mapping[Sharing, tuple[tuple[str, ...], Companions]]] = {}
+        self._groups: dict[tuple[str, ...], Mapping[Sharing, tuple[tuple[str, ...], Companions]]] = {}
         self._parts: dict[Tags, tuple[tuple[Sharing, Admission], ...]] = {}
         self._service_members: ServiceMembers = (previous._service_members if previous else ServiceMembers()).following(
             view.dataplanes, self._withheld
@@ -174,9 +174,8 @@ class MeshConfig:
         # What its inbounds are is the same for all groups.
         envoy = envoy._replace(group="", unwritable=frozenset())
         yield from admin_listener.entries(networking, admin_port, self._generated)
-        for index, inbound in enumerate(networking.inbound):
-            if index not in withheld:
-                yield from self._inbound(resource, inbound, envoy, unwritable)
+        for inbound in _one_at_each_place(networking, withheld):
+            yield from self._inbound(resource, inbound, envoy, unwritable)
         whole = redirected_traffic.whole(networking, self._balanced)
         called = ((outbound.address, outbound.port, _sorted(outbound.tags)) for outbound in networking.calls)
         for address, port, tags in (*called, *((*endpoint, tags) for endpoint, tags in whole)):
@@ -220,7 +219,7 @@ class MeshConfig:
             self.view.name, address, inbound.port, cluster.name, inbound.protocol, logged=logged, bound=bound
         )
         declared = None if self.level is Level.PLAIN else self.permissions.admission(known_by)
-        access = self._access(inbound.service, known_by, declared) if declared else None
+        access = self._access(known_by, declared) if declared else None
         yield TypeUrl.CLUSTER, cluster
         yield TypeUrl.LISTENER, self._generated.entry(inbound_listeners.listener, place, access, envoy, self._limits)
         if place.is_http:
@@ -266,11 +265,12 @@ class MeshConfig:
         hindrance = self._metrics.hindrance(name, dataplane, admin_port) if dataplane else ""
         return tuple(sorted({*self.withheld(name).values(), *((hindrance,) if hindrance else ()), *unlogged}))
 
-    def _access(self, service: str, known_by: Mapping[str, str], declared: Admission) -> InboundAccess:
+    def _access(self, known_by: Mapping[str, str], declared: Admission) -> InboundAccess:
         listed = self._staged(declared, known_by, at_every_request=False)
         # On the way between plaintext and mutual TLS callers cannot be told apart; where nobody is admitted, nobody is.
         sealed = self.level is Level.ACCEPTING and not declared.principals
-        groups = self._parts_for_groups(service, _sorted(known_by), listed)
+        services = [own[tag_rules.SERVICE] for own in target_ref.apart(known_by)]
+        groups = self._parts_for_groups(services, _sorted(known_by), listed)
         return InboundAccess(listed, self.level is Level.STRICT, sealed, self._label(declared), groups)
 
     def _label(self, admission: Admission) -> str:
@@ -284,25 +284,26 @@ class MeshConfig:
         return connection_limits.of(backend.leaf_lifetime, self._linger) if backend else connection_limits.NONE
 
     def _parts_for_groups(
-        self, service: str, known_by: Tags, admission: Admission
+        self, services: Sequence[str], known_by: Tags, admission: Admission
     ) -> tuple[tuple[Sharing, Admission], ...]:
-        """Returns what an inbound's admission says about each group of the callers of its service."""
+        """Returns what an inbound's admission says about each group of the callers of its services."""
         if known_by not in self._parts:
-            groups = sorted(self._callers_of(service).items())
+            groups = sorted(self._callers_of(*services).items())
             self._parts[known_by] = tuple((group, caller_groups.part_for(admission, *known)) for group, known in groups)
         return self._parts[known_by]
 
-    def _callers_of(self, service: str) -> Mapping[Sharing, tuple[tuple[str, ...], Companions]]:
-        """Returns the groups of the callers of a service, with their services in each, and those shown beside them."""
-        if service not in self._groups:
-            names = self._service_members.callers.get(service, frozenset())
+    def _callers_of(self, *called: str) -> Mapping[Sharing, tuple[tuple[str, ...], Companions]]:
+        """Returns the groups of the callers of services, with their services in each, and those shown beside them."""
+        if called not in self._groups:
+            callers = self._service_members.callers
+            names = frozenset[str]().union(*(callers.get(service, frozenset()) for service in called))
             groups = caller_groups.groups(self.view.dataplanes[name].spec.services for name in names)
             beside = self._service_members.companions
-            self._groups[service] = {
+            self._groups[called] = {
                 group: (services, {one: beside[one] for one in services if one in beside})
                 for group, services in groups.items()
             }
-        return self._groups[service]
+        return self._groups[called]
 
     def _looked_at(self, previous: MeshConfig | None) -> tuple[frozenset[str], frozenset[str]]:
         """Returns what inbounds are known by, besides their tags, now and before that was something else.
@@ -387,6 +388,16 @@ def together(entries: Iterable[tuple[TypeUrl, Entry]], secrets: Mapping[str, Ent
         found[type_url][entry.name] = entry
     found[TypeUrl.SECRET].update(secrets)
     return found
+
+
+def _one_at_each_place(networking: Networking, withheld: Withheld) -> Iterator[Inbound]:
+    """Yields the inbounds that are served; of those at one place, which are one listener, the first."""
+    places: set[tuple[str, int]] = set()
+    for index, inbound in enumerate(networking.inbound):
+        place = dataplanes.place(networking, inbound)
+        if index not in withheld and place not in places:
+            places.add(place)
+            yield inbound
 
 
 def _sorted(tags: Mapping[str, str]) -> Tags:

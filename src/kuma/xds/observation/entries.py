@@ -73,7 +73,7 @@ class Reporter:
         A connection that has reached the workload over TCP was counted when it was opened.
         """
         common = entry.common_properties
-        inbound = self._inbound(common.downstream_local_address.socket_address)
+        inbound = self._inbound(common.downstream_local_address.socket_address, common.tls_properties.tls_sni_hostname)
         if inbound is None:
             return None
         caller = self._caller(common, inbound)
@@ -82,11 +82,13 @@ class Reporter:
         ended = kind == accesslog_pb2.NotSet and not common.HasField("upstream_remote_address")
         return (caller, int(opened or ended)) if caller is not None else None
 
-    def _inbound(self, local: Any) -> Inbound | None:
+    def _inbound(self, local: Any, asked_for: str) -> Inbound | None:
+        """Returns the inbound at a place; of several, the one of the service that the caller has asked for."""
         networking = self.dataplane.spec.net
         here = [inbound for inbound in networking.inbound if inbound.port == local.port_value]
-        exact = (one for one in here if dataplanes.listen_address(networking, one) == local.address)
-        return next(exact, here[0] if here else None)
+        exact = [one for one in here if dataplanes.listen_address(networking, one) == local.address]
+        named = (one for one in exact if asked_for.startswith(f"{one.service}{{"))
+        return next(named, next(iter(exact or here), None))
 
     def _caller(self, common: Any, inbound: Inbound) -> CallerEdge | None:
         chain = common.custom_tags.get(reports.CHAIN, "")
