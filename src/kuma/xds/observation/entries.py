@@ -20,6 +20,7 @@ from kuma.resources.models.mesh_transition import Level
 from kuma.resources.models.observed_traffic import Outcome
 from kuma.resources.resource import Resource
 from kuma.xds.envoy.listeners import reports
+from kuma.xds.observation.decisions import Caller, Decisions, decided
 from kuma.xds.observation.edges import CallerEdge
 
 _IN_CLEAR = ("HTTP_REQUEST", "WRONG_VERSION_NUMBER")
@@ -35,6 +36,7 @@ _MOST_URIS = 20
 _WAITED = timedelta(seconds=60)
 """How old the newest entry may be that has just come, for all that: entries wait for each other, and on the way."""
 _AHEAD = timedelta(seconds=10)
+_LONGEST_CONNECTION = timedelta(days=3650)
 
 
 def clock_ahead(reported: Iterable[Any], now: datetime) -> int | None:
@@ -53,10 +55,18 @@ def _written(common: Any) -> datetime:
     """When an entry was written, by the reporter's clock; what no calendar has is taken for the beginning of time."""
     try:
         began: datetime = common.start_time.ToDatetime(tzinfo=UTC)
-        lasted: timedelta = common.duration.ToTimedelta()
-        return began + lasted
+        return began + _lasted(common)
     except (ValueError, OverflowError):
         return datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _lasted(common: Any) -> timedelta:
+    """How long a connection was open when an entry was written; nothing, if that is no time in which one can be."""
+    try:
+        lasted: timedelta = common.duration.ToTimedelta()
+    except (ValueError, OverflowError):
+        return timedelta()
+    return lasted if timedelta() <= lasted < _LONGEST_CONNECTION else timedelta()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +76,10 @@ class Reporter:
     dataplane: Resource[DataplaneSpec]
     level: Level
     permissions: Permissions
+    ruled_since: datetime
+    """When the permissions began to hold."""
+    decisions: Decisions
+    now: datetime
 
     def connections(self, entry: Any) -> tuple[CallerEdge, int] | None:
         """Returns the caller in an entry and how many connections it stands for; None if it says nothing of a caller.
@@ -105,10 +119,28 @@ class Reporter:
         if chain.startswith("mesh_tls"):
             if not uris:
                 return None  # it has gone before it has shown anything
-            return CallerEdge(*where, "meshTls", self._verdict(inbound, uris), shown)
+            outcome = self._outcome(common, inbound, uris, (*where, shown))
+            return CallerEdge(*where, "meshTls", outcome, shown) if outcome is not None else None
         return CallerEdge(
             *where, "foreignTls" if chain == "foreign_tls" else "plaintext", self._unchecked(common), (), address
         )
+
+    def _outcome(self, common: Any, inbound: Inbound, uris: tuple[str, ...], caller: Caller) -> Outcome | None:
+        """Returns what has become of a caller with mesh TLS: as Envoy says, or has said since it was connected.
+
+        Otherwise it is what the permissions say of it. None if they refuse it, and are younger than the connection: it
+        was opened while others held, and has ended because these do.
+        """
+        said = decided(common)
+        if said is not None:
+            self.decisions.note(caller, said, self.now)
+            return said
+        opened = self.now - _lasted(common)
+        said = self.decisions.since(caller, opened - reports.TOGETHER_FOR)
+        if said is not None:
+            return said
+        judged = self._verdict(inbound, uris)
+        return None if judged == decision.REFUSED and opened < self.ruled_since else judged
 
     def _verdict(self, inbound: Inbound, uris: tuple[str, ...]) -> Outcome:
         known_by = target_ref.facets(self.dataplane, inbound, self.permissions.facets)

@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from typing import Any
 
 import grpc
@@ -20,8 +21,10 @@ from google.protobuf.message import DecodeError
 
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Unauthenticated, Unavailable
+from kuma.policy.permissions import Permissions
 from kuma.resources.resource import Key
 from kuma.xds.observation import entries
+from kuma.xds.observation.decisions import Decisions
 from kuma.xds.observation.entries import Reporter
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.traffic_recorder import TrafficRecorder
@@ -73,6 +76,17 @@ class Reports:
         self._recorder = recorder
         self._revocation = revocation
         self._clock = clock
+        self._rules: dict[str, tuple[Permissions, datetime]] = {}
+        """The permissions of each mesh, and since when they have held as far as is known."""
+        meshes.on_change(self._note_rules)
+
+    def _note_rules(self, changed: frozenset[str]) -> None:
+        for mesh in changed:
+            config = self._meshes.state(mesh).config
+            if config.view.mesh is None:
+                self._rules.pop(mesh, None)
+            elif mesh not in self._rules or self._rules[mesh][0] is not config.permissions:
+                self._rules[mesh] = config.permissions, self._clock.now()
 
     @property
     def handler(self) -> Any:
@@ -117,10 +131,11 @@ class Reports:
         known.enter_context(self._front.known(context.peer()))
         known.enter_context(self._revocation.watched(stream))
         async with stream.until_ended():
-            await self._count(stream.key, message)
+            decisions = Decisions()
+            await self._count(stream.key, message, decisions)
             async for more in messages:
                 self._authorize(stream)
-                await self._count(stream.key, _decoded(more))
+                await self._count(stream.key, _decoded(more), decisions)
 
     def _admitted(self, first: bytes, token: str) -> tuple[SideStream, Any]:
         """Authenticates a stream; returns it with its first message, which is not parsed before."""
@@ -154,12 +169,14 @@ class Reports:
             raise AccessDenied(proxy_authentication.not_found(stream.key))
         self._authenticator.authorize(stream.token, dataplane)
 
-    async def _count(self, key: Key, message: Any) -> None:
+    async def _count(self, key: Key, message: Any, decisions: Decisions) -> None:
         config = self._meshes.state(key.mesh).config
         dataplane = config.view.dataplanes.get(key.name)
         if dataplane is None:
             return
-        reporter = Reporter(dataplane, config.level, config.permissions)
+        now = self._clock.now()
+        _, ruled_since = self._rules.get(key.mesh, (config.permissions, now))
+        reporter = Reporter(dataplane, config.level, config.permissions, ruled_since, decisions, now)
         reported = message.tcp_logs.log_entry
         for number, entry in enumerate(reported, start=1):
             found = reporter.connections(entry)
@@ -167,7 +184,7 @@ class Reports:
                 self._recorder.note(key, *found)
             if number % _IN_ONE_TURN == 0:
                 await asyncio.sleep(0)  # a message may have tens of thousands
-        ahead = entries.clock_ahead(reported, self._clock.now())
+        ahead = entries.clock_ahead(reported, now)
         if ahead is not None:
             self._recorder.clock(key, ahead)
         await self._clock.sleep(len(reported) / _PER_SECOND)

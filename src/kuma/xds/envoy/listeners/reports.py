@@ -1,7 +1,8 @@
 """Makes the access logs by which a proxy reports its callers to the control plane (Envoy's access log service).
 
 A connection is reported when it ends. What goes on for long is reported earlier: a TCP connection when it is opened and
-every few minutes, and of requests over HTTP a small part, so that each costs next to nothing.
+every few minutes, and of requests over HTTP a small part, so that each costs next to nothing; of those that are refused
+more. Entries say what Envoy itself has decided, where it has decided before they are written.
 """
 
 from __future__ import annotations
@@ -21,12 +22,23 @@ from kuma.xds.envoy import resource_names, tls
 LOG = "kuma-observed-traffic"
 CHAIN = "chain"
 """The tag of an entry that says by which filter chain a caller was served."""
-_TOGETHER_FOR = timedelta(seconds=15)
+DECIDED = "decided"
+"""The tag that says what RBAC has decided, a line each: the shadow rules over TCP, why a connection was ended, and over
+HTTP an object with both."""
+TOGETHER_FOR = timedelta(seconds=15)
 """How long entries wait for others, to be sent together."""
 _BUFFER = 256 << 10
 """Bytes of entries that are sent at once."""
 _GOES_ON = timedelta(minutes=5)
-_SAMPLED_PERCENT = 1
+_SAMPLED_PERCENT, _REFUSED_PERCENT = 1, 10
+_HTTP_RBAC, _NETWORK_RBAC = "envoy.filters.http.rbac", "envoy.filters.network.rbac"
+_DECISIONS = "\n".join(
+    (
+        f"%DYNAMIC_METADATA({_NETWORK_RBAC}:shadow_engine_result)%",
+        "%CONNECTION_TERMINATION_DETAILS%",
+        f"%DYNAMIC_METADATA({_HTTP_RBAC})%",
+    )
+)
 
 
 def of_connections() -> accesslog_pb2.AccessLog:
@@ -47,13 +59,24 @@ def of_http(manager: hcm_pb2.HttpConnectionManager) -> None:
     """Has an HTTP connection manager report some of its requests, and every few minutes those that go on."""
     manager.access_log_options.access_log_flush_interval.FromTimedelta(_GOES_ON)
     log = _log()
-    some, lasting = log.filter.or_filter.filters.add(), log.filter.or_filter.filters.add()
-    some.runtime_filter.runtime_key = "kuma.observed_traffic.requests"
-    some.runtime_filter.percent_sampled.numerator = _SAMPLED_PERCENT
-    some.runtime_filter.percent_sampled.denominator = percent_pb2.FractionalPercent.HUNDRED
-    some.runtime_filter.use_independent_randomness = True
-    lasting.log_type_filter.types.append(entries_pb2.DownstreamPeriodic)
+    either = log.filter.or_filter.filters
+    either.add(runtime_filter=_sampled("requests", _SAMPLED_PERCENT))
+    either.add().log_type_filter.types.append(entries_pb2.DownstreamPeriodic)
+    both = either.add().and_filter.filters
+    refused = both.add().metadata_filter
+    refused.match_if_key_not_found.value = False
+    refused.matcher.filter = _HTTP_RBAC
+    refused.matcher.path.add(key="enforced_engine_result")
+    refused.matcher.value.string_match.exact = "denied"
+    both.add(runtime_filter=_sampled("refused", _REFUSED_PERCENT))
     manager.access_log.append(log)
+
+
+def _sampled(what: str, percent: int) -> accesslog_pb2.RuntimeFilter:
+    some = accesslog_pb2.RuntimeFilter(runtime_key=f"kuma.observed_traffic.{what}", use_independent_randomness=True)
+    some.percent_sampled.numerator = percent
+    some.percent_sampled.denominator = percent_pb2.FractionalPercent.HUNDRED
+    return some
 
 
 def _log() -> accesslog_pb2.AccessLog:
@@ -63,7 +86,8 @@ def _log() -> accesslog_pb2.AccessLog:
     common.log_name = LOG
     common.grpc_service.envoy_grpc.cluster_name = resource_names.ADS_CLUSTER
     common.transport_api_version = config_source_pb2.V3
-    common.buffer_flush_interval.FromTimedelta(_TOGETHER_FOR)
+    common.buffer_flush_interval.FromTimedelta(TOGETHER_FOR)
     common.buffer_size_bytes.value = _BUFFER
     common.custom_tags.add(tag=CHAIN, value="%FILTER_CHAIN_NAME%")
+    common.custom_tags.add(tag=DECIDED, value=_DECISIONS)
     return accesslog_pb2.AccessLog(name="envoy.access_loggers.tcp_grpc", typed_config=tls.packed(config))
