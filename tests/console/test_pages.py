@@ -157,6 +157,58 @@ async def test_a_change_is_previewed_and_then_applied_by_who_may(visitor: Browse
     visitor.errors = [error for error in visitor.errors if "status of 4" not in error]
 
 
+async def test_deleting_is_previewed_and_changing_begins_with_what_there_is(visitor: Browser, cp: Running) -> None:
+    await cp.apply(MTLS, PERMISSION)
+    await observed(
+        cp,
+        "backend-01",
+        edge("meshTls", "allowed", uris=("spiffe://default/web",)),
+        edge("meshTls", "allowed", uris=("spiffe://default/other",)),
+    )
+    await cp.apply_resource(dataplane("web-01", "web", calls=("backend",)))
+    await cp.apply_resource(dataplane("backend-01", "backend", 81))
+    page = await visitor.open("/gui/meshes/default/permissions")
+    await page.click("text=Suggest permissions")
+    assert "name: other" in await page.input_value("#text")
+    await visitor.check()
+
+    await visitor.open("/gui/meshes/default/permissions")
+    await page.click("summary")
+    await page.click("text=Change some")
+    await page.wait_for_url("**/preview?edit=*")
+    assert "name: some" in await page.input_value("#text")
+    await page.select_option("#within", "1d")
+    await page.click("text=Preview >> nth=-1")
+    assert "nobody breaks" in await page.inner_text("#result")
+    assert await page.input_value("#within") == "1d"
+
+    await visitor.open("/gui/meshes/default/permissions")
+    await page.click("summary")
+    await page.click("text=Delete some")
+    await page.wait_for_url("**/preview?delete=*")
+    assert "web (web-01)" in await page.inner_text("#result table")
+    await visitor.check()
+    key = kinds.MESH_TRAFFIC_PERMISSION.key("some", "default")
+    await page.click("button.danger")
+    assert "say that it is to be applied all the same" in await page.inner_text("#result")
+    assert await cp.parts.manager.get(key), "nothing was changed"
+    await page.check("#anyway")
+    await page.click("button.danger")
+    assert "deleted MeshTrafficPermission some" in await page.inner_text("#result")
+    await visitor.check()
+    assert not (await cp.parts.manager.list(kinds.MESH_TRAFFIC_PERMISSION.name)).total
+
+    await cp.parts.views.until(lambda: not cp.parts.views.view("default").mesh_permissions)
+    for asked in ("delete=MeshTrafficPermission/some", "edit=Secret/x", "delete=Mesh/other", "edit=nonsense"):
+        await visitor.open(f"/gui/meshes/default/preview?{asked}", status=404)
+    await visitor.open("/gui/meshes/default/proxies/web-01")
+    await page.click("text=Delete this Dataplane")
+    await page.wait_for_url("**/preview?delete=*")
+    await page.click("button.danger")
+    assert "deleted Dataplane web-01" in await page.inner_text("#result")
+    visitor.errors = [error for error in visitor.errors if "status of 4" not in error]
+
+
 async def test_what_one_may_not_change_is_refused_with_the_reason_and_audited(cp: Running, driven: str) -> None:
     token = await cp.parts.users.issue("john", (), (datetime.max - datetime.now()) / 1e6)
     async with visiting(driven, await origin(cp)) as browser:
