@@ -147,8 +147,8 @@ def test_the_audit_record_is_searched_by_words_and_torn_lines_are_passed_over() 
         b"[]",
         b'{"time": "0", "event": "token issued", "actor": "jane"}',
     ]
-    assert [event.time for event in audit.events(lines, "")] == ["2", "0"]
-    (found,) = audit.events(lines, "JOHN created")
+    assert [event.time for event in audit.events(lines, "", 100)] == ["2", "0"]
+    (found,) = audit.events(lines, "JOHN created", 100)
     assert found.more == (("name", "<b>"), ("more", '["x"]'))
 
 
@@ -178,4 +178,18 @@ def test_the_newest_events_are_read_first_however_long_the_record_is(tmp_path: P
     assert list(records.backwards(record)) == []
     lines = [f'{{"time": "{index}", "more": "{"ü" * 97}"}}' for index in range(2000)]
     record.write_text("\n".join([*lines, ""]))
-    assert [line.decode() for line in records.backwards(record)] == list(reversed(lines))
+    assert [line.decode() for line in records.backwards(record) if line] == list(reversed(lines))
+
+
+def test_of_a_huge_line_in_the_record_nothing_is_kept_and_the_others_are_shown(tmp_path: Path) -> None:
+    record, first, last = tmp_path / "audit.jsonl", b'{"event": "first"}', b'{"event": "last"}'
+    for size in (records.LONGEST, records.LONGEST + 1, 20 * records.LONGEST + 7):
+        for lines in ([first, b"x" * size, last], [b"x" * size, last], [first, b"x" * size]):
+            record.write_bytes(b"\n".join(lines) + b"\n")
+            expected = [line if len(line) <= records.LONGEST else None for line in reversed(lines)]
+            assert list(records.backwards(record)) == expected
+    found = list(audit.events(records.backwards(record), "", records.LONGEST))
+    assert [event.event for event in found] == ["not shown: a line of more than 65,536 bytes", "first"]
+    assert [event.event for event in audit.events(records.backwards(record), "first", records.LONGEST)] == ["first"]
+    record.write_bytes(first + b"\n" + b"[" * 60_000 + b"\n")
+    assert [event.event for event in audit.events(records.backwards(record), "", records.LONGEST)] == ["first"]

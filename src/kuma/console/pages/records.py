@@ -24,6 +24,8 @@ _BLOCK = 1 << 16
 _LOOKED_AT = 32 << 20
 """Bytes of the audit record, from its end, that are searched: more would keep a page waiting."""
 _MOST = 1000
+LONGEST = 1 << 16
+"""Bytes of a line that is shown."""
 
 
 class Records:
@@ -69,11 +71,11 @@ def _has(certificate: Certificate, words: list[str]) -> bool:
 
 
 def _events(path: Path, asked: str) -> list[audit.Event]:
-    return list(itertools.islice(audit.events(backwards(path), asked), _MOST))
+    return list(itertools.islice(audit.events(backwards(path), asked, LONGEST), _MOST))
 
 
-def backwards(path: Path) -> Iterator[bytes]:
-    """Yields the lines of a file from the last one on, as far as `_LOOKED_AT`."""
+def backwards(path: Path) -> Iterator[bytes | None]:
+    """Yields the lines of a file from the last one on, as far as `_LOOKED_AT`; None for one that is too long."""
     try:
         file = path.open("rb")
     except OSError:
@@ -81,13 +83,18 @@ def backwards(path: Path) -> Iterator[bytes]:
     with file:
         end = file.seek(0, os.SEEK_END)
         start, rest = max(0, end - _LOOKED_AT), b""
+        is_too_long = False
         while end > start:
             begin = max(start, end - _BLOCK)
             file.seek(begin)
-            rest = file.read(end - begin) + rest
+            *before, last = file.read(end - begin).split(b"\n")
             end = begin
-            first, *lines = rest.split(b"\n")
-            yield from reversed([line for line in lines if line])
-            rest = first
-        if rest and start == 0:
-            yield rest
+            # Of a line that is too long nothing is kept: every block of it would be copied with all that follow.
+            is_too_long = is_too_long or len(last) + len(rest) > LONGEST
+            rest = b"" if is_too_long else last + rest
+            if before:
+                yield from (None,) if is_too_long else (rest,) if rest else ()
+                yield from reversed([line for line in before[1:] if line])
+                rest, is_too_long = before[0], False
+        if start == 0:
+            yield from (None,) if is_too_long else (rest,) if rest else ()

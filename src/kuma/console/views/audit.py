@@ -18,16 +18,24 @@ class Event(NamedTuple):
     more: tuple[tuple[str, str], ...]
 
 
-def events(newest_first: Iterable[bytes], asked: str) -> Iterator[Event]:
-    """Yields the events that have every word of `asked` in them; a line that is torn is passed over."""
+def events(newest_first: Iterable[bytes | None], asked: str, longest: int) -> Iterator[Event]:
+    """Yields the events that have every word of `asked` in them; a line that is torn is passed over.
+
+    None stands for a line of more than `longest` bytes; nobody searches it, so it is told when nothing is asked for.
+    """
     words = asked.lower().split()
     for line in newest_first:
+        if line is None:
+            if not words:
+                yield Event("", f"not shown: a line of more than {longest:,} bytes", "", ())
+            continue
         text = line.decode(errors="replace")
-        if not all(word in text.lower() for word in words):
+        lowered = text.lower() if words else ""
+        if not all(word in lowered for word in words):
             continue
         try:
             found = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(found, dict):
             yield _event(found)
