@@ -1,17 +1,13 @@
 """Whoever may only look does not keep the control plane from its work, nor others from looking."""
 
-import asyncio
-import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
 import httpx
 
-from kuma.console.work import Work
 from tests.console.many import many_dataplanes
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running
-from tests.fakes.patience import PATIENCE
 
 PREVIEW = "/gui/meshes/default/preview"
 
@@ -70,20 +66,3 @@ async def test_one_user_does_not_take_the_streams_of_all(cp: Running) -> None:
         found = [await opened(john) for _ in range(21)]
         assert found == [200] * 20 + [429]
         assert await opened(jane) == 200
-
-
-async def test_pages_leave_threads_to_everybody_else() -> None:
-    work, counting, together = Work(), threading.Lock(), threading.Barrier(2)
-    running, most = 0, 0
-
-    def look() -> None:
-        nonlocal running, most
-        with counting:
-            running += 1
-            most = max(most, running)
-        together.wait(PATIENCE)  # each is there at the same time as another one
-        with counting:
-            running -= 1
-
-    await asyncio.gather(*(work.do(look) for _ in range(20)))
-    assert most == 2

@@ -18,6 +18,7 @@ from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import resource
 
 ADDRESS = "k8s.kuma.io/address.10.96.0.5:80"
+SINCE = "2026-01-01T00:00:00Z"
 OWN = "system:serviceaccount:kuma-system:kuma-control-plane"
 
 
@@ -25,7 +26,7 @@ def dataplane(**tags: str) -> dict[str, Any]:
     inbound = {"port": 8080, "serviceAddress": "127.0.0.1", "tags": {"kuma.io/service": "mine_shop_svc_80", **tags}}
     return {
         "apiVersion": "kuma.io/v1alpha1", "kind": "Dataplane", "mesh": "default",
-        "metadata": {"name": "mine", "namespace": "shop", "resourceVersion": "1", "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "metadata": {"name": "mine", "namespace": "shop", "resourceVersion": "1", "creationTimestamp": SINCE},
         "spec": {"networking": {"address": "10.0.0.7", "inbound": [inbound]}},
     }  # fmt: skip
 

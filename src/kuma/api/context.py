@@ -12,6 +12,7 @@ from fastapi import Request
 from kuma.api.http import access_control
 from kuma.api.http.access_control import Access, Caller, Grant, LocalAdmins, VerifyToken
 from kuma.api.http.bodies import BodyTooLarge, BodyTooSlow, parse_object, read_body
+from kuma.api.http.costly import CostlyRequests
 from kuma.api.http.errors import Problem
 from kuma.api.http.request_limits import RequestLimits
 from kuma.base.audit import Audit, NoAudit
@@ -132,6 +133,7 @@ class ApiContext:
     observation: Observation = field(default_factory=Observation)
     clock: Clock = field(default_factory=SystemClock)
     limits: RequestLimits = field(default_factory=RequestLimits)
+    costly: CostlyRequests = field(default_factory=CostlyRequests)
     configuration: Mapping[str, object] = field(default_factory=dict)
     rekey: Callable[[], Awaitable[None]] = no_rekey
     audit: Audit = field(default_factory=NoAudit)

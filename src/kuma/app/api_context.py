@@ -12,6 +12,7 @@ from kuma.api.http.access_control import VerifyToken
 from kuma.base.audit import Audit
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied
+from kuma.base.turns import Turns
 from kuma.console.context import Observed
 from kuma.foresight.course import Pace
 from kuma.resources import kinds
@@ -27,6 +28,7 @@ from kuma.tokens.validation import NOT_ISSUED
 from kuma.xds.envoy import config_dump
 from kuma.xds.envoy.capabilities import OLDEST, Capabilities
 from kuma.xds.observation.edges import together
+from kuma.xds.proxies.certified_elsewhere import CertifiedElsewhere
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.proxies_elsewhere import ProxiesElsewhere
 from kuma.xds.proxies.proxy import Proxies, Proxy
@@ -147,17 +149,20 @@ def wanted_configuration(
     return wanted
 
 
-def certificates(proxies: Proxies, elsewhere: ProxiesElsewhere) -> Callable[[], Awaitable[Sequence[Certificate]]]:
+def certificates(
+    proxies: Proxies, elsewhere: CertifiedElsewhere, turns: Turns
+) -> Callable[[], Awaitable[Sequence[Certificate]]]:
     """Tells the certificates that connected proxies use now.
 
     Those of proxies that are connected to other control planes are told as these have stored them, within a second.
     """
 
     async def used() -> Sequence[Certificate]:
-        told = [(insight, insight.spec.mtls) for insight in await elsewhere.certified()]
-        here = [_certificate(proxy) for proxy in proxies if proxy.keeper.identity is not None]
+        connected = list(proxies)
+        here = await turns.collect(_certificate(proxy) for proxy in connected if proxy.keeper.identity is not None)
         known = {(one.mesh, one.dataplane) for one in here}
-        return [*here, *(_told(i.key, mtls) for i, mtls in told if mtls and (i.mesh, i.name) not in known)]
+        told = await turns.collect(_told(key, mtls) for key, mtls in elsewhere() if (key.mesh, key.name) not in known)
+        return [*here, *told]
 
     return used
 

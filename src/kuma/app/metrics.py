@@ -6,8 +6,9 @@ import functools
 from collections.abc import Iterator
 from datetime import datetime
 
-from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
+from kuma.api.http.costly import CostlyRequests
 from kuma.base.clock import Clock
 from kuma.coordination.coordination import Coordination
 from kuma.kubernetes.store.store import KubernetesStore
@@ -39,6 +40,25 @@ def of_control_plane(
         )
         left_out.set_function(lambda: len(store.not_understood))
     ProcessCollector(registry=registry)
+
+
+def of_costly_requests(registry: CollectorRegistry) -> CostlyRequests:
+    """Returns the turns of costly requests; shows how many have one, how many wait, and how many may not even wait."""
+    refused = Counter(
+        "api_costly_requests_refused",
+        "Costly requests to the API and the console that were refused, because too many were waiting.",
+        registry=registry,
+    )
+    turns = CostlyRequests(refused=refused.inc)
+    gauge = Gauge(
+        "api_costly_requests",
+        "Costly requests to the API and the console: those that are answered now, and those that wait.",
+        ["state"],
+        registry=registry,
+    )
+    gauge.labels("running").set_function(lambda: turns.running)
+    gauge.labels("waiting").set_function(lambda: turns.waiting)
+    return turns
 
 
 def of_meshes(registry: CollectorRegistry, views: Views, proxies: Proxies, clock: Clock) -> None:

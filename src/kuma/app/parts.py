@@ -60,6 +60,7 @@ from kuma.xds.administration.ca import EnvoyAdminCa
 from kuma.xds.bootstrap.service import BootstrapService
 from kuma.xds.envoy.listeners import admin_listener
 from kuma.xds.envoy.resource import Entry
+from kuma.xds.proxies.certified_elsewhere import CertifiedElsewhere
 from kuma.xds.proxies.drain import Drain
 from kuma.xds.proxies.endpoint_readiness import EndpointReadiness
 from kuma.xds.proxies.host_names import HostNames
@@ -419,7 +420,9 @@ def _api_context(
             verify=api_context.verify_user(users),
         ),
         connected=Connected(
-            certificates=api_context.certificates(known.proxies, elsewhere),
+            certificates=api_context.certificates(
+                known.proxies, CertifiedElsewhere(known.views, base.coordination), base.turns
+            ),
             wanted_configuration=api_context.wanted_configuration(known.meshes, known.proxies, elsewhere),
             envoys=AdminClient(
                 known.meshes,
@@ -434,6 +437,7 @@ def _api_context(
         ),
         clock=base.clock,
         limits=servers.limits(settings.limits),
+        costly=app_metrics.of_costly_requests(base.collectors),
         configuration=base.settings.model_dump(by_alias=True, mode="json"),
         rekey=api_context.rekey(base.store, base.audit) if isinstance(base.store, SqlStore) else no_rekey,
         audit=base.audit,

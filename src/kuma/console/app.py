@@ -117,4 +117,7 @@ class _Pages:
             detail = f"Something unexpected has happened; the control plane's log has it under {reference}."
             found = Problem(500, "That did not work", detail)
         values = {"title": found.title, "detail": found.detail, "violations": found.violations}
-        return rendering.page(request, self._context, "error.html", values, found.status)
+        answer = rendering.page(request, self._context, "error.html", values, found.status)
+        if found.status in (429, 503):
+            answer.headers["retry-after"] = errors.RETRY_AFTER
+        return answer

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from kuma.api.context import ApiContext
 from kuma.api.http.access_control import Caller
 from kuma.console.followed import Followed
 from kuma.console.sessions import Sessions
-from kuma.console.work import Work
 from kuma.foresight.course import Insights
 from kuma.foresight.preview import Known
 from kuma.foresight.traffic import SeenCaller, TrafficSummary
@@ -56,4 +55,3 @@ class ConsoleContext:
     followed: Followed
     observed: Observed
     audit_file: Path
-    work: Work = field(default_factory=Work)

@@ -28,7 +28,7 @@ from kuma.base.errors import (
 log = structlog.get_logger(__name__)
 
 
-_RETRY_AFTER = "1"
+RETRY_AFTER = "1"
 """Seconds."""
 
 
@@ -118,6 +118,6 @@ def answer(error: Exception, title: str) -> Response:
 
 
 def _answer(found: Problem, headers: Any = None) -> Response:
-    if found.status == 503:
-        headers = {"retry-after": _RETRY_AFTER, **(headers or {})}
+    if found.status in (429, 503):
+        headers = {"retry-after": RETRY_AFTER, **(headers or {})}
     return json_answer(body(found.status, found.title, found.detail, found.violations), found.status, headers)

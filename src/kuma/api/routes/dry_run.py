@@ -58,7 +58,8 @@ def routes(context: ApiContext) -> APIRouter:
             reason = f"has to be a list of at most {_MOST} resources"
             raise Problem(400, request.state.title, "Invalid request", [Violation("resources", reason)])
         rehearsal = _Rehearsal(context, request, body)
-        return json_answer({"items": [await rehearsal.of(item) for item in listed]})
+        async with context.costly.turn():
+            return json_answer({"items": [await rehearsal.of(item) for item in listed]})
 
     return router
 

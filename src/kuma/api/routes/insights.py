@@ -25,7 +25,7 @@ def routes(context: ApiContext) -> APIRouter:
     router, found = APIRouter(tags=["Inspection"]), _Inspection(context)
 
     def get(path: str, answer: Any, summary: str) -> None:
-        router.add_api_route(path, answer, methods=["GET"], summary=summary)
+        router.add_api_route(path, context.costly.in_turn(answer), methods=["GET"], summary=summary)
 
     get("/mesh-insights", found.mesh_insights, "Summaries of all meshes")
     get("/mesh-insights/{name}", found.mesh_insight, "Summary of a mesh")
@@ -41,7 +41,9 @@ def routes(context: ApiContext) -> APIRouter:
         get(f"{base}/_resources/dataplanes", found.acted_on(kind), summary)
         # The original's client asks for this path, which its own server does not have.
         alias = f"{base}/-resources/dataplanes"
-        router.add_api_route(alias, found.acted_on(kind), methods=["GET"], include_in_schema=False)
+        router.add_api_route(
+            alias, context.costly.in_turn(found.acted_on(kind)), methods=["GET"], include_in_schema=False
+        )
     return router
 
 

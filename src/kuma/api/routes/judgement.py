@@ -30,7 +30,7 @@ def routes(context: ApiContext) -> APIRouter:
         ("/meshes/{mesh}/call-explanations", found.explain, "What becomes of calls of ?caller to ?called, and why"),
         ("/meshes/{mesh}/permission-suggestions", found.suggest, "The least permissions that admit what was seen"),
     ):
-        router.add_api_route(path, answer, methods=["GET"], summary=summary)
+        router.add_api_route(path, context.costly.in_turn(answer), methods=["GET"], summary=summary)
     return router
 
 

@@ -35,7 +35,8 @@ def routes(context: ApiContext) -> APIRouter:
     @router.get("/global-insight", summary="How much of everything there is, in all meshes")
     async def global_insight(request: Request) -> Response:
         context.check(request, DATAPLANE)
-        found = await totals.global_insight(context.manager, context.clock.now())
+        async with context.costly.turn():
+            found = await totals.global_insight(context.manager, context.clock.now())
         return json_answer({**found, "controlPlanes": instances.all_shown(context)})
 
     @router.get("/global-insights", summary="How many resources there are of the kinds that belong to no mesh")

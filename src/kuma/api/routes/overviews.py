@@ -22,6 +22,7 @@ def routes(context: ApiContext) -> APIRouter:
     async def show(dataplanes: Sequence[Resource[Any]]) -> list[dict[str, Any]]:
         return [_overview(d, await _insight(context, d)) for d in dataplanes]
 
+    @context.costly.in_turn
     async def list_(request: Request, mesh: str = "") -> Response:
         request.state.title = "Could not retrieve resources"
         context.check(request, DATAPLANE)

@@ -33,8 +33,9 @@ def routes(context: ApiContext) -> APIRouter:
         context.settings.access.check(context.caller(request), DATAPLANE, "GET")
         body = await context.body(request)
         within = preview.within(body.get("within"))
-        changes = await asyncio.to_thread(_changes, body)  # the largest take long
-        found = [await _preview(context, mesh, some, within) for mesh, some in sorted(changes.items())]
+        async with context.costly.turn():
+            changes = await asyncio.to_thread(_changes, body)
+            found = [await _preview(context, mesh, some, within) for mesh, some in sorted(changes.items())]
         items = [one.model_dump(mode="json", by_alias=True) for one in found]
         return json_answer({"breaks": any(one.breaks for one in found), "items": items})
 

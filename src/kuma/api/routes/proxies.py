@@ -26,7 +26,7 @@ def routes(context: ApiContext) -> APIRouter:
         if mesh:
             await context.check_mesh(mesh)
         found = sorted(await context.connected.certificates(), key=lambda c: (c.mesh, c.dataplane))
-        return resources.answer_page(request, [_shown(c) for c in found if mesh in ("", c.mesh)])
+        return resources.answer_page(request, [c for c in found if mesh in ("", c.mesh)], _shown)
 
     access = context.settings.access
 
@@ -41,7 +41,8 @@ def routes(context: ApiContext) -> APIRouter:
     async def wanted(request: Request, mesh: str, name: str) -> Response:
         await check(request, mesh, name)
         _check_shadow(request)
-        return json_answer(await context.connected.wanted_configuration(mesh, name))
+        async with context.costly.turn():
+            return json_answer(await context.connected.wanted_configuration(mesh, name))
 
     async def config_dump(request: Request, mesh: str, name: str) -> Response:
         await check(request, mesh, name)
@@ -59,7 +60,8 @@ def routes(context: ApiContext) -> APIRouter:
 
     stats, clusters = counted("/stats", access.view_stats), counted("/clusters", access.view_clusters)
     for path in ("/certificates", "/meshes/{mesh}/certificates"):
-        router.add_api_route(path, certificates, methods=["GET"], summary="The certificates that proxies use now")
+        in_turn = context.costly.in_turn(certificates)
+        router.add_api_route(path, in_turn, methods=["GET"], summary="The certificates that proxies use now")
     for last, answer, summary in (
         ("_config", wanted, "What a proxy should be running now"),
         ("xds", config_dump, "What a proxy is running, as its Envoy says"),

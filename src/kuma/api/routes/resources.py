@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -115,11 +116,17 @@ class _KindRoutes:
 
     async def list(self, request: Request) -> Response:
         mesh = await self._begin(request, "Could not retrieve resources")
-        return await page(request, self._context, self._kind, mesh)
+        return await self._listed(request, mesh)
 
     async def list_all(self, request: Request) -> Response:
         await self._begin(request, "Could not retrieve resources")
-        return await page(request, self._context, self._kind, None)
+        return await self._listed(request, None)
+
+    async def _listed(self, request: Request, mesh: str | None) -> Response:
+        """Reads a page; one that is large, or sought for among all, when there is a turn."""
+        _, size = _window(request)
+        async with self._context.costly.turn() if size > DEFAULT_PAGE or _filters(request) else nullcontext():
+            return await page(request, self._context, self._kind, mesh)
 
     async def read(self, request: Request, name: str) -> Response:
         mesh = await self._begin(request, "Could not retrieve a resource")
@@ -133,8 +140,9 @@ class _KindRoutes:
     async def write(self, request: Request, name: str) -> Response:
         mesh = await self._begin(request, "Could not process a resource")
         changes.check_writable(self._context)
+        body, key = await self._context.body(request), self._kind.key(name, mesh)
         # The largest take long to check.
-        resource = await asyncio.to_thread(_parse, await self._context.body(request), self._kind.key(name, mesh))
+        resource = await (asyncio.to_thread if _is_short(request) else self._context.costly.do)(_parse, body, key)
         dry_run = _is_dry_run(request)
         strict, allowed = _asked(request, "strict"), _asked(request, "allowWeakening")
         outcome = await changes.put(self._context, resource, strict=strict, allow_weakening=allowed, dry_run=dry_run)
@@ -181,6 +189,15 @@ def shown(request: Request, context: ApiContext, kind: Kind) -> Callable[[Any], 
         return kind.shown
     context.check_grant(request, context.settings.access.admin_resources, "what is masked")
     return lambda spec: spec
+
+
+_SHORT = 1 << 16
+"""Bytes of a resource that is checked in an instant."""
+
+
+def _is_short(request: Request) -> bool:
+    announced = request.headers.get("content-length", "")
+    return announced.isdecimal() and int(announced) <= _SHORT
 
 
 def _asked(request: Request, name: str) -> bool:
@@ -248,10 +265,10 @@ def _record_read(context: ApiContext, kind: Kind, mesh: str, name: str) -> None:
         context.audit.record("secret read", type=kind.name, mesh=mesh, name=name)
 
 
-def answer_page(request: Request, items: Sequence[Any]) -> Response:
-    """Answers one page of a list that is known as a whole, as the query asks for it."""
+def answer_page(request: Request, items: Sequence[Any], show: Callable[[Any], Any] = lambda item: item) -> Response:
+    """Answers one page of a list that is known as a whole, as the query asks for it; `show` makes its items."""
     offset, size = _window(request)
-    return _page(request, items[offset : offset + size], len(items), offset + size)
+    return _page(request, list(map(show, items[offset : offset + size])), len(items), offset + size)
 
 
 def _page(request: Request, items: Sequence[Any], total: int, following: int) -> Response:

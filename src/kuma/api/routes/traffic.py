@@ -17,18 +17,20 @@ def routes(context: ApiContext) -> APIRouter:
     router = APIRouter(tags=["Inspection"])
 
     @router.get("/observed-traffic", summary="What is known of the traffic of all meshes")
+    @context.costly.in_turn
     async def summaries(request: Request) -> Response:
         _begin(context, request)
         found = [await _summary(context, mesh) for mesh in sorted(context.observation.meshes())]
         return resources.answer_page(request, found)
 
     @router.get("/meshes/{mesh}/observed-traffic", summary="Who has called whom in a mesh, and how")
+    @context.costly.in_turn
     async def observed(request: Request, mesh: str) -> Response:
         _begin(context, request)
         await context.check_mesh(mesh)
         view, specs = context.observation.view(mesh), await context.observation.traffic(mesh)
         callers = await asyncio.to_thread(traffic.callers, view, specs, context.clock.now())
-        return resources.answer_page(request, [caller.model_dump(mode="json", by_alias=True) for caller in callers])
+        return resources.answer_page(request, callers, lambda caller: caller.model_dump(mode="json", by_alias=True))
 
     return router
 

@@ -42,7 +42,7 @@ class CallPages:
         position = self._live.position(mesh)
         seen = await reading.seen(self._context, mesh)
         query = {name: request.query_params.get(name, "")[:100] for name in ("from", "to", "only", "row", "column")}
-        shown = await self._context.work.do(self._matrix, seen, query)
+        shown = await self._context.api.costly.do(self._matrix, seen, query)
         values = {"mesh": mesh, "query": query, "only": _ONLY, "states": calls.STATES, "live": position, **shown}
         return rendering.page(request, self._context, "calls.html", values)
 
@@ -51,7 +51,7 @@ class CallPages:
         mesh, name = request.path_params["mesh"], request.path_params["service"]
         position = self._live.position(mesh)
         seen = await reading.seen(self._context, mesh)
-        incoming, outgoing = await self._context.work.do(lambda: self._calls(seen).of_service(name))
+        incoming, outgoing = await self._context.api.costly.do(lambda: self._calls(seen).of_service(name))
         values = {
             "mesh": mesh,
             "service": name,

@@ -26,8 +26,8 @@ class MeshPage:
         position = self._live.position(mesh)
         known = await reading.known(self._context, mesh)
         now = known.now
-        found = await self._context.work.do(overview.summary, known.view, known.insights, known.summary, now)
-        authorities = await self._context.work.do(timeline.authorities, known.view, now)
+        found = await self._context.api.costly.do(overview.summary, known.view, known.insights, known.summary, now)
+        authorities = await self._context.api.costly.do(timeline.authorities, known.view, now)
         values = {
             "mesh": mesh,
             "summary": found,

@@ -37,7 +37,7 @@ class Overview:
 
     async def _summary(self, mesh: str) -> Summary:
         known = await reading.known(self._context, mesh)
-        return await self._context.work.do(overview.summary, known.view, known.insights, known.summary, known.now)
+        return await self._context.api.costly.do(overview.summary, known.view, known.insights, known.summary, known.now)
 
     def _settings(self, request: Request) -> Sequence[Finding]:
         """Looks at the settings, for those who may see them."""

@@ -31,7 +31,7 @@ class Policies:
         whole = [*view.permissions.values(), *view.mesh_permissions.values()]
         named = sorted((one for one in whole if asked.lower() in one.name.lower()), key=lambda one: one.name)
         found = lists.page(named, reading.number(request.query_params.get("page", "1")))
-        texts = await self._context.work.do(lambda: [(one, _text(one)) for one in found.items])
+        texts = await self._context.api.costly.do(lambda: [(one, _text(one)) for one in found.items])
         values = {"mesh": mesh, "found": found, "texts": texts, "q": asked, "live": position}
         return rendering.page(request, self._context, "permissions.html", values)
 
@@ -40,7 +40,7 @@ class Policies:
         self._context.api.check(request, kinds.SECRET)
         mesh = request.path_params["mesh"]
         position, view = self._live.position(mesh), reading.view(self._context, mesh)
-        values = {"mesh": mesh, "secrets": await self._context.work.do(secrets.secrets, view), "live": position}
+        values = {"mesh": mesh, "secrets": await self._context.api.costly.do(secrets.secrets, view), "live": position}
         return rendering.page(request, self._context, "secrets.html", values)
 
 

@@ -101,7 +101,7 @@ class PreviewPage:
         within = fields.get("within", "")
         try:
             lately = preview.within(within)
-            resources = await self._context.work.do(_parsed, text)
+            resources = await self._context.api.costly.do(_parsed, text)
             breaks = preview.by_mesh(resources, ())
             preview.check_extent(breaks)
         except InvalidResource as error:
@@ -136,7 +136,7 @@ class PreviewPage:
             return Preview(mesh=mesh, breaks=False)
         seen = await reading.seen(self._context, mesh)
         known = replace(seen.known, within=within)
-        return await self._context.work.do(preview.preview, seen.view, some, known)
+        return await self._context.api.costly.do(preview.preview, seen.view, some, known)
 
     async def _apply(self, request: Request, resources: Iterable[Resource[Any]], fields: Mapping[str, str]) -> Any:
         """Applies one after the other, and no more after one that fails."""

@@ -33,7 +33,7 @@ class ProxyPages:
             self._context.api.clock.now(),
         )
         asked, state = query.get("q", "")[:100], query.get("state", "all")
-        found = await self._context.work.do(
+        found = await self._context.api.costly.do(
             proxies.found, view, insights, asked, state, reading.number(query.get("page", "1")), now
         )
         states = [(key, text, found.counts[key]) for key, (text, _) in proxies.STATES.items()]

@@ -38,7 +38,7 @@ async def known(context: ConsoleContext, mesh: str) -> Known:
     """Returns what is known of a mesh now; see `view`."""
     found, insights, now = view(context, mesh), context.followed.insights(mesh), context.api.clock.now()
     observed = context.observed(mesh, context.followed.observed(mesh))
-    summary = await context.work.do(traffic.summary, found, observed, now)
+    summary = await context.api.costly.do(traffic.summary, found, observed, now)
     return Known(found, insights, summary, now)
 
 
@@ -46,8 +46,8 @@ async def seen(context: ConsoleContext, mesh: str) -> Seen:
     """Returns a mesh as it is now; see `view`."""
     found, insights, now = view(context, mesh), context.followed.insights(mesh), context.api.clock.now()
     observed = context.observed(mesh, context.followed.observed(mesh))
-    callers = await context.work.do(traffic.callers, found, observed, now)
-    summary = await context.work.do(traffic.summary, found, observed, now)
+    callers = await context.api.costly.do(traffic.callers, found, observed, now)
+    summary = await context.api.costly.do(traffic.summary, found, observed, now)
     known = preview.Known(callers, summary, insights, now, context.api.observation.pace)
     return Seen(found, insights, callers, known)
 

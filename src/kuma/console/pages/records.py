@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from starlette.requests import Request
@@ -40,8 +40,7 @@ class Records:
         self._context.api.check(request, DATAPLANE)
         asked, position = request.query_params.get("q", "")[:200], self._live.position()
         used = await self._context.api.connected.certificates()
-        ordered = sorted(used, key=lambda one: (one.not_after, one.dataplane))
-        found = [one for one in ordered if _has(one, asked.lower().split())]
+        found = await self._context.api.costly.do(_found, used, asked.lower().split())
         page = lists.page(found, number(request.query_params.get("page", "1")))
         values = {"found": page, "q": asked, "live": position}
         return rendering.page(request, self._context, "certificates.html", values)
@@ -51,7 +50,7 @@ class Records:
         api = self._context.api
         access_control.check_grant(api.caller(request), api.settings.access.admin_resources, "the audit record")
         asked = request.query_params.get("q", "")[:200]
-        events = await self._context.work.do(_events, self._context.audit_file, asked)
+        events = await self._context.api.costly.do(_events, self._context.audit_file, asked)
         page = lists.page(events, number(request.query_params.get("page", "1")))
         values = {"found": page, "q": asked, "most": _MOST, "instance": api.instance}
         return rendering.page(request, self._context, "audit.html", values)
@@ -61,6 +60,10 @@ class Records:
         self._context.api.check(request, DATAPLANE)
         values = {"instances": instances.all_shown(self._context.api)}
         return rendering.page(request, self._context, "instances.html", values)
+
+
+def _found(used: Sequence[Certificate], words: list[str]) -> list[Certificate]:
+    return sorted((one for one in used if _has(one, words)), key=lambda one: (one.not_after, one.dataplane))
 
 
 def _has(certificate: Certificate, words: list[str]) -> bool:

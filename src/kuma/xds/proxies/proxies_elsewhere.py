@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from kuma.coordination.coordination import Coordination
 from kuma.resources import kinds
-from kuma.resources.models.dataplane_insight import AdministrationInsight, DataplaneInsightSpec
-from kuma.resources.resource import Key, Resource
+from kuma.resources.models.dataplane_insight import AdministrationInsight
+from kuma.resources.resource import Key
 from kuma.store.protocol import Expect, Store, find
 
 
@@ -25,14 +23,6 @@ class ProxiesElsewhere:
         insight = await find(self._store, kinds.DATAPLANE_INSIGHT.key(dataplane.name, dataplane.mesh))
         known: AdministrationInsight | None = insight.spec.administration if insight is not None else None
         return known or AdministrationInsight()
-
-    async def certified(self) -> Sequence[Resource[DataplaneInsightSpec]]:
-        """Returns the insights of proxies with a certificate that are connected to others, as those tell of them."""
-        others = self._coordination.others()
-        if not others:
-            return ()
-        found = (await self._store.list(kinds.DATAPLANE_INSIGHT.name)).items
-        return [each for each in found if each.spec.online and each.spec.mtls and each.spec.server in others]
 
     async def departure(self, dataplane: Key) -> tuple[Expect, ...] | None:
         """What a transaction expects that takes a proxy to have left; None if it is connected to another one.
