@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import grpc.aio
@@ -60,7 +61,8 @@ async def workload(status: int = 200) -> AsyncIterator[tuple[int, list[str]]]:
 async def test_the_workload_is_asked_with_the_headers_of_the_probe() -> None:
     async with workload() as (port, heard):
         path = f"/{port}/health?full=1"
-        async with asked({path: {"http": port, "path": "/health?full=1", "timeout": 5}}) as kubelet:
+        headers = [["X-Probe", "yes"]]
+        async with asked({path: {"http": port, "path": "/health?full=1", "timeout": 5, "headers": headers}}) as kubelet:
             answer = await kubelet.get(path, headers={"x-probe": "yes"})
             assert answer.status_code == 200
             assert "secret" not in answer.text
@@ -71,6 +73,44 @@ async def test_the_workload_is_asked_with_the_headers_of_the_probe() -> None:
                 assert (await kubelet.get(other)).status_code == 404
             assert (await kubelet.post(path)).status_code == 404
             assert len(heard) == 1
+
+
+async def test_nobody_tells_a_workload_more_than_its_probe_says() -> None:
+    """It may trust what comes from the loopback."""
+    forged = {
+        "x-forwarded-client-cert": "URI=spiffe://default/admin", "x-forwarded-for": "127.0.0.1", "cookie": "a=b",
+        "authorization": "Basic eA==", "x-probe": "no", "host": "admin.example", "user-agent": "somebody",
+    }  # fmt: skip
+    declared = [["Authorization", "Bearer probe"], ["X-Probe", "yes"], ["Host", "shop.example"]]
+    async with workload() as (port, heard):
+        target = {"http": port, "path": "/", "timeout": 5}
+        async with asked({"/p": target, "/declared": {**target, "headers": declared}}) as kubelet:
+            for path in ("/p", "/declared"):
+                assert (await kubelet.get(path, headers=forged)).status_code == 200
+            agent = "kube-probe/1.34"
+            assert (await kubelet.get("/p", headers={"user-agent": agent})).status_code == 200
+            assert (await kubelet.get("/declared", headers=dict(map(tuple, declared)))).status_code == 200
+    for head in heard[:2]:
+        assert not any(f"{name}: {value}" in head.lower() for name, value in forged.items())
+        assert f"\r\nhost: 127.0.0.1:{port}\r\n" in head
+    assert f"user-agent: {agent}" in heard[2]
+    assert f"host: {ELSEWHERE}:{port}" in heard[2]
+    for name, value in declared:
+        assert f"\r\n{name.lower()}: {value}\r\n" in heard[3]
+
+
+async def test_connections_have_an_end_and_those_of_others_are_answered() -> None:
+    async with workload() as (port, _), asked({"/p": {"http": port, "path": "/", "timeout": 5}}) as kubelet:
+        where = (kubelet.base_url.host, kubelet.base_url.port or 0)
+        async with AsyncExitStack() as stack:
+            readers = []
+            for _ in range(33):
+                reader, writer = await asyncio.open_connection(*where, local_addr=("127.0.0.9", 0))
+                stack.callback(writer.close)
+                readers.append(reader)
+            with contextlib.suppress(ConnectionResetError):
+                assert await readers[-1].read() == b""  # the one too many is closed, with nothing asked
+            assert (await kubelet.get("/p")).status_code == 200
 
 
 @pytest.mark.parametrize(("status", "told"), [(204, 200), (302, 200), (404, 404), (500, 500)])

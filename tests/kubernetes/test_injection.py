@@ -222,7 +222,7 @@ def test_probes_ask_the_sidecar_which_asks_what_was_asked_before_and_nothing_els
     assert json.loads(environment(found)["KUMA_DATAPLANE_PROBES"]) == {
         "port": 9000,
         "targets": {
-            "/8080/live?full=1": {"http": 8080, "path": "/live?full=1", "timeout": 3},
+            "/8080/live?full=1": {"http": 8080, "path": "/live?full=1", "timeout": 3, "headers": [["A", "b"]]},
             "/tcp/8080": {"tcp": 8080, "timeout": 1},
             "/grpc/8081/a.B": {"grpc": 8081, "service": "a.B", "timeout": 1},
             "/https/8080/bye": {"https": 8080, "path": "/bye", "timeout": 30},

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -19,15 +20,13 @@ import httpx
 from kuma.agent.short_answers import ShortAnswers
 from kuma.base import sockets
 from kuma.base.errors import Misconfigured
+from kuma.base.values import addresses
 from kuma.base.values.urls import host_port
 
 _VARIABLE = "KUMA_DATAPLANE_PROBES"
 _LEAST, _MOST = 1, 300
 """Seconds that a workload may have."""
-_KEPT = {
-    b"connection", b"keep-alive", b"transfer-encoding", b"content-length", b"upgrade", b"te", b"trailer", b"host",
-}  # fmt: skip
-"""Headers that are of the connection, and not of what is asked."""
+_ORCHESTRATOR = re.compile(rb"kube-[a-z]+/[0-9A-Za-z.+-]{1,50}")
 _SERVING = 1
 """`SERVING` of grpc.health.v1."""
 
@@ -65,21 +64,37 @@ class Probes:
         if "grpc" in target:
             return await self._grpc(target["grpc"], target.get("service", ""))
         scheme = "https" if "https" in target else "http"
-        return await self._http(scheme, target[scheme], target.get("path", "/"), request)
+        return await self._http(scheme, target[scheme], target, request)
 
-    async def _http(self, scheme: str, port: int, path: str, request: h11.Request) -> tuple[int, str]:
-        headers = [(name, value) for name, value in request.headers if name not in _KEPT]
-        host = next((value.decode("latin-1") for name, value in request.headers if name == b"host"), "")
-        own = host.removesuffix(f":{self._port}") + f":{port}" if host else self._loopback
-        headers.append((b"host", own.encode("latin-1")))
+    async def _http(self, scheme: str, port: int, target: Mapping[str, Any], request: h11.Request) -> tuple[int, str]:
+        headers = self._headers(request, target.get("headers", ()), port)
         # The kubelet does not verify a workload either; this one is on the same machine.
-        url = f"{scheme}://{host_port(self._loopback, port)}{path}"
+        url = f"{scheme}://{host_port(self._loopback, port)}{target.get('path', '/')}"
         async with (
             httpx.AsyncClient(verify=False, trust_env=False, timeout=_MOST) as client,  # noqa: S501
             client.stream("GET", url, headers=headers) as answer,
         ):
             status = answer.status_code
         return (200 if status < 400 else status), f"the workload answers {status}"
+
+    def _headers(
+        self, request: h11.Request, declared: Sequence[tuple[bytes, bytes]], port: int
+    ) -> list[tuple[bytes, bytes]]:
+        """Returns what goes on of the headers: those that the probe declares, and how an orchestrator names itself.
+
+        A workload trusts what comes from the loopback: nobody else is to tell it who they are, or what they want.
+        """
+        given = dict(request.headers)
+        headers = [(name, value) for name, value in request.headers if (name, value) in declared]
+        names = {name for name, _ in headers}
+        if b"user-agent" not in names:
+            agent = given.get(b"user-agent", b"")
+            headers.append((b"user-agent", agent if _ORCHESTRATOR.fullmatch(agent) else b"kuma-dp"))
+        if b"host" not in names:
+            asked = given.get(b"host", b"").decode("latin-1").removesuffix(f":{self._port}")
+            own = asked if addresses.parse(asked.strip("[]")) is not None else host_port(self._loopback, 0)[:-2]
+            headers.append((b"host", f"{own}:{port}".encode("latin-1")))
+        return headers
 
     async def _grpc(self, port: int, service: str) -> tuple[int, str]:
         import grpc.aio  # of few workloads, and not quickly loaded
@@ -129,4 +144,5 @@ def listen(text: str, address: str) -> Probes | None:
 def _target(given: Mapping[str, Any]) -> Mapping[str, Any]:
     (kind,) = (name for name in ("http", "https", "tcp", "grpc") if name in given)
     seconds = min(max(int(given.get("timeout", _LEAST)), _LEAST), _MOST)
-    return {**given, kind: int(given[kind]), "timeout": seconds}
+    headers = [(str(name).lower().encode(), str(value).strip().encode()) for name, value in given.get("headers", ())]
+    return {**given, kind: int(given[kind]), "timeout": seconds, "headers": headers}

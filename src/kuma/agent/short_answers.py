@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from http.client import responses
 
@@ -12,8 +13,10 @@ import h11
 
 _PATIENCE = 5.0
 """Seconds that a client has for its request, and to take the answer."""
-_LONGEST = 64 * 1024
+_LONGEST = 16 * 1024
 """Bytes of a request."""
+_MOST, _MOST_EACH = 256, 32
+"""Connections at once, in all and of one address; more are closed as they come."""
 _PIECE = 4096
 """Bytes that are taken in at a time."""
 
@@ -24,13 +27,26 @@ class ShortAnswers:
     def __init__(self, listener: socket.socket, answer: Callable[[h11.Request], Awaitable[tuple[int, str]]]) -> None:
         self._listener = listener
         self._answer = answer
+        self._open = Counter[str]()
+        """Connections by the addresses that they come from."""
 
     async def run(self) -> None:
         """Answer until cancelled."""
-        async with await asyncio.start_server(self._connected, sock=self._listener) as server:
+        async with await asyncio.start_server(self._connected, sock=self._listener, limit=_LONGEST) as server:
             await server.serve_forever()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        address = str((writer.get_extra_info("peername") or ("",))[0])
+        if self._open.total() >= _MOST or self._open[address] >= _MOST_EACH:
+            writer.transport.abort()
+            return
+        self._open[address] += 1
+        try:
+            await self._converse(reader, writer)
+        finally:
+            self._open -= Counter([address])  # and forget those who have none
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             response = await self._response(reader)
             async with asyncio.timeout(_PATIENCE):

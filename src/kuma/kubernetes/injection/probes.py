@@ -74,11 +74,22 @@ def _asked(part: Object, container: Object, port: int, into: Rewritten, seconds:
         into.warnings.append(f"{named}, which one of its probes asks: it stays as it is, and fails")
         return part
     path, target = _target(kind, part[kind], number)
-    known = into.targets.get(path, {}).get("timeout", 0)
-    into.targets[path] = {**target, "timeout": max(known, seconds)}
     headers = part[kind].get("httpHeaders")
+    known = into.targets.get(path, {})
+    into.targets[path] = {
+        **target,
+        **_passed_on(known, headers or ()),
+        "timeout": max(known.get("timeout", 0), seconds),
+    }
     get = {"path": path, "port": port, "scheme": "HTTP", **({"httpHeaders": headers} if headers else {})}
     return {**{name: value for name, value in part.items() if name != kind}, "httpGet": get}
+
+
+def _passed_on(known: Target, headers: Iterable[Mapping[str, Any]]) -> Target:
+    """Returns the headers that the sidecar passes on: those of all probes with the same path, and no others."""
+    given = [[str(header.get("name") or ""), str(header.get("value") or "")] for header in headers]
+    found = [*known.get("headers", ()), *(one for one in given if one not in known.get("headers", ()))]
+    return {"headers": found} if found else {}
 
 
 def _target(kind: str, handler: Object, port: int) -> tuple[str, Target]:
