@@ -89,9 +89,8 @@ async def test_nobody_tells_a_workload_more_than_its_probe_says() -> None:
                 assert (await kubelet.get(path, headers=forged)).status_code == 200
             agent = "kube-probe/1.34"
             assert (await kubelet.get("/p", headers={"user-agent": agent})).status_code == 200
-            assert (
-                await kubelet.get("/declared", headers={name: value for name, value in declared})
-            ).status_code == 200
+            own = {name: value for name, value in declared}
+            assert (await kubelet.get("/declared", headers=own)).status_code == 200
     for head in heard[:2]:
         assert not any(f"{name}: {value}" in head.lower() for name, value in forged.items())
         assert f"\r\nhost: 127.0.0.1:{port}\r\n" in head

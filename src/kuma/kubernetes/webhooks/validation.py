@@ -24,7 +24,6 @@ from kuma.kubernetes.webhooks import review as reviews
 from kuma.kubernetes.webhooks.dataplanes import DataplaneRules
 from kuma.kubernetes.webhooks.review import Review
 from kuma.resources import codec, kinds
-from kuma.resources import tags as tag_rules
 from kuma.resources.codec import MESH_LABEL
 from kuma.resources.resource import Resource
 from kuma.store.manager import ResourceManager
@@ -77,7 +76,6 @@ class Validation:
                 await self._dataplanes.check_not_of_a_pod(review)
             old = _decoded(form, review.old)
             resource = _parsed(form, new)
-            _check_addresses_of_services(old, resource)
             if form.content == "spec" and form.kind.in_mesh:
                 await self._check_mesh(resource.mesh)
             # Without what is stored: a mask stands for it, and kubectl is not given any.
@@ -150,23 +148,6 @@ def _check_not_own(review: Review) -> None:
     )
     if own and not is_cleaned:
         raise AccessDenied(f"Secrets of the type {own[0]['type']} are written by the control plane only")
-
-
-def _check_addresses_of_services(old: Resource[Any] | None, new: Resource[Any]) -> None:
-    """Checks that nobody else says at which addresses whole services are called: callers would be sent elsewhere.
-
-    Whoever edits a Dataplane that has such tags leaves its inbounds' tags as they are, or the tags out.
-    """
-    if new.key.kind != kinds.DATAPLANE.name:
-        return
-    known = [dict(inbound.tags) for inbound in old.spec.net.inbound] if old is not None else []
-    for index, inbound in enumerate(new.spec.net.inbound):
-        tag = next((tag for tag in inbound.tags if tag.startswith(tag_rules.SERVICE_ADDRESS)), "")
-        if tag and dict(inbound.tags) not in known:
-            raise AccessDenied(
-                f'networking.inbound[{index}].tags["{tag}"]: at which addresses services are called is written by the '
-                "control plane only, from Services; leave it out"
-            )
 
 
 def _parsed(form: Form, new: Object) -> Resource[Any]:
