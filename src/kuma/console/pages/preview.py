@@ -66,7 +66,7 @@ class PreviewPage:
         if "suggest" in query:
             seen = await reading.seen(self._context, mesh)
             suggest = suggestions.suggested
-            found = await self._context.work.do(suggest, seen.view, seen.callers, kinds.MESH_TRAFFIC_PERMISSION)
+            found = await self._context.api.costly.do(suggest, seen.view, seen.callers, kinds.MESH_TRAFFIC_PERMISSION)
             return self._page(request, _text(found.permissions), suggested=True)
         found_here = self._named(request, query.get("edit") or f"{kinds.MESH.name}/{mesh}")
         shown = kinds.by_name(found_here.key.kind).shown(found_here.spec)
