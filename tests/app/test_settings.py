@@ -36,6 +36,15 @@ def test_a_time_limit_by_the_name_of_the_original() -> None:
     assert limits.head_timeout == "3s"
 
 
+def test_a_leader_ends_before_another_one_begins() -> None:
+    names = [f"KUMA_RUNTIME_KUBERNETES_LEADER_ELECTION_{name}" for name in ("LEASE_DURATION", "RENEW_DEADLINE")]
+    found = settings_file.load(environment=dict(zip(names, ("60s", "40s"), strict=True))).runtime.kubernetes
+    assert (found.leader_election.lease_duration.seconds, found.leader_election.renew_deadline.seconds) == (60, 40)
+    for given in (("10s", "10s"), ("15s", "1s")):
+        with pytest.raises(Misconfigured, match="a leader has to end before another one begins"):
+            settings_file.load(environment=dict(zip(names, given, strict=True)))
+
+
 def test_other_stores_are_refused_by_name() -> None:
     with pytest.raises(Misconfigured, match="KUMA_STORE_TYPE"):
         settings_file.load(environment={"KUMA_STORE_TYPE": "etcd"})

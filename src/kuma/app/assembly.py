@@ -39,6 +39,7 @@ from kuma.store import audited
 from kuma.store.manager import ResourceManager
 from kuma.store.views import Views
 from kuma.tokens.user_tokens import UserTokens
+from kuma.xds.administration.admin_client import AdminClient
 from kuma.xds.administration.ca import EnvoyAdminCa
 from kuma.xds.proxies.inbound_review import InboundReview
 from kuma.xds.proxies.meshes import Meshes
@@ -59,6 +60,7 @@ class ControlPlane:
     meshes: Meshes
     users: UserTokens
     envoy_admin_ca: EnvoyAdminCa
+    administration: AdminClient
     inbound_review: InboundReview
     coordination: Coordination
     certificate: CertificateWatch
@@ -100,6 +102,7 @@ async def _run_in(found: cluster.Cluster, clock: Clock) -> None:
             built.views,
             built.certificate.identity,
             lambda: prepare(found.settings, built),
+            built.administration.end,
         )
 
 
@@ -155,6 +158,7 @@ def build(
         known.meshes,
         users,
         streams.admin_ca,
+        parts.administration(base, known, streams),
         known.inbound_review,
         base.coordination,
         base.certificate,

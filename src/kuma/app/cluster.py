@@ -9,7 +9,9 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -26,6 +28,7 @@ from kuma.base.server_identity import ServerIdentity
 from kuma.kubernetes.api import credentials
 from kuma.kubernetes.api.client import ApiClient, ApiError
 from kuma.kubernetes.api.informer import Informer
+from kuma.kubernetes.controllers.jobs import End, EndedJobs
 from kuma.kubernetes.controllers.meshes import MeshController
 from kuma.kubernetes.controllers.not_injected import NotInjected
 from kuma.kubernetes.controllers.pods import PodController
@@ -51,9 +54,11 @@ from kuma.store.views import Views
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
 Components = Sequence[tuple[str, aio.Component]]
 _FOR_ALL = ("servers' certificate", "mesh views", "diagnostics server")
 """Components that run whether this control plane leads or not."""
+_RETRY = aio.Backoff(first=0.5, last=5.0)
 _REVIEWS = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 
 
@@ -73,31 +78,64 @@ class Cluster:
     """The certificate of all control planes, if the settings name no other."""
     pods: Informer
     tokens: PodTokens
+    lease: Lease
+    leading: ApiClient
+    """The client of what a leader does: it changes nothing while another control plane may lead."""
 
 
 @asynccontextmanager
 async def opened(settings: Settings, clock: Clock) -> AsyncIterator[Cluster]:
-    """Opens the store, and sees that there is a certificate.
+    """Opens the store, and sees that there is a certificate, once the API server answers and lets us.
+
+    A control plane that starts while it is away waits here: started again and again it would come late afterwards.
 
     Raises:
         Misconfigured: we are not told where the cluster is, or a Secret holds something else.
-        Unavailable: the API server does not answer, or does not let us.
     """
     chosen, forms = settings.store.kubernetes, Forms(settings.store.kubernetes.system_namespace)
     collectors = CollectorRegistry()
     async with ApiClient(credentials.find(chosen.kubeconfig), Metrics(collectors)) as client:
-        store = KubernetesStore(client, forms)
+        lease = _lease(settings, client, clock)
+        leading = client.guarded(lease.check)
+        store = KubernetesStore(leading, forms)
         try:
-            await store.open()
-            user = await _user(client)
+            await _once_answered(store.open, clock)
+            user = await _once_answered(lambda: _user(client), clock)
             shared = None if settings.general.tls_cert_file else _shared(settings, client)
             if shared is not None:
-                settings = _with_files(settings, await shared.ensure(settings.work_dir, clock.now()))
+                files = await _once_answered(partial(shared.ensure, settings.work_dir, clock.now()), clock)
+                settings = _with_files(settings, files)
             pods = Informer(client, "/api/v1/pods")
             tokens = PodTokens(client, pods, injected.audience(settings, forms.system), clock)
-            yield Cluster(settings, client, forms, store, user, collectors, clock, shared, pods, tokens)
+            yield Cluster(
+                settings, client, forms, store, user, collectors, clock, shared, pods, tokens, lease, leading
+            )  # fmt: skip
         finally:
             await store.close()
+
+
+async def _once_answered(ask: Callable[[], Awaitable[T]], clock: Clock) -> T:
+    failures = 0
+    while True:
+        try:
+            return await ask()
+        except Unavailable as error:
+            failures += 1
+            log.warning("waiting for the Kubernetes API", reason=str(error))
+            await clock.sleep(_RETRY.delay(failures))
+
+
+def _lease(settings: Settings, client: ApiClient, clock: Clock) -> Lease:
+    chosen = settings.runtime.kubernetes
+    identity = chosen.pod_name or f"kuma-cp-{secrets.token_hex(4)}"
+    return Lease(
+        client,
+        settings.store.kubernetes.system_namespace,
+        identity,
+        clock,
+        duration=chosen.leader_election.lease_duration.seconds,
+        deadline=chosen.leader_election.renew_deadline.seconds,
+    )
 
 
 async def _user(client: ApiClient) -> str:
@@ -137,6 +175,7 @@ async def run(
     views: Views,
     identity: ServerIdentity,
     prepare: Callable[[], Awaitable[None]],
+    end_proxy: End,
 ) -> None:
     """Run until cancelled: webhooks at once, and everything else once this control plane leads.
 
@@ -144,17 +183,18 @@ async def run(
         ComponentFailed: something ended that should not, or another control plane leads now.
     """
     leading = [(name, component) for name, component in components if name not in _FOR_ALL]
-    known = (cluster.client, cluster.forms, manager, views)
+    known = (cluster.leading, cluster.forms, manager, views)
     leading += [
         ("pods", cluster.pods),
         ("mesh controller", MeshController(*known)),
         ("pod controller", PodController(*known, cluster.pods)),
-        ("pods without a sidecar", NotInjected(cluster.client, cluster.pods)),
+        ("sidecars of ended jobs", EndedJobs(cluster.pods, end_proxy)),
+        ("pods without a sidecar", NotInjected(cluster.leading, cluster.pods)),
     ]
     pod = cluster.settings.runtime.kubernetes.pod_name
-    lease = Lease(cluster.client, cluster.forms.system, pod or f"kuma-cp-{secrets.token_hex(4)}", cluster.clock)
     sidecars = await injected.sidecars(cluster.settings, cluster.client, cluster.forms.system)
-    label = PodLabel(cluster.client, cluster.forms.system, pod)
+    label = PodLabel(cluster.leading, cluster.forms.system, pod)
+    cluster.client.metrics.leads.set_function(lambda: float(cluster.lease.leads))
     await aio.supervise(
         [
             *((name, component) for name, component in components if name in _FOR_ALL),
@@ -163,7 +203,7 @@ async def run(
             ("webhook registration", Registration(cluster.client, injected.ca(cluster.settings))),
             ("label of the Pod", label),
             ("preconditions", Preconditions(cluster.client, _installation(cluster), cluster.clock, pod)),
-            ("leader", _Leader(lease, label, _Leading(label, leading, prepare), cluster.client.metrics)),
+            ("leader", _Leader(cluster.lease, label, _Leading(label, leading, prepare))),
         ]
     )
 
@@ -205,20 +245,17 @@ def _webhooks(cluster: Cluster, manager: ResourceManager, identity: ServerIdenti
 class _Leader:
     """Leads, once it may."""
 
-    def __init__(self, lease: Lease, label: PodLabel, leading: aio.Component, metrics: Metrics) -> None:
+    def __init__(self, lease: Lease, label: PodLabel, leading: aio.Component) -> None:
         self._lease = lease
         self._label = label
         self._leading = leading
-        self._metrics = metrics
 
     async def run(self) -> None:
-        """Lead until cancelled, or until another one may."""
+        """Lead until cancelled, or until another one does."""
         await self._lease.acquire()
-        self._metrics.leads.set(1)
         try:
             await aio.supervise([("lease", aio.Running(self._lease.keep)), ("leading", self._leading)])
         finally:
-            self._metrics.leads.set(0)
             await self._label.take()
             await self._lease.release()
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
+
+import structlog
 
 import kuma
 from kuma.app.settings import Settings
 from kuma.base.errors import Unavailable
 from kuma.kubernetes.api.client import ApiClient, ApiError
+from kuma.kubernetes.injection import versions
 from kuma.kubernetes.injection.options import Sidecars
 from kuma.kubernetes.install.options import DEFAULT_REGISTRY
 
-_NATIVE = 29
-"""The minor version of Kubernetes 1 from which init containers may go on."""
+log = structlog.get_logger(__name__)
+
+_REMEDY = "start the control plane again when these nodes are upgraded, or set KUMA_EXPERIMENTAL_SIDECAR_CONTAINERS"
 
 
 async def sidecars(settings: Settings, client: ApiClient, system: str) -> Sidecars:
@@ -57,5 +60,15 @@ async def _has_native_sidecars(client: ApiClient) -> bool:
         found = await client.get("/version")
     except ApiError as error:
         raise Unavailable(f"the Kubernetes API does not say its version: {error}") from None
-    minor = re.match(r"\d+", str(found.get("minor") or ""))
-    return str(found.get("major")) == "1" and minor is not None and int(minor[0]) >= _NATIVE
+    server = versions.minor(found)
+    if not versions.may_have_older_nodes(server):
+        return server >= versions.NATIVE_SIDECARS
+    try:
+        nodes, _ = await client.list("/api/v1/nodes")
+    except ApiError as error:
+        log.warning("the versions of nodes are not known: they are taken to have native sidecars", reason=str(error))
+        return True
+    older = versions.without_native_sidecars(nodes)
+    if older:
+        log.warning("nodes have no native sidecars: sidecars are containers like others", nodes=older, remedy=_REMEDY)
+    return not older

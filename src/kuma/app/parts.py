@@ -395,10 +395,16 @@ def _unready(store: AnyStore, views: Views) -> str:
     return "" if views.listed else "what is stored has not been read yet"
 
 
+def administration(base: Foundation, known: State, connected: Streams) -> AdminClient:
+    """Builds the client of Envoys' administration."""
+    elsewhere = ProxiesElsewhere(base.store, base.coordination)
+    return AdminClient(known.meshes, known.proxies, connected.admin_ca.control_plane, base.own_ports, elsewhere)
+
+
 def _api_context(
     base: Foundation, known: State, connected: Streams, users: UserTokens, peers: PeerUsers | None
 ) -> ApiContext:
-    settings, envoys = base.settings.api_server, connected.admin_ca.control_plane
+    settings = base.settings.api_server
     elsewhere = ProxiesElsewhere(base.store, base.coordination)
     return ApiContext(
         manager=known.manager,
@@ -424,13 +430,7 @@ def _api_context(
                 known.proxies, CertifiedElsewhere(known.views, base.coordination), base.turns
             ),
             wanted_configuration=api_context.wanted_configuration(known.meshes, known.proxies, elsewhere),
-            envoys=AdminClient(
-                known.meshes,
-                known.proxies,
-                envoys,
-                base.own_ports,
-                elsewhere,
-            ),
+            envoys=administration(base, known, connected),
         ),
         observation=api_context.observation(
             known.views, base.store, connected.traffic, base.clock, _pace(base.settings.xds_server)

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 from kuma.api.http.access_control import MEMBERS, Grant
 from kuma.api.http.connections import ConnectionLimits
 from kuma.api.http.request_limits import RequestLimits
+from kuma.app.kubernetes_settings import KubernetesSection
 from kuma.app.section import MaybePath, Port, Section, seconds
 from kuma.app.store_settings import StoreSection
 from kuma.resources.duration import Duration
@@ -318,44 +319,6 @@ class DefaultsSection(Section):
         False,
         description="Whether what weakens a mesh is refused unless it is asked for. A Mesh may say otherwise by label.",
     )
-
-
-class AdmissionServerSection(Section):
-    """The webhooks that the API server of Kubernetes calls."""
-
-    address: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - the API server is elsewhere
-    port: Port = Field(5443, description="Port to listen on.")
-
-
-class SidecarContainerSection(Section):
-    """The container that runs beside a workload."""
-
-    image: str = Field("", description="Image with kuma-dp; that of this version if empty.")
-    drain_time: Duration = Field(Duration("30s"), description="How long connections may last on when a Pod ends.")
-
-
-class InitContainerSection(Section):
-    """The container that has the traffic of a Pod redirected to its sidecar."""
-
-    image: str = Field("", description="Image with kumactl and iptables; that of this version if empty.")
-
-
-class InjectorSection(Section):
-    """Sidecars of Pods."""
-
-    sidecar_container: SidecarContainerSection = SidecarContainerSection()
-    init_container: InitContainerSection = InitContainerSection()
-
-
-class KubernetesSection(Section):
-    """Settings of a control plane on Kubernetes."""
-
-    admission_server: AdmissionServerSection = AdmissionServerSection()
-    injector: InjectorSection = InjectorSection()
-    control_plane_service_name: str = Field(
-        "kuma-control-plane", description="Service by which proxies reach the control plane."
-    )
-    pod_name: str = Field("", description="Pod that this control plane is, which is labelled while it leads.")
 
 
 class RuntimeSection(Section):

@@ -1,18 +1,19 @@
 """Which of several control planes leads: a Lease, as Kubernetes' own components have one.
 
-Two never lead at once: who leads stops before others may begin. Its time runs from when it asked for the lease, not
-from when it heard that it has it; that of the others, from when they have seen it renewed, which is later.
+Two never lead at once: who leads changes nothing more before others may begin. Its time runs from when it asked for the
+lease, not from when it heard that it has it; that of the others, from when they have seen it renewed, which is later.
+
+While the API server is away nobody can lead, and nobody needs to: who has led goes on serving what it knows. Once the
+server answers, it leads again, if no other one does.
 """
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 
-from kuma.base import aio
 from kuma.base.clock import Clock
 from kuma.base.errors import KumaError, Unavailable
 from kuma.kubernetes.api.client import ApiClient, ApiError, Object
@@ -23,14 +24,15 @@ LEASE = "cp-leader-lease"
 
 
 class LeadershipLost(KumaError):
-    """Another control plane may lead now."""
+    """Another control plane leads now, or has perhaps done so for long."""
 
 
 class Lease:
     """A Lease in the system's namespace. Times of others are not compared with ours: what counts is that they change.
 
-    `duration`, `deadline` and `period` are seconds: how long a lease holds, how long a leader goes on without having
-    renewed it, and how often it does. What is between the first two is for what has to end.
+    `duration`, `deadline`, `period` and `patience` are seconds: how long a lease holds, how long a leader changes
+    things without having renewed it, how often it does, and how long it goes on serving when it cannot. What is
+    between the first two is for what is under way.
     """
 
     def __init__(
@@ -43,14 +45,16 @@ class Lease:
         duration: float = 15.0,
         deadline: float = 10.0,
         period: float = 2.0,
+        patience: float = 300.0,
     ) -> None:
         self._client = client
         self._collection = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self._path = f"{self._collection}/{LEASE}"
         self._identity = identity
         self._clock = clock
-        self._duration, self._deadline, self._period = duration, deadline, period
+        self._duration, self._deadline, self._period, self._patience = duration, deadline, period, patience
         self._renewed = clock.monotonic()
+        self._has_led = False
 
     async def acquire(self) -> None:
         """Return once this control plane leads."""
@@ -65,28 +69,44 @@ class Lease:
                     await self._renew(found)
                     if self._left() > 0:
                         log.info("this control plane leads", identity=self._identity)
+                        self._has_led = True
                         return
             except (ApiError, Unavailable) as error:
                 log.info("not leading", reason=str(error))
             await self._clock.sleep(self._period)
 
-    async def keep(self) -> None:
-        """Renew the lease until cancelled.
+    @property
+    def leads(self) -> bool:
+        """Whether this control plane leads, as far as it can know."""
+        return self._has_led and self._left() > 0
+
+    def check(self) -> None:
+        """Check that what a leader changes may be changed by this control plane: that it has not led, or leads still.
 
         Raises:
-            LeadershipLost: it could not be renewed in time, or somebody else has it.
+            Unavailable: another control plane may lead meanwhile.
         """
-        renewing = aio.spawn(self._renew_again(), name="renewal of the lease")
-        try:
-            while (left := self._left()) > 0:
-                ending = aio.spawn(self._clock.sleep(left), name="end of the lease")
-                await asyncio.wait({renewing, ending}, return_when=asyncio.FIRST_COMPLETED)
-                await aio.stop([ending])
-                if renewing.done():
-                    renewing.result()
-            raise LeadershipLost("the lease could not be renewed in time")
-        finally:
-            await aio.stop([renewing])
+        if self._has_led and self._left() <= 0:
+            raise Unavailable("the lease of this control plane could not be renewed: another one may lead now")
+
+    async def keep(self) -> None:
+        """Renew the lease until cancelled; while the API server does not answer, wait for it.
+
+        Raises:
+            LeadershipLost: somebody else has it, or for too long nobody could say who.
+        """
+        while True:
+            await self._clock.sleep(self._period)
+            try:
+                found = await self._find()
+                if found is None or found["spec"].get("holderIdentity") != self._identity:
+                    raise LeadershipLost("another control plane leads now")
+                await self._renew(found)
+            except (ApiError, Unavailable) as error:
+                what = "it goes on leading" if self._left() > 0 else "it goes on serving, and changes nothing"
+                log.warning("the lease is not renewed", until_then=what, reason=str(error))
+                if self._clock.monotonic() - self._renewed >= self._patience:
+                    raise LeadershipLost(f"for {self._patience:.0f} seconds the lease could not be renewed") from None
 
     async def release(self) -> None:
         """Let another one lead at once."""
@@ -97,24 +117,13 @@ class Lease:
         except (ApiError, Unavailable) as error:
             log.warning("the lease is not released; it ends by itself", reason=str(error))
 
-    async def _renew_again(self) -> None:
-        while True:
-            await self._clock.sleep(self._period)
-            try:
-                found = await self._find()
-                if found is None or found["spec"].get("holderIdentity") != self._identity:
-                    raise LeadershipLost("another control plane leads now")
-                await self._renew(found)
-            except (ApiError, Unavailable) as error:
-                log.warning("the lease is not renewed", reason=str(error), seconds_left=round(self._left(), 1))
-
     async def _renew(self, found: Object | None) -> None:
         begun = self._clock.monotonic()
         await self._write(found)
         self._renewed = begun
 
     def _left(self) -> float:
-        """Seconds for which this control plane may go on leading."""
+        """Seconds for which this control plane may go on changing things."""
         return self._renewed + self._deadline - self._clock.monotonic()
 
     def _is_free(self, found: Object | None) -> bool:

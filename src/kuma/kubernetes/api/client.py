@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
@@ -60,9 +61,19 @@ class ApiClient:
     def __init__(self, credentials: Credentials, metrics: Metrics | None = None) -> None:
         self.metrics = metrics or Metrics(CollectorRegistry())
         self._token = credentials.token
+        self._before_write: Callable[[], None] = lambda: None
         self._http = httpx.AsyncClient(
             base_url=credentials.url, verify=credentials.tls, timeout=_TIMEOUT, limits=_CONNECTIONS, trust_env=False
         )
+
+    def guarded(self, check: Callable[[], None]) -> ApiClient:
+        """Returns the same client, with the same connections, that asks `check` before it changes anything.
+
+        What `check` raises, the method raises that would have changed something.
+        """
+        found = copy.copy(self)
+        found._before_write = check
+        return found
 
     async def close(self) -> None:
         """Close all connections."""
@@ -152,6 +163,8 @@ class ApiClient:
         content_type: str = "application/json",
         counted: str = "",
     ) -> Object:
+        if method != "GET":
+            self._before_write()
         content = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         headers = {"content-type": content_type} if content else {}
         answer = await self._answer(counted or method, method, path, query, content, headers)

@@ -34,6 +34,7 @@ def _everywhere(chosen: Options) -> list[dict[str, Any]]:
         _rule("kuma.io", ["meshes/finalizers", "dataplanes/finalizers"], ["update"]),
         _rule("", ["pods", "services"], _READ),
         _rule("", ["namespaces"], ["get"]),
+        _rule("", ["nodes"], ["list"]),
         _rule("", ["pods/finalizers"], ["update"]),
         _rule("discovery.k8s.io", ["endpointslices"], _READ),
         _rule("apps", ["replicasets"], ["get"]),

@@ -33,7 +33,7 @@ _LARGEST = 64 << 20
 
 
 class AdminClient:
-    """Reads from the Envoys that are connected to this control plane or another over its store, and nothing else."""
+    """Reads from the Envoys that are connected to this control plane or another over its store, and may end them."""
 
     def __init__(
         self,
@@ -58,7 +58,25 @@ class AdminClient:
             raise Unavailable(_SILENT.format(mesh=mesh, name=name)) from None
 
     async def read(self, mesh: str, name: str, path: str, query: Mapping[str, str]) -> bytes:
-        """Fetches Envoy's answer at one of the paths of `admin_listener.READABLE`.
+        """Fetches Envoy's answer at one of the paths of `admin_listener.READABLE`; see `_asked`.
+
+        Raises:
+            NotFound: no proxy is connected for that Dataplane.
+            Unavailable: it does not answer.
+        """
+        return await self._asked(mesh, name, "GET", path, query)
+
+    async def end(self, mesh: str, name: str) -> None:
+        """Has an Envoy end, and with it its kuma-dp; see `_asked`.
+
+        Raises:
+            NotFound: no proxy is connected for that Dataplane.
+            Unavailable: it does not answer.
+        """
+        await self._asked(mesh, name, "POST", admin_listener.QUIT, {})
+
+    async def _asked(self, mesh: str, name: str, method: str, path: str, query: Mapping[str, str]) -> bytes:
+        """Returns Envoy's answer.
 
         It is asked at the port that it was started with, as its proxy has said when it connected: users may change
         the Dataplane, and must not have us call ports of their choice. Nor may proxies of other machines have us call
@@ -83,7 +101,7 @@ class AdminClient:
         verify = _verification(self._credential()) if remote else True
         async with httpx.AsyncClient(verify=verify, timeout=_TIMEOUT, trust_env=False) as client:
             try:
-                return await _read(client, f"http{'s' if remote else ''}://{where}{path}", query)
+                return await _read(client, method, f"http{'s' if remote else ''}://{where}{path}", query)
             except (httpx.HTTPError, ssl.SSLError) as error:
                 log.warning("Envoy does not answer", mesh=mesh, dataplane=name, where=where, error=repr(error))
                 raise Unavailable(_SILENT.format(mesh=mesh, name=name)) from None
@@ -99,9 +117,9 @@ class AdminClient:
         return sockets.is_own(envoy.host) and envoy.port not in self._own_ports()
 
 
-async def _read(client: httpx.AsyncClient, url: str, query: Mapping[str, str]) -> bytes:
+async def _read(client: httpx.AsyncClient, method: str, url: str, query: Mapping[str, str]) -> bytes:
     found = bytearray()
-    async with client.stream("GET", url, params=dict(query)) as answer:
+    async with client.stream(method, url, params=dict(query)) as answer:
         answer.raise_for_status()
         async for part in answer.aiter_bytes():
             found += part

@@ -1,4 +1,4 @@
-"""The way to an Envoy's administration from another machine: mutual TLS, for control planes only, and reading only.
+"""The way to an Envoy's administration from another machine: mutual TLS, for control planes only.
 
 Envoy's own interface stays on 127.0.0.1; a listener in front of it lets through what the API shows. A proxy that
 listens on that address itself has none: a control plane on its machine asks Envoy directly.
@@ -17,6 +17,7 @@ from envoy.type.matcher.v3 import string_pb2
 
 from kuma.base.values import addresses
 from kuma.resources.models.dataplane import Networking, listen_address
+from kuma.resources.models.target_ref import NAMESPACE
 from kuma.xds.envoy import clusters, resource_names, tls
 from kuma.xds.envoy.generated import Generated
 from kuma.xds.envoy.listeners import filters, listener
@@ -24,7 +25,9 @@ from kuma.xds.envoy.resource import Entry, TypeUrl
 
 ADDRESS = "127.0.0.1"
 READABLE = ("/config_dump", "/stats", "/clusters")
-"""What is let through."""
+"""What is let through to be read."""
+QUIT = "/quitquitquit"
+"""Ends Envoy: of a Pod whose work is done, on clusters where nobody else ends it."""
 CLIENT = "kuma-cp"
 """The name in the certificate of those who are let in."""
 
@@ -45,7 +48,12 @@ def entries(networking: Networking, port: int, generated: Generated) -> Iterator
     """
     if port and is_remote(networking) and not _is_taken(networking, port):
         yield TypeUrl.CLUSTER, generated.entry(_cluster, port)
-        yield TypeUrl.LISTENER, generated.entry(_listener, networking.address, port)
+        yield TypeUrl.LISTENER, generated.entry(_listener, networking.address, port, _is_of_pod(networking))
+
+
+def _is_of_pod(networking: Networking) -> bool:
+    """Tells whether a proxy is the sidecar of a Pod: on a machine a service manager ends it, and nobody else."""
+    return any(NAMESPACE in tags for tags in networking.tag_sets)
 
 
 def _is_taken(networking: Networking, port: int) -> bool:
@@ -65,8 +73,11 @@ def _cluster(port: int) -> Entry:
     return clusters.local(ADDRESS, port, "http", resource_names.ADMIN)
 
 
-def _listener(address: str, port: int) -> Entry:
-    host = route_components_pb2.VirtualHost(name=resource_names.ADMIN, domains=["*"], routes=map(_route, READABLE))
+def _listener(address: str, port: int, ended: bool) -> Entry:
+    routes = [_route("GET", path) for path in READABLE]
+    if ended:
+        routes.append(_route("POST", QUIT))
+    host = route_components_pb2.VirtualHost(name=resource_names.ADMIN, domains=["*"], routes=routes)
     manager = hcm_pb2.HttpConnectionManager(
         stat_prefix=resource_names.stat_name(resource_names.ADMIN),
         route_config=route_pb2.RouteConfiguration(name=resource_names.ADMIN, virtual_hosts=[host]),
@@ -82,10 +93,10 @@ def _listener(address: str, port: int) -> Entry:
     return listener.listener(resource_names.ADMIN, address, port, base_pb2.INBOUND, [chain])
 
 
-def _route(path: str) -> route_components_pb2.Route:
-    get = string_pb2.StringMatcher(exact="GET")
-    method = route_components_pb2.HeaderMatcher(name=":method", string_match=get)
+def _route(method: str, path: str) -> route_components_pb2.Route:
+    exactly = string_pb2.StringMatcher(exact=method)
+    asked = route_components_pb2.HeaderMatcher(name=":method", string_match=exactly)
     return route_components_pb2.Route(
-        match=route_components_pb2.RouteMatch(path=path, headers=[method]),
+        match=route_components_pb2.RouteMatch(path=path, headers=[asked]),
         route=route_components_pb2.RouteAction(cluster=resource_names.ADMIN),
     )

@@ -1,0 +1,113 @@
+"""Which Pods wait for their sidecar only, and where sidecars are ended by the nodes themselves."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import ssl
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from kuma.app import injected
+from kuma.app.settings import Settings
+from kuma.kubernetes.api.client import ApiClient
+from kuma.kubernetes.api.credentials import Credentials
+from kuma.kubernetes.workloads import jobs
+
+RUNS: Mapping[str, Any] = {"running": {}}
+DONE: Mapping[str, Any] = {"terminated": {"exitCode": 0}}
+FAILED: Mapping[str, Any] = {"terminated": {"exitCode": 1}}
+
+
+def pod(policy: str, states: Mapping[str, Mapping[str, Any]], **metadata: str) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "job-1", **metadata},
+        "spec": {"restartPolicy": policy, "containers": [{"name": name} for name in states]},
+        "status": {"containerStatuses": [{"name": name, "state": state} for name, state in states.items()]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("policy", "states", "waits"),
+    [
+        ("Never", {"kuma-sidecar": RUNS, "app": DONE}, True),
+        ("Never", {"kuma-sidecar": RUNS, "app": FAILED}, True),
+        ("OnFailure", {"kuma-sidecar": RUNS, "app": DONE}, True),
+        ("OnFailure", {"kuma-sidecar": RUNS, "app": FAILED}, False),  # it is started again
+        ("Always", {"kuma-sidecar": RUNS, "app": DONE}, False),
+        ("Never", {"kuma-sidecar": RUNS, "app": DONE, "other": RUNS}, False),
+        ("Never", {"kuma-sidecar": RUNS, "app": {"waiting": {}}}, False),
+        ("Never", {"kuma-sidecar": RUNS, "app": {}}, False),
+        ("Never", {"kuma-sidecar": DONE, "app": DONE}, False),  # its address may be another Pod's by now
+        ("Never", {"kuma-sidecar": RUNS}, False),
+        ("Never", {"app": DONE}, False),  # a native sidecar is no container like the others
+    ],
+)
+def test_a_sidecar_ends_when_nothing_else_runs_or_will(
+    policy: str, states: Mapping[str, Mapping[str, Any]], waits: bool
+) -> None:
+    assert jobs.waits_for_sidecar(pod(policy, states)) is waits
+
+
+def test_a_pod_that_is_deleted_is_ended_by_its_node() -> None:
+    states = {"kuma-sidecar": RUNS, "app": DONE}
+    assert not jobs.waits_for_sidecar(pod("Never", states, deletionTimestamp="2026-01-01T00:00:00Z"))
+
+
+def node(name: str, version: str, system: str = "linux") -> dict[str, Any]:
+    info = {"kubeletVersion": version, "operatingSystem": system}
+    return {"metadata": {"name": name}, "status": {"nodeInfo": info}}
+
+
+@contextmanager
+def api(minor: str, nodes: list[dict[str, Any]] | None) -> Iterator[tuple[str, list[str]]]:
+    """An API server of a version, with nodes, or with none that it tells of; and the paths that it is asked for."""
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path.partition("?")[0])
+            body: dict[str, Any] = {"major": "1", "minor": minor}
+            if asked[-1] != "/version":
+                body = {"items": nodes, "metadata": {"resourceVersion": "1"}}
+            self.send_response(403 if body.get("items", ()) is None else 200)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+        thread.join()
+
+
+OLD, NEW = node("old", "v1.28.9-gke.1"), node("new", "v1.29.0")
+
+
+@pytest.mark.parametrize(
+    ("minor", "nodes", "native"),
+    [
+        ("28", [NEW], False),
+        ("29", [NEW], True),
+        ("30+", [NEW, OLD], False),
+        ("31", [NEW, node("windows", "v1.28.9", "windows")], True),
+        ("31", None, True),  # we may not ask: as the API server has it
+        ("37", [OLD], True),  # no version of Kubernetes lets a node be so old: it is not asked
+    ],
+)
+async def test_sidecars_are_native_where_the_api_server_and_all_nodes_have_them(
+    minor: str, nodes: list[dict[str, Any]] | None, native: bool
+) -> None:
+    with api(minor, nodes) as (url, asked):
+        async with ApiClient(Credentials(url, ssl.create_default_context(), lambda: "")) as client:
+            found = await injected.sidecars(Settings(), client, "kuma-system")
+    assert found.native is native
+    assert ("/api/v1/nodes" in asked) is (minor in ("29", "30+", "31"))
