@@ -26,13 +26,13 @@ Helm = Callable[..., str]
 def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
     program, home = binaries(HELM) / "helm", tmp_path_factory.mktemp("helm")
 
-    def run(*arguments: str | Path) -> str:
+    def run(*arguments: str | Path, refused: bool = False) -> str:
         environment = {**os.environ, "HOME": str(home)}
         done = subprocess.run(
             [program, *arguments], capture_output=True, text=True, check=False, env=environment
         )  # fmt: skip
-        assert not done.returncode, done.stderr
-        return done.stdout
+        assert bool(done.returncode) == refused, done.stderr
+        return done.stderr if refused else done.stdout
 
     return run
 
@@ -112,6 +112,69 @@ def test_values_are_those_of_the_original(rendered: Callable[..., Objects]) -> N
     assert not {"PodDisruptionBudget", "NetworkPolicy"} & {kind for kind, _ in found}
 
 
+def test_values_choose_images_pods_and_how_many_there_are(helm: Helm, chart: Path, cluster: Cluster) -> None:
+    """As the API server takes them."""
+    values = {
+        "image": {"repository": "cp", "tag": "3", "pullPolicy": "Always"},
+        "autoscaling": {"enabled": True, "minReplicas": 3, "maxReplicas": 7, "targetCPUUtilizationPercentage": 60},
+        "secrets": {"db": {"Env": "KUMA_Y", "Secret": "s", "Key": "k"}},
+        "injectorFailurePolicy": "Ignore",
+        "service": {"annotations": {"a.b/c": "d"}},
+        "serviceAccountAnnotations": {"e": "f"},
+        "deploymentAnnotations": {"g": "h"},
+        "podDisruptionBudget": {"maxUnavailable": 2},
+        "minReadySeconds": 5,
+        "priorityClassName": "system-cluster-critical",
+        "terminationGracePeriodSeconds": 60,
+        "topologySpreadConstraints": [
+            {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {}}
+        ],
+    }
+    sidecars = {"image": {"repository": "dp"}, "initImage": {"repository": "init", "tag": "4"}}
+    text = helm("template", "kuma", chart, "--kube-version", VERSION, "--namespace", "default",
+                "--set-json", f"controlPlane={json.dumps(values)}", "--set-json", f"dataPlane={json.dumps(sidecars)}",
+                "--set", "global.image.registry=r.example,global.image.tag=2")  # fmt: skip
+    cluster.kubectl("apply", "--dry-run=server", "--server-side", "--validate=strict", "-f", "-", text=text)
+    found, name = by_name(text), "kuma-control-plane"
+    spec = found["Deployment", name]["spec"]
+    pod = spec["template"]["spec"]
+    (container,) = pod["containers"]
+    assert (container["image"], container["imagePullPolicy"]) == ("r.example/cp:3", "Always")
+    images = [variable["value"] for key, variable in container["env"].items() if key.endswith("_IMAGE")]
+    assert sorted(images) == ["r.example/dp:2", "r.example/init:4"]
+    assert container["env"]["KUMA_Y"]["valueFrom"] == {"secretKeyRef": {"name": "s", "key": "k"}}
+    assert ("replicas" in spec, spec["minReadySeconds"]) == (False, 5)
+    scaled = found["HorizontalPodAutoscaler", name]["spec"]
+    assert (scaled["minReplicas"], scaled["maxReplicas"], scaled["scaleTargetRef"]["name"]) == (3, 7, name)
+    assert scaled["metrics"][0]["resource"]["target"]["averageUtilization"] == 60
+    hooks = found["MutatingWebhookConfiguration", "kuma-admission-mutating-webhook-configuration"]["webhooks"]
+    policies = {hook["clientConfig"]["service"]["path"]: hook["failurePolicy"] for hook in hooks}
+    assert policies == {"/default-kuma-io-v1alpha1-mesh": "Fail", "/inject-sidecar": "Ignore"}
+    assert found["Service", name]["metadata"]["annotations"] == {"a.b/c": "d"}
+    assert found["ServiceAccount", name]["metadata"]["annotations"] == {"e": "f"}
+    assert found["Deployment", name]["metadata"]["annotations"] == {"g": "h"}
+    assert found["PodDisruptionBudget", name]["spec"]["maxUnavailable"] == 2
+    assert pod["priorityClassName"] == "system-cluster-critical"
+    assert pod["terminationGracePeriodSeconds"] == 60
+    assert pod["topologySpreadConstraints"] == values["topologySpreadConstraints"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("controlPlane.replica=3", "at '/controlPlane': additional properties 'replica' not allowed"),
+        ("controlplane.replicas=3", "additional properties 'controlplane' not allowed"),
+        ("controlPlane.replicas=many", "at '/controlPlane/replicas': got string, want integer"),
+        ("controlPlane.injectorFailurePolicy=ignore", "value must be one of 'Fail', 'Ignore'"),
+        ("controlPlane.tls.general.secret=mine", "additional properties 'secret' not allowed"),
+        ("controlPlane.secrets.db.Env=X", "at '/controlPlane/secrets/db': missing properties"),
+        ("global.image.tags=1", "additional properties 'tags' not allowed"),
+    ],
+)
+def test_a_value_that_nobody_knows_is_refused(helm: Helm, chart: Path, wrong: str, said: str) -> None:
+    assert said in helm("template", "kuma", chart, "--kube-version", VERSION, "--set", wrong, refused=True)
+
+
 @pytest.fixture
 def released(helm: Helm, chart: Path, cluster: Cluster) -> Iterator[Callable[..., str]]:
     place = ("--namespace", "by-helm", "--kubeconfig", str(cluster.admin))
@@ -121,8 +184,11 @@ def released(helm: Helm, chart: Path, cluster: Cluster) -> Iterator[Callable[...
 
 def test_it_is_installed_upgraded_and_uninstalled(released: Callable[..., str], cluster: Cluster, chart: Path) -> None:
     """In a namespace of its own choice; values that have no effect are told, and the definitions stay."""
-    said = released("install", "kuma", chart, "--create-namespace", "--set", "ingress.enabled=true")
-    assert "WARNING: the value ingress has no effect here." in said
+    others = "ingress.enabled=true,controlPlane.mode=global,controlPlane.tls.apiServer.secretName=x"
+    said = released("install", "kuma", chart, "--create-namespace", "--set", others)
+    for name in ("ingress", "controlPlane.mode", "controlPlane.tls.apiServer"):
+        assert f"WARNING: the value {name} has no effect here." in said
+    assert said.count("WARNING") == 3
     kinds = "serviceaccount,role,rolebinding,service,deployment,poddisruptionbudget,networkpolicy"
     there = cluster.kubectl("get", kinds, "-n", "by-helm", "-o", "name").stdout
     assert "poddisruptionbudget.policy/kuma-control-plane" in there

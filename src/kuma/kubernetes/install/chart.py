@@ -6,25 +6,34 @@ expression of Helm's language once they are YAML.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
 
-from kuma.kubernetes.install import access, admission, manifests, workload
-from kuma.kubernetes.install.options import DEFAULT_REGISTRY, NAME, Options
+from kuma.kubernetes.install import access, admission, chart_values, manifests, workload
+from kuma.kubernetes.install.options import NAME, Options
 
 _NAMESPACE, _REGISTRY, _TAG = "release-namespace", "image-registry", "image-tag"
 _MARKED = Options(namespace=_NAMESPACE, registry=_REGISTRY, version=_TAG)
+_DEFAULT_TAG = ".Values.global.image.tag | default .Chart.AppVersion"
+_IMAGES = {"kuma-cp": "controlPlane.image", "kuma-dp": "dataPlane.image", "kuma-init": "dataPlane.initImage"}
 _EXPRESSIONS = {
+    **{
+        f"{_REGISTRY}/{name}:{_TAG}": f"{{{{ .Values.global.image.registry }}}}/{{{{ .Values.{value}.repository }}}}:"
+        f"{{{{ .Values.{value}.tag | default ({_DEFAULT_TAG}) }}}}"
+        for name, value in _IMAGES.items()
+    },
     _NAMESPACE: "{{ .Release.Namespace }}",
     _REGISTRY: "{{ .Values.global.image.registry }}",
-    _TAG: "{{ .Values.global.image.tag | default .Chart.AppVersion }}",
+    _TAG: f"{{{{ {_DEFAULT_TAG} }}}}",
 }
 _MARK = re.compile(r"^(?P<indent> *)(?P<item>- )?(?:(?P<field>\w+): )?'?<(?P<how>[a-z]+) (?P<value>[\w.]*)>'?$", re.M)
 _TLS = "/var/run/secrets/kuma.io/tls-cert"
 _ENVIRONMENT = "kuma.environment"
+_AUTOSCALING = "controlPlane.autoscaling"
 
 
 def chart(version: str) -> dict[str, str]:
@@ -35,49 +44,58 @@ def chart(version: str) -> dict[str, str]:
     }  # fmt: skip
     return {
         "Chart.yaml": yaml.safe_dump(described, sort_keys=False),
-        "values.yaml": yaml.safe_dump(_values(), sort_keys=False),
+        "values.yaml": yaml.safe_dump(chart_values.values(_MARKED), sort_keys=False),
+        "values.schema.json": json.dumps(chart_values.schema(_MARKED), indent=2) + "\n",
         "crds/kuma.yaml": _yaml(manifests.crds(_MARKED)),
         "templates/_environment.tpl": _environment(),
-        "templates/access.yaml": _template(access.manifests(_MARKED)),
-        "templates/workload.yaml": _template([_marked(found) for found in workload.manifests(_MARKED)]),
-        "templates/admission.yaml": _template(admission.manifests(_MARKED)),
-        "templates/NOTES.txt": _NOTES,
+        "templates/access.yaml": _template(map(_marked, access.manifests(_MARKED))),
+        "templates/workload.yaml": _template(map(_marked, [*workload.manifests(_MARKED), _autoscaler()])),
+        "templates/admission.yaml": _template(map(_marked, admission.manifests(_MARKED))),
+        "templates/NOTES.txt": _notes(),
     }
-
-
-def _values() -> dict[str, Any]:
-    (container,) = _of("Deployment")["spec"]["template"]["spec"]["containers"]
-    pod = _of("Deployment")["spec"]["template"]["spec"]
-    control_plane = {
-        "replicas": _MARKED.replicas,
-        "resources": container["resources"],
-        "envVars": {},
-        "logLevel": "",
-        "defaults": {"skipMeshCreation": False},
-        "service": {"type": _of("Service")["spec"]["type"]},
-        "tls": {"general": {"secretName": ""}},
-        "podDisruptionBudget": {"enabled": True},
-        "networkPolicy": {"enabled": True},
-        "podAnnotations": {},
-        "nodeSelector": {},
-        "tolerations": [],
-        "affinity": pod["affinity"],
-    }
-    images = {"registry": DEFAULT_REGISTRY, "tag": ""}
-    return {"global": {"image": images, "imagePullSecrets": []}, "controlPlane": control_plane}
-
-
-def _of(kind: str) -> dict[str, Any]:
-    return next(found for found in workload.manifests(_MARKED) if found["kind"] == kind)
 
 
 def _marked(found: dict[str, Any]) -> dict[str, Any]:
     """Returns an object with marks where values stand."""
     if found["kind"] == "Deployment":
-        return {**found, "spec": _marked_deployment(found["spec"])}
+        made = _annotated(found, "controlPlane.deploymentAnnotations")
+        return {**made, "spec": _marked_deployment(found["spec"])}
     if found["kind"] == "Service" and found["metadata"]["name"] == NAME:
-        return {**found, "spec": {**found["spec"], "type": "<value controlPlane.service.type>"}}
+        made = _annotated(found, "controlPlane.service.annotations")
+        return {**made, "spec": {**found["spec"], "type": "<value controlPlane.service.type>"}}
+    if found["kind"] == "ServiceAccount":
+        return _annotated(found, "controlPlane.serviceAccountAnnotations")
+    if found["kind"] == "PodDisruptionBudget":
+        unavailable = "<value controlPlane.podDisruptionBudget.maxUnavailable>"
+        return {**found, "spec": {**found["spec"], "maxUnavailable": unavailable}}
+    if found["kind"] == "MutatingWebhookConfiguration":
+        return {**found, "webhooks": [_marked_webhook(webhook) for webhook in found["webhooks"]]}
     return found
+
+
+def _annotated(found: Mapping[str, Any], value: str) -> dict[str, Any]:
+    return {**found, "metadata": {**found["metadata"], "annotations": f"<optional {value}>"}}
+
+
+def _marked_webhook(webhook: dict[str, Any]) -> dict[str, Any]:
+    if webhook["clientConfig"]["service"]["path"] != admission.INJECTION_PATH:
+        return webhook
+    return {**webhook, "failurePolicy": "<value controlPlane.injectorFailurePolicy>"}
+
+
+def _autoscaler() -> dict[str, Any]:
+    """Returns what sets the number of control planes instead of the Deployment, if that is chosen."""
+    target = {"type": "Utilization", "averageUtilization": f"<value {_AUTOSCALING}.targetCPUUtilizationPercentage>"}
+    return {
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": NAME, "namespace": _NAMESPACE, "labels": workload.LABELS},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": NAME},
+            "minReplicas": f"<value {_AUTOSCALING}.minReplicas>",
+            "maxReplicas": f"<value {_AUTOSCALING}.maxReplicas>",
+            "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
+        },
+    }  # fmt: skip
 
 
 def _marked_deployment(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,7 +104,8 @@ def _marked_deployment(spec: Mapping[str, Any]) -> dict[str, Any]:
     named = [variable for variable in container["env"] if "value" not in variable]
     container = {
         **container,
-        "env": ["<environment >", *named],
+        "imagePullPolicy": "<value controlPlane.image.pullPolicy>",
+        "env": ["<environment >", "<secrets >", *named],
         "resources": "<yaml controlPlane.resources>",
         "volumeMounts": [*container["volumeMounts"], "<mount >"],
     }
@@ -97,20 +116,25 @@ def _marked_deployment(spec: Mapping[str, Any]) -> dict[str, Any]:
         "affinity": "<optional controlPlane.affinity>",
         "nodeSelector": "<optional controlPlane.nodeSelector>",
         "tolerations": "<optional controlPlane.tolerations>",
+        "topologySpreadConstraints": "<optional controlPlane.topologySpreadConstraints>",
+        "priorityClassName": "<optional controlPlane.priorityClassName>",
+        "terminationGracePeriodSeconds": "<optional controlPlane.terminationGracePeriodSeconds>",
         "imagePullSecrets": "<optional global.imagePullSecrets>",
     }
     metadata = {**template["metadata"], "annotations": "<optional controlPlane.podAnnotations>"}
     made = {**template, "metadata": metadata, "spec": pod}
-    return {**spec, "replicas": "<value controlPlane.replicas>", "template": made}
+    ready = "<optional controlPlane.minReadySeconds>"
+    return {**spec, "replicas": "<replicas >", "minReadySeconds": ready, "template": made}
 
 
 _ONLY_IF = {
     "PodDisruptionBudget": "controlPlane.podDisruptionBudget.enabled",
     "NetworkPolicy": "controlPlane.networkPolicy.enabled",
+    "HorizontalPodAutoscaler": f"{_AUTOSCALING}.enabled",
 }
 
 
-def _template(objects: Sequence[dict[str, Any]]) -> str:
+def _template(objects: Iterable[dict[str, Any]]) -> str:
     documents = []
     for found in objects:
         text = _MARK.sub(_expression, _yaml([found]))
@@ -143,6 +167,17 @@ def _expression(mark: re.Match[str]) -> str:
 
 
 _BLOCKS = {
+    "replicas": (
+        f"{{{{- if not .Values.{_AUTOSCALING}.enabled }}}}",
+        "replicas: {{ .Values.controlPlane.replicas }}",
+        "{{- end }}",
+    ),
+    "secrets": (
+        "{{- range .Values.controlPlane.secrets }}",
+        "- name: {{ .Env | quote }}",
+        "  valueFrom: {secretKeyRef: {name: {{ .Secret | quote }}, key: {{ .Key | quote }}}}",
+        "{{- end }}",
+    ),
     "environment": (
         f'{{{{- range $name, $value := merge (dict) .Values.controlPlane.envVars (include "{_ENVIRONMENT}" . '
         "| fromYaml) }}",
@@ -190,20 +225,18 @@ def _semantic(version: str) -> str:
     return f"{found[1]}.{found[2] or 0}.{found[3] or 0}" + (f"-{rest}" if rest else "")
 
 
-_KNOWN = " ".join(f'"{name}"' for name in _values()["controlPlane"])
-_NOTES = f"""\
+def _notes() -> str:
+    warnings = "".join(
+        f'{{{{- with .Values{f".{place}" if place else ""} }}}}{{{{- if hasKey . "{name}" }}}}\n'
+        f"WARNING: the value {place}{'.' if place else ''}{name} has no effect here.\n{{{{- end }}}}{{{{- end }}}}\n"
+        for place, name in chart_values.without_effect()
+    )
+    return f"""\
 The control plane is being started in {{{{ .Release.Namespace }}}}: kubectl get pods -n {{{{ .Release.Namespace }}}}
 
 Definitions of kinds are not renewed by `helm upgrade`. Before it:
   kumactl install crds | kubectl apply --server-side -f -
-{{{{- range $name, $_ := .Values.controlPlane }}}}
-{{{{- if not (has $name (list {_KNOWN})) }}}}
-WARNING: the value controlPlane.{{{{ $name }}}} has no effect here.
+{{{{- if eq .Values.controlPlane.injectorFailurePolicy "Ignore" }}}}
+WARNING: while no control plane is up, Pods are created without a sidecar, outside of the mesh.
 {{{{- end }}}}
-{{{{- end }}}}
-{{{{- range $name, $_ := .Values }}}}
-{{{{- if not (has $name (list "global" "controlPlane")) }}}}
-WARNING: the value {{{{ $name }}}} has no effect here.
-{{{{- end }}}}
-{{{{- end }}}}
-"""
+{warnings}"""
