@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kuma.foresight import explanation, health, suggestions, traffic
+from kuma.foresight import control_plane_health, explanation, health, suggestions, traffic
 from kuma.foresight.health import Examined
 from kuma.foresight.judge import Judge
 from kuma.foresight.traffic import ClockOff, PlaintextSummary, TrafficSummary
@@ -186,6 +186,12 @@ REJECTING = Status(lds=TypeResponses(last_rejection="no such filter"))
          (view(MTLS, ALLOW_ALL, ALLOW_ALL.replace("'*'}}]}", "nowhere}}]}").replace("allow-all", "lost")),)),
         ("permissions", "warning", "names sources that no Dataplane is: nobody",
          (view(MTLS, ALLOW_ALL.replace("'*'", "nobody", 1)),)),
+        ("permissions", "warning", "names callers that no Dataplane is: nobody",
+         (view(MTLS, DENIES.replace("no-web", "typo").replace("name: web", "name: nobody")),)),
+        ("permissions", "warning", "MeshTrafficPermission typo selects no inbound",
+         (view(MTLS, ALLOW_ALL, DENIES.replace("no-web", "typo").replace("name: backend", "name: nowhere")),)),
+        ("permissions", "warning", "MeshTrafficPermission web allows kuma.io/service=web is denied everywhere",
+         (view(MTLS, DENIES, DENIES.replace("no-web", "web").replace("Deny", "Allow")),)),
         ("permissions", "warning", "no permission: every call is refused", (view(MTLS),)),
     ],
 )  # fmt: skip
@@ -214,5 +220,19 @@ def test_plaintext_that_is_left_and_clocks_that_are_off_are_told_with_what_to_do
 
 def test_unsafe_settings_are_told() -> None:
     open_to_all = {"apiServer": {"http": {"enabled": True, "interface": "0.0.0.0"}}, "access": {"anonymousReads": True}}
-    assert [one.status for one in health.settings(open_to_all)] == ["warning", "warning"]
-    assert [one.status for one in health.settings({})] == ["ok"]
+    assert [one.status for one in control_plane_health.settings(open_to_all)] == ["warning", "warning"]
+    assert [one.status for one in control_plane_health.settings({})] == ["ok"]
+
+
+def test_control_planes_whose_clocks_or_versions_differ_are_told() -> None:
+    own: dict[str, Any] = {"name": "a", "version": "1", "leader": True, "clockDifferenceSeconds": 0.1}
+    other = {**own, "name": "b", "leader": False}
+    assert [one.status for one in control_plane_health.control_planes([own, other])] == ["ok"]
+    for bad, status, words in (
+        ({**other, "clockDifferenceSeconds": -90.0}, "warning", "b: its clock, or its word, is 90 s behind"),
+        ({**other, "version": "2"}, "warning", "several versions: 1, 2"),
+    ):
+        (found,) = control_plane_health.control_planes([own, bad])
+        assert (found.status, words in found.found, bool(found.remedy)) == (status, True, True), found
+    (headless,) = control_plane_health.control_planes([{**own, "leader": False}, other])
+    assert headless.status == "failure"

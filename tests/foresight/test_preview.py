@@ -165,6 +165,41 @@ def test_steps_take_as_long_as_settings_say_and_a_ca_that_ends_before_they_are_d
     assert asked(long, patient).endings == ()
 
 
+def test_what_scripts_read_of_a_preview_stays_as_it_is() -> None:
+    found = ask(view(PERMISSIVE, ALLOW_ALL), MTLS, calls=[plaintext_call()])
+    assert found.model_dump(mode="json", by_alias=True) == {
+        "mesh": "default",
+        "breaks": True,
+        "refused": 1,
+        "admitted": 0,
+        "declaredOnly": 0,
+        "callers": [
+            {
+                "effect": "refused", "service": "backend", "dataplane": "backend-01", "port": 81, "caller": "10.9.9.9",
+                "how": "plaintext", "why": "STRICT refuses whoever does not show a certificate of the mesh",
+                "seen": True, "dataplanes": [], "address": "10.9.9.9", "last": "2026-01-09T22:00:00Z",
+                "connections": 3, "lastDay": 0,
+            }
+        ],
+        "unobserved": [],
+        "unobservedTotal": 0,
+        "observedSince": "2026-01-01T00:00:00Z",
+        "withinSeconds": None,
+        "strict": {
+            "answer": "no",
+            "missing": [
+                "1 caller shows no certificate of the mesh and would be cut off: start kuma-dp beside it, or have it "
+                "stop calling"
+            ],
+        },
+        "laggards": [],
+        "endings": [],
+        "steps": [
+            {"step": "finishing: inbounds accept mutual TLS only", "likelySeconds": 2.0, "atMostSeconds": 30.0}
+        ],
+    }  # fmt: skip
+
+
 async def kumactl(directory: Path, *arguments: str) -> tuple[int | None, str, str]:
     process = await asyncio.create_subprocess_exec(
         BIN / "kumactl", f"--config-file={directory / 'ctl'}", *arguments,

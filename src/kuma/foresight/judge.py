@@ -38,6 +38,11 @@ class Judge:
             return Level.PLAIN
         return Level.STRICT if backend.mode == "STRICT" else Level.ENCRYPTING
 
+    @cached_property
+    def all_shown(self) -> frozenset[Shown]:
+        """What the certificates of all Dataplanes show."""
+        return frozenset(self.shown_by(dataplane) for dataplane in self.view.dataplanes.values())
+
     @property
     def unverified(self) -> Verdict:
         """What becomes of callers in plaintext, and with a TLS of their own."""

@@ -7,14 +7,16 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from kuma.api import instances
 from kuma.api.context import ApiContext
 from kuma.api.http.bodies import json_answer
 from kuma.api.http.errors import Problem
 from kuma.api.routes import resources
 from kuma.api.routes.seen import seen
 from kuma.base.errors import AccessDenied, NotFound
-from kuma.foresight import explanation, health, suggestions
-from kuma.foresight.health import Examined, Finding
+from kuma.foresight import control_plane_health, explanation, health, suggestions
+from kuma.foresight.findings import Finding
+from kuma.foresight.health import Examined
 from kuma.resources import codec, kinds
 from kuma.resources.kinds import DATAPLANE
 from kuma.resources.resource import Model
@@ -43,20 +45,20 @@ class _Judgement:
         asked = request.query_params.get("mesh", "")
         if asked:
             await self._context.check_mesh(asked)
-        found: list[Finding] = [] if asked else self._settings(request)
+        found: list[Finding] = [] if asked else self._control_planes(request)
         for mesh in [asked] if asked else sorted(self._context.observation.meshes()):
             view, insights, _, summary = await seen(self._context, mesh)
             examined = Examined(view, insights, summary, self._context.clock.now())
             found += await asyncio.to_thread(health.examine, examined)
         return resources.answer_page(request, list(map(_shown, found)))
 
-    def _settings(self, request: Request) -> list[Finding]:
-        """Looks at the settings, for those who may see them."""
+    def _control_planes(self, request: Request) -> list[Finding]:
+        """Looks at the control planes and their settings, for those who may see them."""
         try:
             self._context.check_grant(request, self._context.settings.access.control_plane_metadata, "settings")
         except AccessDenied:
             return []
-        return list(health.settings(self._context.configuration))
+        return list(control_plane_health.examine(self._context.configuration, instances.all_shown(self._context)))
 
     async def explain(self, request: Request, mesh: str) -> Response:
         self._begin(request, "Could not explain the call")

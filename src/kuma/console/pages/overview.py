@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
+from kuma.api import instances
 from kuma.api.http import access_control
 from kuma.base.errors import AccessDenied
 from kuma.console import rendering
@@ -15,8 +16,8 @@ from kuma.console.live import Live
 from kuma.console.pages import reading
 from kuma.console.views import overview
 from kuma.console.views.overview import Summary
-from kuma.foresight import health
-from kuma.foresight.health import Finding
+from kuma.foresight import control_plane_health
+from kuma.foresight.findings import Finding
 from kuma.resources.kinds import DATAPLANE
 
 
@@ -31,7 +32,7 @@ class Overview:
         self._context.api.check(request, DATAPLANE)
         position = self._live.position()
         summaries = [await self._summary(mesh) for mesh in sorted(self._context.api.observation.meshes())]
-        findings = overview.worst_first([*self._settings(request), *(f for s in summaries for f in s.findings)])
+        findings = overview.worst_first([*self._control_planes(request), *(f for s in summaries for f in s.findings)])
         values = {"summaries": summaries, "findings": findings, "live": position}
         return rendering.page(request, self._context, "overview.html", values)
 
@@ -39,11 +40,11 @@ class Overview:
         known = await reading.known(self._context, mesh)
         return await self._context.api.costly.do(overview.summary, known.view, known.insights, known.summary, known.now)
 
-    def _settings(self, request: Request) -> Sequence[Finding]:
-        """Looks at the settings, for those who may see them."""
+    def _control_planes(self, request: Request) -> Sequence[Finding]:
+        """Looks at the control planes and their settings, for those who may see them."""
         api = self._context.api
         try:
             access_control.check_grant(api.caller(request), api.settings.access.control_plane_metadata, "settings")
         except AccessDenied:
             return ()
-        return health.settings(api.configuration)
+        return control_plane_health.examine(api.configuration, instances.all_shown(api))

@@ -52,7 +52,8 @@ class Records:
         asked = request.query_params.get("q", "")[:200]
         events = await self._context.api.costly.do(_events, self._context.audit_file, asked)
         page = lists.page(events, number(request.query_params.get("page", "1")))
-        values = {"found": page, "q": asked, "most": _MOST, "instance": api.instance}
+        others = sorted(one.name for one in api.instances() if one.name != api.instance)
+        values = {"found": page, "q": asked, "most": _MOST, "instance": api.instance, "others": others}
         return rendering.page(request, self._context, "audit.html", values)
 
     async def instances(self, request: Request) -> Response:

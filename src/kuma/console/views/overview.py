@@ -9,7 +9,8 @@ from typing import NamedTuple
 from kuma.console.views.course import Course, course
 from kuma.foresight import health
 from kuma.foresight.course import Insights
-from kuma.foresight.health import Examined, Finding
+from kuma.foresight.findings import Finding
+from kuma.foresight.health import Examined
 from kuma.foresight.traffic import TrafficSummary
 from kuma.resources.view import MeshView
 
