@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import sqlite3
+import sys
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import grpc
@@ -83,6 +85,25 @@ async def test_a_token_that_is_revoked_while_its_proxy_arrives_gets_nothing(tmp_
         error = await web.failure()
         assert (error.code, "has been revoked" in error.details) == (grpc.StatusCode.UNAUTHENTICATED, True)
         assert web.certificate == b""
+
+
+async def test_a_token_is_verified_once_while_its_stream_begins(tmp_path: Path) -> None:
+    """Of thousands that come back at once each is: what a signature costs is paid once as long as no key changes."""
+    verified = 0
+
+    def look(frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal verified
+        verified += event == "call" and frame.f_code is jwt.PyJWS._verify_signature.__code__
+
+    async with running(tmp_path) as cp:
+        await cp.apply(MTLS)
+        web = await cp.proxy(WEB)
+        sys.setprofile(look)
+        try:
+            await web.until(lambda: web.certificate)
+        finally:
+            sys.setprofile(None)
+        assert verified == 1
 
 
 async def test_without_its_signing_key_a_token_holds_no_longer(tmp_path: Path) -> None:

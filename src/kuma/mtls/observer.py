@@ -218,7 +218,8 @@ class Observer:
         if proxy.converged or (proxy.is_unserved and proxy.has_acknowledged):
             position = state.config.view.position
             # The same object compares quickly.
-            progress.ran(rollout.position if position == rollout.position else position, now)
+            same = position is rollout.position or position == rollout.position
+            progress.ran(rollout.position if same else position, now)
         else:
             progress.has_something_to_do(now)
         return progress

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
+@functools.lru_cache(maxsize=10_000)
 def parse(text: str) -> Address | None:
     """Returns the address in `text`, IPv4 if it is one that is written as IPv6; None if it is none."""
     try:

@@ -51,7 +51,7 @@ class ProxyProgress:
 
     def ran(self, position: Position, now: datetime) -> None:
         """Notes that the proxy has acknowledged all of a position."""
-        if self.runs != position:
+        if self.runs is not position and self.runs != position:
             self.applied_at = now + APPLIED_WITHIN
         self.runs, self.since, self.unserved = position, None, False
 

@@ -95,12 +95,13 @@ class Session:
         self._snapshot: Snapshot = {}
         self._nonce = 0
         self._converged: bool | None = None
-        """Whether all is acknowledged; None if that has to be looked at again."""
+        self._answered: bool | None = None
+        """Whether all is acknowledged, and answered; None if that has to be looked at again."""
 
     def receive(self, request: Request) -> Confirmation | None:
         """Take note of a request; returns the confirmation if it answers a response of ours."""
         state = self._types[request.type_url]
-        self._converged = None
+        self._converged = self._answered = None
         self._subscribe(state, request)
         if not request.nonce:
             return None
@@ -152,7 +153,7 @@ class Session:
     def publish(self, snapshot: Snapshot) -> None:
         """Make `snapshot` what the proxy should run."""
         self._snapshot = snapshot
-        self._converged = None
+        self._converged = self._answered = None
 
     def responses(self) -> Iterator[Response]:
         """Returns what has to be sent now, in order. What is held back comes after a later `receive`."""
@@ -172,7 +173,7 @@ class Session:
         if not entries and not removed:
             return None
         self._nonce += 1
-        self._converged = None
+        self._converged = self._answered = None
         nonce = str(self._nonce)
         content: dict[str, str | None] = {entry.name: entry.version for entry in entries}
         content.update((name, None) for name in removed)
@@ -246,7 +247,9 @@ class Session:
     @property
     def answered(self) -> bool:
         """Tells whether the proxy has answered to everything that it should run, be it by a rejection."""
-        return self.converged or (bool(self._snapshot) and all(map(self._has_answered, TypeUrl)))
+        if self._answered is None:
+            self._answered = self.converged or (bool(self._snapshot) and all(map(self._has_answered, self._types)))
+        return self._answered
 
     def _has_answered(self, type_url: TypeUrl) -> bool:
         state = self._types[type_url]

@@ -92,6 +92,8 @@ class Proxy:
         self._acknowledged: MeshConfig | None = None
         """Of which it was sent all that concerns it, and of which it has acknowledged all."""
         self.on_progress: Callable[[Proxy], None] = lambda _: None
+        self._told: tuple[bool, bool] | None = None
+        """What of its answers was part of the last progress; None if that is to be told whatever it says next."""
         self._meshes = context.meshes
         self._insights = context.insights
         self._clock = context.clock
@@ -127,6 +129,7 @@ class Proxy:
         """Notes that what this proxy should run may have changed."""
         self._look_again()
         self.keeper.follow()
+        self._told = None
         self.on_progress(self)
 
     @property
@@ -163,10 +166,19 @@ class Proxy:
         """Take in what the proxy says."""
         confirmation = self.session.receive(request)
         self._wake.set()
-        self.on_progress(self)  # of a proxy that comes back with everything there is no acknowledgement to come
+        if self._told != self._answers:  # most of what it says completes nothing: thousands say it at once
+            self._progressed()
         if confirmation is not None:
             self._count(confirmation)
         self._forget_rejections()
+
+    @property
+    def _answers(self) -> tuple[bool, bool]:
+        return self.session.converged, self.session.answered
+
+    def _progressed(self) -> None:
+        self._told = self._answers
+        self.on_progress(self)
 
     def _count(self, confirmation: Confirmation) -> None:
         self.record.last_update = self._clock.now()
@@ -223,7 +235,7 @@ class Proxy:
         self.session.publish(together(entries, self._secrets(state)))
         self._published = state.config
         self._forget_rejections()
-        self.on_progress(self)  # there may be nothing to send
+        self._progressed()  # there may be nothing to send
 
     def responses(self) -> Iterator[Response]:
         """Returns what to send now, and counts it as sent."""

@@ -20,7 +20,8 @@ from kuma.base import aio
 from kuma.base.audit import ACTOR
 from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Unauthenticated, Unavailable
 from kuma.base.values import addresses, printable
-from kuma.resources.resource import Key
+from kuma.resources.models.dataplane import DataplaneSpec
+from kuma.resources.resource import Key, Resource
 from kuma.tokens import dataplane_tokens
 from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.tokens.signing_keys import Expired
@@ -130,6 +131,7 @@ class Discovery:
             holder = await self._holder(token, peer)
             first = _decoded(frame)
             who, identity = self._admitted(first.node, token, holder, peer)
+            verified_by = self._authenticator.verifies_by(who.key.mesh)
             known.enter_context(self._front.known(context.peer()))
             proxy = await self._connect(who, token, identity, peer)
         except TimeoutError:
@@ -145,7 +147,7 @@ class Discovery:
             return
         try:
             # Once more: from here on the stream is ended when its token is revoked, which it may have been meanwhile.
-            self._authenticator.authenticate(proxy.key.mesh, token)
+            self._authenticator.confirm(proxy.key.mesh, token, identity, verified_by)
             proxy.receive(_request(first))
             await self._serve(proxy, frames, context)
         except (Superseded, Unauthenticated, AccessDenied, InvalidResource, TooMany) as error:
@@ -325,9 +327,10 @@ class Discovery:
 
     async def _write(self, proxy: Proxy, sender: Sender) -> None:
         await proxy.keeper.settled()  # so that the identity goes out with what needs it
+        authorized: Resource[DataplaneSpec] | None = None
         while True:
             await proxy.publish()
-            self._still_authorized(proxy)
+            authorized = self._still_authorized(proxy, authorized)
             for response in proxy.responses():
                 self._metrics.responses.labels(response.type_url.bucket).inc()
                 await sender.send(
@@ -335,11 +338,15 @@ class Discovery:
                 )
             await proxy.something_to_do()
 
-    def _still_authorized(self, proxy: Proxy) -> None:
-        """Ends the stream if the Dataplane has been given tags that the proxy's token does not allow."""
+    def _still_authorized(self, proxy: Proxy, before: Resource[DataplaneSpec] | None) -> Resource[DataplaneSpec] | None:
+        """Ends the stream if the Dataplane has been given tags that the proxy's token does not allow.
+
+        Returns the Dataplane as it is now; if that is the one `before`, it was authorized then.
+        """
         dataplane = self._meshes.state(proxy.key.mesh).config.view.dataplanes.get(proxy.key.name)
-        if dataplane is not None:
+        if dataplane is not None and dataplane is not before:
             self._authenticator.authorize(proxy.token, dataplane)
+        return dataplane
 
 
 def _status(error: KumaError) -> grpc.StatusCode:
