@@ -188,10 +188,11 @@ def test_the_demo_can_be_stopped_at_any_moment(seconds: float) -> None:
         [sys.executable, "-m", "demo"],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
+    assert demo.stdout is not None and demo.stdout.readline()
     time.sleep(seconds)
     started = _descendants(demo.pid)
     demo.send_signal(signal.SIGINT)

@@ -323,9 +323,8 @@ async def test_an_older_stream_that_ends_does_not_overwrite_what_a_newer_one_has
     second = await cp.proxy(WEB)
     await second.until(lambda: second.names(TypeUrl.LISTENER))
     await first.failure()
-    await cp.insight(WEB, lambda i: len(i.subscriptions) == 2)
-    await asyncio.sleep(1.5)  # longer than insights are held back
-    assert (await cp.insight(WEB, lambda i: True)).online
+    told = await cp.insight(WEB, lambda i: len(i.subscriptions) == 2 and bool(i.subscriptions[0].disconnect_time))
+    assert told.online
 
 
 async def test_counters_go_on_over_reconnects(cp: Running) -> None:
