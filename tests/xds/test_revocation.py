@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sqlite3
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -15,13 +16,18 @@ import jwt
 from structlog.testing import capture_logs
 
 from kuma.base import aio
+from kuma.base.errors import KumaError, Unauthenticated
+from kuma.base.turns import Turns
 from kuma.resources import kinds
 from kuma.resources.models.dataplane_insight import TokenInsight
 from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Key, Resource
 from kuma.store.protocol import Create
 from kuma.store.sql.store import SqlStore
+from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.xds.envoy import serving_label
+from kuma.xds.proxies.proxy import Proxies
+from kuma.xds.stream.revocation import TokenRevocation
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import MTLS, Running, dataplane, running
 from tests.fakes.patience import PATIENCE
@@ -54,6 +60,73 @@ async def test_a_revoked_token_ends_its_stream_and_no_other(tmp_path: Path) -> N
         assert again.certificate == b""
         assert db.connected
         assert DB.key in cp.parts.proxies
+
+
+class Stream:
+    """One that somebody has by a token, and that takes long to look at."""
+
+    credential = ""
+    token = DataplaneClaims("default")
+
+    def __init__(self, name: str) -> None:
+        self.key = kinds.DATAPLANE.key(name, "default")
+        self.reason: KumaError | None = None
+
+    def end(self, reason: KumaError) -> None:
+        self.reason = reason
+
+
+async def test_others_have_their_turn_while_the_tokens_of_many_streams_are_looked_at(tmp_path: Path) -> None:
+    """Each takes a signature: thousands in one go would hold up everything else for seconds."""
+    looked_at = list[int]()
+    turns = 0
+
+    def check(_: Key, __: str) -> None:
+        time.sleep(0.02)  # longer than a turn, on any machine
+        looked_at.append(turns)
+        raise Unauthenticated("revoked")
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async with running(tmp_path) as cp:
+        await cp.apply(MTLS)
+        revoking = TokenRevocation(cp.parts.views, Proxies(), cp.clock, check, Turns())
+        streams = [Stream(f"web-{number}") for number in range(5)]
+        with contextlib.ExitStack() as stack:
+            for stream in streams:
+                stack.enter_context(revoking.watched(stream))
+            tasks = [aio.spawn(revoking.run(), name="revoking"), aio.spawn(others(), name="others")]
+            await revoke(cp, cp.token("web-0"))
+            async with asyncio.timeout(PATIENCE):
+                while not all(stream.reason for stream in streams):
+                    await asyncio.sleep(0.01)
+            await aio.stop(tasks)
+    assert len(looked_at) == len(set(looked_at)) == 5
+
+
+async def test_secrets_that_are_not_of_tokens_have_none_looked_at(tmp_path: Path) -> None:
+    looked_at = list[Key]()
+    async with running(tmp_path) as cp:
+        await cp.apply(MTLS)
+        revoking = TokenRevocation(cp.parts.views, Proxies(), cp.clock, lambda key, _: looked_at.append(key), Turns())
+        stream = Stream("web-0")
+        task = aio.spawn(revoking.run(), name="revoking")
+        with revoking.watched(stream):
+            await cp.apply_resource(Resource(kinds.SECRET.key("other", "default"), SecretSpec(data=b"x")))
+            await cp.looked_around()
+            before = len(looked_at)
+            await cp.apply_resource(Resource(kinds.SECRET.key("other", "default"), SecretSpec(data=b"y")))
+            await cp.looked_around()
+            assert len(looked_at) == before
+            await revoke(cp, cp.token("web-0"))
+            async with asyncio.timeout(PATIENCE):
+                while len(looked_at) == before:
+                    await asyncio.sleep(0.01)
+        await aio.stop([task])
 
 
 async def test_a_token_that_is_revoked_while_its_proxy_arrives_gets_nothing(tmp_path: Path) -> None:

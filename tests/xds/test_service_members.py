@@ -8,12 +8,13 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kuma.resources import codec
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView, changed_names
 from kuma.xds.envoy import serving_label
 from kuma.xds.envoy.service_members import ServiceMembers
 from kuma.xds.envoy.snapshot import MeshConfig
-from tests.fakes.control_plane import dataplane
+from tests.fakes.control_plane import dataplane, resource
 from tests.fakes.examples import examples
 from tests.fakes.views import arrived
 
@@ -55,6 +56,34 @@ def test_what_follows_step_by_step_is_what_follows_at_once(steps: list[dict[str,
         for service in {*previous.services, *found.services} - moved:
             assert found.services[service] == previous.services[service]
         before = now
+
+
+GATEWAY = resource(
+    "{type: Dataplane, mesh: default, name: edge, networking: {address: 10.0.0.2, "
+    "gateway: {type: DELEGATED, tags: {kuma.io/service: web}}}}"
+)
+
+
+def test_who_shows_a_service_beside_which_another_one_is_shown_now_is_found_whether_it_serves_it_or_not() -> None:
+    """A withheld inbound and a gateway are no members of a service, and have its identity all the same."""
+    all_of_them = [dataplane("web-1", "web"), dataplane("web-2", "web", port=81), dataplane("db-1", "db"), GATEWAY]
+    now = {one.name: one for one in all_of_them}
+    withheld = {"web-2": {0: "it leads elsewhere"}}
+    before = ServiceMembers().following(now, withheld)
+    both = codec.parse({
+        "type": "Dataplane", "mesh": "default", "name": "both",
+        "networking": {
+            "address": "10.0.0.3",
+            "inbound": [
+                {"port": port, "servicePort": 8080, "tags": {"kuma.io/service": service}}
+                for port, service in ((80, "shop"), (81, "web"))
+            ],
+        },
+    })  # fmt: skip
+    after = before.following({**now, "both": both}, withheld)
+    assert after.accompanied(before) == {"web-1", "web-2", "edge", "both"}
+    assert before.accompanied(after) == {"web-1", "web-2", "edge"}
+    assert after.accompanied(after) == frozenset()
 
 
 def test_services_that_a_change_does_not_concern_are_the_very_same_objects() -> None:

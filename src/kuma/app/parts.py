@@ -273,7 +273,7 @@ def streams(base: Foundation, known: State) -> Streams:
             deregistration.take_stock_again()
 
     base.coordination.on_change(somebody_left)
-    revocation = TokenRevocation(known.views, proxies, clock, known.authenticator.check)
+    revocation = TokenRevocation(known.views, proxies, clock, known.authenticator.check, base.turns)
     if base.pod_tokens is not None:
         base.pod_tokens.on_change(revocation.look_at)
     for told in (issuer, revocation):

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from kuma.authorities.driver import Content, Driver, Root
+from kuma.authorities.local import local_authority
 from kuma.base.clock import Clock
 from kuma.base.errors import Conflict, InvalidResource
 from kuma.pki import pem
-from kuma.pki.authority import Authority, AuthorityUnusable, LocalAuthority
+from kuma.pki.authority import Authority, AuthorityUnusable
 from kuma.pki.leaf_rotation import rotation_time
 from kuma.pki.x509 import CaPair, PrivateKey, build_root, certificate_pem, key_pem
 from kuma.resources import kinds
@@ -31,13 +32,15 @@ def secret_names(mesh: str, backend: str) -> tuple[str, str]:
 
 async def create_root(mesh: str, conf: Conf, clock: Clock) -> CaPair:
     """Returns a new root for a mesh: ECDSA P-256, or RSA if its size is configured."""
-    ca_cert = conf.ca_cert
-    key: PrivateKey
-    if ca_cert.rsa_bits is None:
-        key = ec.generate_private_key(ec.SECP256R1())
-    else:  # takes seconds: not on the event loop
-        key = await asyncio.to_thread(rsa.generate_private_key, 65537, ca_cert.rsa_bits)
-    return CaPair(build_root(mesh, key, clock.now(), ca_cert.lifetime), key)
+    bits, lifetime = conf.ca_cert.rsa_bits, conf.ca_cert.lifetime
+    if bits is None:
+        return _self_signed(mesh, ec.generate_private_key(ec.SECP256R1()), clock.now(), lifetime)
+    key = await asyncio.to_thread(rsa.generate_private_key, 65537, bits)  # takes seconds: not on the event loop
+    return await asyncio.to_thread(_self_signed, mesh, key, clock.now(), lifetime)
+
+
+def _self_signed(mesh: str, key: PrivateKey, now: datetime, lifetime: timedelta) -> CaPair:
+    return CaPair(build_root(mesh, key, now, lifetime), key)
 
 
 def to_secrets(mesh: str, backend: str, pair: CaPair) -> tuple[Resource[Any], Resource[Any]]:
@@ -83,7 +86,7 @@ def open_authority(mesh: str, backend: str, secrets: Secrets) -> Authority:
             "the private key does not match the certificate. Put back the pair from a backup"
         ) from None
     with pem.readable(f'Secret "{cert_name}" in mesh "{mesh}" does not hold a CA'):
-        return LocalAuthority(backend, CaPair(certificate, key))
+        return local_authority(backend, CaPair(certificate, key))
 
 
 _BROKEN = 'Secret "{name}" in mesh "{mesh}" does not hold {what}. Put it back from a backup'

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from kuma.authorities.driver import Content, Driver
+from kuma.authorities.local import local_authority
 from kuma.pki import pem
-from kuma.pki.authority import Authority, AuthorityUnusable, LocalAuthority, NotLoaded
+from kuma.pki.authority import Authority, AuthorityUnusable, NotLoaded
 from kuma.pki.x509 import CaPair
 from kuma.resources.models.mesh import Backend, DataSource
 from kuma.resources.models.secret import Secrets
@@ -83,7 +84,7 @@ def open_authority(mesh: str, backend: Backend, secrets: Secrets) -> Authority:
     chain, key = pem.read_chain(cert), pem.read_key(key_pem)
     pem.check_chain(chain, key)
     with pem.readable("not a valid x509 certificate"):
-        return LocalAuthority(backend.name, CaPair(chain[0], key), chain)
+        return local_authority(backend.name, CaPair(chain[0], key), chain)
 
 
 class Provided(Driver):

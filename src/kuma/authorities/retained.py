@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from kuma.authorities.local import local_authority
 from kuma.authorities.registry import STANDARD, Drivers
 from kuma.base.errors import NotFound
 from kuma.pki import pem
-from kuma.pki.authority import Authority, AuthorityUnusable, LocalAuthority
+from kuma.pki.authority import Authority, AuthorityUnusable
 from kuma.pki.x509 import CaPair
 from kuma.resources import kinds
 from kuma.resources.models.mesh import Backend
@@ -72,5 +73,5 @@ def open_retained(view: MeshView) -> Authority | None:
     with suppress(AuthorityUnusable):
         chain, key = pem.read_chain(secret.spec.data), pem.read_key(secret.spec.data)
         pem.check_pair(chain[0], key)
-        return LocalAuthority(secret.labels.get(BACKEND, ""), CaPair(chain[0], key), chain)
+        return local_authority(secret.labels.get(BACKEND, ""), CaPair(chain[0], key), chain)
     return None

@@ -121,5 +121,9 @@ class LocalAuthority:
         return self._not_after
 
     async def sign(self, request: SignRequest) -> SignedLeaf:
+        return self.signed(request)
+
+    def signed(self, request: SignRequest) -> SignedLeaf:
+        """Returns the leaf, signed by whichever thread this is."""
         leaf = self._builder.build(request.public_key, request.uris, request.not_before, request.not_after)
         return SignedLeaf(leaf, self._intermediates)

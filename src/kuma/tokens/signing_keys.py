@@ -117,6 +117,12 @@ class Keyring:
         self._check_times(claims, now)
         return claims
 
+    @property
+    def material(self) -> Secrets:
+        """The Secrets by which it is decided whether a token holds."""
+        prefix = f"{self.prefix}-"
+        return {n: secret for n, secret in self.secrets.items() if n == self.revocations or n.startswith(prefix)}
+
     def _candidates(self, kid: str) -> tuple[rsa.RSAPublicKey, ...]:
         """Returns the keys that a token may mean: that of the settings, and that in a Secret.
 

@@ -148,7 +148,10 @@ class DataplaneSpec(Model):
     @property
     def services(self) -> tuple[str, ...]:
         """The distinct service names, sorted: each is an identity of this proxy."""
-        return tuple(sorted({tags[tag_rules.SERVICE] for tags in self.net.tag_sets}))
+        found = {inbound.tags[tag_rules.SERVICE] for inbound in self.net.inbound}
+        if self.net.gateway:
+            found.add(self.net.gateway.tags[tag_rules.SERVICE])
+        return tuple(sorted(found))
 
     @property
     def tag_values(self) -> Mapping[str, frozenset[str]]:

@@ -54,6 +54,8 @@ class ServiceMembers:
     outbounds: int = 0
     redirected: frozenset[str] = frozenset()
     """The Dataplanes whose workloads call services by the addresses of proxies, too."""
+    gateways: frozenset[str] = frozenset()
+    """The Dataplanes that have a service without being one of its members."""
 
     def following(self, now: Dataplanes, withheld: Mapping[str, Withheld] | None = None) -> ServiceMembers:
         """Returns what comes after this; the very same object if nothing has changed."""
@@ -83,12 +85,13 @@ class ServiceMembers:
             for service in calls - called:
                 callers[service] = callers.get(service, frozenset()) | {name}
         redirected = self.redirected - changed | {n for n in changed if _is_redirected(now.get(n))}
+        gateways = self.gateways - changed | {n for n in changed if _is_gateway(now.get(n))}
         services.update(own)
         combinations, companions = self._combinations(changed, now)
         for service in [service for service, members in own.items() if not members]:
             del services[service]
         return ServiceMembers(
-            now, withheld, services, callers, combinations, companions, inbounds, outbounds, redirected
+            now, withheld, services, callers, combinations, companions, inbounds, outbounds, redirected, gateways
         )
 
     def _combinations(
@@ -108,7 +111,9 @@ class ServiceMembers:
             return frozenset()
         old, new = before.companions, self.companions
         moved = {service for service in old.keys() | new.keys() if old.get(service) != new.get(service)}
-        return frozenset(n for n, known in self.dataplanes.items() if not moved.isdisjoint(known.spec.services))
+        members = {name for service in moved for name in self.services.get(service, ())}
+        others = (self.gateways | self.withheld.keys()) & self.dataplanes.keys()
+        return frozenset(members | {n for n in others if not moved.isdisjoint(self.dataplanes[n].spec.services)})
 
     def edited(self, before: ServiceMembers) -> frozenset[str]:
         """Returns the Dataplanes that say or serve something else than `before`."""
@@ -146,6 +151,10 @@ def _services(resource: Resource[DataplaneSpec] | None) -> Iterator[str]:
 
 def _is_redirected(resource: Resource[DataplaneSpec] | None) -> bool:
     return resource is not None and bool(resource.spec.net.redirected.redirect_port_outbound)
+
+
+def _is_gateway(resource: Resource[DataplaneSpec] | None) -> bool:
+    return resource is not None and resource.spec.net.gateway is not None
 
 
 def _called(resource: Resource[DataplaneSpec] | None) -> frozenset[str]:

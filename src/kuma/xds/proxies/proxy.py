@@ -352,7 +352,10 @@ class Proxies:
 
     def touch(self, mesh: str, names: frozenset[str]) -> None:
         """Have the proxies of these Dataplanes look again at what they should run."""
-        for name in names:
-            proxy = self._connected.get(kinds.DATAPLANE.key(name, mesh))
-            if proxy is not None:
-                proxy.touch()
+        if len(names) > len(self._connected):
+            concerned = [proxy for proxy in self if proxy.key.mesh == mesh and proxy.key.name in names]
+        else:
+            keys = (kinds.DATAPLANE.key(name, mesh) for name in names)
+            concerned = [proxy for key in keys if (proxy := self._connected.get(key)) is not None]
+        for proxy in concerned:
+            proxy.touch()

@@ -1,23 +1,26 @@
-"""Ends streams whose token no longer holds: when the Secrets of the mesh change, and on expiry.
+"""Ends streams whose token no longer holds: when the Secrets that tokens go by change, and on expiry.
 
-Warns of an expiry long before.
+Warns of an expiry long before. Of thousands of streams, tokens are verified in short turns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import chain
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 
 from kuma.base.clock import Clock
 from kuma.base.errors import KumaError, Unauthenticated
 from kuma.base.rounds import Rounds
+from kuma.base.turns import Turns
+from kuma.resources.models.secret import Secrets
 from kuma.resources.resource import Key
 from kuma.store.views import Views
+from kuma.tokens import dataplane_tokens
 from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.tokens.signing_keys import NotValidYet
 from kuma.xds.proxies.proxy import Proxies, Proxy
@@ -51,16 +54,20 @@ class Holder(Protocol):
 
 
 class TokenRevocation:
-    """Looks at the tokens of a mesh's streams when its Secrets have changed, and at each when it expires."""
+    """Looks at the tokens of a mesh's streams when what they go by has changed, and at each when it expires."""
 
-    def __init__(self, views: Views, proxies: Proxies, clock: Clock, check: Check) -> None:
+    def __init__(self, views: Views, proxies: Proxies, clock: Clock, check: Check, turns: Turns) -> None:
         self._views = views
         self._proxies = proxies
         self._clock = clock
         self._check_one = check
+        self._turns = turns
         self._others: set[Holder] = set()
         """Streams of proxies beside those of discovery."""
-        self._seen: dict[str, Any] = {}
+        self._seen: dict[str, tuple[Secrets, Secrets]] = {}
+        """The Secrets of each mesh, and those of them that tokens go by."""
+        self._due: set[str] = set()
+        """The meshes whose tokens go by something else now."""
         self._warned: set[Key] = set()
         """Proxies whose present token has been warned of."""
         self._following = _NEVER
@@ -75,7 +82,9 @@ class TokenRevocation:
 
     def look_at(self, name: str) -> None:
         """Looks at the tokens of the streams for Dataplanes of a name: what they were issued for has changed."""
-        self._check([stream for stream in self._streams() if stream.key.name == name])
+        for stream in self._streams():
+            if stream.key.name == name:
+                self._check(stream)
 
     @contextmanager
     def watched(self, stream: Holder) -> Iterator[None]:
@@ -93,10 +102,11 @@ class TokenRevocation:
         await self._rounds.run(self._look)
 
     async def _look(self) -> float:
-        """Ends the streams whose token has expired, and warns of those to come; returns when to look again."""
-        now = self._clock.now()
+        """Ends the streams whose token holds no more, and warns of those to come; returns when to look again."""
+        now, due, self._due = self._clock.now(), self._due, set()
         self._warn(now)
-        self._check(stream for stream in self._streams() if stream.token.expires <= now)
+        looked_at = [stream for stream in self._streams() if stream.key.mesh in due or stream.token.expires <= now]
+        await self._turns.collect(map(self._check, looked_at))
         times = chain.from_iterable((stream.token.warned, stream.token.expires) for stream in self._streams())
         self._following = min((time for time in times if time > now), default=_NEVER)
         return min((self._following - now).total_seconds(), _LONGEST_PAUSE)
@@ -132,15 +142,20 @@ class TokenRevocation:
     def _changed(self, meshes: frozenset[str]) -> None:
         for mesh in meshes:
             secrets = self._views.view(mesh).secrets
-            if secrets is not self._seen.get(mesh):
-                self._seen[mesh] = secrets
-                self._check(stream for stream in self._streams() if stream.key.mesh == mesh)
-
-    def _check(self, streams: Iterable[Holder]) -> None:
-        for stream in streams:
-            try:
-                self._check_one(stream.key, stream.credential)
-            except NotValidYet:  # it was valid when the stream began, so the clock has been set back
+            before, material = self._seen.get(mesh, ({}, {}))
+            if secrets is before:
                 continue
-            except Unauthenticated as error:
-                stream.end(error)
+            self._seen[mesh] = secrets, dataplane_tokens.keyring(mesh, secrets).material
+            if self._seen[mesh][1] != material:
+                self._due.add(mesh)
+                self._rounds.wake()
+            if not secrets:
+                del self._seen[mesh]
+
+    def _check(self, stream: Holder) -> None:
+        try:
+            self._check_one(stream.key, stream.credential)
+        except NotValidYet:  # it was valid when the stream began, so the clock has been set back
+            pass
+        except Unauthenticated as error:
+            stream.end(error)
