@@ -66,6 +66,8 @@ class FakeProxy:
         self.faults: dict[tuple[TypeUrl, str], str] = {}
         """Why a resource is bad: its response is rejected, and the others in it are applied, as by Envoy."""
         self.silent = False
+        self.may_answer: Callable[[], bool] = lambda: True
+        """Asked before everything that it says to a response: it says nothing before this is so."""
         self._subscribed: dict[TypeUrl, set[str]] = {type_url: set() for type_url in TypeUrl}
         self._changed: aio.Latest[None] = aio.Latest(None)
         self._task: asyncio.Task[None] | None = None
@@ -141,6 +143,8 @@ class FakeProxy:
             await call.wait_for_connection()
             await _send(call, discovery_pb2.DeltaDiscoveryRequest(node=self.node, type_url=TypeUrl.CLUSTER))
             while (response := await call.read()) is not EOF:
+                while not self.may_answer():
+                    await asyncio.sleep(_AGAIN)
                 # As Envoy does: listeners once the first clusters are there.
                 first = [] if self.received else [discovery_pb2.DeltaDiscoveryRequest(type_url=TypeUrl.LISTENER)]
                 for request in (*self._answers(response), *first):

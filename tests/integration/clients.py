@@ -15,9 +15,9 @@ from kuma.xds.envoy.tls import ALPN
 from tests.fakes.control_plane import Running
 
 
-def own_authority(cp: Running) -> LocalAuthority:
-    """The mesh's own builtin authority `ca-1`."""
-    authority = builtin.open_authority("default", "ca-1", cp.parts.views.view("default").secrets)
+def own_authority(cp: Running, backend: str = "ca-1") -> LocalAuthority:
+    """A builtin authority of the mesh."""
+    authority = builtin.open_authority("default", backend, cp.parts.views.view("default").secrets)
     assert isinstance(authority, LocalAuthority)
     return authority
 

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from kuma.authorities import builtin
-from kuma.base.clock import SystemClock
-from kuma.pki.authority import LocalAuthority
-from kuma.resources.models.mesh import Conf
 from tests.fakes.control_plane import MTLS, Running
 from tests.integration.changes import change, revoke
-from tests.integration.clients import in_the_mesh, own_authority, with_leaf_of, without_certificate
-from tests.integration.sidecars import Reader, Sidecar, Sidecars, Writer, exchange, traffic, until
+from tests.integration.clients import in_the_mesh, own_authority, with_leaf_of
+from tests.integration.door import DEV, EVIL, GREETING, PROD, WEB, Door, other_authority
+from tests.integration.sidecars import Sidecar, Sidecars, exchange, traffic, until
 
 PERMISSIVE = MTLS.replace("type: builtin", "type: builtin, mode: PERMISSIVE")
-GREETING = b"220 at your service\r\n"
-WEB, EVIL, DEV = "spiffe://default/web", "spiffe://default/evil", "kuma://env/dev"
-PROD = "kuma://env/prod"
 BY_SERVICE = (
     "{type: TrafficPermission, mesh: default, name: web, sources: [{match: {kuma.io/service: web}}], "
     "destinations: [{match: {kuma.io/service: backend}}]}"
@@ -42,53 +33,6 @@ NOT_DEV = ("Deny", "kind: MeshSubset, tags: {env: dev}")
 WEB_OF_PROD = ("Allow", "kind: MeshServiceSubset, name: web, tags: {env: prod}")
 
 
-class Door:
-    """The inbound of a workload that greets, as callers with a certificate of the test's choice see it."""
-
-    def __init__(self, cp: Running, workload: Sidecar, directory: Path, other: LocalAuthority) -> None:
-        self._own, self._other, self._workload, self._directory = own_authority(cp), other, workload, directory
-        self._open = contextlib.AsyncExitStack()
-
-    async def connect(self) -> tuple[Reader, Writer]:
-        """A TCP connection that is kept until the end."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._workload.port)
-        self._open.callback(writer.close)
-        return reader, writer
-
-    async def half_a_handshake(self) -> None:
-        """A caller that has said hello, got the server's answer, and goes no further."""
-        said, heard = ssl.MemoryBIO(), ssl.MemoryBIO()
-        client = in_the_mesh(without_certificate()).wrap_bio(heard, said)
-        with contextlib.suppress(ssl.SSLWantReadError):
-            client.do_handshake()
-        reader, writer = await self.connect()
-        writer.write(said.read())
-        assert await reader.read(100)
-
-    async def hears(self, *uris: str, says: bytes = b"") -> bytes:
-        """What a caller hears first whose certificate holds."""
-        context = await with_leaf_of(self._own, self._directory, *uris)
-        return await exchange(self._workload.port, says, in_the_mesh(context))
-
-    async def is_shut(self, *refused: tuple[str, ...]) -> None:
-        """Have everybody call who is not let in: strangers, and those whose certificates say what is `refused`."""
-        await self.connect()
-        await self.half_a_handshake()
-        strangers = [
-            without_certificate(),
-            await with_leaf_of(self._other, self._directory, WEB),
-            await with_leaf_of(self._own, self._directory, WEB, expired=True),
-        ]
-        for said in (b"", b"hello"):
-            for context in strangers:
-                assert await exchange(self._workload.port, said, in_the_mesh(context)) == b""
-            for uris in refused:
-                assert await self.hears(*uris, says=said) == b"", uris
-
-    async def close(self) -> None:
-        await self._open.aclose()
-
-
 @pytest.fixture
 async def backend(cp: Running, mesh: Sidecars) -> Sidecar:
     await cp.apply(MTLS)
@@ -99,8 +43,7 @@ async def backend(cp: Running, mesh: Sidecars) -> Sidecar:
 
 @pytest.fixture
 async def door(cp: Running, backend: Sidecar, tmp_path: Path) -> AsyncIterator[Door]:
-    other = LocalAuthority("other", await builtin.create_root("default", Conf(), SystemClock()))
-    found = Door(cp, backend, tmp_path, other)
+    found = Door(own_authority(cp), backend, tmp_path, await other_authority())
     yield found
     await found.close()
 
