@@ -34,6 +34,11 @@ from tests.fakes.patience import PATIENCE
 from tests.fakes.proxy import FakeProxy, channel
 
 MTLS = "{type: Mesh, name: default, mtls: {enabledBackend: ca-1, backends: [{name: ca-1, type: builtin}]}}"
+OTHER_CA = (
+    "{type: Mesh, name: default, mtls: {enabledBackend: ca-2, "
+    "backends: [{name: ca-1, type: builtin}, {name: ca-2, type: builtin}]}}"
+)
+"""`MTLS` after a change to another authority, with the one before it kept."""
 ALLOW_ALL = (
     "{type: TrafficPermission, mesh: default, name: allow-all, "
     "sources: [{match: {kuma.io/service: '*'}}], destinations: [{match: {kuma.io/service: '*'}}]}"

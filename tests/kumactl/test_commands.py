@@ -20,6 +20,7 @@ from kuma.app import server_certificate
 from tests.fakes import cas
 from tests.fakes.control_plane import ALLOW_ALL, MTLS
 from tests.fakes.patience import PATIENCE
+from tests.kumactl.control_planes import known_to_kumactl
 
 MESH_AND_PERMISSION = f"---\n{MTLS}\n---\n{ALLOW_ALL}\n"
 KUBERNETES = """
@@ -32,12 +33,7 @@ spec: {mtls: {enabledBackend: ca-1, backends: [{name: ca-1, type: builtin}]}}
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoMesh]:
-    home = tmp_path_factory.mktemp("cp")
-    with Processes(home) as processes:
-        found = DemoMesh(home, processes)
-        found.start_control_plane()
-        address = f"http://localhost:{found.ports.api}"
-        found.kumactl("config", "control-planes", "add", "--name", "test", "--address", address)
+    with known_to_kumactl(tmp_path_factory.mktemp("cp")) as found:
         yield found
 
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from demo.mesh import DemoMesh
-from demo.processes import Processes
 from tests.fakes import cas
+from tests.kumactl.control_planes import known_to_kumactl
 from tests.kumactl.test_commands import run
 
 TIMES = {"creationTime": "2024-05-01T10:00:00.123456789Z", "modificationTime": "2024-05-01T10:00:00Z"}
@@ -63,11 +63,7 @@ def exported(home: Path, root: cas.Ca, token_key: str, user_key: str) -> str:
 
 @pytest.fixture
 def mesh(tmp_path: Path) -> Iterator[DemoMesh]:
-    with Processes(tmp_path) as processes:
-        found = DemoMesh(tmp_path, processes)
-        found.start_control_plane()
-        address = f"http://localhost:{found.ports.api}"
-        found.kumactl("config", "control-planes", "add", "--name", "test", "--address", address)
+    with known_to_kumactl(tmp_path) as found:
         yield found
 
 

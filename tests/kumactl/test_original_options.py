@@ -16,6 +16,7 @@ from demo.mesh import DemoMesh, Ports
 from demo.processes import BIN, Processes, free_ports
 from tests.fakes.control_plane import ALLOW_ALL, MTLS
 from tests.fakes.patience import PATIENCE
+from tests.kumactl import control_planes
 
 DATAPLANE = (
     "{type: Dataplane, mesh: default, name: web-09, networking: {address: 10.0.0.1, "
@@ -34,8 +35,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoMesh]:
         ports = zip(_PORTS, dataclasses.astuple(found.ports), strict=True)
         found.environment |= {f"KUMA_{name}_PORT": str(port) for name, port in ports}
         found.start_control_plane()
-        address = f"http://localhost:{found.ports.api}"
-        found.kumactl("config", "control-planes", "add", "--name", "test", "--address", address)
+        control_planes.add(found)
         applied = run(found, "apply", "-f", "-", stdin="\n---\n".join((MTLS, ALLOW_ALL, DATAPLANE)))
         assert applied.returncode == 0, applied.stderr
         yield found

@@ -13,9 +13,10 @@ import pytest
 import yaml
 
 from demo.mesh import DemoMesh
-from demo.processes import BIN, Processes
+from demo.processes import BIN
 from tests.fakes.control_plane import MTLS
 from tests.fakes.patience import PATIENCE
+from tests.kumactl.control_planes import known_to_kumactl
 from tests.kumactl.test_commands import run
 
 PERMISSION = """
@@ -36,12 +37,7 @@ mtls:
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoMesh]:
-    home = tmp_path_factory.mktemp("cp")
-    with Processes(home) as processes:
-        found = DemoMesh(home, processes)
-        found.start_control_plane()
-        address = f"http://localhost:{found.ports.api}"
-        found.kumactl("config", "control-planes", "add", "--name", "test", "--address", address)
+    with known_to_kumactl(tmp_path_factory.mktemp("cp")) as found:
         yield found
 
 

@@ -1,30 +1,17 @@
 """A control plane that said nothing for a while, and was taken to be gone, is one of them again when it comes back."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
-
-import pytest
+from collections.abc import Sequence
 
 from kuma.resources import kinds
 from kuma.resources.models.dataplane_insight import DataplaneInsightSpec
 from kuma.resources.models.mesh_transition import Level, MeshTransitionSpec
 from kuma.xds.envoy import serving_label
-from tests.fakes.control_plane import MTLS, dataplane
+from tests.fakes.control_plane import MTLS, OTHER_CA, dataplane
 from tests.fakes.patience import PATIENCE
-from tests.fakes.several import Several, several
+from tests.fakes.several import Several
 
 WEB = dataplane("web-01", "web")
-OTHER_CA = (
-    "{type: Mesh, name: default, mtls: {enabledBackend: ca-2, "
-    "backends: [{name: ca-1, type: builtin}, {name: ca-2, type: builtin}]}}"
-)
-
-
-@pytest.fixture
-async def two(postgres: tuple[str, ...], tmp_path: Path) -> AsyncIterator[Several]:
-    async with several(postgres, tmp_path, 2) as found:
-        yield found
 
 
 def transition(found: Several, number: int) -> MeshTransitionSpec:

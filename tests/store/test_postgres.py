@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -55,6 +54,13 @@ async def watch(store: SqlStore) -> AsyncGenerator[Listing | Commit, None]:
         yield event
 
 
+async def listed(store: SqlStore) -> AsyncGenerator[Listing | Commit, None]:
+    """A watch that has told all that is stored, and goes on with changes."""
+    found = watch(store)
+    assert isinstance(await anext(found), Listing)
+    return found
+
+
 async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not holds():
@@ -63,8 +69,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 async def test_what_one_process_commits_another_is_told(two: tuple[SqlStore, SqlStore]) -> None:
     one, other = two
-    watching = watch(other)
-    assert isinstance(await anext(watching), Listing)
+    watching = await listed(other)
     (mesh,) = await one.transact([Create(MESH)])
     commit = await anext(watching)
     assert isinstance(commit, Commit)
@@ -126,8 +131,7 @@ async def test_a_watch_goes_on_where_it_was_when_its_connections_are_cut(
     two: tuple[SqlStore, SqlStore], postgres: Address, postgres_instance: Postgres
 ) -> None:
     one, other = two
-    watching = watch(other)
-    await anext(watching)
+    watching = await listed(other)
     for round_number in range(3):
         cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database()"
         postgres_instance.sql(f"{cut} AND pid <> pg_backend_pid()", postgres[-1])
@@ -147,13 +151,12 @@ async def told(watching: AsyncIterator[Listing | Commit], wanted: Resource[Secre
 
 
 async def stubbornly(store: SqlStore, resource: Resource[SecretSpec]) -> tuple[Resource[SecretSpec], ...]:
-    for attempt in itertools.count():
-        try:
-            return await store.transact([Create(resource)])
-        except Unavailable:
-            assert attempt < 100
-            await asyncio.sleep(0.1)
-    raise AssertionError
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                return await store.transact([Create(resource)])
+            except Unavailable:
+                await asyncio.sleep(0.1)
 
 
 async def test_while_the_database_is_stopped_it_says_so_and_goes_on_afterwards(tmp_path: Path) -> None:
@@ -340,8 +343,7 @@ async def test_a_row_that_cannot_be_read_is_told_and_followed_again_once_it_can(
     two: tuple[SqlStore, SqlStore], postgres: Address, postgres_instance: Postgres
 ) -> None:
     one, other = two
-    watching = watch(other)
-    assert isinstance(await anext(watching), Listing)
+    watching = await listed(other)
     postgres_instance.sql(
         "CREATE FUNCTION newer() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.labels = 'x'; RETURN NEW; END $$; "
         "CREATE TRIGGER newer BEFORE INSERT ON resources FOR EACH ROW EXECUTE FUNCTION newer()",
@@ -360,8 +362,7 @@ async def test_what_newer_control_planes_tell_is_taken_as_far_as_it_is_understoo
     two: tuple[SqlStore, SqlStore], postgres: Address, postgres_instance: Postgres
 ) -> None:
     one, other = two
-    watching = watch(other)
-    assert isinstance(await anext(watching), Listing)
+    watching = await listed(other)
     postgres_instance.sql(
         "CREATE FUNCTION newer() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.spec = "
         "CASE NEW.kind WHEN 'ControlPlaneInstance' THEN "

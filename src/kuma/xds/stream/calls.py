@@ -8,13 +8,27 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
+
 from kuma.base.audit import Refusals
-from kuma.base.errors import InvalidResource, KumaError, Unauthenticated
+from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Unauthenticated
 from kuma.resources.resource import Key
 from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.xds.stream.front import Front
 from kuma.xds.stream.proxy_authentication import Authenticator
-from kuma.xds.stream.stream_limits import StreamLimiter
+from kuma.xds.stream.stream_limits import StreamLimiter, TooMany
+
+_STATUS = {
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    AccessDenied: grpc.StatusCode.PERMISSION_DENIED,
+    InvalidResource: grpc.StatusCode.INVALID_ARGUMENT,
+    TooMany: grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+
+
+def status_of(error: KumaError) -> grpc.StatusCode:
+    """Returns the status of a stream that ends for this reason; UNAVAILABLE means that trying again may help."""
+    return next((code for kind, code in _STATUS.items() if isinstance(error, kind)), grpc.StatusCode.UNAVAILABLE)
 
 
 @dataclass(frozen=True, slots=True)

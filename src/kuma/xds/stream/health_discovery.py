@@ -24,7 +24,7 @@ from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.proxy import Proxies, Proxy
 from kuma.xds.proxies.workload_health import WorkloadHealth
 from kuma.xds.stream import proxy_authentication, stream_limits
-from kuma.xds.stream.calls import SideStream, StreamAdmission, check_size, token_of
+from kuma.xds.stream.calls import SideStream, StreamAdmission, check_size, status_of, token_of
 from kuma.xds.stream.revocation import TokenRevocation
 from kuma.xds.stream.stream_limits import TooMany
 
@@ -37,12 +37,6 @@ _CONNECTED = 15.0
 """Seconds in which the discovery stream of its proxy has to be there: Envoy opens both at once."""
 _MOST_OF_PROXY = 4
 """Streams in the name of one proxy: its Envoy has one, and one that it has lost may linger."""
-_STATUS = {
-    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
-    AccessDenied: grpc.StatusCode.PERMISSION_DENIED,
-    InvalidResource: grpc.StatusCode.INVALID_ARGUMENT,
-    TooMany: grpc.StatusCode.RESOURCE_EXHAUSTED,
-}
 
 
 class NotConnected(KumaError):
@@ -104,7 +98,7 @@ class HealthDiscovery:
             if isinstance(error, Unauthenticated | AccessDenied):
                 address = stream_limits.address_of(peer)
                 self._refusals.record(address, server="health discovery", reason=str(error))
-            await context.abort(next(code for kind, code in _STATUS.items() if isinstance(error, kind)), str(error))
+            await context.abort(status_of(error), str(error))
 
     async def _admitted(self, requests: AsyncIterator[bytes], context: Any, peer: str) -> _Stream:
         """Authenticates whoever opens a stream, as one who may run for the Dataplane that the first request names."""

@@ -29,7 +29,7 @@ from kuma.xds.observation.entries import Reporter
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.traffic_recorder import TrafficRecorder
 from kuma.xds.stream import proxy_authentication, stream_limits
-from kuma.xds.stream.calls import SideStream, StreamAdmission, check_size, token_of
+from kuma.xds.stream.calls import SideStream, StreamAdmission, check_size, status_of, token_of
 from kuma.xds.stream.revocation import TokenRevocation
 from kuma.xds.stream.stream_limits import TooMany
 
@@ -44,12 +44,6 @@ _PER_SECOND = 200
 """Entries of one stream that are counted a second, in the long run."""
 _IN_ONE_TURN = 10
 """Entries that are counted before everybody else has a turn."""
-_STATUS = {
-    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
-    AccessDenied: grpc.StatusCode.PERMISSION_DENIED,
-    InvalidResource: grpc.StatusCode.INVALID_ARGUMENT,
-    TooMany: grpc.StatusCode.RESOURCE_EXHAUSTED,
-}
 
 
 class Reports:
@@ -103,12 +97,12 @@ class Reports:
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the first message did not come in time")
         except TooMany as error:
-            await context.abort(_status(error), str(error))
+            await context.abort(status_of(error), str(error))
         except KumaError as error:
             log.warning("reports refused", peer=peer, reason=str(error))
             if isinstance(error, Unauthenticated | AccessDenied):
                 self._refusals.record(stream_limits.address_of(peer), server="reports", reason=str(error))
-            await context.abort(_status(error), str(error))
+            await context.abort(status_of(error), str(error))
         return b""
 
     async def _receive(self, messages: AsyncIterator[bytes], context: Any, peer: str, known: ExitStack) -> None:
@@ -195,7 +189,3 @@ def _decoded(frame: bytes) -> Any:
         return als_pb2.StreamAccessLogsMessage.FromString(check_size(frame))
     except DecodeError:
         raise InvalidResource.of("", "the message is not a StreamAccessLogsMessage") from None
-
-
-def _status(error: KumaError) -> grpc.StatusCode:
-    return next((code for kind, code in _STATUS.items() if isinstance(error, kind)), grpc.StatusCode.UNAVAILABLE)

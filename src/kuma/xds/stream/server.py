@@ -34,7 +34,7 @@ from kuma.xds.proxies.proxies_elsewhere import ProxiesElsewhere
 from kuma.xds.proxies.proxy import Proxies, Proxy, ProxyContext
 from kuma.xds.proxies.traffic_recorder import TrafficRecorder
 from kuma.xds.stream import proxy_authentication, stream_limits
-from kuma.xds.stream.calls import StreamAdmission, token_of
+from kuma.xds.stream.calls import StreamAdmission, status_of, token_of
 from kuma.xds.stream.deregistration import Deregistration
 from kuma.xds.stream.proxy_authentication import Presented
 from kuma.xds.stream.stream_limits import TooMany
@@ -60,10 +60,6 @@ class Occupied(KumaError):
 _STATUS = {
     Occupied: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Superseded: grpc.StatusCode.ABORTED,
-    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
-    AccessDenied: grpc.StatusCode.PERMISSION_DENIED,
-    InvalidResource: grpc.StatusCode.INVALID_ARGUMENT,
-    TooMany: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 
 
@@ -350,7 +346,7 @@ class Discovery:
 
 
 def _status(error: KumaError) -> grpc.StatusCode:
-    return next((code for kind, code in _STATUS.items() if isinstance(error, kind)), grpc.StatusCode.UNAVAILABLE)
+    return next((code for kind, code in _STATUS.items() if isinstance(error, kind)), status_of(error))
 
 
 def _decoded(frame: bytes) -> Any:
