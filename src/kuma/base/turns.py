@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -20,7 +20,9 @@ class Turns:
     others are waiting. Whatever thousands have to do that is short each, shares one turn, too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        """`now` tells the seconds since some instant."""
+        self._now = now
         self._turn = asyncio.Lock()
         self._end: float | None = None
         """When the turn ends that has begun since sockets were looked at last."""
@@ -30,12 +32,12 @@ class Turns:
         found, items = list[T](), iter(work)
         while True:
             async with self._turn:
-                if self._end_of_turn() <= time.perf_counter():
+                if self._end_of_turn() <= self._now():
                     await asyncio.sleep(0)
                 end = self._end_of_turn()
                 for item in items:
                     found.append(item)
-                    if time.perf_counter() >= end:
+                    if self._now() >= end:
                         break
                 else:
                     return found
@@ -43,7 +45,7 @@ class Turns:
 
     def _end_of_turn(self) -> float:
         if self._end is None:
-            self._end = time.perf_counter() + _LONGEST
+            self._end = self._now() + _LONGEST
             asyncio.get_running_loop().call_soon(self._over)
         return self._end
 
