@@ -5,6 +5,7 @@ runs in several of them beside each other.
 """
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -86,6 +87,13 @@ def nothing_of_the_users_own(tmp_path_factory: pytest.TempPathFactory) -> Iterat
         for name in [name for name in os.environ if name.startswith("KUMA_")]:
             environment.delenv(name)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_garbage_is_sought_among_the_tests() -> None:
+    """All tests, and what they import, stay: every full collection would look at a million of their objects again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
