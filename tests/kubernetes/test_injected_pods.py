@@ -15,6 +15,7 @@ import yaml
 
 from demo.processes import BIN, PATIENCE, free_ports, until
 from tests.kubernetes.installed import NAMESPACE, Installed, installed
+from tests.kubernetes.kubectl import metrics_of
 from tools.kubernetes.cluster import Cluster
 
 pytestmark = pytest.mark.timeout(3600)  # the first test waits until the API server is built
@@ -146,6 +147,21 @@ def test_warnings_are_told_by_kubectl(kuma: Installed) -> None:
     given = pod("warned", annotations={"kuma.io/sidecar-drain-tme": "1s"})
     said = kuma.cluster.kubectl("apply", "-f", "-", text=given).stderr
     assert "Warning: annotation kuma.io/sidecar-drain-tme is not known" in said
+
+
+def test_annotations_without_effect_are_told_by_an_event_of_the_pod_too(kuma: Installed) -> None:
+    """For whoever creates Pods by a controller, which sees no warning; it is counted."""
+    given = pod("patched", annotations={"kuma.io/container-patches": "mine", "kuma.io/sidecar-drain-tme": "1s"})
+    kuma.cluster.kubectl("apply", "-f", "-", text=given)
+
+    def told() -> str:
+        chosen = "--field-selector=involvedObject.name=patched,reason=KumaAnnotationsWithoutEffect"
+        return kuma.cluster.kubectl("get", "events", "-n", "shop", chosen).stdout
+
+    until("it is told", lambda: "did you mean kuma.io/sidecar-drain-time?" in told(), kuma.processes)
+    assert "annotation kuma.io/container-patches has no effect here" in told()
+    counted = r"^kuma_kubernetes_pods_with_annotations_without_effect_total [1-9]"
+    assert re.search(counted, metrics_of(kuma), re.M)
 
 
 def test_a_pod_with_the_network_of_its_node_is_left_alone_and_that_is_told(kuma: Installed) -> None:

@@ -34,8 +34,8 @@ def pod(name: str, **annotations: str) -> str:
         {"name": "app", "image": "app", "ports": [{"name": "main", "containerPort": 8080}]},
         {"name": "kuma-sidecar", "image": "kuma-dp"},
     ]
-    metadata = {"name": name, "namespace": "shop", "labels": {"app": "web"}}
-    metadata |= {"annotations": {"kuma.io/sidecar-injected": "true", "kuma.io/mesh": "shop", **annotations}}
+    metadata = {"name": name, "namespace": "market", "labels": {"app": "web"}}
+    metadata |= {"annotations": {"kuma.io/sidecar-injected": "true", "kuma.io/mesh": "market", **annotations}}
     return yaml.safe_dump(
         {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": containers}}
     )  # fmt: skip
@@ -44,7 +44,7 @@ def pod(name: str, **annotations: str) -> str:
 def service(name: str, **port: Any) -> str:
     ports = [{"port": 80, "targetPort": "main", **port}]
     spec = {"selector": {"app": "web"}, "ports": ports}
-    metadata = {"name": name, "namespace": "shop"}
+    metadata = {"name": name, "namespace": "market"}
     return yaml.safe_dump({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
 
 
@@ -55,13 +55,21 @@ def runs(cluster: Cluster, name: str, address: str, ready: bool = True) -> None:
     ]  # fmt: skip
     status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "containerStatuses": statuses}
     cluster.kubectl(
-        "patch", "pod", name, "-n", "shop", "--subresource=status", "--type=merge", "-p", json.dumps({"status": status})
+        "patch",
+        "pod",
+        name,
+        "-n",
+        "market",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        json.dumps({"status": status}),
     )
 
 
 def dataplane(cluster: Cluster, name: str) -> dict[str, Any]:
     """The Dataplane of a Pod; empty if there is none."""
-    done = cluster.kubectl("get", "dataplane", name, "-n", "shop", "-o", "json", check=False)
+    done = cluster.kubectl("get", "dataplane", name, "-n", "market", "-o", "json", check=False)
     found: dict[str, Any] = json.loads(done.stdout) if not done.returncode else {}
     return found
 
@@ -72,53 +80,53 @@ def services(cluster: Cluster, name: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def shop(kuma: Installed) -> Iterator[Installed]:
-    kuma.cluster.kubectl("create", "namespace", "shop")
+def market(kuma: Installed) -> Iterator[Installed]:
+    kuma.cluster.kubectl("create", "namespace", "market")
     until("accounts are there", lambda: not kuma.cluster.kubectl(
-        "get", "serviceaccount", "default", "-n", "shop", check=False
+        "get", "serviceaccount", "default", "-n", "market", check=False
     ).returncode)  # fmt: skip
-    apply(kuma.cluster, mesh("shop"))
+    apply(kuma.cluster, mesh("market"))
     yield kuma
-    kuma.cluster.kubectl("delete", "namespace", "shop")
-    kuma.cluster.kubectl(*_UNASKED, "delete", "mesh", "shop")
+    kuma.cluster.kubectl("delete", "namespace", "market")
+    kuma.cluster.kubectl(*_UNASKED, "delete", "mesh", "market")
 
 
-def test_a_pod_has_the_dataplane_that_it_and_its_services_say(shop: Installed) -> None:
+def test_a_pod_has_the_dataplane_that_it_and_its_services_say(market: Installed) -> None:
     """Whoever changes any of them: a Service that comes later, who edits or deletes it unasked, a Pod that ends."""
-    cluster = shop.cluster
+    cluster = market.cluster
     apply(cluster, pod("web-1"))
     runs(cluster, "web-1", "10.1.0.1")
-    until("it has an identity", lambda: services(cluster, "web-1") == ["web-1_shop_svc"], shop.processes)
+    until("it has an identity", lambda: services(cluster, "web-1") == ["web-1_market_svc"], market.processes)
     apply(cluster, service("web", appProtocol="http"))
-    until("its Service counts", lambda: services(cluster, "web-1") == ["web_shop_svc_80"], shop.processes)
+    until("its Service counts", lambda: services(cluster, "web-1") == ["web_market_svc_80"], market.processes)
     found = dataplane(cluster, "web-1")
-    assert found["mesh"] == "shop"
+    assert found["mesh"] == "market"
     assert found["spec"]["networking"]["inbound"][0]["tags"]["kuma.io/protocol"] == "http"
     assert found["metadata"]["ownerReferences"][0]["name"] == "web-1"
-    listed = shop.get("/meshes/shop/dataplanes")
-    assert [item["name"] for item in listed["items"]] == ["web-1.shop"]
+    listed = market.get("/meshes/market/dataplanes")
+    assert [item["name"] for item in listed["items"]] == ["web-1.market"]
     runs(cluster, "web-1", "10.1.0.1", ready=False)
 
     def state() -> str:
         inbound = dataplane(cluster, "web-1")["spec"]["networking"]["inbound"][0]
         return str(inbound.get("state", "Ready"))
 
-    until("nobody is sent to it", lambda: state() == "NotReady", shop.processes)
+    until("nobody is sent to it", lambda: state() == "NotReady", market.processes)
     follows = "the Dataplane web-1 follows from the Pod of its name and its Services: change these"
-    assert follows in cluster.kubectl("delete", "dataplane", "web-1", "-n", "shop", check=False).stderr
+    assert follows in cluster.kubectl("delete", "dataplane", "web-1", "-n", "market", check=False).stderr
     edited = dataplane(cluster, "web-1")
     edited["spec"]["networking"]["inbound"][0]["tags"]["kuma.io/service"] = "impostor"
     assert follows in refused(cluster, yaml.safe_dump(edited))
-    cluster.kubectl(*_UNASKED, "delete", "dataplane", "web-1", "-n", "shop")
-    until("it is there again", lambda: services(cluster, "web-1") == ["web_shop_svc_80"], shop.processes)
+    cluster.kubectl(*_UNASKED, "delete", "dataplane", "web-1", "-n", "market")
+    until("it is there again", lambda: services(cluster, "web-1") == ["web_market_svc_80"], market.processes)
     tag = "/spec/networking/inbound/0/tags/kuma.io~1service"
     edit = json.dumps([{"op": "replace", "path": tag, "value": "impostor"}])
-    cluster.kubectl(*_UNASKED, "patch", "dataplane", "web-1", "-n", "shop", "--type=json", "-p", edit)
-    until("it is put right", lambda: services(cluster, "web-1") == ["web_shop_svc_80"], shop.processes)
-    told = cluster.kubectl("get", "events", "-n", "shop", "--field-selector=involvedObject.name=web-1").stdout
+    cluster.kubectl(*_UNASKED, "patch", "dataplane", "web-1", "-n", "market", "--type=json", "-p", edit)
+    until("it is put right", lambda: services(cluster, "web-1") == ["web_market_svc_80"], market.processes)
+    told = cluster.kubectl("get", "events", "-n", "market", "--field-selector=involvedObject.name=web-1").stdout
     assert "CreatedKumaDataplane" in told
-    cluster.kubectl("delete", "pod", "web-1", "-n", "shop", "--force", "--grace-period=0")
-    until("it goes with its Pod", lambda: not dataplane(cluster, "web-1"), shop.processes)
+    cluster.kubectl("delete", "pod", "web-1", "-n", "market", "--force", "--grace-period=0")
+    until("it goes with its Pod", lambda: not dataplane(cluster, "web-1"), market.processes)
 
 
 def by_hand(name: str, address: str, service: str, **tags: str) -> str:
@@ -126,35 +134,35 @@ def by_hand(name: str, address: str, service: str, **tags: str) -> str:
     inbound = {"port": 8080, "serviceAddress": "127.0.0.1", "tags": {"kuma.io/service": service, **tags}}
     return yaml.safe_dump(
         {
-            "apiVersion": "kuma.io/v1alpha1", "kind": "Dataplane", "mesh": "shop",
-            "metadata": {"name": name, "namespace": "shop"},
+            "apiVersion": "kuma.io/v1alpha1", "kind": "Dataplane", "mesh": "market",
+            "metadata": {"name": name, "namespace": "market"},
             "spec": {"networking": {"address": address, "inbound": [inbound]}},
         }
     )  # fmt: skip
 
 
-def test_a_dataplane_that_is_made_by_hand_is_in_nobodys_place(shop: Installed) -> None:
+def test_a_dataplane_that_is_made_by_hand_is_in_nobodys_place(market: Installed) -> None:
     """It is at no address of a Pod or of a Service, and says nothing that follows from these."""
-    cluster = shop.cluster
+    cluster = market.cluster
     apply(cluster, pod("taken"))
     runs(cluster, "taken", "10.1.0.7")
     apply(cluster, service("web"))
-    whole = cluster.kubectl("get", "service", "web", "-n", "shop", "-o", "jsonpath={.spec.clusterIP}").stdout
+    whole = cluster.kubectl("get", "service", "web", "-n", "market", "-o", "jsonpath={.spec.clusterIP}").stdout
     for address, owner in (("10.1.0.7", "Pod taken"), (whole, "Service web")):
-        said = refused(cluster, by_hand("own", address, "own_shop_svc"))
-        assert f"spec.networking.address: {address} is the address of {owner} in shop" in said
+        said = refused(cluster, by_hand("own", address, "own_market_svc"))
+        assert f"spec.networking.address: {address} is the address of {owner} in market" in said
     said = refused(cluster, by_hand("own", "10.1.0.8", "own", **{"k8s.kuma.io/address.10.96.0.5:80": "web"}))
     assert "is written by the control plane" in said
-    apply(cluster, by_hand("own", "10.1.0.8", "own_shop_svc"))
-    assert services(cluster, "own") == ["own_shop_svc"]
-    cluster.kubectl("delete", "dataplane", "own", "-n", "shop")
-    cluster.kubectl("delete", "pod", "taken", "-n", "shop", "--force", "--grace-period=0")
+    apply(cluster, by_hand("own", "10.1.0.8", "own_market_svc"))
+    assert services(cluster, "own") == ["own_market_svc"]
+    cluster.kubectl("delete", "dataplane", "own", "-n", "market")
+    cluster.kubectl("delete", "pod", "taken", "-n", "market", "--force", "--grace-period=0")
 
 
-def test_a_dataplane_that_was_there_before_its_pod_is_replaced_with_all_that_it_says(shop: Installed) -> None:
+def test_a_dataplane_that_was_there_before_its_pod_is_replaced_with_all_that_it_says(market: Installed) -> None:
     """It would outlast the Pod, and its labels would count."""
-    cluster = shop.cluster
-    apply(cluster, by_hand("early", "10.1.0.9", "early_shop_svc"))
+    cluster = market.cluster
+    apply(cluster, by_hand("early", "10.1.0.9", "early_market_svc"))
     before = dataplane(cluster, "early")["metadata"]["uid"]
     apply(cluster, pod("early"))
     runs(cluster, "early", "10.1.0.9")
@@ -162,42 +170,42 @@ def test_a_dataplane_that_was_there_before_its_pod_is_replaced_with_all_that_it_
     def owners() -> list[str]:
         return [owner["name"] for owner in dataplane(cluster, "early").get("metadata", {}).get("ownerReferences", ())]
 
-    until("it is the Pod's", lambda: owners() == ["early"], shop.processes)
+    until("it is the Pod's", lambda: owners() == ["early"], market.processes)
     assert dataplane(cluster, "early")["metadata"]["uid"] != before
-    cluster.kubectl("delete", "pod", "early", "-n", "shop", "--force", "--grace-period=0")
+    cluster.kubectl("delete", "pod", "early", "-n", "market", "--force", "--grace-period=0")
 
 
-def test_nothing_is_listed_and_only_what_differs_is_written(shop: Installed) -> None:
+def test_nothing_is_listed_and_only_what_differs_is_written(market: Installed) -> None:
     """In steady state there are watches: a change of a Pod that does not matter leads to no write, and to no list."""
-    cluster = shop.cluster
+    cluster = market.cluster
     for name, address in (("calm", "10.1.0.3"), ("busy", "10.1.0.4")):
         apply(cluster, pod(name))
         runs(cluster, name, address)
-    until("both are known", lambda: dataplane(cluster, "calm") and dataplane(cluster, "busy"), shop.processes)
+    until("both are known", lambda: dataplane(cluster, "calm") and dataplane(cluster, "busy"), market.processes)
 
     def lists() -> list[str]:
-        return re.findall(r'^kuma_kubernetes_api_requests_total\{method="LIST".*$', metrics_of(shop), re.M)
+        return re.findall(r'^kuma_kubernetes_api_requests_total\{method="LIST".*$', metrics_of(market), re.M)
 
     def state(name: str) -> str:
         return str(dataplane(cluster, name)["spec"]["networking"]["inbound"][0].get("state", "Ready"))
 
     listed, version = lists(), dataplane(cluster, "calm")["metadata"]["resourceVersion"]
-    cluster.kubectl("annotate", "pod", "calm", "-n", "shop", "of-others=1")
+    cluster.kubectl("annotate", "pod", "calm", "-n", "market", "of-others=1")
     for ready in (False, True):  # the second round begins when the first is over
         runs(cluster, "busy", "10.1.0.4", ready=ready)
         wanted = "Ready" if ready else "NotReady"
-        until(f"it is {wanted}", lambda wanted=wanted: state("busy") == wanted, shop.processes)  # type: ignore[misc]
+        until(f"it is {wanted}", lambda wanted=wanted: state("busy") == wanted, market.processes)  # type: ignore[misc]
     assert dataplane(cluster, "calm")["metadata"]["resourceVersion"] == version
     assert lists() == listed
 
 
-def test_what_keeps_a_pod_from_the_mesh_is_told_by_an_event(shop: Installed) -> None:
-    cluster = shop.cluster
+def test_what_keeps_a_pod_from_the_mesh_is_told_by_an_event(market: Installed) -> None:
+    cluster = market.cluster
     apply(cluster, pod("lost", **{"kuma.io/mesh": "nowhere"}))
     runs(cluster, "lost", "10.1.0.2")
 
     def told() -> str:
-        return cluster.kubectl("get", "events", "-n", "shop", "--field-selector=involvedObject.name=lost").stdout
+        return cluster.kubectl("get", "events", "-n", "market", "--field-selector=involvedObject.name=lost").stdout
 
-    until("it is told", lambda: 'meshes.kuma.io "nowhere" not found' in told(), shop.processes)
+    until("it is told", lambda: 'meshes.kuma.io "nowhere" not found' in told(), market.processes)
     assert "FailedToGenerateKumaDataplane" in told()

@@ -135,6 +135,12 @@ def test_the_address_of_a_service_leads_to_all_its_proxies() -> None:
     ]  # not where users write them
 
 
+def test_who_says_that_it_is_at_the_address_of_a_service_is_not_believed() -> None:
+    one = dataplane("db-1", "10.0.0.2", "db", at=("10.96.0.5:80",))
+    thief = dataplane("thief", "10.96.0.5", "aaa")
+    assert leads_to(kubernetes(view(WEB, one, thief)), "web", "10.96.0.5:80") == "db"
+
+
 def test_the_address_of_a_part_of_a_service_leads_to_that_part() -> None:
     one = dataplane("db-1", "10.0.0.2", "db", at=("10.96.0.5:80",))
     two = dataplane("db-2", "10.0.0.3", "db", at=("10.96.0.5:80", "10.96.0.9:80"))

@@ -30,7 +30,7 @@ from kuma.kubernetes.api.client import ApiClient, ApiError
 from kuma.kubernetes.api.informer import Informer
 from kuma.kubernetes.controllers.jobs import End, EndedJobs
 from kuma.kubernetes.controllers.meshes import MeshController
-from kuma.kubernetes.controllers.not_injected import NotInjected
+from kuma.kubernetes.controllers.pod_events import PodEvents
 from kuma.kubernetes.controllers.pods import PodController
 from kuma.kubernetes.injection.options import Sidecars
 from kuma.kubernetes.install import admission
@@ -189,7 +189,7 @@ async def run(
         ("mesh controller", MeshController(*known)),
         ("pod controller", PodController(*known, cluster.pods)),
         ("sidecars of ended jobs", EndedJobs(cluster.pods, end_proxy)),
-        ("pods without a sidecar", NotInjected(cluster.leading, cluster.pods)),
+        ("events of pods", PodEvents(cluster.leading, cluster.pods)),
     ]
     pod = cluster.settings.runtime.kubernetes.pod_name
     sidecars = await injected.sidecars(cluster.settings, cluster.client, cluster.forms.system)

@@ -29,6 +29,11 @@ class Metrics:
             ["controller"],
             registry=registry,
         )
+        self.without_effect = Counter(
+            "kubernetes_pods_with_annotations_without_effect",
+            "Pods with a sidecar that have annotations which have no effect, such as misspelt ones.",
+            registry=registry,
+        )
         self.set_aside = Counter(
             "kubernetes_transactions_set_aside",
             "Notes of transactions that are not carried out: not written by a control plane, or not understood.",

@@ -120,15 +120,16 @@ def concerned(members: ServiceMembers, before: Places, now: Places, changed: Ite
     return frozenset(name for name, redirected in reaching if any(map(redirected.reaches, moved)))
 
 
-def others(networking: Networking, places: Places) -> Iterator[Way]:
+def others(networking: Networking, places: Places, balanced: Balanced) -> Iterator[Way]:
     """Yields the services that a workload calls by the places of their proxies, with these.
 
-    Places on its own machine are left out, because what stays there is not redirected; and those of its outbounds.
+    Places on its own machine are left out, because what stays there is not redirected; and those of its outbounds. What
+    says that it is where a whole service is called is not believed.
     """
     own = {networking.address, *(listen_address(networking, inbound) for inbound in networking.inbound)}
     named = {(outbound.address, outbound.port) for outbound in networking.outbound}
     for way in places.values() if networking.redirected.redirect_port_outbound else ():
-        found = tuple(one for one in way.places if one[0] not in own and one not in named)
+        found = tuple(one for one in way.places if one[0] not in own and one not in named and one not in balanced)
         if found and networking.redirected.reaches(way.service):
             yield way._replace(places=found)
 

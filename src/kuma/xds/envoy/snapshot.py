@@ -193,7 +193,7 @@ class MeshConfig:
         passes_in, mtls = self.level is not Level.STRICT, self.level >= Level.ENCRYPTING
         passes_out = self.view.mesh is None or self.view.mesh.spec.passes_through
         yield from redirected_traffic.otherwise(self._generated, networking, withheld, passes_in, passes_out)
-        for way in redirected_traffic.others(networking, self._places):
+        for way in redirected_traffic.others(networking, self._places, self._balanced):
             logged = self._logged.at_outbound(resource, way.service).without(unwritable)
             yield from redirected_traffic.ways(self._generated, self.view.name, way, mtls, offers, logged)
 
