@@ -89,6 +89,16 @@ async def _take(browser: Browser, path: str, name: str, directory: Path, ready: 
     await page.screenshot(path=directory / f"{name}.png")
 
 
+async def _take_preview(browser: Browser, directory: Path) -> None:
+    """Asks whether the mesh can go STRICT with both of its authorities."""
+    page = await browser.open("/gui/meshes/default/preview")
+    await page.set_viewport_size({"width": 1100, "height": 620})
+    await page.fill("#text", (await page.input_value("#text")).replace("mode: PERMISSIVE", "mode: STRICT"))
+    await page.click("button[value=preview]")
+    await page.wait_for_selector("#result table")
+    await page.screenshot(path=directory / "preview.png")
+
+
 async def main(directory: Path = PICTURES) -> None:
     """Take the pictures."""
     with (
@@ -101,6 +111,7 @@ async def main(directory: Path = PICTURES) -> None:
             async with visiting(at, f"http://localhost:{await cp.api_port()}") as browser:
                 await _take(browser, "/gui/meshes/default", "mesh", directory, "#course .names")
                 await _take(browser, "/gui/meshes/default/calls", "calls", directory, "table.matrix")
+                await _take_preview(browser, directory)
 
 
 if __name__ == "__main__":

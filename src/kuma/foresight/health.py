@@ -11,12 +11,12 @@ from kuma.foresight import course, permission_health
 from kuma.foresight.course import Insights
 from kuma.foresight.findings import Finding, Problem, findings, some
 from kuma.foresight.judge import Judge
-from kuma.foresight.preview import REPORTERS
 from kuma.foresight.traffic import TrafficSummary
 from kuma.resources.models.dataplane_insight import DataplaneInsightSpec
 from kuma.resources.models.mesh_transition import Level
 from kuma.resources.view import MeshView
 
+_REPORTERS = "start them by the kuma-dp of this version, with Envoy 1.37 or later"
 _CA_NOTICE = timedelta(days=30)
 _LONG_HELD_UP = timedelta(minutes=5)
 
@@ -123,7 +123,7 @@ def _plaintext(mesh: Examined) -> Iterator[Problem]:
             yield "warning", found, "ask whether it can go STRICT: kumactl preview -f mesh.yaml"
     if mesh.summary.unobserved_total:
         who = counted(mesh.summary.unobserved_total, "Dataplane")
-        yield "warning", f"not known who calls {who}: {some(mesh.summary.unobserved)}", REPORTERS
+        yield "warning", f"not known who calls {who}: {some(mesh.summary.unobserved)}", _REPORTERS
 
 
 def _clocks(mesh: Examined) -> Iterator[Problem]:

@@ -24,8 +24,6 @@ from kuma.resources.view import MeshView
 
 Changes = Mapping[Key, Resource[Any] | None]
 """Resources that would be created or replaced, or deleted (None)."""
-REPORTERS = "start them by the kuma-dp of this version"
-"""What is to be done about Dataplanes that do not report."""
 LONG_ENOUGH = timedelta(days=1)
 """How long a mesh has to be observed before "nobody was seen" says something."""
 _MOST = 1000
@@ -186,7 +184,7 @@ def _doubts(laggards: Sequence[Laggard], known: Known) -> Iterator[str]:
     summary = known.summary
     if summary.unobserved_total:
         who = counted(summary.unobserved_total, "Dataplane has", "Dataplanes have")
-        yield f"{who} not reported who calls: {', '.join(summary.unobserved)}; {REPORTERS}"
+        yield f"{who} not reported who calls: {', '.join(summary.unobserved)}; the kuma-dp of this version does"
     if summary.since is not None and known.now - summary.since < LONG_ENOUGH:
         since = f"{summary.since:%Y-%m-%d %H:%M}"
         yield f"it has been observed since {since} UTC only; who calls once a day was not seen: ask again after a day"
