@@ -18,6 +18,7 @@ def refused(
     address: str = "10.0.0.1",
     advertised: str = "",
     listens: str = "",
+    inbounds: frozenset[tuple[str, int]] = frozenset(),
     **inbound: Any,
 ) -> str:
     """The reason why the only inbound is refused; empty if it is not."""
@@ -27,7 +28,7 @@ def refused(
         advertised_address=advertised,
         inbound=(Inbound(**{"port": 80, "service_port": 8080, "address": listens, "tags": tags, **inbound}),),
     )
-    around = Surroundings(OWN, frozenset(administrations), tuple(map(Destination.parse, allowed)))
+    around = Surroundings(OWN, frozenset(administrations), tuple(map(Destination.parse, allowed)), inbounds)
     return "; ".join(str(violation) for _, violation in workloads.refusals(networking, around))
 
 
@@ -95,3 +96,12 @@ def test_nor_are_callers_sent_there() -> None:
 def test_what_is_no_destination_is_said(text: str) -> None:
     with pytest.raises(ValueError, match=r"no address and no network|no port"):
         Destination.parse(text)
+
+
+@pytest.mark.parametrize("service_address", ["127.0.0.1", "0.0.0.0", "::ffff:127.0.0.1"])
+def test_other_spellings_of_an_address_lead_to_the_same_place(service_address: str) -> None:
+    places, told = frozenset({("127.0.0.1", 8080)}), "is the inbound of another Dataplane"
+    assert told in refused(inbounds=places, service_address=service_address)
+    assert refused(inbounds=places, service_address=service_address, service_port=8081) == ""
+    assert refused(("127.0.0.0/8",), inbounds=places, service_address="127.0.0.1") != ""
+    assert refused(("127.0.0.1:8080",), inbounds=places, service_address="127.0.0.1") == ""

@@ -95,6 +95,36 @@ async def test_it_is_when_an_administration_moves_there(cp: Running) -> None:
             await proxy.until(lambda: serves(proxy) == LISTENERS)
 
 
+def leading(name: str, port: int, to: int) -> Resource[Any]:
+    """A Dataplane on the loopback, whose inbound leads to another port of it."""
+    return resource(
+        f"{{type: Dataplane, mesh: default, name: {name}, networking: {{address: 127.0.0.1, inbound: [{{port: {port}, "
+        f"servicePort: {to}, tags: {{kuma.io/service: {name}}}}}]}}}}"
+    )
+
+
+async def test_no_inbound_leads_to_where_another_proxy_listens(cp: Running) -> None:
+    """Whoever is admitted by the one would reach the other from its own machine."""
+    attacker, victim = leading("attacker", 4001, 4002), leading("victim", 4002, 4003)
+    await cp.apply_resource(victim)  # which anybody may say: nothing shows that it is there
+    async with connected(cp, attacker, 9901) as proxy:
+        assert serves(proxy) == {"inbound:127.0.0.1:4001"}
+        async with connected(cp, victim, 9902, bring=False) as other:
+            await proxy.until(lambda: not serves(proxy))
+            assert serves(other) == {"inbound:127.0.0.1:4002"}
+            shown = await cp.insight(attacker, lambda insight: insight.withheld_inbounds)
+            assert "127.0.0.1:4002 is the inbound of another Dataplane" in shown.withheld_inbounds[0]
+            refused = await put(cp, codec.to_universal(attacker) | {"name": "another"})
+            assert refused.status_code == 400
+            assert "KUMA_DP_SERVER_ALLOWED_WORKLOADS" in refused.text
+            await cp.apply_resource(leading("victim", 4004, 4003))
+            await proxy.until(lambda: serves(proxy) == {"inbound:127.0.0.1:4001"})
+            await cp.apply_resource(victim)
+            await proxy.until(lambda: not serves(proxy))
+        await cp.parts.manager.delete(victim.key)
+        await proxy.until(lambda: serves(proxy) == {"inbound:127.0.0.1:4001"})
+
+
 async def test_a_machine_is_not_told_by_what_its_dataplane_says(cp: Running) -> None:
     lying = described("attacker", 9905, address="192.0.2.1", listens="10.0.0.1")
     async with connected(cp, lying, 9999) as proxy, connected(cp, described("victim", 8082, address="10.0.0.2"), 9905):

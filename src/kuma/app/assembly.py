@@ -44,6 +44,7 @@ from kuma.xds.administration.ca import EnvoyAdminCa
 from kuma.xds.proxies.inbound_review import InboundReview
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.proxy import Proxies
+from kuma.xds.proxies.stored_leaves import StoredLeaves
 from kuma.xds.stream.grpc_server import DiscoveryServer
 
 log = structlog.get_logger(__name__)
@@ -62,6 +63,7 @@ class ControlPlane:
     envoy_admin_ca: EnvoyAdminCa
     administration: AdminClient
     inbound_review: InboundReview
+    leaves: StoredLeaves
     coordination: Coordination
     certificate: CertificateWatch
     api: Mapping[str, HttpServer]
@@ -160,6 +162,7 @@ def build(
         streams.admin_ca,
         parts.administration(base, known, streams),
         known.inbound_review,
+        rollouts.leaves,
         base.coordination,
         base.certificate,
         *listening,
@@ -199,7 +202,8 @@ async def prepare(settings: Settings, control_plane: ControlPlane) -> None:
     """Make what has to be in the store before anything serves."""
     await control_plane.users.ensure(admin_token=settings.api_server.authn.tokens.bootstrap_admin_token)
     await control_plane.envoy_admin_ca.ensure()
-    await control_plane.inbound_review.recall(control_plane.manager.store)
+    for recalling in (control_plane.inbound_review, control_plane.leaves):
+        await recalling.recall(control_plane.manager.store)
     await _first_mesh(settings, control_plane.manager)
 
 

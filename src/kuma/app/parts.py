@@ -71,6 +71,7 @@ from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.metrics import Metrics
 from kuma.xds.proxies.proxies_elsewhere import ProxiesElsewhere
 from kuma.xds.proxies.proxy import Proxies, ProxyContext
+from kuma.xds.proxies.stored_leaves import StoredLeaves
 from kuma.xds.proxies.traffic_recorder import TrafficRecorder
 from kuma.xds.proxies.workload_health import WorkloadHealth
 from kuma.xds.stream.calls import StreamAdmission
@@ -203,6 +204,7 @@ class Rollouts:
 
     controller: RolloutController
     drain: Drain
+    leaves: StoredLeaves
     reports: ProgressReports
 
 
@@ -232,8 +234,9 @@ def rollouts(base: Foundation, known: State) -> Rollouts:
         base.coordination,
     )
     patience, drain_time = limits.transition_patience.seconds, limits.connection_drain.seconds
-    drain = Drain(known.meshes, known.proxies, base.clock, patience=patience, drain=drain_time)
-    return Rollouts(controller=controller, drain=drain, reports=reports)
+    leaves = StoredLeaves(known.views)
+    drain = Drain(known.meshes, known.proxies, leaves, base.clock, patience=patience, drain=drain_time)
+    return Rollouts(controller=controller, drain=drain, leaves=leaves, reports=reports)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

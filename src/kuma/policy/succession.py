@@ -32,6 +32,9 @@ class Stage:
     renamed: int = 0
     before: Permissions | None = None
     carried: frozenset[str] = frozenset()
+    unproved: frozenset[str] = frozenset()
+    """Services of Dataplanes that may be known by less, where nobody knows which permissions decided before: a control
+    plane that has just begun. Their Dataplanes, as they are declared, say meanwhile what their leaves cannot."""
 
     def label(self, admission: Admission) -> str:
         """Labels filter chains by what callers could show when they connected; empty for what has always been so.
@@ -86,11 +89,31 @@ def for_requests(old: Admission, new: Admission, named: Named) -> Admission:
     return replace(new, principals=tuple(sorted(principals)), denied=tuple(sorted(denied)))
 
 
+def as_declared(new: Admission, named: Named, wholly: Named) -> Admission:
+    """Returns whom to admit where only what is declared is known of callers that cannot show what `new` looks at.
+
+    Whoever is of a service is admitted by its name if all of its Dataplanes are (`wholly`), and denied if one is.
+    """
+    allowed = {
+        Principal(((tag_rules.SERVICE, service),), lacking)
+        for principal in new.principals
+        if (lacking := _looked_at(principal, new.source_tags))
+        for service in sorted(wholly(principal))[:_MOST_NAMES]
+    }
+    denied = {*new.denied, *_by_name(new.denied, new.source_tags, named)}
+    principals = tuple(sorted({*new.principals, *allowed}))
+    return replace(new, principals=principals, denied=tuple(sorted(denied)))
+
+
+def _looked_at(principal: Principal, unseen: frozenset[str]) -> tuple[str, ...]:
+    return tuple(sorted({name for name, _ in principal.tags} & unseen))
+
+
 def _by_name(denied: Iterable[Principal], unseen: frozenset[str], named: Named) -> Iterator[Principal]:
     """Returns those who are denied by tags that their leaves may not show, by the names of their services."""
     found: dict[tuple[str, ...], set[str]] = {}
     for principal in denied:
-        lacking = tuple(sorted({name for name, _ in principal.tags} & unseen))
+        lacking = _looked_at(principal, unseen)
         if lacking:
             found.setdefault(lacking, set()).update(named(principal))
     for lacking, services in found.items():

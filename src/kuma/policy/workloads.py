@@ -18,6 +18,7 @@ from kuma.resources.models.dataplane import Networking, listen_address, workload
 
 OwnPorts = Callable[[], Mapping[int, str]]
 """Tells the ports that this control plane listens on, with what they are."""
+Place = tuple[str, int]
 SETTING = "KUMA_DP_SERVER_ALLOWED_WORKLOADS"
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _SPECIAL: Mapping[_Network, str] = {
@@ -73,6 +74,8 @@ class Surroundings:
     administrations: Set[int]
     """Ports of the administration of Envoys on the proxy's machine."""
     allowed: tuple[Destination, ...] = ()
+    inbounds: Set[Place] = frozenset()
+    """Addresses and ports at which the proxies of other Dataplanes on the machine listen for their callers."""
 
 
 def refusals(networking: Networking, around: Surroundings) -> Iterator[tuple[int, Violation]]:
@@ -109,6 +112,8 @@ def _refusal(
         return f"is neither on the loopback nor at the address of this inbound, so on another machine; {_REMEDY}"
     if leads_here and port in around.own:
         return f"may be this control plane's own {around.own[port]}"
+    if may_be is not None and (addresses.reached(address), port) in around.inbounds:
+        return f"is the inbound of another Dataplane, which has callers of its own, and no workload; {_REMEDY}"
     beside = leads_here or found == addresses.parse(networking.address) or may_be is not None
     if beside and not is_allowed and port in around.administrations:
         return "is the administration of an Envoy, and no workload"

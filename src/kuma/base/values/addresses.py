@@ -41,6 +41,14 @@ def leads_here(text: str) -> bool:
     return found is not None and (found.is_loopback or found.is_unspecified)
 
 
+def reached(text: str) -> str:
+    """Returns the address that a connection to this one reaches, as it is written everywhere; empty if it is none."""
+    found = parse(text)
+    if found is not None and found.is_unspecified:
+        return "127.0.0.1" if found.version == 4 else "::1"
+    return written(text)
+
+
 def holder(text: str) -> str:
     """Returns whose address it is: of IPv6 the /64 that one customer or machine has as a whole (RFC 6177)."""
     found = parse(text)

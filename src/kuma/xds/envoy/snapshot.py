@@ -318,10 +318,14 @@ class MeshConfig:
 
     def _staged(self, declared: Admission, known_by: Mapping[str, str], *, at_every_request: bool) -> Admission:
         """Returns whom an inbound admits as long as not everybody can show what the permissions look at."""
-        if self.stage.before is None or not declared.source_tags:
+        if not declared.source_tags or (self.stage.before is None and not self.stage.unproved):
             return declared
         key = _sorted(known_by), at_every_request
-        if key not in self._meanwhile:
+        if key in self._meanwhile:
+            return self._meanwhile[key]
+        if self.stage.before is None:
+            self._meanwhile[key] = succession.as_declared(declared, self._unproved_of, self._wholly)
+        else:
             old = self.stage.before.admission(known_by)
             if at_every_request:
                 self._meanwhile[key] = succession.for_requests(old, declared, self._services_of)
@@ -352,6 +356,14 @@ class MeshConfig:
     def _services_of(self, principal: Principal) -> Iterable[str]:
         """Returns the services whose Dataplanes have all that a principal says."""
         return self._by_tag.services(principal.tags)
+
+    def _unproved_of(self, principal: Principal) -> Iterable[str]:
+        return self._by_tag.services(principal.tags) & self.stage.unproved
+
+    def _wholly(self, principal: Principal) -> Iterable[str]:
+        """Returns those of the services that are not proved all of whose Dataplanes have all that a principal says."""
+        names, members = self._by_tag.names(principal.tags), self._service_members.services
+        return (service for service in self._unproved_of(principal) if members.get(service, {}).keys() <= names)
 
     def affected_since(self, previous: MeshConfig) -> frozenset[str]:
         """Returns the Dataplanes whose snapshot, secrets apart, may differ from what `previous` gave."""

@@ -23,9 +23,12 @@ class TagIndex:
 
     def services(self, tags: Iterable[tuple[str, str]]) -> set[str]:
         """Returns the services of the Dataplanes that have all of these tags."""
+        return {service for name in self.names(tags) for service in self._dataplanes[name].spec.services[:1]}
+
+    def names(self, tags: Iterable[tuple[str, str]]) -> frozenset[str]:
+        """Returns the Dataplanes that have all of these tags."""
         having = [self._names.get(tag, frozenset()) for tag in tags]
-        names = frozenset.intersection(*having) if having else frozenset(self._dataplanes)
-        return {service for name in names for service in self._dataplanes[name].spec.services[:1]}
+        return frozenset.intersection(*having) if having else frozenset(self._dataplanes)
 
     @cached_property
     def _names(self) -> Mapping[tuple[str, str], frozenset[str]]:

@@ -10,6 +10,7 @@ The permissions before decide meanwhile about whoever cannot show enough (`kuma.
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from enum import Enum
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from kuma.xds.envoy.snapshot import SETTLED, MeshConfig
 from kuma.xds.envoy.workers import APPLIED_WITHIN
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.proxy import Proxies, Proxy
+from kuma.xds.proxies.stored_leaves import StoredLeaves
 
 log = structlog.get_logger(__name__)
 
@@ -51,14 +53,20 @@ class Drain:
     what an old filter chain has accepted. Both in seconds.
     """
 
-    def __init__(self, meshes: Meshes, proxies: Proxies, clock: Clock, *, patience: float, drain: float) -> None:
+    def __init__(
+        self, meshes: Meshes, proxies: Proxies, leaves: StoredLeaves, clock: Clock, *, patience: float, drain: float
+    ) -> None:
+        """`leaves` tells of proxies that are not connected here, or not yet."""
         self._meshes = meshes
+        self._leaves = leaves
         self._proxies = proxies
         self._clock = clock
         self._patience, self._drain = patience, drain
         self._waiting: dict[str, _Waiting] = {}
         self._stages: dict[str, Stage] = {}
         self._renamed: dict[str, int] = {}
+        self._unproved: dict[str, frozenset[str]] = {}
+        """Dataplanes that may be known by less than permissions look at, and are not here yet."""
         self._seen: dict[str, MeshConfig] = {}
         self._rounds = Rounds(clock, "patience with new leaves")
         meshes.on_change(self._changed)
@@ -85,14 +93,17 @@ class Drain:
         for mesh in meshes:
             config = self._meshes.state(mesh).config
             if config.view.mesh is None:
-                for known in (self._waiting, self._stages, self._renamed, self._seen):
+                for known in (self._waiting, self._stages, self._renamed, self._unproved, self._seen):
                     known.pop(mesh, None)
                 continue
             before, self._seen[mesh] = self._seen.get(mesh), config
             if before is not None and _has_another_name(before, config):
                 self._renamed[mesh] = self._renamed.get(mesh, 0) + 1
             if before is None or not any(proxy.key.mesh == mesh for proxy in self._proxies):
-                self._settle(mesh)  # as after a restart: those that come back have their leaves from us
+                if before is None or before.permissions is not config.permissions:
+                    self._begin(mesh, config)
+                elif not self._stages.get(mesh, SETTLED).unproved:
+                    self._settle(mesh)
                 continue
             stage = self._stages.get(mesh, SETTLED)
             if before.permissions is not config.permissions:
@@ -101,20 +112,46 @@ class Drain:
                 self._go_to(mesh, stage)
                 self._wait_for(mesh, _Wait.LEAVES, self._patience)
 
+    def _begin(self, mesh: str, config: MeshConfig) -> None:
+        """Takes up a mesh none of whose proxies is here, as after a restart: those that come have their leaves from us.
+
+        Until then they are known by the leaves that they have had from others, or from us before.
+        """
+        names = self._lacking(config, self._leaves.of(config.view)) if config.permissions.source_tags else frozenset()
+        services = frozenset(s for name in names for s in config.view.dataplanes[name].spec.services[:1])
+        if not services:
+            self._settle(mesh)
+            return
+        self._unproved[mesh] = names
+        shown, renamed = config.permissions.source_tags, self._renamed.get(mesh, 0)
+        self._go_to(mesh, Stage(shown, renamed, unproved=services))
+        self._wait_for(mesh, _Wait.LEAVES, self._patience)
+
+    def _lacking(self, config: MeshConfig, names: frozenset[str]) -> frozenset[str]:
+        recent = timedelta(seconds=self._patience + self._drain)
+        return self._leaves.lacking(config, names, self._clock.now(), recent)
+
     def _progressed(self, proxy: Proxy) -> None:
         if proxy.key.mesh in self._waiting:
             self._rounds.wake()
 
     def _have_converged(self, mesh: str) -> bool:
-        return all(proxy.converged for proxy in self._proxies if proxy.key.mesh == mesh)
+        here = {proxy.key.name: proxy.converged for proxy in self._proxies if proxy.key.mesh == mesh}
+        if not all(here.values()):
+            return False
+        if self._unproved.get(mesh):
+            self._unproved[mesh] = self._lacking(self._seen[mesh], self._unproved[mesh] - here.keys())
+        return not self._unproved.get(mesh)
 
     def _go_on(self, mesh: str, over: _Wait) -> None:
         stage = self._stages.get(mesh, SETTLED)
         if over is _Wait.LEAVES:
+            if stage.unproved:  # what was opened with other leaves since we began is drained, too
+                self._renamed[mesh] = self._renamed.get(mesh, 0) + 1
             stage = stage.learned(self._seen[mesh].permissions, self._renamed.get(mesh, 0))
         elif over is _Wait.CONNECTIONS:
             stage = replace(stage, before=None)
-        if over is _Wait.LEAVES and stage.before is not None:
+        if over is _Wait.LEAVES and (stage.before is not None or stage.unproved):
             self._go_to(mesh, stage)
             self._wait_for(mesh, _Wait.CONNECTIONS, self._drain)
         elif over is _Wait.CONNECTIONS and stage.carried:
@@ -129,6 +166,7 @@ class Drain:
 
     def _settle(self, mesh: str) -> None:
         self._waiting.pop(mesh, None)
+        self._unproved.pop(mesh, None)
         self._go_to(mesh, Stage(renamed=self._renamed.get(mesh, 0)).settled(self._seen[mesh].permissions))
 
     def _go_to(self, mesh: str, stage: Stage) -> None:

@@ -9,14 +9,16 @@ a Dataplane that may not be a member of its mesh any more everything is withheld
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
 
 import structlog
 from prometheus_client import Gauge
 
+from kuma.base.values import addresses
 from kuma.policy import membership, workloads
-from kuma.policy.workloads import Destination, OwnPorts, Surroundings
+from kuma.policy.workloads import Destination, OwnPorts, Place, Surroundings
 from kuma.resources import kinds
-from kuma.resources.models.dataplane import DataplaneSpec, workload
+from kuma.resources.models.dataplane import DataplaneSpec, listen_address, workload
 from kuma.resources.models.mesh_blocks import Membership
 from kuma.resources.resource import Key, Resource
 from kuma.resources.view import MeshView
@@ -26,6 +28,7 @@ from kuma.xds.proxies.administrations import Administration, Administrations
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.proxy import Proxies, Proxy
 
+T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
@@ -49,6 +52,11 @@ class InboundReview:
         self._memberships: dict[str, Membership] = {}
         self._judged: dict[Key, Resource[DataplaneSpec]] = {}
         self._leading_to: dict[int, set[Key]] = {}
+        self._led: dict[Place, set[Key]] = {}
+        """The Dataplanes with inbounds that lead to a place."""
+        self._proved: dict[Key, frozenset[Place]] = {}
+        self._listening: dict[Place, set[Key]] = {}
+        """The Dataplanes whose proxies are known to listen at a place."""
         self._withheld: dict[str, dict[str, Withheld]] = {}
         meshes.on_change(self._changed)
         proxies.on_progress(self._progressed)
@@ -64,7 +72,19 @@ class InboundReview:
     def surroundings_of(self, dataplane: Resource[DataplaneSpec]) -> Surroundings:
         """Returns what is known of the machine of a Dataplane now."""
         administrations = self._administrations.beside(dataplane, _ports(dataplane))
-        return Surroundings(self._own_ports(), administrations, self._allowed)
+        return Surroundings(self._own_ports(), administrations, self._allowed, self._inbounds_beside(dataplane))
+
+    def _inbounds_beside(self, dataplane: Resource[DataplaneSpec]) -> frozenset[Place]:
+        """Returns the places that inbounds lead to where another proxy listens: its stream has come from that address.
+
+        What a Dataplane alone says may be wrong, and would keep others from being served.
+        """
+
+        def is_anothers(place: Place) -> bool:
+            listening = self._listening.get(place, set())
+            return len(listening) > (dataplane.key in listening)
+
+        return frozenset(filter(is_anothers, _workloads(dataplane)))
 
     def _view(self, mesh: str) -> MeshView:
         """Returns a mesh with addresses in the place of host names: a name may lead anywhere."""
@@ -76,7 +96,9 @@ class InboundReview:
             before, stored = self._seen.get(mesh, {}), self._view(mesh).dataplanes
             if before is not stored:
                 self._seen[mesh] = stored
-                again |= {dataplane.key for name, dataplane in stored.items() if before.get(name) is not dataplane}
+                for dataplane in (found for name, found in stored.items() if before.get(name) is not found):
+                    self._note(dataplane.key, dataplane)
+                    again |= {dataplane.key, *self._prove(dataplane.key)}
                 for name in before.keys() - stored.keys():
                     again |= self._forget(before[name].key)
             self._judge(again)
@@ -102,7 +124,20 @@ class InboundReview:
     def _forget(self, key: Key) -> set[Key]:
         """Forgets the administration of a Dataplane that is gone; returns whom to judge again, itself included."""
         old = self._administrations.forget(key)
-        return {key, *(self._leading_to.get(old.port, ()) if old else ())}
+        return {key, *(self._leading_to.get(old.port, ()) if old else ()), *self._prove(key)}
+
+    def _prove(self, key: Key) -> set[Key]:
+        """Notes where a proxy is known to listen; returns the Dataplanes that lead to where that is another now."""
+        dataplane, known = self._judged.get(key), self._administrations.get(key)
+        places = _places(dataplane) if dataplane is not None and known is not None else frozenset()
+        host = addresses.reached(known.host) if known is not None else ""
+        now = frozenset(place for place in places if place[0] == host)
+        before = self._proved.pop(key, frozenset())
+        _take_out(self._listening, before, key)
+        _put_in(self._listening, now, key)
+        if now:
+            self._proved[key] = now
+        return {leading for place in now ^ before for leading in self._led.get(place, ())}
 
     def _progressed(self, proxy: Proxy) -> None:
         """Takes in where a proxy that arrives has its administration."""
@@ -112,7 +147,8 @@ class InboundReview:
             return
         self._administrations.note(proxy.key, found)
         ports = {found.port, before.port} if before else {found.port}
-        self._judge({proxy.key, *(key for port in ports for key in self._leading_to.get(port, ()))})
+        leading = (key for port in ports for key in self._leading_to.get(port, ()))
+        self._judge({proxy.key, *leading, *self._prove(proxy.key)})
 
     def _judge(self, keys: Iterable[Key]) -> None:
         changed: dict[str, dict[str, Withheld]] = {}
@@ -141,14 +177,39 @@ class InboundReview:
     def _note(self, key: Key, dataplane: Resource[DataplaneSpec] | None) -> None:
         """Keeps the index of ports, for what is stored under `key` now."""
         old = self._judged.pop(key, None)
-        for port in _ports(old) if old else ():
-            self._leading_to[port].discard(key)
-            if not self._leading_to[port]:
-                del self._leading_to[port]
+        if old is not None:
+            _take_out(self._leading_to, _ports(old), key)
+            _take_out(self._led, _workloads(old), key)
         if dataplane is not None:
             self._judged[key] = dataplane
-            for port in _ports(dataplane):
-                self._leading_to.setdefault(port, set()).add(key)
+            _put_in(self._leading_to, _ports(dataplane), key)
+            _put_in(self._led, _workloads(dataplane), key)
+
+
+def _take_out(index: dict[T, set[Key]], where: Iterable[T], key: Key) -> None:
+    for each in where:
+        index[each].discard(key)
+        if not index[each]:
+            del index[each]
+
+
+def _put_in(index: dict[T, set[Key]], where: Iterable[T], key: Key) -> None:
+    for each in where:
+        index.setdefault(each, set()).add(key)
+
+
+def _workloads(dataplane: Resource[DataplaneSpec]) -> frozenset[Place]:
+    """Returns where the inbounds of a Dataplane lead to."""
+    networking = dataplane.spec.net
+    found = (workload(networking, inbound) for inbound in networking.inbound)
+    return frozenset((addresses.reached(address), port) for address, port in found)
+
+
+def _places(dataplane: Resource[DataplaneSpec]) -> frozenset[Place]:
+    """Returns where the proxy of a Dataplane listens for callers."""
+    networking = dataplane.spec.net
+    found = ((listen_address(networking, inbound), inbound.port) for inbound in networking.inbound)
+    return frozenset((addresses.reached(address), port) for address, port in found)
 
 
 def _ports(dataplane: Resource[DataplaneSpec]) -> frozenset[int]:

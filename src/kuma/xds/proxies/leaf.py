@@ -170,10 +170,12 @@ def _reason(wanted: Wanted, have: Wanted | None) -> str:
     if wanted.authority.fingerprint != have.authority.fingerprint:
         return "authority changed"
     if wanted.uris != have.uris:
-        return "names changed"
+        return NAMES_CHANGED
     return "rotation" if wanted.lifetime == have.lifetime else "lifetime changed"
 
 
+NAMES_CHANGED = "names changed"
+"""The reason for a certificate that shows other services or tags than the one before."""
 _LONGEST_PAUSE = 600.0
 """Seconds."""
 _RETRY = aio.Backoff(first=5, last=300)

@@ -1,0 +1,134 @@
+"""Permissions by tags that a control plane finds when it begins decide about those only who can show the tags."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from kuma.policy.authorization import Principal
+from kuma.policy.succession import Stage
+from kuma.resources import kinds
+from kuma.store.manager import ResourceManager
+from kuma.store.sql.sqlite import open_sqlite
+from tests.fakes.clock import ManualClock
+from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, resource, running
+from tests.fakes.patience import PATIENCE
+from tests.fakes.proxy import FakeProxy
+
+WEB, BACKEND = dataplane("web-01", "web", port=81, tags=", env: prod"), dataplane("backend-01", "backend")
+ALLOWED_BY_TAG = (
+    "{type: TrafficPermission, mesh: default, name: prod, sources: [{match: {kuma.io/service: '*', env: prod}}], "
+    "destinations: [{match: {kuma.io/service: backend}}]}"
+)
+DENIED_BY_TAG = (
+    "{type: MeshTrafficPermission, mesh: default, name: no-prod, spec: {targetRef: {kind: Mesh}, from: ["
+    "{targetRef: {kind: Mesh}, default: {action: Allow}}, "
+    "{targetRef: {kind: MeshSubset, tags: {env: prod}}, default: {action: Deny}}]}}"
+)
+OLD, NEW = {"kuma.io/service": "web"}, {"kuma.io/service": "web", "env": "prod"}
+OTHER = {"kuma.io/service": "backend"}
+PATIENCE_WITH_LEAVES, DRAIN = 31, 31
+"""Seconds, a little more than the settings have."""
+
+
+def stage(cp: Running) -> Stage:
+    return cp.parts.meshes.state("default").config.stage
+
+
+def admits(cp: Running, leaf: dict[str, str]) -> bool:
+    """Whether the backend admits a caller with this leaf."""
+    config = cp.parts.meshes.state("default").config
+    found = config.admission_of(BACKEND, BACKEND.spec.net.inbound[0])
+
+    def meant(principals: Iterable[Principal]) -> bool:
+        return any(
+            set(principal.tags) <= set(leaf.items()) and not (principal.lacks and set(principal.lacks) <= leaf.keys())
+            for principal in principals
+        )
+
+    return meant(found.principals) and not meant(found.denied)
+
+
+async def leaves_on_record(cp: Running, clock: ManualClock) -> tuple[FakeProxy, FakeProxy]:
+    """Both proxies, once it is stored what their leaves show."""
+    for described in (WEB, BACKEND):
+        await cp.apply_resource(described)
+    web, backend = await cp.proxy(WEB, bring=False), await cp.proxy(BACKEND, bring=False)
+    await cp.settled(2)
+    insights: list[bool] = []
+    async with asyncio.timeout(PATIENCE):
+        while insights != [True, True]:
+            clock.advance(1)  # insights are held back for a moment
+            await asyncio.sleep(0.02)
+            stored = (await cp.parts.manager.list(kinds.DATAPLANE_INSIGHT.name)).items
+            insights = [bool(found.spec.mtls) for found in stored]
+    return web, backend
+
+
+async def stored_and_killed(directory: Path, clock: ManualClock, text: str) -> None:
+    """A control plane stores this, and is killed before anybody is told."""
+    store = await open_sqlite(directory / "kuma.db", clock)
+    try:
+        await ResourceManager(store, {}).put(resource(text))
+    finally:
+        await store.close()
+
+
+@pytest.mark.parametrize(("permission", "admitted"), [(ALLOWED_BY_TAG, True), (DENIED_BY_TAG, False)])
+async def test_who_cannot_show_a_tag_yet_is_taken_for_what_is_declared_of_them(
+    permission: str, admitted: bool, tmp_path: Path
+) -> None:
+    clock = ManualClock()
+    async with running(tmp_path, clock) as cp:
+        await cp.apply(MTLS, ALLOW_ALL)
+        await leaves_on_record(cp, clock)
+    await stored_and_killed(tmp_path, clock, permission)
+    async with running(tmp_path, clock) as cp:
+        await cp.proxy(BACKEND, bring=False)
+        await cp.settled(1)
+        await cp.looked_around()
+        for leaf in (OLD, NEW):
+            assert admits(cp, leaf) is admitted, "web has not come back yet: it shows what it had"
+        assert admits(cp, OTHER) is not admitted
+        await cp.proxy(WEB, bring=False)
+        await cp.settled(2)
+        await cp.until(lambda: stage(cp).renamed == 1)  # what was opened with other leaves is drained
+        assert admits(cp, OLD) is admitted
+        clock.advance(DRAIN)
+        await cp.until(lambda: not stage(cp).unproved)
+        assert admits(cp, NEW) is admitted
+        assert admits(cp, OLD) is not admitted, "only what a leaf shows counts again"
+
+
+async def test_who_does_not_come_back_is_not_waited_for_without_end(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with running(tmp_path, clock) as cp:
+        await cp.apply(MTLS, ALLOW_ALL)
+        await leaves_on_record(cp, clock)
+    await stored_and_killed(tmp_path, clock, ALLOWED_BY_TAG)
+    async with running(tmp_path, clock) as cp:
+        await cp.proxy(BACKEND, bring=False)
+        await cp.settled(1)
+        await cp.looked_around()
+        assert stage(cp).unproved == {"web"}
+        clock.advance(PATIENCE_WITH_LEAVES)
+        await cp.until(lambda: stage(cp).renamed == 1)
+        clock.advance(DRAIN)
+        await cp.until(lambda: not stage(cp).unproved)
+        assert not admits(cp, OLD)
+
+
+async def test_where_leaves_show_what_is_looked_at_a_restart_changes_nothing(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with running(tmp_path, clock) as cp:
+        await cp.apply(MTLS, ALLOWED_BY_TAG)
+        await leaves_on_record(cp, clock)
+    async with running(tmp_path, clock) as cp:
+        await cp.proxy(BACKEND, bring=False)
+        await cp.settled(1)
+        await cp.looked_around()
+        assert (stage(cp).unproved, stage(cp).renamed) == (frozenset(), 0)
+        assert (admits(cp, NEW), admits(cp, OLD)) == (True, False)
