@@ -9,9 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from structlog.testing import capture_logs
 
-from kuma.agent import token_source
+from kuma.agent import private_directory, token_source
 from kuma.agent.token_source import TokenSecret, TokenSource
 from kuma.base import aio
 from tests.fakes.clock import ManualClock
@@ -37,7 +38,7 @@ async def look(clock: ManualClock) -> None:
 HOLDER = """
 import pathlib, sys, time
 from kuma.agent import token_source
-with token_source.secret(token_source.TokenSource.of(pathlib.Path(sys.argv[1])), "token") as secret:
+with token_source.secret(token_source.TokenSource.of(pathlib.Path(sys.argv[1])), "token", pathlib.Path(sys.argv[2])) as secret:
     print(secret.path, flush=True)
     time.sleep(600)
 """
@@ -47,7 +48,7 @@ def test_the_token_of_one_that_was_killed_goes_when_the_next_one_starts(tmp_path
     """And that of one that runs stays, however long it has run."""
     file = tmp_path / "token"
     file.write_text("one")
-    command = [sys.executable, "-c", HOLDER, str(file)]
+    command = [sys.executable, "-c", HOLDER, str(file), str(tmp_path)]
     with contextlib.ExitStack() as stack:
         killed, running = (stack.enter_context(subprocess.Popen(command, stdout=-1, text=True)) for _ in range(2))
         stack.callback(running.kill)
@@ -58,14 +59,14 @@ def test_the_token_of_one_that_was_killed_goes_when_the_next_one_starts(tmp_path
         killed.kill()
         killed.wait()
         assert [place.exists() for place in places] == [True, True]
-        with token_source.secret(TokenSource.of(file), "token"):
+        with token_source.secret(TokenSource.of(file), "token", tmp_path):
             assert [place.parent.exists() for place in places] == [False, True]
 
 
 async def test_what_cannot_be_read_leaves_the_token_as_it_is_and_is_said_once(tmp_path: Path) -> None:
     file, clock = tmp_path / "token", ManualClock()
     file.write_text("first\n")
-    with capture_logs() as logs, token_source.secret(TokenSource.of(file), "dataplane_token") as secret:
+    with capture_logs() as logs, token_source.secret(TokenSource.of(file), "dataplane_token", tmp_path) as secret:
         assert secret is not None
         following = aio.spawn(secret.follow(clock), name="token")
         try:
@@ -93,7 +94,7 @@ async def test_what_cannot_be_read_leaves_the_token_as_it_is_and_is_said_once(tm
 
 def test_nobody_else_reads_it_and_nothing_of_it_stays(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("t")
-    with token_source.secret(TokenSource.of(tmp_path / "token"), "dataplane_token") as secret:
+    with token_source.secret(TokenSource.of(tmp_path / "token"), "dataplane_token", tmp_path) as secret:
         assert secret is not None
         assert stat.S_IMODE(secret.path.stat().st_mode) == 0o600
         assert stat.S_IMODE(secret.path.parent.stat().st_mode) == 0o700
@@ -109,5 +110,17 @@ def test_a_token_that_is_given_or_comes_by_a_pipe_is_in_no_file(tmp_path: Path) 
     for source, token in ((piped, "piped"), (TokenSource.of(None, "given"), "given")):
         assert source.token == token
         assert not source.renew()
-        with token_source.secret(source, "dataplane_token") as secret:
+        with token_source.secret(source, "dataplane_token", tmp_path) as secret:
             assert secret is None
+
+
+@pytest.mark.parametrize(
+    ("version", "memory"), [("1.40.0", True), ("1.39.0", True), ("1.38.3", False), ("1.9.1", False)]
+)
+def test_an_envoy_that_reads_nothing_below_dev_is_given_files_elsewhere(version: str, memory: bool) -> None:
+    """It would be without the token and the CA, and never come to its control plane."""
+    assert private_directory.place(version).is_relative_to("/dev") is memory
+
+
+def test_what_says_no_version_is_given_files_where_every_envoy_reads_them() -> None:
+    assert not private_directory.place("dirty").is_relative_to("/dev")

@@ -26,7 +26,7 @@ def test_what_envoy_reads_follows_the_file(tmp_path: Path) -> None:
         (resource,) = json.loads(ca.path.read_text())["resources"]
         return str(resource["validationContext"]["trustedCa"]["inlineString"])
 
-    with trusted_ca.followed(file) as ca:
+    with trusted_ca.followed(file, tmp_path) as ca:
         assert ca is not None
         directory = ca.path.parent
         assert given() == old
@@ -59,5 +59,5 @@ def test_a_bootstrap_refers_to_it_and_keeps_the_names(tmp_path: Path) -> None:
 
 def test_without_a_file_that_can_change_nothing_is_followed(tmp_path: Path) -> None:
     for file in (None, Path("/dev/fd/0"), tmp_path / "none"):
-        with trusted_ca.followed(file) as ca:
+        with trusted_ca.followed(file, tmp_path) as ca:
             assert ca is None

@@ -19,6 +19,7 @@ from kuma.agent import (
     options,
     original_options,
     ports,
+    private_directory,
     readiness,
     token_argument,
     token_source,
@@ -151,9 +152,10 @@ async def _proxy(
     except asyncio.CancelledError:
         return 0  # stopped before there was anything to end
     ports.check(fetched, described.dataplane.spec if described.dataplane else None)
+    place = private_directory.place(version)
     with (
-        token_source.secret(described.token, bootstrap_client.TOKEN_SECRET) as secret,
-        trusted_ca.followed(control_plane.ca_file) as ca,
+        token_source.secret(described.token, bootstrap_client.TOKEN_SECRET, place) as secret,
+        trusted_ca.followed(control_plane.ca_file, place) as ca,
     ):
         complete = (
             bootstrap_client.with_token_from(fetched, secret.path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -12,20 +13,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a directory of its own is made there
+_READS_MEMORY_SINCE = (1, 39)
+"""The Envoy that reads files there; older ones read nothing below `/dev`."""
+_VERSION = re.compile(r"(\d+)\.(\d+)")
 _NEW = 60.0
 """Seconds in which whoever has made a directory comes to hold it."""
 
 
+def place(envoy_version: str) -> Path:
+    """Returns where an Envoy reads files: in memory if it does so there, and if the system has that."""
+    found = _VERSION.match(envoy_version)
+    is_read = found is not None and (int(found[1]), int(found[2])) >= _READS_MEMORY_SINCE
+    return _MEMORY if is_read and os.access(_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+
+
 @contextlib.contextmanager
-def opened(prefix: str) -> Iterator[Path]:
-    """Makes a directory whose name begins like this, for as long as the block lasts.
+def opened(place: Path, prefix: str) -> Iterator[Path]:
+    """Makes a directory in some place whose name begins like this, for as long as the block lasts.
 
     Those with such names of processes that were killed go.
 
     Raises:
         OSError: there is no place for it.
     """
-    place = _MEMORY if os.access(_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
     _clear(place, prefix)
     directory = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
     held = _held(directory)

@@ -107,10 +107,10 @@ class TokenSecret:
 
 
 @contextlib.contextmanager
-def secret(source: TokenSource, name: str) -> Iterator[TokenSecret | None]:
+def secret(source: TokenSource, name: str, place: Path) -> Iterator[TokenSecret | None]:
     """Opens the secret of a token that may change, for as long as the block lasts; None if it stays the same.
 
-    It is in memory, in a directory that only its owner enters, where the system has one.
+    It is in a directory in `place` that only its owner enters.
 
     Raises:
         Misconfigured: there is no place for it.
@@ -120,7 +120,7 @@ def secret(source: TokenSource, name: str) -> Iterator[TokenSecret | None]:
         return
     with contextlib.ExitStack() as stack:
         try:
-            made = TokenSecret(source, name, stack.enter_context(private_directory.opened(_PREFIX)))
+            made = TokenSecret(source, name, stack.enter_context(private_directory.opened(place, _PREFIX)))
         except OSError as error:
             raise Misconfigured(f"no place for the token that Envoy reads: {error.strerror}") from None
         yield made

@@ -71,8 +71,10 @@ class TrustedCa:
 
 
 @contextlib.contextmanager
-def followed(file: Path | None) -> Iterator[TrustedCa | None]:
+def followed(file: Path | None, place: Path) -> Iterator[TrustedCa | None]:
     """Follows a CA file for as long as the block lasts; None if there is none, or it cannot change, as in a pipe.
+
+    What Envoy reads is in a directory in `place`.
 
     Raises:
         Misconfigured: there is no place for what Envoy reads.
@@ -82,7 +84,7 @@ def followed(file: Path | None) -> Iterator[TrustedCa | None]:
         return
     with contextlib.ExitStack() as stack:
         try:
-            made = TrustedCa(file, stack.enter_context(private_directory.opened(_PREFIX)))
+            made = TrustedCa(file, stack.enter_context(private_directory.opened(place, _PREFIX)))
         except OSError as error:
             raise Misconfigured(f"no place for the CA that Envoy reads: {error.strerror}") from None
         yield made
