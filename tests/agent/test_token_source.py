@@ -38,7 +38,8 @@ async def look(clock: ManualClock) -> None:
 HOLDER = """
 import pathlib, sys, time
 from kuma.agent import token_source
-with token_source.secret(token_source.TokenSource.of(pathlib.Path(sys.argv[1])), "token", pathlib.Path(sys.argv[2])) as secret:
+file, place = map(pathlib.Path, sys.argv[1:])
+with token_source.secret(token_source.TokenSource.of(file), "token", place) as secret:
     print(secret.path, flush=True)
     time.sleep(600)
 """
