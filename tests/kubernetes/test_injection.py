@@ -89,6 +89,11 @@ def test_the_label_of_the_pod_decides_or_else_that_of_its_namespace(
     assert bool(found.patch) is wanted
 
 
+@pytest.mark.parametrize("label", ["openshift.io/build.name", "openshift.io/deployer-pod-for.name"])
+def test_pods_that_build_and_deploy_have_no_sidecar(label: str) -> None:
+    assert not inject(pod(labels={label: "shop-1"}), ENABLED, NATIVE).patch
+
+
 def test_a_label_with_another_value_is_refused() -> None:
     assert "wrong value" in refused(pod(labels={"kuma.io/sidecar-injection": "enable"}))
     typo = {"metadata": {"name": "shop", "labels": {"kuma.io/sidecar-injection": "ture"}}}
@@ -264,13 +269,15 @@ def test_ports_of_the_sidecar_make_way_for_those_of_the_workload() -> None:
         {"hostNetwork": True},
         {"os": {"name": "windows"}},
         {"nodeSelector": {"kubernetes.io/os": "windows"}},
+        {"annotations": {"kubernetes.io/config.mirror": "x"}},  # a static Pod
     ],
 )
 def test_a_pod_that_cannot_have_a_sidecar_gets_no_part_of_one_and_that_is_told(spec: dict[str, Any]) -> None:
     given = pod(**spec)
     after = changed(given)
     assert after["spec"] == given["spec"]
-    assert list(after["metadata"]["annotations"]) == ["kuma.io/sidecar-not-injected"]
+    added = after["metadata"]["annotations"].keys() - given["metadata"]["annotations"].keys()
+    assert added == {"kuma.io/sidecar-not-injected"}
     assert "no sidecar is injected into this Pod" in warned(given)
 
 
