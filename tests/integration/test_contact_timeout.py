@@ -18,7 +18,7 @@ async def test_a_proxy_serves_no_longer_without_the_control_plane_than_it_may(tm
         await cp.apply(MTLS, ALLOW_ALL)
         mesh = Sidecars(cp, tmp_path)
         web = await mesh.start("web", calls=("backend",), protocol="tcp")
-        mesh.options = ("--contact-timeout=4s",)
+        mesh.options = ("--contact-timeout=20s",)
         backend = await mesh.start("backend", protocol="tcp")
         await until("web reaches backend", lambda: web.reaches("backend"))
     try:
