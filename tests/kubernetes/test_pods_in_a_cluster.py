@@ -99,6 +99,11 @@ def test_a_pod_has_the_dataplane_that_it_and_its_services_say(market: Installed)
     until("it has an identity", lambda: services(cluster, "web-1") == ["web-1_market_svc"], market.processes)
     apply(cluster, service("web", appProtocol="http"))
     until("its Service counts", lambda: services(cluster, "web-1") == ["web_market_svc_80"], market.processes)
+    apply(cluster, service("also"))
+    both = ["also_market_svc_80", "web_market_svc_80"]
+    until("it is another Service's, too", lambda: services(cluster, "web-1") == both, market.processes)
+    cluster.kubectl("delete", "service", "also", "-n", "market")
+    until("it is one alone", lambda: services(cluster, "web-1") == both[1:], market.processes)
     found = dataplane(cluster, "web-1")
     assert found["mesh"] == "market"
     assert found["spec"]["networking"]["inbound"][0]["tags"]["kuma.io/protocol"] == "http"

@@ -61,8 +61,8 @@ def content(mesh: str, backend: str, secrets: Secrets) -> tuple[bytes, bytes]:
     cert_name, key_name = secret_names(mesh, backend)
     if cert_name not in secrets and key_name not in secrets:  # in Kubernetes a Mesh is there before them
         raise AuthorityUnusable(
-            f'Secrets "{cert_name}" and "{key_name}" in mesh "{mesh}" are not there. On Kubernetes they are made as soon '
-            "as the Mesh is seen; elsewhere put them back from a backup"
+            f'Secrets "{cert_name}" and "{key_name}" in mesh "{mesh}" are not there. On Kubernetes they are made as '
+            "soon as the Mesh is seen; elsewhere put them back from a backup"
         )
     return _data(secrets, cert_name, mesh), _data(secrets, key_name, mesh)
 
