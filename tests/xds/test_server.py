@@ -472,6 +472,47 @@ async def test_callers_are_sent_to_a_proxy_once_it_serves_and_until_it_says_that
     await web.until(lambda: not sees_backend())
 
 
+async def test_who_ends_is_answered_once_its_callers_go_elsewhere_or_after_a_while(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with running(tmp_path, clock) as cp, httpx.AsyncClient(verify=False, timeout=PATIENCE) as client:
+        await cp.apply(MTLS, ALLOW_ALL)
+        web = await cp.proxy(WEB)
+
+        def instances() -> int:
+            found = web.held[TypeUrl.ENDPOINTS].get("backend")
+            return 0 if found is None else int(found.value.count(b"10.0.0.1"))
+
+        async def end(name: str) -> None:
+            said = {"mesh": "default", "name": name, "dataplaneToken": cp.token(name)}
+            assert (await client.post(f"https://localhost:{await cp.parts.dp.port()}/withdraw", json=said)).is_success
+
+        for number in (1, 2):
+            await cp.proxy(dataplane(f"backend-{number:02}", "backend", port=80 + number))
+        await web.until(lambda: instances() == 2)
+        await cp.settled(3)
+        asked = 0
+
+        def may_answer() -> bool:
+            nonlocal asked
+            asked += 1
+            return asked > 5
+
+        web.may_answer = may_answer
+        await end("backend-01")
+        assert instances() == 1
+        await cp.settled(3)
+        web.may_answer = lambda: False
+        caller = cp.parts.proxies.get(WEB.key)
+        assert caller is not None
+        ending = aio.spawn(end("backend-02"), name="the end of backend-02")
+        await cp.until(lambda: not caller.has_answered)
+        while not ending.done():
+            clock.advance(1)
+            await asyncio.sleep(0.01)
+        await ending
+        assert instances() == 1, "it has answered nothing"
+
+
 async def test_proxies_that_become_ready_together_are_shown_to_their_callers_together(cp: Running) -> None:
     await cp.apply(MTLS, ALLOW_ALL)
     web = await cp.proxy(WEB)

@@ -28,8 +28,8 @@ log = structlog.get_logger(__name__)
 _RETRY = Backoff(first=1.0, last=10.0)
 _TIMEOUT = 10.0
 TOKEN_SECRET = "dataplane_token"  # noqa: S105 - the name of a secret
-_FAREWELL = 2.0
-"""Seconds that the end of a proxy waits for the control plane."""
+_FAREWELL = httpx.Timeout(10.0, connect=2.0)
+"""Seconds that the end of a proxy waits for the control plane: which itself waits until callers have answered."""
 
 
 class BootstrapRefused(KumaError):

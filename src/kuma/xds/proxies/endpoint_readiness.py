@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import structlog
 
+from kuma.base import aio
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, Conflict
 from kuma.base.values import addresses
@@ -21,6 +23,9 @@ from kuma.xds.proxies.proxy import Proxies, Proxy
 from kuma.xds.stream.proxy_authentication import Authenticator
 
 log = structlog.get_logger(__name__)
+
+_TOLD = 5.0
+"""Seconds that the end of a proxy waits for others to answer that they send nobody there any more."""
 
 
 class EndpointReadiness:
@@ -40,7 +45,9 @@ class EndpointReadiness:
         self._views = views
         self._proxies = proxies
         self._authenticator = authenticator
+        self._clock = clock
         self._on_ended = on_ended
+        self._told: list[_Told] = []
         self._writes = DataplaneWrites(store, views, clock, "endpoints not marked as ready", self._serving)
         proxies.on_progress(self._progressed)
 
@@ -50,6 +57,8 @@ class EndpointReadiness:
 
     def _progressed(self, proxy: Proxy) -> None:
         self._writes.look(proxy.key)
+        for told in self._told:
+            told.hear(proxy)
 
     def _serving(self, key: Key) -> Resource[DataplaneSpec] | None:
         """Returns the Dataplane as one that serves, if its proxy does and callers are not sent there."""
@@ -60,6 +69,8 @@ class EndpointReadiness:
 
     async def withdraw(self, mesh: str, name: str, token: str, host: str, proof: str = "") -> None:
         """Sends no caller any more to a proxy that is about to end, until it comes back, and frees its place.
+
+        Returns once all proxies that are connected here have answered to that, or after `_TOLD`.
 
         Who has merely its token ends nothing: that has to be said at its own address, `host`, or with its `proof`.
 
@@ -87,7 +98,21 @@ class EndpointReadiness:
         if key not in self._proxies:
             self._on_ended(key)
         await self._views.until(lambda: self._views.holds(gone))  # callers are being told by now
+        await self._until_told(key)
         log.info("endpoints withdrawn: the proxy is about to end", mesh=mesh, dataplane=name)
+
+    async def _until_told(self, leaving: Key) -> None:
+        told = _Told(proxy for proxy in self._proxies if proxy.key.mesh == leaving.mesh and proxy.key != leaving)
+        self._told.append(told)
+        waits = [
+            aio.spawn(told.by_all.wait(), name=f"answers to the end of {leaving}"),
+            aio.spawn(self._clock.sleep(_TOLD), name=f"patience at the end of {leaving}"),
+        ]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._told.remove(told)
+            await aio.stop(waits)
 
     async def _is_said_by_itself(self, key: Key, host: str, proof: str) -> bool:
         """Tells whether it is the proxy that is heard; one that is not connected by where it was seen last."""
@@ -97,3 +122,22 @@ class EndpointReadiness:
         insight = await find(self._store, kinds.DATAPLANE_INSIGHT.key(key.name, key.mesh))
         last = insight.spec.administration if insight is not None else None
         return last is None or not last.host or addresses.are_of_one_machine(last.host, host)
+
+
+class _Told:
+    """Proxies that have to answer to a change: those which had not when it began."""
+
+    def __init__(self, proxies: Iterable[Proxy]) -> None:
+        self._left = {proxy for proxy in proxies if not proxy.has_answered}
+        self.by_all = asyncio.Event()
+        self._look()
+
+    def hear(self, proxy: Proxy) -> None:
+        """Takes note of how far a proxy is."""
+        if proxy in self._left and proxy.has_answered:
+            self._left.discard(proxy)
+            self._look()
+
+    def _look(self) -> None:
+        if not self._left:
+            self.by_all.set()

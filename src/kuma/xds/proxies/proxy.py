@@ -150,7 +150,12 @@ class Proxy:
         """
         level = self._meshes.state(self.key.mesh).config.level
         lets_in = level is Level.PLAIN or self.keeper.entry is not None
-        return not self._outdated and not self.is_leaving and lets_in and self.session.answered
+        return self.has_answered and not self.is_leaving and lets_in
+
+    @property
+    def has_answered(self) -> bool:
+        """Tells whether it has answered to all that there is for it now, by taking or by rejecting it."""
+        return not self._outdated and self.session.answered
 
     @property
     def is_unserved(self) -> bool:
