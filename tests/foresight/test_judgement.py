@@ -218,6 +218,18 @@ def test_plaintext_that_is_left_and_clocks_that_are_off_are_told_with_what_to_do
     assert "not known who calls 1 Dataplane: x" in str(examined(STRICT, unobserved=("x",), unobserved_total=1))
 
 
+def test_who_was_refused_lately_is_told() -> None:
+    def edge(name: str, outcome: Any, ago: timedelta) -> Edge:
+        return Edge(service="backend", port=81, how="plaintext", outcome=outcome, first=EARLIER, last=NOW - ago,
+                    address=name)  # fmt: skip
+
+    soon, before = timedelta(minutes=5), timedelta(hours=3)
+    edges = (edge("10.1.1.1", "refused", soon), edge("10.1.1.2", "refused", before), edge("10.1.1.3", "allowed", soon))
+    summary = traffic.summary(STRICT, {"backend-01": ObservedTrafficSpec(since=EARLIER, edges=edges)}, NOW)
+    assert summary.refused_last_hour == 1
+    assert examined(STRICT, refused_last_hour=1) == {"refusals": [("warning", "1 caller was refused in the last hour")]}
+
+
 def test_unsafe_settings_are_told() -> None:
     open_to_all = {"apiServer": {"http": {"enabled": True, "interface": "0.0.0.0"}}, "access": {"anonymousReads": True}}
     assert [one.status for one in control_plane_health.settings(open_to_all)] == ["warning", "warning"]

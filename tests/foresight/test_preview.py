@@ -76,6 +76,13 @@ def test_can_it_go_strict_is_answered_with_what_is_missing() -> None:
     (caller,) = no.callers
     assert (caller.caller, caller.effect, caller.last, caller.connections) == ("10.9.9.9", "refused", LATELY, 3)
 
+    inside = ask(permissive, MTLS, calls=[plaintext_call("10.0.0.1")])
+    assert inside.strict is not None
+    assert inside.strict.missing == (
+        "1 caller at an address of Dataplanes passes its proxy by and would be cut off: have it call its proxy's "
+        "outbound, or redirect it (transparent proxying)",
+    )
+
     for doubtful in (ask(permissive, MTLS, since=LATELY), ask(permissive, MTLS, unobserved=True)):
         assert doubtful.strict is not None
         assert (doubtful.strict.answer, doubtful.breaks) == ("unknown", False)

@@ -198,6 +198,23 @@ async def test_what_is_remembered_ends_with_the_proxy(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_control_planes_add_up_what_each_has_heard(tmp_path: Path) -> None:
+    clock = ManualClock(datetime.now(UTC))
+    store = await open_sqlite(tmp_path / "kuma.db", clock)
+    mesh = kinds.MESH.key("default")
+    await store.transact([Create(Resource(mesh, MeshSpec())), Create(BACKEND, mesh)])
+    caller = CallerEdge("backend", 80, "plaintext", "allowed", address="10.0.0.9")
+    planes = [TrafficRecorder(store, clock, Metrics(CollectorRegistry()).observed) for _ in range(2)]
+    for connections, recorder in enumerate(planes, start=2):
+        recorder.note(BACKEND.key, caller, connections)
+    writing = [aio.spawn(recorder.run(), name="observed traffic") for recorder in planes]
+    await asyncio.sleep(0)
+    await aio.stop(writing)  # both write at once what they have
+    (stored,) = (await store.list(kinds.OBSERVED_TRAFFIC.name)).items
+    assert [(edge.address, edge.connections) for edge in stored.spec.edges] == [("10.0.0.9", 5)]
+    await store.close()
+
+
 async def test_without_the_setting_nobody_is_asked_and_nobody_heard(tmp_path: Path) -> None:
     async with running(tmp_path, xds_server={"port": 0, "observed_traffic": False}) as cp:
         await cp.apply(PERMISSIVE)

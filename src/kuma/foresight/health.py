@@ -112,7 +112,7 @@ def _proxies(mesh: Examined) -> Iterator[Problem]:
 def _plaintext(mesh: Examined) -> Iterator[Problem]:
     level, plaintext = Judge(mesh.view).level, mesh.summary.plaintext
     if level is Level.PLAIN:
-        yield "warning", "mutual TLS is off", "see what STRICT would do: kumactl preview -f mesh.yaml"
+        yield "warning", "mutual TLS is off", f"see what STRICT would do: {_strict(mesh.view.name)}"
     elif level is Level.ENCRYPTING:
         if plaintext.callers_last_hour:
             found = f"PERMISSIVE, and {counted(plaintext.callers_last_hour, 'plaintext caller')} in the last hour"
@@ -120,10 +120,24 @@ def _plaintext(mesh: Examined) -> Iterator[Problem]:
         else:
             last = f" since {plaintext.last:%Y-%m-%d %H:%M} UTC" if plaintext.last else ""
             found = f"PERMISSIVE, and no plaintext caller was seen{last}"
-            yield "warning", found, "ask whether it can go STRICT: kumactl preview -f mesh.yaml"
+            yield "warning", found, f"ask whether it can go STRICT: {_strict(mesh.view.name)}"
     if mesh.summary.unobserved_total:
         who = counted(mesh.summary.unobserved_total, "Dataplane")
         yield "warning", f"not known who calls {who}: {some(mesh.summary.unobserved)}", _REPORTERS
+
+
+def _refusals(mesh: Examined) -> Iterator[Problem]:
+    number = mesh.summary.refused_last_hour
+    if number:
+        found = f"{counted(number, 'caller was', 'callers were')} refused in the last hour"
+        remedy = f"who: kumactl inspect traffic --mesh {mesh.view.name}; why: kumactl explain call CALLER SERVICE"
+        yield "warning", found, remedy
+
+
+def _strict(mesh: str) -> str:
+    """Says how to ask what STRICT would do."""
+    copied = f"kumactl get mesh {mesh} -o yaml > mesh.yaml"
+    return f"{copied}; set mode: STRICT of the enabled backend in it; kumactl preview -f mesh.yaml"
 
 
 def _clocks(mesh: Examined) -> Iterator[Problem]:
@@ -140,6 +154,7 @@ _CHECKS = (
     ("convergence", _convergence, "no change is held up"),
     ("proxies", _proxies, "all proxies are connected, run what they should, and serve all inbounds"),
     ("plaintext", _plaintext, "nobody is let in without a certificate of the mesh"),
+    ("refusals", _refusals, "nobody was refused in the last hour"),
     ("clocks", _clocks, "no clock of a proxy that reports is off by a minute"),
     ("permissions", lambda mesh: permission_health.problems(mesh.view), "every permission decides somewhere"),
 )

@@ -157,12 +157,18 @@ def _strict(
 def _cut_off(refused: Sequence[AffectedCaller], now: datetime) -> Iterator[str]:
     """Yields who is in the way of STRICT, and what can be done about it."""
     identified = [caller for caller in refused if caller.how == "meshTls"]
-    others = [caller for caller in refused if caller.how != "meshTls"]
-    if others:
-        who = counted(len(others), "caller shows", "callers show")
-        each = "it" if len(others) == 1 else "each"
+    inside = [caller for caller in refused if caller.how != "meshTls" and caller.dataplanes]
+    outside = [caller for caller in refused if caller.how != "meshTls" and not caller.dataplanes]
+    if outside:
+        who = counted(len(outside), "caller shows", "callers show")
+        each = "it" if len(outside) == 1 else "each"
         lack = f"{who} no certificate of the mesh and would be cut off: start kuma-dp beside {each}, or have it stop"
-        yield f"{lack} calling{_when(others, now)}"
+        yield f"{lack} calling{_when(outside, now)}"
+    if inside:
+        who = counted(len(inside), "caller", "callers")
+        passes = "passes its proxy" if len(inside) == 1 else "pass their proxies"
+        remedy = "have it call its proxy's outbound, or redirect it (transparent proxying)"
+        yield f"{who} at an address of Dataplanes {passes} by and would be cut off: {remedy}{_when(inside, now)}"
     if identified:
         who = counted(len(identified), "caller")
         yield f"no permission admits {who} of the mesh: see kumactl suggest permissions{_when(identified, now)}"

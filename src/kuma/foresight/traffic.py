@@ -68,6 +68,8 @@ class TrafficSummary(Model):
     """Dataplanes with inbounds that have never reported: some of them, `unobserved_total` says how many there are."""
     unobserved_total: int = 0
     plaintext: PlaintextSummary = PlaintextSummary()
+    refused_last_hour: int = 0
+    """Callers that were refused lately, in plaintext or not: each once for a service."""
     clocks_off: tuple[ClockOff, ...] = ()
     """Some of the proxies whose clocks are wrong, by what their last reports say."""
 
@@ -113,8 +115,15 @@ def summary(view: MeshView, observed: Observed, now: datetime) -> TrafficSummary
     clocks = ((name, observed[name].clock_ahead_seconds) for name in served if name in observed)
     off = [ClockOff(dataplane=name, ahead_seconds=ahead) for name, ahead in clocks if ahead]
     recent = {(edge.service, edge.address) for edge in plaintext if edge.last > now - HOUR}
+    refused = {
+        (edge.service, edge.uris or edge.address)
+        for name in served
+        for edge in (observed[name].edges if name in observed else ())
+        if edge.outcome == "refused" and edge.last > now - HOUR
+    }
     return TrafficSummary(
         mesh=view.name,
+        refused_last_hour=len(refused),
         since=max((observed[name].since for name in served if name in observed), default=None),
         observed=len(served) - len(unobserved),
         unobserved=tuple(unobserved[:_NAMED]),
