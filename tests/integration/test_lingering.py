@@ -84,7 +84,7 @@ async def test_whom_no_permission_admits_any_more_loses_what_is_open_and_nobody_
         async def ended() -> bool:
             return all(one.ended or one.refused for one in of_web.values())
 
-        await until("what web had open has ended", ended, seconds=30)
+        await until("what web had open has ended", ended)
         used = {protocol: one.used for protocol, one in of_shop.items()}
 
         async def all_used_again() -> bool:
@@ -118,7 +118,7 @@ async def test_what_was_opened_under_a_retired_authority_ends(
         async def ended() -> bool:
             return all(one.ended for one in (*direct.values(), *(of_web[protocol] for protocol in LASTING)))
 
-        await until("all of it has ended", ended, seconds=30)
+        await until("all of it has ended", ended)
         used = {protocol: one.used for protocol, one in of_web.items()}
 
         async def all_used_again() -> bool:
@@ -135,11 +135,11 @@ async def test_what_was_opened_under_a_retired_authority_ends(
 
 
 class TestExpiry:
-    """Leaves live for 5 seconds, and what they have opened lingers for another 9 at most."""
+    """Leaves live for 12 seconds, and what they have opened lingers for another 9 at most."""
 
     @pytest.fixture
     def declared(self) -> tuple[str, ...]:
-        short = MTLS.replace("type: builtin", "type: builtin, dpCert: {rotation: {expiration: 5s}}")
+        short = MTLS.replace("type: builtin", "type: builtin, dpCert: {rotation: {expiration: 12s}}")
         return short, permission("*")
 
     @pytest.fixture
@@ -156,5 +156,5 @@ class TestExpiry:
             async def ended() -> bool:
                 return all(of_web[protocol].ended for protocol in LASTING)
 
-            await until("all of it has ended", ended, seconds=40)
+            await until("all of it has ended", ended)
         assert [of_web[protocol].failures for protocol in ("http/1.1", "http/2")] == [[], []]

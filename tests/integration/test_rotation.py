@@ -33,6 +33,11 @@ def declared() -> tuple[str, ...]:
     return MTLS, ALLOW_ALL
 
 
+@pytest.fixture
+def xds_server() -> dict[str, Any]:
+    return {"connection_linger": "10m"}  # connections do not end, however long the rotations take
+
+
 def serial(cp: Running, name: str) -> int:
     """The certificate that a proxy has now."""
     proxy = cp.parts.proxies.get(kinds.DATAPLANE.key(name, "default"))
