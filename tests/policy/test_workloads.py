@@ -19,6 +19,7 @@ def refused(
     advertised: str = "",
     listens: str = "",
     inbounds: frozenset[tuple[str, int]] = frozenset(),
+    networks: tuple[str, ...] = (),
     **inbound: Any,
 ) -> str:
     """The reason why the only inbound is refused; empty if it is not."""
@@ -28,8 +29,14 @@ def refused(
         advertised_address=advertised,
         inbound=(Inbound(**{"port": 80, "service_port": 8080, "address": listens, "tags": tags, **inbound}),),
     )
-    around = Surroundings(OWN, frozenset(administrations), tuple(map(Destination.parse, allowed)), inbounds)
+    around = Surroundings(
+        OWN, frozenset(administrations), tuple(map(Destination.parse, allowed)), inbounds, _read(networks)
+    )
     return "; ".join(str(violation) for _, violation in workloads.refusals(networking, around))
+
+
+def _read(networks: tuple[str, ...]) -> tuple[Destination, ...]:
+    return tuple(map(Destination.parse, networks))
 
 
 @pytest.mark.parametrize(
@@ -105,3 +112,24 @@ def test_other_spellings_of_an_address_lead_to_the_same_place(service_address: s
     assert refused(inbounds=places, service_address=service_address, service_port=8081) == ""
     assert refused(("127.0.0.0/8",), inbounds=places, service_address="127.0.0.1") != ""
     assert refused(("127.0.0.1:8080",), inbounds=places, service_address="127.0.0.1") == ""
+
+
+@pytest.mark.parametrize(
+    ("networks", "place", "refuses"),
+    [
+        ((), {"address": "192.0.2.1"}, False),
+        (("10.0.0.0/8",), {"address": "10.0.0.1"}, False),
+        (("10.0.0.0/8",), {"address": "192.0.2.1"}, True),
+        (("10.0.0.0/8",), {"address": "::ffff:192.0.2.1"}, True),
+        (("10.0.0.0/8",), {"address": "10.0.0.1", "advertised": "192.0.2.1"}, True),
+        (("10.0.0.0/8", "192.0.2.1"), {"address": "10.0.0.1", "advertised": "192.0.2.1"}, False),
+        (("10.0.0.0/8",), {"address": "10.0.0.1", "listens": "192.0.2.1"}, True),
+        (("10.0.0.0/8",), {"address": "127.0.0.1"}, False),
+        (("192.0.2.1:81",), {"address": "192.0.2.1"}, True),
+    ],
+)
+def test_dataplanes_are_called_where_an_administrator_says_that_they_are(
+    networks: tuple[str, ...], place: dict[str, str], refuses: bool
+) -> None:
+    told = refused(networks=networks, service_address="127.0.0.1", **place)  # type: ignore[arg-type]
+    assert (workloads.NETWORKS in told) is refuses, told

@@ -158,3 +158,18 @@ async def test_what_is_allowed_may_change_with_a_restart(tmp_path: Path) -> None
         assert not serves(proxy)
         assert (await put(cp, elsewhere)).status_code == 400
         await proxy.disconnect()
+
+
+async def test_who_says_to_be_elsewhere_is_not_called_there(tmp_path: Path) -> None:
+    outside = described("web", 8081, address="192.0.2.1")
+    async with running(tmp_path) as cp:
+        await cp.apply_resource(outside)
+    async with running(tmp_path, dp_server={"port": 0, "dataplane_networks": ["10.0.0.0/8"]}) as cp:
+        await cp.apply_resource(described("api", 8082))
+        assert (await put(cp, codec.to_universal(outside) | {"name": "another"})).status_code == 400
+        async with connected(cp, described("caller", 8083), 9901) as proxy:
+            assert serves(proxy) == {"inbound:10.0.0.1:80"}
+        proxy = await cp.proxy(outside, bring=False)
+        shown = await cp.insight(outside, lambda insight: insight.withheld_inbounds)
+        assert "KUMA_DP_SERVER_DATAPLANE_NETWORKS" in shown.withheld_inbounds[0]
+        assert not serves(proxy)

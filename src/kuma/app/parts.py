@@ -167,7 +167,8 @@ def state(base: Foundation) -> State:
     how = (base.turns, base.drivers, linger, host_names)
     meshes = Meshes(views, proxies.touch, *how, has_service_addresses=in_kubernetes)
     allowed = servers.allowed_workloads(base.settings.dp_server)
-    inbound_review = InboundReview(meshes, proxies, base.own_ports, allowed, metrics.withheld)
+    networks = servers.dataplane_networks(base.settings.dp_server)
+    inbound_review = InboundReview(meshes, proxies, base.own_ports, allowed, networks, metrics.withheld)
     rules = _rules(base, views, inbound_review)
     manager = ResourceManager(base.store, rules, strict=base.settings.general.strict)
     for told in (metrics, proxies):

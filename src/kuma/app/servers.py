@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import structlog
@@ -153,10 +153,19 @@ def allowed_workloads(settings: DpServerSection) -> tuple[Destination, ...]:
     Raises:
         Misconfigured: what is set is no address and no network.
     """
+    return _destinations(workloads.SETTING, settings.allowed_workloads)
+
+
+def dataplane_networks(settings: DpServerSection) -> tuple[Destination, ...]:
+    """Reads where Dataplanes may be called; see `allowed_workloads`."""
+    return _destinations(workloads.NETWORKS, settings.dataplane_networks)
+
+
+def _destinations(setting: str, written: Iterable[str]) -> tuple[Destination, ...]:
     try:
-        return tuple(map(Destination.parse, settings.allowed_workloads))
+        return tuple(map(Destination.parse, written))
     except ValueError as error:
-        raise Misconfigured(f"{workloads.SETTING}: {error}") from None
+        raise Misconfigured(f"{setting}: {error}") from None
 
 
 def probe_defaults(settings: HdsSection) -> ProbeDefaults:

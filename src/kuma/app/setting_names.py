@@ -55,7 +55,15 @@ OTHERS = ("KUMA_CONTROL_PLANE_", "KUMA_DATAPLANE_", "KUMA_DP_ENVOY_")
 """Variables of kuma-dp, which may stand in the same environment."""
 
 
-LISTS = ("hostnames", "users", "groups", "localhost_admin_users", "localhost_admin_groups", "allowed_workloads")
+LISTS = (
+    "hostnames",
+    "users",
+    "groups",
+    "localhost_admin_users",
+    "localhost_admin_groups",
+    "allowed_workloads",
+    "dataplane_networks",
+)
 
 
 CIPHERS = "_TLS_CIPHER_SUITES"

@@ -259,6 +259,11 @@ class DpServerSection(Section):
         description="Where inbounds may lead to beyond their own machine: addresses or networks, each with a port or "
         "for all: 10.1.0.0/16, 10.0.0.7:8080.",
     )
+    dataplane_networks: tuple[str, ...] = Field(
+        (),
+        description="Where Dataplanes may be called: addresses or networks, such as 10.1.0.0/16, and the loopback. "
+        "Everywhere if empty.",
+    )
     limits: LimitsSection = LimitsSection()
     hds: HdsSection = HdsSection()
     authn: DpAuthnSection = DpAuthnSection()

@@ -20,6 +20,7 @@ OwnPorts = Callable[[], Mapping[int, str]]
 """Tells the ports that this control plane listens on, with what they are."""
 Place = tuple[str, int]
 SETTING = "KUMA_DP_SERVER_ALLOWED_WORKLOADS"
+NETWORKS = "KUMA_DP_SERVER_DATAPLANE_NETWORKS"
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _SPECIAL: Mapping[_Network, str] = {
     ipaddress.ip_network("169.254.0.0/16"): "a link-local address, as of metadata services",
@@ -76,6 +77,8 @@ class Surroundings:
     allowed: tuple[Destination, ...] = ()
     inbounds: Set[Place] = frozenset()
     """Addresses and ports at which the proxies of other Dataplanes on the machine listen for their callers."""
+    networks: tuple[Destination, ...] = ()
+    """Where Dataplanes may be called, besides the loopback; everywhere if there are none."""
 
 
 def refusals(networking: Networking, around: Surroundings) -> Iterator[tuple[int, Violation]]:
@@ -87,10 +90,22 @@ def refusals(networking: Networking, around: Surroundings) -> Iterator[tuple[int
             ("port", (networking.advertised_address or listens, inbound.port), None),  # where callers are sent
         ):
             reason = _refusal(address, port, may_be, networking, around)
+            if may_be is None and not reason:
+                reason = _misplaced(address, port, around.networks)
             if reason:
                 where = f"networking.inbound[{index}].{field}"
                 yield index, Violation(where, f"{urls.host_port(address, port)} {reason}")
                 break
+
+
+def _misplaced(address: str, port: int, networks: tuple[Destination, ...]) -> str:
+    """Returns why callers may not be sent there: it is outside of where Dataplanes are."""
+    found = addresses.parse(address)
+    if not networks or found is None or addresses.leads_here(address):
+        return ""
+    if any(network.covers(found) and network.port in (0, port) for network in networks):
+        return ""
+    return f"is outside of the networks that Dataplanes may be in; an administrator allows it with {NETWORKS}"
 
 
 def _refusal(

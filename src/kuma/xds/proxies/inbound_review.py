@@ -41,12 +41,14 @@ class InboundReview:
         proxies: Proxies,
         own_ports: OwnPorts,
         allowed: tuple[Destination, ...],
+        networks: tuple[Destination, ...],
         withheld: Gauge,
     ) -> None:
         self._meshes = meshes
         self._administrations = Administrations(self._view)
         self._own_ports = own_ports
         self._allowed = allowed
+        self._networks = networks
         self._gauge = withheld
         self._seen: dict[str, Mapping[str, Resource[DataplaneSpec]]] = {}
         self._memberships: dict[str, Membership] = {}
@@ -72,7 +74,8 @@ class InboundReview:
     def surroundings_of(self, dataplane: Resource[DataplaneSpec]) -> Surroundings:
         """Returns what is known of the machine of a Dataplane now."""
         administrations = self._administrations.beside(dataplane, _ports(dataplane))
-        return Surroundings(self._own_ports(), administrations, self._allowed, self._inbounds_beside(dataplane))
+        beside = self._inbounds_beside(dataplane)
+        return Surroundings(self._own_ports(), administrations, self._allowed, beside, self._networks)
 
     def _inbounds_beside(self, dataplane: Resource[DataplaneSpec]) -> frozenset[Place]:
         """Returns the places that inbounds lead to where another proxy listens: its stream has come from that address.
