@@ -242,3 +242,11 @@ def test_what_a_mesh_permission_says_stands_under_spec() -> None:
     assert document["spec"] == {"targetRef": MESH, "from": [{"targetRef": MESH, "default": {"action": "Allow"}}]}
     with pytest.raises(InvalidResource, match="targetRef: unknown field; what the resource says stands under spec"):
         codec.parse({"type": "MeshTrafficPermission", "mesh": "default", "name": "p", "targetRef": MESH})
+
+
+def test_callers_are_the_same_in_whatever_order_their_tags_are_written() -> None:
+    one, other = (
+        mesh_permission("p", MESH, ("Allow", subset(**dict(tags))))
+        for tags in ([("team", "a"), ("env", "prod")], [("env", "prod"), ("team", "a")])
+    )
+    assert list(authorization.statements(one)) == list(authorization.statements(other))

@@ -125,3 +125,13 @@ def test_a_second_change_before_the_first_has_been_followed_goes_back_to_what_de
     stage = Stage().begin(by_service, by_env).begin(by_env, by_team)
     assert stage.before is by_service
     assert stage.carried == ENV
+
+
+def test_filter_chains_are_labelled_alike_by_all_control_planes() -> None:
+    """Whatever the order in which one holds its sets: another label would drain what is open."""
+    tags = tuple((name, "x") for name in "fbdace")
+    admission = allow(Principal(tags))
+    assert Stage(shown=frozenset("fedcba")).label(admission) == "a,b,c,d,e,f/0"
+    assert Stage(shown=frozenset("bz"), renamed=1).label(admission) == "b/1"
+    assert Stage(renamed=2).label(admission) == "/2", "who got other names has to connect anew, whatever is looked at"
+    assert Stage(shown=ENV).label(allow(WEB)) == ""
