@@ -13,7 +13,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from kuma.base import aio
-from kuma.kubernetes.api import credentials
+from kuma.kubernetes.api import credentials, events
 from kuma.kubernetes.api.client import ApiClient
 from kuma.kubernetes.api.informer import Informer
 from kuma.kubernetes.metrics import Metrics
@@ -174,3 +174,14 @@ async def test_nonsense_from_the_api_server_ends_no_watch(place: Place, proxy: B
         (stored,) = await store.transact([Create(suite.mesh())])
         assert (await anext(watching)).changes == (Put(stored),)
         await watching.aclose()
+
+
+async def test_an_event_that_is_refused_stops_nothing(place: Place, proxy: Between, tmp_path: Path) -> None:
+    """As in a namespace that is being deleted. What could not be told is logged."""
+    proxy.interfere = lambda asked: Answer(403, "Forbidden") if asked.path.endswith("/events") else None
+    pod = {"kind": "Pod", "metadata": {"name": "one", "namespace": place.forms.system, "uid": "1"}}
+    async with ApiClient(credentials.find(kubeconfig(proxy, tmp_path))) as client:
+        with structlog.testing.capture_logs() as logs:
+            await events.tell(client, pod, "source", "Normal", "CreatedKumaDataplane", "Created")
+    (told,) = logs
+    assert (told["event"], told["told"]) == ("an event was not told", "CreatedKumaDataplane")

@@ -49,4 +49,4 @@ async def tell(
     except (ApiError, Unavailable) as error:
         if once and isinstance(error, ApiError) and error.code == 409:
             return  # told already
-        log.warning("an event was not told", about=metadata["name"], event=reason, reason=str(error))
+        log.warning("an event was not told", about=metadata["name"], told=reason, reason=str(error))
