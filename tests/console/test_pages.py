@@ -223,6 +223,10 @@ async def test_what_one_may_not_change_is_refused_with_the_reason_and_audited(cp
             await page.click("button[value=apply]")
             assert became in await page.inner_text("#result"), await page.inner_text("#result")
         assert (await cp.parts.manager.get(kinds.MESH.key("default"))).spec.mtls is None
+        await browser.open("/gui/meshes/default/preview?delete=Mesh/default")
+        await page.click("button.danger")
+        assert "failed Mesh default" in await page.inner_text("#result")
+        assert await cp.parts.manager.get(kinds.MESH.key("default"))
         for path in ("/gui/audit", "/gui/meshes/default/secrets"):
             await browser.open(path, status=403)
             assert 'user "john' in await page.inner_text("main")
