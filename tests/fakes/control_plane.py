@@ -113,10 +113,11 @@ class Running:
                 await asyncio.sleep(0.01)
 
     async def disconnected(self, described: Resource[Any]) -> None:
-        """Return once no proxy is connected for a Dataplane."""
+        """Return once no proxy is connected for a Dataplane, and what is to follow that waits for the clock."""
         async with asyncio.timeout(PATIENCE):
             while described.key in self.parts.proxies:
                 await asyncio.sleep(0.01)
+        await asyncio.sleep(0)  # its tasks have been made, and begin before this goes on
 
     async def settled(self, count: int) -> None:
         """Return once `count` proxies are connected and run what they should."""
