@@ -182,6 +182,12 @@ async def _ask(client: httpx.AsyncClient, control_plane: ControlPlaneAddress, bo
     except httpx.TimeoutException:
         raise Unreachable(f"the control plane at {address} does not answer within {_TIMEOUT:.0f} seconds") from None
     except httpx.HTTPError as error:
+        if handshakes.of_another_time(error):  # clocks are set, soon after a machine has started
+            fault = handshakes.untrusted(error)
+            raise Unreachable(
+                f"by the clock of this machine the control plane at {address} cannot be trusted: {fault}. Set the "
+                "clocks of both right (NTP)"
+            ) from None
         refusal = _refusal(control_plane, error)
         if refusal:
             raise BootstrapRefused(refusal) from None

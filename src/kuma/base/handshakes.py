@@ -15,6 +15,11 @@ def untrusted(error: BaseException) -> str:
     return ""
 
 
+def of_another_time(error: BaseException) -> bool:
+    """Tells whether the other side's certificate has not begun, or has ended, by this machine's clock."""
+    return any(isinstance(e, ssl.SSLCertVerificationError) and e.verify_code in _TIMES for e in _causes(error))
+
+
 def no_tls(error: BaseException) -> bool:
     """Tells whether the other side has answered with something that is not TLS."""
     return any(isinstance(cause, ssl.SSLError) and cause.reason in _NOT_TLS for cause in _causes(error))
@@ -30,6 +35,8 @@ def cut_off(error: BaseException) -> bool:
     return any(isinstance(cause, _ENDS) or _SILENCE in str(cause) for cause in _causes(error))
 
 
+_TIMES = (9, 10)
+"""X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
 _ENDS = (ssl.SSLEOFError, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 _SILENCE = "without sending a response"
 _REFUSALS = (
