@@ -13,6 +13,7 @@ from kuma.authorities.driver import Content, Driver, Root
 from kuma.authorities.local import local_authority
 from kuma.base.clock import Clock
 from kuma.base.errors import Conflict, InvalidResource
+from kuma.base.long_work import one_by_one
 from kuma.pki import pem
 from kuma.pki.authority import Authority, AuthorityUnusable
 from kuma.pki.leaf_rotation import rotation_time
@@ -35,7 +36,7 @@ async def create_root(mesh: str, conf: Conf, clock: Clock) -> CaPair:
     bits, lifetime = conf.ca_cert.rsa_bits, conf.ca_cert.lifetime
     if bits is None:
         return _self_signed(mesh, ec.generate_private_key(ec.SECP256R1()), clock.now(), lifetime)
-    key = await asyncio.to_thread(rsa.generate_private_key, 65537, bits)  # takes seconds: not on the event loop
+    key = await one_by_one(rsa.generate_private_key, 65537, bits)  # takes seconds
     return await asyncio.to_thread(_self_signed, mesh, key, clock.now(), lifetime)
 
 
