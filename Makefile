@@ -9,7 +9,7 @@ TESTS_AT_ONCE ?= 4
 FAST_TESTS_AT_ONCE ?= 2
 PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install packages test kubernetes test-fast check sbom bench demo demo-ha soak release clean
+.PHONY: help install packages test kubernetes test-fast check sbom bench demo demo-ha demo-kubernetes soak release clean
 
 help: ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,9 @@ demo: $(STAMP) ## a mesh with mutual TLS, from nothing, step by step
 
 demo-ha: $(STAMP) ## three control planes over one PostgreSQL; the leader is killed in the middle of a CA change
 	@$(BIN)/python -m demo.ha
+
+demo-kubernetes: $(STAMP) packages ## Pods with mutual TLS on a real Kubernetes API, from nothing, step by step (as root)
+	@$(BIN)/python -m demo.kubernetes
 
 bench: $(STAMP) ## print the benchmarks
 	$(BIN)/python -m benchmarks

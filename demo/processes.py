@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -99,6 +100,9 @@ class Processes:
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
     """A second Ctrl-C, or a terminal that is closed meanwhile, must not leave behind what is being ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # which signals do not interrupt
+        return
     before = {number: signal.signal(number, signal.SIG_IGN) for number in _ENDING}
     try:
         yield
@@ -194,7 +198,7 @@ def _can_be_bound(port: int) -> bool:
     return True
 
 
-def is_free(port: int) -> bool:
+def is_free(port: int, host: str = "127.0.0.1") -> bool:
     """Tells whether nobody listens on this port of the loopback."""
     with socket.socket() as sock:
-        return sock.connect_ex(("127.0.0.1", port)) != 0
+        return sock.connect_ex((host, port)) != 0

@@ -14,11 +14,10 @@ from demo.processes import Failed, until
 console = Console(highlight=False, soft_wrap=True)
 
 
-class Steps:
-    """Prints a step, the command, and the outcome; an outcome that does not come ends the demo."""
+class Printed:
+    """Prints a step, the command, and the outcome."""
 
-    def __init__(self, mesh: DemoMesh) -> None:
-        self.mesh = mesh
+    def __init__(self) -> None:
         self._number = 0
 
     def step(self, title: str) -> None:
@@ -28,18 +27,26 @@ class Steps:
     def command(self, text: str) -> None:
         console.print(f"   [cyan]$ {escape(text)}[/cyan]")
 
+    def note(self, text: str) -> None:
+        console.print(f"   {text}", markup=False)
+
+    def outcome(self, text: str) -> None:
+        console.print(f"   [green]✔[/green] {escape(text)}")
+
+
+class Steps(Printed):
+    """Steps with a mesh on this machine; an outcome that does not come ends the demo."""
+
+    def __init__(self, mesh: DemoMesh) -> None:
+        super().__init__()
+        self.mesh = mesh
+
     def kumactl(self, *arguments: str) -> str:
         self.command(" ".join(("kumactl", *arguments)))
         printed = self.mesh.kumactl(*arguments)
         for line in printed.rstrip().splitlines():
             self.note(line)
         return printed
-
-    def note(self, text: str) -> None:
-        console.print(f"   {text}", markup=False)
-
-    def outcome(self, text: str) -> None:
-        console.print(f"   [green]✔[/green] {escape(text)}")
 
     def calls(self, what: str, expected: Callable[[int, Mapping[str, Any]], bool]) -> Mapping[str, Any]:
         """Have `web` call `backend` until the answer is as expected."""

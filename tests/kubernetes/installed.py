@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from demo.processes import BIN, PATIENCE, Processes, free_ports, until
+from demo.processes import BIN, PATIENCE, Processes, free_ports, is_free, until
 from kuma.kubernetes.install import workload
 from kuma.kubernetes.install.options import Options
 from tools.kubernetes.cluster import Cluster
@@ -32,6 +33,16 @@ _PORTS = {
     "KUMA_DIAGNOSTICS_SERVER_PORT": "diagnostics",
     "KUMA_RUNTIME_KUBERNETES_ADMISSION_SERVER_PORT": "webhooks",
 }
+
+
+_INTERFACES = (
+    "KUMA_API_SERVER_HTTP_INTERFACE",
+    "KUMA_API_SERVER_HTTPS_INTERFACE",
+    "KUMA_DP_SERVER_INTERFACE",
+    "KUMA_DIAGNOSTICS_SERVER_INTERFACE",
+    "KUMA_RUNTIME_KUBERNETES_ADMISSION_SERVER_ADDRESS",
+)
+_SERVICE = Path(__file__).parent / "service.py"
 
 
 def kumactl(*arguments: str | Path, text: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -51,13 +62,17 @@ class Installed:
     processes: Processes
     directory: Path
     ports: Mapping[str, int]
+    hosts: Sequence[str] = ("0.0.0.0",)
+    """Where control planes listen that run beside each other, at the same ports."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.ports['api']}"
 
-    def start(self, name: str = "kuma-cp", ports: Mapping[str, int] | None = None) -> subprocess.Popen[bytes]:
+    def start(
+        self, name: str = "kuma-cp", ports: Mapping[str, int] | None = None, host: str = ""
+    ) -> subprocess.Popen[bytes]:
         """Starts a control plane with the environment of the Deployment."""
         chosen = Options(namespace=NAMESPACE, version="test")
         environment = {
@@ -67,6 +82,7 @@ class Installed:
             "KUMA_GENERAL_LOG_FORMAT": "console",
             "KUMA_DEFAULTS_SKIP_MESH_CREATION": "true",
             **{variable: str((ports or self.ports)[port]) for variable, port in _PORTS.items()},
+            **dict.fromkeys(_INTERFACES, host or self.hosts[0]),
         }
         return self.processes.start(name, [BIN / "kuma-cp", "run"], environment)
 
@@ -84,6 +100,21 @@ class Installed:
         wrong = "apiVersion: kuma.io/v1alpha1\nkind: Mesh\nmetadata: {name: never}\nspec: {nonsense: 1}\n"
         tried = self.cluster.kubectl("apply", "--dry-run=server", "-f", "-", text=wrong, check=False)
         return "spec.nonsense: unknown field" in tried.stderr
+
+    def start_beside(self, name: str, host: str) -> subprocess.Popen[bytes]:
+        """Starts another control plane, and returns once it judges changes."""
+        started = self.start(name, host=host)
+        until(f"{name} judges changes", lambda: not is_free(self.ports["webhooks"], host), self.processes)
+        return started
+
+    def log(self, name: str = "kuma-cp") -> str:
+        """What a control plane has logged."""
+        return (self.directory / f"{name}.log").read_text()
+
+    def serve_at(self, host: str) -> None:
+        """Has the control plane reached at this address, whichever of `hosts` leads: as by its Service."""
+        ports = ",".join(map(str, self.ports.values()))
+        self.processes.start(f"service-{host}", [sys.executable, _SERVICE, host, ",".join(self.hosts), ports], {})
 
     def kill(self) -> None:
         assert self.process is not None
@@ -108,8 +139,11 @@ class Installed:
 
 
 @contextmanager
-def installed(cluster: Cluster, directory: Path) -> Iterator[Installed]:
-    """Installs a control plane and runs it; at the end it is uninstalled."""
+def installed(cluster: Cluster, directory: Path, hosts: Sequence[str] = ()) -> Iterator[Installed]:
+    """Installs a control plane and runs it; at the end it is uninstalled.
+
+    With `hosts` it runs at the first of them, and others may run beside it.
+    """
     ports = dict(zip(_PORTS.values(), free_ports(len(_PORTS)), strict=True))
     manifests = [_called_here(found, ports["webhooks"]) for found in yaml.safe_load_all(
         kumactl("install", "control-plane").stdout
@@ -118,6 +152,9 @@ def installed(cluster: Cluster, directory: Path) -> Iterator[Installed]:
     cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
     with Processes(directory) as processes:
         found = Installed(cluster, processes, directory, ports)
+        if hosts:
+            found.hosts = hosts
+            found.serve_at("127.0.0.1")
         found.run()
         yield found
     removal = kumactl("uninstall", "control-plane").stdout

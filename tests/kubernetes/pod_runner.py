@@ -1,18 +1,22 @@
 """Runs the containers of Pods as processes, in the kubelet's place: a network namespace and an address for each Pod.
 
 The image of a container stands for a local command; init containers come first, variables and arguments are filled in,
-tokens are asked of the API server, probes are asked, and the status of the Pod is written. What a container sees of
-files is this machine's; paths of the volumes of its Pod stand for directories.
+tokens are asked of the API server, probes are asked, and the status of the Pod is written. A Pod ends as the kubelet
+ends it: hooks, then its containers, and native sidecars after them. What a container sees of files is this machine's;
+paths of the volumes of its Pod stand for directories.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import itertools
 import os
 import re
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +27,7 @@ from tests.fakes.hosts import Host
 from tools.kubernetes.cluster import Cluster
 
 Object = dict[str, Any]
+_NODE, _TIME = "node", "2026-01-01T00:00:00Z"
 _REFERENCE = re.compile(r"\$\(([A-Za-z0-9_]+)\)")
 
 
@@ -38,10 +43,16 @@ class Running:
     found: Object
     host: Host
     ending: contextlib.ExitStack
+    place: Path
+    containers: Mapping[str, subprocess.Popen[bytes]]
 
     @property
     def address(self) -> str:
         return self.host.address
+
+    def log(self, container: str) -> Path:
+        """The file with what a container has printed."""
+        return self.place / f"{container}.log"
 
 
 @dataclass
@@ -60,13 +71,14 @@ class PodRunner:
     overrides: Mapping[str, str]
     """Variables that have another value here, because ports are not the usual ones."""
     pods: dict[str, Running] = field(default_factory=dict)
-    addresses: int = 1
+    hook: Callable[[Running, int], object] = lambda pod, seconds: time.sleep(seconds)
+    """What is done for a hook that sleeps; a test may wait for what is to have come to pass by then."""
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(2))
 
     @contextlib.contextmanager
     def host(self) -> Iterator[Host]:
         """A further host on the bridge, by its next address."""
-        self.addresses += 1
-        number = self.addresses
+        number = next(self._numbers)
         with hosts.host(f"{self.prefix}.{number}", names=self.names) as made:
             hosts.plug(made, self.switch, number)
             yield made
@@ -79,23 +91,115 @@ class PodRunner:
             processes = stack.enter_context(Processes(self._place(found)))
             found["status"]["podIP"] = host.address
             self._report(found, {})
-            ready: dict[str, bool] = {}
+            running: dict[str, subprocess.Popen[bytes]] = {}
             for container in found["spec"].get("initContainers", ()):
                 if container.get("restartPolicy") == "Always":
-                    self._start(found, container, host, processes)
+                    running[container["name"]] = self._start(found, container, host, processes)
                     self._answers(container, "startupProbe", host, processes)
                 else:
                     argv, environment, uid = self._command(found, container, host)
                     host.run(*argv, uid=uid, env={**os.environ, **environment})
             for container in found["spec"]["containers"]:
-                self._start(found, container, host, processes)
+                running[container["name"]] = self._start(found, container, host, processes)
+                if found["spec"]["restartPolicy"] != "Always":
+                    processes.forget(running[container["name"]])  # it may end by itself
+                    stack.callback(running[container["name"]].kill)
             for container in (*found["spec"].get("initContainers", ()), *found["spec"]["containers"]):
                 if "readinessProbe" in container:
                     self._answers(container, "readinessProbe", host, processes)
-                ready[container["name"]] = True
-            self._report(found, ready)
-            made = self.pods[name] = Running(found, host, stack.pop_all())
+            self._report(found, running)
+            made = self.pods[name] = Running(found, host, stack.pop_all(), self._place(found), running)
             return made
+
+    @contextlib.contextmanager
+    def following(self, namespace: str) -> Iterator[None]:
+        """Runs the Pods of a namespace as they come, until they have ended or are deleted, while the block lasts.
+
+        Each has a thread of its own that lasts as long: its processes would end with the thread that started them.
+        """
+        self.cluster.ask("POST", "/api/v1/nodes", {"kind": "Node", "apiVersion": "v1", "metadata": {"name": _NODE}})
+        done, errors = threading.Event(), list[BaseException]()
+        alive: dict[str, tuple[threading.Thread, list[Object]]] = {}
+
+        def live(name: str, seen: list[Object]) -> None:
+            try:
+                self._live(name, namespace, seen, done)
+            except BaseException as error:
+                errors.append(error)
+                raise
+
+        def follow() -> None:
+            while not done.is_set():
+                with contextlib.suppress(OSError):  # the API server may be away
+                    for found in self.cluster.ask("GET", f"/api/v1/namespaces/{namespace}/pods")["items"]:
+                        named = found["metadata"]
+                        if named["uid"] in alive:
+                            alive[named["uid"]][1].append(found)
+                        elif named["name"] not in self.pods and "deletionTimestamp" not in named:
+                            seen = [found]
+                            thread = threading.Thread(target=live, args=(named["name"], seen), name=named["name"])
+                            alive[named["uid"]] = thread, seen
+                            thread.start()
+                time.sleep(0.1)
+
+        watching = threading.Thread(target=follow, name=f"Pods of {namespace}")
+        watching.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watching.join()
+            for thread, _ in alive.values():
+                thread.join()
+            self.cluster.ask("DELETE", f"/api/v1/nodes/{_NODE}")
+        assert not errors, errors
+
+    def _live(self, name: str, namespace: str, seen: Sequence[Object], done: threading.Event) -> None:
+        """The life of a Pod."""
+        target = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": {"name": _NODE}}
+        self.cluster.ask("POST", f"/api/v1/namespaces/{namespace}/pods/{name}/binding", target)
+        pod = self.run(name, namespace)
+        ended = 0
+        while not done.is_set() and "deletionTimestamp" not in seen[-1]["metadata"]:
+            now = sum(process.poll() is not None for process in pod.containers.values())
+            if now > ended:
+                ended = now
+                self._report(pod.found, pod.containers)
+                if self._is_over(pod):
+                    break
+            time.sleep(0.1)
+        if self._is_over(pod) or not done.is_set():
+            self.stop(pod)
+        else:
+            self.pods.pop(name).ending.close()
+
+    @staticmethod
+    def _is_over(pod: Running) -> bool:
+        return all(pod.containers[one["name"]].poll() is not None for one in pod.found["spec"]["containers"])
+
+    def stop(self, pod: Running) -> None:
+        """Ends a Pod as the kubelet does. One that is deleted is gone then; one that is over has ended well, or not."""
+        name, namespace = (pod.found["metadata"][part] for part in ("name", "namespace"))
+        is_over = self._is_over(pod)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda container: self._end(pod, container), pod.found["spec"]["containers"]))
+        for container in reversed(pod.found["spec"].get("initContainers", ())):
+            if container["name"] in pod.containers:
+                self._end(pod, container)
+        del self.pods[name]
+        if is_over:
+            self._report(pod.found, pod.containers)
+        else:
+            self.cluster.kubectl("delete", "pod", name, "-n", namespace, "--grace-period=0", "--force")
+        pod.ending.close()
+
+    def _end(self, pod: Running, container: Object) -> None:
+        process = pod.containers[container["name"]]
+        hook = container.get("lifecycle", {}).get("preStop", {})
+        if process.poll() is None and hook:
+            self.hook(pod, hook["sleep"]["seconds"])
+        process.terminate()
+        process.wait()
 
     def kill(self, name: str) -> None:
         """End all processes of a Pod at once, and delete it."""
@@ -110,17 +214,16 @@ class PodRunner:
             self.pods.pop(name).ending.close()
 
     def _get(self, name: str, namespace: str) -> Object:
-        found: Object = json.loads(self.cluster.kubectl("get", "pod", name, "-n", namespace, "-o", "json").stdout)
-        return found
+        return self.cluster.ask("GET", f"/api/v1/namespaces/{namespace}/pods/{name}")
 
     def _place(self, found: Object) -> Path:
         place = self.directory / f"{found['metadata']['name']}-{found['metadata']['uid'][:8]}"
         place.mkdir(mode=0o755, exist_ok=True)
         return place
 
-    def _start(self, found: Object, container: Object, host: Host, processes: Processes) -> None:
+    def _start(self, found: Object, container: Object, host: Host, processes: Processes) -> subprocess.Popen[bytes]:
         argv, environment, uid = self._command(found, container, host)
-        processes.start(container["name"], host.command(*argv, uid=uid), environment)
+        return processes.start(container["name"], host.command(*argv, uid=uid), environment)
 
     def _command(self, found: Object, container: Object, host: Host) -> tuple[list[str], Mapping[str, str], int]:
         """Returns the command of a container, its variables, and the user that it runs as."""
@@ -172,22 +275,31 @@ class PodRunner:
         """Runs a command on the node itself, which is this machine."""
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
-    def _report(self, found: Object, ready: Mapping[str, bool]) -> None:
+    def _report(self, found: Object, running: Mapping[str, subprocess.Popen[bytes]]) -> None:
+        """Writes the status of a Pod; those of its containers that run are ready. None does as long as it starts."""
+
+        def state(name: str) -> Object:
+            code = running[name].poll() if name in running else None
+            ended = {"terminated": {"exitCode": abs(code), "reason": "Ended"}} if code is not None else None
+            return ended or {"running": {"startedAt": _TIME}}
+
         def statuses(kind: str) -> list[Object]:
             return [
                 {
-                    "name": one["name"], "image": one["image"], "imageID": "", "restartCount": 0,
-                    "ready": ready.get(one["name"], False), "started": True,
-                    "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
+                    "name": one["name"], "image": one["image"], "imageID": "", "restartCount": 0, "started": True,
+                    "ready": bool(running) and "running" in state(one["name"]), "state": state(one["name"]),
                 }
                 for one in found["spec"].get(kind, ())
             ]  # fmt: skip
 
-        is_ready = "True" if ready else "False"
+        containers = statuses("containers")
+        codes = [one["state"].get("terminated", {}).get("exitCode") for one in containers]
+        phase = "Running" if None in codes else "Failed" if any(codes) else "Succeeded"
+        is_ready = str(all(one["ready"] for one in containers))
         status = {
-            "phase": "Running", "podIP": found["status"]["podIP"], "podIPs": [{"ip": found["status"]["podIP"]}],
-            "containerStatuses": statuses("containers"), "initContainerStatuses": statuses("initContainers"),
+            "phase": phase, "podIP": found["status"]["podIP"], "podIPs": [{"ip": found["status"]["podIP"]}],
+            "containerStatuses": containers, "initContainerStatuses": statuses("initContainers"),
             "conditions": [{"type": kind, "status": is_ready} for kind in ("ContainersReady", "Ready")],
         }  # fmt: skip
-        where = (found["metadata"]["name"], "-n", found["metadata"]["namespace"], "--subresource=status")
-        self.cluster.kubectl("patch", "pod", *where, "--type=merge", "-p", json.dumps({"status": status}))
+        name, namespace = (found["metadata"][part] for part in ("name", "namespace"))
+        self.cluster.ask("PATCH", f"/api/v1/namespaces/{namespace}/pods/{name}/status", {"status": status})

@@ -3,184 +3,211 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
-import tempfile
+import re
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from demo.processes import BIN, until
-from tests.fakes import hosts
-from tests.fakes.hosts import Host
-from tests.kubernetes.installed import NAMESPACE, Installed, installed
-from tests.kubernetes.pod_runner import PodRunner, Running
+from demo import kubernetes
+from demo.processes import PATIENCE, until
+from demo.steps import Printed
+from tests.kubernetes.node import HOSTS, MESH, Node, node_of
+from tests.kubernetes.pod_runner import Running
 from tools.kubernetes.cluster import Cluster
 
 pytestmark = pytest.mark.timeout(3600)  # the first test waits until the API server is built
 
-EVERYTHING = Path(__file__).parents[1] / "transparent_proxy" / "everything.py"
-OBJECTS = """
-apiVersion: v1
-kind: Namespace
-metadata: {name: run, labels: {kuma.io/sidecar-injection: enabled}}
----
-apiVersion: v1
-kind: Service
-metadata: {name: backend, namespace: run}
-spec: {selector: {app: backend}, ports: [{port: 80, targetPort: 8080, appProtocol: http}]}
-"""
-PODS = """
-apiVersion: v1
-kind: Pod
-metadata: {name: NAME, namespace: run, labels: {app: NAME}}
-spec:
-  containers:
-  - name: app
-    image: app
-    ports: [{containerPort: 8080}]
-    readinessProbe: {httpGet: {path: /health, port: 8080}}
-"""
-MESH = """
-apiVersion: kuma.io/v1alpha1
-kind: Mesh
-metadata: {name: default}
-spec:
-  mtls:
-    enabledBackend: CA
-    backends: [{name: ca-1, type: builtin, mode: MODE}, {name: ca-2, type: builtin, mode: MODE}]
-"""
-PERMISSION = """
-apiVersion: kuma.io/v1alpha1
-kind: TrafficPermission
-mesh: default
-metadata: {name: all}
-spec: {sources: [{match: {kuma.io/service: '*'}}], destinations: [{match: {kuma.io/service: '*'}}]}
-"""
-
-
-class Node:
-    """The Pods of a namespace, and a host that is in no mesh."""
-
-    def __init__(self, kuma: Installed, runner: PodRunner, outsider: Host, service: str) -> None:
-        self.kuma, self.runner, self.outsider, self.service = kuma, runner, outsider, service
-
-    def apply(self, text: str) -> None:
-        self.kuma.cluster.kubectl("apply", "-f", "-", text=text)
-
-    def mesh(self, ca: str = "ca-1", mode: str = "STRICT") -> None:
-        self.apply(MESH.replace("CA\n", f"{ca}\n").replace("MODE", mode))
-
-    def pod(self, name: str) -> Running:
-        self.apply(PODS.replace("NAME", name))
-        return self.runner.run(name, "run")
-
-    def status(self, caller: Host, url: str) -> str:
-        """What a caller is answered, with the status in its last line; `000` if it is not answered."""
-        return caller.run("timeout", "60", "curl", "-s", "-w", "\n%{http_code}", url, uid=1000, check=False)
-
-    def answers(self, caller: Host, url: str, status: str) -> str:
-        """What a caller is answered, once it has this status."""
-
-        def asked() -> str | None:
-            found = self.status(caller, url)
-            return found if found.endswith(status) else None
-
-        return until(f"{url} answers {status}", asked, self.kuma.processes)
-
-
-def _token(cluster: Cluster, pod: dict[str, Any]) -> str:
-    """The token of the ServiceAccount of a Pod, bound to that Pod, as the kubelet asks for it."""
-    name, namespace, uid = (pod["metadata"][field] for field in ("name", "namespace", "uid"))
-    bound = ("--bound-object-kind=Pod", f"--bound-object-name={name}", f"--bound-object-uid={uid}")
-    asked = ("create", "token", "default", "-n", namespace, f"--audience=kuma-control-plane.{NAMESPACE}", *bound)
-    return cluster.kubectl(*asked).stdout.strip()
-
 
 @pytest.fixture(scope="module")
 def node(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    # Of the networks for tests of networks (RFC 2544): this machine is on it, too, and needs its others.
-    prefix = f"198.{18 + os.getpid() // 256 % 2}.{os.getpid() % 256}"
-    with (
-        tempfile.TemporaryDirectory() as made,
-        installed(cluster, tmp_path_factory.mktemp("running")) as kuma,
-        hosts.host() as switch,
-    ):
-        directory = Path(made)
-        directory.chmod(0o755)
-        names = directory / "hosts"
-        control_plane = f"kuma-control-plane.{NAMESPACE}"
-        names.write_text(f"127.0.0.1 localhost\n{prefix}.1 {control_plane}\n")
-        switch.run("ip", "link", "add", "br0", "type", "bridge")
-        switch.run("ip", "link", "set", "br0", "up")
-        hosts.join(switch, f"{prefix}.1")
-        for kind in ("trafficpermissions", "meshtrafficpermissions"):  # of tests that had this cluster before
-            cluster.kubectl("delete", kind, "--all", "--all-namespaces")
-        cluster.kubectl("apply", "-f", "-", text=OBJECTS)
-        until("there is a ServiceAccount", lambda: _has_account(cluster), kuma.processes)
-        service = json.loads(cluster.kubectl("get", "service", "backend", "-n", "run", "-o", "json").stdout)
-        app = (sys.executable, EVERYTHING, "8080,9090", "7070")
-        runner = PodRunner(
-            cluster, directory, switch, prefix, names,
-            commands={"app": app, "kuma-init": (), "kuma-dp": (BIN / "kuma-dp",)},
-            token=lambda pod: _token(cluster, pod),
-            overrides={"KUMA_CONTROL_PLANE_URL": f"https://{control_plane}:{kuma.ports['dp']}"},
-        )  # fmt: skip
-        with runner.host() as outsider:
-            found = Node(kuma, runner, outsider, f"http://{service['spec']['clusterIP']}")
-            found.mesh()
-            try:
-                found.pod("backend")
-                found.pod("web")
-                yield found
-            finally:
-                runner.close()
-                cluster.kubectl("delete", "namespace", "run", "--wait=false")
+    with node_of(cluster, tmp_path_factory.mktemp("running")) as found:
+        yield found
 
 
-def _has_account(cluster: Cluster) -> bool:
-    return not cluster.kubectl("get", "serviceaccount", "default", "-n", "run", check=False).returncode
+def test_the_demo_shows_what_it_claims(node: Node) -> None:
+    """Default deny, a permission, PERMISSIVE, rotation, another CA, a killed leader; the tests below go on there."""
+    # Of rotations, the one that a shorter life asks for: on a slow machine leaves would expire that live for seconds.
+    kubernetes.walk_through(Printed(), node, lifetime=3600, rotations=0)
 
 
-def test_nobody_is_admitted_until_a_permission_says_so(node: Node) -> None:
-    web = node.runner.pods["web"].host
-    node.answers(web, node.service, "403")
-    node.apply(PERMISSION)
-    answer = node.answers(web, node.service, "200")
-    assert "uri=spiffe://default/web_run_svc" in answer.lower()
-    direct = node.answers(web, f"http://{node.runner.pods['backend'].address}:8080", "200")
-    assert "uri=spiffe://default/web_run_svc" in direct.lower()
+def test_proxies_are_served_while_the_api_server_is_away_and_nothing_is_lost(node: Node) -> None:
+    """For longer than a leader may change things: it leads again afterwards, and has missed nothing."""
+    leader = "second"  # as the demo has left it
+    with node.calls(node.runner.pods["web"].host, node.address) as calls:
+        calls.begin()
+        with node.kuma.cluster.away():
+            until("it changes nothing", lambda: "and changes nothing" in node.kuma.log(leader), node.kuma.processes)
+            assert set(calls.go_on()) == {"200"}
+            assert "connected_state: 1" in administration(node.runner.pods["web"], "stats")
+        node.change(ca="ca-2")
+        node.until_issued_by("ca-2")
+        assert set(calls.go_on()) == {"200"}
+    assert node.kuma.log(leader).count("this control plane leads") == 1
 
 
-def test_plaintext_from_outside_the_mesh_is_let_in_by_permissive_only(node: Node) -> None:
-    backend = node.runner.pods["backend"].address
-    for port in (8080, 9090):
-        node.answers(node.outsider, f"http://{backend}:{port}", "000")
-    node.mesh(mode="PERMISSIVE")
-    for port in (8080, 9090):
-        node.answers(node.outsider, f"http://{backend}:{port}", "200")
-    node.mesh()
-    for port in (8080, 9090):
-        node.answers(node.outsider, f"http://{backend}:{port}", "000")
+def test_a_control_plane_is_replaced_in_the_middle_of_a_change_and_no_call_fails(node: Node) -> None:
+    """It is ended in good order while another one waits, as by an upgrade."""
+    kuma = node.kuma
+    assert kuma.process is not None
+    with node.calls(node.runner.pods["web"].host, node.address) as calls:
+        calls.begin()
+        before, kuma.process = kuma.process, kuma.start_beside("third", HOSTS[0])
+        node.mesh(ca="ca-1")
+        kuma.processes.stop(before, PATIENCE)
+        node.until_issued_by("ca-1")
+        assert set(calls.go_on()) == {"200"}
 
 
-def test_another_ca_is_applied_by_kubectl_and_no_call_fails(node: Node) -> None:
-    web = node.runner.pods["web"].host
-    node.mesh(ca="ca-2")
+PAGE = Path(__file__).parents[2] / "docs" / "kubernetes.md"
+DEPLOYMENT = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: shop, namespace: run}
+spec:
+  replicas: 1
+  strategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}
+  selector: {matchLabels: {app: shop}}
+  template:
+    metadata: {labels: {app: shop}, annotations: {of: "VERSION"}}
+    spec:
+      containers:
+      - name: app
+        image: app
+        ports: [{containerPort: 8080}, {containerPort: 9090}]
+        readinessProbe: {httpGet: {path: /health, port: 8080}}
+        lifecycle: {preStop: {sleep: {seconds: 5}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: shop, namespace: run}
+spec:
+  selector: {app: shop}
+  ports: [{name: a, port: 80, targetPort: 8080, appProtocol: http}, {name: b, port: 81, targetPort: 9090}]
+"""
 
-    def is_complete() -> bool | None:
-        assert node.status(web, node.service).endswith("200")
-        return _issued_by(node, "ca-2")
 
-    until("all leaves are of the other CA", is_complete, node.kuma.processes)
+def test_a_rolling_update_fails_no_call(node: Node) -> None:
+    """Of HTTP, and of TCP with a handshake for each call. When the workload ends, callers have been sent elsewhere."""
+    web, runner = node.runner.pods["web"], node.runner
+
+    def has_left(pod: Running, seconds: int) -> None:
+        """The sleep of the hook, and until the caller's Envoy has no endpoint of the Pod any more."""
+        until(
+            "the Pod is called no more", lambda: pod.address not in administration(web, "clusters"), node.kuma.processes
+        )
+
+    runner.hook = has_left
+    with runner.following("run"), ExitStack() as stack:
+        node.apply(DEPLOYMENT.replace("VERSION", "1"))
+        until("there is a Pod", lambda: node.rolled_out("shop"), node.kuma.processes)
+        address = node.address_of("shop")
+        both = [stack.enter_context(node.calls(web.host, address, port)) for port in (80, 81)]
+        for calls in both:
+            calls.begin()
+        (before,) = (name for name in runner.pods if name.startswith("shop-"))
+        node.apply(DEPLOYMENT.replace("VERSION", "2"))
+        until("there is another Pod", lambda: node.rolled_out("shop"), node.kuma.processes)
+        until("the old one has ended", lambda: before not in runner.pods, node.kuma.processes)
+        for calls in both:
+            assert set(calls.go_on()) == {"200"}
+        node.kuma.cluster.kubectl("delete", "deployment", "shop", "-n", "run")
+        until("it has gone", lambda: set(runner.pods) == {"web", "backend"}, node.kuma.processes)
 
 
-def _issued_by(node: Node, backend: str) -> bool | None:
-    found = node.kuma.get("/meshes/default/dataplanes+insights")
-    issued = [d["dataplaneInsight"].get("mTLS", {}).get("issuedBackend") for d in found["items"]]
-    return (len(issued) == 2 and set(issued) == {backend}) or None
+def commands_of(section: str) -> list[str]:
+    """The commands in a section of the page."""
+    text = PAGE.read_text().partition(f"## {section}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^((?:kubectl|kumactl) .*?)(?:  +#.*)?$", text, re.MULTILINE)
+
+
+def test_a_namespace_moves_into_the_mesh_by_the_commands_of_the_page(node: Node, tmp_path: Path) -> None:
+    """It calls and is called at every moment; who is still in plaintext is told before STRICT cuts it off."""
+    cluster, runner = node.kuma.cluster, node.runner
+    web, backend = runner.pods["web"], runner.pods["backend"]
+    permit, label, restart, wait, look, preview, close = commands_of("Migrating namespace by namespace")
+    for name in ("PERMISSIVE", "STRICT"):
+        (tmp_path / f"{name.lower()}.yaml").write_text(MESH.replace("CA\n", "ca-1\n").replace("MODE", name))
+    run = partial(node.run, directory=tmp_path)
+    cluster.kubectl("create", "namespace", "shop")
+    node.until_account("shop")
+    node.apply(DEPLOYMENT.replace("namespace: run", "namespace: shop"))
+    try:
+        with runner.following("shop"):
+            until("there is a Pod", lambda: node.rolled_out("shop", "shop"), node.kuma.processes)
+            (old,) = (pod for name, pod in runner.pods.items() if name.startswith("shop-"))
+            run(permit)
+            with node.calls(old.host, backend.address, 8080) as plaintext:
+                plaintext.begin()
+                node.answers(web.host, f"http://{old.address}:8080", "200")
+                for command in (label, restart, wait):
+                    run(command)
+                until("the old Pod has ended", lambda: old not in runner.pods.values(), node.kuma.processes)
+                assert set(plaintext.go_on()) == {"200"}
+                until("it is told", lambda: old.address in run(look), node.kuma.processes)
+                assert old.address in run(preview, status=2)
+            (new,) = (pod for name, pod in runner.pods.items() if name.startswith("shop-"))
+            for command in ("true", close):
+                run(command)
+                assert "URI=spiffe://default/shop_shop_svc_80" in node.answers(new.host, node.service, "200")
+                node.answers(web.host, f"http://{node.address_of('shop', 'shop')}", "200")
+            node.answers(node.outsider, f"http://{new.address}:8080", "000")
+    finally:
+        cluster.kubectl("delete", "namespace", "shop", "--wait=false")
+
+
+def administration(pod: Running, what: str) -> str:
+    """What an Envoy says of itself."""
+    return pod.host.run("curl", "-s", f"http://127.0.0.1:9901/{what}")
+
+
+def job(name: str, template: dict[str, Any]) -> str:
+    spec = {"backoffLimit": 0, "template": template}
+    return json.dumps(
+        {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name, "namespace": "run"}, "spec": spec}
+    )
+
+
+def with_ordinary_sidecar(node: Node, template: dict[str, Any]) -> dict[str, Any]:
+    """A Pod as it is injected where there are no native sidecars: the sidecar is the first of its containers."""
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "tried", "namespace": "run"},
+        "spec": template["spec"],
+    }
+    tried = node.kuma.cluster.kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", text=json.dumps(pod))
+    found = json.loads(tried.stdout)
+    init, sidecar = found["spec"]["initContainers"]
+    ordinary = {name: value for name, value in sidecar.items() if name not in ("restartPolicy", "startupProbe")}
+    spec = {**found["spec"], "initContainers": [init], "containers": [ordinary, *found["spec"]["containers"]]}
+    return {"metadata": {"annotations": found["metadata"]["annotations"]}, "spec": spec}
+
+
+def test_jobs_end_with_their_work_whatever_their_sidecar_is(node: Node) -> None:
+    """They call a service through the mesh, and end. Their Dataplanes go."""
+    call = ("-sf", "-o", "/dev/null", "--retry", "100", "--retry-delay", "1", "--retry-all-errors", node.service)
+    container = {"name": "work", "image": "curl", "args": list(call)}
+    template = {"spec": {"restartPolicy": "Never", "containers": [container]}}
+
+    def states() -> dict[str, str]:
+        found = node.kuma.cluster.ask("GET", "/apis/batch/v1/namespaces/run/jobs")["items"]
+        return {one["metadata"]["name"]: one["status"].get("conditions", [{}])[-1].get("type", "") for one in found}
+
+    with node.runner.following("run"):
+        node.apply(job("native", template))
+        node.apply(job("ordinary", with_ordinary_sidecar(node, template)))
+        done = {"native": "Complete", "ordinary": "Complete"}
+        until("both have ended", lambda: states() == done, node.kuma.processes)
+
+    def dataplanes() -> set[str]:
+        found = node.kuma.cluster.ask("GET", "/apis/kuma.io/v1alpha1/namespaces/run/dataplanes")["items"]
+        return {one["metadata"]["name"] for one in found}
+
+    until("their Dataplanes have gone", lambda: dataplanes() == {"web", "backend"}, node.kuma.processes)
 
 
 def test_a_pod_that_is_killed_is_called_no_more(node: Node) -> None:

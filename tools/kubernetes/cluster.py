@@ -9,11 +9,11 @@ import ssl
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from demo.processes import Processes, free_ports, until
+from demo.processes import PATIENCE, Processes, free_ports, until
 from tools.kubernetes.authority import Authority, Pair
 
 CONTROLLERS = (
@@ -24,6 +24,7 @@ CONTROLLERS = (
     "endpointslice-controller",
     "deployment-controller",
     "replicaset-controller",
+    "job-controller",
 )
 _ETCD, _API, _MANAGER = "etcd", "kube-apiserver", "kube-controller-manager"
 
@@ -31,11 +32,11 @@ _ETCD, _API, _MANAGER = "etcd", "kube-apiserver", "kube-controller-manager"
 class Cluster:
     """A Kubernetes API with nothing that runs Pods. Used as a context manager.
 
-    `admin` is the kubeconfig of its administrator; `kubectl` runs commands as that user.
+    `admin` is the kubeconfig of its administrator; `kubectl` runs commands as that user, and is among `programs`.
     """
 
     def __init__(self, programs: Path, directory: Path) -> None:
-        self._programs = programs
+        self.programs = programs
         self._directory = directory.resolve()
         self._processes = Processes(self._directory)
         self._commands: dict[str, tuple[Sequence[str | Path], subprocess.Popen[bytes]]] = {}
@@ -124,25 +125,46 @@ class Cluster:
         Raises:
             AssertionError: it fails although `check` says that it should not; with what it said.
         """
-        command: list[str | Path] = [self._programs / "kubectl", "--kubeconfig", self.admin, *arguments]
+        command: list[str | Path] = [self.programs / "kubectl", "--kubeconfig", self.admin, *arguments]
         home = {**os.environ, "HOME": str(self._directory)}  # for its caches
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, env=home)
         if check and done.returncode:
             raise AssertionError(f"kubectl {' '.join(map(str, arguments))}: {done.stderr}")
         return done
 
-    def restart(self, name: str = _API) -> None:
-        """Kills a program and starts it again, with the same ports and data."""
-        command, process = self._commands[name]
+    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Asks the API server as the administrator, without a process of its own; a PATCH is a merge (RFC 7396).
+
+        Raises:
+            OSError: it does not answer; as `urllib.error.HTTPError` if its answer is an error.
+        """
+        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        content = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, content, {"content-type": kind}, method=method)  # noqa: S310 - ours
+        with urllib.request.urlopen(request, context=self._ssl, timeout=PATIENCE) as answer:  # noqa: S310
+            found: dict[str, Any] = json.load(answer)
+            return found
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """Kills the API server, and starts it again at the end of the block, with the same port and data."""
+        command, process = self._commands[_API]
         self._processes.forget(process)
         process.kill()
         process.wait()
-        self._commands[name] = command, self._processes.start(name, command, {})
-        if name == _API:
-            self._wait(name, f"{self.url}/readyz", self._ssl)
+        try:
+            yield
+        finally:
+            self._commands[_API] = command, self._processes.start(_API, command, {})
+            self._wait(_API, f"{self.url}/readyz", self._ssl)
+
+    def restart(self) -> None:
+        """Kills the API server and starts it again."""
+        with self.away():
+            pass
 
     def _spawn(self, name: str, *arguments: str) -> None:
-        command: list[str | Path] = [self._programs / name, *arguments]
+        command: list[str | Path] = [self.programs / name, *arguments]
         self._commands[name] = command, self._processes.start(name, command, {})
 
     def _wait(self, name: str, url: str, context: ssl.SSLContext | None = None) -> None:
