@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from kuma.resources import codec
 from kuma.resources.resource import Key, Resource
 from tests.fakes.control_plane import Running, resource, running
+from tests.fakes.patience import PATIENCE
 from tests.foresight.test_preview_is_true import MODES, legacy, targeting
 from tests.integration.sidecars import Sidecars, http_status, sidecars, until
 
@@ -65,6 +67,15 @@ async def admitted(mesh: Sidecars) -> set[Call]:
     return found
 
 
+async def admitted_as_a_rule(mesh: Sidecars) -> set[Call]:
+    """Who reaches whom, twice: what fails once while connections end is not what was asked."""
+    async with asyncio.timeout(PATIENCE):
+        found = await admitted(mesh)
+        while (again := await admitted(mesh)) != found:
+            found = again
+    return found
+
+
 async def ask(cp: Running, method: str, path: str, **arguments: Any) -> dict[str, Any]:
     async with httpx.AsyncClient(trust_env=False) as client:
         answer = await client.request(method, f"http://localhost:{await cp.api_port()}{path}", **arguments)
@@ -100,7 +111,7 @@ async def test_real_envoys_refuse_whom_a_preview_says_they_would(cp: Running, me
 
     await until("callers in plaintext are known", strangers_are_known)
     for edit in range(EDITS):
-        before = await admitted(mesh)
+        before = await admitted_as_a_rule(mesh)
         after = drawn(chance)
         gone = [key for key in now if key not in {one.key for one in after}]
         told = await said(cp, after, gone)
