@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from fastapi import FastAPI, Request, Response
 
 from kuma.api.context import ApiContext
-from kuma.api.http import access_control, errors
+from kuma.api.http import access_control, errors, steps
 from kuma.api.http.access_control import ANONYMOUS
+from kuma.api.http.steps import Proceed
 from kuma.base.audit import ACTOR, Refusals
 from kuma.base.errors import KumaError
 
@@ -23,18 +22,15 @@ def install(app: FastAPI, context: ApiContext) -> None:
 
     refusals = Refusals(context.audit, context.clock)
 
-    def recorded(request: Request, response: Response) -> Response:
-        if response.status_code in (401, 403):
+    def record(request: Request, status: int) -> None:
+        if status in (401, 403):
             address = request.client.host if request.client else ""
             path = request.scope["path"][:300]
             user = access_control.local_user(request)
             more = {} if user is None else {"localUser": user}
-            refusals.record(
-                address, server="API", status=response.status_code, method=request.method, path=path, **more
-            )
-        return response
+            refusals.record(address, server="API", status=status, method=request.method, path=path, **more)
 
-    async def authenticate(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:
+    async def authenticate(request: Request, proceed: Proceed) -> Response | None:
         path: str = request.scope["path"]
         try:
             request.state.caller = (
@@ -43,10 +39,16 @@ def install(app: FastAPI, context: ApiContext) -> None:
                 else await access_control.identify(request, context.tokens.verify, context.settings.local_admins)
             )
         except KumaError as error:
-            return recorded(request, errors.answer(error, "Request failed"))
+            refusal = errors.answer(error, "Request failed")
+            record(request, refusal.status_code)
+            return refusal
         ACTOR.set(str(request.state.caller))
-        response = await proceed(request)
-        ACTOR.set(str(request.state.caller))  # who it is may be known only now
-        return recorded(request, response)
 
-    app.middleware("http")(authenticate)
+        def answering(status: int) -> None:
+            ACTOR.set(str(request.state.caller))  # who it is may be known only now
+            record(request, status)
+
+        await proceed(answering)
+        return None
+
+    steps.install(app, authenticate)

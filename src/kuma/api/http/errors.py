@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -11,7 +11,9 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 
+from kuma.api.http import steps
 from kuma.api.http.bodies import json_answer
+from kuma.api.http.steps import Proceed
 from kuma.base.errors import (
     AccessDenied,
     AlreadyExists,
@@ -98,18 +100,21 @@ def install(app: FastAPI, *, unknown_path: str = "") -> None:
     app.add_exception_handler(KumaError, known)
     app.add_exception_handler(Problem, known)
     app.add_exception_handler(HTTPException, http)
-    app.middleware("http")(_unexpected)
+    steps.install(app, _unexpected)
 
 
-async def _unexpected(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:
+async def _unexpected(request: Request, proceed: Proceed) -> Response | None:
     """Answers an unexpected error: logs it whole and sends none of its text."""
     try:
-        return await proceed(request)
+        await proceed()
     except Exception:
+        if proceed.has_begun:
+            raise
         reference = str(uuid.uuid4())
         log.exception("request failed", method=request.method, path=request.scope["path"], reference=reference)
         detail = f"Internal Server Error; the control plane's log has the cause under {reference}"
         return _answer(Problem(500, getattr(request.state, "title", "Request failed"), detail))
+    return None
 
 
 def answer(error: Exception, title: str) -> Response:

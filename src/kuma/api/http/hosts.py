@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI, Request, Response
 
-from kuma.api.http import errors
+from kuma.api.http import errors, steps
 from kuma.api.http.errors import Problem
+from kuma.api.http.steps import Proceed
 from kuma.base.values import addresses
 
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]*))(?::[0-9]{0,5})?", re.ASCII)
@@ -28,14 +28,15 @@ def host_of(request: Request) -> str | None:
 def install(app: FastAPI) -> None:
     """Answer requests whose host or path makes no sense before anything builds a URL of them."""
 
-    async def sensible(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:
+    async def sensible(request: Request, proceed: Proceed) -> Response | None:
         if host_of(request) is None:
             return _refused("the Host header is neither a name nor an address")
         if not request.scope["path"].startswith("/"):
             return _refused("the path does not begin with a slash")
-        return await proceed(request)
+        await proceed()
+        return None
 
-    app.middleware("http")(sensible)
+    steps.install(app, sensible)
 
 
 def _refused(detail: str) -> Response:

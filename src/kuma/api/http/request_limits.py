@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from fastapi import FastAPI, Request, Response
 
-from kuma.api.http import errors
+from kuma.api.http import errors, steps
 from kuma.api.http.errors import Problem
+from kuma.api.http.steps import Proceed
 from kuma.base.clock import Clock
 from kuma.base.values.rate_limit import Buckets, Rate
 
@@ -27,7 +27,7 @@ def install(app: FastAPI, limits: RequestLimits, clock: Clock) -> None:
     """Hold every client of `app` to `limits`."""
     buckets, running = Buckets(limits.requests), Counter[str]()
 
-    async def limited(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:
+    async def limited(request: Request, proceed: Proceed) -> Response | None:
         client = request.client.host if request.client else ""
         wait = buckets.take(client, clock.now())
         if wait:
@@ -36,13 +36,14 @@ def install(app: FastAPI, limits: RequestLimits, clock: Clock) -> None:
             return _refused(f"more than {limits.concurrent} requests at once", 1)
         running[client] += 1
         try:
-            return await proceed(request)
+            await proceed()
         finally:
             running[client] -= 1
             if not running[client]:
                 del running[client]
+        return None
 
-    app.middleware("http")(limited)
+    steps.install(app, limited)
 
 
 def _refused(what: str, seconds: int) -> Response:
