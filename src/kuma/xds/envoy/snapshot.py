@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
 
-from kuma.pki import spiffe
 from kuma.policy import caller_groups, succession
 from kuma.policy.authorization import Admission, Principal
 from kuma.policy.caller_groups import Companions, Sharing
@@ -27,6 +26,7 @@ from kuma.xds.delta.session import Snapshot
 from kuma.xds.envoy import clusters, redirected_traffic, tls
 from kuma.xds.envoy.capabilities import OLDEST, Capabilities
 from kuma.xds.envoy.generated import Generated
+from kuma.xds.envoy.leaf_uris import LeafUris
 from kuma.xds.envoy.listeners import admin_listener, connection_limits, metrics_listener
 from kuma.xds.envoy.listeners import inbound as inbound_listeners
 from kuma.xds.envoy.listeners import outbound as outbound_listeners
@@ -76,7 +76,8 @@ class MeshConfig:
         known = previous.permissions if previous else Permissions()
         self.permissions: Permissions = known.following(view.permissions, view.mesh_permissions)
         self._facets, self._facets_before = self._looked_at(previous)
-        self._uris: dict[str, tuple[str, ...]] = {}
+        carried, known_uris = self.selected | stage.carried, previous._uris if previous else None
+        self._uris: LeafUris = LeafUris(view.name, carried, len(view.dataplanes), known_uris)
         self._meanwhile: dict[tuple[Tags, bool], Admission] = {}
         self._groups: dict[tuple[str, ...], Mapping[Sharing, tuple[tuple[str, ...], Companions]]] = {}
         self._parts: dict[Tags, tuple[tuple[Sharing, Admission], ...]] = {}
@@ -143,21 +144,8 @@ class MeshConfig:
 
         Empty if it is to have no leaf.
         """
-        if name not in self._uris:
-            self._uris[name] = self._uris_of(name)
-        return self._uris[name]
-
-    def _uris_of(self, name: str) -> tuple[str, ...]:
         resource = self.view.dataplanes.get(name)
-        if resource is None or self.is_excluded(name):
-            return ()
-        carried = sorted(
-            spiffe.tag_uri(tag, value)
-            for tag, values in resource.spec.tag_values.items()
-            if tag in self.selected | self.stage.carried
-            for value in values
-        )
-        return (*(spiffe.service_id(self.view.name, service) for service in resource.spec.services), *carried)
+        return () if resource is None or self.is_excluded(name) else self._uris.of(resource)
 
     @property
     def selected(self) -> frozenset[str]:
