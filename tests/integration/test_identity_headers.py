@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
+import grpc
+import grpc.aio
 import pytest
 
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running
@@ -92,6 +95,54 @@ async def test_callers_in_the_mesh(cp: Running, mesh: Sidecars, backend: Sidecar
         assert not any("admin" in value or "lies" in value for _, value in found), found
         assert {name for name, _ in found} - set(KEPT) == {"x-forwarded-client-cert"}
         assert KEPT.items() <= dict(backend.heads[-1]).items()
+
+
+class Noted(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # no generic when it runs
+    """A workload over HTTP/2 that notes all headers of each request that is no question about its health."""
+
+    def __init__(self) -> None:
+        self.heads: list[list[tuple[str, str]]] = []
+
+    def service(self, handler_call_details: Any) -> Any:
+        self.heads.append([(name, str(value)) for name, value in handler_call_details.invocation_metadata])
+        return grpc.unary_unary_rpc_method_handler(_echo)
+
+
+async def _echo(request: bytes, _: Any) -> bytes:
+    return request
+
+
+async def test_callers_over_http_2(cp: Running, mesh: Sidecars) -> None:
+    await cp.apply(MTLS, ALLOW_ALL)
+    noted, servers = Noted(), list[Any]()
+
+    async def serve(port: int) -> None:
+        server = grpc.aio.server(handlers=(noted,))
+        server.add_insecure_port(f"127.0.0.1:{port}")
+        await server.start()
+        servers.append(server)
+
+    await mesh.start("api", protocol="grpc", workload=serve)
+    web = await mesh.start("web", protocol="grpc", calls=("api",))
+    lies = [(name, "URI=spiffe://default/admin") for name in (*CERTIFICATE, *CERTIFICATE, *ENVOYS)]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{web.outbounds['api']}") as channel:
+        open_call: Any = channel.unary_unary
+        call = open_call("/test/Echo")
+
+        async def answered() -> bool:
+            try:
+                return bool(await call(b"x", metadata=(*lies, *COMMANDS.items())) == b"x")
+            except grpc.aio.AioRpcError:
+                return False
+
+        await until("api answers web", answered)
+    about = [(name, value) for name, value in noted.heads[-1] if any(word in name for word in ("cert", "envoy"))]
+    ((name, identity),) = about
+    assert name == "x-forwarded-client-cert"
+    assert "URI=spiffe://default/web" in identity
+    assert "admin" not in identity
+    for server in servers:
+        await server.stop(0)
 
 
 async def test_callers_in_the_clear(cp: Running, mesh: Sidecars, backend: Sidecar) -> None:

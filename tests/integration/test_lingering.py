@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from kuma.base import aio
@@ -104,6 +105,14 @@ async def test_whom_no_permission_admits_any_more_loses_what_is_open_and_nobody_
     assert [one.failures for one in of_web.values()] == [[]] * 6
 
 
+async def connections(caller: Sidecar, service: str, counted: str) -> int:
+    """The connections to a service that a caller's proxy has opened (`total`), or that have ended (`destroy`)."""
+    name = f"cluster.{service}.upstream_cx_{counted}"
+    async with httpx.AsyncClient(trust_env=False) as admin:
+        found = await admin.get(f"http://127.0.0.1:{caller.admin}/stats?filter=^{name}$")
+    return int(found.text.rpartition(": ")[2])
+
+
 async def test_what_was_opened_under_a_retired_authority_ends(
     cp: Running, mesh: Sidecars, callees: dict[str, Sidecar], tmp_path: Path
 ) -> None:
@@ -112,6 +121,8 @@ async def test_what_was_opened_under_a_retired_authority_ends(
     direct = {p: Kept(p, callees[SERVICES[p]].port, tls) for p in ("tcp", "http/1.1", "websocket", "chunked")}
     of_web = of(web)
     async with keeping(*of_web.values(), *direct.values()):
+        opened = await connections(web, "api", "total")
+        assert opened
         await change(cp, MTLS.replace("ca-1", "ca-2"))
         assert (await transition(cp)).open_until is not None, "what may be open yet is told"
 
@@ -119,6 +130,11 @@ async def test_what_was_opened_under_a_retired_authority_ends(
             return all(one.ended for one in (*direct.values(), *(of_web[protocol] for protocol in LASTING)))
 
         await until("all of it has ended", ended)
+
+        async def ended_over_http_2() -> bool:
+            return await connections(web, "api", "destroy") >= opened
+
+        await until("so have those over HTTP/2, which its proxy holds", ended_over_http_2)
         used = {protocol: one.used for protocol, one in of_web.items()}
 
         async def all_used_again() -> bool:
