@@ -135,3 +135,5 @@ def test_filter_chains_are_labelled_alike_by_all_control_planes() -> None:
     assert Stage(shown=frozenset("bz"), renamed=1).label(admission) == "b/1"
     assert Stage(renamed=2).label(admission) == "/2", "who got other names has to connect anew, whatever is looked at"
     assert Stage(shown=ENV).label(allow(WEB)) == ""
+    (judged_by_old,) = set(for_requests(allow(WEB), admission, named).principals) - set(admission.principals)
+    assert judged_by_old.lacks == tuple("abcdef")

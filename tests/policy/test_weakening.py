@@ -242,3 +242,41 @@ def test_who_may_be_a_member_that_could_not_be(old: dict[str, Any], new: dict[st
 def test_a_guard_of_the_control_plane_is_removed_by_a_label() -> None:
     assert [w.field for w in weakening.of_mesh(mesh(), mesh(weakening="allowed"), guarded=True)] == ["labels"]
     assert list(weakening.of_mesh(mesh(), mesh(weakening="refused"), guarded=True)) == []
+
+
+def trusting(enabled: str, *own: str) -> Resource[Any]:
+    """A Mesh with one authority that is made here, and one of its owner's for each of these Secrets."""
+    backends = [{"name": "ca-1", "type": "builtin"}] + [
+        {"name": f"own-{number}", "type": "provided", "conf": {"cert": {"secret": name}, "key": {"secret": "key"}}}
+        for number, name in enumerate(own)
+    ]
+    return codec.parse({"type": "Mesh", "name": "default", "mtls": {"enabledBackend": enabled, "backends": backends}})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fields"),
+    [
+        (trusting("ca-1"), trusting("ca-1", "one"), ["mtls.backends[1]"]),
+        (trusting("ca-1", "one"), trusting("ca-1", "other"), ["mtls.backends[1]"]),
+        (trusting("ca-1", "one"), trusting("ca-1", "one", "two"), ["mtls.backends[2]"]),
+        (trusting("ca-1", "one"), trusting("ca-1", "one"), []),
+        (trusting("ca-1"), trusting("own-0", "one"), []),
+        (trusting("own-0", "one"), trusting("own-0", "other"), []),
+    ],
+)
+def test_an_authority_that_others_have_is_told_unless_it_is_the_one_that_is_enabled(
+    old: Resource[Any], new: Resource[Any], fields: list[str]
+) -> None:
+    foreign = {"own-0", "own-1"}
+    assert [found.field for found in weakening.of_mesh(old, new, guarded=False, foreign=foreign)] == fields
+    assert list(weakening.of_mesh(old, new, guarded=False)) == [], "what the control plane makes is nobody else's"
+
+
+def test_tokens_that_are_revoked_no_more_are_told() -> None:
+    def told(old: str, new: str) -> list[str]:
+        return [found.reason for found in weakening.of_revocations(old, new)]
+
+    assert told("ab", "abc") == []
+    assert told("abc", "ac") == ["the token b is revoked no more, and holds until it expires"]
+    assert told("abc", "b") == ["the token a (and 1 more) is revoked no more, and holds until it expires"]
+    assert told("", "a") == []
