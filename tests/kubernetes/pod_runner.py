@@ -107,8 +107,8 @@ class PodRunner:
             for container in (*found["spec"].get("initContainers", ()), *found["spec"]["containers"]):
                 if "readinessProbe" in container:
                     self._answers(container, "readinessProbe", host, processes)
-            self._report(found, running)
             made = self.pods[name] = Running(found, host, stack.pop_all(), self._place(found), running)
+            self._report(found, running)
             return made
 
     @contextlib.contextmanager

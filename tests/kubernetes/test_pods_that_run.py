@@ -42,7 +42,8 @@ def test_proxies_are_served_while_the_api_server_is_away_and_nothing_is_lost(nod
         with node.kuma.cluster.away():
             until("it changes nothing", lambda: "and changes nothing" in node.kuma.log(leader), node.kuma.processes)
             assert set(calls.go_on()) == {"200"}
-            assert "connected_state: 1" in administration(node.runner.pods["web"], "stats")
+            served = lambda: "connected_state: 1" in administration(node.runner.pods["web"], "stats")  # noqa: E731
+            until("it serves", served, node.kuma.processes)
         node.change(ca="ca-2")
         node.until_issued_by("ca-2")
         assert set(calls.go_on()) == {"200"}
@@ -97,7 +98,9 @@ def test_a_rolling_update_fails_no_call(node: Node) -> None:
     def has_left(pod: Running, seconds: int) -> None:
         """The sleep of the hook, and until the caller's Envoy has no endpoint of the Pod any more."""
         until(
-            "the Pod is called no more", lambda: pod.address not in administration(web, "clusters"), node.kuma.processes
+            "the Pod is called no more",
+            lambda: f"{pod.address}:" not in administration(web, "clusters"),
+            node.kuma.processes,
         )
 
     runner.hook = has_left
