@@ -2,6 +2,7 @@
 
 from benchmarks import (
     bench_connect,
+    bench_groups,
     bench_growth,
     bench_issue,
     bench_observed,
@@ -20,5 +21,6 @@ if __name__ == "__main__":
     bench_reissue.main()
     bench_growth.main()
     bench_turns.main()
+    bench_groups.main()
     bench_observed.main()
     bench_start.main()
