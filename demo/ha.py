@@ -20,6 +20,8 @@ AWAY = 60.0
 """Seconds for which the database is stopped."""
 READ_ONLY = 15.0
 """Seconds for which the database takes no writes after its connections were cut, as in a failover."""
+CUT = 80.0
+"""Seconds for which a control plane is cut off: longer than it takes the others to give up who does not come back."""
 PAUSE = 15.0
 """Seconds for which the leader is stopped: longer than it takes the others to lead."""
 
@@ -45,6 +47,7 @@ def walk_through(steps: Steps) -> None:
     start(steps)
     kill_the_leader(steps)
     pause_the_leader(steps)
+    cut_one_off(steps)
     fail_the_database_over(steps)
     stop_the_database(steps)
     console.print("\n[bold green]No request failed[/bold green].")
@@ -94,6 +97,22 @@ def pause_the_leader(steps: Steps) -> None:
         mesh.go_on(leader)
         steps.note(f"control plane {leader} goes on; {_leader(mesh)} leads now")
         _complete(steps, "ca-1")
+
+
+def cut_one_off(steps: Steps) -> None:
+    """Nothing comes through between one control plane and the database, then between it and its proxies."""
+    mesh = _mesh(steps)
+    steps.step(f"Cut one control plane off from the database for {CUT:.0f} seconds, then one from its proxies")
+    for authority, cut in (("ca-2", mesh.cut_from_database), ("ca-1", mesh.cut_from_proxies)):
+        with _load(steps):
+            number = mesh.most_loaded()
+            cut(number)
+            _change(steps, authority)
+            time.sleep(CUT)
+            _complete(steps, authority)
+            cut(number, whole=True)
+            until("all control planes are there", lambda: len(mesh.instances()) == 3, mesh.processes)
+    steps.kumactl("inspect", "control-planes")
 
 
 def fail_the_database_over(steps: Steps) -> None:

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from demo.link import Link
 from demo.mesh import DemoMesh, Unanswered, get
 from demo.postgres import Postgres
 from demo.processes import BIN, Processes, free_ports, until
@@ -21,6 +22,11 @@ def _host(number: int) -> str:
     return f"127.0.0.{2 + number}"
 
 
+def _front(number: int) -> str:
+    """The address by which the balancer reaches a control plane."""
+    return f"127.0.0.{12 + number}"
+
+
 class SeveralControlPlanes(DemoMesh):
     """Proxies and `kumactl` know one address, where an Envoy passes connections on to whoever answers."""
 
@@ -31,6 +37,11 @@ class SeveralControlPlanes(DemoMesh):
         self._name = database.create(f"demo_{secrets.token_hex(4)}")
         self._shared = database.settings(self._name)
         self._running: dict[int, subprocess.Popen[bytes]] = {}
+        self._to_database = [Link(("127.0.0.1", 0), ("127.0.0.1", database.port)) for _ in range(COUNT)]
+        ports = (self.ports.api, self.ports.dp, self.ports.xds, self.ports.diagnostics)
+        self._from_balancer = [
+            [Link((_front(number), port), (_host(number), port)) for port in ports] for number in range(COUNT)
+        ]
 
     def start_control_plane(self) -> subprocess.Popen[bytes]:
         """All of them, and what stands before them; returns the first."""
@@ -62,6 +73,7 @@ class SeveralControlPlanes(DemoMesh):
         interfaces = ("API_SERVER_HTTP_INTERFACE", "API_SERVER_HTTPS_INTERFACE", "DP_SERVER_INTERFACE")
         settings = {f"KUMA_{name}": host for name in (*interfaces, "DIAGNOSTICS_SERVER_INTERFACE")}
         settings |= {**self._shared, "KUMA_STORE_ENCRYPTION_KEY_FILE": str(first / "kuma.db.key")}
+        settings["KUMA_STORE_POSTGRES_PORT"] = str(self._to_database[number].port)
         if number:
             files = {"CERT": "tls.crt", "KEY": "tls.key", "CA": "ca.crt"}
             settings |= {f"KUMA_GENERAL_TLS_{name}_FILE": str(first / file) for name, file in files.items()}
@@ -92,6 +104,21 @@ class SeveralControlPlanes(DemoMesh):
         except Unanswered:
             return None
         return next((number for number in self._running if _host(number) in leaders), None)
+
+    def most_loaded(self) -> int:
+        """The number of the one that serves the most proxies."""
+        served = {one["address"].rpartition(":")[0]: one["proxies"] for one in self.instances()}
+        return max(self._running, key=lambda number: served.get(_host(number), 0))
+
+    def cut_from_database(self, number: int, *, whole: bool = False) -> None:
+        """Nothing comes through between a control plane and the database, until it is whole again."""
+        link = self._to_database[number]
+        link.mend() if whole else link.cut()
+
+    def cut_from_proxies(self, number: int, *, whole: bool = False) -> None:
+        """Nothing comes through between the balancer and a control plane, until it is whole again."""
+        for link in self._from_balancer[number]:
+            link.mend() if whole else link.cut()
 
     def kill(self, number: int) -> None:
         """kill -9."""
@@ -126,7 +153,7 @@ class SeveralControlPlanes(DemoMesh):
         }
 
     def _cluster(self, name: str, port: int) -> dict[str, Any]:
-        hosts = [_host(number) for number in range(COUNT)]
+        hosts = [_front(number) for number in range(COUNT)]
         endpoints = [
             {
                 "endpoint": {

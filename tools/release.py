@@ -5,6 +5,7 @@ Usage: python -m tools.release [DIRECTORY]
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
@@ -53,6 +54,14 @@ def build(target: Path, root: Path = ROOT) -> Path:
     return wheel
 
 
+def write_sums(target: Path, released: str) -> Path:
+    """Writes the SHA-256 of what `build` has made beside it, as `sha256sum --check` reads them."""
+    built = sorted(path for path in target.glob(f"*-{released}*") if path.suffix in (".gz", ".whl"))
+    sums = target / "SHA256SUMS"
+    sums.write_text("".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in built))
+    return sums
+
+
 def missing_from(wheel: Path, root: Path = ROOT) -> Sequence[str]:
     """Returns the files of the package that are not in a wheel."""
     package = root / "src"
@@ -88,10 +97,11 @@ def main(arguments: Sequence[str]) -> int:
         if missing := missing_from(wheel):
             raise NotReleasable(f"not in {wheel.name}: {', '.join(missing)}")
         try_out(wheel)
+        sums = write_sums(wheel.parent, version())
     except (NotReleasable, subprocess.CalledProcessError) as error:
         print(f"not released: {error}", file=sys.stderr)
         return 1
-    print(f"{wheel} and its sdist hold; put a tag on this commit: v{version()}")
+    print(f"{wheel} and its sdist hold ({sums}); put a tag on this commit: v{version()}")
     return 0
 
 

@@ -1,7 +1,9 @@
 """The systemd units hold, are hardened, and are told when a program is ready and when it ends."""
 
+import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -9,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from demo.mesh import DemoMesh, Ports
-from demo.processes import BIN, PATIENCE, Processes
+from demo.mesh import DemoMesh, Ports, get
+from demo.processes import BIN, PATIENCE, Processes, until
 from kuma.base import service_manager
 
 UNITS = Path(__file__).parents[2] / "deploy" / "systemd"
@@ -65,6 +67,31 @@ def test_programs_say_when_they_are_ready_and_when_they_end(
         for program in (proxy, control_plane):
             processes.stop(program, PATIENCE)
             assert told.recv(100).decode() == service_manager.STOPPING
+
+
+def test_a_reload_takes_up_the_log_names_what_has_to_wait_and_refuses_what_is_wrong(
+    told: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(told.getsockname()))
+    file, log = tmp_path / "kuma-cp.yaml", tmp_path / "kuma-cp.log"
+    file.write_text("general: {logLevel: info}")
+    with Processes(tmp_path) as processes:
+        mesh = DemoMesh(tmp_path, processes, Ports.free())
+        command: list[str | Path] = [BIN / "kuma-cp", "run", "--config-file", file]
+        control_plane = processes.start("kuma-cp", command, mesh.environment)
+        assert told.recv(100).decode() == service_manager.READY
+        file.write_text("{general: {logFormat: json}, xdsServer: {transitionAbsence: 20s}}")
+        control_plane.send_signal(signal.SIGHUP)
+        until("it has read the file again", lambda: "the settings have been read again" in log.read_text(), processes)
+        waiting = next(line for line in log.read_text().splitlines() if "at the next start only" in line)
+        assert json.loads(waiting)["settings"] == ["xdsServer.transitionAbsence"]
+        file.write_text("general: {logLevel: loud}")
+        control_plane.send_signal(signal.SIGHUP)
+        until("it refuses the file", lambda: "the settings are not taken up" in log.read_text(), processes)
+        assert "logLevel" in log.read_text().splitlines()[-1]
+        assert get(f"http://127.0.0.1:{mesh.ports.diagnostics}/ready")[0] == 200
+        processes.stop(control_plane, PATIENCE)
+        assert told.recv(100).decode() == service_manager.STOPPING
 
 
 def test_names_of_the_abstract_namespace_and_nobody_who_listens(

@@ -1,6 +1,7 @@
 """Proxies and control planes that come, go, and are killed."""
 
 import asyncio
+import json
 import os
 import random
 import re
@@ -90,10 +91,14 @@ async def test_kill_9_leaves_no_envoy_and_shows_the_proxy_offline(cp: Running, m
 
 
 async def test_when_envoy_dies_kuma_dp_says_how_and_that_it_does_not_go_on(cp: Running, mesh: Sidecars) -> None:
+    mesh.options = ("--log-format=json", "--envoy-log-level=info")
     backend = await mesh.start("backend")
     os.kill(backend.envoy, signal.SIGKILL)
     assert await backend.running.wait() == 128 + signal.SIGKILL
     await cp.parts.views.until(lambda: "backend-01" not in cp.parts.views.view("default").dataplanes)
+    lines = [json.loads(line) for line in backend.log.read_text().splitlines()]
+    assert all({"event", "level", "timestamp"} <= line.keys() for line in lines)
+    assert {line.get("logger", "").partition(".")[0] for line in lines} == {"", "envoy"}, "ours and Envoy's, alike"
 
 
 async def test_the_token_shows_in_no_command_line(mesh: Sidecars) -> None:

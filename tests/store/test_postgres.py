@@ -19,7 +19,7 @@ from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Key, Resource
 from kuma.store.protocol import Commit, Create, Delete, Expect, Listing, Put, Removed, Update
-from kuma.store.sealing.encryption import AesGcmSealer
+from kuma.store.sealing.encryption import AesGcmSealer, KeyFile
 from kuma.store.sql import seal
 from kuma.store.sql.postgres import migrate_postgres, open_postgres
 from kuma.store.sql.store import SqlStore
@@ -260,10 +260,14 @@ async def test_a_new_key_is_for_who_is_alone(postgres: Address) -> None:
         async with opened(postgres):
             with pytest.raises(Unavailable, match="other control planes use the database"):
                 await one.rekey()
+            KeyFile(key).prepare()
+            with pytest.raises(Unavailable, match="not all control planes have the next key yet"):
+                await one.rekey()
             assert key.read_bytes() == before
         await one.rekey()
         assert (await one.get(secret("a").key)).spec.data == b"PRIVATE"
     assert key.read_bytes() != before
+    assert KeyFile(key).following() is None
     async with opened(postgres) as again:
         assert (await again.get(secret("a").key)).spec.data == b"PRIVATE"
 

@@ -21,6 +21,9 @@ def test_the_wheel_works_where_the_sources_are_not(tmp_path: Path) -> None:
     wheel = release.build(tmp_path / "dist")
     assert len(list((tmp_path / "dist").glob("*.tar.gz"))) == 1
     assert release.missing_from(wheel) == []
+    sums = release.write_sums(wheel.parent, release.version())
+    assert len(sums.read_text().splitlines()) == 2
+    subprocess.run(["sha256sum", "--check", "--strict", sums.name], cwd=sums.parent, check=True, capture_output=True)
     installed, work = tmp_path / "installed", tmp_path / "cp"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(installed), str(wheel)]
     subprocess.run(pip, check=True)

@@ -234,3 +234,16 @@ async def test_headers_that_never_end_are_cut_off_before_they_take_up_memory(tmp
         writer.close()
         assert sent < 16 << 20, "what is on its way, and what is taken"
         assert web.connected
+
+
+async def test_while_it_is_shut_nobody_is_served_and_afterwards_all_are() -> None:
+    async with front(FrontLimits()) as (found, _, port):
+        before = await connect(port)
+        assert await before.says() == HELLO
+        found.shut(True)
+        await before.ends()
+        await (await connect(port)).ends()
+        found.shut(False)
+        after = await connect(port)
+        assert await after.says() == HELLO
+        after.writer.close()

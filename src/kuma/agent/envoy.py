@@ -38,6 +38,10 @@ _TOLD = 0.5
 _VERSION_TIMEOUT = 10.0
 
 
+_JSON_LINES = '{"event": "%j", "logger": "envoy.%n", "level": "%l", "timestamp": "%Y-%m-%dT%T.%f%z"}'
+"""Lines of Envoy with the fields that ours have (`kuma.base.logs`), in the notation of its `--log-format`."""
+
+
 @dataclass(frozen=True, slots=True)
 class EnvoyOptions:
     """Options of an Envoy process. `listener_drain` and `drain` are in seconds.
@@ -48,6 +52,7 @@ class EnvoyOptions:
     binary: Path
     log_level: str = "warning"
     concurrency: int = 2
+    logs_json: bool = False
     listener_drain: int = 5
     drain: float = 30.0
     contact: float | None = None
@@ -199,6 +204,7 @@ class Envoy:
             options.log_level,
             "--concurrency",
             str(options.concurrency),
+            *(("--log-format", _JSON_LINES) if options.logs_json else ()),
         )
 
     async def _drain_connections(self, exited: asyncio.Task[int]) -> None:

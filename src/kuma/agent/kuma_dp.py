@@ -27,7 +27,7 @@ from kuma.agent import (
 )
 from kuma.agent import probes as workload_probes
 from kuma.agent.lost_trust import LostTrust
-from kuma.agent.options import AgentLogLevel, EnvoyLogLevel
+from kuma.agent.options import AgentLogLevel, EnvoyLogLevel, LogFormat
 from kuma.agent.probes import Probes
 from kuma.agent.token_source import TokenSource
 from kuma.agent.workload import Workload, read_dataplane, workload
@@ -70,6 +70,7 @@ def run(
     readiness_address: options.ReadinessAddress = readiness.ADDRESS,
     probes: options.Probes = "",
     log_level: options.LogLevel = AgentLogLevel.INFO,
+    log_format: options.FormOfLog = LogFormat.CONSOLE,
     envoy_log_level: options.LogLevelOfEnvoy = EnvoyLogLevel.WARNING,
 ) -> None:
     """Run an Envoy for a Dataplane until it is stopped, then exit with Envoy's status.
@@ -77,7 +78,7 @@ def run(
     Example: kuma-dp run --dataplane-file=web.yaml --dataplane-token-file=token
     --cp-address=https://localhost:5678 --ca-cert-file=ca.crt
     """
-    logs.log_as(log_level, "console")
+    logs.log_as(log_level, log_format)
     _forget_the_token()
     control_plane = bootstrap_client.ControlPlaneAddress(cp_address, ca_cert_file)
     control_plane.verification()  # complain before anything is started
@@ -94,6 +95,7 @@ def run(
         envoy.find_binary(binary_path),
         envoy_log_level,
         concurrency,
+        logs_json=log_format is LogFormat.JSON,
         drain=_seconds("--drain-time", drain_time),
         contact=_seconds("--contact-timeout", contact_timeout) if contact_timeout else None,
     )

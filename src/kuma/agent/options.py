@@ -18,6 +18,13 @@ class AgentLogLevel(StrEnum):
     ERROR = "error"
 
 
+class LogFormat(StrEnum):
+    """How lines of the log are written."""
+
+    CONSOLE = "console"
+    JSON = "json"
+
+
 class EnvoyLogLevel(StrEnum):
     """Levels of Envoy's log."""
 
@@ -116,6 +123,13 @@ Probes: TypeAlias = Annotated[
     ),
 ]
 LogLevel: TypeAlias = Annotated[AgentLogLevel, typer.Option(help="Least level that kuma-dp logs.")]
+FormOfLog: TypeAlias = Annotated[
+    LogFormat,
+    typer.Option(
+        envvar="KUMA_DATAPLANE_RUNTIME_LOG_FORMAT",
+        help="How the lines of kuma-dp are written: for people, or as one JSON object each, those of Envoy too.",
+    ),
+]
 LogLevelOfEnvoy: TypeAlias = Annotated[
     EnvoyLogLevel,
     typer.Option(envvar="KUMA_DATAPLANE_RUNTIME_ENVOY_LOG_LEVEL", help="Least level that Envoy logs."),

@@ -137,7 +137,7 @@ def build(
         ("observed traffic", streams.traffic),
         ("mesh views", known.views),
         ("host names", known.host_names),
-        *_among_others(base, known, rollouts),
+        *_among_others(base, known, rollouts, streams),
         ("deregistration", streams.deregistration),
         ("endpoint readiness", streams.readiness),
         ("health of workloads", streams.health),
@@ -170,14 +170,18 @@ def build(
 
 
 def _among_others(
-    base: parts.Foundation, known: parts.State, rollouts: parts.Rollouts
+    base: parts.Foundation, known: parts.State, rollouts: parts.Rollouts, streams: parts.Streams
 ) -> Iterable[tuple[str, aio.Component]]:
     """Returns what a control plane needs beside others, if there can be some."""
     peers = base.coordination
-    if not isinstance(peers, Peers):
+    if not isinstance(peers, Peers) or streams.isolation is None:
         return
     yield "other control planes", peers
-    yield "heartbeat", Heartbeat(base.store, base.clock, peers, lambda: parts.describe(base, known.proxies))
+    yield (
+        "heartbeat",
+        Heartbeat(base.store, base.clock, peers, parts.describe(base, known, streams)),
+    )
+    yield "isolation", streams.isolation
     yield "reports of progress", rollouts.reports
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import resource
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -15,10 +16,12 @@ import yaml
 
 import kuma
 from kuma.app import assembly, stores
+from kuma.app.reloading import Reloading
 from kuma.app.settings import Settings
 from kuma.app.settings_file import load
 from kuma.base import aio, command_line, garbage, logs, service_manager, signals
 from kuma.base.clock import SystemClock
+from kuma.store.sealing.encryption import KeyFile
 
 app = typer.Typer(
     name="kuma-cp",
@@ -59,7 +62,7 @@ def run(
     """Run the control plane until it is stopped.
 
     Every setting has an environment variable, such as KUMA_API_SERVER_HTTP_PORT. Without any, the control plane
-    listens on the loopback only and keeps its data in ~/.kuma.
+    listens on the loopback only and keeps its data in ~/.kuma. Under systemd, SIGHUP has it read its settings again.
 
     Example: kuma-cp run --config-file kuma-cp.yaml
     """
@@ -67,7 +70,7 @@ def run(
     logs.log_as(log_level or settings.general.log_level, settings.general.log_format)
     _open_many_files()
     with garbage.kept_short():
-        asyncio.run(_until_stopped(settings))
+        asyncio.run(_until_stopped(settings, Reloading(settings, config_file, log_level)))
 
 
 @app.command("config")
@@ -141,6 +144,19 @@ def restore(
     typer.echo(f"{stores.described(settings)} is as it was saved in {file}")
 
 
+@app.command("prepare-key")
+def prepare_key(config_file: ConfigFile = None) -> None:
+    """Make the key-encryption key that is to follow, for several control planes that run.
+
+    Copy the file that it names to the same place of each of them. When all have it, `kumactl rekey` seals all Secrets
+    with it, and each control plane keeps it alone. A control plane that is alone needs `kumactl rekey` only.
+
+    Example: kuma-cp prepare-key
+    """
+    made = KeyFile(load(config_file).encryption_key).prepare()
+    typer.echo(f"{made} has the next key: copy it to all control planes, then run: kumactl rekey")
+
+
 @app.command()
 def version() -> None:
     """Print the version.
@@ -157,7 +173,7 @@ def _open_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-async def _until_stopped(settings: Settings) -> None:
+async def _until_stopped(settings: Settings, reload: Callable[[], None]) -> None:
     task = aio.spawn(assembly.run(settings, SystemClock()), name="control plane")
 
     def end() -> None:
@@ -167,6 +183,8 @@ async def _until_stopped(settings: Settings) -> None:
             task.cancel()
 
     signals.on_end(end)
+    if service_manager.is_there():
+        signals.on_reload(reload)
     try:
         await task
     except asyncio.CancelledError:

@@ -5,16 +5,14 @@
 
 from __future__ import annotations
 
-import ipaddress
 import platform
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry
 
-import kuma
 from kuma.admission.dataplane_rules import DataplaneRules
 from kuma.admission.membership_rules import MembershipRules
 from kuma.admission.mesh_rules import MeshRules
@@ -25,8 +23,9 @@ from kuma.api.app import create_app
 from kuma.api.context import ApiContext, ApiSettings, Connected, Tokens, no_rekey
 from kuma.api.routes import diagnostics
 from kuma.api.routes.bootstrap import create_bootstrap_app
-from kuma.app import api_context, servers, token_keys
+from kuma.app import among_others, api_context, servers, token_keys
 from kuma.app import metrics as app_metrics
+from kuma.app.among_others import Described
 from kuma.app.certificate_watch import CertificateWatch
 from kuma.app.local_admins import local_admins
 from kuma.app.servers import OwnPorts, Servers
@@ -41,8 +40,9 @@ from kuma.console import app as console
 from kuma.console.context import ConsoleContext
 from kuma.console.followed import Followed
 from kuma.console.sessions import Sessions
-from kuma.coordination.coordination import Alone, Coordination, Instance
-from kuma.coordination.peers import Peers
+from kuma.coordination.coordination import Alone, Coordination
+from kuma.coordination.isolation import Isolation
+from kuma.coordination.peers import EXPIRY, Peers
 from kuma.foresight.course import Pace
 from kuma.kubernetes.pod_tokens import PodTokens
 from kuma.kubernetes.store.store import KubernetesStore
@@ -50,7 +50,6 @@ from kuma.mtls.controller import RolloutController
 from kuma.mtls.progress_reports import ProgressReports
 from kuma.mtls.steps.progress import Patience
 from kuma.resources import kinds
-from kuma.resources.models.coordination import InstanceSpec
 from kuma.store.manager import ResourceManager, Rules
 from kuma.store.sql.store import SqlStore
 from kuma.store.views import Views
@@ -252,6 +251,8 @@ class Streams:
     admin_ca: EnvoyAdminCa
     traffic: TrafficRecorder
     server: DiscoveryServer
+    isolation: Isolation | None
+    """None if there can be no other control planes."""
 
 
 def streams(base: Foundation, known: State) -> Streams:
@@ -313,6 +314,7 @@ def streams(base: Foundation, known: State) -> Streams:
         admin_ca=admin_ca,
         traffic=traffic,
         server=_discovery_server(base, discovery, health_discovery, front, reports),
+        isolation=among_others.isolation(base.coordination, clock, base.certificate.names, front),
     )
 
 
@@ -328,6 +330,7 @@ def _discovery_server(
         settings.port,
         base.certificate.identity,
         streams=settings.concurrent_streams,
+        can_use_store=lambda: not base.store.problem and base.coordination.silent_for() <= EXPIRY,
         reports=reports if settings.observed_traffic else None,
     )
 
@@ -351,7 +354,12 @@ def listening(base: Foundation, known: State, connected: Streams, users: UserTok
         servers.api(settings.api_server, api, identity, base.audit, base.clock, peers),
         servers.data_plane(settings.dp_server, dp, identity),
         servers.diagnostics(
-            settings.diagnostics, diagnostics.create_app(base.collectors, lambda: _unready(base.store, known.views))
+            settings.diagnostics,
+            diagnostics.create_app(
+                base.collectors,
+                lambda: _unready(base.store, known.views),
+                lambda: among_others.unhealthy(connected.isolation),
+            ),
         ),
         connected.server,
     )
@@ -369,23 +377,10 @@ def _console_context(base: Foundation, known: State, connected: Streams, context
     )
 
 
-def describe(base: Foundation, proxies: Proxies) -> InstanceSpec:
-    """Describes this control plane to the others, and to whoever asks."""
-    host = base.settings.dp_server.interface
-    reached = platform.node() if ipaddress.ip_address(host).is_unspecified else host
-    return InstanceSpec(
-        address=f"{reached}:{base.settings.xds_server.port}",
-        version=kuma.__version__,
-        started=base.started,
-        written=base.clock.now(),
-        proxies=len(proxies),
-    )
-
-
-def _instances(base: Foundation, proxies: Proxies) -> Sequence[Instance]:
-    """Returns all control planes that are there; one that has its store to itself is the only one."""
-    own = Instance(base.instance, describe(base, proxies), leads=True, received=base.clock.now())
-    return base.coordination.instances() or (own,)
+def describe(base: Foundation, known: State, connected: Streams) -> Described:
+    """Returns what describes this control plane to the others, and to whoever asks."""
+    keys = base.store.keyring.look if isinstance(base.store, SqlStore) else tuple
+    return Described(base.settings, base.started, base.clock, known.proxies, lambda: connected.server.bound, keys)
 
 
 def _pace(limits: XdsServerSection) -> Pace:
@@ -410,10 +405,11 @@ def _api_context(
 ) -> ApiContext:
     settings = base.settings.api_server
     elsewhere = ProxiesElsewhere(base.store, base.coordination)
+    described = describe(base, known, connected)
     return ApiContext(
         manager=known.manager,
         instance=base.instance,
-        instances=lambda: _instances(base, known.proxies),
+        instances=lambda: among_others.instances(base.coordination, base.instance, described),
         settings=ApiSettings(
             local_admins(settings.authn, peers),
             servers.access(base.settings.access),

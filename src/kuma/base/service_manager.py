@@ -15,6 +15,11 @@ _SOCKET = "NOTIFY_SOCKET"
 """The environment variable that says where it listens; without it nobody does."""
 
 
+def is_there() -> bool:
+    """Tells whether a service manager has started this program."""
+    return bool(os.environ.get(_SOCKET, ""))
+
+
 def tell(state: str) -> None:
     """Tells it a state. That it cannot be told is logged, and stops nothing."""
     where = os.environ.get(_SOCKET, "")

@@ -14,3 +14,8 @@ def on_end(handler: Callable[[], object]) -> None:
         numbers.append(signal.SIGHUP)
     for number in numbers:
         asyncio.get_running_loop().add_signal_handler(number, handler)
+
+
+def on_reload(handler: Callable[[], object]) -> None:
+    """Call `handler` on SIGHUP, for a program without a terminal that could close."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, handler)

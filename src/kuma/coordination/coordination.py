@@ -40,6 +40,10 @@ class Coordination(Protocol):
         """Return once it is known who is there."""
         ...
 
+    def silent_for(self) -> float:
+        """Seconds since this control plane has last told the others that it is there."""
+        ...
+
     def guard(self) -> tuple[Expect, ...]:
         """What a transaction expects that only the leader may make.
 
@@ -91,6 +95,9 @@ class Alone:
 
     async def known(self) -> None:
         """There is nobody else."""
+
+    def silent_for(self) -> float:
+        return 0
 
     def guard(self) -> tuple[Expect, ...]:
         return ()

@@ -65,6 +65,7 @@ class Heartbeat:
             self._own = await find(self._store, resource.key)
             self._rounds.wake()
             return False
+        self._peers.said()
         if self._was_missed:  # not before it has said so: from now on nobody clears up behind it
             self._was_missed = False
             self._peers.returned()

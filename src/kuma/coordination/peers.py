@@ -47,6 +47,8 @@ class Peers:
         self._known: frozenset[str] = frozenset()
         """The instances of which something was stored when `look` was called last."""
         self._led = False
+        self._said = clock.monotonic()
+        """When this instance has last said that it is there."""
         self._on_progress: list[Callable[[str, str], None]] = []
         self._on_change: list[Callable[[], None]] = []
         self._on_return: list[Callable[[], None]] = []
@@ -119,6 +121,18 @@ class Peers:
 
     async def known(self) -> None:
         await self._listed.wait()
+
+    def said(self) -> None:
+        """Notes that this instance has just said that it is there."""
+        self._said = self._clock.monotonic()
+
+    def silent_for(self) -> float:
+        return self._clock.monotonic() - self._said
+
+    def addresses(self) -> Sequence[str]:
+        """Where the others are, or were when something was last heard of them."""
+        heard = (heard.resource.spec.address for name, heard in self._instances.items() if name != self.own)
+        return sorted({address for address in heard if address})
 
     @property
     def leads(self) -> bool:

@@ -11,10 +11,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from kuma.api.derived.metric_names import Prefixed
 
 
-def create_app(registry: CollectorRegistry, unready: Callable[[], str]) -> FastAPI:
+def create_app(registry: CollectorRegistry, unready: Callable[[], str], unhealthy: Callable[[], str] = str) -> FastAPI:
     """`/metrics` for Prometheus, `/healthy` and `/ready` for whoever restarts or load-balances.
 
-    `unready` says why there are questions that cannot be answered now; nothing if all can.
+    `unready` says why there are questions that cannot be answered now; nothing if all can. `unhealthy` says why proxies
+    are to be sent elsewhere; by itself it says nothing.
     """
     prefixed = CollectorRegistry()
     prefixed.register(Prefixed(registry))
@@ -26,7 +27,8 @@ def create_app(registry: CollectorRegistry, unready: Callable[[], str]) -> FastA
 
     @app.get("/healthy")
     async def healthy() -> PlainTextResponse:
-        return PlainTextResponse("healthy\n")
+        why = unhealthy()
+        return PlainTextResponse(f"not healthy: {why}\n", 503) if why else PlainTextResponse("healthy\n")
 
     @app.get("/ready")
     async def ready() -> PlainTextResponse:

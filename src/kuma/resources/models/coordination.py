@@ -11,7 +11,7 @@ from kuma.resources.resource import Model
 class InstanceSpec(Model):
     """A control plane among several, as it describes itself every few seconds.
 
-    `written` is when, by its own clock.
+    `written` is when, by its own clock. `keys` names the key-encryption keys with which it opens what is stored.
     """
 
     address: str = ""
@@ -19,6 +19,7 @@ class InstanceSpec(Model):
     started: datetime
     written: datetime
     proxies: int = 0
+    keys: tuple[str, ...] = ()
 
 
 class LeaseSpec(Model):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import secrets
 import stat
 from collections.abc import Sequence
@@ -46,6 +47,7 @@ class AesGcmSealer:
     """
 
     def __init__(self, keys: Sequence[bytes]) -> None:
+        self.keys = tuple(keys)
         self._ciphers = [AESGCM(key) for key in keys]
 
     def seal(self, key: Key, content: bytes) -> bytes:
@@ -71,6 +73,8 @@ class KeyFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._next = path.with_name(f"{path.name}.next")
+        """Where the key is that is to follow, until the store is sealed with it."""
         self._first = path.with_name(f".{path.name}.first")
         """Where a new store's key is until the store exists: a key in its own place says that there is a store."""
 
@@ -106,23 +110,41 @@ class KeyFile:
         Raises:
             Misconfigured: the file is missing, readable by others, or holds something else.
         """
-        path = self._first if self._first.exists() and not self.path.exists() else self.path
-        try:
-            status = path.stat()
-            lines = path.read_text().split()
-        except FileNotFoundError:
+        return _read(self._first if self._first.exists() and not self.path.exists() else self.path)
+
+    def prepare(self) -> Path:
+        """Makes a key that is to follow, and returns where it is.
+
+        Raises:
+            Misconfigured: there is one already, or it cannot be written.
+        """
+        if self._next.exists():
             raise Misconfigured(
-                f"the key-encryption key {path} is missing, and the store holds Secrets sealed with it. "
-                "Put the file back from a backup; no new key can open them"
-            ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise Misconfigured(f"cannot read the key-encryption key {path}: {error}") from None
-        if stat.S_IMODE(status.st_mode) & 0o077:
-            raise Misconfigured(f"the key-encryption key {path} can be read by others; run: chmod 600 {path}")
-        keys = tuple(_decoded(line) for line in lines)
-        if not keys or any(len(key) != KEY_BYTES for key in keys):
-            raise Misconfigured(f"{path} does not hold a key-encryption key: {KEY_BYTES} bytes in base64 are needed")
-        return keys
+                f"there is a next key already: {self._next}. Copy it to all control planes, and run kumactl rekey"
+            )
+        self._write(self._next, [new_key()])
+        return self._next
+
+    def following(self) -> bytes | None:
+        """Returns the key that is to follow; None if there is none.
+
+        Raises:
+            Misconfigured: the file is readable by others, or holds something else.
+        """
+        return _read(self._next)[0] if self._next.exists() else None
+
+    def settle_on(self, key: bytes) -> None:
+        """Keeps only the key that the store is sealed with now.
+
+        Raises:
+            Misconfigured: it cannot be written.
+        """
+        self.save([key])
+        try:
+            if self.following() == key:
+                self._next.unlink(missing_ok=True)
+        except OSError as error:
+            raise Misconfigured(f"cannot remove {self._next}: {error.strerror}") from None
 
     def save(self, keys: Sequence[bytes]) -> None:
         """Replace the file at once; it has the new content, or the old one, whatever happens meanwhile.
@@ -137,12 +159,36 @@ class KeyFile:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             files.replace(path, b"".join(base64.b64encode(key) + b"\n" for key in keys))
         except OSError as error:
-            raise Misconfigured(f"cannot write the key-encryption key {self.path}: {error.strerror}") from None
+            raise Misconfigured(f"cannot write the key-encryption key {path}: {error.strerror}") from None
+
+
+def _read(path: Path) -> tuple[bytes, ...]:
+    try:
+        status = path.stat()
+        lines = path.read_text().split()
+    except FileNotFoundError:
+        raise Misconfigured(
+            f"the key-encryption key {path} is missing, and the store holds Secrets sealed with it. "
+            "Put the file back from a backup; no new key can open them"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"cannot read the key-encryption key {path}: {error}") from None
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        raise Misconfigured(f"the key-encryption key {path} can be read by others; run: chmod 600 {path}")
+    keys = tuple(_decoded(line) for line in lines)
+    if not keys or any(len(key) != KEY_BYTES for key in keys):
+        raise Misconfigured(f"{path} does not hold a key-encryption key: {KEY_BYTES} bytes in base64 are needed")
+    return keys
 
 
 def new_key() -> bytes:
     """Returns a new key-encryption key."""
     return secrets.token_bytes(KEY_BYTES)
+
+
+def key_id(key: bytes) -> str:
+    """Returns a name of a key that may be told: nobody finds 32 random bytes by their hash."""
+    return hashlib.sha256(b"kuma key-encryption key\0" + key).hexdigest()[:16]
 
 
 def _decoded(line: str) -> bytes:

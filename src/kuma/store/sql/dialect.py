@@ -38,8 +38,8 @@ class Dialect(Protocol):
         """Tells the other processes of a revision, once it is committed."""
         ...
 
-    async def is_shared(self, connection: AsyncConnection) -> bool:
-        """Tells whether other processes use the store, too."""
+    async def others(self, connection: AsyncConnection) -> int:
+        """Returns how many other processes use the store, too."""
         ...
 
     async def scrub(self) -> None:

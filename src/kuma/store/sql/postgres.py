@@ -228,7 +228,7 @@ def _loaded(keys: KeyFile, server: PostgresServer) -> tuple[bytes, ...]:
     return keys.load()
 
 
-def _sealer(key_file: KeyFile, keys: Sequence[bytes], sealed: bytes) -> Sealer:
+def _sealer(key_file: KeyFile, keys: Sequence[bytes], sealed: bytes) -> AesGcmSealer:
     """The sealer of a store, which seals with the key that its seal opens with, and opens with all of them.
 
     Of keys that a failure has left, each may have sealed something: none is dropped before all is sealed anew.
@@ -236,14 +236,16 @@ def _sealer(key_file: KeyFile, keys: Sequence[bytes], sealed: bytes) -> Sealer:
     Raises:
         StoreCorrupt: it is none of these.
     """
-    for key in keys:
+    following = key_file.following()
+    if following is not None and following not in keys:  # all others may have begun to seal with it meanwhile
         with contextlib.suppress(StoreCorrupt):
-            seal.check(AesGcmSealer([key]), sealed)
-            ordered = [key, *(other for other in keys if other != key)]
-            if len(keys) > 1:
-                key_file.save(ordered)
-            return AesGcmSealer(ordered)
-    raise StoreCorrupt(seal.ANOTHER_KEY)
+            seal.check(AesGcmSealer([following]), sealed)
+            key_file.settle_on(following)
+            return AesGcmSealer([following])
+    sealer = seal.led(AesGcmSealer(keys), sealed)
+    if len(keys) > 1:
+        key_file.save(sealer.keys)
+    return sealer
 
 
 class _Postgres:
@@ -260,12 +262,12 @@ class _Postgres:
     async def announce(self, connection: AsyncConnection, revision: int) -> None:
         await connection.execute(sa.select(sa.func.pg_notify(CHANNEL, str(revision))))
 
-    async def is_shared(self, connection: AsyncConnection) -> bool:
+    async def others(self, connection: AsyncConnection) -> int:
         others = (
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+            "SELECT count(DISTINCT application_name) FROM pg_stat_activity WHERE datname = current_database() "
             "AND starts_with(application_name, :ours) AND application_name <> current_setting('application_name')"
         )
-        return bool((await connection.execute(sa.text(others), {"ours": APPLICATION})).scalar_one())
+        return int((await connection.execute(sa.text(others), {"ours": APPLICATION})).scalar_one())
 
     async def scrub(self) -> None:
         async with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:

@@ -61,6 +61,17 @@ def decode(row: sa.RowMapping, sealer: Sealer) -> AnyResource:
         raise StoreCorrupt(f"{key} is stored in a form that this version does not understand") from None
 
 
+def blank(row: sa.RowMapping) -> AnyResource | None:
+    """Returns what is known of a resource that cannot be understood: of a proxy nothing, until it is told anew.
+
+    None if it is of another kind.
+    """
+    if row["kind"] != kinds.DATAPLANE_INSIGHT.name:
+        return None
+    key = Key(row["kind"], row["mesh"], row["name"])
+    return Resource(key, kinds.DATAPLANE_INSIGHT.spec(), version=row["version"])
+
+
 class Read:
     """Keeps what was read last: of a long list most has not changed since. What is sealed is not kept."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kuma.base.errors import StoreCorrupt
 from kuma.resources import kinds
 from kuma.resources.resource import Key
-from kuma.store.sealing.encryption import Sealer
+from kuma.store.sealing.encryption import AesGcmSealer, Sealer
 from kuma.store.sql import schema
 from kuma.store.sql.rows import is_at
 
@@ -35,6 +37,20 @@ def check(sealer: Sealer, seal: bytes) -> None:
         sealer.open(SEAL, seal)
     except StoreCorrupt:
         raise StoreCorrupt(ANOTHER_KEY) from None
+
+
+def led(sealer: AesGcmSealer, seal: bytes) -> AesGcmSealer:
+    """Returns a sealer with the same keys that seals with the one that a store with this seal is sealed with.
+
+    Raises:
+        StoreCorrupt: it is none of them.
+    """
+    for key in sealer.keys:
+        with contextlib.suppress(StoreCorrupt):
+            check(AesGcmSealer([key]), seal)
+            others = [other for other in sealer.keys if other != key]
+            return sealer if key == sealer.keys[0] else AesGcmSealer([key, *others])
+    raise StoreCorrupt(ANOTHER_KEY)
 
 
 async def seal_anew(connection: AsyncConnection, sealer: Sealer) -> None:

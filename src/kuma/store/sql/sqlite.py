@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured, Unavailable
-from kuma.store.sealing.encryption import AesGcmSealer, KeyFile, Sealer
+from kuma.store.sealing.encryption import AesGcmSealer, KeyFile
 from kuma.store.sql import migrations, schema, seal, sqlite_files
 from kuma.store.sql.change_log import KEPT_REVISIONS
 from kuma.store.sql.dialect import WRITES, Traits
@@ -68,7 +68,7 @@ async def open_sqlite(
     return store
 
 
-async def _opened(path: Path, keys: KeyFile, *, anew: bool) -> tuple[AsyncEngine, Sealer, int]:
+async def _opened(path: Path, keys: KeyFile, *, anew: bool) -> tuple[AsyncEngine, AesGcmSealer, int]:
     """Returns the database as it is, or, if SQLite has no room to open it, in the room that was kept for that."""
     while True:
         try:
@@ -91,7 +91,7 @@ async def _opened(path: Path, keys: KeyFile, *, anew: bool) -> tuple[AsyncEngine
             ) from None
 
 
-def _sealer(path: Path, key_file: KeyFile, *, anew: bool) -> Sealer:
+def _sealer(path: Path, key_file: KeyFile, *, anew: bool) -> AesGcmSealer:
     """Returns the sealer of the store in `path`; a new file and a new key if there is neither.
 
     Raises:
@@ -161,7 +161,7 @@ def _engine(path: Path) -> AsyncEngine:
     return engine
 
 
-async def _prepare(engine: AsyncEngine, sealer: Sealer) -> int:
+async def _prepare(engine: AsyncEngine, sealer: AesGcmSealer) -> int:
     """Bring the schema up to date, and see that the key-encryption key is the one that was used before.
 
     Returns the revision of the last commit.
@@ -194,8 +194,8 @@ class _Sqlite:
     async def announce(self, connection: AsyncConnection, revision: int) -> None:
         """There is nobody else."""
 
-    async def is_shared(self, connection: AsyncConnection) -> bool:
-        return False
+    async def others(self, connection: AsyncConnection) -> int:
+        return 0
 
     async def scrub(self) -> None:
         await asyncio.to_thread(_scrub, self._path)

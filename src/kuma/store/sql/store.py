@@ -20,11 +20,12 @@ from kuma.base.turns import Turns
 from kuma.resources import kinds
 from kuma.resources.resource import Key
 from kuma.store.protocol import AnyResource, Commit, Listing, Operation, Page, Put, Removed, RevisionTooOld
-from kuma.store.sealing.encryption import AesGcmSealer, KeyFile, Sealer, new_key
+from kuma.store.sealing.encryption import AesGcmSealer, KeyFile, new_key
 from kuma.store.sql import change_log, schema, seal
 from kuma.store.sql.dialect import WRITES, Dialect, reason
 from kuma.store.sql.grouped import Grouped
-from kuma.store.sql.rows import Read, rows_of
+from kuma.store.sql.keyring import Keyring, check_all_have
+from kuma.store.sql.rows import Read, blank, rows_of
 from kuma.store.sql.transaction import Asked, Transaction, shared_out
 from kuma.store.sql.watcher import Watcher
 
@@ -46,7 +47,7 @@ class SqlStore:
         engine: AsyncEngine,
         dialect: Dialect,
         clock: Clock,
-        sealer: Sealer,
+        sealer: AesGcmSealer,
         keys: KeyFile,
         *,
         revision: int,
@@ -58,8 +59,7 @@ class SqlStore:
         self._writer = engine.execution_options(**{WRITES: True})
         self._reader = engine.execution_options(**dialect.traits.snapshot)
         self._clock = clock
-        self._sealer = sealer
-        self._keys = keys
+        self.keyring = Keyring(keys, sealer)
         self._told = revision
         self._kept_revisions = kept
         self._lock = asyncio.Lock()
@@ -113,7 +113,7 @@ class SqlStore:
 
     def _found(self, key: Key, row: sa.RowMapping | None) -> AnyResource | Exception:
         try:
-            return NotFound(f"{key} not found") if row is None else self._resource(row)
+            return NotFound(f"{key} not found") if row is None else self._readable(row) or self._resource(row)
         except StoreCorrupt as error:
             return error
 
@@ -131,7 +131,9 @@ class SqlStore:
         async with self._reading() as connection:
             rows = (await connection.execute(query.offset(offset).limit(limit))).mappings().all()
             total = (await connection.execute(count)).scalar_one()
-        return Page(tuple(await self._turns.collect(map(self._resource, rows))), total)
+        found = await self._turns.collect(map(self._readable, rows))
+        readable = tuple(resource for resource in found if resource is not None)
+        return Page(readable, total - (len(found) - len(readable)))
 
     async def transact(self, operations: Sequence[Operation]) -> tuple[AnyResource, ...]:
         """See `Store.transact`. Once begun it runs to its end, even if the caller is cancelled meanwhile."""
@@ -166,7 +168,7 @@ class SqlStore:
     async def _commit(self, asked: Sequence[Asked]) -> Sequence[tuple[AnyResource, ...] | Exception]:
         """Does all that is asked or nothing."""
         async with self._write() as connection:
-            transaction = Transaction(connection, self._clock.now(), self._sealer, self._kept_revisions)
+            transaction = Transaction(connection, self._clock.now(), self.keyring.sealer, self._kept_revisions)
             await transaction.do_all(operation for one in asked for operation in one.operations)
             commit = await transaction.finish()
             if commit is not None:
@@ -205,36 +207,39 @@ class SqlStore:
         Raises:
             Misconfigured: the key file cannot be written.
             StoreCorrupt: a row cannot be opened; nothing was changed.
-            Unavailable: others use the store with the key; or it cannot be used now, and `finish_rekey` completes
-                what is half done.
+            Unavailable: others use the store, and have not been given the next key; or it cannot be used now, and
+                `finish_rekey` completes what is half done.
         """
         await self._to_its_end(self._rekey(), "sealing anew")
 
     async def finish_rekey(self) -> bool:
         """Complete what a crash has left half done, and drop the old key; False if there was nothing to complete."""
-        if len(self._keys.load()) == 1:
+        if len(self.keyring.file.load()) == 1:
             return False
         await self._to_its_end(self._seal_all(), "sealing anew, again")
         return True
 
     async def _rekey(self) -> None:
+        file = self.keyring.file
+        following = file.following()
         async with self._reading() as connection:
-            if await self._dialect.is_shared(connection):
-                raise Unavailable("other control planes use the database with this key: stop them until it is changed")
-        self._keys.save([new_key(), *self._keys.load()])
+            others = await self._dialect.others(connection)
+        if others:
+            check_all_have(following, (await self.list(kinds.INSTANCE.name)).items, others)
+        file.save([following or new_key(), *file.load()])
         await self._seal_all()
 
     async def _seal_all(self) -> None:
         """Seal everything with the first key of the file, and drop the others."""
         async with self._lock:
-            keys = self._keys.load()
+            keys = self.keyring.file.load()
             anew = AesGcmSealer(keys)
-            self._sealer = AesGcmSealer([*keys[1:], keys[0]])  # seals as before until all of it is committed
+            self.keyring.sealer = AesGcmSealer([*keys[1:], keys[0]])  # seals as before until all of it is committed
             async with self._write() as connection:
                 await seal.seal_anew(connection, anew)
-            self._sealer = anew
+            self.keyring.sealer = anew
             await self._dialect.scrub()
-            self._keys.save(keys[:1])  # in memory the old ones stay: a reader may hold a row from before
+            self.keyring.file.settle_on(keys[0])  # in memory the old ones stay: a reader may hold a row from before
 
     async def _to_its_end(self, coroutine: Coroutine[Any, Any, T], name: str) -> T:
         """Run something that writes, whatever becomes of the caller."""
@@ -338,6 +343,10 @@ class SqlStore:
             self.not_understood.discard(key)
         return None if row is not None and key.kind in (kinds.INSTANCE.name, kinds.LEASE.name) else Removed(key)
 
+    def _readable(self, row: sa.RowMapping) -> AnyResource | None:
+        """Returns the resource in a row, as far as it is understood: see `_if_understood` and `blank`."""
+        return self._if_understood(row) or blank(row)
+
     def _if_understood(self, row: sa.RowMapping) -> AnyResource | None:
         """Returns the resource in a row; None if a newer control plane tells there what this one does not understand.
 
@@ -351,14 +360,14 @@ class SqlStore:
             if key.kind not in kinds.TOLD:
                 raise
             if key not in self.not_understood:
-                log.warning("what another control plane tells is not understood, and left out", reason=str(error))
+                log.warning("what a control plane has told is not understood, and left out", reason=str(error))
             self.not_understood.add(key)
             return None
         self.not_understood.discard(key)
         return found
 
     def _resource(self, row: sa.RowMapping) -> AnyResource:
-        return self._read.resource(row, self._sealer)
+        return self._read.resource(row, self.keyring.sealer)
 
     @asynccontextmanager
     async def _reading(self) -> AsyncIterator[AsyncConnection]:
@@ -378,7 +387,7 @@ class SqlStore:
             async with self._writer.begin() as connection:
                 sealed = await self._dialect.begin(connection)
                 if sealed is not None:
-                    seal.check(self._sealer, sealed)
+                    self.keyring.follow(sealed)
                 yield connection
 
     @contextmanager

@@ -125,13 +125,18 @@ class Deregistration:
 
     async def _remove_after(self, key: Key, grace: float) -> None:
         pause: float | None = grace
+        could_not_return = False
         try:
             while pause is not None:
                 await self._clock.sleep(pause)
                 try:
-                    pause = await self._look(key)
+                    if could_not_return:  # until now: nobody can take a proxy in without the store
+                        await self._manager.find(key)
+                        could_not_return, pause = False, self._grace_at_start
+                    else:
+                        pause = await self._look(key)
                 except Unavailable:  # which has been logged
-                    pause = _AGAIN
+                    could_not_return, pause = True, _AGAIN
         except KumaError as error:
             log.error("dataplane of a departed proxy not removed", dataplane=str(key), reason=str(error))
         finally:

@@ -63,6 +63,7 @@ class Front:
         self._unknown: dict[str, dict[_Connection, None]] = {}
         """Connections without a known proxy, by the address they come from, the oldest first."""
         self._count = 0
+        self._is_shut = False
 
     def open(self) -> str:
         """Opens the front, and returns where the gRPC server is to listen, in its own notation; then call `listening`.
@@ -102,10 +103,19 @@ class Front:
 
     def close(self) -> None:
         """End all connections."""
-        for connection in tuple(self._connections):
-            connection.end()
+        self._end_all()
         self._directory.close()
         self._socket.close()
+
+    def shut(self, is_shut: bool) -> None:
+        """Ends all connections and takes none, so that proxies go elsewhere; or takes them again."""
+        self._is_shut = is_shut
+        if is_shut:
+            self._end_all()
+
+    def _end_all(self) -> None:
+        for connection in tuple(self._connections):
+            connection.end()
 
     def peer(self, name: str) -> str:
         """Returns who is at the other end of what gRPC calls `name`, such as `ipv4:10.0.0.1:5000`."""
@@ -133,6 +143,8 @@ class Front:
 
     def admit(self, connection: _Connection) -> bool:
         """Counts one more connection, if there may be one; ends one of whoever holds the most, if need be."""
+        if self._is_shut:
+            return False
         mine = self._unknown.get(connection.group, {})
         if len(mine) >= self._limits.of_address or len(self._connections) >= self._limits.total:
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -13,7 +14,7 @@ from kuma.base.errors import Misconfigured
 from kuma.base.server_identity import ServerIdentity
 from kuma.base.values import urls
 from kuma.xds.stream import front as fronts
-from kuma.xds.stream import health_discovery
+from kuma.xds.stream import health_discovery, store_health
 from kuma.xds.stream.front import Front
 from kuma.xds.stream.health_discovery import HealthDiscovery
 from kuma.xds.stream.reports import Reports
@@ -68,11 +69,13 @@ class DiscoveryServer(sockets.OnPort):
         identity: ServerIdentity,
         *,
         streams: int,
+        can_use_store: Callable[[], bool],
         reports: Reports | None = None,
     ) -> None:
         """`streams` is how many proxies may be connected.
 
         Each may have a stream of discovery and one of health discovery; of reports there are at most two for each.
+        `can_use_store` is what other control planes are told of us.
         """
         super().__init__(host, port)
         self._streams = 4 * streams
@@ -80,6 +83,7 @@ class DiscoveryServer(sockets.OnPort):
         self._front = front
         self._discovery = discovery
         self._reports = reports
+        self._can_use_store = can_use_store
         self._identity = identity
 
     async def run(self) -> None:
@@ -94,6 +98,7 @@ class DiscoveryServer(sockets.OnPort):
             (health_discovery.SERVICE, health_discovery.METHOD, self._health.stream),
         )
         server.add_generic_rpc_handlers(tuple(_handler(*method) for method in served))
+        server.add_generic_rpc_handlers((store_health.handler(self._can_use_store),))
         if self._reports is not None:
             server.add_generic_rpc_handlers((self._reports.handler,))
         with self._listen() as listener:

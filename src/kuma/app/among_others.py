@@ -1,0 +1,76 @@
+"""What this control plane tells of itself among others over the same store, and whether it can serve as they do."""
+
+from __future__ import annotations
+
+import ipaddress
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import kuma
+from kuma.app.settings import Settings
+from kuma.base.clock import Clock
+from kuma.base.values import urls
+from kuma.coordination.coordination import Coordination, Instance
+from kuma.coordination.isolation import Isolation
+from kuma.coordination.peers import Peers
+from kuma.resources.models.coordination import InstanceSpec
+from kuma.xds.bootstrap.server_names import ServerNames
+from kuma.xds.proxies.proxy import Proxies
+from kuma.xds.stream import store_health
+from kuma.xds.stream.front import Front
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """Describes a control plane that began at `started`; see `InstanceSpec`.
+
+    `port` tells where it serves discovery, once that is known.
+    """
+
+    settings: Settings
+    started: datetime
+    clock: Clock
+    proxies: Proxies
+    port: Callable[[], int]
+    keys: Callable[[], Sequence[str]]
+
+    def __call__(self) -> InstanceSpec:
+        """Returns the description as of now."""
+        host = self.settings.dp_server.interface
+        reached = platform.node() if ipaddress.ip_address(host).is_unspecified else host
+        return InstanceSpec(
+            address=urls.host_port(reached, self.port()),
+            version=kuma.__version__,
+            started=self.started,
+            written=self.clock.now(),
+            proxies=len(self.proxies),
+            keys=tuple(self.keys()),
+        )
+
+
+def instances(coordination: Coordination, name: str, describe: Described) -> Sequence[Instance]:
+    """Returns all control planes that are there; one that has its store to itself, `name`, is the only one."""
+    return coordination.instances() or (Instance(name, describe(), leads=True, received=describe.clock.now()),)
+
+
+def isolation(
+    coordination: Coordination, clock: Clock, names: Callable[[], ServerNames], front: Front
+) -> Isolation | None:
+    """Returns what notices that we alone are cut off, and has our proxies go elsewhere; None if there is no elsewhere.
+
+    `names` are those of our certificate, by which the others know themselves, too.
+    """
+    if not isinstance(coordination, Peers):
+        return None
+
+    async def ask(addresses: Sequence[str]) -> bool:
+        return await store_health.any_can_use_it(addresses, names())
+
+    return Isolation(clock, coordination, ask, front.shut)
+
+
+def unhealthy(isolation: Isolation | None) -> str:
+    """Returns why a load balancer is to send proxies and users elsewhere; nothing if it need not."""
+    return "it alone is cut off from the store" if isolation is not None and isolation.is_cut_off else ""
