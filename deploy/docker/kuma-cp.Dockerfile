@@ -12,6 +12,8 @@ RUN python -m venv /opt/kuma && /opt/kuma/bin/pip install --constraint constrain
 
 FROM ${BASE}
 COPY --from=build /opt/kuma /opt/kuma
+# Volumes begin with the owner of what they are mounted over.
+RUN install -d -o 5678 -g 5678 -m 0700 /var/lib/kuma
 ENV PATH=/opt/kuma/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 5678:5678
 ENTRYPOINT ["kuma-cp"]
