@@ -66,3 +66,37 @@ def test_a_secret_is_never_printed() -> None:
 def test_global_kinds_have_no_mesh() -> None:
     with pytest.raises(InvalidResource, match="belongs to no mesh"):
         codec.parse({"type": "GlobalSecret", "name": "s", "mesh": "default"})
+
+
+def _repeated(tag: str, item: str) -> str:
+    """A text of a few hundred bytes whose aliases stand for some 400 million values."""
+    lines = [
+        f"{'abcdefghi'[i]}: &{i} {tag}[{', '.join([item.format(f'*{i - 1}' if i else 'x')] * 9)}]" for i in range(9)
+    ]
+    return "type: Mesh\nname: default\n" + "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        pytest.param(_repeated("", "{}"), "more than 100000 values", id="aliases in lists"),
+        pytest.param(_repeated("!!pairs ", "x: {}"), "more than 100000 values", id="aliases in pairs"),
+        pytest.param("a: " + "[" * 100_000, "nested too deeply", id="endless lists"),
+        pytest.param("a: " + "{b: " * 70 + "c" + "}" * 70, "nested too deeply", id="maps that end"),
+        pytest.param("a: 1:" + "1:" * 200 + "1.5", "there cannot be", id="sexagesimal"),
+        *(
+            (f"a: {value}", "there cannot be")
+            for value in ("!!bool x", "!!int ''", "!!float ''", "!!timestamp x", r'"\U00110000"', r'"\UFFFFFFFF"')
+        ),
+    ],
+)
+def test_no_text_is_more_than_an_error(text: str, reason: str) -> None:
+    with pytest.raises(InvalidResource, match=reason):
+        list(codec.documents(text))
+
+
+def test_an_alias_says_a_few_things_again() -> None:
+    text = "type: Mesh\nname: default\nlabels: &1 {team: a}\nother: *1"
+    assert list(codec.documents(text)) == [
+        {"type": "Mesh", "name": "default", "labels": {"team": "a"}, "other": {"team": "a"}}
+    ]

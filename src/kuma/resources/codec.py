@@ -22,11 +22,16 @@ SYSTEM_NAMESPACE = "kuma-system"
 SECRET_TYPES = {"Secret": "system.kuma.io/secret", "GlobalSecret": "system.kuma.io/global-secret"}
 _LONGEST_INTEGER = 100
 """The most characters of an integer in YAML."""
+_TOO_DEEP = "is nested too deeply"
+_UNREADABLE = (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError)
+"""What PyYAML raises: besides errors of its own, what its constructors stumble over (`!!bool x`, `!!int ""`, ...)."""
 _META = ("type", "mesh", "name", "creationTime", "modificationTime", "labels", "kri")
 
 
 class _StrictLoader(yaml.SafeLoader):
     """YAML without silent surprises: a key written twice is an error, not "the last one wins"."""
+
+    _depth = 0
 
     def document(self) -> Mapping[str, Any] | InvalidResource | None:
         """The next document, or what is wrong with it; None if it is empty."""
@@ -36,12 +41,26 @@ class _StrictLoader(yaml.SafeLoader):
         except InvalidResource as error:
             return self._failed(error)
         except RecursionError:
-            return self._failed(InvalidResource.of("", "is nested too deeply"))
-        except (yaml.YAMLError, ValueError) as error:
+            return self._failed(InvalidResource.of("", _TOO_DEEP))
+        except _UNREADABLE as error:
             return self._failed(InvalidResource.of("", f"is not valid YAML: {yaml_problem(error)}"))
         if found is None or isinstance(found, dict):
+            try:
+                strict_json.check(found)  # before anything walks through what its aliases stand for
+            except ValueError as error:
+                return InvalidResource.of("", str(error))
             return found
         return InvalidResource.of("", "a resource has to be a map that begins with `type:` or `apiVersion:`")
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Composes what stands within `parent`; very deep nesting takes PyYAML much longer than its length."""
+        self._depth += 1
+        if self._depth > strict_json.DEEPEST + 1:
+            raise InvalidResource.of("", _TOO_DEEP)
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
     def _failed(self, error: InvalidResource) -> InvalidResource:
         """Forget the half that was made of a document, for the next one to begin afresh."""
@@ -99,10 +118,12 @@ def numbered(text: str) -> Iterator[tuple[int, Mapping[str, Any] | InvalidResour
             if found is not None:
                 yield number, found
             number += 1
-    except yaml.YAMLError as error:
+    except InvalidResource as error:
+        yield number, error
+    except _UNREADABLE as error:
         yield number, InvalidResource.of("", f"is not valid YAML: {yaml_problem(error)}")
     except RecursionError:
-        yield number, InvalidResource.of("", "is nested too deeply")
+        yield number, InvalidResource.of("", _TOO_DEEP)
 
 
 def yaml_problem(error: Exception) -> str:
@@ -110,7 +131,7 @@ def yaml_problem(error: Exception) -> str:
     if isinstance(error, yaml.reader.ReaderError):
         return f"a character at position {error.position} is not allowed: {error.reason}"
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return "it holds a number or a date that there cannot be"
+        return "it holds a number, a date or a character that there cannot be"
     words = ", ".join(part for part in (error.context, error.problem) if part)
     words = re.sub(r"'[^']{3,}'|\"[^\"]{3,}\"", "...", words)
     return f"{words} (line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1})"

@@ -11,6 +11,7 @@ DEEPEST = 64
 """Maps and lists within each other. A resource of ours needs about ten."""
 MOST = 100_000
 """Values, about: what stands between commas, and maps and lists themselves. A resource of a megabyte has fewer."""
+_CONTAINERS = frozenset({dict, list, tuple})  # tuples are what `!!pairs` of YAML makes
 
 
 def loads(text: str | bytes, most: int = MOST) -> Any:
@@ -26,7 +27,7 @@ def loads(text: str | bytes, most: int = MOST) -> Any:
         found = json.loads(text, object_pairs_hook=named_once, parse_constant=_no_number, parse_float=_finite)
     except RecursionError:
         raise ValueError(f"nested deeper than {DEEPEST} levels") from None
-    check(found)
+    check(found, most)
     return found
 
 
@@ -61,19 +62,25 @@ def _finite(digits: str) -> float:
     return number
 
 
-def check(value: Any) -> None:
+def check(value: Any, most: int = MOST) -> None:
     """Checks what was parsed, level by level rather than by recursion, which has a depth of its own.
 
+    What is reached in several ways counts each time: an alias of YAML stands for all that it repeats, and a text of 300
+    bytes for half a billion values.
+
     Raises:
-        ValueError: it is nested too deeply, or holds half of a surrogate pair.
+        ValueError: it is nested too deeply, has too many values, or holds half of a surrogate pair.
     """
     # Exactly these types: parsers make no others. A body of a megabyte has 100,000 values, and is looked at in one go.
-    level, depth = [value], 0
+    level, depth, count = [value], 0, 0
     while level:
         _check_text("".join([found for found in level if type(found) is str]))
-        inside = [found for found in level if type(found) is dict or type(found) is list]
+        inside = [found for found in level if type(found) in _CONTAINERS]
         if inside and depth == DEEPEST:
             raise ValueError(f"nested deeper than {DEEPEST} levels")
+        count += sum(map(len, inside))
+        if count > most:  # before they are put into one list
+            raise ValueError(f"it has more than {most} values")
         lists = [(*found, *found.values()) if type(found) is dict else found for found in inside]
         level, depth = [inner for found in lists for inner in found], depth + 1
 
