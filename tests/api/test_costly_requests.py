@@ -203,6 +203,19 @@ async def test_a_turn_that_comes_to_somebody_who_goes_away_is_the_next_ones() ->
     assert (turns.running, turns.waiting) == (0, 0)
 
 
+async def test_a_turn_is_not_given_to_somebody_who_goes_away_as_another_ends() -> None:
+    turns, came = CostlyRequests(TurnLimits(at_once=1, each=1)), list[str]()
+    first, second, third = (Asking(turns, user, came) for user in "abc")
+    await settle()
+    first.done.set()  # it ends before whoever goes away has heard that
+    second.task.cancel()
+    third.done.set()
+    await asyncio.gather(first.task, third.task)
+    assert second.task.cancelled()
+    assert came == ["a", "c"]
+    assert (turns.running, turns.waiting) == (0, 0)
+
+
 async def test_pages_and_routes_leave_threads_to_everybody_else() -> None:
     turns, counting = CostlyRequests(), threading.Lock()
     running, most = 0, 0

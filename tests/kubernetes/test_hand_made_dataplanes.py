@@ -58,3 +58,10 @@ def test_all_addresses_at_which_it_is_called_are_looked_at() -> None:
         "10.0.0.8": "networking.advertisedAddress",
         "10.0.0.9": "networking.inbound[0].address",
     }
+
+
+def test_an_address_is_the_same_however_it_is_written() -> None:
+    found = networking(advertisedAddress="2001:DB8:0::7", gateway={"tags": {"kuma.io/service": "own"}})
+    assert "2001:db8::7" in hand_made.addresses(found)
+    found = networking(advertisedAddress="::ffff:10.0.0.8", gateway={"tags": {"kuma.io/service": "own"}})
+    assert "10.0.0.8" in hand_made.addresses(found), "as Pods and Services have it"

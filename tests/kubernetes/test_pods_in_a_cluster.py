@@ -156,6 +156,8 @@ def test_a_dataplane_that_is_made_by_hand_is_in_nobodys_place(market: Installed)
     for address, owner in (("10.1.0.7", "Pod taken"), (whole, "Service web")):
         said = refused(cluster, by_hand("own", address, "own_market_svc"))
         assert f"spec.networking.address: {address} is the address of {owner} in market" in said
+    said = refused(cluster, by_hand("own", "::ffff:10.1.0.7", "own_market_svc"))
+    assert "10.1.0.7 is the address of Pod taken in market" in said
     said = refused(cluster, by_hand("own", "10.1.0.8", "own", **{"k8s.kuma.io/address.10.96.0.5:80": "web"}))
     assert "is written by the control plane" in said
     apply(cluster, by_hand("own", "10.1.0.8", "own_market_svc"))

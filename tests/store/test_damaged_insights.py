@@ -5,6 +5,7 @@ import sqlite3
 from pathlib import Path
 
 import httpx
+from structlog.testing import capture_logs
 
 from kuma.resources import kinds
 from tests.fakes.clock import ManualClock
@@ -69,3 +70,24 @@ async def test_it_is_left_out_and_told_anew_when_its_proxy_connects(tmp_path: Pa
         await known(cp, "web-01")
         metrics = (await client.get(f"http://127.0.0.1:{told}/metrics")).text
         assert "kuma_store_resources_not_understood 0.0" in metrics
+
+
+async def test_nobody_is_taken_to_have_left_by_what_cannot_be_understood(tmp_path: Path) -> None:
+    """Its proxy may be connected to another control plane, or be cut off and admit callers: its certificate holds."""
+    clock = ManualClock()
+    async with running(tmp_path, clock) as cp:
+        await cp.apply(MTLS)
+        for one in (WEB, DB):
+            await cp.proxy(one)
+            await known(cp, one.name)
+    damage(tmp_path)
+    with capture_logs() as logs:
+        async with running(tmp_path, clock) as cp, asyncio.timeout(PATIENCE):
+            await cp.proxy(DB)
+            while not any(line["event"] == "dataplane of a departed proxy not removed" for line in logs):
+                clock.advance(10)
+                await asyncio.sleep(0.02)
+                assert await cp.parts.manager.find(WEB.key) is not None
+            assert await cp.parts.manager.find(WEB.key) is not None
+            await cp.proxy(WEB)
+            await known(cp, "web-01")

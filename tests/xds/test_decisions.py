@@ -67,6 +67,12 @@ def test_who_is_led_nowhere_is_refused() -> None:
     assert decided(written.common_properties) == "refused"
 
 
+def test_what_no_parser_takes_is_no_decision() -> None:
+    deep = entry("mesh_tls", WEB)
+    deep.common_properties.custom_tags[reports.DECIDED] = "-\n-\n" + "[" * 100_000
+    assert decided(deep.common_properties) is None
+
+
 def outcome(reported: Reporter, written: Any) -> str | None:
     found = reported.connections(written)
     return found[0].outcome if found else None

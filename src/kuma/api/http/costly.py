@@ -106,20 +106,23 @@ class CostlyRequests:
         self._running[user] -= 1
         if not self._running[user]:
             del self._running[user]
-        following = next(filter(self._may_run, self._waiting), None)
-        if following is None:
+        while (following := next(filter(self._may_run, self._waiting), None)) is not None:
+            turn = self._waiting[following][0]
+            self._forget(following, turn)
+            if turn.cancelled():  # in this moment: whoever waited for it has yet to hear that
+                continue
+            if following in self._waiting:  # with what else they wait for they come after all others
+                self._waiting[following] = self._waiting.pop(following)
+            self._running[following] += 1
+            turn.set_result(None)
             return
-        turn = self._waiting[following][0]
-        self._forget(following, turn)
-        if following in self._waiting:  # with what else they wait for they come after all others
-            self._waiting[following] = self._waiting.pop(following)
-        self._running[following] += 1
-        turn.set_result(None)
 
     def _may_run(self, user: str) -> bool:
         return self.running < self._limits.at_once and self._running[user] < self._limits.each
 
     def _forget(self, user: str, turn: asyncio.Future[None]) -> None:
+        if turn not in self._waiting.get(user, ()):
+            return  # it was passed over already
         self._waiting[user].remove(turn)
         if not self._waiting[user]:
             del self._waiting[user]

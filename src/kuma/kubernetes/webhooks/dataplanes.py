@@ -6,10 +6,10 @@ take it out of the mesh. Others are not at the addresses of Pods and Services, f
 
 from __future__ import annotations
 
-import ipaddress
 from urllib.parse import quote
 
 from kuma.base.errors import AccessDenied, InvalidResource, Violation
+from kuma.base.values import addresses
 from kuma.kubernetes.api.client import ApiClient, ApiError, Object
 from kuma.kubernetes.webhooks.review import Review
 from kuma.kubernetes.workloads import hand_made, metadata
@@ -54,12 +54,8 @@ class DataplaneRules:
 
     async def _owner(self, address: str) -> str:
         """Returns whose address it is; empty if it is nobody's, or is no address of IP."""
-        try:
-            written = str(ipaddress.ip_address(address))
-        except ValueError:
-            return ""
-        for path, field, kind in _OWNERS:
-            found, _ = await self._client.list(path, fieldSelector=f"{field}={written}")
+        for path, field, kind in _OWNERS if addresses.parse(address) else ():
+            found, _ = await self._client.list(path, fieldSelector=f"{field}={address}")
             for one in filter(_has_an_address_of_its_own, found):
                 return f"{kind} {one['metadata']['name']} in {one['metadata']['namespace']}"
         return ""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 
 from kuma.base.errors import Violation
+from kuma.base.values.addresses import written
 from kuma.resources import tags as tag_rules
 from kuma.resources.models.dataplane import Networking, listen_address
 
@@ -41,12 +42,17 @@ def violations(networking: Networking, labels: Mapping[str, str], namespace: str
 
 
 def addresses(networking: Networking) -> Mapping[str, str]:
-    """Returns the addresses at which a Dataplane says that it is called, each with the field that says so first."""
-    found = {networking.address: "networking.address"}
-    if networking.advertised_address:
-        found.setdefault(networking.advertised_address, "networking.advertisedAddress")
+    """Returns the addresses at which a Dataplane says that it is called, each with the field that says so first.
+
+    They are as Kubernetes writes them: who says `::ffff:10.0.0.7` is called at 10.0.0.7.
+    """
+    said = [(networking.address, "networking.address"), (networking.advertised_address, "networking.advertisedAddress")]
     for index, inbound in enumerate(networking.inbound):
-        found.setdefault(listen_address(networking, inbound), f"networking.inbound[{index}].address")
+        said.append((listen_address(networking, inbound), f"networking.inbound[{index}].address"))
+    found: dict[str, str] = {}
+    for address, field in said:
+        if address:
+            found.setdefault(written(address) or address, field)
     return found
 
 

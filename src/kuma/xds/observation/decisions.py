@@ -35,7 +35,7 @@ def decided(common: Any) -> Outcome | None:
 def _of_request(text: str) -> Outcome | None:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None  # there was no request, or it has come to no decision
     result = found.get("enforced_engine_result") if isinstance(found, dict) else None
     if result == _DENIED:

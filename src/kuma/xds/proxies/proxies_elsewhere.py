@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from kuma.base.errors import StoreCorrupt
 from kuma.coordination.coordination import Coordination
 from kuma.resources import kinds
-from kuma.resources.models.dataplane_insight import AdministrationInsight
+from kuma.resources.models.dataplane_insight import AdministrationInsight, DataplaneInsightSpec
 from kuma.resources.resource import Key
 from kuma.store.protocol import Expect, Store, find
 
@@ -28,11 +29,19 @@ class ProxiesElsewhere:
         """What a transaction expects that takes a proxy to have left; None if it is connected to another one.
 
         This is asked of the store, because what was heard of others may be old: they would lose an endpoint by that.
+
+        Raises:
+            StoreCorrupt: what is stored of the proxy is not understood.
         """
         key = kinds.DATAPLANE_INSIGHT.key(dataplane.name, dataplane.mesh)
         insight = await find(self._store, key)
         if insight is None:
             return (Expect(key, 0),)
+        if insight.spec == DataplaneInsightSpec():  # see `kuma.store.sql.rows.blank`
+            raise StoreCorrupt(
+                f"{key} is not understood: the proxy may be connected elsewhere, or go on with its certificate. If it "
+                "is gone, delete its Dataplane"
+            )
         server = insight.spec.server if insight.spec.online else ""
         if server not in ("", self._coordination.own) and await find(self._store, kinds.INSTANCE.key(server)):
             return None
