@@ -19,6 +19,7 @@ from demo.postgres import Postgres
 from demo.processes import BIN, Processes, until
 from kuma.app import server_certificate
 from tests.deploy.test_haproxy import haproxy
+from tests.fakes.patience import PATIENCE
 
 FILE = Path(__file__).parents[2] / "deploy" / "docker" / "compose.yaml"
 CONTROL_PLANES = ("cp-1", "cp-2", "cp-3")
@@ -79,7 +80,7 @@ class Stack:
         trust = ssl.create_default_context(cafile=self.directory / "tls" / "ca.crt")
         url = f"https://localhost:{self.ports.https}/control-planes"
         try:
-            with urllib.request.urlopen(url, context=trust, timeout=10) as answer:
+            with urllib.request.urlopen(url, context=trust, timeout=PATIENCE) as answer:
                 return list(yaml.safe_load(answer.read())["items"])
         except urllib.error.HTTPError as error:
             assert error.code == 503, error.read()

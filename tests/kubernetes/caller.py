@@ -13,7 +13,7 @@ REQUEST = b"GET / HTTP/1.1\r\nhost: service\r\nconnection: close\r\n\r\n"
 def call(host: str, port: int) -> str:
     """Returns the status of one call, or what went wrong."""
     try:
-        with socket.create_connection((host, port), timeout=60) as sock:
+        with socket.create_connection((host, port), timeout=120) as sock:
             sock.sendall(REQUEST)
             answer = b""
             while piece := sock.recv(65536):

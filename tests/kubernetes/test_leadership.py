@@ -168,10 +168,8 @@ async def test_a_leader_ends_when_another_one_has_taken_its_place_or_may_have_fo
                 found = await other.get(lease_path(place))
                 await other.replace(lease_path(place), {**found, "spec": {**found["spec"], "holderIdentity": "second"}})
                 api.is_away = False
-                clock.advance(2)
-            else:
-                await until("it waits", lambda: clock.sleepers == 1)
-                clock.advance(300)
+            await until("it waits", lambda: clock.sleepers == 1)
+            clock.advance(2 if taken else 300)
             await until("it ends", keeping.done)
             with pytest.raises(LeadershipLost):
                 keeping.result()
