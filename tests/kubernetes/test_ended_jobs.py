@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import json
 import ssl
@@ -14,8 +15,11 @@ import pytest
 
 from kuma.app import injected
 from kuma.app.settings import Settings
+from kuma.base import aio
 from kuma.kubernetes.api.client import ApiClient
 from kuma.kubernetes.api.credentials import Credentials
+from kuma.kubernetes.api.informer import Informer, Place
+from kuma.kubernetes.controllers.jobs import EndedJobs
 from kuma.kubernetes.workloads import jobs
 
 RUNS: Mapping[str, Any] = {"running": {}}
@@ -111,3 +115,41 @@ async def test_sidecars_are_native_where_the_api_server_and_all_nodes_have_them(
             found = await injected.sidecars(Settings(), client, "kuma-system")
     assert found.native is native
     assert ("/api/v1/nodes" in asked) is (minor in ("29", "30+", "31"))
+
+
+async def test_a_pod_that_goes_while_others_are_ended_stops_nothing() -> None:
+    async with ApiClient(Credentials("http://127.0.0.1:1", ssl.create_default_context(), lambda: "")) as client:
+        pods, ended = Pods(client), list[str]()
+
+        async def end(mesh: str, name: str) -> None:
+            ended.append(name)
+            pods.gone(("a", "job-2"))
+
+        controller = EndedJobs(pods, end)
+        for name in ("job-1", "job-2"):
+            pods.come(("a", name), {"kuma.io/sidecar-injected": "true"})
+        running = aio.spawn(controller.run(), name="sidecars of ended jobs")
+        while not ended and not running.done():
+            await asyncio.sleep(0)
+        pods.come(("a", "job-3"), {"kuma.io/sidecar-injected": "true"})
+        while "job-3.a" not in ended and not running.done():
+            await asyncio.sleep(0)
+        assert not running.done(), running
+        await aio.stop([running])
+    assert set(ended) == {"job-1.a", "job-3.a"}
+
+
+class Pods(Informer):
+    """Pods whose work is done, of which the test says when they come and go."""
+
+    def __init__(self, client: ApiClient) -> None:
+        super().__init__(client, "/api/v1/pods")
+
+    def come(self, place: Place, annotations: Mapping[str, str]) -> None:
+        done = pod("Never", {"kuma-sidecar": RUNS, "app": DONE})
+        self._objects[place] = {**done, "metadata": {"name": place[1], "annotations": annotations}}
+        for listener in self._listeners:
+            listener(place)
+
+    def gone(self, place: Place) -> None:
+        self._objects.pop(place, None)

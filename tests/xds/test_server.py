@@ -513,6 +513,29 @@ async def test_who_ends_is_answered_once_its_callers_go_elsewhere_or_after_a_whi
         assert instances() == 1, "it has answered nothing"
 
 
+async def test_who_ends_waits_for_no_caller_that_has_left(tmp_path: Path) -> None:
+    async with running(tmp_path, ManualClock()) as cp, httpx.AsyncClient(verify=False, timeout=PATIENCE) as client:
+        await cp.apply(MTLS, ALLOW_ALL)
+        web = await cp.proxy(WEB)
+        await cp.proxy(dataplane("backend-01", "backend"))
+
+        def called() -> bool:
+            found = web.held[TypeUrl.ENDPOINTS].get("backend")
+            return found is not None and b"10.0.0.1" in found.value
+
+        await web.until(called)
+        await cp.settled(2)
+        web.may_answer = lambda: False
+        caller = cp.parts.proxies.get(WEB.key)
+        assert caller is not None
+        said = {"mesh": "default", "name": "backend-01", "dataplaneToken": cp.token("backend-01")}
+        url = f"https://localhost:{await cp.parts.dp.port()}/withdraw"
+        ending = aio.spawn(client.post(url, json=said), name="the end of backend-01")
+        await cp.until(lambda: not caller.has_answered)
+        await web.disconnect()
+        assert (await ending).is_success, "by a clock that stands still"
+
+
 async def test_proxies_that_become_ready_together_are_shown_to_their_callers_together(cp: Running) -> None:
     await cp.apply(MTLS, ALLOW_ALL)
     web = await cp.proxy(WEB)

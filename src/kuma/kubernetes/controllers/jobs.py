@@ -57,10 +57,12 @@ class EndedJobs:
             await asyncio.gather(*(self._ask(place) for place in self._asked))
 
     async def _ask(self, place: Place) -> None:
-        name = ".".join(reversed(place))
+        pod, name = self._pods.objects.get(place), ".".join(reversed(place))
+        if pod is None:
+            return  # it has gone in this moment
         self._asked[place] += 1
         try:
-            await self._end(metadata.mesh_of(self._pods.objects[place]), name)
+            await self._end(metadata.mesh_of(pod), name)
             log.info("the work of a Pod is done: its sidecar ends", pod=name)
         except (NotFound, Unavailable) as error:
             log.warning("the work of a Pod is done: its sidecar is to end", pod=name, reason=str(error))

@@ -58,7 +58,7 @@ class EndpointReadiness:
     def _progressed(self, proxy: Proxy) -> None:
         self._writes.look(proxy.key)
         for told in self._told:
-            told.hear(proxy)
+            told.hear(proxy, is_here=proxy.key in self._proxies)
 
     def _serving(self, key: Key) -> Resource[DataplaneSpec] | None:
         """Returns the Dataplane as one that serves, if its proxy does and callers are not sent there."""
@@ -128,14 +128,14 @@ class _Told:
     """Proxies that have to answer to a change: those which had not when it began."""
 
     def __init__(self, proxies: Iterable[Proxy]) -> None:
-        self._left = {proxy for proxy in proxies if not proxy.has_answered}
+        self._left = {proxy.key for proxy in proxies if not proxy.has_answered}
         self.by_all = asyncio.Event()
         self._look()
 
-    def hear(self, proxy: Proxy) -> None:
-        """Takes note of how far a proxy is."""
-        if proxy in self._left and proxy.has_answered:
-            self._left.discard(proxy)
+    def hear(self, proxy: Proxy, *, is_here: bool) -> None:
+        """Takes note of how far a proxy is; one that has left answers no more; one that is back in its place does."""
+        if proxy.key in self._left and (proxy.has_answered or not is_here):
+            self._left.discard(proxy.key)
             self._look()
 
     def _look(self) -> None:
