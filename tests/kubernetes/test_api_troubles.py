@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from kuma.base import aio
+from kuma.base.errors import Unavailable
 from kuma.kubernetes.api import credentials, events
 from kuma.kubernetes.api.client import ApiClient
 from kuma.kubernetes.api.informer import Informer
@@ -185,3 +187,20 @@ async def test_an_event_that_is_refused_stops_nothing(place: Place, proxy: Betwe
             await events.tell(client, pod, "source", "Normal", "CreatedKumaDataplane", "Created")
     (told,) = logs
     assert (told["event"], told["told"]) == ("an event was not told", "CreatedKumaDataplane")
+
+
+async def test_an_answer_that_never_comes_is_waited_for_no_longer_than_there_is_time(
+    place: Place, proxy: Between, tmp_path: Path
+) -> None:
+    """As behind a connection that has died: the reason is said, and the next question is answered."""
+    answered = threading.Event()
+    proxy.before_answer = lambda asked: assert_came(answered)
+    async with ApiClient(credentials.find(kubeconfig(proxy, tmp_path))) as client:
+        with pytest.raises(Unavailable, match="the Kubernetes API does not answer: it takes too long"):
+            await client.within(0.05).get(f"/api/v1/namespaces/{place.forms.system}")
+        answered.set()
+        assert (await client.get(f"/api/v1/namespaces/{place.forms.system}"))["kind"] == "Namespace"
+
+
+def assert_came(event: threading.Event) -> None:
+    assert event.wait(PATIENCE)

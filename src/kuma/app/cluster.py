@@ -128,13 +128,14 @@ async def _once_answered(ask: Callable[[], Awaitable[T]], clock: Clock) -> T:
 def _lease(settings: Settings, client: ApiClient, clock: Clock) -> Lease:
     chosen = settings.runtime.kubernetes
     identity = chosen.pod_name or f"kuma-cp-{secrets.token_hex(4)}"
+    deadline = chosen.leader_election.renew_deadline.seconds
     return Lease(
-        client,
+        client.within(deadline / 2),  # an answer that never comes leaves time to ask again
         settings.store.kubernetes.system_namespace,
         identity,
         clock,
         duration=chosen.leader_election.lease_duration.seconds,
-        deadline=chosen.leader_election.renew_deadline.seconds,
+        deadline=deadline,
     )
 
 

@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 Object = dict[str, Any]
 """An object of the API, as JSON."""
 
-_TIMEOUT = httpx.Timeout(30.0)
+_TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 _PAGE = 500
 """Objects of one answer to a list."""
 _SELECTORS = ("labelSelector", "fieldSelector")
@@ -62,6 +62,7 @@ class ApiClient:
         self.metrics = metrics or Metrics(CollectorRegistry())
         self._token = credentials.token
         self._before_write: Callable[[], None] = lambda: None
+        self._timeout = _TIMEOUT
         self._http = httpx.AsyncClient(
             base_url=credentials.url, verify=credentials.tls, timeout=_TIMEOUT, limits=_CONNECTIONS, trust_env=False
         )
@@ -73,6 +74,12 @@ class ApiClient:
         """
         found = copy.copy(self)
         found._before_write = check
+        return found
+
+    def within(self, seconds: float) -> ApiClient:
+        """Returns the same client, with the same connections, that waits no longer for an answer (not for watches)."""
+        found = copy.copy(self)
+        found._timeout = httpx.Timeout(seconds)
         return found
 
     async def close(self) -> None:
@@ -189,7 +196,12 @@ class ApiClient:
         for tried in range(1, _TRIES + 1):
             try:
                 answer = await self._http.request(
-                    method, path, params=query, content=content, headers={**headers, **self._headers()}
+                    method,
+                    path,
+                    params=query,
+                    content=content,
+                    headers={**headers, **self._headers()},
+                    timeout=self._timeout,
                 )
             except (httpx.HTTPError, OSError) as error:
                 self._count(counted, 0)
@@ -240,4 +252,5 @@ def _pause(answer: httpx.Response) -> float:
 
 
 def _away(error: Exception) -> Unavailable:
-    return Unavailable(f"the Kubernetes API does not answer: {error or type(error).__name__}")
+    why = "it takes too long" if isinstance(error, httpx.TimeoutException) else str(error) or type(error).__name__
+    return Unavailable(f"the Kubernetes API does not answer: {why}")
