@@ -14,9 +14,12 @@ import pytest
 import yaml
 
 from demo.processes import free_ports, is_free, until
+from kuma.base.errors import InvalidResource
+from kuma.resources import codec
 from tests.fakes import cas
 from tests.kubernetes.installed import NAMESPACE, Installed, installed, kumactl
 from tests.kubernetes.kubectl import apply, builtin, exists, mesh, metrics_of, refused, secret, shown
+from tests.kubernetes.test_same_words import FILES, for_kubectl
 from tools.kubernetes.cluster import Cluster
 
 pytestmark = pytest.mark.timeout(3600)  # the first test waits until the API server is built
@@ -95,6 +98,26 @@ def test_what_breaks_a_rule_is_refused_with_the_words_of_the_rest_api(
     assert 'The Mesh "wrong" is invalid: ' in text
     assert said in text
     assert not exists(kuma.cluster, "mesh", "wrong")
+
+
+def test_kubectl_tells_of_every_rule_what_kumactl_does(kuma: Installed) -> None:
+    """Of all files that a rule refuses by what is in them, applied at once."""
+    documents, expected = [], []
+    for identity, document in FILES.items():
+        if identity == "null":
+            continue  # to the API server the same as a field that is left out
+        try:
+            codec.parse(document)
+        except InvalidResource as error:
+            documents.append(for_kubectl({**document, "name": f"rule-{len(documents)}"}))
+            expected.append([(found.field, found.reason) for found in error.violations])
+    text = refused(kuma.cluster, yaml.safe_dump_all(documents, sort_keys=False))
+    answers = text.split("Error from server (Invalid): ")[1:]
+    assert len(answers) == len(documents) > 20
+    for answer, violations in zip(answers, expected, strict=True):
+        for field, reason in violations:
+            assert f"{field if field.startswith('spec') else f'spec.{field}'}: {reason}" in answer
+    assert "rule-" not in kuma.cluster.kubectl("get", "meshes,trafficpermissions,meshtrafficpermissions", "-A").stdout
 
 
 def test_warnings_are_told_by_kubectl(kuma: Installed) -> None:
@@ -321,3 +344,22 @@ def test_another_control_plane_takes_over_when_the_leader_is_killed(kuma: Instal
     assert holder() == ""  # an orderly end lets another one lead at once
     kuma.ports = first
     kuma.run()
+
+
+def test_what_is_stored_outlasts_the_control_plane_that_is_uninstalled(kuma: Installed) -> None:
+    """Another one that is installed later goes on with the same root; with `--with-data` all of it would go."""
+    cluster, name = kuma.cluster, "outlasting.ca-builtin-key-ca-1"
+    apply(cluster, mesh("outlasting", enabledBackend="ca-1", backends=[builtin()]))
+    until("there is a root", lambda: exists(cluster, "secret", name), kuma.processes)
+    before = shown(cluster, "secret", name)["data"]
+    cluster.kubectl("delete", "--ignore-not-found", "-f", "-", text=kumactl("uninstall", "control-plane").stdout)
+    for kind in ("deployments", "services", "serviceaccounts", "roles", "networkpolicies", "poddisruptionbudgets"):
+        assert "kuma" not in cluster.kubectl("get", kind, "-n", NAMESPACE).stdout
+    for kind in ("mutatingwebhookconfigurations", "validatingwebhookconfigurations", "clusterroles"):
+        assert "kuma" not in cluster.kubectl("get", kind).stdout
+    assert exists(cluster, "mesh", "outlasting")
+    assert shown(cluster, "secret", name)["data"] == before
+    everything = kumactl("uninstall", "control-plane", "--with-data").stdout
+    gone = cluster.kubectl("delete", "--ignore-not-found", "--dry-run=server", "-f", "-", text=everything).stdout
+    assert f'namespace "{NAMESPACE}"' in gone
+    assert '"meshes.kuma.io"' in gone
