@@ -102,7 +102,8 @@ def test_what_breaks_a_rule_is_refused_with_the_words_of_the_rest_api(
 
 def test_kubectl_tells_of_every_rule_what_kumactl_does(kuma: Installed) -> None:
     """Of all files that a rule refuses by what is in them, applied at once."""
-    documents, expected = [], []
+    documents: list[dict[str, Any]] = []
+    expected: list[list[tuple[str, str]]] = []
     for identity, document in FILES.items():
         if identity == "null":
             continue  # to the API server the same as a field that is left out

@@ -7,6 +7,7 @@ and one in PERMISSIVE with a Secret as cert-manager writes it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,9 @@ def test_a_control_plane_goes_on_with_what_an_earlier_one_has_left(
         token = cluster.kubectl(
             "get", "secret", "admin-user-token", "-n", NAMESPACE, "--template={{.data.value | base64decode}}"
         ).stdout
-        seen = lambda: kuma.get("/meshes", token)  # noqa: E731
-        until("it leads, and knows the token of the earlier one", lambda: seen() is not None, kuma.processes)
-        assert {found["name"] for found in seen()["items"]} == {"default", "own"}
+        knows = partial(kuma.get, "/meshes", token)
+        until("it leads, and knows the token of the earlier one", lambda: knows() is not None, kuma.processes)
+        assert {found["name"] for found in knows()["items"]} == {"default", "own"}
         assert {found["name"] for found in kuma.get("/meshes/default/dataplanes", token)["items"]} == {
             f"by-hand.{NAMESPACE}"
         }
