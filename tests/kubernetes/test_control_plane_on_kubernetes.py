@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import os
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from demo.processes import free_ports, is_free, until
+from demo.processes import BIN, free_ports, is_free, until
 from kuma.base.errors import InvalidResource
 from kuma.resources import codec
 from tests.fakes import cas
@@ -47,20 +49,37 @@ def test_a_mesh_gets_its_root_and_tells_its_state(kuma: Installed) -> None:
     assert (owner["kind"], owner["name"]) == ("Mesh", "reference")
 
 
+PAGE = Path(__file__).parents[2] / "docs" / "kubernetes.md"
+
+
+def by_the_commands_of_the_page(kuma: Installed) -> str:
+    """What they print that set kumactl up and read. Only a kubelet forwards ports: the address is another one."""
+    section = PAGE.read_text().partition("## Reading, and writing\n")[2]
+    forwarding, _, commands = section.partition("```sh\n")[2].partition("```")[0].partition("\n")
+    assert forwarding.startswith("kubectl port-forward -n kuma-system svc/kuma-control-plane 5681:5681")
+    path = f"{BIN}:{kuma.cluster.programs}:{os.environ['PATH']}"
+    home = {**os.environ, "PATH": path, "HOME": str(kuma.directory), "KUBECONFIG": str(kuma.cluster.admin)}
+    text = commands.replace("http://localhost:5681", kuma.url)
+    done = subprocess.run(["bash", "-eu"], input=text, env=home, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return " ".join(done.stdout.split())
+
+
 def test_the_mesh_of_the_reference_is_applied_as_it_is_printed(kuma: Installed) -> None:
     """With an RSA root; kumactl lists the same Secrets as kubectl."""
     conf = {"caCert": {"RSAbits": 2048, "expiration": "10y"}}
     backend = builtin(dpCert={"rotation": {"expiration": "1d"}}, conf=conf)
     apply(kuma.cluster, mesh("default", enabledBackend="ca-1", backends=[backend]))
     until("there is a root", lambda: exists(kuma.cluster, "secret", "default.ca-builtin-key-ca-1"), kuma.processes)
-    token = kuma.cluster.kubectl(
-        "get", "secret", "admin-user-token", "-n", NAMESPACE, "--template={{.data.value | base64decode}}"
-    ).stdout
-    add = ("config", "control-planes", "add", "--name", "k", "--address", kuma.url, "--auth-type=tokens", "--overwrite")
-    config = ("--config-file", kuma.directory / "kumactl")
-    kumactl(*config, *add, "--auth-conf", f"token={token}")
-    listed = kumactl(*config, "get", "secrets", "-m", "default").stdout
-    assert all(f"default.ca-builtin-{part}-ca-1" in listed for part in ("cert", "key"))
+    until(
+        "the mesh is known",
+        lambda: "complete" in kuma.cluster.kubectl("get", "meshes", "default").stdout,
+        kuma.processes,
+    )
+    found = by_the_commands_of_the_page(kuma)
+    for said in ("default builtin/ca-1 STRICT", "CERT REGENERATED AGO", "LEADER", "default.ca-builtin-cert-ca-1"):
+        assert said in found
+    config = ("--config-file", kuma.directory / ".kumactl" / "config")
     refusal = kumactl(*config, "apply", "-f", "-", text="{type: Mesh, name: other}", check=False)
     assert "you should always be using 'kubectl apply' instead" in refusal.stderr
     assert not exists(kuma.cluster, "mesh", "other")
@@ -345,6 +364,32 @@ def test_another_control_plane_takes_over_when_the_leader_is_killed(kuma: Instal
     assert holder() == ""  # an orderly end lets another one lead at once
     kuma.ports = first
     kuma.run()
+
+
+def test_a_control_plane_that_cannot_renew_its_lease_says_that_it_does_not_lead(kuma: Installed) -> None:
+    """Its RBAC lacks a verb. It goes on answering, and leads again once it may."""
+    cluster = kuma.cluster
+    token = kuma.cluster.kubectl(
+        "get", "secret", "admin-user-token", "-n", NAMESPACE, "--template={{.data.value | base64decode}}"
+    ).stdout
+
+    def leads(expected: bool) -> bool:
+        found = kuma.get("/control-planes", token)
+        return found is not None and [one["leader"] for one in found["items"]] == [expected]
+
+    until("it leads", lambda: leads(True), kuma.processes)
+    granted = shown(cluster, "role", "kuma-control-plane")
+    rules = [{**rule, "verbs": ["get"]} if rule["resources"] == ["leases"] else rule for rule in granted["rules"]]
+    assert rules != granted["rules"]
+    path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}/roles/kuma-control-plane"
+    try:
+        cluster.ask("PATCH", path, {"rules": rules})
+        until("it says so", lambda: leads(False), kuma.processes)
+        assert "control_plane_leads 0.0" in metrics_of(kuma)
+        until("the log says why", lambda: "and changes nothing" in kuma.log(), kuma.processes)
+    finally:
+        cluster.ask("PATCH", path, {"rules": granted["rules"]})
+    until("it leads again", lambda: leads(True), kuma.processes)
 
 
 def test_what_is_stored_outlasts_the_control_plane_that_is_uninstalled(kuma: Installed) -> None:

@@ -50,9 +50,12 @@ class Described:
         )
 
 
-def instances(coordination: Coordination, name: str, describe: Described) -> Sequence[Instance]:
-    """Returns all control planes that are there; one that has its store to itself, `name`, is the only one."""
-    return coordination.instances() or (Instance(name, describe(), leads=True, received=describe.clock.now()),)
+def instances(coordination: Coordination, name: str, describe: Described, leads: bool) -> Sequence[Instance]:
+    """Returns all control planes that are there.
+
+    One that has its store to itself, `name`, is the only one, and `leads`; on Kubernetes, as long as it has its Lease.
+    """
+    return coordination.instances() or (Instance(name, describe(), leads=leads, received=describe.clock.now()),)
 
 
 def isolation(

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 from typing import Any
@@ -96,7 +96,15 @@ async def run(settings: Settings, clock: Clock) -> None:
 async def _run_in(found: cluster.Cluster, clock: Clock) -> None:
     """Build the control plane over the cluster's API and run it until cancelled."""
     with closing(AuditFile(found.settings.audit_file, clock)) as audit:
-        built = build(found.settings, found.store, clock, audit, collectors=found.collectors, pod_tokens=found.tokens)
+        built = build(
+            found.settings,
+            found.store,
+            clock,
+            audit,
+            collectors=found.collectors,
+            pod_tokens=found.tokens,
+            has_lease=lambda: found.lease.leads,
+        )
         await cluster.run(
             found,
             built.components,
@@ -116,13 +124,16 @@ def build(
     drivers: Drivers = registry.STANDARD,
     collectors: CollectorRegistry | None = None,
     pod_tokens: PodTokens | None = None,
+    has_lease: Callable[[], bool] = lambda: True,
 ) -> ControlPlane:
     """Builds all parts of a control plane over an open store, and lists them in the order in which they run.
 
-    `collectors` has the metrics that there are already; `pod_tokens` authenticates proxies on Kubernetes.
+    `collectors` has the metrics that there are already; `pod_tokens` authenticates proxies on Kubernetes,
+    where `has_lease` tells whether this control plane leads.
     """
     store.on_commit(audited.recorder(audit))
-    base = parts.foundation(settings, store, clock, audit, drivers, collectors or CollectorRegistry(), pod_tokens)
+    metrics = collectors or CollectorRegistry()
+    base = parts.foundation(settings, store, clock, audit, drivers, metrics, pod_tokens, has_lease)
     known = parts.state(base)
     rollouts = parts.rollouts(base, known)
     root_renewal = RootRenewal(store, known.views, clock, base.turns, drivers)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -108,6 +108,8 @@ class Foundation:
     own_ports: OwnPorts
     pod_tokens: PodTokens | None
     """By which proxies are authenticated on Kubernetes."""
+    has_lease: Callable[[], bool]
+    """Whether this control plane leads by the Lease on Kubernetes; elsewhere there is none to lose."""
 
 
 def foundation(
@@ -118,6 +120,7 @@ def foundation(
     drivers: Drivers,
     collectors: CollectorRegistry,
     pod_tokens: PodTokens | None,
+    has_lease: Callable[[], bool],
 ) -> Foundation:
     """Builds what does not depend on other parts."""
     instance = f"{platform.node()}-{secrets.token_hex(2)}"
@@ -137,6 +140,7 @@ def foundation(
         collectors=collectors,
         own_ports=OwnPorts(),
         pod_tokens=pod_tokens,
+        has_lease=has_lease,
     )
 
 
@@ -409,7 +413,7 @@ def _api_context(
     return ApiContext(
         manager=known.manager,
         instance=base.instance,
-        instances=lambda: among_others.instances(base.coordination, base.instance, described),
+        instances=lambda: among_others.instances(base.coordination, base.instance, described, base.has_lease()),
         settings=ApiSettings(
             local_admins(settings.authn, peers),
             servers.access(base.settings.access),
