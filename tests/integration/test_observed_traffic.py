@@ -42,6 +42,15 @@ async def shown(cp: Running, expected: Seen) -> None:
     await until(f"shown: {expected}", all_of_it)
 
 
+async def foreseen(cp: Running, change: str) -> dict[str, Any]:
+    """What a preview says of a change of the mesh."""
+    resources = [codec.to_universal(resource(change))]
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+        answer = await client.post(f"http://localhost:{await cp.api_port()}/preview", json={"resources": resources})
+        (said,) = answer.json()["items"]
+        return dict(said)
+
+
 async def kumactl(cp: Running, *arguments: str) -> str:
     port = await cp.api_port()
     (cp.directory / "ctl").write_text(
@@ -60,6 +69,21 @@ async def test_every_kind_of_caller_is_seen_and_the_plaintext_ones_are_told_with
     cp: Running, mesh: Sidecars
 ) -> None:
     web, backend = await mesh.pair()
+    reader, writer = await asyncio.open_connection("127.0.0.1", backend.port)
+    for count in (1, 2, 3):  # no more than these, one of which hides nothing by what it says
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nx-kuma-known-caller: yes\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\nbackend")).startswith(b"HTTP/1.1 200"), count
+
+    assert all("x-kuma-known-caller" not in came for came in backend.headers)
+
+    async def is_known_as_long_as_it_is_connected() -> bool:
+        return ("backend", "127.0.0.1", "plaintext", "allowed") in await seen(cp)
+
+    await until("a caller that keeps its connection is seen", is_known_as_long_as_it_is_connected)
+    said = await foreseen(cp, MTLS)
+    assert said["strict"]["answer"] == "no"
+    assert ("127.0.0.1", "plaintext", "refused") in [(c["caller"], c["how"], c["effect"]) for c in said["callers"]]
+    writer.close()
     other = await mesh.start("other", calls=("backend",))
 
     async def is_told_while_it_lasts() -> bool:
@@ -100,10 +124,7 @@ async def test_a_connection_over_tcp_is_seen_while_it_is_open_and_strict_cuts_it
     await shown(cp, {("backend", "127.0.0.1", "plaintext", "allowed")})
     writer.close()
 
-    strict = codec.to_universal(resource(MTLS))
-    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
-        address = f"http://localhost:{await cp.api_port()}/preview"
-        (said,) = (await client.post(address, json={"resources": [strict]})).json()["items"]
+    said = await foreseen(cp, MTLS)
     assert [(c["caller"], c["how"], c["effect"]) for c in said["callers"]] == [("127.0.0.1", "plaintext", "refused")]
     assert said["strict"]["answer"] == "no"
     assert await exchange(backend.port, b"x") == b"backend:x"

@@ -14,6 +14,7 @@ from kuma.xds.envoy import resource_names, tls
 from kuma.xds.envoy.listeners import access_log, caller_headers, reports
 from kuma.xds.envoy.listeners.access_log import NOTHING, Logged
 from kuma.xds.envoy.listeners.connection_limits import NONE, Limits
+from kuma.xds.envoy.listeners.reports import Reported
 
 ROUTER = hcm_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=tls.packed(router_pb2.Router()))
 """The last link of every HTTP filter chain."""
@@ -31,12 +32,12 @@ def http(
     *filters: hcm_pb2.HttpFilter,
     statistics: str = "",
     limits: Limits = NONE,
-    reported: bool = False,
+    reported: Reported = Reported.NOTHING,
     logged: Logged = NOTHING,
 ) -> listener_components_pb2.Filter:
     """Makes the filter that serves HTTP by the routes of this name, each request passing `filters` first.
 
-    If it is `reported`, the control plane is told of some of its requests.
+    `reported` is how much the control plane is told of its requests.
     """
     manager = hcm_pb2.HttpConnectionManager(
         stat_prefix=resource_names.stat_name(counted_as) + statistics,
@@ -55,8 +56,7 @@ def http(
         manager.common_http_protocol_options.max_stream_duration.FromTimedelta(limits.http_stream)
     if client_certificate == hcm_pb2.HttpConnectionManager.SANITIZE_SET:
         manager.set_current_client_cert_details.uri = True
-    if reported:
-        reports.of_http(manager)
+    reports.of_http(manager, reported)
     manager.http_filters.extend([*filters, ROUTER])
     return network_filter("envoy.filters.network.http_connection_manager", manager)
 
@@ -69,12 +69,12 @@ def tcp(
     *,
     after_handshake: bool = False,
     longest: timedelta | None = None,
-    reported: bool = False,
+    reported: Reported = Reported.NOTHING,
     logged: Logged = NOTHING,
 ) -> listener_components_pb2.Filter:
     """Makes the filter that passes bytes on to a cluster, for at most the `longest` time a connection may go on.
 
-    If it is `reported`, the control plane is told of connections while they last.
+    `reported` is how much the control plane is told of connections while they last.
     """
     proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=resource_names.stat_name(counted_as) + statistics, cluster=cluster)
     proxy.max_connect_attempts.value = attempts
@@ -84,6 +84,5 @@ def tcp(
         proxy.max_early_data_bytes.value = 0
     if longest is not None:
         proxy.max_downstream_connection_duration.FromTimedelta(longest)
-    if reported:
-        reports.of_tcp(proxy)
+    reports.of_tcp(proxy, reported)
     return network_filter("envoy.filters.network.tcp_proxy", proxy)

@@ -29,6 +29,7 @@ from kuma.xds.envoy.listeners import filters, gate, rbac
 from kuma.xds.envoy.listeners import listener as listeners
 from kuma.xds.envoy.listeners.access_log import NOTHING, Logged
 from kuma.xds.envoy.listeners.connection_limits import NONE, Limits
+from kuma.xds.envoy.listeners.reports import Reported
 from kuma.xds.envoy.resource import Entry
 
 _HTTP_RBAC = "envoy.filters.http.rbac"
@@ -92,8 +93,7 @@ def listener(
     workload. `limits` is how long a connection may go on, `envoy` what the proxy's Envoy can do.
     """
     inspects = access is not None
-    reports = envoy.reports
-    made = [plaintext(place, "", reports=reports)] if access is None else list(chains(place, access, envoy, limits))
+    made = [plaintext(place, "", _each(envoy))] if access is None else list(chains(place, access, envoy, limits))
     return listeners.listener(
         place.name,
         place.address,
@@ -101,7 +101,7 @@ def listener(
         base_pb2.INBOUND,
         made,
         inspects=inspects,
-        reported=reports,
+        reported=envoy.reports,
         bound=place.bound,
     )
 
@@ -147,7 +147,7 @@ def chains(
         chain.name = "_".join((chain.name, *groups))
         yield chain
     if not access.strict:
-        yield from _others(place, access.sealed, envoy.reports)
+        yield from _others(place, access.sealed, _each(envoy))
 
 
 def _mutual(
@@ -161,7 +161,7 @@ def _mutual(
     """Makes the chain of callers with mesh TLS that offer one of these ALPNs, or whatever if there is none."""
     # Where it can be decided later, the handshake refuses nobody of the mesh: callers' proxies would try again.
     names = rbac.names(place.mesh, NOBODY if place.is_http or envoy.has_gates else admission)
-    served = [_http(place, limits, envoy.reports)] if place.is_http else _tcp(place, admission, envoy, limits.tcp)
+    served = [_http(place, limits, _some(envoy))] if place.is_http else _tcp(place, admission, envoy, limits.tcp)
     chain = _chain("mesh_tls", *served)
     chain.transport_socket.CopyFrom(tls.downstream(place.mesh, names))
     callers = [access.label, _digest(admission) if place.is_http else ""]
@@ -179,38 +179,48 @@ def _digest(admission: Admission) -> str:
     return hashlib.sha256(repr((admission.principals, admission.denied)).encode()).hexdigest()[:16]
 
 
-def _others(place: InboundPlace, sealed: bool, reports: bool) -> Iterator[listener_components_pb2.FilterChain]:
+def _others(place: InboundPlace, sealed: bool, reported: Reported) -> Iterator[listener_components_pb2.FilterChain]:
     """Makes the chains of callers that do not speak the mesh's TLS."""
     cluster = resource_names.NOWHERE if sealed else place.cluster
-    served = filters.tcp(place.name, cluster, "_foreign_tls", reported=reports, logged=place.logged)
+    served = filters.tcp(place.name, cluster, "_foreign_tls", reported=reported, logged=place.logged)
     foreign = _chain("foreign_tls", served)
     foreign.filter_chain_match.transport_protocol = "tls"
     yield foreign
-    clear = plaintext(place, "_plaintext", reports=reports)
+    clear = plaintext(place, "_plaintext", reported)
     if sealed:
-        served = filters.tcp(place.name, cluster, "_plaintext", reported=reports, logged=place.logged)
+        served = filters.tcp(place.name, cluster, "_plaintext", reported=reported, logged=place.logged)
         clear = _chain("plaintext", served)
     clear.filter_chain_match.transport_protocol = "raw_buffer"
     yield clear
 
 
-def plaintext(place: InboundPlace, statistics: str, *, reports: bool = False) -> listener_components_pb2.FilterChain:
+def plaintext(
+    place: InboundPlace, statistics: str, reported: Reported = Reported.NOTHING
+) -> listener_components_pb2.FilterChain:
     """Makes the chain of callers that are not asked who they are."""
     if place.is_http:
         sanitize = hcm_pb2.HttpConnectionManager.SANITIZE
         served = filters.http(
-            place.name, place.name, sanitize, statistics=statistics, reported=reports, logged=place.logged
+            place.name, place.name, sanitize, statistics=statistics, reported=reported, logged=place.logged
         )
     else:
-        served = filters.tcp(place.name, place.cluster, statistics, reported=reports, logged=place.logged)
+        served = filters.tcp(place.name, place.cluster, statistics, reported=reported, logged=place.logged)
     return _chain("plaintext", served)
+
+
+def _some(envoy: Capabilities) -> Reported:
+    return Reported.SOME if envoy.reports else Reported.NOTHING
+
+
+def _each(envoy: Capabilities) -> Reported:
+    return Reported.EACH if envoy.reports else Reported.NOTHING
 
 
 def _chain(name: str, *links: listener_components_pb2.Filter) -> listener_components_pb2.FilterChain:
     return listener_components_pb2.FilterChain(name=name, filters=links)
 
 
-def _http(place: InboundPlace, limits: Limits, reports: bool) -> listener_components_pb2.Filter:
+def _http(place: InboundPlace, limits: Limits, reported: Reported) -> listener_components_pb2.Filter:
     """Makes an HTTP connection manager that tells the workload who calls, in `x-forwarded-client-cert`.
 
     Values that the caller sent are replaced (SANITIZE_SET), so the header can be trusted.
@@ -218,7 +228,7 @@ def _http(place: InboundPlace, limits: Limits, reports: bool) -> listener_compon
     deny_all = http_rbac_pb2.RBAC(rules=_NOBODY)
     access = hcm_pb2.HttpFilter(name=_HTTP_RBAC, typed_config=tls.packed(deny_all))
     told = hcm_pb2.HttpConnectionManager.SANITIZE_SET
-    return filters.http(place.name, place.name, told, access, limits=limits, reported=reports, logged=place.logged)
+    return filters.http(place.name, place.name, told, access, limits=limits, reported=reported, logged=place.logged)
 
 
 def _tcp(
@@ -246,6 +256,6 @@ def _tcp(
         cluster,
         after_handshake=envoy.waits_for_handshake,
         longest=longest,
-        reported=envoy.reports,
+        reported=_some(envoy),
         logged=logged,
     )
