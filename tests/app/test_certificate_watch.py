@@ -107,6 +107,23 @@ def test_half_a_pair_and_what_is_none_leave_the_old_one(
     assert watch.identity.pair == (other.key.read_bytes(), other.chain.read_bytes())
 
 
+def test_one_that_has_ended_while_it_was_shown_is_told_every_day(files: ServerCertificate) -> None:
+    """It was given, and nobody has replaced it."""
+    clock = ManualClock(NOW)
+    watch = CertificateWatch(
+        lambda: server_certificate.given(files.chain, files.key, files.ca, files.ca.parent), clock
+    )  # fmt: skip
+    with capture_logs() as logs:
+        for days in (300, 200, 1):
+            told = len(logs)
+            clock.advance(days * 86400)
+            watch.look()
+    assert (told, len(logs)) == (1, 2)
+    assert {entry["event"] for entry in logs} == {"the servers' certificate has ended: nobody trusts it any more"}
+    assert {entry["log_level"] for entry in logs} == {"error"}
+    assert "replace" in logs[0]["remedy"]
+
+
 def test_one_that_has_ended_is_not_taken_up_and_another_ca_is_told(
     files: ServerCertificate, watch: CertificateWatch, tmp_path: Path
 ) -> None:

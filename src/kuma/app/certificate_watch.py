@@ -55,6 +55,7 @@ class CertificateWatch:
 
     async def run(self) -> None:
         """Watch until cancelled."""
+        self._tell_if_ended()
         while True:
             await self._clock.sleep(_POLL)
             self.look()
@@ -63,6 +64,7 @@ class CertificateWatch:
         """Takes up what the files hold, if they have changed."""
         if self._clock.now() - self._asked >= _ASKED_AGAIN:
             self._ask()
+            self._tell_if_ended()
         stamps = self._stamps()
         if stamps == self._seen:
             return
@@ -78,6 +80,15 @@ class CertificateWatch:
             self._files()
         except (OSError, AuthorityUnusable, Misconfigured, ValueError, UnsupportedAlgorithm) as error:
             log.warning("the servers' certificate cannot be made anew; the old one stays", reason=str(error))
+
+    def _tell_if_ended(self) -> None:
+        end = pem.read_chain(self.identity.pair[1])[0].not_valid_after_utc
+        if end <= self._clock.now():
+            log.error(
+                "the servers' certificate has ended: nobody trusts it any more",
+                ended=str(end),
+                remedy=f"replace {self.certificate.chain} and {self.certificate.key}: they are read again",
+            )
 
     def _take_up(self) -> None:
         found = self._files()
