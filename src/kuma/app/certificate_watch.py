@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import structlog
+from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from kuma.app.server_certificate import ServerCertificate
@@ -82,7 +83,7 @@ class CertificateWatch:
             log.warning("the servers' certificate cannot be made anew; the old one stays", reason=str(error))
 
     def _tell_if_ended(self) -> None:
-        end = pem.read_chain(self.identity.pair[1])[0].not_valid_after_utc
+        end = x509.load_pem_x509_certificates(self.identity.pair[1])[0].not_valid_after_utc
         if end <= self._clock.now():
             log.error(
                 "the servers' certificate has ended: nobody trusts it any more",
