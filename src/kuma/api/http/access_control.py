@@ -21,7 +21,10 @@ VerifyToken = Callable[[str], Awaitable[tuple[str, tuple[str, ...]]]]
 
 LOCAL_USER = "local_user"
 """In the state of a request: the id of the user of this machine whose process sends it; None if it is not known."""
-_FORWARDING = ("forwarded", "via", "x-real-ip", "x-forwarded-", "x-envoy-")
+_FORWARDING = (
+    "forwarded", "via", "x-forwarded", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip",
+    "x-original-", "x-envoy-", "cf-", "cdn-", "fastly-", "x-azure-", "x-amzn-", "x-arr-", "x-appengine-",
+)  # fmt: skip
 """Beginnings of the headers that proxies add. An Envoy of the mesh on this machine is not the person at it."""
 _OF_PROXIES = frozenset(SOURCES.values())
 """Addresses of this machine from which transparent proxies pass on what others send, in the clear, too."""
@@ -157,7 +160,7 @@ async def identify(request: Request, verify: VerifyToken, local_admins: LocalAdm
 
 
 def _from_this_machine(request: Request) -> bool:
-    if request.client is None or any(name.startswith(_FORWARDING) for name in request.headers):
+    if request.client is None or any(name.replace("_", "-").startswith(_FORWARDING) for name in request.headers):
         return False
     if addresses.written(request.client.host) in _OF_PROXIES:
         return False
