@@ -61,9 +61,11 @@ class Several:
         await self.until(lambda: all(clock.monotonic() >= end for clock, end in then), paused=paused, step=step)
 
     async def met(self) -> None:
-        """Return once all know each other, and one leads."""
+        """Return once all know each other, and the ports, which a first beat may not know yet; and one leads."""
         count = len(self.planes) - 1
         await self.until(lambda: all(len(each.others()) == count for each in self.coordination))
+        known = [each.addresses for each in self.coordination]
+        await self.until(lambda: not any(address.endswith(":0") for known_to in known for address in known_to()))
         await self.until(lambda: sum(each.leads for each in self.coordination) == 1)
 
     @property

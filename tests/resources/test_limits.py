@@ -61,7 +61,7 @@ TOO_LARGE = {
         (dataplane(outbound=[{"tags": tagged(17)}]), "networking.outbound[0].tags", "16"),
         (dataplane(address=BIG), "networking.address", "1,024"),
         (dataplane(**{BIG: 1}), "networking", "1,024"),
-        (dataplane(**{f"f{number}": 1 for number in range(100_000)}), "networking", "64"),
+        (dataplane(**{f"f{number}": 1 for number in range(50_000)}), "networking", "64"),
     ],
     "TrafficPermission": [
         (permission(sources=[{}] * 1001), "sources", "1,000"),
