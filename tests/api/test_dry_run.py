@@ -1,11 +1,14 @@
 """Asking what would become of something: judged as ever, and nothing is stored."""
 
+import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from kuma.resources import codec
 from tests.api.test_api import MESH, PERMISSION, SECRET, Api, api, manager  # noqa: F401 - fixtures
@@ -79,6 +82,23 @@ async def test_who_may_not_write_may_not_ask(api: Api) -> None:  # noqa: F811
         assert (await api("POST", "/_dry-run", json=wrong)).status_code == 400
     (odd,) = (await api("POST", "/_dry-run", json={"resources": ["x"]})).json()["items"]
     assert odd["error"]["status"] == 400
+
+
+async def test_no_keys_are_made_for_what_is_not_stored(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """Roots with large keys take seconds each, and so a hundred Meshes minutes."""
+    made: list[int] = []
+    monkeypatch.setattr(rsa, "generate_private_key", lambda exponent, size: made.append(size))
+    backend = {"name": "ca-1", "type": "builtin", "conf": {"caCert": {"RSAbits": 4096}}}
+    mtls = {"enabledBackend": "ca-1", "backends": [backend]}
+    meshes = [{**MESH, "name": f"m{number}", "mtls": mtls} for number in range(20)]
+    half = {**SECRET, "mesh": "m0", "name": "m0.ca-builtin-cert-ca-1", "data": base64.b64encode(b"none").decode()}
+    asked = {"resources": [*meshes, half, *meshes]}
+    items = (await api("POST", "/_dry-run", json=asked)).json()["items"]
+    assert [item["created"] for item in items[:20]] == [True] * 20
+    assert "would break mTLS backend" in str(items[20]["error"]), "as if the root were there"
+    assert not any(item["changed"] for item in items[21:])
+    assert (await api("PUT", "/meshes/m0?dryRun=All", json=meshes[0])).status_code == 201
+    assert made == []
 
 
 GUARDED: Mapping[str, Any] = {**MTLS, "labels": {"kuma.io/weakening": "refused"}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,6 +25,7 @@ from kuma.resources.models.secret import Secrets, SecretSpec
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.store.protocol import AnyResource, Store, find
+from kuma.store.rehearsal import Rehearsal
 
 
 def secret_names(mesh: str, backend: str) -> tuple[str, str]:
@@ -42,6 +44,16 @@ async def create_root(mesh: str, conf: Conf, clock: Clock) -> CaPair:
 
 def _self_signed(mesh: str, key: PrivateKey, now: datetime, lifetime: timedelta) -> CaPair:
     return CaPair(build_root(mesh, key, now, lifetime), key)
+
+
+@functools.cache
+def _stand_in_key() -> PrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def _stand_in(mesh: str, conf: Conf, clock: Clock) -> CaPair:
+    """Returns what stands for a new root where nothing is stored: its key is one for all, and quickly made."""
+    return _self_signed(mesh, _stand_in_key(), clock.now(), conf.ca_cert.lifetime)
 
 
 def to_secrets(mesh: str, backend: str, pair: CaPair) -> tuple[Resource[Any], Resource[Any]]:
@@ -138,6 +150,8 @@ class Builtin(Driver):
                 f'Secret "{missing}" is missing while the other half of the pair exists. '
                 "Put it back from a backup, or list a backend with another name",
             )
+        if isinstance(store, Rehearsal):
+            return Root(create=to_secrets(mesh, backend.name, _stand_in(mesh, backend.settings, clock)))
         return Root(create=await self.renewed(mesh, backend, clock))
 
     def renewal_due(self, view: MeshView, backend: Backend, now: datetime) -> datetime | None:

@@ -80,7 +80,8 @@ class Validation:
                 await self._check_mesh(resource.mesh)
             # Without what is stored: a mask stands for it, and kubectl is not given any.
             masked = resource.with_spec(form.kind.meant(resource.spec, None))
-            judged = await self._manager.judge(old, masked, allow_weakening=_may_weaken(new))
+            # As in a rehearsal, which makes no keys: what follows from a Mesh is made once the Mesh is there.
+            judged = await self._manager.rehearsal().judge(old, masked, allow_weakening=_may_weaken(new))
             if form.kind is kinds.DATAPLANE:
                 await self._dataplanes.check_place(review, judged.resource)
         except InvalidResource as error:
