@@ -2,8 +2,16 @@
 
 import asyncio
 import contextlib
+import json
+from datetime import datetime
 from pathlib import Path
 
+import pytest
+
+from kuma.app import assembly, stores
+from kuma.app.settings import Settings
+from kuma.base import aio
+from kuma.base.clock import SystemClock
 from kuma.resources import kinds
 from tests.fakes.control_plane import MTLS, running
 from tests.fakes.stores import store_settings
@@ -21,3 +29,34 @@ async def test_what_one_has_made_no_other_one_makes_anew(postgres: tuple[str, ..
         changed = await first.parts.manager.get(kinds.MESH.key("default"))
         async with running(tmp_path / "later", store=store_settings(postgres)) as later:
             assert await later.parts.manager.get(kinds.MESH.key("default")) == changed
+
+
+class StoppedWhile(SystemClock):
+    """A clock that is looked at when something is being stored; then somebody stops the control plane."""
+
+    def __init__(self, write: int) -> None:
+        self._writes = write
+        self.started: asyncio.Task[None] | None = None
+
+    def now(self) -> datetime:
+        current = asyncio.current_task()
+        if self.started is not None and current is not self.started:  # what is begun runs to its end beside it
+            self._writes -= 1
+            if self._writes == 0:
+                asyncio.get_running_loop().call_soon(self.started.cancel)
+        return super().now()
+
+
+@pytest.mark.parametrize("write", range(1, 4))
+async def test_what_is_being_written_when_it_is_stopped_is_on_record_too(tmp_path: Path, write: int) -> None:
+    settings = Settings.model_validate({"general": {"work_dir": tmp_path}}, by_name=True)
+    clock = StoppedWhile(write)
+    clock.started = aio.spawn(assembly.run(settings, clock), name="control plane")
+    with pytest.raises(asyncio.CancelledError):
+        await clock.started
+    store = await stores.open_store(settings, SystemClock())
+    stored = {item.key.name for kind in ("GlobalSecret", "Mesh") for item in (await store.list(kind)).items}
+    await store.close()
+    recorded = {json.loads(line)["name"] for line in (tmp_path / "audit.jsonl").read_text().splitlines()}
+    assert stored
+    assert stored <= recorded

@@ -80,40 +80,40 @@ async def run(settings: Settings, clock: Clock) -> None:
     """Open the store, build the control plane and run it until cancelled."""
     files.tighten(settings.work_dir)
     if settings.store.type == "kubernetes":
-        async with cluster.opened(settings, clock) as found:
-            await _run_in(found, clock)
+        with closing(AuditFile(settings.audit_file, clock)) as audit:
+            async with cluster.opened(settings, clock) as found:
+                await _run_in(found, clock, audit)
         return
-    async with AsyncExitStack() as stack:
+    async with AsyncExitStack() as last, AsyncExitStack() as stack:
         store = await stores.open_store(settings, clock)
         stack.push_async_callback(store.close)
         audit = AuditFile(settings.audit_file, clock)
-        stack.callback(audit.close)
+        last.callback(audit.close)  # after the store, which finishes what is being written
         control_plane = build(settings, store, clock, audit)
         await prepare(settings, control_plane)
         await control_plane.run()
 
 
-async def _run_in(found: cluster.Cluster, clock: Clock) -> None:
+async def _run_in(found: cluster.Cluster, clock: Clock, audit: AuditFile) -> None:
     """Build the control plane over the cluster's API and run it until cancelled."""
-    with closing(AuditFile(found.settings.audit_file, clock)) as audit:
-        built = build(
-            found.settings,
-            found.store,
-            clock,
-            audit,
-            collectors=found.collectors,
-            pod_tokens=found.tokens,
-            has_lease=lambda: found.lease.leads,
-        )
-        await cluster.run(
-            found,
-            built.components,
-            built.manager,
-            built.views,
-            built.certificate.identity,
-            lambda: prepare(found.settings, built),
-            built.administration.end,
-        )
+    built = build(
+        found.settings,
+        found.store,
+        clock,
+        audit,
+        collectors=found.collectors,
+        pod_tokens=found.tokens,
+        has_lease=lambda: found.lease.leads,
+    )
+    await cluster.run(
+        found,
+        built.components,
+        built.manager,
+        built.views,
+        built.certificate.identity,
+        lambda: prepare(found.settings, built),
+        built.administration.end,
+    )
 
 
 def build(
