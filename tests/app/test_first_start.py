@@ -12,6 +12,7 @@ from kuma.app import assembly, stores
 from kuma.app.settings import Settings
 from kuma.base import aio
 from kuma.base.clock import SystemClock
+from kuma.base.errors import Misconfigured
 from kuma.resources import kinds
 from tests.fakes.control_plane import MTLS, running
 from tests.fakes.stores import store_settings
@@ -60,3 +61,22 @@ async def test_what_is_being_written_when_it_is_stopped_is_on_record_too(tmp_pat
     recorded = {json.loads(line)["name"] for line in (tmp_path / "audit.jsonl").read_text().splitlines()}
     assert stored
     assert stored <= recorded
+
+
+@pytest.mark.parametrize("left", ["audit.jsonl", "tls.key"])
+async def test_a_store_that_is_lost_with_its_key_and_lock_is_not_replaced_in_silence(tmp_path: Path, left: str) -> None:
+    settings = Settings.model_validate({"general": {"work_dir": tmp_path}}, by_name=True)
+    async with running(tmp_path):
+        pass
+    kept = (tmp_path / left).rename(tmp_path / "kept")
+    for file in set(tmp_path.iterdir()) - {kept}:
+        file.unlink()
+    kept.rename(tmp_path / left)
+    with pytest.raises(Misconfigured, match=f"{left} is there.*kuma-cp restore FILE.*kuma-cp migrate up --new"):
+        await assembly.run(settings, SystemClock())
+    with pytest.raises(Misconfigured, match="a control plane that has run here"):
+        await stores.migrate(settings, SystemClock(), anew=False)
+    assert [file.name for file in tmp_path.iterdir()] == [left]
+    await stores.migrate(settings, SystemClock(), anew=True)
+    async with running(tmp_path):
+        pass

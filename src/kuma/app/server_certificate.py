@@ -23,6 +23,8 @@ from kuma.pki.x509 import CaPair, certificate_pem, key_pem
 
 log = structlog.get_logger(__name__)
 
+KEY = "tls.key"
+"""The servers' key, in the work directory."""
 CA_LIFETIME = timedelta(days=10 * 365)
 LIFETIME = timedelta(days=397)
 """Of the servers' certificate."""
@@ -91,7 +93,7 @@ def ensure(directory: Path, hosts: Iterable[str], now: datetime) -> ServerCertif
     Raises:
         Misconfigured: the directory cannot be written, or holds half of a CA, or something else.
     """
-    paths = ServerCertificate(directory / "tls.crt", directory / "tls.key", directory / "ca.crt")
+    paths = ServerCertificate(directory / "tls.crt", directory / KEY, directory / "ca.crt")
     ca_key_file = directory / "ca.key"
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kuma.app import server_certificate
 from kuma.app.settings import Settings
 from kuma.app.store_settings import PostgresSection
 from kuma.base.clock import Clock
+from kuma.base.errors import Misconfigured
 from kuma.store.sql import backup, postgres_backup
 from kuma.store.sql.postgres import PostgresServer, migrate_postgres, open_postgres, tls_context
 from kuma.store.sql.sqlite import open_sqlite
@@ -14,10 +16,31 @@ from kuma.store.sql.store import SqlStore
 
 
 async def open_store(settings: Settings, clock: Clock) -> SqlStore:
-    """Opens the store; see `open_sqlite` and `open_postgres`."""
+    """Opens the store; see `open_sqlite` and `open_postgres`.
+
+    Raises:
+        Misconfigured: there is neither a store nor its key, where a control plane has run before.
+    """
     if settings.store.type == "postgres":
         return await open_postgres(_server(settings), clock, settings.encryption_key)
+    _check_not_lost(settings)
     return await open_sqlite(settings.database, clock, settings.encryption_key)
+
+
+def _check_not_lost(settings: Settings) -> None:
+    """Checks that no new store begins beside what a control plane has left; `open_sqlite` looks at store and key."""
+    left = next(filter(_holds_something, (settings.audit_file, settings.work_dir / server_certificate.KEY)), None)
+    if left is not None and not settings.database.exists() and not settings.encryption_key.exists():
+        raise Misconfigured(
+            f"{settings.database} and its key {settings.encryption_key} are missing, but {left} is there, of a control "
+            "plane that has run here: a new store would begin without any mesh's mutual TLS. Put the key back, and the "
+            "database with its -wal or a backup with `kuma-cp restore FILE`. To begin anew on purpose, run "
+            "`kuma-cp migrate up --new`"
+        )
+
+
+def _holds_something(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
 
 
 async def migrate(settings: Settings, clock: Clock, *, anew: bool) -> None:
@@ -25,6 +48,8 @@ async def migrate(settings: Settings, clock: Clock, *, anew: bool) -> None:
     if settings.store.type == "postgres":
         await migrate_postgres(_server(settings), settings.encryption_key)
     else:
+        if not anew:
+            _check_not_lost(settings)
         await (await open_sqlite(settings.database, clock, settings.encryption_key, anew=anew)).close()
 
 

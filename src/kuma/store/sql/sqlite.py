@@ -105,7 +105,7 @@ def _sealer(path: Path, key_file: KeyFile, *, anew: bool) -> AesGcmSealer:
         raise Misconfigured(
             f"{path} {what}, but {key_file.path} is there, the key of one: a new store would begin without any mesh's "
             "mutual TLS. Put the database back with its -wal, or a backup with `kuma-cp restore FILE`. To begin anew "
-            "on purpose, move the key away, or run `kuma-cp migrate up --new`, which keeps it"
+            "on purpose, run `kuma-cp migrate up --new`, which keeps the key, or makes one if it has been moved away"
         )
     path.touch(mode=0o600)  # SQLite would let others read it
     return AesGcmSealer(keys)
