@@ -21,7 +21,7 @@ import grpc.aio
 
 from benchmarks import processes
 from benchmarks.figures import cpu, rss
-from kuma.app import server_certificate
+from kuma.app.serving import server_certificate
 from kuma.base import aio
 from tests.fakes.proxy import EOF, channel
 

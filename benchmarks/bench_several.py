@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks import processes
 from benchmarks.processes import Process
 from demo import postgres
-from kuma.app import server_certificate
+from kuma.app.serving import server_certificate
 from tests.fakes.stores import new_store, store_settings
 
 PROXIES = 3000

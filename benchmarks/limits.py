@@ -23,7 +23,7 @@ import grpc
 import grpc.aio
 
 from benchmarks.figures import cpu, rss
-from kuma.app import server_certificate
+from kuma.app.serving import server_certificate
 from tests.fakes.proxy import channel
 
 MESSAGE = b"x" * 2000

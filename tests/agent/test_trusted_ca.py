@@ -9,7 +9,7 @@ from pathlib import Path
 from structlog.testing import capture_logs
 
 from kuma.agent import trusted_ca
-from kuma.app import server_certificate
+from kuma.app.serving import server_certificate
 
 
 def authority(directory: Path) -> str:

@@ -14,7 +14,7 @@ from kuma.agent import bootstrap_client
 from kuma.agent.bootstrap_client import ControlPlaneAddress
 from kuma.agent.token_source import TokenSource
 from kuma.agent.workload import Workload
-from kuma.app import server_certificate
+from kuma.app.serving import server_certificate
 from kuma.base import aio
 from tests.fakes.clock import ManualClock
 from tests.fakes.patience import PATIENCE

@@ -16,7 +16,7 @@ import pytest
 from kuma.agent.bootstrap_client import request_body, with_token
 from kuma.agent.token_source import TokenSource
 from kuma.agent.workload import Workload
-from kuma.app import server_certificate
+from kuma.app.serving import server_certificate
 from kuma.resources import codec
 from kuma.xds.bootstrap.server_names import ServerNames, Unverifiable
 from tests.fakes.control_plane import Running, dataplane, running

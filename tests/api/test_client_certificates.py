@@ -15,7 +15,8 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from demo.processes import BIN
-from kuma.app import client_cas, settings_file
+from kuma.app.configuration import settings_file
+from kuma.app.serving import client_cas
 from kuma.base.errors import Misconfigured
 from kuma.pki import own_ca
 from kuma.pki.x509 import CaPair, certificate_pem, key_pem

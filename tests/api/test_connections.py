@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from kuma.api.http.connections import ConnectionLimits, Open
 from kuma.api.http.server import HttpServer
 from kuma.api.routes import diagnostics
-from kuma.app import server_certificate
+from kuma.app.serving import server_certificate
 from kuma.base import aio
 from kuma.base.server_identity import ServerIdentity
 from tests.fakes.patience import PATIENCE

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from kuma.api.http.access_control import LocalAdmins
+from kuma.app.configuration.settings import AuthnSection
 from kuma.app.local_admins import local_admins
-from kuma.app.settings import AuthnSection
 from kuma.base.errors import Misconfigured
 from kuma.base.peer_users import PeerUsers
 from kuma.store.manager import ResourceManager

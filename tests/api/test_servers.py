@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from kuma.api.http.server import HttpServer
 from kuma.api.routes import diagnostics
-from kuma.app import server_certificate
+from kuma.app.serving import server_certificate
 from kuma.base import aio
 from kuma.base.errors import Misconfigured
 from kuma.base.server_identity import ServerIdentity

@@ -12,10 +12,10 @@ import pytest
 from cryptography import x509
 from structlog.testing import capture_logs
 
-from kuma.app import server_certificate
-from kuma.app.certificate_watch import CertificateWatch
-from kuma.app.server_certificate import ServerCertificate
-from kuma.app.servers import HTTPS
+from kuma.app.serving import server_certificate
+from kuma.app.serving.certificate_watch import CertificateWatch
+from kuma.app.serving.server_certificate import ServerCertificate
+from kuma.app.serving.servers import HTTPS
 from kuma.xds.envoy.resource import TypeUrl
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import dataplane, running

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kuma.app import assembly, stores
-from kuma.app.settings import Settings
+from kuma.app.configuration.settings import Settings
 from kuma.base import aio
 from kuma.base.clock import SystemClock
 from kuma.base.errors import Misconfigured

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from kuma.app import server_certificate
+from kuma.app.serving import server_certificate
 from kuma.base.errors import Misconfigured
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from kuma.app import setting_names, settings, settings_file
+from kuma.app.configuration import setting_names, settings, settings_file
 from kuma.base.errors import Misconfigured
 
 

@@ -9,7 +9,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from kuma.app import settings_file, token_keys
+from kuma.app import token_keys
+from kuma.app.configuration import settings_file
 from kuma.base.errors import Misconfigured
 
 KEYS = "KUMA_DP_SERVER_AUTHN_DP_PROXY_DP_TOKEN_VALIDATOR_PUBLIC_KEYS"

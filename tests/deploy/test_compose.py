@@ -17,7 +17,7 @@ import yaml
 from demo.mesh import Ports
 from demo.postgres import Postgres
 from demo.processes import BIN, Processes, until
-from kuma.app import server_certificate
+from kuma.app.serving import server_certificate
 from tests.deploy.test_haproxy import haproxy
 from tests.fakes.patience import PATIENCE
 

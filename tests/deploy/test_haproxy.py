@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 
 from demo.processes import Processes, free_ports
-from kuma.app import server_certificate
-from kuma.app.server_certificate import ServerCertificate
-from kuma.app.servers import HTTPS
+from kuma.app.serving import server_certificate
+from kuma.app.serving.server_certificate import ServerCertificate
+from kuma.app.serving.servers import HTTPS
 from kuma.xds.envoy.resource import TypeUrl
 from tests.fakes.control_plane import Running, dataplane, running
 from tests.fakes.patience import PATIENCE

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic.alias_generators import to_camel
 
-from kuma.app import setting_names, settings
+from kuma.app.configuration import setting_names, settings
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 HEAD = """# Configuration of the control plane

@@ -10,8 +10,8 @@ from pathlib import Path
 from demo.mesh import Ports, get
 from demo.postgres import Postgres
 from demo.processes import BIN, Processes, inherited, until
-from kuma.app import server_certificate
-from kuma.app.settings_file import load
+from kuma.app.configuration.settings_file import load
+from kuma.app.serving import server_certificate
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "production.md").read_text()

@@ -15,8 +15,8 @@ import grpc.aio
 
 from kuma.app import assembly, stores
 from kuma.app.assembly import ControlPlane
-from kuma.app.servers import HTTP
-from kuma.app.settings import Settings
+from kuma.app.configuration.settings import Settings
+from kuma.app.serving.servers import HTTP
 from kuma.authorities.registry import STANDARD, Drivers
 from kuma.base import aio
 from kuma.base.audit import AuditFile

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
-from kuma.app import server_certificate
+from kuma.app.serving import server_certificate
 from kuma.store.sql.backup import restore
 
 _CHANGES = {"os.rename", "os.remove", "os.link"}

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from kuma.app import injected
-from kuma.app.settings import Settings
+from kuma.app.configuration.settings import Settings
 from kuma.base import aio
 from kuma.kubernetes.api.client import ApiClient
 from kuma.kubernetes.api.credentials import Credentials

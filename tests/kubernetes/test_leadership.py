@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from kuma.app import server_certificate
-from kuma.app.certificate_watch import CertificateWatch
+from kuma.app.serving import server_certificate
+from kuma.app.serving.certificate_watch import CertificateWatch
 from kuma.base import aio
 from kuma.base.errors import Unavailable
 from kuma.kubernetes.api import credentials

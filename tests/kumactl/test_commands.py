@@ -16,7 +16,7 @@ import yaml
 
 from demo.mesh import DemoMesh
 from demo.processes import BIN, Processes, free_ports
-from kuma.app import server_certificate
+from kuma.app.serving import server_certificate
 from tests.fakes import cas
 from tests.fakes.control_plane import ALLOW_ALL, MTLS
 from tests.fakes.patience import PATIENCE

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from demo import postgres as servers
-from kuma.app import server_certificate
+from kuma.app.serving import server_certificate
 from kuma.xds.envoy import serving_label
 from kuma.xds.envoy.resource import TypeUrl
 from tests.fakes.control_plane import MTLS, Running, dataplane, running

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kuma.app import server_certificate
+from kuma.app.serving import server_certificate
 from kuma.base.clock import SystemClock
 from kuma.base.errors import Misconfigured
 from kuma.store.sql.postgres import PostgresServer, open_postgres, tls_context

@@ -10,7 +10,7 @@ import grpc.aio
 import pytest
 
 from demo.processes import free_ports
-from kuma.app import server_certificate
+from kuma.app.serving import server_certificate
 from kuma.xds.bootstrap.server_names import ServerNames
 from kuma.xds.stream import store_health
 

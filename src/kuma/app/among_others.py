@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import kuma
-from kuma.app.settings import Settings
+from kuma.app.configuration.settings import Settings
 from kuma.base.clock import Clock
 from kuma.base.values import urls
 from kuma.coordination.coordination import Coordination, Instance

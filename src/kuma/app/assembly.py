@@ -1,6 +1,6 @@
 """The composition root: the list of all parts of the control plane, which nothing else builds.
 
-`kuma.app.parts` builds them; `kuma.app.servers` makes servers of some, as the settings say.
+`kuma.app.parts` builds them; `kuma.app.serving.servers` makes servers of some, as the settings say.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from prometheus_client import CollectorRegistry
 
 from kuma.api.http.server import HttpServer
 from kuma.api.ready_log import ReadyLog
-from kuma.app import cluster, parts, server_certificate, stores, token_keys
-from kuma.app.certificate_watch import CertificateWatch
-from kuma.app.servers import HTTP, HTTPS, Servers
-from kuma.app.settings import Settings
+from kuma.app import cluster, parts, stores, token_keys
+from kuma.app.configuration.settings import Settings
+from kuma.app.serving import server_certificate
+from kuma.app.serving.certificate_watch import CertificateWatch
+from kuma.app.serving.servers import HTTP, HTTPS, Servers
 from kuma.authorities import registry
 from kuma.authorities.clean_up import CleanUp
 from kuma.authorities.registry import Drivers

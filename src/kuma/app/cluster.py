@@ -19,8 +19,9 @@ from prometheus_client import CollectorRegistry
 import kuma
 from kuma.api.http.connections import ConnectionLimits
 from kuma.api.http.server import HttpServer
-from kuma.app import injected, server_certificate
-from kuma.app.settings import Settings
+from kuma.app import injected
+from kuma.app.configuration.settings import Settings
+from kuma.app.serving import server_certificate
 from kuma.base import aio
 from kuma.base.clock import Clock
 from kuma.base.errors import Unavailable

@@ -7,7 +7,7 @@ from pathlib import Path
 import structlog
 
 import kuma
-from kuma.app.settings import Settings
+from kuma.app.configuration.settings import Settings
 from kuma.base.errors import Unavailable
 from kuma.kubernetes.api.client import ApiClient, ApiError
 from kuma.kubernetes.injection import versions

@@ -16,9 +16,9 @@ import yaml
 
 import kuma
 from kuma.app import assembly, stores
-from kuma.app.reloading import Reloading
-from kuma.app.settings import Settings
-from kuma.app.settings_file import load
+from kuma.app.configuration.reloading import Reloading
+from kuma.app.configuration.settings import Settings
+from kuma.app.configuration.settings_file import load
 from kuma.base import aio, command_line, garbage, logs, service_manager, signals
 from kuma.base.clock import SystemClock
 from kuma.store.sealing.encryption import KeyFile

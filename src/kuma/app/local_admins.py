@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import structlog
 
 from kuma.api.http.access_control import LocalAdmins
-from kuma.app.settings import AuthnSection
+from kuma.app.configuration.settings import AuthnSection
 from kuma.base.errors import Misconfigured
 from kuma.base.peer_users import PeerUsers
 

@@ -23,13 +23,14 @@ from kuma.api.app import create_app
 from kuma.api.context import ApiContext, ApiSettings, Connected, Tokens, no_rekey
 from kuma.api.routes import diagnostics
 from kuma.api.routes.bootstrap import create_bootstrap_app
-from kuma.app import among_others, api_context, servers, token_keys
+from kuma.app import among_others, api_context, token_keys
 from kuma.app import metrics as app_metrics
 from kuma.app.among_others import Described
-from kuma.app.certificate_watch import CertificateWatch
+from kuma.app.configuration.settings import Settings, XdsServerSection
 from kuma.app.local_admins import local_admins
-from kuma.app.servers import OwnPorts, Servers
-from kuma.app.settings import Settings, XdsServerSection
+from kuma.app.serving import servers
+from kuma.app.serving.certificate_watch import CertificateWatch
+from kuma.app.serving.servers import OwnPorts, Servers
 from kuma.authorities.registry import Drivers
 from kuma.base.audit import Audit, Refusals
 from kuma.base.clock import Clock, ClockWatch

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kuma.app import server_certificate
-from kuma.app.settings import Settings
-from kuma.app.store_settings import PostgresSection
+from kuma.app.configuration.settings import Settings
+from kuma.app.configuration.store_settings import PostgresSection
+from kuma.app.serving import server_certificate
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured
 from kuma.store.sql import backup, postgres_backup

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from kuma.app.settings import PublicKeySection, Settings, TokensSection
+from kuma.app.configuration.settings import PublicKeySection, Settings, TokensSection
 from kuma.base.errors import Misconfigured
 from kuma.tokens import validation
 from kuma.tokens.validation import Validation

@@ -13,9 +13,7 @@ from kuma.api.http.client_certificates import ClientCertificates
 from kuma.api.http.connections import ConnectionLimits
 from kuma.api.http.request_limits import RequestLimits
 from kuma.api.http.server import HttpServer
-from kuma.app import client_cas, server_certificate
-from kuma.app.certificate_watch import CertificateWatch
-from kuma.app.settings import (
+from kuma.app.configuration.settings import (
     AccessSection,
     ApiServerSection,
     DiagnosticsSection,
@@ -25,6 +23,8 @@ from kuma.app.settings import (
     Settings,
     XdsServerSection,
 )
+from kuma.app.serving import client_cas, server_certificate
+from kuma.app.serving.certificate_watch import CertificateWatch
 from kuma.base import sockets
 from kuma.base.audit import Audit, Refusals
 from kuma.base.clock import Clock

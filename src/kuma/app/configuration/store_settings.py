@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, SecretStr
 
-from kuma.app.section import MaybePath, Port, Section
+from kuma.app.configuration.section import MaybePath, Port, Section
 from kuma.resources.duration import Duration
 
 

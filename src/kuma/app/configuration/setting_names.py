@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kuma.app.section import Section
-from kuma.app.settings import Settings
+from kuma.app.configuration.section import Section
+from kuma.app.configuration.settings import Settings
 
 SHORTER = {
     "KUMA_XDS_SERVER_DATAPLANE_DEREGISTRATION_DELAY": "KUMA_XDS_DATAPLANE_DEREGISTRATION_DELAY",

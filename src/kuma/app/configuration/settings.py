@@ -11,9 +11,9 @@ from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 from kuma.api.http.access_control import MEMBERS, Grant
 from kuma.api.http.connections import ConnectionLimits
 from kuma.api.http.request_limits import RequestLimits
-from kuma.app.kubernetes_settings import KubernetesSection
-from kuma.app.section import MaybePath, Port, Section, seconds
-from kuma.app.store_settings import StoreSection
+from kuma.app.configuration.kubernetes_settings import KubernetesSection
+from kuma.app.configuration.section import MaybePath, Port, Section, seconds
+from kuma.app.configuration.store_settings import StoreSection
 from kuma.resources.duration import Duration
 from kuma.xds.envoy.health_checks import ProbeDefaults
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import structlog
 
-from kuma.app.settings import Settings
-from kuma.app.settings_file import load
+from kuma.app.configuration.settings import Settings
+from kuma.app.configuration.settings_file import load
 from kuma.base import logs
 from kuma.base.errors import Misconfigured
 

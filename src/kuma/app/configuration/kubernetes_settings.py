@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from kuma.app.section import Port, Section
+from kuma.app.configuration.section import Port, Section
 from kuma.resources.duration import Duration
 
 _LEAST_DEADLINE = 5.0

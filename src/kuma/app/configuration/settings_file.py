@@ -16,9 +16,9 @@ import yaml
 from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
-from kuma.app import setting_names
-from kuma.app.settings import Settings
-from kuma.app.store_settings import PostgresSection
+from kuma.app.configuration import setting_names
+from kuma.app.configuration.settings import Settings
+from kuma.app.configuration.store_settings import PostgresSection
 from kuma.base.errors import InvalidResource, Misconfigured
 from kuma.base.values import addresses
 from kuma.resources import codec

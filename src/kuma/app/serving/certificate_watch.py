@@ -13,7 +13,7 @@ import structlog
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from kuma.app.server_certificate import ServerCertificate
+from kuma.app.serving.server_certificate import ServerCertificate
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured
 from kuma.base.server_identity import ServerIdentity
