@@ -16,8 +16,9 @@ from prometheus_client import CollectorRegistry
 
 from kuma.api.http.server import HttpServer
 from kuma.api.ready_log import ReadyLog
-from kuma.app import cluster, parts, stores, token_keys
+from kuma.app import cluster, stores, token_keys
 from kuma.app.configuration.settings import Settings
+from kuma.app.parts import streams as parts
 from kuma.app.serving import server_certificate
 from kuma.app.serving.certificate_watch import CertificateWatch
 from kuma.app.serving.servers import HTTP, HTTPS, Servers
