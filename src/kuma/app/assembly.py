@@ -18,7 +18,12 @@ from kuma.api.http.server import HttpServer
 from kuma.api.ready_log import ReadyLog
 from kuma.app import cluster, stores, token_keys
 from kuma.app.configuration.settings import Settings
-from kuma.app.parts import streams as parts
+from kuma.app.parts import contexts
+from kuma.app.parts.foundation import AnyStore, Foundation, build_foundation
+from kuma.app.parts.listening import build_listening
+from kuma.app.parts.rollouts import Rollouts, build_rollouts
+from kuma.app.parts.state import State, build_state
+from kuma.app.parts.streams import Streams, build_streams
 from kuma.app.serving import server_certificate
 from kuma.app.serving.certificate_watch import CertificateWatch
 from kuma.app.serving.servers import HTTP, HTTPS, Servers
@@ -120,7 +125,7 @@ async def _run_in(found: cluster.Cluster, clock: Clock, audit: AuditFile) -> Non
 
 def build(
     settings: Settings,
-    store: parts.AnyStore,
+    store: AnyStore,
     clock: Clock,
     audit: Audit,
     drivers: Drivers = registry.STANDARD,
@@ -135,14 +140,14 @@ def build(
     """
     store.on_commit(audited.recorder(audit))
     metrics = collectors or CollectorRegistry()
-    base = parts.foundation(settings, store, clock, audit, drivers, metrics, pod_tokens, has_lease)
-    known = parts.state(base)
-    rollouts = parts.rollouts(base, known)
+    base = build_foundation(settings, store, clock, audit, drivers, metrics, pod_tokens, has_lease)
+    known = build_state(base)
+    rollouts = build_rollouts(base, known)
     root_renewal = RootRenewal(store, known.views, clock, base.turns, drivers)
     base.watch.on_jump(root_renewal.clock_jumped)
-    streams = parts.streams(base, known)
+    streams = build_streams(base, known)
     users = UserTokens(store, clock, token_keys.of_users(settings))
-    listening = parts.listening(base, known, streams, users)
+    listening = build_listening(base, known, streams, users)
     components: tuple[tuple[str, aio.Component], ...] = (
         ("clock watch", base.watch),
         ("servers' certificate", base.certificate),
@@ -173,7 +178,7 @@ def build(
         known.meshes,
         users,
         streams.admin_ca,
-        parts.administration(base, known, streams),
+        contexts.administration(base, known, streams),
         known.inbound_review,
         rollouts.leaves,
         base.coordination,
@@ -183,7 +188,7 @@ def build(
 
 
 def _among_others(
-    base: parts.Foundation, known: parts.State, rollouts: parts.Rollouts, streams: parts.Streams
+    base: Foundation, known: State, rollouts: Rollouts, streams: Streams
 ) -> Iterable[tuple[str, aio.Component]]:
     """Returns what a control plane needs beside others, if there can be some."""
     peers = base.coordination
@@ -192,7 +197,7 @@ def _among_others(
     yield "other control planes", peers
     yield (
         "heartbeat",
-        Heartbeat(base.store, base.clock, peers, parts.describe(base, known, streams)),
+        Heartbeat(base.store, base.clock, peers, contexts.describe(base, known, streams)),
     )
     yield "isolation", streams.isolation
     yield "reports of progress", rollouts.reports
