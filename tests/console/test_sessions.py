@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from kuma.console import sessions
+from kuma.console import sealing, sessions
 from kuma.resources import kinds
 from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
@@ -102,7 +102,7 @@ async def test_a_session_ends_with_its_token_its_key_and_after_twelve_hours(
 
     await sign_in(cp, client, "jane")
     assert await is_in()
-    await cp.parts.manager.delete(kinds.GLOBAL_SECRET.key(sessions.SECRET))
+    await cp.parts.manager.delete(kinds.GLOBAL_SECRET.key(sealing.SECRET))
     assert not await is_in(), "all sessions end with the key"
 
     await sign_in(cp, client, "jane")

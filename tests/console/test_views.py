@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kuma.console.pages import records
+from kuma.console import record
 from kuma.console.views import audit, calls, lists, timeline, times
 from kuma.console.views.calls import Calls, Rules
 from kuma.console.views.course import course
@@ -174,22 +174,22 @@ def test_times_are_told_in_their_greatest_unit(seconds: int, text: str) -> None:
 
 
 def test_the_newest_events_are_read_first_however_long_the_record_is(tmp_path: Path) -> None:
-    record = tmp_path / "audit.jsonl"
-    assert list(records.backwards(record)) == []
+    written = tmp_path / "audit.jsonl"
+    assert list(record.backwards(written)) == []
     lines = [f'{{"time": "{index}", "more": "{"ü" * 97}"}}' for index in range(2000)]
-    record.write_text("\n".join([*lines, ""]))
-    assert [line.decode() for line in records.backwards(record) if line] == list(reversed(lines))
+    written.write_text("\n".join([*lines, ""]))
+    assert [line.decode() for line in record.backwards(written) if line] == list(reversed(lines))
 
 
 def test_of_a_huge_line_in_the_record_nothing_is_kept_and_the_others_are_shown(tmp_path: Path) -> None:
-    record, first, last = tmp_path / "audit.jsonl", b'{"event": "first"}', b'{"event": "last"}'
-    for size in (records.LONGEST, records.LONGEST + 1, 20 * records.LONGEST + 7):
+    written, first, last = tmp_path / "audit.jsonl", b'{"event": "first"}', b'{"event": "last"}'
+    for size in (record.LONGEST, record.LONGEST + 1, 20 * record.LONGEST + 7):
         for lines in ([first, b"x" * size, last], [b"x" * size, last], [first, b"x" * size]):
-            record.write_bytes(b"\n".join(lines) + b"\n")
-            expected = [line if len(line) <= records.LONGEST else None for line in reversed(lines)]
-            assert list(records.backwards(record)) == expected
-    found = list(audit.events(records.backwards(record), "", records.LONGEST))
+            written.write_bytes(b"\n".join(lines) + b"\n")
+            expected = [line if len(line) <= record.LONGEST else None for line in reversed(lines)]
+            assert list(record.backwards(written)) == expected
+    found = list(audit.events(record.backwards(written), "", record.LONGEST))
     assert [event.event for event in found] == ["not shown: a line of more than 65,536 bytes", "first"]
-    assert [event.event for event in audit.events(records.backwards(record), "first", records.LONGEST)] == ["first"]
-    record.write_bytes(first + b"\n" + b"[" * 60_000 + b"\n")
-    assert [event.event for event in audit.events(records.backwards(record), "", records.LONGEST)] == ["first"]
+    assert [event.event for event in audit.events(record.backwards(written), "first", record.LONGEST)] == ["first"]
+    written.write_bytes(first + b"\n" + b"[" * 60_000 + b"\n")
+    assert [event.event for event in audit.events(record.backwards(written), "", record.LONGEST)] == ["first"]

@@ -7,7 +7,9 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+from kuma.app.serving import server_certificate
 from kuma.coordination.peers import Peers
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import Running, running
@@ -79,15 +81,33 @@ def clocks_apart(count: int) -> list[ManualClock]:
     return [ManualClock(_BEGINNING + timedelta(minutes=number)) for number in range(count)]
 
 
+class OneCertificate:
+    """The certificate that all control planes show, as those do that belong together."""
+
+    def __init__(self, directory: Path) -> None:
+        self._found = server_certificate.ensure(directory, ["localhost"], datetime.now(UTC))
+
+    def general(self, directory: Path) -> dict[str, Any]:
+        """The settings with it of a control plane that works in a directory, which is made."""
+        directory.mkdir()
+        (directory / "ca.crt").write_bytes(self._found.ca.read_bytes())
+        files = {"tls_cert_file": self._found.chain, "tls_key_file": self._found.key, "tls_ca_file": self._found.ca}
+        return {"work_dir": directory, **files}
+
+
 @contextlib.asynccontextmanager
-async def several(address: tuple[str, ...], directory: Path, count: int) -> AsyncIterator[Several]:
-    """So many control planes, until the end of the block."""
+async def several(
+    address: tuple[str, ...], directory: Path, count: int, certificate: OneCertificate | None = None
+) -> AsyncIterator[Several]:
+    """So many control planes, until the end of the block; without `certificate` each has one of its own."""
     clocks = clocks_apart(count)
     async with contextlib.AsyncExitStack() as stack:
-        planes = [
-            await stack.enter_async_context(running(directory / str(number), clock, store=store_settings(address)))
-            for number, clock in enumerate(clocks)
-        ]
+        planes = []
+        for number, clock in enumerate(clocks):
+            home = directory / str(number)
+            general = certificate.general(home) if certificate is not None else {"work_dir": home}
+            plane = running(home, clock, store=store_settings(address), general=general)
+            planes.append(await stack.enter_async_context(plane))
         found = Several(planes, clocks)
         await found.met()
         yield found

@@ -3,20 +3,18 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
 from demo import postgres as servers
-from kuma.app.serving import server_certificate
 from kuma.xds.envoy import serving_label
 from kuma.xds.envoy.resource import TypeUrl
 from tests.fakes.control_plane import MTLS, Running, dataplane, running
 from tests.fakes.patience import PATIENCE
 from tests.fakes.relay import Relay, relay
-from tests.fakes.several import Several, clocks_apart
+from tests.fakes.several import OneCertificate, Several, clocks_apart
 from tests.fakes.stores import new_store, store_settings
 
 WEB = dataplane("web-01", "web")
@@ -44,8 +42,7 @@ class Cut:
 
 @pytest.fixture
 async def cut(tmp_path: Path) -> AsyncIterator[Cut]:
-    certificate = server_certificate.ensure(tmp_path, ["localhost"], datetime.now(UTC))
-    files = {"tls_cert_file": certificate.chain, "tls_key_file": certificate.key, "tls_ca_file": certificate.ca}
+    certificate = OneCertificate(tmp_path)
     clocks = clocks_apart(2)
     with servers.server() as database:
         address = await new_store(database, tmp_path)
@@ -53,10 +50,8 @@ async def cut(tmp_path: Path) -> AsyncIterator[Cut]:
             planes: list[Running] = []
             for number, clock in enumerate(clocks):
                 directory = tmp_path / str(number)
-                directory.mkdir()
-                (directory / "ca.crt").write_bytes(certificate.ca.read_bytes())
                 through = (*address[:2], str(way.port), address[3]) if number == CUT_OFF else address
-                general = {"work_dir": directory, **files}
+                general = certificate.general(directory)
                 one = running(directory, clock, store=store_settings(through), general=general)
                 planes.append(await stack.enter_async_context(one))
             both = Several(planes, clocks)

@@ -7,18 +7,22 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import kuma
 from kuma.app.configuration.settings import Settings
 from kuma.base.clock import Clock
 from kuma.base.values import urls
+from kuma.console.record import SharedRecord
+from kuma.console.sealing import SharedKey
 from kuma.coordination.coordination import Coordination, Instance
 from kuma.coordination.isolation import Isolation
 from kuma.coordination.peers import Peers
 from kuma.resources.models.coordination import InstanceSpec
+from kuma.store.protocol import Store
 from kuma.xds.bootstrap.server_names import ServerNames
 from kuma.xds.proxies.proxy import Proxies
-from kuma.xds.stream import store_health
+from kuma.xds.stream import questions, store_health
 from kuma.xds.stream.front import Front
 
 
@@ -72,6 +76,15 @@ def isolation(
         return await store_health.any_can_use_it(addresses, names())
 
     return Isolation(clock, coordination, ask, front.shut)
+
+
+def record(path: Path, store: Store, clock: Clock, names: Callable[[], ServerNames]) -> SharedRecord:
+    """Returns the audit record of all control planes; `path` is this one's, and by `names` it knows the others."""
+
+    async def ask(address: str, question: bytes) -> bytes:
+        return await questions.ask(address, names(), question)
+
+    return SharedRecord(path, SharedKey(store), ask, clock)
 
 
 def unhealthy(isolation: Isolation | None) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from kuma.api.context import ApiContext
 from kuma.api.http.access_control import Caller
 from kuma.console.followed import Followed
+from kuma.console.record import SharedRecord
 from kuma.console.sessions import Sessions
 from kuma.foresight.course import Insights
 from kuma.foresight.preview import Known
@@ -54,4 +54,4 @@ class ConsoleContext:
     sessions: Sessions
     followed: Followed
     observed: Observed
-    audit_file: Path
+    record: SharedRecord

@@ -11,29 +11,22 @@ import binascii
 import hashlib
 import hmac
 import json
-import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from kuma.base.clock import Clock
-from kuma.base.errors import AlreadyExists, InvalidResource, Unauthenticated
-from kuma.resources import kinds
-from kuma.resources.models.secret import SecretSpec
-from kuma.resources.resource import Resource
-from kuma.store.protocol import Create, Store, find
+from kuma.base.errors import InvalidResource, Unauthenticated
+from kuma.console import sealing
+from kuma.console.sealing import SharedKey
+from kuma.store.protocol import Store
 
-SECRET = "console-session-key"  # noqa: S105 - the name of a GlobalSecret
 LIFETIME = timedelta(hours=12)
 """After this a session ends even if its token holds: who has left a browser open is signed in no more."""
 _LONGEST = 3800
 """Characters: browsers drop cookies of more than 4,096 bytes with their names and attributes, without a word."""
-_KEY_BYTES, _NONCE_BYTES = 32, 12
-_ASSOCIATED = b"session of the console"
+_PURPOSE = b"session of the console"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +41,7 @@ class Sessions:
     """Opens and seals sessions, under a key that all control planes over a store share: a GlobalSecret."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
-        self._store = store
+        self._key = SharedKey(store)
         self._clock = clock
 
     async def seal(self, token: str) -> str:
@@ -58,9 +51,7 @@ class Sessions:
             InvalidResource: the token is too long for a cookie.
         """
         content = json.dumps({"token": token, "began": self._clock.now().timestamp()}).encode()
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        sealed = nonce + AESGCM(await self._key_or_new()).encrypt(nonce, content, _ASSOCIATED)
-        cookie = base64.urlsafe_b64encode(sealed).decode()
+        cookie = base64.urlsafe_b64encode(sealing.sealed(await self._key.get(), content, _PURPOSE)).decode()
         if len(cookie) > _LONGEST:
             raise InvalidResource.of("token", "is too long for a cookie; sign in with one of fewer groups")
         return cookie
@@ -71,7 +62,7 @@ class Sessions:
         Raises:
             Unauthenticated: it is none of ours, or too old.
         """
-        key = await self._key()
+        key = await self._key.find()
         content = _unsealed(key, cookie) if key else None
         if key is None or content is None:
             raise Unauthenticated("the session does not hold; sign in again")
@@ -80,29 +71,11 @@ class Sessions:
             raise Unauthenticated(f"the session has ended after {LIFETIME // timedelta(hours=1)} hours; sign in again")
         return Session(content["token"], hmac.new(key, cookie.encode(), hashlib.sha256).hexdigest())
 
-    async def _key(self) -> bytes | None:
-        """Reads the key each time: who deletes the GlobalSecret ends all sessions at once."""
-        found = await find(self._store, kinds.GLOBAL_SECRET.key(SECRET))
-        key = found.spec.data if found is not None else b""
-        return key if len(key) == _KEY_BYTES else None
-
-    async def _key_or_new(self) -> bytes:
-        key = await self._key()
-        if key is not None:
-            return key
-        made = Resource(kinds.GLOBAL_SECRET.key(SECRET), SecretSpec(data=secrets.token_bytes(_KEY_BYTES)))
-        with suppress(AlreadyExists):  # another control plane was faster
-            await self._store.transact([Create(made)])
-        key = await self._key()
-        if key is None:
-            raise InvalidResource.of(SECRET, f"GlobalSecret {SECRET} has to hold {_KEY_BYTES} bytes; delete it")
-        return key
-
 
 def _unsealed(key: bytes, cookie: str) -> dict[str, Any] | None:
-    with suppress(binascii.Error, ValueError, InvalidTag):
-        sealed = base64.urlsafe_b64decode(cookie.encode())
-        content = AESGCM(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _ASSOCIATED)
-        found: dict[str, Any] = json.loads(content)
-        return found
+    with suppress(binascii.Error, ValueError):
+        content = sealing.opened(key, base64.urlsafe_b64decode(cookie.encode()), _PURPOSE)
+        if content is not None:
+            found: dict[str, Any] = json.loads(content)
+            return found
     return None

@@ -76,7 +76,7 @@ def of_console(base: Foundation, known: State, connected: Streams, context: ApiC
         sessions=Sessions(base.store, base.clock),
         followed=Followed(known.views),
         observed=api_context.observed(connected.traffic, base.clock),
-        audit_file=base.settings.audit_file,
+        record=connected.record,
     )
 
 

@@ -10,6 +10,7 @@ from kuma.app.parts.foundation import Foundation
 from kuma.app.parts.state import State
 from kuma.app.serving import servers
 from kuma.base.audit import Refusals
+from kuma.console.record import SharedRecord
 from kuma.coordination.isolation import Isolation
 from kuma.coordination.peers import EXPIRY
 from kuma.xds.administration.ca import EnvoyAdminCa
@@ -27,6 +28,7 @@ from kuma.xds.stream.deregistration import Deregistration
 from kuma.xds.stream.front import Front
 from kuma.xds.stream.grpc_server import DiscoveryServer
 from kuma.xds.stream.health_discovery import HealthDiscovery
+from kuma.xds.stream.questions import Questions
 from kuma.xds.stream.reports import Reports
 from kuma.xds.stream.revocation import TokenRevocation
 from kuma.xds.stream.server import Discovery
@@ -50,6 +52,7 @@ class Streams:
     server: DiscoveryServer
     isolation: Isolation | None
     """None if there can be no other control planes."""
+    record: SharedRecord
 
 
 def build_streams(base: Foundation, known: State) -> Streams:
@@ -102,6 +105,8 @@ def build_streams(base: Foundation, known: State) -> Streams:
         proxies, known.meshes, admission, health, servers.probe_defaults(base.settings.dp_server.hds), revocation
     )
     reports = Reports(known.meshes, admission, traffic, revocation, clock, most=2 * settings.concurrent_streams)
+    record = among_others.record(base.settings.audit_file, base.store, clock, base.certificate.names)
+    questions = Questions(record.answer, admission, clock)
     return Streams(
         insights=insights,
         deregistration=deregistration,
@@ -110,13 +115,19 @@ def build_streams(base: Foundation, known: State) -> Streams:
         revocation=revocation,
         admin_ca=admin_ca,
         traffic=traffic,
-        server=_discovery_server(base, discovery, health_discovery, front, reports),
+        server=_discovery_server(base, discovery, health_discovery, front, reports, questions),
         isolation=among_others.isolation(base.coordination, clock, base.certificate.names, front),
+        record=record,
     )
 
 
 def _discovery_server(
-    base: Foundation, discovery: Discovery, health: HealthDiscovery, front: Front, reports: Reports
+    base: Foundation,
+    discovery: Discovery,
+    health: HealthDiscovery,
+    front: Front,
+    reports: Reports,
+    questions: Questions,
 ) -> DiscoveryServer:
     settings = base.settings.xds_server
     return DiscoveryServer(
@@ -128,6 +139,7 @@ def _discovery_server(
         base.certificate.identity,
         streams=settings.concurrent_streams,
         can_use_store=lambda: not base.store.problem and base.coordination.silent_for() <= EXPIRY,
+        questions=questions,
         reports=reports if settings.observed_traffic else None,
     )
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,19 +10,12 @@ from starlette.responses import Response
 from kuma.api import instances
 from kuma.api.context import Certificate
 from kuma.api.http import access_control
-from kuma.console import rendering
+from kuma.console import record, rendering
 from kuma.console.context import ConsoleContext
 from kuma.console.live import Live
 from kuma.console.pages.reading import number
 from kuma.console.views import audit, lists
 from kuma.resources.kinds import DATAPLANE
-
-_BLOCK = 1 << 16
-_LOOKED_AT = 32 << 20
-"""Bytes of the audit record, from its end, that are searched: more would keep a page waiting."""
-_MOST = 1000
-LONGEST = 1 << 16
-"""Bytes of a line that is shown."""
 
 
 class Records:
@@ -50,10 +40,12 @@ class Records:
         api = self._context.api
         access_control.check_grant(api.caller(request), api.settings.access.admin_resources, "the audit record")
         asked = request.query_params.get("q", "")[:200]
-        events = await self._context.api.costly.do(_events, self._context.audit_file, asked)
+        own = await self._context.api.costly.do(record.own_events, self._context.record.path, asked)
+        others = [one for one in api.instances() if one.name != api.instance]
+        elsewhere = await self._context.record.of_others(asked, others)
+        events = audit.merged([one._replace(instance=api.instance) for one in own], elsewhere.events, record.MOST)
         page = lists.page(events, number(request.query_params.get("page", "1")))
-        others = sorted(one.name for one in api.instances() if one.name != api.instance)
-        values = {"found": page, "q": asked, "most": _MOST, "instance": api.instance, "others": others}
+        values = {"found": page, "q": asked, "most": record.MOST, "several": bool(others), "missing": elsewhere.missing}
         return rendering.page(request, self._context, "audit.html", values)
 
     async def instances(self, request: Request) -> Response:
@@ -72,33 +64,3 @@ def _has(certificate: Certificate, words: list[str]) -> bool:
         (certificate.mesh, certificate.dataplane, certificate.serial, certificate.authority, *certificate.spiffe_ids)
     ).lower()
     return all(word in text for word in words)
-
-
-def _events(path: Path, asked: str) -> list[audit.Event]:
-    return list(itertools.islice(audit.events(backwards(path), asked, LONGEST), _MOST))
-
-
-def backwards(path: Path) -> Iterator[bytes | None]:
-    """Yields the lines of a file from the last one on, as far as `_LOOKED_AT`; None for one that is too long."""
-    try:
-        file = path.open("rb")
-    except OSError:
-        return
-    with file:
-        end = file.seek(0, os.SEEK_END)
-        start, rest = max(0, end - _LOOKED_AT), b""
-        is_too_long = False
-        while end > start:
-            begin = max(start, end - _BLOCK)
-            file.seek(begin)
-            *before, last = file.read(end - begin).split(b"\n")
-            end = begin
-            # Of a line that is too long nothing is kept: every block of it would be copied with all that follow.
-            is_too_long = is_too_long or len(last) + len(rest) > LONGEST
-            rest = b"" if is_too_long else last + rest
-            if before:
-                yield from (None,) if is_too_long else (rest,) if rest else ()
-                yield from reversed([line for line in before[1:] if line])
-                rest, is_too_long = before[0], False
-        if start == 0:
-            yield from (None,) if is_too_long else (rest,) if rest else ()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 _OWN_FIELDS = ("time", "event", "actor")
+_LONGEST_VALUE = 300
+"""Characters of a value that are told; what is longer ends with an ellipsis, as on the page."""
 
 
 class Event(NamedTuple):
@@ -16,6 +20,8 @@ class Event(NamedTuple):
     event: str
     actor: str
     more: tuple[tuple[str, str], ...]
+    instance: str = ""
+    """The control plane that has recorded it."""
 
 
 def events(newest_first: Iterable[bytes | None], asked: str, longest: int) -> Iterator[Event]:
@@ -49,3 +55,48 @@ def _event(found: dict[str, Any]) -> Event:
 
 def _plain(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def merged(own: Sequence[Event], others: Sequence[Event], most: int) -> list[Event]:
+    """Returns the newest events of all, the newest first. Those of one control plane stay in their order.
+
+    A line without a time is as new as the one that was recorded before it, so it stays beside that.
+    """
+    by_instance: dict[str, list[Event]] = {}
+    for event in (*own, *others):
+        by_instance.setdefault(event.instance, []).append(event)
+    streams = [list(_timed(events)) for events in by_instance.values()]
+    return [event for _, event in itertools.islice(heapq.merge(*streams, key=lambda one: one[0], reverse=True), most)]
+
+
+def _timed(newest_first: Sequence[Event]) -> Iterator[tuple[str, Event]]:
+    """Yields events with times that never go forward: clocks may have been set back."""
+    latest = "~"  # greater than any time
+    for event in newest_first:
+        latest = min(latest, event.time or latest)
+        yield latest, event
+
+
+def tellable(events: Sequence[Event], largest: int) -> list[Any]:
+    """Returns events as JSON has them, for another control plane: as many, the newest first, as `largest` allows."""
+    told, size = [], 0
+    for event in events:
+        more = [[name, _shortened(value)] for name, value in event.more]
+        one = [event.time, event.event, event.actor, more]
+        size += len(json.dumps(one))
+        if size > largest:
+            break
+        told.append(one)
+    return told
+
+
+def told(found: Sequence[Any], instance: str) -> list[Event]:
+    """Returns the events that another control plane has told."""
+    return [
+        Event(time, event, actor, tuple((name, value) for name, value in more), instance)
+        for time, event, actor, more in found
+    ]
+
+
+def _shortened(value: str) -> str:
+    return value if len(value) <= _LONGEST_VALUE else f"{value[: _LONGEST_VALUE - 1]}…"

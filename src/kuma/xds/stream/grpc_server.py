@@ -17,6 +17,7 @@ from kuma.xds.stream import front as fronts
 from kuma.xds.stream import health_discovery, store_health
 from kuma.xds.stream.front import Front
 from kuma.xds.stream.health_discovery import HealthDiscovery
+from kuma.xds.stream.questions import Questions
 from kuma.xds.stream.reports import Reports
 from kuma.xds.stream.server import METHOD, SERVICE, Discovery
 
@@ -70,12 +71,13 @@ class DiscoveryServer(sockets.OnPort):
         *,
         streams: int,
         can_use_store: Callable[[], bool],
+        questions: Questions,
         reports: Reports | None = None,
     ) -> None:
         """`streams` is how many proxies may be connected.
 
         Each may have a stream of discovery and one of health discovery; of reports there are at most two for each.
-        `can_use_store` is what other control planes are told of us.
+        `can_use_store` is what other control planes are told of us, `questions` has what else they ask.
         """
         super().__init__(host, port)
         self._streams = 4 * streams
@@ -84,6 +86,7 @@ class DiscoveryServer(sockets.OnPort):
         self._discovery = discovery
         self._reports = reports
         self._can_use_store = can_use_store
+        self._questions = questions
         self._identity = identity
 
     async def run(self) -> None:
@@ -98,7 +101,7 @@ class DiscoveryServer(sockets.OnPort):
             (health_discovery.SERVICE, health_discovery.METHOD, self._health.stream),
         )
         server.add_generic_rpc_handlers(tuple(_handler(*method) for method in served))
-        server.add_generic_rpc_handlers((store_health.handler(self._can_use_store),))
+        server.add_generic_rpc_handlers((store_health.handler(self._can_use_store), self._questions.handler))
         if self._reports is not None:
             server.add_generic_rpc_handlers((self._reports.handler,))
         with self._listen() as listener:

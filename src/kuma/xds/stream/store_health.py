@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 
 from kuma.xds.bootstrap.server_names import ServerNames
+from kuma.xds.stream import questions
 
 _SERVICE, _METHOD = "grpc.health.v1.Health", "Check"
 _SERVING, _NOT_SERVING = b"\x08\x01", b"\x08\x02"
@@ -40,9 +41,7 @@ async def any_can_use_it(addresses: Sequence[str], names: ServerNames) -> bool:
 
 
 async def _can_use_it(address: str, names: ServerNames) -> bool:
-    credentials = grpc.ssl_channel_credentials(names.ca_pem)
-    options = [("grpc.ssl_target_name_override", name) for name in names.names[:1]]
-    async with grpc.aio.secure_channel(address, credentials, options=options) as channel:
+    async with questions.channel(address, names) as channel:
         try:
             answer = await channel.unary_unary(f"/{_SERVICE}/{_METHOD}", None, None)(b"", timeout=_ANSWER)
         except grpc.aio.AioRpcError:
