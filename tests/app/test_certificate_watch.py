@@ -107,20 +107,19 @@ def test_half_a_pair_and_what_is_none_leave_the_old_one(
     assert watch.identity.pair == (other.key.read_bytes(), other.chain.read_bytes())
 
 
-def test_one_that_has_ended_while_it_was_shown_is_told_every_day(files: ServerCertificate) -> None:
+def test_one_that_nears_its_end_and_has_ended_is_told_every_day(files: ServerCertificate) -> None:
     """It was given, and nobody has replaced it."""
     clock = ManualClock(NOW)
     watch = CertificateWatch(
         lambda: server_certificate.given(files.chain, files.key, files.ca, files.ca.parent), clock
     )  # fmt: skip
     with capture_logs() as logs:
-        for days in (300, 200, 1):
-            told = len(logs)
+        for days in (300, 90, 1, 10, 1):
             clock.advance(days * 86400)
             watch.look()
-    assert (told, len(logs)) == (1, 2)
-    assert {entry["event"] for entry in logs} == {"the servers' certificate has ended: nobody trusts it any more"}
-    assert {entry["log_level"] for entry in logs} == {"error"}
+    assert [entry["log_level"] for entry in logs] == ["warning", "warning", "error", "error"]
+    assert logs[0]["event"] == "the servers' certificate ends at 2027-02-02 00:00 UTC, and has not been replaced"
+    assert logs[3]["event"] == "the servers' certificate ended at 2027-02-02 00:00 UTC: nobody trusts it any more"
     assert "replace" in logs[0]["remedy"]
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,8 @@ from kuma.foresight import control_plane_health, explanation, health, suggestion
 from kuma.foresight.health import Examined
 from kuma.foresight.judge import Judge
 from kuma.foresight.traffic import ClockOff, PlaintextSummary, TrafficSummary
+from kuma.pki import own_ca
+from kuma.pki.validity import Validity
 from kuma.resources import kinds
 from kuma.resources.kinds import Kind
 from kuma.resources.models.dataplane_insight import (
@@ -234,6 +237,27 @@ def test_unsafe_settings_are_told() -> None:
     open_to_all = {"apiServer": {"http": {"enabled": True, "interface": "0.0.0.0"}}, "access": {"anonymousReads": True}}
     assert [one.status for one in control_plane_health.settings(open_to_all)] == ["warning", "warning"]
     assert [one.status for one in control_plane_health.settings({})] == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("life", "left", "status"),
+    [
+        (timedelta(days=90), timedelta(days=30), "ok"),
+        (timedelta(days=90), timedelta(days=14), "warning"),
+        (timedelta(days=1), timedelta(hours=6), "ok"),
+        (timedelta(days=1), timedelta(hours=4), "warning"),
+        (timedelta(days=1), timedelta(), "failure"),
+    ],
+)
+def test_a_server_certificate_that_was_not_replaced_in_time_is_told(
+    life: timedelta, left: timedelta, status: str
+) -> None:
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "cp")])
+    ends = NOW + left
+    shown = Validity.of(own_ca.new_ca(name, ends - life, life).certificate)
+    (found,) = control_plane_health.certificate(shown, NOW)
+    assert (found.status, f"{ends:%Y-%m-%d %H:%M} UTC" in found.found) == (status, True)
+    assert bool(found.remedy) is (status != "ok")
 
 
 def test_control_planes_whose_clocks_or_versions_differ_are_told() -> None:

@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,8 @@ class Installed:
     processes: Processes
     directory: Path
     ports: Mapping[str, int]
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Beside those of the Deployment."""
     hosts: Sequence[str] = ("0.0.0.0",)
     """Where control planes listen that run beside each other, at the same ports."""
     process: subprocess.Popen[bytes] | None = None
@@ -83,6 +85,7 @@ class Installed:
             "KUMA_DEFAULTS_SKIP_MESH_CREATION": "true",
             **{variable: str((ports or self.ports)[port]) for variable, port in _PORTS.items()},
             **dict.fromkeys(_INTERFACES, host or self.hosts[0]),
+            **self.settings,
         }
         return self.processes.start(name, [BIN / "kuma-cp", "run"], environment)
 
@@ -139,7 +142,9 @@ class Installed:
 
 
 @contextmanager
-def installed(cluster: Cluster, directory: Path, hosts: Sequence[str] = ()) -> Iterator[Installed]:
+def installed(
+    cluster: Cluster, directory: Path, hosts: Sequence[str] = (), settings: Mapping[str, str] | None = None
+) -> Iterator[Installed]:
     """Installs a control plane and runs it; at the end it is uninstalled.
 
     With `hosts` it runs at the first of them, and others may run beside it.
@@ -148,17 +153,19 @@ def installed(cluster: Cluster, directory: Path, hosts: Sequence[str] = ()) -> I
     manifests = [_called_here(found, ports["webhooks"]) for found in yaml.safe_load_all(
         kumactl("install", "control-plane").stdout
     )]  # fmt: skip
-    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", text=yaml.safe_dump_all(manifests))
-    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
-    with Processes(directory) as processes:
-        found = Installed(cluster, processes, directory, ports)
-        if hosts:
-            found.hosts = hosts
-            found.serve_at("127.0.0.1")
-        found.run()
-        yield found
-    removal = kumactl("uninstall", "control-plane").stdout
-    cluster.kubectl("delete", "--ignore-not-found", "-f", "-", text=removal)
+    try:
+        cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", text=yaml.safe_dump_all(manifests))
+        cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
+        with Processes(directory) as processes:
+            found = Installed(cluster, processes, directory, ports, settings or {})
+            if hosts:
+                found.hosts = hosts
+                found.serve_at("127.0.0.1")
+            found.run()
+            yield found
+    finally:  # webhooks that nobody answers would keep all later tests from writing
+        removal = kumactl("uninstall", "control-plane").stdout
+        cluster.kubectl("delete", "--ignore-not-found", "-f", "-", text=removal)
 
 
 def _called_here(found: dict[str, Any], port: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,12 @@ from kuma.kubernetes.install import access, fitness, manifests
 from kuma.kubernetes.install.options import NAME, Options
 from kuma.kubernetes.metrics import Metrics
 from kuma.kubernetes.preconditions import Preconditions
+from kuma.pki.validity import Validity
 from tests.fakes.clock import ManualClock
 from tests.kubernetes.conftest import Place
 from tools.kubernetes.cluster import Cluster
 
+YOUNG = Validity(datetime.max.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 pytestmark = pytest.mark.timeout(3600)  # the first test waits until the API server is built
 
 
@@ -94,7 +97,7 @@ async def test_access_and_definitions_that_are_missing_are_told_until_they_are_t
         return registry.get_sample_value(f"kubernetes_{name}")
 
     async with ApiClient(credentials.find(config), Metrics(registry)) as client:
-        looking = Preconditions(client, chosen, ManualClock(), "cp-1")
+        looking = Preconditions(client, chosen, ManualClock(), "cp-1", lambda: YOUNG)
         with structlog.testing.capture_logs() as logs:
             await looking.look()
         name = manifests.crds(chosen)[0]["metadata"]["name"]

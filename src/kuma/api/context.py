@@ -20,6 +20,7 @@ from kuma.base.clock import Clock, SystemClock
 from kuma.base.errors import InvalidResource, NotFound
 from kuma.coordination.coordination import Instance
 from kuma.foresight.course import DEFAULT_PACE, Pace
+from kuma.pki.validity import Validity
 from kuma.resources import kinds
 from kuma.resources.kinds import Kind
 from kuma.resources.models.observed_traffic import ObservedTrafficSpec
@@ -135,6 +136,8 @@ class ApiContext:
     limits: RequestLimits = field(default_factory=RequestLimits)
     costly: CostlyRequests = field(default_factory=CostlyRequests)
     configuration: Mapping[str, object] = field(default_factory=dict)
+    server_certificate: Callable[[], Validity | None] = lambda: None
+    """When the certificate ends that the servers show now."""
     rekey: Callable[[], Awaitable[None]] = no_rekey
     audit: Audit = field(default_factory=NoAudit)
 

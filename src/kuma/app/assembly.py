@@ -117,7 +117,7 @@ async def _run_in(found: cluster.Cluster, clock: Clock, audit: AuditFile) -> Non
         built.components,
         built.manager,
         built.views,
-        built.certificate.identity,
+        built.certificate,
         lambda: prepare(found.settings, built),
         built.administration.end,
     )

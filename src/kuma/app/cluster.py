@@ -22,6 +22,7 @@ from kuma.api.http.server import HttpServer
 from kuma.app import injected
 from kuma.app.configuration.settings import Settings
 from kuma.app.serving import server_certificate
+from kuma.app.serving.certificate_watch import CertificateWatch
 from kuma.base import aio
 from kuma.base.clock import Clock
 from kuma.base.errors import Unavailable
@@ -175,7 +176,7 @@ async def run(
     components: Components,
     manager: ResourceManager,
     views: Views,
-    identity: ServerIdentity,
+    certificate: CertificateWatch,
     prepare: Callable[[], Awaitable[None]],
     end_proxy: End,
 ) -> None:
@@ -201,10 +202,13 @@ async def run(
         [
             *((name, component) for name, component in components if name in _FOR_ALL),
             *_renewal(cluster),
-            ("webhook server", _webhooks(cluster, manager, identity, sidecars)),
+            ("webhook server", _webhooks(cluster, manager, certificate.identity, sidecars)),
             ("webhook registration", Registration(cluster.client, injected.ca(cluster.settings))),
             ("label of the Pod", label),
-            ("preconditions", Preconditions(cluster.client, _installation(cluster), cluster.clock, pod)),
+            (
+                "preconditions",
+                Preconditions(cluster.client, _installation(cluster), cluster.clock, pod, certificate.validity),
+            ),
             ("leader", _Leader(cluster.lease, label, _Leading(label, leading, prepare))),
         ]
     )

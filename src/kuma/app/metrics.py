@@ -9,6 +9,7 @@ from datetime import datetime
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
 from kuma.api.http.costly import CostlyRequests
+from kuma.app.serving.certificate_watch import CertificateWatch
 from kuma.base.clock import Clock
 from kuma.coordination.coordination import Coordination
 from kuma.kubernetes.store.store import KubernetesStore
@@ -20,9 +21,12 @@ from kuma.xds.proxies.proxy import Proxies
 
 
 def of_control_plane(
-    registry: CollectorRegistry, store: SqlStore | KubernetesStore, coordination: Coordination
+    registry: CollectorRegistry,
+    store: SqlStore | KubernetesStore,
+    coordination: Coordination,
+    certificate: CertificateWatch,
 ) -> None:
-    """Shows whether the store can be used, whether this control plane leads, and what the process takes."""
+    """Shows whether the store can be used, whether this control plane leads, its certificate, and what it takes."""
     if not isinstance(store, KubernetesStore):  # there a lease says who leads, and its own metrics tell
         leads = Gauge(
             "control_plane_leads",
@@ -39,6 +43,12 @@ def of_control_plane(
             registry=registry,
         )
         left_out.set_function(lambda: len(store.not_understood))
+    ends = Gauge(
+        "server_certificate_expiration_timestamp_seconds",
+        "When the certificate ends that the control plane's servers show, in seconds since 1970.",
+        registry=registry,
+    )
+    ends.set_function(lambda: certificate.validity().ends.timestamp())
     ProcessCollector(registry=registry)
 
 

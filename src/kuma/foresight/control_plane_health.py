@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from kuma.foresight.findings import Finding, Problem, findings
+from kuma.pki.validity import Validity
 from kuma.resources import tags as tag_rules
 
 _CLOCK_OFF = timedelta(seconds=30)
 
 
-def examine(configuration: Mapping[str, Any], instances: Sequence[Mapping[str, Any]]) -> tuple[Finding, ...]:
-    """Returns what is found of the settings of a control plane, and of all that are there, as the API shows them."""
-    return settings(configuration) + control_planes(instances)
+def examine(
+    configuration: Mapping[str, Any], instances: Sequence[Mapping[str, Any]], shown: Validity | None, now: datetime
+) -> tuple[Finding, ...]:
+    """Returns what is found of a control plane's settings, of the certificate that it shows, and of all that are there.
+
+    Settings and control planes are as the API shows them.
+    """
+    return settings(configuration) + control_planes(instances) + (certificate(shown, now) if shown else ())
+
+
+def certificate(shown: Validity, now: datetime) -> tuple[Finding, ...]:
+    """Returns whether the certificate of the control plane's servers ends soon, or has ended."""
+    told = shown.told(now)
+    remedy = (
+        "replace its files, which are read again; on Kubernetes the Secret, or see in the log why it is not renewed"
+    )
+    problems: list[Problem] = [("failure" if shown.ends <= now else "warning", told, remedy)] if told else []
+    return tuple(findings("", "server certificate", problems, f"it ends at {shown.ends:%Y-%m-%d %H:%M} UTC"))
 
 
 def control_planes(instances: Sequence[Mapping[str, Any]]) -> tuple[Finding, ...]:

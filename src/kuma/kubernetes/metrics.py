@@ -25,7 +25,7 @@ class Metrics:
         )
         self.controller_failures = Counter(
             "kubernetes_controller_failures",
-            "Objects that a controller could not put right; it tries again.",
+            "What a controller could not put right; it tries again.",
             ["controller"],
             registry=registry,
         )

@@ -5,7 +5,7 @@ Nothing stops because of it: a control plane that lacks something does the rest,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -17,6 +17,7 @@ from kuma.kubernetes.api import events
 from kuma.kubernetes.api.client import ApiClient, ApiError, Object
 from kuma.kubernetes.install import access, fitness, manifests
 from kuma.kubernetes.install.options import Options
+from kuma.pki.validity import Validity
 
 log = structlog.get_logger(__name__)
 
@@ -28,17 +29,26 @@ _LOOK, _LOOK_AGAIN = 3600.0, 30.0
 """Seconds between two looks: when nothing was missing, and when something was."""
 _RETRY = aio.Backoff(first=1.0, last=60.0)
 _SOURCE = "kuma.io/control-plane"
+_RENEW = "Replace the Secret that was given; one of the control plane's own it renews: its log says why it does not"
 
 
 class Preconditions:
     """Looks at the start, and now and again."""
 
-    def __init__(self, client: ApiClient, chosen: Options, clock: Clock, pod: str) -> None:
-        """`pod` is the Pod that we are in; what is missing is told by an event of it."""
+    def __init__(
+        self, client: ApiClient, chosen: Options, clock: Clock, pod: str, certificate: Callable[[], Validity]
+    ) -> None:
+        """`pod` is the Pod that we are in; what is missing is told by an event of it.
+
+        `certificate` tells when the one ends by which the API server knows the webhooks.
+        """
         self._client = client
         self._chosen = chosen
         self._clock = clock
         self._pod = f"/api/v1/namespaces/{chosen.namespace}/pods/{pod}" if pod else ""
+        self._certificate = certificate
+        self.ending = ""
+        """What is wrong with the certificate."""
         self.access: Sequence[str] = ()
         """What the control plane needs and may not do, such as `watch pods`."""
         self.definitions: Sequence[str] = ()
@@ -54,11 +64,12 @@ class Preconditions:
             except (ApiError, Unavailable) as error:
                 failures += 1
                 log.warning("what the control plane may do is not known", reason=str(error))
-            missing = self.access or self.definitions
+            missing = self.access or self.definitions or self.ending
             await self._clock.sleep(_RETRY.delay(failures) if failures else _LOOK_AGAIN if missing else _LOOK)
 
     async def look(self) -> None:
         """Looks now."""
+        await self._look_at_certificate()
         lacking, differing = await self._missing_access(), await self._differing()
         self._client.metrics.missing_access.set(len(lacking))
         self._client.metrics.differing_definitions.set(len(differing))
@@ -77,9 +88,20 @@ class Preconditions:
 
     async def _tell(self, event: str, text: str, found: Sequence[str], remedy: str) -> None:
         log.error(text, missing=list(found), remedy=remedy)
+        await self._event(event, f"{text}: {', '.join(found)}. {remedy}")
+
+    async def _look_at_certificate(self) -> None:
+        """Tells by an event of a certificate that ends; who shows it logs it."""
+        ending = self._certificate().told(self._clock.now())
+        if ending and ending != self.ending:
+            await self._event(
+                "CertificateEnds", f"{ending}. While it has ended the API server asks no webhook. {_RENEW}"
+            )
+        self.ending = ending
+
+    async def _event(self, event: str, message: str) -> None:
         if not self._pod:
             return
-        message = f"{text}: {', '.join(found)}. {remedy}"
         try:
             pod = await self._client.get(self._pod)
         except (ApiError, Unavailable) as error:  # it may be just this that we may not do

@@ -58,7 +58,10 @@ class _Judgement:
             self._context.check_grant(request, self._context.settings.access.control_plane_metadata, "settings")
         except AccessDenied:
             return []
-        return list(control_plane_health.examine(self._context.configuration, instances.all_shown(self._context)))
+        shown, now = self._context.server_certificate(), self._context.clock.now()
+        return list(
+            control_plane_health.examine(self._context.configuration, instances.all_shown(self._context), shown, now)
+        )
 
     async def explain(self, request: Request, mesh: str) -> Response:
         self._begin(request, "Could not explain the call")

@@ -64,6 +64,7 @@ def of_api(
         limits=servers.limits(settings.limits),
         costly=app_metrics.of_costly_requests(base.collectors),
         configuration=base.settings.model_dump(by_alias=True, mode="json"),
+        server_certificate=base.certificate.validity,
         rekey=api_context.rekey(base.store, base.audit) if isinstance(base.store, SqlStore) else no_rekey,
         audit=base.audit,
     )

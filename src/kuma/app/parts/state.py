@@ -44,7 +44,7 @@ class State:
 def build_state(base: Foundation) -> State:
     """Builds the views, the table of proxies, and the manager with its rules."""
     views, proxies, metrics = Views(base.store), Proxies(), Metrics(base.collectors)
-    app_metrics.of_control_plane(base.collectors, base.store, base.coordination)
+    app_metrics.of_control_plane(base.collectors, base.store, base.coordination, base.certificate)
     app_metrics.of_meshes(base.collectors, views, proxies, base.clock)
     linger = base.settings.xds_server.connection_linger.delta
     ttl = base.settings.general.dns_cache_ttl.seconds

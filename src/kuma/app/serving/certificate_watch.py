@@ -10,7 +10,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import structlog
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from kuma.app.serving.server_certificate import ServerCertificate
@@ -19,6 +18,7 @@ from kuma.base.errors import Misconfigured
 from kuma.base.server_identity import ServerIdentity
 from kuma.pki import pem
 from kuma.pki.authority import AuthorityUnusable
+from kuma.pki.validity import Validity
 from kuma.xds.bootstrap.server_names import ServerNames
 
 log = structlog.get_logger(__name__)
@@ -54,9 +54,13 @@ class CertificateWatch:
         """Returns the names by which the servers are reached now, and the CA that verifies them."""
         return self._names
 
+    def validity(self) -> Validity:
+        """Returns when the certificate ends that is shown now."""
+        return Validity.of(pem.read_chain(self.identity.pair[1])[0])
+
     async def run(self) -> None:
         """Watch until cancelled."""
-        self._tell_if_ended()
+        self._tell_of_its_end()
         while True:
             await self._clock.sleep(_POLL)
             self.look()
@@ -65,7 +69,7 @@ class CertificateWatch:
         """Takes up what the files hold, if they have changed."""
         if self._clock.now() - self._asked >= _ASKED_AGAIN:
             self._ask()
-            self._tell_if_ended()
+            self._tell_of_its_end()
         stamps = self._stamps()
         if stamps == self._seen:
             return
@@ -82,14 +86,12 @@ class CertificateWatch:
         except (OSError, AuthorityUnusable, Misconfigured, ValueError, UnsupportedAlgorithm) as error:
             log.warning("the servers' certificate cannot be made anew; the old one stays", reason=str(error))
 
-    def _tell_if_ended(self) -> None:
-        end = x509.load_pem_x509_certificates(self.identity.pair[1])[0].not_valid_after_utc
-        if end <= self._clock.now():
-            log.error(
-                "the servers' certificate has ended: nobody trusts it any more",
-                ended=str(end),
-                remedy=f"replace {self.certificate.chain} and {self.certificate.key}: they are read again",
-            )
+    def _tell_of_its_end(self) -> None:
+        found, now = self.validity(), self._clock.now()
+        told = found.told(now)
+        if told:
+            remedy = f"replace {self.certificate.chain} and {self.certificate.key}: they are read again"
+            (log.error if found.ends <= now else log.warning)(told, remedy=remedy)
 
     def _take_up(self) -> None:
         found = self._files()

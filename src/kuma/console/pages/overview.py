@@ -47,4 +47,5 @@ class Overview:
             access_control.check_grant(api.caller(request), api.settings.access.control_plane_metadata, "settings")
         except AccessDenied:
             return ()
-        return control_plane_health.examine(api.configuration, instances.all_shown(api))
+        shown, now = api.server_certificate(), api.clock.now()
+        return control_plane_health.examine(api.configuration, instances.all_shown(api), shown, now)

@@ -42,6 +42,7 @@ class SharedCertificate:
 
     def __init__(self, client: ApiClient, namespace: str, hosts: Sequence[str]) -> None:
         self._client = client
+        self.metrics = client.metrics
         self._path = f"/api/v1/namespaces/{namespace}/secrets"
         self._names = own_ca.names(hosts)
 
@@ -135,6 +136,7 @@ class Renewal:
                 failures = 0
             except (Misconfigured, Unavailable) as error:
                 failures += 1
+                self._shared.metrics.controller_failures.labels("server certificate").inc()
                 log.error("the control plane's certificate cannot be renewed now", reason=str(error))
 
 

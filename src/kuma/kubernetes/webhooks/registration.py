@@ -58,6 +58,7 @@ class Registration:
                 failures = 0
             except (ApiError, Unavailable, OSError) as error:
                 failures += 1
+                self._client.metrics.controller_failures.labels("webhook registration").inc()
                 log.error("webhooks not registered: changes are refused until they are", reason=str(error))
             try:
                 async with asyncio.timeout(_RETRY.delay(failures) if failures else _LOOK):
