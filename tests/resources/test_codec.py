@@ -76,9 +76,19 @@ def _repeated(tag: str, item: str) -> str:
     return "type: Mesh\nname: default\n" + "\n".join(lines)
 
 
+def _merged() -> str:
+    """Maps that bring in each other, nine times each."""
+    lines = [f"a{i}: &{i} {{<<: [{', '.join([f'*{i - 1}'] * 9)}]}}" for i in range(1, 9)]
+    return "\n".join(["type: Mesh", "a0: &0 {x: 1}", *lines])
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
+        pytest.param(_merged(), "<<: brings in more than 100000 values", id="maps that bring in each other"),
+        pytest.param("a: &0 {<<: *0}", "nested too deeply", id="a map that brings itself in"),
+        pytest.param("a: {<<: [b]}", "<<: brings in maps only; what it names at line 1 is none", id="no map"),
+        pytest.param("a: &0 {x: 1}\nb: {<<: *0, <<: *0}", "<<: is written twice", id="twice"),
         pytest.param(_repeated("", "{}"), "more than 100000 values", id="aliases in lists"),
         pytest.param(_repeated("!!pairs ", "x: {}"), "more than 100000 values", id="aliases in pairs"),
         pytest.param("a: " + "[" * 100_000, "nested too deeply", id="endless lists"),
@@ -100,3 +110,18 @@ def test_an_alias_says_a_few_things_again() -> None:
     assert list(codec.documents(text)) == [
         {"type": "Mesh", "name": "default", "labels": {"team": "a"}, "other": {"team": "a"}}
     ]
+
+
+def test_a_map_may_bring_others_in() -> None:
+    """As the original takes it, too; what stands in the map itself is stronger, and of several the first."""
+    text = """
+    type: Dataplane
+    tags: &web {kuma.io/service: web, version: v1}
+    more: &more {<<: *web, team: a}
+    one: {version: v2, <<: *more}
+    two: {<<: [{team: b, x: y}, *more]}
+    """
+    (found,) = codec.documents(text)
+    web = {"kuma.io/service": "web", "version": "v1"}
+    assert (found["tags"], found["more"]) == (web, {**web, "team": "a"})
+    assert (found["one"], found["two"]) == ({**web, "version": "v2", "team": "a"}, {**web, "team": "b", "x": "y"})

@@ -22,6 +22,8 @@ SYSTEM_NAMESPACE = "kuma-system"
 SECRET_TYPES = {"Secret": "system.kuma.io/secret", "GlobalSecret": "system.kuma.io/global-secret"}
 _LONGEST_INTEGER = 100
 """The most characters of an integer in YAML."""
+_MERGE = "tag:yaml.org,2002:merge"
+"""The tag of the key `<<`, which brings the names of other maps in."""
 _TOO_DEEP = "is nested too deeply"
 _UNREADABLE = (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError)
 """What PyYAML raises: besides errors of its own, what its constructors stumble over (`!!bool x`, `!!int ""`, ...)."""
@@ -32,6 +34,7 @@ class _StrictLoader(yaml.SafeLoader):
     """YAML without silent surprises: a key written twice is an error, not "the last one wins"."""
 
     _depth = 0
+    _merged = 0
 
     def document(self) -> Mapping[str, Any] | InvalidResource | None:
         """The next document, or what is wrong with it; None if it is empty."""
@@ -62,6 +65,29 @@ class _StrictLoader(yaml.SafeLoader):
         finally:
             self._depth -= 1
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Puts in the place of `<<` what the maps hold that it names: what stands in `node` itself is stronger.
+
+        Of several maps the first is the strongest (https://yaml.org/type/merge.html). Names are brought in a bounded
+        number of times: maps that bring in each other stand for any number of them.
+        """
+        own = [pair for pair in node.value if pair[0].tag != _MERGE]
+        sources = [value for key, value in node.value if key.tag == _MERGE]
+        if not sources:
+            return
+        merged: list[tuple[yaml.Node, yaml.Node]] = []
+        for source in sources:
+            for each in reversed(source.value) if isinstance(source, yaml.SequenceNode) else (source,):
+                if not isinstance(each, yaml.MappingNode):
+                    line = each.start_mark.line + 1
+                    raise InvalidResource.of("<<", f"brings in maps only; what it names at line {line} is none")
+                self.flatten_mapping(each)
+                self._merged += len(each.value)
+                if self._merged > strict_json.MOST:
+                    raise InvalidResource.of("<<", f"brings in more than {strict_json.MOST} values")
+                merged += each.value
+        node.value = [*merged, *own]
+
     def _failed(self, error: InvalidResource) -> InvalidResource:
         """Forget the half that was made of a document, for the next one to begin afresh."""
         self.constructed_objects, self.recursive_objects = {}, {}
@@ -71,7 +97,8 @@ class _StrictLoader(yaml.SafeLoader):
 
 def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen = set[Hashable]()
-    for key in (loader.construct_object(key, deep=True) for key, _ in node.value):
+    written = (key.value if key.tag == _MERGE else loader.construct_object(key, deep=True) for key, _ in node.value)
+    for key in written:
         if not isinstance(key, Hashable):
             continue  # refused below, with its place
         if key in seen:
