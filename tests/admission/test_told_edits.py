@@ -44,6 +44,18 @@ def lives(time: str) -> dict[str, Any]:
     return mtls({**MADE, "dpCert": {"rotation": {"expiration": time}}})
 
 
+def outbound(**some: bool) -> dict[str, Any]:
+    return {**mtls(MADE), "networking": {"outbound": some}}
+
+
+def scraped(enabled: str = "p", **conf: Any) -> dict[str, Any]:
+    """Metrics, for everybody or by mutual TLS."""
+    return {
+        **mtls(MADE),
+        "metrics": {"enabledBackend": enabled, "backends": [{"name": "p", "type": "prometheus", "conf": conf}]},
+    }
+
+
 def given(ca: cas.Ca, *, key: str = "conf") -> dict[str, Any]:
     """A further backend, whose authority its owner has."""
     conf = {"cert": {"inlineString": ca.cert}, "key": {"inlineString": ca.key}}
@@ -57,6 +69,10 @@ MESH_LOOSENED: dict[str, Edit] = {
     "mtls.backends.dpCert.rotation.expiration": (lives("1h"), lives("2h")),
     "constraints.dataplaneProxy.restrictions.tags": (rules(restrictions=[TEAM]), rules()),
     "constraints.dataplaneProxy.requirements.tags": (rules(requirements=[TEAM]), rules()),
+    "networking.outbound.passthrough": (outbound(passthrough=False), outbound()),
+    "metrics.backends.conf.skipMTLS": (scraped(skipMTLS=False), scraped(skipMTLS=True)),
+    "metrics.backends.conf.tls.mode": (scraped(), scraped(tls={"mode": "disabled"})),
+    "metrics.enabledBackend": (scraped("", skipMTLS=True), scraped(skipMTLS=True)),
     "labels": ({**mtls(MADE), "labels": {"kuma.io/weakening": "refused"}}, mtls(MADE)),
 }
 """By field, with what it guards looser afterwards. Further authorities are below: they need a certificate."""
@@ -76,9 +92,13 @@ MESH_KEPT = {
     "mtls.backends.conf.caCert.expiration": "a root that exists stays as it is",
     "mtls.backends.config.caCert.RSAbits": "the same, in the other spelling",
     "mtls.backends.config.caCert.expiration": "the same, in the other spelling",
-    "networking.outbound.passthrough": "it is about what workloads may call, and lets nobody in",
+    **dict.fromkeys(("metrics.backends.name", "metrics.backends.type"), "by which one is enabled"),
+    **{
+        f"metrics.backends.conf.{part}": "who reads metrics by mutual TLS is for permissions to say"
+        for part in ("port", "path", "tags", "envoy.usedOnly", "envoy.filterRegex", "aggregate")
+    },
 }
-WITHOUT_EFFECT = ("routing.", "metrics.", "logging.", "tracing.", "meshServices.", "skipCreatingInitialPolicies")
+WITHOUT_EFFECT = ("routing.", "logging.", "tracing.", "meshServices.", "skipCreatingInitialPolicies")
 """Told as such when they are applied."""
 PERMISSIONS = {
     "sources.match", "destinations.match", "from.default.action",
@@ -135,8 +155,8 @@ async def test_every_edit_that_loosens_is_told_by_its_field_and_the_way_back_is_
             name = f"mesh-{index}"
             assert await weakens(cp, name, before) == (), field
             (told,) = await weakens(cp, name, after)
-            first, _, last = field.replace(".backends.", ".backends[0].").removesuffix(".tags").partition(":")
-            assert told.startswith(f"this weakens the mesh: {first}{last}: "), (field, told)
+            place = "metrics" if field.startswith("metrics.") else field.replace(".backends.", ".backends[0].")
+            assert told.startswith(f"this weakens the mesh: {place.removesuffix('.tags')}: "), (field, told)
             assert await weakens(cp, name, before) == (), field
 
 
@@ -188,7 +208,7 @@ async def test_a_token_that_is_revoked_no_more(tmp_path: Path) -> None:
             await cp.parts.manager.delete(resource(secret(listed, "a")).key)
         user = secret("user-token-revocations", "u").replace("Secret, mesh: default", "GlobalSecret")
         await put(resource(user))
-        assert len(await cp.parts.manager.delete(resource(user).key)) == 1
+        assert len((await cp.parts.manager.delete(resource(user).key)).weakens) == 1
 
 
 async def test_who_wanted_to_weaken_is_on_record_also_when_that_is_refused(tmp_path: Path) -> None:

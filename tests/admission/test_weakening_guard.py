@@ -31,8 +31,8 @@ async def told(cp: Running, text: str) -> list[str]:
 
 
 async def deleted(cp: Running, text: str) -> list[str]:
-    weakens = await cp.parts.manager.delete(resource(text).key)
-    return [text.removeprefix("this weakens the mesh: ") for text in weakens]
+    deletion = await cp.parts.manager.delete(resource(text).key)
+    return [text.removeprefix("this weakens the mesh: ") for text in deletion.weakens]
 
 
 async def test_what_weakens_is_told_with_its_consequence(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ async def test_deleting_a_denial_immediately_after_it_was_made_is_seen(tmp_path:
         await cp.parts.manager.put(resource(NARROW))
         with pytest.raises(InvalidResource, match="all callers with an identity"):
             await cp.parts.manager.delete(resource(NARROW).key)
-        assert len(await cp.parts.manager.delete(resource(NARROW).key, allow_weakening=True)) == 1
+        assert len((await cp.parts.manager.delete(resource(NARROW).key, allow_weakening=True)).weakens) == 1
 
 
 async def test_a_guarded_control_plane_guards_every_mesh_that_does_not_say_otherwise(tmp_path: Path) -> None:

@@ -4,12 +4,18 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
 from cryptography import x509
 
 from kuma.authorities import builtin
 from kuma.authorities.clean_up import unused_secrets
 from kuma.base.clock import SystemClock
+from kuma.base.errors import InvalidResource
+from kuma.resources import kinds
 from kuma.resources.models.mesh import Conf
+from kuma.resources.models.secret import SecretSpec
+from kuma.resources.resource import Resource
+from kuma.store.protocol import Delete
 from tests.fakes.cas import root
 from tests.fakes.control_plane import MTLS, Running, dataplane, resource, running
 from tests.fakes.patience import PATIENCE
@@ -109,13 +115,31 @@ async def test_an_authority_that_is_lost_does_not_hold_up_the_change_away_from_i
         await hung_proxy(cp)
         await cp.apply(MTLS)
         await cp.parts.views.until(lambda: len(cp.parts.views.view("default").position.roots) == 2)
-        await cp.delete("{type: Secret, mesh: default, name: default.ca-kept, data: ''}")
+        kept = kinds.SECRET.key("default.ca-kept", "default")
+        with pytest.raises(InvalidResource, match="until its change of mutual TLS is complete"):
+            await cp.parts.manager.delete(kept)
+        await cp.parts.manager.store.transact([Delete(kept)])
     async with running(tmp_path) as cp:
         web = await cp.proxy(dataplane("web-01", "web"))
         await web.until(lambda: web.certificate)
         assert "given" not in issuer(web.certificate)
         async with asyncio.timeout(PATIENCE):
             await cp.parts.views.until(lambda: complete(cp))
+
+
+async def test_what_issues_still_is_not_taken_away_though_it_is_listed_no_more(tmp_path: Path) -> None:
+    async with running(tmp_path) as cp:
+        await cp.apply(MTLS)
+        await hung_proxy(cp)
+        await cp.apply(OTHER)
+        await cp.parts.views.until(lambda: len(cp.parts.views.view("default").position.roots) == 2)
+        used, other = (kinds.SECRET.key(f"default.ca-builtin-key-{name}", "default") for name in ("ca-1", "made-up"))
+        with pytest.raises(InvalidResource, match="until its change of mutual TLS is complete"):
+            await cp.parts.manager.delete(used)
+        with pytest.raises(InvalidResource, match="is removed then without you"):
+            await cp.parts.manager.put(Resource(used, SecretSpec(data=b"nonsense")))
+        await cp.parts.manager.put(Resource(other, SecretSpec(data=b"nonsense")))
+        await cp.parts.manager.delete(other)
 
 
 async def hung_proxy(cp: Running) -> FakeProxy:

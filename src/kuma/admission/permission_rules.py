@@ -80,6 +80,10 @@ class PermissionRules:
             guarded=weakening_is_refused(mesh.labels, self._guarded),
         )
 
+    def permissions(self, mesh: str, store: Store) -> Permissions:
+        """Returns the permissions of a mesh as they are now, or as a rehearsal has made them."""
+        return self._known(self._view(mesh, store), store)
+
     def _view(self, mesh: str, store: Store) -> MeshView:
         """Returns a mesh as it is now, or as a rehearsal has made it."""
         view = self._views.view(mesh)

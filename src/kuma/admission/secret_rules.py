@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from kuma.admission.ca_examination import examine, path_of
@@ -51,6 +52,8 @@ class SecretRules:
         """
         uses = await self._uses(new, store)
         if not uses:
+            if old is not None and old.spec != new.spec and await self._issues_still(old, store):
+                raise InvalidResource.of("data", _ISSUES_STILL.format(name=old.name, mesh=old.mesh))
             return Decision()
         warnings: list[str] = []
         refused: list[Violation] = []
@@ -94,7 +97,28 @@ class SecretRules:
         ]
         if violations:
             raise InvalidResource(violations)
+        if await self._issues_still(old, store):
+            raise InvalidResource.of("name", _ISSUES_STILL.format(name=old.name, mesh=old.mesh))
         return Decision()
+
+    async def _issues_still(self, secret: Resource[SecretSpec], store: Store) -> bool:
+        """Tells whether an authority is made of it that is listed no more, and issues until a change is complete."""
+        mesh = secret.mesh
+        transition = await find(store, kinds.MESH_TRANSITION.key(mesh, mesh))
+        if transition is None or transition.spec.complete:
+            return False
+        if secret.name == retained.secret_name(mesh):
+            return True
+        of_it = [(driver, name) for driver in self._drivers for name in driver.stored(mesh, {secret.name: secret})]
+        if not of_it:
+            return False
+        secrets = {one.name: one for one in (await store.list(kinds.SECRET.name, mesh)).items}
+        with suppress(AuthorityUnusable):
+            return any(
+                driver.open_stored(mesh, name, secrets).fingerprint == transition.spec.position.authority
+                for driver, name in of_it
+            )
+        return False
 
     async def _examined(self, use: _Use, new: Resource[SecretSpec]) -> Sequence[str]:
         """Returns warnings about an authority as it would be after the change; see `examine`."""
@@ -127,6 +151,12 @@ class SecretRules:
             for index, backend in enumerate(mesh.spec.backends)
             if secret.name in (driver := self._drivers.of(backend)).used_secrets(mesh.name, backend)
         ]
+
+
+_ISSUES_STILL = (
+    'the authority of Secret "{name}" issues in Mesh "{mesh}" until its change of mutual TLS is complete, and is '
+    "removed then without you"
+)
 
 
 def _is_further(use: _Use, new: Resource[SecretSpec]) -> bool:

@@ -49,13 +49,37 @@ class TokenRules:
     async def _judged(
         self, decision: Decision, old: Resource[SecretSpec] | None, new: Resource[SecretSpec] | None, store: Store
     ) -> Decision:
-        """Adds what it weakens that fewer tokens are revoked."""
+        """Adds what it weakens that fewer tokens are revoked, and which tokens end with their key."""
+        if old is not None and _KEY.fullmatch(old.name) and (new is None or new.spec != old.spec):
+            return replace(decision, warnings=(*decision.warnings, _ending(old, replaced=new is not None)))
         if old is None or not _REVOCATIONS.fullmatch(old.name):
             return decision
         weakens = tuple(weakening.of_revocations(_revoked(old), _revoked(new)))
         mesh = await find(store, kinds.MESH.key(old.mesh)) if weakens and old.mesh else None
         guarded = weakening_is_refused(mesh.labels if mesh else {}, self._guarded)
         return replace(decision, weakens=(*decision.weakens, *weakens), guarded=guarded)
+
+
+def _ending(key: Resource[SecretSpec], *, replaced: bool) -> str:
+    """Tells which tokens end with a signing key, and with which consequence."""
+    kind, _, serial = key.name.partition("-signing-key")
+    serial = serial.rpartition("-")[2]
+    consequence, remedy = _CONSEQUENCES[kind]
+    what = "is another one now" if replaced else "is gone"
+    return (
+        f'the key {what}: tokens that it has signed (by their header, "kid": "{serial}") hold no more, '
+        f"{consequence}; make new ones with `{remedy}`"
+    )
+
+
+_CONSEQUENCES = {
+    "dataplane-token": (
+        "and streams of proxies that use one end: they go on with what they have, and get no other certificate",
+        "kumactl generate dataplane-token",
+    ),
+    "user-token": ("and whoever calls the API with one is nobody", "kumactl generate user-token"),
+    "zone-token": ("which nothing here asks for", "kumactl generate zone-token"),
+}
 
 
 def _revoked(secret: Resource[SecretSpec] | None) -> tuple[str, ...]:

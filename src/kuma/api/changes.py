@@ -12,7 +12,7 @@ from kuma.api.context import ApiContext
 from kuma.api.http.errors import Problem
 from kuma.base.errors import WeakeningRefused
 from kuma.resources.resource import Key
-from kuma.store.manager import Outcome, ResourceManager
+from kuma.store.manager import Deletion, Outcome, ResourceManager
 from kuma.store.protocol import AnyResource
 
 _USE_KUBECTL = (
@@ -49,16 +49,14 @@ async def put(
     return outcome
 
 
-async def delete(
-    context: ApiContext, key: Key, *, allow_weakening: bool = False, dry_run: bool = False
-) -> tuple[str, ...]:
-    """Deletes a resource, and returns what that weakens; see `ResourceManager.delete`."""
+async def delete(context: ApiContext, key: Key, *, allow_weakening: bool = False, dry_run: bool = False) -> Deletion:
+    """Deletes a resource; see `ResourceManager.delete`."""
     manager = _manager(context, dry_run)
     with recording_refusals(context, key):
-        weakens = await manager.delete(key, allow_weakening=allow_weakening)
+        deletion = await manager.delete(key, allow_weakening=allow_weakening)
     if not dry_run:
-        _record_weakening(context, key, weakens)
-    return weakens
+        _record_weakening(context, key, deletion.weakens)
+    return deletion
 
 
 def _manager(context: ApiContext, dry_run: bool) -> ResourceManager:

@@ -15,6 +15,7 @@ from kuma.policy.authorization import Principal, effective, principals, statemen
 from kuma.policy.permissions import Permissions
 from kuma.resources import kinds
 from kuma.resources import tags as tag_rules
+from kuma.resources.models import metrics
 from kuma.resources.models.mesh import Backend, MeshSpec, weakening_is_refused
 from kuma.resources.models.mesh_blocks import Membership
 from kuma.resources.models.mesh_traffic_permission import ALLOW, SHADOW_DENY
@@ -39,6 +40,11 @@ def of_mesh(
     if weakening_is_refused(old.labels, guarded) and not weakening_is_refused(new.labels, guarded):
         yield Violation("labels", "removes the guard of the mesh: what weakens it is not refused from now on")
     yield from _of_membership(old.spec.membership, new.spec.membership)
+    if new.spec.passes_through and not old.spec.passes_through:
+        yield Violation(
+            "networking.outbound.passthrough",
+            "is not false any more: workloads whose traffic is redirected call whatever is outside of the mesh",
+        )
     before, after = old.spec.enabled_backend, new.spec.enabled_backend
     if before is None:
         return
@@ -55,12 +61,19 @@ def of_mesh(
             "STRICT becomes PERMISSIVE: plaintext callers are admitted, whatever permissions say",
         )
     yield from _of_trust(old.spec, new.spec, foreign)
+    if after is not None and _metrics_are_public(new.spec) and not _metrics_are_public(old.spec):
+        yield Violation("metrics", metrics.EVERYBODY)
     if after is not None and after.leaf_lifetime > before.leaf_lifetime:
         yield Violation(
             f"mtls.backends[{new.spec.backends.index(after)}].dpCert.rotation.expiration",
             f"certificates hold for {after.leaf_lifetime}, and not for {before.leaf_lifetime}: a stolen one is of use "
             "for as long",
         )
+
+
+def _metrics_are_public(mesh: MeshSpec) -> bool:
+    scraping = metrics.scraping(mesh.metrics, None)
+    return scraping is not None and scraping.plaintext
 
 
 def _of_trust(old: MeshSpec, new: MeshSpec, foreign: Collection[str]) -> Iterator[Violation]:
@@ -133,7 +146,7 @@ class Widening:
                 if caller is None:
                     yield None
                 elif not granted(inbound, caller):
-                    where = _known(inbound)
+                    where = known(inbound)
                     if not any(wider <= where and less <= caller for wider, less in told):
                         told.append((where, caller))
                         yield Violation(_field(self.new or self.old), _told(where, caller))
@@ -147,7 +160,7 @@ class Widening:
         seen = set()
         for selector in own.values():
             for other in ({}, *own.values(), *others.values()):
-                inbound = _both(selector, other)
+                inbound = both(selector, other)
                 if inbound is not None and _pairs(inbound) not in seen:
                     seen.add(_pairs(inbound))
                     yield inbound
@@ -156,7 +169,7 @@ class Widening:
         """Callers, as little as they have to show, who are admitted now and were not; None between."""
         old, new = self.before.admission(inbound), self.after.admission(inbound)
         lifted = [frozenset(p.tags) for p in old.denied if p not in frozenset(new.denied)]
-        denied, allowed = _Named(new.denied), _Named(old.principals)
+        denied, allowed = Named(new.denied), Named(old.principals)
         for principal in new.principals:
             carried = frozenset(principal.tags)
             yield None
@@ -167,8 +180,8 @@ class Widening:
                     yield carried | more
 
 
-class _Named:
-    """Some principals, found by the rarest of their tags."""
+class Named:
+    """Principals, found by the rarest of their tags."""
 
     def __init__(self, some: Iterable[Principal]) -> None:
         self._by_first: dict[tuple[str, str], list[Pairs]] = {}
@@ -221,7 +234,7 @@ def _pairs(selector: Selector) -> Pairs:
     return frozenset(selector.items())
 
 
-def _both(one: Selector, other: Selector) -> Selector | None:
+def both(one: Selector, other: Selector) -> Selector | None:
     """Returns what both select; None if nothing can be. Every inbound is of some service."""
     found = {tag_rules.SERVICE: SOME, **one}
     for name, value in other.items():
@@ -241,15 +254,17 @@ def _field(permission: Resource[Any] | None) -> str:
     return "sources" if permission.key.kind == kinds.TRAFFIC_PERMISSION.name else f"spec.{permission.spec.section}"
 
 
-def _known(inbound: Selector) -> Pairs:
+def known(inbound: Selector) -> Pairs:
+    """Returns the tags of an inbound, without those that stand for any value."""
     return frozenset((name, value) for name, value in inbound.items() if value != SOME)
 
 
 def _told(inbound: Pairs, caller: Pairs) -> str:
-    who = f"callers with {_words(caller)}" if caller else "all callers with an identity of the mesh"
-    where = _words(inbound)
+    who = f"callers with {words(caller)}" if caller else "all callers with an identity of the mesh"
+    where = words(inbound)
     return f"{who} are admitted by {f'inbounds with {where}' if where else 'every inbound'}, and were not before"
 
 
-def _words(pairs: Iterable[tuple[str, str]]) -> str:
+def words(pairs: Iterable[tuple[str, str]]) -> str:
+    """Returns tags as people write them."""
     return " ".join(f"{name}={value}" for name, value in sorted(pairs))

@@ -68,6 +68,14 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Deletion:
+    """Result of a deletion: what its user is told, and which of it says what it has taken away."""
+
+    warnings: tuple[str, ...] = ()
+    weakens: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
     """A resource that is admitted: as it is meant, what is decided with it, and what its user is told."""
 
@@ -186,7 +194,7 @@ class ResourceManager:
         return Judged(resource, decision, warnings, weakens)
 
     async def judge_deletion(self, old: AnyResource, *, allow_weakening: bool = False) -> tuple[str, ...]:
-        """Judges the deletion of a resource, and changes nothing; returns what it weakens. See `delete`.
+        """Judges the deletion of a resource, and changes nothing; returns what is told of it. See `delete`.
 
         Raises:
             InvalidResource: a rule forbids it.
@@ -195,14 +203,14 @@ class ResourceManager:
         decision = await rules.on_delete(old, self.store) if rules else Decision()
         if old.key.kind == MESH.name and (await self.store.list(kinds.DATAPLANE.name, old.name, limit=1)).total:
             raise _still_attached()
-        return _weakening(decision, allow_weakening)
+        return (*_weakening(decision, allow_weakening), *decision.warnings)
 
     async def _decide(self, old: AnyResource | None, new: AnyResource) -> Decision:
         rules = self._rules.get(new.key.kind)
         return await rules.on_put(old, new, self.store) if rules else Decision()
 
-    async def delete(self, key: Key, *, allow_weakening: bool = False) -> tuple[str, ...]:
-        """Delete a resource and what belongs to it; returns what that weakens.
+    async def delete(self, key: Key, *, allow_weakening: bool = False) -> Deletion:
+        """Delete a resource and what belongs to it.
 
         Raises:
             NotFound: there is none.
@@ -217,8 +225,9 @@ class ResourceManager:
             keeps = kinds.DATAPLANE.name if key.kind == MESH.name else ""
             try:
                 await self.store.transact([*decision.operations, *looked_at, Delete(key, unless_owns=keeps)])
-                self._log(key, weakens)
-                return weakens
+                deletion = Deletion((*weakens, *decision.warnings), weakens)
+                self._log(key, deletion.warnings)
+                return deletion
             except StillOwns:
                 raise _still_attached() from None
             except Conflict:

@@ -159,8 +159,8 @@ class _KindRoutes:
         key = self._kind.key(name, mesh)
         dry_run = _is_dry_run(request)
         allowed = _asked(request, "allowWeakening")
-        weakens = await changes.delete(self._context, key, allow_weakening=allowed, dry_run=dry_run)
-        return json_answer({"warnings": weakens} if weakens else {})
+        deletion = await changes.delete(self._context, key, allow_weakening=allowed, dry_run=dry_run)
+        return json_answer({"warnings": deletion.warnings} if deletion.warnings else {})
 
     async def _begin(self, request: Request, title: str) -> str:
         """Prepares every request: sets the title of errors, checks access, and returns the mesh in the path."""

