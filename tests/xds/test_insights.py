@@ -16,7 +16,8 @@ from kuma.resources.resource import Resource
 from kuma.store.protocol import Create
 from kuma.store.sql.sqlite import open_sqlite
 from kuma.xds.envoy.resource import TypeUrl
-from kuma.xds.proxies.insights import Insights, Record
+from kuma.xds.proxies.insights import FLUSH_INTERVAL, Insights, Record
+from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import MTLS, dataplane, running
 from tests.fakes.patience import PATIENCE
 
@@ -101,6 +102,71 @@ def test_a_rejection_is_told_of_the_stream_that_it_came_on() -> None:
     new = record(record(record(old.spec()).spec()).spec()).spec()
     assert [s.status.lds.last_rejection for s in new.subscriptions] == ["", ""]
     assert sum(s.status.lds.responses_rejected for s in new.subscriptions) == 1
+
+
+class Written:
+    """A store that tells how many resources each transaction has written."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.sizes: asyncio.Queue[int] = asyncio.Queue()
+
+    async def transact(self, operations: Any) -> Any:
+        found = await self._store.transact(operations)
+        self.sizes.put_nowait(len(operations))
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+async def test_what_is_only_counted_of_many_is_written_some_at_a_time_and_what_happens_at_once(tmp_path: Path) -> None:
+    store = await open_sqlite(tmp_path / "kuma.db", SystemClock())
+    mesh, names = kinds.MESH.key("default"), [f"p{number}" for number in range(450)]
+    await store.transact([Create(Resource(mesh, MeshSpec())), *(Create(dataplane(n, "web"), mesh) for n in names)])
+    written, clock = Written(store), ManualClock()
+    insights = Insights(cast(Any, written), clock, "cp-1", Alone())
+    records = [await insights.open(kinds.DATAPLANE.key(name, "default"), Version()) for name in names]
+    writing = aio.spawn(insights.run(), name="insights")
+
+    async def sizes(number: int) -> list[int]:
+        async with asyncio.timeout(PATIENCE):
+            found = [await written.sizes.get() for _ in range(number)]
+            while clock.sleepers == 0:
+                await asyncio.sleep(0)
+        return found
+
+    assert await sizes(3) == [200, 200, 50]  # what is new is told
+    for found in records:
+        found.counters[TypeUrl.LISTENER].acked += 1
+        insights.count(found)
+    insights.note(records[-1])
+    clock.advance(FLUSH_INTERVAL)
+    assert await sizes(2) == [200, 1]
+    clock.advance(FLUSH_INTERVAL)
+    assert await sizes(1) == [200]
+    await aio.stop([writing])
+    assert written.sizes.get_nowait() == 49  # who ends leaves nothing out
+    stored = (await store.list(kinds.DATAPLANE_INSIGHT.name)).items
+    assert all(insight.spec.subscriptions[0].status.lds.responses_acknowledged == 1 for insight in stored)
+    await store.close()
+
+
+async def test_what_a_stream_counts_that_has_been_replaced_is_lost(tmp_path: Path) -> None:
+    store = await open_sqlite(tmp_path / "kuma.db", SystemClock())
+    mesh = kinds.MESH.key("default")
+    await store.transact([Create(Resource(mesh, MeshSpec())), Create(WEB, mesh)])
+    insights = Insights(store, SystemClock(), "cp-1", Alone())
+    old = await insights.open(WEB.key, Version())
+    new = await insights.open(WEB.key, Version())
+    old.counters[TypeUrl.LISTENER].acked += 1
+    insights.count(old)
+    writing = aio.spawn(insights.run(), name="insights")
+    await asyncio.sleep(0)
+    await aio.stop([writing])
+    stored = await store.get(new.key)
+    assert [s.status.lds.responses_acknowledged for s in stored.spec.subscriptions] == [0, 0]
+    await store.close()
 
 
 class Held:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kuma.base.errors import InvalidResource, Violation
 
@@ -15,9 +15,11 @@ _NAME_RULE = (
 )
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Key:
-    """Identity of a resource. `kind` is the type's name (`Mesh`); `mesh` is empty for global kinds."""
+class Key(NamedTuple):
+    """Identity of a resource. `kind` is the type's name (`Mesh`); `mesh` is empty for global kinds.
+
+    A tuple: hundreds are looked up for each proxy that connects, and the hash of a data class is computed in Python.
+    """
 
     kind: str
     mesh: str

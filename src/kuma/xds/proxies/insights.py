@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 
 import structlog
 
@@ -37,6 +38,9 @@ KEPT_SUBSCRIPTIONS = 2
 FLUSH_INTERVAL = 1.0
 """Seconds between two writes of the same insight."""
 _BATCH = 200
+"""Insights in one transaction; as many are written in an interval of which only counters have changed."""
+_GATHERED = 0.3
+"""Seconds in which counters are only counted: those of thousands change when a permission does."""
 _SAYS_NOTHING = DataplaneInsightSpec()
 
 
@@ -81,11 +85,16 @@ class Record:
         self.token: TokenInsight | None = None
         self._serial: int | None = None
         """Of the certificate that was noted last; each stream gets one of its own."""
+        self._noted: tuple[Identity, tuple[str, ...], str] | None = None
+        """What was said of that one."""
 
     def certificate(
         self, identity: Identity | None, supported: tuple[str, ...], now: datetime, reason: str = ""
     ) -> bool:
         """Note the identity that the proxy has now and why, and counts renewals; returns whether anything is new."""
+        if identity is not None and self._noted == (identity, supported, reason):
+            return False
+        self._noted = (identity, supported, reason) if identity is not None else None
         before = self._mtls
         if identity is None:
             self._past = before.certificate_regenerations if before else self._past
@@ -159,6 +168,9 @@ class Insights:
         self._instance = instance
         self._open: dict[Key, Record] = {}
         self._changed: dict[Key, Record] = {}
+        self._counted: dict[Key, Record] = {}
+        """Those of which nothing but counters has changed, who has waited longest first."""
+        self._later: asyncio.TimerHandle | None = None
         self._writing: dict[Key, Record] = {}
         """Those that are on their way to the store, which may not have them yet."""
         self._wake = asyncio.Event()
@@ -185,6 +197,18 @@ class Insights:
         self._changed[record.key] = record
         self._wake.set()
 
+    def count(self, record: Record) -> None:
+        """Have the counters of `record` written in its turn. What a stream counts that has been replaced is lost."""
+        if self._open.get(record.key) is not record:
+            return
+        self._counted.setdefault(record.key, record)
+        if self._later is None:
+            self._later = asyncio.get_running_loop().call_later(_GATHERED, self._gathered)
+
+    def _gathered(self) -> None:
+        self._later = None
+        self._wake.set()
+
     def close(self, record: Record, last_contact: LastContact | None) -> None:
         """End the record of a stream, unless a newer stream of the same proxy has begun one."""
         record.close(self._clock.now(), last_contact)
@@ -200,10 +224,12 @@ class Insights:
                 await self._wake.wait()
                 self._wake.clear()
                 await self._close_left_open()
-                await self._flush()
+                await self._flush(_BATCH)
                 await self._clock.sleep(FLUSH_INTERVAL)
         finally:
-            await self._flush()
+            if self._later is not None:
+                self._later.cancel()
+            await self._flush(len(self._counted))
 
     def take_stock_again(self) -> None:
         """Notes that a control plane has left: the streams that it served have ended."""
@@ -253,8 +279,15 @@ class Insights:
     def _is_of_others(self, insight: DataplaneInsightSpec) -> bool:
         return insight.server in self._coordination.others()
 
-    async def _flush(self) -> None:
+    async def _flush(self, counted: int) -> None:
+        """Writes all that has changed, and of what has only been counted some."""
         self._writing, self._changed = self._changed, {}
+        for key in self._writing:
+            self._counted.pop(key, None)
+        for key in tuple(islice(self._counted, counted)):
+            self._writing[key] = self._counted.pop(key)
+        if self._counted:
+            self._wake.set()
         records = list(self._writing.values())
         for start in range(0, len(records), _BATCH):
             batch = records[start : start + _BATCH]

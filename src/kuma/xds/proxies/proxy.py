@@ -190,6 +190,7 @@ class Proxy:
         counters = self.record.counters[confirmation.type_url]
         if confirmation.error is None:
             counters.acked += 1
+            self._insights.count(self.record)
         else:
             counters.rejected += 1
             counters.rejection = confirmation.error
@@ -201,7 +202,7 @@ class Proxy:
                 type=confirmation.type_url.bucket,
                 reason=confirmation.error,
             )
-        self._insights.note(self.record)
+            self._insights.note(self.record)
 
     def _note_unwritable(self, paths: frozenset[str]) -> None:
         """Has no listener write to files that Envoy cannot open: it would keep its older rules and certificates."""
@@ -247,7 +248,7 @@ class Proxy:
         for response in self.session.responses():
             self.record.counters[response.type_url].sent += 1
             self.record.last_update = self._clock.now()
-            self._insights.note(self.record)
+            self._insights.count(self.record)
             yield response
 
     def _note_acknowledged(self) -> None:

@@ -25,6 +25,7 @@ from kuma.store.views import Views
 from kuma.tokens import dataplane_tokens
 from kuma.tokens.signing_keys import Expired
 from kuma.tokens.validation import STANDARD, Validation
+from kuma.tokens.verified_tokens import VerifiedTokens
 from kuma.xds.envoy import capabilities, node_metadata, serving_label
 from kuma.xds.envoy.capabilities import OLDEST, Capabilities
 
@@ -136,7 +137,7 @@ class Authenticator:
         validation: Validation = STANDARD,
         reviewed: ReviewedTokens | None = None,
     ) -> None:
-        self._validation = validation
+        self._tokens = VerifiedTokens(validation)
         self._reviewed = reviewed
         self._manager = manager
         self._views = views
@@ -153,8 +154,10 @@ class Authenticator:
             InvalidResource: the Dataplane breaks a rule.
         """
         self.check_brought(identity, proxy.dataplane)
-        brought, stored = proxy.dataplane, await self._manager.find(proxy.key)
-        if brought is None or (stored is not None and self.exclusion(stored) and self.exclusion(brought)):
+        brought = proxy.dataplane
+        asks = brought is None or self.exclusion(brought)
+        stored = await self._manager.find(proxy.key) if asks else None
+        if brought is None or (stored is not None and self.exclusion(stored)):
             if stored is None:
                 raise AccessDenied(not_found(proxy.key))
             for dataplane in filter(None, (stored, brought)):
@@ -192,8 +195,7 @@ class Authenticator:
                 "a dataplane token is required; make one with `kumactl generate dataplane-token` "
                 "and give it to kuma-dp with --dataplane-token-file"
             )
-        secrets, now = self._views.view(mesh).secrets, self._clock.now()
-        return dataplane_tokens.verify_token(token, mesh, secrets, now, self._validation)
+        return self._tokens.claims(token, mesh, self._views.view(mesh).secrets, self._clock.now())
 
     def authenticate_holder(self, token: str) -> dataplane_tokens.DataplaneClaims | None:
         """Authenticates the holder of `token` before anything that it sends is parsed, by the mesh that it names.
