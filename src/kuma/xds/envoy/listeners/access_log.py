@@ -51,6 +51,8 @@ def unwritable(reason: str) -> frozenset[str]:
 
 def loggers(logged: Logged, *, http: bool) -> Iterator[accesslog_pb2.AccessLog]:
     """Makes the loggers of HTTP requests, or of connections."""
+    if not logged.sinks:
+        return
     values = {
         "KUMA_MESH": logged.mesh,
         "KUMA_SOURCE_SERVICE": logged.source,

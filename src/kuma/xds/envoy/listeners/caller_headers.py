@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from functools import cache
 
 from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
 from envoy.config.core.v3 import extension_pb2
@@ -59,8 +60,9 @@ _NAMES = (
 )
 
 
+@cache
 def dropped() -> extension_pb2.TypedExtensionConfig:
-    """Makes the part of an HTTP connection manager that drops these headers from requests."""
+    """Returns the part of an HTTP connection manager that drops these headers from requests: in all the same one."""
     mutations = [mutation_rules_pb2.HeaderMutation(remove=name) for name in _NAMES]
     return extension_pb2.TypedExtensionConfig(
         name="envoy.http.early_header_mutation.header_mutation",

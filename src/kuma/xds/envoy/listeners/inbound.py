@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 from envoy.config.core.v3 import base_pb2
@@ -34,6 +35,7 @@ from kuma.xds.envoy.resource import Entry
 
 _HTTP_RBAC = "envoy.filters.http.rbac"
 _NOBODY = rbac_pb2.RBAC(action=rbac_pb2.RBAC.ALLOW)
+_DENY_ALL = hcm_pb2.HttpFilter(name=_HTTP_RBAC, typed_config=tls.packed(http_rbac_pb2.RBAC(rules=_NOBODY)))
 
 
 class InboundPlace(NamedTuple):
@@ -160,10 +162,11 @@ def _mutual(
 ) -> listener_components_pb2.FilterChain:
     """Makes the chain of callers with mesh TLS that offer one of these ALPNs, or whatever if there is none."""
     # Where it can be decided later, the handshake refuses nobody of the mesh: callers' proxies would try again.
-    names = rbac.names(place.mesh, NOBODY if place.is_http or envoy.has_gates else admission)
+    later = place.is_http or envoy.has_gates
     served = [_http(place, limits, _some(envoy))] if place.is_http else _tcp(place, admission, envoy, limits.tcp)
     chain = _chain("mesh_tls", *served)
-    chain.transport_socket.CopyFrom(tls.downstream(place.mesh, names))
+    required = _of_mesh(place.mesh) if later else tls.downstream(place.mesh, rbac.names(place.mesh, admission))
+    chain.transport_socket.CopyFrom(required)
     callers = [access.label, _digest(admission) if place.is_http else ""]
     if any(callers):
         chain.metadata.filter_metadata["io.kuma"].update({"callers": " ".join(callers)})
@@ -172,6 +175,12 @@ def _mutual(
     if offered:
         chain.filter_chain_match.application_protocols.extend(offered)
     return chain
+
+
+@lru_cache(maxsize=1000)
+def _of_mesh(mesh: str) -> base_pb2.TransportSocket:
+    """Returns what asks for a certificate of a mesh, whoever's: the same one for thousands of inbounds."""
+    return tls.downstream(mesh, rbac.names(mesh, NOBODY))
 
 
 def _digest(admission: Admission) -> str:
@@ -225,10 +234,8 @@ def _http(place: InboundPlace, limits: Limits, reported: Reported) -> listener_c
 
     Values that the caller sent are replaced (SANITIZE_SET), so the header can be trusted.
     """
-    deny_all = http_rbac_pb2.RBAC(rules=_NOBODY)
-    access = hcm_pb2.HttpFilter(name=_HTTP_RBAC, typed_config=tls.packed(deny_all))
     told = hcm_pb2.HttpConnectionManager.SANITIZE_SET
-    return filters.http(place.name, place.name, told, access, limits=limits, reported=reported, logged=place.logged)
+    return filters.http(place.name, place.name, told, _DENY_ALL, limits=limits, reported=reported, logged=place.logged)
 
 
 def _tcp(
