@@ -156,6 +156,20 @@ def test_the_address_of_a_part_of_a_service_leads_to_that_part() -> None:
     assert hosts == ["10.0.0.3"]
 
 
+def test_nobody_takes_the_place_of_a_pod_by_saying_to_be_there() -> None:
+    """As a Dataplane made by hand may, whose host name has the address of a Pod: it cannot say what only we write."""
+    pod = dataplane("pod", "10.0.0.2", "web-of-pods")
+    tags = {**pod.spec.net.inbound[0].tags, "k8s.kuma.io/namespace": "shop"}
+    inbound = pod.spec.net.inbound[0].model_copy(update={"tags": tags})
+    networking = pod.spec.net.model_copy(update={"inbound": (inbound,)})
+    pod = pod.with_spec(pod.spec.model_copy(update={"networking": networking}))
+    claims = [dataplane(name, "10.0.0.2", name) for name in ("aaa", "zzz")]
+    config = kubernetes(view(WEB, *claims, pod))
+    entry = config.snapshot("web", {})[TypeUrl.LISTENER]["outbound:10.0.0.2:80"]
+    assert resource_names.direct("web-of-pods").encode() in entry.wire
+    assert resource_names.direct("aaa").encode() not in entry.wire
+
+
 def test_who_calls_a_service_by_its_address_follows_its_proxies() -> None:
     before = kubernetes(view(WEB, dataplane("db-1", "10.0.0.2", "db", at=("10.96.0.5:80",))))
     assert before.snapshot("web", {})

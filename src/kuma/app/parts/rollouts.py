@@ -10,6 +10,7 @@ from kuma.mtls.controller import RolloutController
 from kuma.mtls.progress_reports import ProgressReports
 from kuma.mtls.steps.progress import Patience
 from kuma.xds.proxies.drain import Drain
+from kuma.xds.proxies.renames import Renames
 from kuma.xds.proxies.stored_leaves import StoredLeaves
 
 
@@ -50,5 +51,6 @@ def build_rollouts(base: Foundation, known: State) -> Rollouts:
     )
     patience, drain_time = limits.transition_patience.seconds, limits.connection_drain.seconds
     leaves = StoredLeaves(known.views)
-    drain = Drain(known.meshes, known.proxies, leaves, base.clock, patience=patience, drain=drain_time)
+    renames = Renames(base.store)
+    drain = Drain(known.meshes, known.proxies, leaves, renames, base.clock, patience=patience, drain=drain_time)
     return Rollouts(controller=controller, drain=drain, leaves=leaves, reports=reports)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from kuma.base.values import addresses
 from kuma.resources import tags as tag_rules
+from kuma.resources.models import target_ref
 from kuma.resources.models.dataplane import Networking, listen_address
 from kuma.transparent_proxy.redirection import SOURCES
 from kuma.xds.envoy import clusters, resource_names
@@ -22,7 +23,7 @@ from kuma.xds.envoy.listeners import redirected as redirected_listeners
 from kuma.xds.envoy.listeners.access_log import Logged
 from kuma.xds.envoy.listeners.outbound import OutboundPlace
 from kuma.xds.envoy.resource import Entry, TypeUrl
-from kuma.xds.envoy.service_members import ServiceMembers, Tags, Withheld
+from kuma.xds.envoy.service_members import Member, ServiceMembers, Tags, Withheld
 
 
 class Way(NamedTuple):
@@ -55,21 +56,29 @@ def otherwise(
             yield TypeUrl.LISTENER, generated.entry(redirected_listeners.outbound, version, port, passes_out)
 
 
-def places(members: ServiceMembers) -> Places:
+def places(members: ServiceMembers, *, has_pods: bool = False) -> Places:
     """Returns the places of all inbounds of a mesh; one that has several services is the first one's by name.
 
     Nothing if no workload calls by places.
     """
-    found: dict[Endpoint, str] = {}
+    found: dict[Endpoint, tuple[str, Member]] = {}
     for service in sorted(members.services) if members.redirected else ():
         for member in members.members(service):
             address = addresses.parse(member.endpoint[0])
-            if address is not None and not address.is_loopback:
-                found.setdefault(member.endpoint, service)
+            if address is None or address.is_loopback:
+                continue
+            _, before = found.setdefault(member.endpoint, (service, member))
+            if has_pods and before is not member and _is_of_a_pod(member) and not _is_of_a_pod(before):
+                found[member.endpoint] = service, member
     by_service: dict[str, list[Endpoint]] = {}
-    for endpoint, service in sorted(found.items()):
+    for endpoint, (service, _) in sorted(found.items(), key=lambda item: item[0]):
         by_service.setdefault(service, []).append(endpoint)
     return {service: _way(members, service, endpoints) for service, endpoints in by_service.items()}
+
+
+def _is_of_a_pod(member: Member) -> bool:
+    """Tells whether the control plane has written where it is: in Kubernetes nobody else may say this tag."""
+    return any(name == target_ref.NAMESPACE for name, _ in member.tags)
 
 
 def _way(members: ServiceMembers, service: str, endpoints: list[Endpoint]) -> Way:

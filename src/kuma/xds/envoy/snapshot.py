@@ -191,7 +191,7 @@ class MeshConfig:
 
     @cached_property
     def _places(self) -> redirected_traffic.Places:
-        return redirected_traffic.places(self._service_members)
+        return redirected_traffic.places(self._service_members, has_pods=self._has_service_addresses)
 
     def _inbound(
         self, resource: Resource[DataplaneSpec], inbound: Inbound, envoy: Capabilities, unwritable: frozenset[str]

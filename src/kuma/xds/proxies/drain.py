@@ -25,9 +25,13 @@ from kuma.xds.envoy.snapshot import SETTLED, MeshConfig
 from kuma.xds.envoy.workers import APPLIED_WITHIN
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.proxy import Proxies, Proxy
+from kuma.xds.proxies.renames import Renames
 from kuma.xds.proxies.stored_leaves import StoredLeaves
 
 log = structlog.get_logger(__name__)
+
+_RETRY = 1.0
+"""Seconds after which what could not be stored is tried again."""
 
 
 class _Wait(Enum):
@@ -54,7 +58,15 @@ class Drain:
     """
 
     def __init__(
-        self, meshes: Meshes, proxies: Proxies, leaves: StoredLeaves, clock: Clock, *, patience: float, drain: float
+        self,
+        meshes: Meshes,
+        proxies: Proxies,
+        leaves: StoredLeaves,
+        renames: Renames,
+        clock: Clock,
+        *,
+        patience: float,
+        drain: float,
     ) -> None:
         """`leaves` tells of proxies that are not connected here, or not yet."""
         self._meshes = meshes
@@ -64,9 +76,11 @@ class Drain:
         self._patience, self._drain = patience, drain
         self._waiting: dict[str, _Waiting] = {}
         self._stages: dict[str, Stage] = {}
-        self._renamed: dict[str, int] = {}
+        self._renames = renames
         self._unproved: dict[str, frozenset[str]] = {}
         """Dataplanes that may be known by less than permissions look at, and are not here yet."""
+        self._lacked: dict[str, frozenset[str]] = {}
+        """Those of them when the mesh was taken up."""
         self._seen: dict[str, MeshConfig] = {}
         self._rounds = Rounds(clock, "patience with new leaves")
         meshes.on_change(self._changed)
@@ -78,6 +92,7 @@ class Drain:
 
     async def _look(self) -> float | None:
         """Go on with what waits no longer; returns the seconds until patience with the next one ends."""
+        again = None if await self._renames.store() else _RETRY
         for mesh, waiting in tuple(self._waiting.items()):
             now = self._clock.monotonic()
             if now >= waiting.until:
@@ -85,20 +100,19 @@ class Drain:
             elif waiting.wait is not _Wait.CONNECTIONS and not waiting.acknowledged and self._have_converged(mesh):
                 applied = min(waiting.until, now + APPLIED_WITHIN.total_seconds())
                 self._waiting[mesh] = waiting._replace(until=applied, acknowledged=True)
-        if not self._waiting:
-            return None
-        return min(waiting.until for waiting in self._waiting.values()) - self._clock.monotonic()
+        ends = [waiting.until - self._clock.monotonic() for waiting in self._waiting.values()]
+        return min((*ends, again) if again is not None else ends, default=None)
 
     def _changed(self, meshes: frozenset[str]) -> None:
         for mesh in meshes:
             config = self._meshes.state(mesh).config
             if config.view.mesh is None:
-                for known in (self._waiting, self._stages, self._renamed, self._unproved, self._seen):
+                for known in (self._waiting, self._stages, self._unproved, self._lacked, self._seen):
                     known.pop(mesh, None)
+                self._renames.forget(mesh)
                 continue
             before, self._seen[mesh] = self._seen.get(mesh), config
-            if before is not None and _has_another_name(before, config):
-                self._renamed[mesh] = self._renamed.get(mesh, 0) + 1
+            self._count(before, config)
             if before is None or not any(proxy.key.mesh == mesh for proxy in self._proxies):
                 if before is None or before.permissions is not config.permissions:
                     self._begin(mesh, config)
@@ -108,22 +122,29 @@ class Drain:
             stage = self._stages.get(mesh, SETTLED)
             if before.permissions is not config.permissions:
                 stage = stage.begin(before.permissions, config.permissions)
-            if stage != self._stages.get(mesh, SETTLED) or self._renamed.get(mesh, 0) != stage.renamed:
+            if stage != self._stages.get(mesh, SETTLED) or self._renames.of(mesh) != stage.renamed:
                 self._go_to(mesh, stage)
                 self._wait_for(mesh, _Wait.LEAVES, self._patience)
+
+    def _count(self, before: MeshConfig | None, config: MeshConfig) -> None:
+        """Counts Dataplanes that have got other names, here or at another control plane."""
+        if before is not None and _has_another_name(before, config):
+            self._renames.add(config.view)
+        if self._renames.take_in(config.view):
+            self._rounds.wake()
 
     def _begin(self, mesh: str, config: MeshConfig) -> None:
         """Takes up a mesh none of whose proxies is here, as after a restart: those that come have their leaves from us.
 
         Until then they are known by the leaves that they have had from others, or from us before.
         """
-        names = self._lacking(config, self._leaves.of(config.view)) if config.permissions.source_tags else frozenset()
+        names = self._lacking(config, self._leaves.of(config.view))
         services = frozenset(s for name in names for s in config.view.dataplanes[name].spec.services[:1])
         if not services:
             self._settle(mesh)
             return
-        self._unproved[mesh] = names
-        shown, renamed = config.permissions.source_tags, self._renamed.get(mesh, 0)
+        self._unproved[mesh] = self._lacked[mesh] = names
+        shown, renamed = config.permissions.source_tags, self._renames.of(mesh)
         self._go_to(mesh, Stage(shown, renamed, unproved=services))
         self._wait_for(mesh, _Wait.LEAVES, self._patience)
 
@@ -146,9 +167,10 @@ class Drain:
     def _go_on(self, mesh: str, over: _Wait) -> None:
         stage = self._stages.get(mesh, SETTLED)
         if over is _Wait.LEAVES:
-            if stage.unproved:  # what was opened with other leaves since we began is drained, too
-                self._renamed[mesh] = self._renamed.get(mesh, 0) + 1
-            stage = stage.learned(self._seen[mesh].permissions, self._renamed.get(mesh, 0))
+            if stage.unproved and self._has_other_leaves(mesh):  # what was opened with those before is drained, too
+                self._renames.add(self._seen[mesh].view)
+                self._rounds.wake()
+            stage = stage.learned(self._seen[mesh].permissions, self._renames.of(mesh))
         elif over is _Wait.CONNECTIONS:
             stage = replace(stage, before=None)
         if over is _Wait.LEAVES and (stage.before is not None or stage.unproved):
@@ -160,6 +182,16 @@ class Drain:
         else:
             self._settle(mesh)
 
+    def _has_other_leaves(self, mesh: str) -> bool:
+        """Tells whether leaves have been replaced since we began; of who is still away nothing is gained by draining.
+
+        Where permissions look at tags, somebody may have got one from another control plane.
+        """
+        lacked = self._lacked.get(mesh, frozenset())
+        return bool(self._seen[mesh].permissions.source_tags) or any(
+            proxy.key.name in lacked for proxy in self._proxies if proxy.key.mesh == mesh
+        )
+
     def _wait_for(self, mesh: str, wait: _Wait, patience: float) -> None:
         self._waiting[mesh] = _Waiting(wait, self._clock.monotonic() + patience)
         self._rounds.wake()
@@ -167,7 +199,8 @@ class Drain:
     def _settle(self, mesh: str) -> None:
         self._waiting.pop(mesh, None)
         self._unproved.pop(mesh, None)
-        self._go_to(mesh, Stage(renamed=self._renamed.get(mesh, 0)).settled(self._seen[mesh].permissions))
+        self._lacked.pop(mesh, None)
+        self._go_to(mesh, Stage(renamed=self._renames.of(mesh)).settled(self._seen[mesh].permissions))
 
     def _go_to(self, mesh: str, stage: Stage) -> None:
         if stage != self._stages.get(mesh, SETTLED):
