@@ -12,15 +12,19 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import structlog
 
 from kuma.app import injected
 from kuma.app.configuration.settings import Settings
 from kuma.base import aio
+from kuma.base.errors import Unavailable
 from kuma.kubernetes.api.client import ApiClient
 from kuma.kubernetes.api.credentials import Credentials
 from kuma.kubernetes.api.informer import Informer, Place
+from kuma.kubernetes.controllers import jobs as controllers_jobs
 from kuma.kubernetes.controllers.jobs import EndedJobs
 from kuma.kubernetes.workloads import jobs
+from tests.fakes.patience import PATIENCE
 
 RUNS: Mapping[str, Any] = {"running": {}}
 DONE: Mapping[str, Any] = {"terminated": {"exitCode": 0}}
@@ -137,6 +141,33 @@ async def test_a_pod_that_goes_while_others_are_ended_stops_nothing() -> None:
         assert not running.done(), running
         await aio.stop([running])
     assert set(ended) == {"job-1.a", "job-3.a"}
+
+
+async def test_a_sidecar_that_does_not_end_is_asked_again_and_told_of_when_the_reason_is_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(controllers_jobs, "_RETRY", aio.Backoff(first=0.001, last=0.001))
+    async with ApiClient(Credentials("http://127.0.0.1:1", ssl.create_default_context(), lambda: "")) as client:
+        pods, asked = Pods(client), list[str]()
+
+        async def end(mesh: str, name: str) -> None:
+            asked.append(name)
+            if len(asked) <= 6:
+                raise Unavailable("it says nothing" if len(asked) <= 3 else "it says no")
+            if len(asked) == 9:
+                pods.gone(("a", "job-1"))
+
+        with structlog.testing.capture_logs() as logs:
+            running = aio.spawn(EndedJobs(pods, end).run(), name="sidecars of ended jobs")
+            pods.come(("a", "job-1"), {"kuma.io/sidecar-injected": "true"})
+            async with asyncio.timeout(PATIENCE):
+                while len(asked) < 9 and not running.done():
+                    await asyncio.sleep(0.001)
+            await aio.stop([running])
+    assert len(asked) == 9
+    assert [(entry["log_level"], entry.get("reason")) for entry in logs] == [
+        ("warning", "it says nothing"), ("warning", "it says no"), ("info", None),
+    ]  # fmt: skip
 
 
 class Pods(Informer):

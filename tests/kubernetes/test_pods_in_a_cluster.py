@@ -48,12 +48,13 @@ def service(name: str, **port: Any) -> str:
     return yaml.safe_dump({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
 
 
-def runs(cluster: Cluster, name: str, address: str, ready: bool = True) -> None:
+def runs(cluster: Cluster, name: str, address: str, *more: str, ready: bool = True) -> None:
     """What the kubelet would say of a Pod."""
     statuses = [
         {"name": n, "ready": ready, "restartCount": 0, "image": n, "imageID": n} for n in ("app", "kuma-sidecar")
     ]  # fmt: skip
-    status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "containerStatuses": statuses}
+    status = {"phase": "Running", "podIP": address, "containerStatuses": statuses}
+    status["podIPs"] = [{"ip": one} for one in (address, *more)]
     cluster.kubectl(
         "patch",
         "pod",
@@ -150,7 +151,7 @@ def test_a_dataplane_that_is_made_by_hand_is_in_nobodys_place(market: Installed)
     """It is at no address of a Pod or of a Service, and says nothing that follows from these."""
     cluster = market.cluster
     apply(cluster, pod("taken"))
-    runs(cluster, "taken", "10.1.0.7")
+    runs(cluster, "taken", "10.1.0.7", "fd00::7")
     apply(cluster, service("web"))
     whole = cluster.kubectl("get", "service", "web", "-n", "market", "-o", "jsonpath={.spec.clusterIP}").stdout
     for address, owner in (("10.1.0.7", "Pod taken"), (whole, "Service web")):
@@ -158,8 +159,11 @@ def test_a_dataplane_that_is_made_by_hand_is_in_nobodys_place(market: Installed)
         assert f"spec.networking.address: {address} is the address of {owner} in market" in said
     said = refused(cluster, by_hand("own", "::ffff:10.1.0.7", "own_market_svc"))
     assert "10.1.0.7 is the address of Pod taken in market" in said
+    said = refused(cluster, by_hand("own", "FD00:0::7", "own_market_svc"))  # its second address
+    assert "fd00::7 is the address of Pod taken in market" in said
     said = refused(cluster, by_hand("own", "10.1.0.8", "own", **{"k8s.kuma.io/address.10.96.0.5:80": "web"}))
     assert "is written by the control plane" in said
+    apply(cluster, by_hand("own", "fd00::8", "own_market_svc"))
     apply(cluster, by_hand("own", "10.1.0.8", "own_market_svc"))
     assert services(cluster, "own") == ["own_market_svc"]
     cluster.kubectl("delete", "dataplane", "own", "-n", "market")

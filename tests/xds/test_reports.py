@@ -22,13 +22,14 @@ from kuma.resources import kinds
 from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
+from kuma.resources.tags import server_name
 from kuma.store.protocol import Create
 from kuma.store.sql.sqlite import open_sqlite
 from kuma.xds.observation.edges import CallerEdge
 from kuma.xds.proxies.metrics import Metrics
 from kuma.xds.proxies.traffic_recorder import TrafficRecorder
 from tests.fakes.clock import ManualClock
-from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, running
+from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, resource, running
 from tests.fakes.patience import PATIENCE
 from tests.fakes.reports import METHOD, entry, report
 
@@ -92,6 +93,29 @@ async def test_what_each_kind_of_caller_is_counted_as(cp: Running) -> None:
         ("plaintext", "refused", 1),
     ):
         assert counted.format(how, outcome, connections) in metrics
+
+
+async def test_a_call_of_a_port_of_several_services_is_of_the_one_that_the_caller_asks_for(cp: Running) -> None:
+    """By the server's name of its TLS, which is a service and its tags. One that names none is of the first one."""
+    inbounds = ", ".join(
+        f"{{port: 80, servicePort: 980, tags: {{kuma.io/service: {service}, kuma.io/protocol: http}}}}"
+        for service in ("backend", "backend-old")
+    )
+    text = "{type: Dataplane, mesh: default, name: backend-01, networking: {address: 10.0.0.1, inbound: [INBOUNDS]}}"
+    await cp.apply_resource(resource(text.replace("INBOUNDS", inbounds)))
+    asked = []
+    for caller, name in (
+        ("a", server_name("default", {"kuma.io/service": "backend"})),
+        ("b", server_name("default", {"kuma.io/service": "backend-old"})),
+        ("c", "elsewhere"),
+        ("d", ""),
+    ):
+        asked.append(entry("mesh_tls", f"spiffe://default/{caller}"))
+        asked[-1].common_properties.tls_properties.tls_sni_hostname = name
+    assert await report(cp, cp.token(name="backend-01"), *asked) is grpc.StatusCode.OK
+    assert {(one["caller"], one["service"]) for one in await seen(cp)} == {
+        ("a", "backend"), ("b", "backend-old"), ("c", "backend"), ("d", "backend"),
+    }  # fmt: skip
 
 
 async def test_callers_are_judged_by_all_that_their_certificate_shows(cp: Running) -> None:

@@ -23,6 +23,8 @@ Object = dict[str, Any]
 """An object of the API, as JSON."""
 
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+_OF_READS = httpx.Timeout(10.0, connect=5.0)
+"""Seconds without a byte. A read can be given up earlier: of a write it then is not known whether it was done."""
 _PAGE = 500
 """Objects of one answer to a list."""
 _SELECTORS = ("labelSelector", "fieldSelector")
@@ -62,7 +64,7 @@ class ApiClient:
         self.metrics = metrics or Metrics(CollectorRegistry())
         self._token = credentials.token
         self._before_write: Callable[[], None] = lambda: None
-        self._timeout = _TIMEOUT
+        self._timeout, self._of_reads = _TIMEOUT, _OF_READS
         self._http = httpx.AsyncClient(
             base_url=credentials.url, verify=credentials.tls, timeout=_TIMEOUT, limits=_CONNECTIONS, trust_env=False
         )
@@ -79,7 +81,7 @@ class ApiClient:
     def within(self, seconds: float) -> ApiClient:
         """Returns the same client, with the same connections, that waits no longer for an answer (not for watches)."""
         found = copy.copy(self)
-        found._timeout = httpx.Timeout(seconds)
+        found._timeout = found._of_reads = httpx.Timeout(seconds)
         return found
 
     async def close(self) -> None:
@@ -201,7 +203,7 @@ class ApiClient:
                     params=query,
                     content=content,
                     headers={**headers, **self._headers()},
-                    timeout=self._timeout,
+                    timeout=self._of_reads if method == "GET" else self._timeout,
                 )
             except (httpx.HTTPError, OSError) as error:
                 self._count(counted, 0)

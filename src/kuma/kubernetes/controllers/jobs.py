@@ -31,6 +31,8 @@ class EndedJobs:
         self._end = end
         self._asked: dict[Place, int] = {}
         """How often each sidecar that is to end has been asked."""
+        self._told: dict[Place, str] = {}
+        """What was logged of each last: what is the same is not told again and again."""
         self._wake = asyncio.Event()
         pods.on_change(self._look)
 
@@ -54,6 +56,7 @@ class EndedJobs:
                 pass  # those that have been asked are looked at again
             self._wake.clear()
             self._asked = {place: count for place, count in self._asked.items() if self._waits(place)}
+            self._told = {place: told for place, told in self._told.items() if place in self._asked}
             await asyncio.gather(*(self._ask(place) for place in self._asked))
 
     async def _ask(self, place: Place) -> None:
@@ -63,6 +66,13 @@ class EndedJobs:
         self._asked[place] += 1
         try:
             await self._end(metadata.mesh_of(pod), name)
-            log.info("the work of a Pod is done: its sidecar ends", pod=name)
+            reason = ""
         except (NotFound, Unavailable) as error:
-            log.warning("the work of a Pod is done: its sidecar is to end", pod=name, reason=str(error))
+            reason = str(error)
+        if self._told.get(place) == reason:
+            return
+        self._told[place] = reason
+        if reason:
+            log.warning("the work of a Pod is done: its sidecar is to end, and is asked again", pod=name, reason=reason)
+        else:
+            log.info("the work of a Pod is done: its sidecar ends", pod=name)

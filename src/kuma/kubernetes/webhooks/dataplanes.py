@@ -6,6 +6,8 @@ take it out of the mesh. Others are not at the addresses of Pods and Services, f
 
 from __future__ import annotations
 
+import asyncio
+from typing import NamedTuple
 from urllib.parse import quote
 
 from kuma.base.errors import AccessDenied, InvalidResource, Violation
@@ -16,7 +18,28 @@ from kuma.kubernetes.workloads import hand_made, metadata
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 
-_OWNERS = (("/api/v1/pods", "status.podIP", "Pod"), ("/api/v1/services", "spec.clusterIP", "Service"))
+
+class _Owners(NamedTuple):
+    """Objects that have addresses: the first one can be asked for, all of them are in a list."""
+
+    path: str
+    kind: str
+    selected_by: str
+    block: str
+    listed: str
+
+    def addresses(self, found: Object) -> list[str]:
+        """Returns all addresses of an object, of either version of IP."""
+        said = (found.get(self.block) or {}).get(self.listed) or ()
+        return [str(one["ip"] if isinstance(one, dict) else one) for one in said]
+
+
+_OWNERS = (
+    _Owners("/api/v1/pods", "Pod", "status.podIP", "status", "podIPs"),
+    _Owners("/api/v1/services", "Service", "spec.clusterIP", "spec", "clusterIPs"),
+)
+_FIRST = "/api/v1/namespaces/default/services/kubernetes"
+"""The Service of the API server, which has an address of the version of IP that is first in the cluster."""
 
 
 class DataplaneRules:
@@ -24,6 +47,7 @@ class DataplaneRules:
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client
+        self._turn = asyncio.Lock()  # of who looks at everything: one at a time
 
     async def check_not_of_a_pod(self, review: Review) -> None:
         """Check that a Dataplane is not the one of a Pod.
@@ -54,11 +78,29 @@ class DataplaneRules:
 
     async def _owner(self, address: str) -> str:
         """Returns whose address it is; empty if it is nobody's, or is no address of IP."""
-        for path, field, kind in _OWNERS if addresses.parse(address) else ():
-            found, _ = await self._client.list(path, fieldSelector=f"{field}={address}")
-            for one in filter(_has_an_address_of_its_own, found):
-                return f"{kind} {one['metadata']['name']} in {one['metadata']['namespace']}"
+        parsed = addresses.parse(address)
+        if parsed is None:
+            return ""
+        is_second = parsed.version != await self._first_version()
+        for owners in _OWNERS:
+            for one in filter(_has_an_address_of_its_own, await self._at(owners, address, is_second=is_second)):
+                return f"{owners.kind} {one['metadata']['name']} in {one['metadata']['namespace']}"
         return ""
+
+    async def _at(self, owners: _Owners, address: str, *, is_second: bool) -> list[Object]:
+        """Returns who has an address. By their second ones they cannot be asked for: these are looked for among all."""
+        found, _ = await self._client.list(owners.path, fieldSelector=f"{owners.selected_by}={address}")
+        if is_second and not found:
+            async with self._turn:
+                everyone, _ = await self._client.list(owners.path)
+            found = [one for one in everyone if address in owners.addresses(one)]
+        return found
+
+    async def _first_version(self) -> int:
+        """Returns the version of IP of which all first addresses in the cluster are; 0 if that is not known."""
+        found = await self._found(_FIRST)
+        parsed = addresses.parse(str(found["spec"].get("clusterIP"))) if found is not None else None
+        return parsed.version if parsed is not None else 0
 
     async def _found(self, path: str) -> Object | None:
         try:
