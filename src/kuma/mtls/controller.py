@@ -190,8 +190,10 @@ class RolloutController:
         was_behind = name in behind
         seen = self._observer.note(run.rollout, proxy)
         is_behind = name in behind
-        if is_behind and not was_behind:
-            self._look_at(mesh)  # whoever comes back with less than what is said to be complete
+        if is_behind and not was_behind and len(behind) == 1:
+            self._look_at(mesh)  # it comes back with less than what is said to be complete
+        elif is_behind and not was_behind:
+            self._look_again_at(mesh, self._clock.now() + _PROGRESS)  # one of many that arrive
         elif was_behind and len(behind) <= run.late:
             self._look_at(mesh)
         elif not seen.connected and seen.last_contact is not None:

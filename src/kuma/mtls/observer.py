@@ -19,7 +19,7 @@ from kuma.resources.models.coordination import Behind, RolloutProgressSpec
 from kuma.resources.models.last_contact import LastContact
 from kuma.resources.models.mesh_transition import Awaited, OutOfContact, Position
 from kuma.resources.resource import Key
-from kuma.resources.view import MeshView
+from kuma.resources.view import MeshView, changed_names
 from kuma.xds.envoy import serving_label
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.proxy import Proxies, Proxy
@@ -120,11 +120,13 @@ class Observer:
             return False
         before, now = len(rollout.proxies), self._clock.now()
         complete = view.transition is not None and view.transition.spec.complete
-        gone = [name for name in rollout.proxies if name not in view.dataplanes]
+        changed = changed_names(rollout.seen, view.dataplanes)
+        known = changed if rollout.seen else rollout.proxies.keys()  # some may have been restored that are gone
+        gone = [name for name in known if name in rollout.proxies and name not in view.dataplanes]
         for name in gone:
             rollout.drop(name)
             self._have_run.discard(kinds.DATAPLANE.key(name, view.name))
-        for name in view.dataplanes.keys() - rollout.seen.keys() - rollout.proxies.keys():
+        for name in (changed & view.dataplanes.keys()) - rollout.seen.keys() - rollout.proxies.keys():
             key = kinds.DATAPLANE.key(name, view.name)
             if key in self._have_run:
                 # What was complete is run by all; of anything else nothing is known until they are back.

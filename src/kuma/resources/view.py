@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any
 
 from kuma.resources.models.access_logs import MeshAccessLogSpec, TrafficLogSpec
@@ -25,13 +25,50 @@ _FIELDS = {
     "MeshAccessLog": "mesh_access_logs",
     "Secret": "secrets",
 }
-_MANY = frozenset(_FIELDS.values())
+
+
+class Named(dict[str, Any]):
+    """Resources of one kind by name, which nobody changes once it is part of a view.
+
+    It knows which names differ from the one that it was made from: thousands are not compared for one that has changed.
+    """
+
+    __slots__ = ("__weakref__", "_before", "_edited")
+
+    def __init__(self, before: Mapping[str, Any] | None = None, edited: Mapping[str, Any] | None = None) -> None:
+        """Copies `before`, with `edited` in it: a name without a resource (None) is left out."""
+        super().__init__(before or {})
+        self._edited = frozenset(edited or ())
+        self._before = weakref.ref(before) if isinstance(before, Named) else None
+        for name, resource in (edited or {}).items():
+            if resource is None:
+                self.pop(name, None)
+            else:
+                self[name] = resource
+
+    def edited_since(self, before: Mapping[str, Any]) -> frozenset[str] | None:
+        """Returns the names that may differ from `before`, if this was made from it in few steps; else None."""
+        edited, made = self._edited, self
+        for _ in range(_STEPS):
+            origin = made._before() if made._before is not None else None
+            if origin is before:
+                return edited
+            if origin is None:
+                return None
+            edited, made = edited | origin._edited, origin
+        return None
+
+
+_STEPS = 8
+"""Commits that are followed back: whoever has seen fewer compares all names."""
 
 
 def changed_names(before: Mapping[str, Any], after: Mapping[str, Any]) -> frozenset[str]:
     """Returns the names under which there is another resource in one mapping than in the other, or none."""
     if before is after:
         return frozenset()
+    if isinstance(after, Named) and (edited := after.edited_since(before)) is not None:
+        return frozenset(name for name in edited if before.get(name) is not after.get(name))
     found = {name for name, resource in after.items() if before.get(name) is not resource}
     if len(before) + sum(name not in before for name in found) > len(after):  # some are gone
         found.update(before.keys() - after.keys())
@@ -39,7 +76,7 @@ def changed_names(before: Mapping[str, Any], after: Mapping[str, Any]) -> frozen
 
 
 def _empty() -> Mapping[str, Any]:
-    return MappingProxyType({})
+    return Named()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +132,15 @@ class MeshView:
 
         One copy is made however many there are.
         """
-        made: dict[str, Any] = {}
+        single: dict[str, Any] = {}
+        edited: dict[str, dict[str, Any]] = {}
         for key, resource in changes.items():
             if self.find(key) is resource:
                 continue
             if key.kind in _SINGLE:
-                made[_SINGLE[key.kind]] = resource
+                single[_SINGLE[key.kind]] = resource
             elif (name := _FIELDS.get(key.kind)) is not None:
-                if name not in made:
-                    made[name] = getattr(self, name) | {}
-                if resource is not None:
-                    made[name][key.name] = resource
-                else:
-                    del made[name][key.name]
-        sealed: dict[str, Any] = {n: MappingProxyType(v) if n in _MANY else v for n, v in made.items()}
-        return replace(self, **sealed) if made else self
+                edited.setdefault(name, {})[key.name] = resource
+        many = {name: Named(getattr(self, name), some) for name, some in edited.items()}
+        made: dict[str, Any] = {**single, **many}
+        return replace(self, **made) if made else self

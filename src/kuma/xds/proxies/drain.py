@@ -21,6 +21,7 @@ from kuma.base.rounds import Rounds
 from kuma.policy.succession import Stage
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
+from kuma.resources.view import changed_names
 from kuma.xds.envoy.snapshot import SETTLED, MeshConfig
 from kuma.xds.envoy.workers import APPLIED_WITHIN
 from kuma.xds.proxies.meshes import Meshes
@@ -212,9 +213,7 @@ class Drain:
 def _has_another_name(before: MeshConfig, after: MeshConfig) -> bool:
     """Tells whether a Dataplane that was there says something else in its leaf now, of what both look at."""
     old, new = before.view.dataplanes, after.view.dataplanes
-    if old is new:
-        return False
-    edited = (name for name, dataplane in new.items() if name in old and old[name] is not dataplane)
+    edited = (name for name in changed_names(old, new) if name in old and name in new)
     return any(_names(old[name], before.selected) != _names(new[name], before.selected) for name in edited)
 
 

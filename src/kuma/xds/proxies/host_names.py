@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 
 import structlog
 from prometheus_client import Gauge
@@ -20,7 +19,7 @@ from kuma.base.rounds import Rounds
 from kuma.resources import host_names
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
-from kuma.resources.view import MeshView, changed_names
+from kuma.resources.view import MeshView, Named, changed_names
 from kuma.xds.envoy.service_members import Withheld
 
 log = structlog.get_logger(__name__)
@@ -130,7 +129,12 @@ class HostNames:
                 unserved = host_names.unserved(made.spec, self._failures)
                 if unserved:
                     followed.withheld[name] = unserved
-        followed.shown = MappingProxyType({**followed.stored, **followed.made}) if followed.named else {}
+        if not followed.named:
+            followed.shown = {}
+            return
+        now = {name: followed.made.get(name) or followed.stored.get(name) for name in which}
+        known = followed.shown or {**followed.stored, **followed.made}
+        followed.shown = Named(known, now)
 
     async def _round(self) -> float | None:
         """Resolves what is due; returns when the next is."""

@@ -21,7 +21,7 @@ from kuma.resources import kinds
 from kuma.resources.models.dataplane import DataplaneSpec, listen_address, workload
 from kuma.resources.models.mesh_blocks import Membership
 from kuma.resources.resource import Key, Resource
-from kuma.resources.view import MeshView
+from kuma.resources.view import MeshView, changed_names
 from kuma.store.protocol import Store
 from kuma.xds.envoy.service_members import EVERYTHING, Withheld
 from kuma.xds.proxies.administrations import Administration, Administrations
@@ -99,10 +99,11 @@ class InboundReview:
             before, stored = self._seen.get(mesh, {}), self._view(mesh).dataplanes
             if before is not stored:
                 self._seen[mesh] = stored
-                for dataplane in (found for name, found in stored.items() if before.get(name) is not found):
+                changed = changed_names(before, stored)
+                for dataplane in (stored[name] for name in changed if name in stored):
                     self._note(dataplane.key, dataplane)
                     again |= {dataplane.key, *self._prove(dataplane.key)}
-                for name in before.keys() - stored.keys():
+                for name in changed - stored.keys():
                     again |= self._forget(before[name].key)
             self._judge(again)
 
