@@ -9,7 +9,7 @@ import gc
 import os
 import signal
 import subprocess
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
@@ -23,6 +23,8 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
 # compile everything again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+from cryptography.hazmat.primitives.asymmetric import rsa
+
 from demo import postgres as demo_postgres
 from demo.mesh import DemoMesh
 from demo.postgres import Postgres
@@ -34,6 +36,8 @@ from tests.fakes.patience import PATIENCE
 from tests.fakes.several import several
 from tests.fakes.stores import new_store, open_store
 
+gc.disable()  # until all tests are imported: see `little_garbage_is_sought`
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--bless", action="store_true", help="take today's Envoy configuration as the golden one")
@@ -41,12 +45,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 _LONG = {"console", "demo", "integration", "tutorials"}
 """Folders whose files take longest: they run whole programs, or a browser."""
+_LONGEST = {"test_pods_that_run.py", "test_control_plane_on_kubernetes.py"}
+"""Files of few tests that take minutes; one of them that comes last is all that still runs."""
 _STARTERS = (running, several, Processes, DemoMesh, BIN, open_sqlite, open_store, subprocess)
 """Start control planes, stores, proxies and commands; tests that have one of them in their module are slow."""
 _COMMANDS = "kumactl"
 """So does what has this name, in whichever way it runs the command."""
 _FIXTURES = {"cp", "cluster", "manager", "postgres", "postgres_instance"}
 """So do these fixtures, wherever they come from: a control plane, a cluster, the manager of a store, a database."""
+
+
+_KEYS = 16
+"""RSA keys of a size that are made before the first is given out again."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -58,13 +68,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: _turn(item, sizes[item.path]))
 
 
-def _turn(item: pytest.Item, size: int) -> tuple[bool, bool, bool, int]:
+def _turn(item: pytest.Item, size: int) -> tuple[bool, bool, bool, bool, int]:
     """Returns when a test of a file of this size comes, so that no process is left with a long file at the end.
 
     What needs a Kubernetes API is last: it may still be being built.
     """
     is_fast = item.get_closest_marker("system") is None
-    return "cluster" in _fixtures(item), item.path.parent.name not in _LONG, is_fast, -size
+    needs_cluster, is_long = "cluster" in _fixtures(item), item.path.parent.name in _LONG
+    return needs_cluster, item.path.name not in _LONGEST, not is_long, is_fast, -size
 
 
 def _fixtures(item: pytest.Item) -> Sequence[str]:
@@ -90,10 +101,33 @@ def nothing_of_the_users_own(tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_garbage_is_sought_among_the_tests() -> None:
-    """All tests, and what they import, stay: every full collection would look at a million of their objects again."""
-    gc.collect()
+def little_garbage_is_sought() -> None:
+    """All tests, and what they import, stay: every full collection would look at a million of their objects again.
+
+    What a test leaves is little, so collections are rare; by Python's own thresholds they take an eighth of the time.
+    """
     gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+    gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def rsa_keys_come_again() -> Iterator[None]:
+    """Gives RSA keys out in turn: to make one takes as long as all else at the start of a control plane.
+
+    A test sees many others before it gets one again.
+    """
+    made: defaultdict[tuple[int, int], deque[rsa.RSAPrivateKey]] = defaultdict(deque)
+    make = rsa.generate_private_key
+
+    def give(public_exponent: int, key_size: int) -> rsa.RSAPrivateKey:
+        keys = made[public_exponent, key_size]
+        keys.append(keys.popleft() if len(keys) >= _KEYS else make(public_exponent, key_size))
+        return keys[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rsa, "generate_private_key", give)
+        yield
 
 
 @pytest.fixture(autouse=True)

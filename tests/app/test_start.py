@@ -34,6 +34,17 @@ def test_ctrl_c_while_a_command_is_loading(tmp_path: Path, arguments: list[str])
     assert process.returncode == 130
 
 
+def test_no_garbage_is_sought_while_a_command_loads() -> None:
+    """Each search would go through all that has been imported by then."""
+    program = (
+        "import gc; from kuma.app import start; searches = [];"
+        "gc.callbacks.append(lambda *_: searches.append(gc.get_freeze_count()));"
+        "start._load('kuma.agent.kuma_dp'); print(0 in searches, gc.isenabled(), gc.get_freeze_count() > 0)"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout == "False True True\n"
+
+
 def test_a_control_plane_that_is_told_to_end_twice_ends_in_good_order(tmp_path: Path) -> None:
     with Processes(tmp_path) as processes:
         mesh = DemoMesh(tmp_path, processes)

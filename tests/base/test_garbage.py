@@ -1,9 +1,18 @@
-"""What stays is not looked at at every full collection, and garbage goes nevertheless."""
+"""What stays is not looked at at every full collection, and garbage goes nevertheless.
+
+Each is tried in a program of its own: in this one there are a million objects of all tests, and they are set aside.
+"""
 
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 from kuma.base import garbage
 
@@ -17,7 +26,7 @@ class Node:
         self.itself = self
 
 
-def test_what_has_stayed_once_is_not_looked_at_by_the_next_collection() -> None:
+def what_has_stayed_once_is_not_looked_at_by_the_next_collection() -> None:
     with garbage.kept_short(longest=0):
         kept = [[number] for number in range(MANY)]
         gc.collect()
@@ -26,7 +35,7 @@ def test_what_has_stayed_once_is_not_looked_at_by_the_next_collection() -> None:
     assert gc.get_freeze_count() == 0
 
 
-def test_garbage_among_what_has_stayed_is_found_when_as_much_has_come_anew() -> None:
+def garbage_among_what_has_stayed_is_found_when_as_much_has_come_anew() -> None:
     with garbage.kept_short(longest=0):
         node = Node()
         gone = weakref.ref(node)
@@ -41,3 +50,16 @@ def test_garbage_among_what_has_stayed_is_found_when_as_much_has_come_anew() -> 
             if gone() is None:
                 return
         raise AssertionError("it was never looked at")
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        what_has_stayed_once_is_not_looked_at_by_the_next_collection,
+        garbage_among_what_has_stayed_is_found_when_as_much_has_come_anew,
+    ],
+)
+def test_it_holds_in_a_program_of_its_own(claim: Callable[[], None]) -> None:
+    here = Path(__file__)
+    program = f"import {here.stem} as here; here.{claim.__name__}()"
+    subprocess.run([sys.executable, "-c", program], cwd=here.parent, check=True)

@@ -5,9 +5,11 @@ Nothing but what is built in is imported here before that is arranged.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
+from types import ModuleType
 
 
 def control_plane() -> None:
@@ -28,4 +30,17 @@ def kumactl() -> None:
 def _run(module: str) -> None:
     """Load a command and run it; `output.run` makes Ctrl-C an exception again, to end things in order."""
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    importlib.import_module(module).main()
+    _load(module).main()
+
+
+def _load(module: str) -> ModuleType:
+    """Import a module with all that it needs, without looking for garbage meanwhile: what is imported stays.
+
+    A sixth of the time of loading would go into that.
+    """
+    gc.disable()
+    try:
+        return importlib.import_module(module)
+    finally:
+        gc.freeze()
+        gc.enable()
