@@ -25,7 +25,7 @@ def postgres_server(port: int | str, database: str) -> PostgresServer:
 async def new_store(instance: Postgres, directory: Path) -> tuple[str, ...]:
     """The address of a new store in a database of its own, with its key in `directory`."""
     database, key = instance.create(f"test_{next(_numbers)}"), directory / "kuma.db.key"
-    await migrate_postgres(postgres_server(instance.port, database), key)
+    await migrate_postgres(postgres_server(instance.port, database), key, anew=True)
     return "postgres", str(key), str(instance.port), database
 
 

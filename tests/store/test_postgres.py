@@ -163,7 +163,7 @@ async def test_while_the_database_is_stopped_it_says_so_and_goes_on_afterwards(t
     key = tmp_path / "key"
     with servers.server() as instance:
         database = instance.create("kuma")
-        await migrate_postgres(postgres_server(instance.port, database), key)
+        await migrate_postgres(postgres_server(instance.port, database), key, anew=True)
         address = ("postgres", str(key), str(instance.port), database)
         async with opened(address) as one, opened(address) as other:
             (mesh,) = await one.transact([Create(MESH)])
@@ -421,3 +421,18 @@ async def test_who_has_an_old_key_writes_nothing(
     with pytest.raises(StoreCorrupt, match="Put the right key file back"):
         await one.transact([Create(secret("a"))])
     assert (await one.list("Secret")).total == 0
+
+
+async def test_an_empty_database_beside_its_key_is_no_new_store(postgres_instance: Postgres, tmp_path: Path) -> None:
+    """As when the volume of a database is lost, and everything is started anew with the key that is left."""
+    key, clock = tmp_path / "key", SystemClock()
+    before, empty = (postgres_server(postgres_instance.port, postgres_instance.create(n)) for n in ("had", "emptied"))
+    await migrate_postgres(before, key)
+    await migrate_postgres(before, key)
+    for _ in range(2):
+        with pytest.raises(Misconfigured, match=r"kuma-cp restore FILE.*kuma-cp migrate up --new"):
+            await migrate_postgres(empty, key)
+        with pytest.raises(Misconfigured, match="has no store yet"):
+            await open_postgres(empty, clock, key)
+    await migrate_postgres(empty, key, anew=True)
+    await (await open_postgres(empty, clock, key)).close()

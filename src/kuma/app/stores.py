@@ -44,9 +44,9 @@ def _holds_something(path: Path) -> bool:
 
 
 async def migrate(settings: Settings, clock: Clock, *, anew: bool) -> None:
-    """Brings the store to this version's schema; `anew` makes a new SQLite file under a key that is there."""
+    """Brings the store to this version's schema; `anew` makes a new store under a key that is there."""
     if settings.store.type == "postgres":
-        await migrate_postgres(_server(settings), settings.encryption_key)
+        await migrate_postgres(_server(settings), settings.encryption_key, anew=anew)
     else:
         if not anew:
             _check_not_lost(settings)

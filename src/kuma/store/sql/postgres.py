@@ -132,11 +132,14 @@ async def _finish_rekey(store: SqlStore) -> None:
         log.warning("old keys stay in the key file: sealing anew is completed at the next start", reason=reason(error))
 
 
-async def migrate_postgres(server: PostgresServer, key_file: Path) -> None:
-    """Bring the database to this version's schema; a new store in it has the key in `key_file`, or a new one.
+async def migrate_postgres(server: PostgresServer, key_file: Path, *, anew: bool = False) -> None:
+    """Bring the database to this version's schema; a new store in it gets a new key in `key_file`.
+
+    `anew` begins a new store under a key that is there already, on purpose.
 
     Raises:
-        Misconfigured: the database cannot be used, or is of another program or a newer version; the key is missing.
+        Misconfigured: the database cannot be used, or is of another program or a newer version; it, or the key, is
+            missing.
         StoreCorrupt: the key is not the one that its Secrets are sealed with.
     """
     keys = KeyFile(key_file)
@@ -151,6 +154,12 @@ async def migrate_postgres(server: PostgresServer, key_file: Path) -> None:
             known = await _meta(connection)
             if "seal" in known:
                 seal.check(AesGcmSealer(_loaded(keys, server)), known["seal"])
+            elif keys.exists() and not anew:
+                raise Misconfigured(
+                    f"{server} holds no store, but {key_file} is there, the key of one: a new store would begin "
+                    "without any mesh's mutual TLS. Put the database back, or a backup with `kuma-cp restore FILE`. "
+                    "To begin anew on purpose, or under a key that you have made, run `kuma-cp migrate up --new`"
+                )
             else:
                 await _begin(connection, AesGcmSealer(keys.load() if keys.exists() else keys.begin()))
         keys.settle()

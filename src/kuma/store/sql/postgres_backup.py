@@ -51,7 +51,7 @@ async def restore(source: Path, server: PostgresServer, key_file: Path, replaced
         Misconfigured: `source` is no backup, is sealed with another key, or the database cannot be used.
     """
     content = await asyncio.to_thread(_from_backup, source, key_file)
-    await migrate_postgres(server, key_file)
+    await migrate_postgres(server, key_file, anew=True)
     await asyncio.to_thread(replaced.unlink, missing_ok=True)
     await backup(server, replaced)
     async with opened(server) as engine:
