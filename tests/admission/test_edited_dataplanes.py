@@ -108,6 +108,10 @@ async def test_a_guarded_mesh_refuses_it_unless_that_is_asked_for(tmp_path: Path
         await cp.apply(*PERMISSIONS, guarded, dataplane(DB))
         with pytest.raises(WeakeningRefused, match="reach the workload at port 8080"):
             await cp.parts.manager.put(resource(dataplane(OPEN)))
+        proxy = await cp.proxy(resource(dataplane(OPEN)))  # which is what its token says, whatever the guard
+        await proxy.until(lambda: proxy.certificate)
+        await proxy.disconnect()
+        await cp.parts.manager.put(resource(dataplane(DB)))
         assert len((await cp.parts.manager.put(resource(dataplane(OPEN)), allow_weakening=True)).weakens) == 1
 
 
