@@ -141,7 +141,8 @@ def test_one_that_has_ended_is_not_taken_up_and_another_ca_is_told(
 
 
 async def test_every_server_shows_it_and_proxies_stay(tmp_path: Path) -> None:
-    given = made(tmp_path, datetime.now(UTC))
+    given = made(tmp_path / "given", datetime.now(UTC))
+    shutil.copy(given.ca, tmp_path)  # where proxies of the test look for it
     general = {"work_dir": tmp_path, "tls_cert_file": given.chain, "tls_key_file": given.key, "tls_ca_file": given.ca}
     async with running(tmp_path, general=general) as cp:
         proxy = await cp.proxy(dataplane("web-1", "web"))
@@ -152,7 +153,7 @@ async def test_every_server_shows_it_and_proxies_stay(tmp_path: Path) -> None:
             return {await _serial(port, given.ca) for port in ports}
 
         first = await shown()
-        made(tmp_path, datetime.now(UTC))
+        made(given.ca.parent, datetime.now(UTC))
         async with asyncio.timeout(PATIENCE):
             while (second := await shown()) & first:
                 await asyncio.sleep(0.1)
