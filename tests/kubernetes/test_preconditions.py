@@ -52,6 +52,22 @@ def test_access_to_single_objects_is_named_with_them() -> None:
     assert fitness.missing_access(needed, [rule("patch", "things", "x.io", "b")]) == ["patch things.x.io/a"]
 
 
+def test_of_all_that_is_installed_no_verb_is_missed_in_silence() -> None:
+    """Each of each rule, taken away alone, is named with its resources."""
+    roles = [one for one in access.manifests(Options(version="test")) if one.get("rules")]
+    looked_at = 0
+    for role in roles:
+        for index, one in enumerate(role["rules"]):
+            for verb in one["verbs"]:
+                less = {**one, "verbs": [other for other in one["verbs"] if other != verb]}
+                granted = [*role["rules"][:index], less, *role["rules"][index + 1 :]]
+                missing = fitness.missing_access(role["rules"], granted)
+                assert {text.split()[0] for text in missing} == {verb}, (one, verb, missing)
+                assert all(any(resource in text for text in missing) for resource in one["resources"])
+                looked_at += 1
+    assert looked_at > 20
+
+
 def account(place: Place, left_out: str) -> Path:
     """Installs the ServiceAccount with its roles but for one resource; returns its kubeconfig."""
     chosen = Options(namespace=place.forms.system, version="test")
