@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kuma.base.errors import InvalidResource
 from kuma.xds.envoy.resource import Entry, TypeUrl
@@ -20,20 +21,18 @@ _NEVER_REMOVED = {TypeUrl.SECRET}
 """A removed secret leaves the clusters and listeners that want it warming for ever (istio#50186)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """The relevant fields of a `DeltaDiscoveryRequest`."""
 
     type_url: TypeUrl
     subscribe: tuple[str, ...] = ()
     unsubscribe: tuple[str, ...] = ()
-    initial_versions: Mapping[str, str] = field(default_factory=dict)
+    initial_versions: Mapping[str, str] = {}
     nonce: str = ""
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """A response to send: resources of one type that are new to the proxy, and names that it should forget."""
 
     type_url: TypeUrl
@@ -42,8 +41,7 @@ class Response:
     removed: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Confirmation:
+class Confirmation(NamedTuple):
     """The proxy's answer to one response: acknowledged, or rejected with Envoy's reason."""
 
     type_url: TypeUrl
@@ -54,14 +52,27 @@ _NO_VERSION = ""
 """Of a resource of which the proxy may have any."""
 _MOST_NAMES = 20_000
 """Names of one type that one proxy may ask for; each is remembered."""
+_REFERRING: Mapping[TypeUrl, TypeUrl] = {TypeUrl.ENDPOINTS: TypeUrl.CLUSTER, TypeUrl.ROUTES: TypeUrl.LISTENER}
+"""What refers to resources of a type: a proxy that has rejected the one does not ask for the other."""
 _MOST_TOLD = 5
 """Names of one type that people are told."""
 _MOST_UNANSWERED = 10
 """Responses of one type that one proxy may leave without an answer; then it gets no further one until it answers."""
+_BOUND_TO: Mapping[TypeUrl, TypeUrl] = {
+    TypeUrl.CLUSTER: TypeUrl.LISTENER,
+    TypeUrl.ENDPOINTS: TypeUrl.LISTENER,
+    TypeUrl.LISTENER: TypeUrl.CLUSTER,
+}
+"""What happens to one of these types may be what another has waited for: listeners for clusters, and these for them."""
 
 
 @dataclass(slots=True)
 class _TypeState:
+    wanted: Mapping[str, Entry] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """What the proxy should run, and in which versions."""
+    is_quiet: bool = False
+    """There is nothing to send until something happens that concerns this type."""
     wildcard: bool = False
     opened: bool = False
     subscribed: set[str] = field(default_factory=set)
@@ -78,13 +89,20 @@ class _TypeState:
 
     def is_awaited(self, name: str) -> bool:
         """Tells whether an answer about this resource is still to come."""
-        return any(name in content for content in self.pending.values())
+        return bool(self.pending) and any(name in content for content in self.pending.values())
 
-    def runs(self, entry: Entry) -> bool:
-        """Tells whether the proxy is known to run this: it was sent last, and that was acknowledged."""
-        return self.sent.get(entry.name) == self.acked.get(entry.name) == entry.version and not self.is_awaited(
-            entry.name
-        )
+    def runs(self, name: str) -> bool:
+        """Tells whether the proxy is known to run this as it should: it was sent last, and that was acknowledged."""
+        version = self.versions[name]
+        return self.sent.get(name) == self.acked.get(name) == version and not self.is_awaited(name)
+
+    @property
+    def runs_all(self) -> bool:
+        """Tells whether the proxy is known to run everything as it should."""
+        versions = self.versions.items()
+        if not (versions <= self.acked.items() and versions <= self.sent.items()):
+            return False
+        return all(self.versions.keys().isdisjoint(content) for content in self.pending.values())
 
 
 class Session:
@@ -92,7 +110,7 @@ class Session:
 
     def __init__(self) -> None:
         self._types = {type_url: _TypeState() for type_url in TypeUrl}
-        self._snapshot: Snapshot = {}
+        self._is_published = False
         self._nonce = 0
         self._converged: bool | None = None
         self._answered: bool | None = None
@@ -101,7 +119,7 @@ class Session:
     def receive(self, request: Request) -> Confirmation | None:
         """Take note of a request; returns the confirmation if it answers a response of ours."""
         state = self._types[request.type_url]
-        self._converged = self._answered = None
+        self._stir(request.type_url)
         self._subscribe(state, request)
         if not request.nonce:
             return None
@@ -111,8 +129,9 @@ class Session:
         # Where a later response or request has overtaken this answer, it says nothing of what runs now.
         told = {n: version for n, version in content.items() if state.wants(n) and not state.is_awaited(n)}
         if request.error is None:
-            for name, version in told.items():
-                _acknowledge(state, name, version)
+            state.acked.update((name, version) for name, version in told.items() if version is not None)
+            for name in [name for name, version in told.items() if version is None]:
+                state.acked.pop(name, None)
         else:
             _reject(state, told, alone=sum(version is not None for version in content.values()) == 1)
         return Confirmation(request.type_url, request.error)
@@ -152,24 +171,40 @@ class Session:
 
     def publish(self, snapshot: Snapshot) -> None:
         """Make `snapshot` what the proxy should run."""
-        self._snapshot = snapshot
+        self._is_published = bool(snapshot)
         self._converged = self._answered = None
+        for type_url, state in self._types.items():
+            state.wanted = snapshot.get(type_url, {})
+            versions = {name: entry.version for name, entry in state.wanted.items()}
+            if versions != state.versions:
+                state.versions = versions
+                self._stir(type_url)
+
+    def _stir(self, type_url: TypeUrl) -> None:
+        """Notes that something has happened to a type: there may be something to send again."""
+        self._converged = self._answered = None
+        self._types[type_url].is_quiet = False
+        if type_url in _BOUND_TO:
+            self._types[_BOUND_TO[type_url]].is_quiet = False
 
     def responses(self) -> Iterator[Response]:
         """Returns what has to be sent now, in order. What is held back comes after a later `receive`."""
-        for type_url in TypeUrl:
-            response = self._response(type_url)
-            if response is not None:
+        for type_url, state in self._types.items():
+            if state.is_quiet:
+                continue
+            response = self._response(type_url, state)
+            if response is None:
+                state.is_quiet = True
+            else:
                 yield response
 
-    def _response(self, type_url: TypeUrl) -> Response | None:
-        state, wanted = self._types[type_url], self._snapshot.get(type_url, {})
+    def _response(self, type_url: TypeUrl, state: _TypeState) -> Response | None:
         if not state.opened or len(state.pending) >= _MOST_UNANSWERED:
             return None
         if type_url is TypeUrl.LISTENER and not self._listeners_may_follow():
             return None
-        entries = _due(state, wanted)
-        removed = tuple(self._removed(type_url, state, wanted))
+        entries = _due(state)
+        removed = tuple(self._removed(type_url, state))
         if not entries and not removed:
             return None
         self._nonce += 1
@@ -194,75 +229,71 @@ class Session:
         See go-control-plane#1035.
         """
         endpoints = self._types[TypeUrl.ENDPOINTS]
+        self._stir(TypeUrl.ENDPOINTS)
         for name in clusters:
             endpoints.sent.pop(name, None)
             endpoints.acked.pop(name, None)
 
-    def _removed(self, type_url: TypeUrl, state: _TypeState, wanted: Mapping[str, Entry]) -> Iterator[str]:
+    def _removed(self, type_url: TypeUrl, state: _TypeState) -> Iterator[str]:
         if type_url in _NEVER_REMOVED:
             return
         # Break after make: a cluster goes only when no listener that still routes to it may be running.
-        if type_url is not TypeUrl.CLUSTER or self._is_current(TypeUrl.LISTENER):
-            yield from (name for name in list(state.sent) if name not in wanted)
+        if not state.sent.keys() <= state.versions.keys() and (
+            type_url is not TypeUrl.CLUSTER or self._is_current(TypeUrl.LISTENER)
+        ):
+            yield from [name for name in state.sent if name not in state.versions]
         # A name asked for that does not exist is answered as removed, so that the client does not wait for it.
-        for name in sorted(state.subscribed - set(wanted) - set(state.sent) - state.missing):
+        for name in sorted(state.subscribed - state.versions.keys() - state.sent.keys() - state.missing):
             state.missing.add(name)
             yield name
 
     def _listeners_may_follow(self) -> bool:
         """Tells whether everything that listeners route to has reached the proxy."""
         clusters, endpoints = self._types[TypeUrl.CLUSTER], self._types[TypeUrl.ENDPOINTS]
-        unsent = (
-            name
-            for name, entry in self._snapshot.get(TypeUrl.CLUSTER, {}).items()
-            if entry.version not in (clusters.sent.get(name), clusters.rejected.get(name))
-        )
+        if clusters.pending or endpoints.pending:
+            return False
+        unsent = clusters.versions.items() - clusters.sent.items() - clusters.rejected.items()
         # A proxy does not ask for the endpoints of a cluster that it has rejected.
-        known = {*endpoints.acked, *endpoints.rejected, *clusters.rejected}
-        unknown = set(self._snapshot.get(TypeUrl.ENDPOINTS, {})) - known
-        return not (clusters.pending or endpoints.pending or unknown or any(unsent))
+        unknown = endpoints.versions.keys() - endpoints.acked.keys() - endpoints.rejected.keys()
+        return not unsent and unknown <= clusters.rejected.keys()
 
     def _is_current(self, type_url: TypeUrl) -> bool:
         state = self._types[type_url]
         if not state.opened:
             return True
-        wanted = self._snapshot.get(type_url, {})
         return (
             not state.pending
-            and state.sent.keys() <= wanted.keys()
-            and all(state.runs(e) or state.rejected.get(n) == e.version for n, e in wanted.items() if state.wants(n))
+            and state.sent.keys() <= state.versions.keys()
+            and all(state.runs(n) or state.rejected.get(n) == v for n, v in state.versions.items() if state.wants(n))
         )
 
     @property
     def converged(self) -> bool:
         """Tells whether the proxy has acknowledged everything that it should run, in the versions of now."""
         if self._converged is None:
-            self._converged = bool(self._snapshot) and all(
-                self._types[type_url].runs(entry)
-                for type_url, entries in self._snapshot.items()
-                for entry in entries.values()
-            )
+            self._converged = self._is_published and all(state.runs_all for state in self._types.values())
         return self._converged
 
     @property
     def answered(self) -> bool:
         """Tells whether the proxy has answered to everything that it should run, be it by a rejection."""
         if self._answered is None:
-            self._answered = self.converged or (bool(self._snapshot) and all(map(self._has_answered, self._types)))
+            self._answered = self.converged or (
+                self._is_published
+                and any(state.rejected for state in self._types.values())
+                and all(map(self._has_answered, self._types))
+            )
         return self._answered
 
     def _has_answered(self, type_url: TypeUrl) -> bool:
         state = self._types[type_url]
+        if state.runs_all:
+            return True
+        referring = _REFERRING.get(type_url)
+        useless = self._types[referring].rejected if referring is not None else {}
         return all(
-            state.runs(entry) or state.rejected.get(name) == entry.version or self._is_never_asked_for(type_url, name)
-            for name, entry in self._snapshot.get(type_url, {}).items()
-        )
-
-    def _is_never_asked_for(self, type_url: TypeUrl, name: str) -> bool:
-        """Tells whether the proxy rejected the cluster or listener that refers to this, and so has no use for it."""
-        referring = {TypeUrl.ENDPOINTS: TypeUrl.CLUSTER, TypeUrl.ROUTES: TypeUrl.LISTENER}.get(type_url)
-        return (
-            referring is not None and name in self._types[referring].rejected and not self._types[type_url].wants(name)
+            state.runs(name) or state.rejected.get(name) == version or (name in useless and not state.wants(name))
+            for name, version in state.versions.items()
         )
 
     @property
@@ -278,29 +309,23 @@ class Session:
 
     def rejects(self, type_url: TypeUrl) -> bool:
         """Tells whether the proxy has rejected anything of this type that it should still run."""
-        state, wanted = self._types[type_url], self._snapshot.get(type_url, {})
-        return bool(state.doubted) or any(
-            name in wanted and wanted[name].version == version for name, version in state.rejected.items()
-        )
+        state = self._types[type_url]
+        return bool(state.doubted) or not state.rejected.items().isdisjoint(state.versions.items())
 
     def acked(self, type_url: TypeUrl) -> Mapping[str, str]:
         """Returns the versions that the proxy is known to run."""
         return dict(self._types[type_url].acked)
 
 
-def _due(state: _TypeState, wanted: Mapping[str, Entry]) -> tuple[Entry, ...]:
+def _due(state: _TypeState) -> tuple[Entry, ...]:
     """Returns the resources to send next: all that are new to the proxy, or a part of those in doubt."""
-    doubted = frozenset[str]().union(*state.doubted)
-    new = tuple(
-        entry
-        for name, entry in wanted.items()
-        if state.wants(name)
-        and name not in doubted
-        and entry.version not in (state.sent.get(name), state.rejected.get(name))
-    )
+    wanted = state.versions.items()
+    unsent = {name for name, _ in wanted - state.sent.items() - state.rejected.items()}
+    unsent.difference_update(*state.doubted)
+    new = tuple(entry for name, entry in state.wanted.items() if name in unsent and state.wants(name)) if unsent else ()
     while not new and state.doubted:
         part = state.doubted.pop(0)
-        new = tuple(entry for name, entry in wanted.items() if name in part and state.wants(name))
+        new = tuple(entry for name, entry in state.wanted.items() if name in part and state.wants(name))
     return new
 
 
@@ -321,10 +346,3 @@ def _reject(state: _TypeState, told: Mapping[str, str | None], *, alone: bool) -
     state.sent.update(dict.fromkeys(names, _NO_VERSION))  # Envoy may have taken them, or not
     halves = names[: len(names) // 2], names[len(names) // 2 :]
     state.doubted += [frozenset(half) for half in halves if half]
-
-
-def _acknowledge(state: _TypeState, name: str, version: str | None) -> None:
-    if version is None:
-        state.acked.pop(name, None)
-    else:
-        state.acked[name] = version

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
@@ -19,12 +19,15 @@ log = structlog.get_logger(__name__)
 _BATCH = 200
 _RETRY = 1.0
 """Seconds."""
+_LONGEST_PAUSE = 1.0
+"""Seconds."""
 
 
 class DataplaneWrites:
     """Writes what `wanted` makes of a Dataplane, when it may be another; None if it is as it should be.
 
-    Several changes go in one transaction, because each sends the endpoints of a service to all its callers.
+    Several changes go in one transaction, because each sends the endpoints of a service to all its callers. A change
+    that comes alone is written at once; after it others are collected for a while, the longer the more there were.
     """
 
     def __init__(
@@ -34,13 +37,22 @@ class DataplaneWrites:
         clock: Clock,
         what: str,
         wanted: Callable[[Key], Resource[DataplaneSpec] | None],
+        *,
+        pause_each: float = 0.0,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`what` is what is said to be missing while the store cannot be written."""
+        """`what` is what is said to be missing while the store cannot be written.
+
+        `pause_each` are the seconds in which others are collected for each Dataplane that was written, up to
+        `_LONGEST_PAUSE`; `pause` waits for so long.
+        """
         self._store = store
         self._views = views
         self._clock = clock
         self._what = what
         self._wanted = wanted
+        self._pause_each = pause_each
+        self._pause = pause
         self._due: set[Key] = set()
         self._wake = asyncio.Event()
 
@@ -55,25 +67,38 @@ class DataplaneWrites:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            due, self._due = sorted(self._due, key=str), set()
             try:
-                for start in range(0, len(due), _BATCH):
-                    await self._write(due[start : start + _BATCH])
+                written = await self.catch_up()
             except Unavailable as error:
-                log.error(self._what, dataplanes=len(due), reason=str(error))
-                self._due.update(due)
+                log.error(self._what, dataplanes=len(self._due), reason=str(error))
                 await self._clock.sleep(_RETRY)
-                self._wake.set()
+            else:
+                await self._pause(min(written * self._pause_each, _LONGEST_PAUSE))
 
-    async def _write(self, keys: Sequence[Key]) -> None:
+    async def catch_up(self) -> int:
+        """Write all that is to be written now; returns how many Dataplanes that were.
+
+        Raises:
+            Unavailable: the store cannot be written; what is left is tried again.
+        """
+        due, self._due = sorted(self._due, key=str), set()
+        try:
+            batches = (due[start : start + _BATCH] for start in range(0, len(due), _BATCH))
+            return sum([await self._write(batch) for batch in batches])
+        except Unavailable:
+            self._due.update(due)
+            self._wake.set()
+            raise
+
+    async def _write(self, keys: Sequence[Key]) -> int:
         changed = [dataplane for key in keys if (dataplane := self._wanted(key)) is not None]
         if not changed:
-            return
+            return 0
         try:
             stored = await self._store.transact([Update(dataplane) for dataplane in changed])
         except (Conflict, NotFound):
             if len(keys) > 1:  # one of them stands in the way of the others: each alone
-                for dataplane in changed:
-                    await self._write([dataplane.key])
-            return  # somebody was faster: that the proxy has got something to do will be heard
+                return sum([await self._write([dataplane.key]) for dataplane in changed])
+            return 0  # somebody was faster: that the proxy has got something to do will be heard
         await self._views.until(lambda: all(self._views.holds(dataplane) for dataplane in stored))
+        return len(changed)

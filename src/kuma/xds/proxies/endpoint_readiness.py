@@ -26,6 +26,9 @@ log = structlog.get_logger(__name__)
 
 _TOLD = 5.0
 """Seconds that the end of a proxy waits for others to answer that they send nobody there any more."""
+_COLLECTED = 0.1
+"""Seconds for each proxy that has begun to serve, in which further ones are waited for: while a whole mesh arrives, its
+callers are told of many at once."""
 
 
 class EndpointReadiness:
@@ -48,7 +51,9 @@ class EndpointReadiness:
         self._clock = clock
         self._on_ended = on_ended
         self._told: list[_Told] = []
-        self._writes = DataplaneWrites(store, views, clock, "endpoints not marked as ready", self._serving)
+        self._writes = DataplaneWrites(
+            store, views, clock, "endpoints not marked as ready", self._serving, pause_each=_COLLECTED
+        )
         proxies.on_progress(self._progressed)
 
     async def run(self) -> None:
@@ -81,6 +86,7 @@ class EndpointReadiness:
         await self._authenticator.review(token)
         identity, key = self._authenticator.authenticate(mesh, token), kinds.DATAPLANE.key(name, mesh)
         changed = None
+        await self._writes.catch_up()  # whoever takes its place is known to its callers before it goes
         while changed is None:
             stored = await self._store.get(key)
             self._authenticator.authorize(identity, stored)

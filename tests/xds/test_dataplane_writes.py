@@ -1,0 +1,92 @@
+"""Writing what is found out of proxies: a change that comes alone at once, those that come together in one commit."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from kuma.base import aio
+from kuma.base.clock import SystemClock
+from kuma.resources import kinds
+from kuma.resources.models.dataplane import DataplaneSpec
+from kuma.resources.models.mesh import MeshSpec
+from kuma.resources.resource import Key, Resource
+from kuma.store.protocol import Create
+from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.views import Views
+from kuma.xds.envoy import serving_label
+from kuma.xds.proxies.dataplane_writes import DataplaneWrites
+from tests.fakes.control_plane import dataplane
+from tests.fakes.patience import PATIENCE
+
+MESH = Resource(kinds.MESH.key("default"), MeshSpec())
+WEB = [dataplane(f"web-{number}", "web", port=80 + number) for number in range(4)]
+
+
+class Mesh:
+    """Dataplanes of which none serves yet, and who writes that they do; it pauses until it is told to go on."""
+
+    def __init__(self, views: Views, clock: SystemClock) -> None:
+        self.views = views
+        self.pauses: list[float] = []
+        self.go_on = asyncio.Event()
+        self.writes = DataplaneWrites(
+            views._store, views, clock, "not written", self._as_serving, pause_each=0.1, pause=self._pause
+        )
+
+    async def _pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        await self.go_on.wait()
+        self.go_on.clear()
+
+    def _as_serving(self, key: Key) -> Resource[DataplaneSpec] | None:
+        found = self.views.view("default").dataplanes[key.name]
+        return None if serving_label.is_serving(found) else serving_label.as_serving(found)
+
+    @property
+    def serving(self) -> set[str]:
+        return {n for n, found in self.views.view("default").dataplanes.items() if serving_label.is_serving(found)}
+
+    async def until_paused(self, times: int) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while len(self.pauses) < times:
+                await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def _mesh(directory: Path) -> AsyncIterator[Mesh]:
+    clock = SystemClock()
+    store = await open_sqlite(directory / "kuma.db", clock)
+    await store.transact([Create(MESH), *(Create(serving_label.as_not_serving(one), MESH.key) for one in WEB)])
+    views = Views(store)
+    mesh = Mesh(views, clock)
+    tasks = [aio.spawn(views.run(), name="views"), aio.spawn(mesh.writes.run(), name="writes")]
+    async with asyncio.timeout(PATIENCE):
+        await views.until(lambda: len(views.view("default").dataplanes) == len(WEB))
+    yield mesh
+    await aio.stop(tasks)
+    await store.close()
+
+
+async def test_the_first_is_written_at_once_and_further_ones_are_collected_the_longer_the_more(tmp_path: Path) -> None:
+    async with _mesh(tmp_path) as mesh:
+        mesh.writes.look(WEB[0].key)
+        await mesh.until_paused(1)
+        assert mesh.serving == {"web-0"}
+        for one in WEB[1:]:
+            mesh.writes.look(one.key)
+        mesh.go_on.set()
+        await mesh.until_paused(2)
+        assert mesh.serving == {one.name for one in WEB}
+        assert mesh.pauses == [0.1, 0.1 * 3], "those three went in one write"
+
+
+async def test_who_cannot_wait_has_what_was_collected_written(tmp_path: Path) -> None:
+    async with _mesh(tmp_path) as mesh:
+        mesh.writes.look(WEB[0].key)
+        await mesh.until_paused(1)
+        mesh.writes.look(WEB[1].key)
+        assert mesh.serving == {"web-0"}
+        assert await mesh.writes.catch_up() == 1
+        assert mesh.serving == {"web-0", "web-1"}
+        assert len(mesh.pauses) == 1, "it pauses still"
