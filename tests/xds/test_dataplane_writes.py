@@ -26,12 +26,12 @@ WEB = [dataplane(f"web-{number}", "web", port=80 + number) for number in range(4
 class Mesh:
     """Dataplanes of which none serves yet, and who writes that they do; it pauses until it is told to go on."""
 
-    def __init__(self, views: Views, clock: SystemClock) -> None:
+    def __init__(self, views: Views, clock: SystemClock, pause_each: float) -> None:
         self.views = views
         self.pauses: list[float] = []
         self.go_on = asyncio.Event()
         self.writes = DataplaneWrites(
-            views._store, views, clock, "not written", self._as_serving, pause_each=0.1, pause=self._pause
+            views._store, views, clock, "not written", self._as_serving, pause_each=pause_each, pause=self._pause
         )
 
     async def _pause(self, seconds: float) -> None:
@@ -54,18 +54,20 @@ class Mesh:
 
 
 @asynccontextmanager
-async def _mesh(directory: Path) -> AsyncIterator[Mesh]:
+async def _mesh(directory: Path, pause_each: float = 0.0625) -> AsyncIterator[Mesh]:
     clock = SystemClock()
     store = await open_sqlite(directory / "kuma.db", clock)
     await store.transact([Create(MESH), *(Create(serving_label.as_not_serving(one), MESH.key) for one in WEB)])
     views = Views(store)
-    mesh = Mesh(views, clock)
+    mesh = Mesh(views, clock, pause_each)
     tasks = [aio.spawn(views.run(), name="views"), aio.spawn(mesh.writes.run(), name="writes")]
     async with asyncio.timeout(PATIENCE):
         await views.until(lambda: len(views.view("default").dataplanes) == len(WEB))
-    yield mesh
-    await aio.stop(tasks)
-    await store.close()
+    try:
+        yield mesh
+    finally:
+        await aio.stop(tasks)
+        await store.close()
 
 
 async def test_the_first_is_written_at_once_and_further_ones_are_collected_the_longer_the_more(tmp_path: Path) -> None:
@@ -78,7 +80,21 @@ async def test_the_first_is_written_at_once_and_further_ones_are_collected_the_l
         mesh.go_on.set()
         await mesh.until_paused(2)
         assert mesh.serving == {one.name for one in WEB}
-        assert mesh.pauses == [0.1, 0.1 * 3], "those three went in one write"
+        assert mesh.pauses == [0.0625, 0.0625 * 3], "those three went in one write"
+
+
+async def test_they_are_collected_while_they_come(tmp_path: Path) -> None:
+    async with _mesh(tmp_path, pause_each=60.0) as mesh:
+        mesh.writes.look(WEB[0].key)
+        for number in (1, 2):
+            await mesh.until_paused(number)
+            mesh.writes.look(WEB[number].key)
+            mesh.go_on.set()
+        await mesh.until_paused(3)
+        assert mesh.serving == {"web-0"}
+        mesh.go_on.set()  # and none has come
+        await mesh.until_paused(4)
+        assert mesh.serving == {"web-0", "web-1", "web-2"}
 
 
 async def test_who_cannot_wait_has_what_was_collected_written(tmp_path: Path) -> None:

@@ -22,7 +22,10 @@ class TypeUrl(StrEnum):
     @property
     def bucket(self) -> str:
         """The name of this type's statistics."""
-        return {"CLUSTER": "cds", "ENDPOINTS": "eds", "SECRET": "sds", "LISTENER": "lds", "ROUTES": "rds"}[self.name]
+        return _BUCKETS[self]
+
+
+_BUCKETS = dict(zip(TypeUrl, ("cds", "eds", "sds", "lds", "rds"), strict=True))
 
 
 @dataclass(frozen=True, slots=True)

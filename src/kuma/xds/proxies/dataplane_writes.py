@@ -19,15 +19,16 @@ log = structlog.get_logger(__name__)
 _BATCH = 200
 _RETRY = 1.0
 """Seconds."""
-_LONGEST_PAUSE = 1.0
-"""Seconds."""
+_LONGEST_PAUSE = 3.0
+_LULL = 0.3
+"""Seconds: if no other comes in so long, there is nothing to collect."""
 
 
 class DataplaneWrites:
     """Writes what `wanted` makes of a Dataplane, when it may be another; None if it is as it should be.
 
     Several changes go in one transaction, because each sends the endpoints of a service to all its callers. A change
-    that comes alone is written at once; after it others are collected for a while, the longer the more there were.
+    that comes alone is written at once; after it others are collected, the longer the more there were, while they come.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class DataplaneWrites:
         """`what` is what is said to be missing while the store cannot be written.
 
         `pause_each` are the seconds in which others are collected for each Dataplane that was written, up to
-        `_LONGEST_PAUSE`; `pause` waits for so long.
+        `_LONGEST_PAUSE` and to the first lull; `pause` waits for some seconds.
         """
         self._store = store
         self._views = views
@@ -73,7 +74,15 @@ class DataplaneWrites:
                 log.error(self._what, dataplanes=len(self._due), reason=str(error))
                 await self._clock.sleep(_RETRY)
             else:
-                await self._pause(min(written * self._pause_each, _LONGEST_PAUSE))
+                await self._collect(min(written * self._pause_each, _LONGEST_PAUSE))
+
+    async def _collect(self, seconds: float) -> None:
+        """Lets others come for so long, or until none comes any more."""
+        known = -1
+        while seconds > 0 and len(self._due) > known:
+            known = len(self._due)
+            await self._pause(min(seconds, _LULL))
+            seconds -= _LULL
 
     async def catch_up(self) -> int:
         """Write all that is to be written now; returns how many Dataplanes that were.

@@ -101,6 +101,9 @@ class InboundReview:
                 self._seen[mesh] = stored
                 changed = changed_names(before, stored)
                 for dataplane in (stored[name] for name in changed if name in stored):
+                    judged = self._judged.get(dataplane.key)
+                    if judged is not None and judged.spec == dataplane.spec:
+                        continue  # it has got another label
                     self._note(dataplane.key, dataplane)
                     again |= {dataplane.key, *self._prove(dataplane.key)}
                 for name in changed - stored.keys():

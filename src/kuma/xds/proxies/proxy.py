@@ -93,7 +93,7 @@ class Proxy:
         """Of which it was sent all that concerns it, and of which it has acknowledged all."""
         self.on_progress: Callable[[Proxy], None] = lambda _: None
         self._told: tuple[bool, bool] | None = None
-        """What of its answers was part of the last progress; None if that is to be told whatever it says next."""
+        """What of its answers was part of the last progress; None if something else has changed since then."""
         self._meshes = context.meshes
         self._insights = context.insights
         self._clock = context.clock
@@ -129,8 +129,7 @@ class Proxy:
         """Notes that what this proxy should run may have changed."""
         self._look_again()
         self.keeper.follow()
-        self._told = None
-        self.on_progress(self)
+        self._progressed()
 
     @property
     def converged(self) -> bool:
@@ -171,15 +170,19 @@ class Proxy:
         """Take in what the proxy says."""
         confirmation = self.session.receive(request)
         self._wake.set()
-        if self._told != self._answers:  # most of what it says completes nothing: thousands say it at once
-            self._progressed()
+        self._tell_if_changed()
         if confirmation is not None:
             self._count(confirmation)
         self._forget_rejections()
 
     @property
     def _answers(self) -> tuple[bool, bool]:
-        return self.session.converged, self.session.answered
+        return self.has_acknowledged, self.has_answered
+
+    def _tell_if_changed(self) -> None:
+        """Tells of a progress, if it is one: most of what thousands say at once completes nothing."""
+        if self._told != self._answers:
+            self._progressed()
 
     def _progressed(self) -> None:
         self._told = self._answers
@@ -219,14 +222,17 @@ class Proxy:
                 self._insights.note(self.record)
 
     def _look_again(self) -> None:
-        self._outdated = True
+        self._outdated, self._told = True, None
         self._touches += 1
         self._wake.set()
 
-    async def publish(self) -> None:
-        """Takes up what it should run now, if that may be something else. Making it may take several turns."""
+    async def publish(self) -> bool:
+        """Takes up what it should run now, if that may be something else; returns whether it did.
+
+        Making it may take several turns.
+        """
         if not self._outdated:
-            return
+            return False
         for _ in range(_ATTEMPTS):
             touches = self._touches
             state, entries = await self._meshes.entries(self.key, self.admin_port, self.envoy)
@@ -241,7 +247,8 @@ class Proxy:
         self.session.publish(together(entries, self._secrets(state)))
         self._published = state.config
         self._forget_rejections()
-        self._progressed()  # there may be nothing to send
+        self._tell_if_changed()  # there may be nothing to send
+        return True
 
     def responses(self) -> Iterator[Response]:
         """Returns what to send now, and counts it as sent."""

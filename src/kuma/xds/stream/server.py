@@ -318,17 +318,17 @@ class Discovery:
             request = _request(message)
             if message.response_nonce:
                 confirmation = "ACK" if request.error is None else "NACK"
-                self._metrics.confirmations.labels(request.type_url.bucket, confirmation).inc()
+                self._metrics.confirmations(request.type_url.bucket, confirmation).inc()
             proxy.receive(request)
 
     async def _write(self, proxy: Proxy, sender: Sender) -> None:
         await proxy.keeper.settled()  # so that the identity goes out with what needs it
         authorized: Resource[DataplaneSpec] | None = None
         while True:
-            await proxy.publish()
-            authorized = self._still_authorized(proxy, authorized)
+            if await proxy.publish():
+                authorized = self._still_authorized(proxy, authorized)
             for response in proxy.responses():
-                self._metrics.responses.labels(response.type_url.bucket).inc()
+                self._metrics.responses(response.type_url.bucket).inc()
                 await sender.send(
                     encode_response(response.type_url, response.nonce, response.entries, response.removed)
                 )
