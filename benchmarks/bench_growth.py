@@ -94,6 +94,7 @@ def main() -> None:
     for count in DATAPLANES:
         put, look = asyncio.run(dataplanes(count))
         print(f"  PUT of a Dataplane beside {count:>5} others: {put:7.1f} ms;  GET /global-insight: {look:7.1f} ms")
+    print("  reach: a change costs what it concerns, whatever there is beside it\n")
 
 
 if __name__ == "__main__":

@@ -76,3 +76,18 @@ async def test_what_is_deleted_again_is_remembered_as_the_last(store: Store) -> 
         await views.until(lambda: views.holds(end))
         await views.until(lambda: views.holds(again))
     await aio.stop([following])
+
+
+async def test_whoever_commits_goes_on_before_what_follows_from_it(store: Store) -> None:
+    """An answer over the API does not wait until thousands of proxies have been told."""
+    views, order = Views(store), list[str]()
+    views.on_change(lambda _: order.append("followed"))
+    following = aio.spawn(views.run(), name="views")
+    await views.until(lambda: True)
+    order.clear()
+    await store.transact([Create(MESH)])
+    order.append("answered")
+    async with asyncio.timeout(PATIENCE):
+        await views.until(lambda: bool(views.meshes))
+    assert order == ["answered", "followed"]
+    await aio.stop([following])

@@ -41,4 +41,5 @@ class Watcher:
         while not self._commits and not self.overflown:
             self._pushed.clear()
             await self._pushed.wait()
+            await asyncio.sleep(0)  # whoever has committed goes on first: what follows may be work for thousands
         return None if self.overflown else self._commits.popleft()
