@@ -81,7 +81,11 @@ class AuditFile:
 
 
 def _encoded(line: Mapping[str, object]) -> bytes:
-    return json.dumps(line, ensure_ascii=False, default=str).encode(errors="replace") + b"\n"
+    """Returns a line of JSON. What a terminal would obey, or turn around, is escaped: people look at the file, too."""
+    text = json.dumps(line, ensure_ascii=False, default=str)
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
+    return text.encode(errors="replace") + b"\n"
 
 
 class NoAudit:
