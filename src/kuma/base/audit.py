@@ -45,7 +45,9 @@ class AuditFile:
         """How many events are in the log only."""
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            # What has taken its place, such as a pipe that nobody reads, keeps nothing waiting.
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+            self._file = os.open(path, flags, 0o600)
         except OSError as error:
             raise Misconfigured(f"cannot write the audit record {path}: {error.strerror}") from None
 
