@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -40,3 +41,10 @@ def test_who_connects_again_and_again_has_few_lines_and_others_have_theirs(capsy
     assert other["peer"] == "ipv4:10.0.0.2:1"
     assert last["dataplane"] == "web-01"
     assert len(told) + sum(line.get("left_out", 0) for line in (*told, other)) == 1000
+
+
+def test_what_clients_send_to_the_http_server_is_not_warned_of_and_its_errors_are_told() -> None:
+    logs.log_as("info", "json")
+    server = logging.getLogger("uvicorn.error")
+    assert not server.isEnabledFor(logging.WARNING)
+    assert server.isEnabledFor(logging.ERROR)

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from demo.processes import Processes, free_ports
-from kuma.app.servers import HTTPS
+from kuma.app.serving.servers import HTTPS
 from tests.fakes.control_plane import running
 from tests.fakes.patience import PATIENCE
 

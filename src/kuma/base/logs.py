@@ -18,6 +18,7 @@ _OF_A_PEER = Rate(1, 100)
 
 def log_as(level: str, form: str) -> None:
     """Log to standard error from `level` upwards, for people (`console`) or machines (`json`)."""
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of each request that is no HTTP
     renderer: structlog.types.Processor = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     if form == "json":
         renderer = structlog.processors.JSONRenderer()
