@@ -25,3 +25,9 @@ def test_what_a_leaf_has_opened_when_it_was_about_to_be_replaced_ends_in_time(li
 def test_the_limits_are_never_nothing(linger: int) -> None:
     limits = connection_limits.of(timedelta(seconds=3), linger * SECOND)
     assert min(limit for limit in limits if limit is not None) > timedelta(milliseconds=50)
+
+
+def test_no_connection_over_http_is_open_for_much_longer_than_an_hour_before_it_is_reported() -> None:
+    """Of those with mesh TLS the end is reported; leaves of a day are those of a mesh that says nothing of it."""
+    longest = connection_limits.of(timedelta(days=1)).http_connection
+    assert longest is not None and longest // timedelta(minutes=1) == 72

@@ -14,7 +14,6 @@ import typer
 import kuma
 from kuma.base import command_line
 from kuma.base.errors import Misconfigured
-from kuma.base.values.printable import LINES, printable
 from kuma.kumactl import requests, version_check
 from kuma.kumactl.client import RequestFailed
 from kuma.kumactl.common_options import CommonOptions
@@ -104,12 +103,12 @@ def version(
         try:
             index = client.index()
         except RequestFailed as error:
-            typer.echo(printable(f"Unable to connect to control plane: {error}", keep=LINES), err=True)
+            typer.echo(f"Unable to connect to control plane: {error}", err=True)
             return
     short = f"{version_check.product_of(index)} {index.get('version', '')}"
-    typer.echo(f"Server: {json.dumps(index, indent=3) if detailed else printable(short)}")
+    typer.echo(f"Server: {json.dumps(index, indent=3) if detailed else short}")
     if version_check.warning(index):
-        typer.echo(printable(version_check.warning(index), keep=LINES), err=True)
+        typer.echo(version_check.warning(index), err=True)
 
 
 @app.command()

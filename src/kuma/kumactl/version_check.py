@@ -8,7 +8,6 @@ from typing import Any
 import typer
 
 import kuma
-from kuma.base.values.printable import printable
 from kuma.kumactl.client import Client, RequestFailed
 
 PRODUCT = "Kuma"
@@ -23,7 +22,7 @@ def warn(client: Client) -> None:
     except RequestFailed as error:
         text = _UNCONFIRMED if error.status else ""
     if text:
-        typer.echo(printable(text), err=True)
+        typer.echo(text, err=True)
 
 
 _UNCONFIRMED = "WARNING: Unable to confirm the server supports this kumactl version"

@@ -9,7 +9,6 @@ from typing import Any
 import typer
 import yaml
 
-from kuma.base import command_line
 from kuma.base.errors import KumaError
 from kuma.kumactl import dry_run
 from kuma.kumactl.commands import apply
@@ -44,10 +43,10 @@ def diff(
             meshes = apply.existing(client, declared.values())
             expected = dry_run.ask(client, declared, meshes, strict=strict, weakening=allow_weakening)
     except KumaError as error:
-        command_line.tell_error(error)
+        typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(_FAILED) from None
     for warning in dry_run.warnings(expected):
-        command_line.warn(warning)
+        typer.echo(f"Warning: {warning}", err=True)
     changed = [one for one in expected if one.changed]
     for line in (line for one in changed for line in _lines(one)):
         typer.secho(line, fg=_COLOURS.get(line[:1]) if has_colours() else None)

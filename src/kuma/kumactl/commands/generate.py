@@ -8,7 +8,6 @@ from typing import Annotated, Any, ClassVar
 
 import typer
 
-from kuma.base import command_line
 from kuma.base.values.variables import pair
 from kuma.kumactl.commands.resources import MeshOption
 from kuma.kumactl.invocation import Invocation
@@ -69,7 +68,7 @@ def dataplane_token(
     with invocation.client() as client:
         typer.echo(client.token("dataplane", request), nl=False)
     if not (name or tags):
-        command_line.warn(f'without --name and --tag the token holds for every Dataplane of mesh "{mesh}"')
+        typer.echo(f'Warning: without --name and --tag the token holds for every Dataplane of mesh "{mesh}"', err=True)
 
 
 @app.command("user-token")
