@@ -61,7 +61,7 @@ class Lease:
         seen, since = "", self._clock.monotonic()
         while True:
             try:
-                found = await self._find()
+                found = await self._client.find(self._path)
                 state = _state(found) if found else ""
                 if state != seen:
                     seen, since = state, self._clock.monotonic()
@@ -98,7 +98,7 @@ class Lease:
         while True:
             await self._clock.sleep(self._period)
             try:
-                found = await self._find()
+                found = await self._client.find(self._path)
                 if found is None or found["spec"].get("holderIdentity") != self._identity:
                     raise LeadershipLost("another control plane leads now")
                 await self._renew(found)
@@ -111,7 +111,7 @@ class Lease:
     async def release(self) -> None:
         """Let another one lead at once."""
         try:
-            found = await self._find()
+            found = await self._client.find(self._path)
             if found is not None and found["spec"].get("holderIdentity") == self._identity:
                 await self._client.replace(self._path, {**found, "spec": {**found["spec"], "holderIdentity": ""}})
         except (ApiError, Unavailable) as error:
@@ -128,14 +128,6 @@ class Lease:
 
     def _is_free(self, found: Object | None) -> bool:
         return found is None or (found["spec"].get("holderIdentity") or self._identity) == self._identity
-
-    async def _find(self) -> Object | None:
-        try:
-            return await self._client.get(self._path)
-        except ApiError as error:
-            if error.code == 404:
-                return None
-            raise
 
     async def _write(self, found: Object | None) -> None:
         now = datetime.now(UTC).isoformat().replace("+00:00", "Z")

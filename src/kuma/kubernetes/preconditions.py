@@ -14,7 +14,7 @@ from kuma.base import aio
 from kuma.base.clock import Clock
 from kuma.base.errors import Unavailable
 from kuma.kubernetes.api import events
-from kuma.kubernetes.api.client import ApiClient, ApiError, Object
+from kuma.kubernetes.api.client import ApiClient, ApiError
 from kuma.kubernetes.install import access, fitness, manifests
 from kuma.kubernetes.install.options import Options
 from kuma.pki.validity import Validity
@@ -128,16 +128,11 @@ class Preconditions:
 
     async def _differing(self) -> Sequence[str]:
         wanted = manifests.crds(self._chosen)
-        found = {one["metadata"]["name"]: await self._definition(one["metadata"]["name"]) for one in wanted}
+        found = {
+            one["metadata"]["name"]: await self._client.find(f"{_DEFINITIONS}/{one['metadata']['name']}")
+            for one in wanted
+        }
         return fitness.differing(wanted, found)
-
-    async def _definition(self, name: str) -> Object | None:
-        try:
-            return await self._client.get(f"{_DEFINITIONS}/{name}")
-        except ApiError as error:
-            if error.code == 404:
-                return None
-            raise
 
 
 _SEEN_FROM = {"ClusterRole": False, "Role": True}

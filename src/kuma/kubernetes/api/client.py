@@ -100,6 +100,15 @@ class ApiClient:
         """Returns one object, or whatever else stands at a path."""
         return await self._request("GET", path)
 
+    async def find(self, path: str) -> Object | None:
+        """Returns one object; None if there is none."""
+        try:
+            return await self.get(path)
+        except ApiError as error:
+            if error.code == 404:
+                return None
+            raise
+
     async def list(self, path: str, **query: str) -> tuple[list[Object], str]:
         """Returns all objects below a path, and the version of the list, from which a watch can go on."""
         found: list[Object] = []

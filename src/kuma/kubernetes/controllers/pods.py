@@ -163,12 +163,10 @@ class PodController:
                 continue
             if owner["uid"] not in self._owners:
                 path = f"{group}/namespaces/{namespace}/{owner['kind'].lower()}s/{owner['name']}"
-                try:
-                    self._owners[owner["uid"]] = await self._client.get(path)
-                except ApiError as error:
-                    if error.code != 404:
-                        raise
+                owning = await self._client.find(path)
+                if owning is None:
                     continue
+                self._owners[owner["uid"]] = owning
             found[owner["kind"], owner["name"]] = self._owners[owner["uid"]]
         return found
 
@@ -176,7 +174,7 @@ class PodController:
         if self._views.view(key.mesh).mesh is None:
             raise InvalidResource.of("mesh", f'meshes.kuma.io "{key.mesh}" not found')
         path = self._form.path(key)
-        stored = await self._stored(path)
+        stored = await self._client.find(path)
         if stored is not None and (self._form.key(stored) != key or not _is_owned(stored, pod)):
             await self._client.delete(path)  # it was in another mesh, or another Pod's, or made by hand
             stored = None
@@ -193,14 +191,6 @@ class PodController:
         what = "Created" if stored is None else "Updated"
         text = f"{what} Kuma Dataplane: {pod['metadata']['name']}"
         await events.tell(self._client, pod, SOURCE, "Normal", f"{what}KumaDataplane", text)
-
-    async def _stored(self, path: str) -> Object | None:
-        try:
-            return await self._client.get(path)
-        except ApiError as error:
-            if error.code == 404:
-                return None
-            raise
 
     async def _delete(self, key: Key) -> None:
         try:

@@ -80,15 +80,10 @@ class Journal:
 
     async def finish(self, name: str) -> None:
         """Does the rest of a transaction that has been left, or undoes it if that cannot be done any more."""
-        try:
-            note = await self._objects.client.get(f"{self._path}/{name}")
-        except ApiError as error:
-            if error.code == 404:
-                return  # it was not left after all
-            raise
-        writes = await self._read(note) if is_note(note) else None
+        note = await self._objects.client.find(f"{self._path}/{name}")
+        writes = await self._read(note) if note is not None and is_note(note) else None
         if writes is None:
-            return
+            return  # if there is no note, it was not left after all
         writer = Writer(self._objects, name)
         try:
             for write in writes:

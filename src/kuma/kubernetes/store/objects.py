@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from kuma.base.errors import NotFound, StoreCorrupt
-from kuma.kubernetes.api.client import ApiClient, ApiError, Object
+from kuma.kubernetes.api.client import ApiClient, Object
 from kuma.kubernetes.objects import content
 from kuma.kubernetes.objects.forms import Form, Forms
 from kuma.resources import kinds
@@ -34,13 +34,8 @@ class Objects:
     async def find(self, key: Key) -> Object | None:
         """The object of a resource; None if there is none, or if it is another mesh's."""
         form = self.forms.of(key.kind)
-        try:
-            found = await self.client.get(form.path(key))
-        except ApiError as error:
-            if error.code == 404:
-                return None
-            raise
-        return found if form.key(found) == key else None
+        found = await self.client.find(form.path(key))
+        return found if found is not None and form.key(found) == key else None
 
     async def find_all(self, keys: Sequence[Key]) -> dict[Key, Object | None]:
         """The objects of several resources."""

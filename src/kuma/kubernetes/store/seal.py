@@ -45,7 +45,7 @@ class Seal:
         return hmac.new(key, f"{self._path}/{name}\n".encode() + content, hashlib.sha256).digest()
 
     async def _read_or_make(self) -> bytes:
-        found = await self._find()
+        found = await self._client.find(f"{self._path}/{KEY}")
         if found is not None and (key := _key_in(found)) is not None:
             return key
         if found is not None:
@@ -59,19 +59,11 @@ class Seal:
         try:
             await self._client.create(self._path, body)
         except ApiError as error:
-            other = await self._find() if error.code == 409 else None
+            other = await self._client.find(f"{self._path}/{KEY}") if error.code == 409 else None
             if other is None or (key := _key_in(other)) is None:
                 raise
             return key  # another control plane was faster
         return made
-
-    async def _find(self) -> Object | None:
-        try:
-            return await self._client.get(f"{self._path}/{KEY}")
-        except ApiError as error:
-            if error.code == 404:
-                return None
-            raise
 
 
 def _key_in(found: Object) -> bytes | None:

@@ -64,7 +64,7 @@ class SharedCertificate:
 
     async def _ensure(self, now: datetime) -> Mapping[str, bytes]:
         ca = await self._ca(now)
-        found = await self._find(CERTIFICATE)
+        found = await self._client.find(f"{self._path}/{CERTIFICATE}")
         if found is not None and self._will_do(_data(found), ca, now):
             return _data(found)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kuma-control-plane")])
@@ -77,7 +77,7 @@ class SharedCertificate:
         return data
 
     async def _ca(self, now: datetime) -> CaPair:
-        found = await self._find(CA)
+        found = await self._client.find(f"{self._path}/{CA}")
         if found is not None:
             return _opened(_data(found), CA)
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Kuma control plane CA")])
@@ -94,14 +94,6 @@ class SharedCertificate:
         except (Misconfigured, InvalidSignature, ValueError, TypeError, x509.ExtensionNotFound):
             return False
         return names == self._names and found.not_valid_before_utc <= now < found.not_valid_before_utc + _KEPT
-
-    async def _find(self, name: str) -> Object | None:
-        try:
-            return await self._client.get(f"{self._path}/{name}")
-        except ApiError as error:
-            if error.code == 404:
-                return None
-            raise
 
     async def _write(self, name: str, data: Mapping[str, bytes], before: Object | None) -> None:
         metadata = before["metadata"] if before else {"name": name}

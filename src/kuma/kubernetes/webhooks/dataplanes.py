@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from kuma.base.errors import AccessDenied, InvalidResource, Violation
 from kuma.base.values import addresses
-from kuma.kubernetes.api.client import ApiClient, ApiError, Object
+from kuma.kubernetes.api.client import ApiClient, Object
 from kuma.kubernetes.webhooks.review import Review
 from kuma.kubernetes.workloads import hand_made, metadata
 from kuma.resources.models.dataplane import DataplaneSpec
@@ -56,7 +56,7 @@ class DataplaneRules:
             AccessDenied: it is.
         """
         path = f"/api/v1/namespaces/{quote(review.namespace, safe='')}/pods/{quote(review.name, safe='')}"
-        pod = await self._found(path)
+        pod = await self._client.find(path)
         if pod is not None and metadata.is_injected(pod):
             raise AccessDenied(
                 f"the Dataplane {review.name} follows from the Pod of its name and its Services: change these"
@@ -98,17 +98,9 @@ class DataplaneRules:
 
     async def _first_version(self) -> int:
         """Returns the version of IP of which all first addresses in the cluster are; 0 if that is not known."""
-        found = await self._found(_FIRST)
+        found = await self._client.find(_FIRST)
         parsed = addresses.parse(str(found["spec"].get("clusterIP"))) if found is not None else None
         return parsed.version if parsed is not None else 0
-
-    async def _found(self, path: str) -> Object | None:
-        try:
-            return await self._client.get(path)
-        except ApiError as error:
-            if error.code == 404:
-                return None
-            raise
 
 
 def _has_an_address_of_its_own(found: Object) -> bool:
