@@ -17,6 +17,7 @@ PACKAGES: Mapping[str, str] = {
     "curl": "workloads that call others as they always have",
     "iproute2": "network namespaces: hosts and Pods of their own",
     "nftables": "transparent proxying",
+    "nginx-light": "a reverse proxy in front of the API",
     "prometheus": "promtool, which checks and runs the alert rules",
     "systemd": "systemd-analyze, which checks units",
     "zsh": "completion of kumactl's commands in that shell",

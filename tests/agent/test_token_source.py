@@ -125,3 +125,13 @@ def test_an_envoy_that_reads_nothing_below_dev_is_given_files_elsewhere(version:
 
 def test_what_says_no_version_is_given_files_where_every_envoy_reads_them() -> None:
     assert not private_directory.place("dirty").is_relative_to("/dev")
+
+
+def test_a_pipe_in_the_place_of_the_file_keeps_nothing_waiting(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("first")
+    source = TokenSource.of(file)
+    file.unlink()
+    os.mkfifo(file)
+    assert not source.renew()
+    assert source.token == "first"

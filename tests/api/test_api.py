@@ -463,3 +463,13 @@ async def test_what_has_no_effect_is_taken_with_a_warning_or_refused_if_strict(a
     assert any("has no effect here" in warning for warning in taken.json()["warnings"])
     found = (await api("GET", path)).json()
     assert {name: found[name] for name in body} == body
+
+
+@pytest.mark.parametrize("path", ["/meshes/default/secrets", "/docs", "/nothing", "/meshes/nothing", "/"])
+async def test_browsers_keep_nothing_and_show_nothing_in_pages_of_others(api: Api, path: str) -> None:
+    """A page of another site, with `/docs` in a frame, would have this machine's administrator press its buttons."""
+    headers = (await api("GET", path)).headers
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -169,3 +170,24 @@ async def _serial(port: int, ca: Path) -> int:
     found = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
     writer.close()
     return x509.load_der_x509_certificate(found).serial_number
+
+
+@pytest.mark.parametrize("name", ["tls.key", "tls.crt", "ca.crt"])
+def test_a_pipe_in_the_place_of_a_file_keeps_nothing_waiting(
+    files: ServerCertificate, watch: CertificateWatch, name: str
+) -> None:
+    before, path = watch.identity.pair, files.ca.parent / name
+    path.unlink()
+    os.mkfifo(path)
+    with capture_logs() as logs:
+        watch.look()
+    assert logs[-1]["event"] == "the servers' new certificate is not used; the old one stays"
+    assert watch.identity.pair == before
+
+
+def test_a_key_that_everybody_can_read_is_told_when_it_comes(files: ServerCertificate, watch: CertificateWatch) -> None:
+    made(files.ca.parent, NOW, "new.example")
+    files.key.chmod(0o644)
+    with capture_logs() as logs:
+        watch.look()
+    assert any("everybody on this machine" in line["event"] for line in logs)

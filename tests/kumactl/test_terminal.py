@@ -323,3 +323,19 @@ def test_versions_in_detail(server: Server, tmp_path: Path) -> None:
         assert json.loads(rest) == INDEX
         assert json.loads(client.removeprefix("Client: "))["version"] == kuma.__version__
         assert '\n   "version": ' in rest
+
+
+def test_nothing_that_somebody_else_says_commands_a_terminal(server: Server, tmp_path: Path) -> None:
+    """Neither an error, nor what an Envoy shows of itself, nor a name in JSON."""
+    evil = "a\x1b[2J\x9b31m\u202eb"
+    of_envoy = "/meshes/default/dataplanes/web-01/stats"
+    error = {"status": 400, "title": evil, "detail": evil, "invalid_parameters": [{"field": evil, "reason": evil}]}
+    server.answers = {**server.answers, of_envoy: (200, f"{evil}: 1\n\ttab\n"), "/meshes/m": (400, error)}
+    server.answers = {**server.answers, "/meshes": mesh_list(evil)}
+    for line in ("inspect dataplane web-01 --type stats", "get meshes -o json", "get meshes -o yaml", "get mesh m"):
+        shown = kumactl(tmp_path, *line.split())
+        for text in (shown.stdout, shown.stderr):
+            assert all(char.isprintable() or char in "\n\t" for char in text), line
+        assert "a" in shown.stdout + shown.stderr, line
+    shown = kumactl(tmp_path, "get", "meshes", "-o", "json")
+    assert json.loads(shown.stdout)["items"][0]["name"] == evil

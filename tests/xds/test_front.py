@@ -7,20 +7,21 @@ import contextlib
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from kuma.base import aio, sockets
 from kuma.base.values import addresses
-from kuma.xds.stream.front import Front, FrontLimits
+from kuma.xds.stream.front import SLICE, Front, FrontLimits
 from tests.fakes.control_plane import MTLS, dataplane, running
 from tests.fakes.patience import PATIENCE
 
 HELLO = b"\x16\x03\x01\x00\x05hello"
 _LONGEST_QUEUE = 28
 """Where the kernel tells of a listener how many connections may wait: `tcpi_sacked` (linux/tcp.h, tcp_diag.c)."""
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 SOME, OTHERS, FEW = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 
 
@@ -40,13 +41,13 @@ class Passed:
 
 
 @contextlib.asynccontextmanager
-async def front(limits: FrontLimits) -> AsyncIterator[tuple[Front, Passed, int]]:
+async def front(limits: FrontLimits, serve: Serve | None = None) -> AsyncIterator[tuple[Front, Passed, int]]:
     found, passed = Front(limits), Passed()
     listener = sockets.bound("127.0.0.1", 0)
     listener.setblocking(False)
     listener.listen()
     path = found.open().removeprefix("unix:").replace("unix-abstract:", "\0")
-    server = await asyncio.start_unix_server(passed.serve, path)
+    server = await asyncio.start_unix_server(serve or passed.serve, path)
     found.listening()
     serving = aio.spawn(found.serve(listener), name="front")
     try:
@@ -247,3 +248,24 @@ async def test_while_it_is_shut_nobody_is_served_and_afterwards_all_are() -> Non
         after = await connect(port)
         assert await after.says() == HELLO
         after.writer.close()
+
+
+async def test_much_at_once_is_passed_on_slice_by_slice() -> None:
+    """What has come before gRPC has its say costs it seconds: megabytes of pings, after each of which it would end."""
+    much = HELLO + bytes(range(256)) * 4096
+    async with front(FrontLimits()) as (_, _, port):
+        client = await connect(port)
+        assert await client.says(much) == much
+        client.writer.close()
+
+    taken: list[int] = []
+
+    async def ends_at_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        taken.append(len(await reader.read(len(much))))
+        writer.close()
+
+    async with front(FrontLimits(), ends_at_once) as (_, _, port):
+        client = await connect(port)
+        client.writer.write(much)
+        await client.ends()
+        assert taken[0] <= 2 * SLICE

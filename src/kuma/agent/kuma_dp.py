@@ -204,7 +204,7 @@ def _with_options_of_the_original() -> None:
         original_options.log_to(taken.log_file)
     read = {name for option in typer.main.get_command(app).commands["run"].params for name in _variables(option)}  # type: ignore[attr-defined]
     for warning in (*original_options.unread(os.environ, frozenset(read)), *taken.warnings):
-        typer.echo(f"Warning: {warning}", err=True)
+        command_line.warn(warning)
     sys.argv[1:] = taken.arguments
     app()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import structlog
@@ -50,7 +50,7 @@ class TokenSource:
         if self.file is None:
             return False
         try:
-            before, self.token = self.token, _read(self.file)
+            before, self.token = self.token, _read(self.file, files.content)
         except Misconfigured as error:
             if str(error) != self._complaint:
                 self._complaint = str(error)
@@ -65,9 +65,9 @@ def _stays(file: Path) -> bool:
     return file.is_file() and not file.absolute().is_relative_to("/dev")
 
 
-def _read(file: Path) -> str:
+def _read(file: Path, content: Callable[[Path], bytes] = Path.read_bytes) -> str:
     try:
-        token = file.read_text().strip()
+        token = content(file).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is no text"
         raise Misconfigured(f"--dataplane-token-file {file}: {reason}. {_REMEDY}") from None

@@ -33,7 +33,7 @@ class TrustedCa:
 
     def __init__(self, file: Path, directory: Path) -> None:
         self._file = file
-        self._pem = file.read_text()
+        self._pem = files.content(file).decode()
         self._complaint = ""
         self.path = directory / "ca.json"
         self._write()
@@ -47,7 +47,7 @@ class TrustedCa:
     def look(self) -> None:
         """Takes up what the user's file holds; what is no certificate, or half of one, leaves the CA as it is."""
         try:
-            pem = self._file.read_text()
+            pem = files.content(self._file).decode()
             if pem == self._pem:
                 return
             x509.load_pem_x509_certificates(pem.encode())

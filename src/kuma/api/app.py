@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 
 import kuma
 from kuma.api.context import ApiContext
-from kuma.api.http import authentication, errors, hosts, request_limits
+from kuma.api.http import authentication, browsers, errors, hosts, request_limits
 from kuma.api.routes import (
     absent,
     control_plane,
@@ -39,6 +39,7 @@ def create_app(context: ApiContext) -> FastAPI:
     errors.install(app, unknown_path=errors.PAGE_NOT_FOUND)
     request_limits.install(app, context.limits, context.clock)
     hosts.install(app)
+    browsers.install(app)
     for router in _routers(context, app.title):
         # Not `include_router`, which would make every route a second time, at the first request.
         app.router.routes += router.routes

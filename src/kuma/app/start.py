@@ -13,7 +13,8 @@ from types import ModuleType
 
 
 def control_plane() -> None:
-    """`kuma-cp`."""
+    """`kuma-cp`. What gRPC would write itself is in no form of our log, and a line for each handshake that fails."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     _run("kuma.app.kuma_cp")
 
 

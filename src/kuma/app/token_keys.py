@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from kuma.app.configuration.settings import PublicKeySection, Settings, TokensSection
 from kuma.base.errors import Misconfigured
+from kuma.base.files import content
 from kuma.tokens import validation
 from kuma.tokens.validation import Validation
 
@@ -55,7 +56,7 @@ def _keys(section: TokensSection, where: str) -> Iterator[tuple[str, PublicKeySe
             raise Misconfigured(f"{path}: give either key or keyFile")
         field = "keyFile" if given.key_file else "key"
         try:
-            pem = given.key_file.expanduser().read_bytes() if given.key_file else given.key.encode()
+            pem = content(given.key_file.expanduser()) if given.key_file else given.key.encode()
             yield path, given, validation.public_key(pem)
         except OSError as error:
             raise Misconfigured(f"{path}.keyFile: cannot read {given.key_file}: {error.strerror}") from None

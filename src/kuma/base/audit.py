@@ -45,7 +45,9 @@ class AuditFile:
         """How many events are in the log only."""
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            # What has taken its place, such as a pipe that nobody reads, keeps nothing waiting.
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+            self._file = os.open(path, flags, 0o600)
         except OSError as error:
             raise Misconfigured(f"cannot write the audit record {path}: {error.strerror}") from None
 
@@ -81,7 +83,11 @@ class AuditFile:
 
 
 def _encoded(line: Mapping[str, object]) -> bytes:
-    return json.dumps(line, ensure_ascii=False, default=str).encode(errors="replace") + b"\n"
+    """Returns a line of JSON. What a terminal would obey, or turn around, is escaped: people look at the file, too."""
+    text = json.dumps(line, ensure_ascii=False, default=str)
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
+    return text.encode(errors="replace") + b"\n"
 
 
 class NoAudit:

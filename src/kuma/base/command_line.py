@@ -14,6 +14,7 @@ from typing import NoReturn
 import typer
 
 from kuma.base.errors import ComponentFailed, KumaError, Misconfigured
+from kuma.base.values.printable import LINES, printable
 
 
 def run(app: Callable[[], object]) -> NoReturn:
@@ -65,5 +66,20 @@ class Defect(Exception):
 def fail(*errors: Exception, otherwise: Exception | None = None) -> NoReturn:
     """Say what is wrong and end; `otherwise` is told if there is nothing else to tell."""
     for error in errors or (otherwise,):
-        typer.echo(f"Error: {error}", err=True)
+        tell_error(error)
     sys.exit(1)
+
+
+def tell_error(error: Exception | None) -> None:
+    """Say what is wrong, on standard error."""
+    _told("Error", error)
+
+
+def warn(about: object) -> None:
+    """Say what should be looked at, on standard error."""
+    _told("Warning", about)
+
+
+def _told(what: str, about: object) -> None:
+    """Texts may be somebody else's, such as of a file or of what answers: they command no terminal."""
+    typer.echo(f"{what}: {printable(str(about), keep=LINES)}", err=True)

@@ -1,7 +1,8 @@
-"""Files and directories that nobody but their owner reads, and files that are replaced at once."""
+"""Files and directories that nobody but their owner reads, files that are replaced at once, and files of others."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -11,6 +12,41 @@ import structlog
 from kuma.base.errors import Misconfigured
 
 log = structlog.get_logger(__name__)
+
+_LARGEST = 1 << 20
+"""Bytes of a file with certificates, a key or a token."""
+
+
+def content(path: Path) -> bytes:
+    """Returns what a file holds. It waits for nobody: whatever has taken the place of the file keeps nothing waiting.
+
+    Raises:
+        OSError: it cannot be read, is none (but a pipe or a device, say), or is larger than a mebibyte.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "this is no file but a directory, a pipe or a device", str(path))
+        found = file.read(_LARGEST + 1)
+    if len(found) > _LARGEST:
+        raise OSError(errno.EFBIG, f"this holds more than {_LARGEST} bytes", str(path))
+    return found
+
+
+def warn_of_readers(key: Path) -> None:
+    """Warns if somebody else may read the file of a key, or replace it; a group may have been given it on purpose."""
+    try:
+        found = key.stat()
+    except OSError:
+        return
+    if stat.S_IMODE(found.st_mode) & stat.S_IRWXO:
+        log.warning("everybody on this machine can read or replace this key", path=str(key), remedy=f"chmod o= {key}")
+    if found.st_uid not in (0, os.geteuid()):
+        log.warning(
+            "this key belongs to another user, who can read and replace it",
+            path=str(key),
+            user=found.st_uid,
+            remedy=f"chown {os.geteuid()} {key}",
+        )
 
 
 def tighten(path: Path) -> None:

@@ -7,6 +7,8 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 
+from kuma.base.files import content
+
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2, with forward secrecy and authenticated encryption; TLS 1.3 has no others."""
 
@@ -22,7 +24,7 @@ class ServerIdentity:
     @classmethod
     def of(cls, chain: Path, key: Path) -> ServerIdentity:
         """Returns the identity in two files."""
-        return cls(chain.read_bytes(), key.read_bytes())
+        return cls(content(chain), content(key))
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Calls `listener` whenever it has been replaced."""

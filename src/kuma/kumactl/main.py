@@ -14,6 +14,7 @@ import typer
 import kuma
 from kuma.base import command_line
 from kuma.base.errors import Misconfigured
+from kuma.base.values.printable import LINES, printable
 from kuma.kumactl import requests, version_check
 from kuma.kumactl.client import RequestFailed
 from kuma.kumactl.common_options import CommonOptions
@@ -103,12 +104,12 @@ def version(
         try:
             index = client.index()
         except RequestFailed as error:
-            typer.echo(f"Unable to connect to control plane: {error}", err=True)
+            typer.echo(printable(f"Unable to connect to control plane: {error}", keep=LINES), err=True)
             return
     short = f"{version_check.product_of(index)} {index.get('version', '')}"
-    typer.echo(f"Server: {json.dumps(index, indent=3) if detailed else short}")
+    typer.echo(f"Server: {json.dumps(index, indent=3) if detailed else printable(short)}")
     if version_check.warning(index):
-        typer.echo(version_check.warning(index), err=True)
+        typer.echo(printable(version_check.warning(index), keep=LINES), err=True)
 
 
 @app.command()

@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import typer
-
+from kuma.base import command_line
 from kuma.base.errors import Misconfigured
 from kuma.base.values import addresses
 from kuma.kumactl.client import CHOOSE_ANOTHER, Client
@@ -111,9 +110,9 @@ def warn(server: ApiServer) -> None:
     url = urlsplit(server.url)
     if url.scheme == "http" and not _is_here(url.hostname or ""):
         what = "the token is sent" if "authorization" in server.request_headers else "requests and answers travel"
-        typer.echo(f"Warning: {what} to {url.hostname} in the clear; use an https address", err=True)
+        command_line.warn(f"{what} to {url.hostname} in the clear; use an https address")
     if url.scheme == "https" and server.skip_verify and not server.ca_cert_file:
-        typer.echo(f"Warning: whoever answers at {url.hostname} is believed (skipVerify); use --ca-cert-file", err=True)
+        command_line.warn(f"whoever answers at {url.hostname} is believed (skipVerify); use --ca-cert-file")
 
 
 def _is_here(host: str) -> bool:

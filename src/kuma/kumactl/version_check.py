@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 import kuma
+from kuma.base.values.printable import printable
 from kuma.kumactl.client import Client, RequestFailed
 
 PRODUCT = "Kuma"
@@ -22,7 +23,7 @@ def warn(client: Client) -> None:
     except RequestFailed as error:
         text = _UNCONFIRMED if error.status else ""
     if text:
-        typer.echo(text, err=True)
+        typer.echo(printable(text), err=True)
 
 
 _UNCONFIRMED = "WARNING: Unable to confirm the server supports this kumactl version"

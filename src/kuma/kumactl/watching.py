@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import typer
 
+from kuma.base import command_line
 from kuma.kumactl.client import RequestFailed
 from kuma.kumactl.terminal import is_terminal
 
@@ -35,7 +36,7 @@ def show(watch: bool, look: Callable[[], Found], draw: Callable[[Found], None]) 
             if not error.passes:
                 raise
             if str(error) != told:
-                typer.echo(f"Warning: {error}", err=True)
+                command_line.warn(error)
             told = str(error)
         else:
             if on_terminal or found != before:

@@ -9,9 +9,11 @@ from fastapi.openapi.docs import get_swagger_ui_html
 
 _PAGE, _SCRIPT, _STYLE = "/docs", "/docs/swagger-ui.js", "/docs/swagger-ui.css"
 _NOTHING_FOREIGN = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "base-uri 'none'; frame-ancestors 'none'"
 )
-"""The browser is told to load nothing from elsewhere: a page of an administrator's runs nobody else's scripts."""
+"""The browser is told to load nothing from elsewhere: a page of an administrator's runs nobody else's scripts. Nor does
+a page of somebody else show it in a frame."""
 
 
 def routes(title: str) -> APIRouter:

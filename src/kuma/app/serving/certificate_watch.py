@@ -15,6 +15,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from kuma.app.serving.server_certificate import ServerCertificate
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured
+from kuma.base.files import content
 from kuma.base.server_identity import ServerIdentity
 from kuma.pki import pem
 from kuma.pki.authority import AuthorityUnusable
@@ -43,7 +44,7 @@ class CertificateWatch:
         self.certificate = files()
         try:
             self.identity = ServerIdentity.of(self.certificate.chain, self.certificate.key)
-            self._ca = self.certificate.ca.read_bytes()
+            self._ca = content(self.certificate.ca)
         except OSError as error:
             raise Misconfigured(f"cannot read the servers' certificate {error.filename}: {error.strerror}") from None
         self._names = ServerNames.of(self.identity.pair[1], self._ca)
@@ -95,7 +96,7 @@ class CertificateWatch:
 
     def _take_up(self) -> None:
         found = self._files()
-        chain, key, ca = (path.read_bytes() for path in (found.chain, found.key, found.ca))
+        chain, key, ca = map(content, (found.chain, found.key, found.ca))
         leaf = pem.read_chain(chain)[0]
         pem.check_pair(leaf, pem.read_key(key))
         if leaf.not_valid_after_utc <= self._clock.now():

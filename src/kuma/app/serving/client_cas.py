@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kuma.base.errors import Misconfigured
+from kuma.base.files import content
 from kuma.pki import pem
 from kuma.pki.authority import AuthorityUnusable
 from kuma.pki.x509 import certificate_pem
@@ -46,7 +47,7 @@ def _of_directory(directory: Path | None) -> Iterator[str]:
 
 def _certificates(path: Path, setting: str) -> Iterator[str]:
     try:
-        found = pem.read_chain(path.read_bytes())
+        found = pem.read_chain(content(path))
     except OSError as error:
         raise Misconfigured(f"{setting}: cannot read {path}: {error.strerror}") from None
     except AuthorityUnusable:

@@ -51,13 +51,16 @@ def given(chain: Path, key: Path, ca: Path | None, directory: Path) -> ServerCer
     for path in paths:
         if not os.access(path, os.R_OK):
             raise Misconfigured(f"cannot read {path}, named in general.tlsCertFile, tlsKeyFile or tlsCaFile")
+    files.warn_of_readers(paths[1])
     return ServerCertificate(paths[0], paths[1], paths[2] if ca else _top(paths[0], directory))
 
 
 def _top(chain: Path, directory: Path) -> Path:
     """Writes the certificate at the top of a chain to a file of its own, by which clients verify the rest."""
     try:
-        top = pem.read_chain(chain.read_bytes())[-1]
+        top = pem.read_chain(files.content(chain))[-1]
+    except OSError as error:
+        raise Misconfigured(f"cannot read {chain}, named in general.tlsCertFile: {error.strerror}") from None
     except AuthorityUnusable as error:
         raise Misconfigured(f"{chain}, named in general.tlsCertFile: {error}") from None
     if top.subject != top.issuer:
@@ -68,7 +71,7 @@ def _top(chain: Path, directory: Path) -> Path:
     path, wanted = directory / "given-ca.crt", certificate_pem(top)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not path.exists() or path.read_bytes() != wanted:
+        if not path.exists() or files.content(path) != wanted:
             files.replace(path, wanted, mode=0o644)
     except OSError as error:
         raise Misconfigured(f"cannot keep the CA of {chain} in {directory}: {error.strerror}") from None
@@ -99,6 +102,7 @@ def ensure(directory: Path, hosts: Iterable[str], now: datetime) -> ServerCertif
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in (ca_key_file, paths.key):
             files.tighten(path)
+            files.warn_of_readers(path)
         if paths.ca.exists() != ca_key_file.exists() and not _is_begun(paths):
             raise Misconfigured(
                 f"{directory} holds only one of ca.crt and ca.key; put back the other, "
@@ -143,7 +147,7 @@ def _write(paths: ServerCertificate, ca: CaPair, names: x509.SubjectAlternativeN
 
 def _opened(certificate: Path, key: Path) -> CaPair:
     try:
-        found = CaPair(pem.read_chain(certificate.read_bytes())[0], pem.read_key(key.read_bytes()))
+        found = CaPair(pem.read_chain(files.content(certificate))[0], pem.read_key(files.content(key)))
         pem.check_pair(found.certificate, found.key)
     except AuthorityUnusable:
         raise Misconfigured(

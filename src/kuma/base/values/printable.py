@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+LINES = "\n\t"
+"""What is kept of texts that are lines."""
+
 
 def printable(text: str, *, keep: str = "") -> str:
     """`text` with `?` for what a terminal would obey rather than show, except for the characters in `keep`."""

@@ -14,6 +14,7 @@ import typer
 import yaml
 from typer.core import TyperCommand
 
+from kuma.base import command_line
 from kuma.base.errors import KumaError, Misconfigured
 from kuma.base.values.variables import pairs
 from kuma.kumactl import apply_order, input_files
@@ -107,7 +108,7 @@ def read(file: Sequence[str], var: Sequence[str] | None, *, strict: bool) -> Seq
     """
     contents = input_files.read(file, pairs(input_files.VARIABLE, var or ()), strict=strict)
     for line in contents.left_out:
-        typer.echo(f"Warning: {line}", err=True)
+        command_line.warn(line)
     if not contents.resources:
         raise Misconfigured(f"there is no resource in {', '.join(map(input_files.described, file))}")
     return contents.resources
@@ -129,10 +130,10 @@ def _try_out(
     except RequestFailed as error:
         if dry_run is DryRun.SERVER:
             raise
-        typer.echo(f"Warning: the control plane may refuse this; it was not asked: {error}", err=True)
+        command_line.warn(f"the control plane may refuse this; it was not asked: {error}")
         return
     for warning in rehearsal.warnings(expected):
-        typer.echo(f"Warning: {warning}", err=True)
+        command_line.warn(warning)
     for one in expected if dry_run is DryRun.SERVER else ():
         outcome = "created" if one.created else "configured" if one.changed else "unchanged"
         typer.echo(f"{one.key} {outcome} (server dry run)")
@@ -142,7 +143,7 @@ def _last_of_each(declared: Iterable[DeclaredResource]) -> Mapping[Key, Declared
     """Returns what is declared of each resource; of what is declared several times, the last is meant."""
     times = Counter(one.resource.key for one in declared)
     for key in (key for key, count in times.items() if count > 1):
-        typer.echo(f"Warning: {key} is declared {times[key]} times: what comes last is applied", err=True)
+        command_line.warn(f"{key} is declared {times[key]} times: what comes last is applied")
     return {one.resource.key: one for one in declared}
 
 
@@ -223,7 +224,7 @@ class _Sender:
         for warning in answer.after(first):
             if warning not in self._told:  # both Secrets of a CA may have the same to say of it
                 self._told.add(warning)
-                typer.echo(f"Warning: {warning}", err=True)
+                command_line.warn(warning)
         typer.echo(f"{key} {'created' if first.created else 'configured'}")
         if first.said.get("stagedChange") or answer.said.get("stagedChange"):
             mesh = key.mesh or key.name

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from kuma.base import command_line
 from kuma.base.errors import Misconfigured
 from kuma.kumactl.commands.resources import MeshOption
 from kuma.kumactl.invocation import Invocation
@@ -44,5 +45,5 @@ def secret(
     with invocation.client() as client:
         created, said = client.put(Resource(key, SecretSpec(data=data)))
     for warning in said.get("warnings", ()):
-        typer.echo(f"Warning: {warning}", err=True)
+        command_line.warn(warning)
     typer.echo(f"{key} {'created' if created else 'configured'}")

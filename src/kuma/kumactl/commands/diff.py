@@ -9,6 +9,7 @@ from typing import Any
 import typer
 import yaml
 
+from kuma.base import command_line
 from kuma.base.errors import KumaError
 from kuma.kumactl import dry_run
 from kuma.kumactl.commands import apply
@@ -43,10 +44,10 @@ def diff(
             meshes = apply.existing(client, declared.values())
             expected = dry_run.ask(client, declared, meshes, strict=strict, weakening=allow_weakening)
     except KumaError as error:
-        typer.echo(f"Error: {error}", err=True)
+        command_line.tell_error(error)
         raise typer.Exit(_FAILED) from None
     for warning in dry_run.warnings(expected):
-        typer.echo(f"Warning: {warning}", err=True)
+        command_line.warn(warning)
     changed = [one for one in expected if one.changed]
     for line in (line for one in changed for line in _lines(one)):
         typer.secho(line, fg=_COLOURS.get(line[:1]) if has_colours() else None)

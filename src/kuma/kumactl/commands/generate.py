@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 import typer
 
+from kuma.base import command_line
 from kuma.base.values.variables import pair
 from kuma.kumactl.commands.resources import MeshOption
 from kuma.kumactl.invocation import Invocation
@@ -68,7 +69,7 @@ def dataplane_token(
     with invocation.client() as client:
         typer.echo(client.token("dataplane", request), nl=False)
     if not (name or tags):
-        typer.echo(f'Warning: without --name and --tag the token holds for every Dataplane of mesh "{mesh}"', err=True)
+        command_line.warn(f'without --name and --tag the token holds for every Dataplane of mesh "{mesh}"')
 
 
 @app.command("user-token")

@@ -13,6 +13,7 @@ import typer
 
 from kuma.base.errors import Misconfigured
 from kuma.base.values import durations
+from kuma.base.values.printable import LINES, printable
 from kuma.base.values.variables import pair
 from kuma.kumactl import paths, watching
 from kuma.kumactl.client import Client, RequestFailed
@@ -195,7 +196,8 @@ def dataplane(
             items = client.items_of(key, "policies")
             show_list(items, output, lambda: tables.policies(items))
         else:
-            typer.echo(client.text_of(key, "?".join(filter(None, (_PATHS[view], urlencode(query))))), nl=False)
+            found = client.text_of(key, "?".join(filter(None, (_PATHS[view], urlencode(query)))))
+            typer.echo(printable(found, keep=LINES), nl=False)  # it is what an Envoy says of itself
 
 
 @app.command()
@@ -278,7 +280,7 @@ def _follow(invocation: Invocation, mesh: str, seconds: float) -> None:
             client.wait_at_most(end - time.monotonic())
             found, line = _progress(client, mesh)
             if line != printed:
-                typer.echo(line)
+                typer.echo(printable(line))
                 printed = line
             if found.get("complete"):
                 return

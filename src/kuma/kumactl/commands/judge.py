@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 import yaml
 
+from kuma.base import command_line
 from kuma.kumactl import paths
 from kuma.kumactl.commands.resources import Form, FormOption, MeshOption, layout, show_list
 from kuma.kumactl.display import foresight
@@ -93,5 +94,5 @@ def permissions(
         found = client.suggestions(mesh, kind)
     for caller in found["leftOut"]:
         who = f"{caller['caller']} calls {caller['service']} without an identity of the mesh ({caller['how']})"
-        typer.echo(f"Warning: {who}: no permission admits or refuses it", err=True)
+        command_line.warn(f"{who}: no permission admits or refuses it")
     typer.echo(yaml.safe_dump_all(found["items"], sort_keys=False, explicit_start=True), nl=False)

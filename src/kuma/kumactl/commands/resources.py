@@ -11,7 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
+from kuma.base import command_line
 from kuma.base.errors import KumaError, Misconfigured
+from kuma.base.values.printable import LINES, printable
 from kuma.kumactl import kind_names, paths, terminal, watching
 from kuma.kumactl.client import Client, RequestFailed
 from kuma.kumactl.display import tables
@@ -208,14 +210,20 @@ def delete(
     with invocation.client() as client:
         for name in names:
             for warning in client.delete(found, name, mesh, allow_weakening=allow_weakening, dry_run=dry_run):
-                typer.echo(f"Warning: {warning}", err=True)
+                command_line.warn(warning)
             typer.echo(f'deleted {found.name} "{name}"{" (dry run)" if dry_run else ""}')
 
 
 def as_text(form: Form, content: Any) -> str:
-    """JSON or YAML, as the original indents and orders them."""
+    """JSON or YAML, as the original indents and orders them; escaped if it would command a terminal otherwise."""
     if form is Form.JSON:
-        return json.dumps(content, indent=2, ensure_ascii=False)
+        return _shown(lambda whole: json.dumps(content, indent=2, ensure_ascii=not whole))
     import yaml  # tables need none
 
-    return yaml.safe_dump(content, sort_keys="items" in content, allow_unicode=True).rstrip("\n")
+    return _shown(lambda whole: yaml.safe_dump(content, sort_keys="items" in content, allow_unicode=whole)).rstrip("\n")
+
+
+def _shown(text: Callable[[bool], str]) -> str:
+    """Returns a text as it is if that can be shown, or else with all but ASCII escaped."""
+    found = text(True)
+    return found if printable(found, keep=LINES) == found else text(False)

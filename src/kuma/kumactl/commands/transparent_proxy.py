@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from kuma.base import command_line
 from kuma.base.errors import Misconfigured
 from kuma.transparent_proxy import installation, redirection, ruleset
 from kuma.transparent_proxy.redirection import INBOUND_PORT, OUTBOUND_PORT, IpFamilyMode, LeftAlone, Redirection
@@ -74,7 +75,7 @@ def install_transparent_proxy(
     """
     if redirect_dns or redirect_all_dns_traffic:
         reason = "call services by the addresses and ports that they have, or by names of your own DNS"
-        typer.echo(f"Warning: DNS is not redirected: there are no names ending in .mesh here; {reason}", err=True)
+        command_line.warn(f"DNS is not redirected: there are no names ending in .mesh here; {reason}")
     chosen = Redirection(
         uid=_uid(kuma_dp_user, kuma_dp_uid),
         inbound_port=redirect_inbound_port if _flag("--redirect-inbound", redirect_inbound) else None,
@@ -90,7 +91,7 @@ def install_transparent_proxy(
         drops_invalid=drop_invalid_packets,
     )
     if chosen.uid == 0:
-        typer.echo("Warning: whatever root sends is not redirected; run kuma-dp as a user of its own", err=True)
+        command_line.warn("whatever root sends is not redirected; run kuma-dp as a user of its own")
     if dry_run:
         typer.echo(ruleset.ruleset(chosen), nl=False)
         return

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+from kuma.base.values.printable import printable
 from kuma.base.values.quantities import counted
 from kuma.kumactl.display import tables, times
 from kuma.kumactl.display.layout import WHOLE, Layout, Narrow, table
@@ -36,10 +37,10 @@ def _mesh(item: Mapping[str, Any], now: datetime, layout: Layout) -> Iterator[st
     strict = item.get("strict")
     if strict:
         yield f"Can it go STRICT? {strict['answer'].upper()}"
-        yield from (f"  - {missing}" for missing in strict["missing"])
+        yield from (f"  - {printable(missing)}" for missing in strict["missing"])
     elif item["unobservedTotal"]:
         names, who = ", ".join(item["unobserved"]), counted(item["unobservedTotal"], "Dataplane")
-        yield f"Not known: who calls {who} without reports: {names}"
+        yield f"Not known: who calls {who} without reports: {printable(names)}"
     if item.get("withinSeconds"):
         yield f"Who has not called for {times.duration(item['withinSeconds'])} is taken for gone."
     if item["callers"]:
@@ -53,7 +54,7 @@ def _mesh(item: Mapping[str, Any], now: datetime, layout: Layout) -> Iterator[st
         if lines:
             yield ""
             yield title
-            yield from (f"  {line}" for line in lines)
+            yield from (f"  {printable(line)}" for line in lines)
 
 
 def _verdict(item: Mapping[str, Any]) -> str:
@@ -116,7 +117,7 @@ def findings(items: Iterable[Mapping[str, Any]], layout: Layout = WHOLE) -> str:
 
 def explanations(items: Iterable[Mapping[str, Any]]) -> str:
     """`kumactl explain call`."""
-    return "\n\n".join("\n".join(_explanation(item)) for item in items)
+    return "\n\n".join("\n".join(map(printable, _explanation(item))) for item in items)
 
 
 def _explanation(item: Mapping[str, Any]) -> Iterator[str]:

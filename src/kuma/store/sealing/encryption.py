@@ -110,7 +110,9 @@ class KeyFile:
         Raises:
             Misconfigured: the file is missing, readable by others, or holds something else.
         """
-        return _read(self._first if self._first.exists() and not self.path.exists() else self.path)
+        path = self._first if self._first.exists() and not self.path.exists() else self.path
+        files.warn_of_readers(path)
+        return _read(path)
 
     def prepare(self) -> Path:
         """Makes a key that is to follow, and returns where it is.
@@ -165,7 +167,7 @@ class KeyFile:
 def _read(path: Path) -> tuple[bytes, ...]:
     try:
         status = path.stat()
-        lines = path.read_text().split()
+        lines = files.content(path).decode().split()
     except FileNotFoundError:
         raise Misconfigured(
             f"the key-encryption key {path} is missing, and the store holds Secrets sealed with it. "

@@ -14,7 +14,7 @@ import os
 import secrets
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,10 @@ log = structlog.get_logger(__name__)
 _HANDSHAKE = 0x16
 """How a TLS connection begins: with a record of this type (RFC 8446 §5.1)."""
 _RECORD_HEAD = 5
+SLICE, _PAUSE = 16 * 1024, 0.005
+"""Bytes of a connection that are passed on at a time, and seconds until the next. What gRPC has decided about the
+first, such as to end a connection that only sends pings, it carries out before it has the next: with two megabytes of
+pings before it, it computes for ten seconds."""
 BACKLOG = 1024
 """Connections that may wait to be accepted: a whole mesh comes back at once after a restart."""
 
@@ -212,6 +216,11 @@ class _Connection(asyncio.Protocol):
         self._first: bytearray | None = bytearray()
         self._connecting: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
+        self._kept = bytearray()
+        self._room, self._slice_begins = SLICE, 0.0
+        self._next_slice: asyncio.TimerHandle | None = None
+        self._is_held = False
+        """Whether the gRPC server takes no more for now."""
         self.group = self.peer = self.name = ""
         self.sent = self.streams = self.proxies = 0
 
@@ -249,10 +258,41 @@ class _Connection(asyncio.Protocol):
                 self.end()
                 return
         if self._server is not None:
-            self._server.write(data)
+            self._kept += data
+            self._pass_on(self._server)
         elif self._first is not None:
             self._first += data
             self._begin(self._first)
+
+    def _pass_on(self, server: _Server) -> None:
+        """Passes a slice on, and the next one a moment later; until all has been, no more is read."""
+        if self._next_slice is not None:
+            return
+        now = asyncio.get_running_loop().time()
+        if now >= self._slice_begins + _PAUSE:
+            self._room, self._slice_begins = SLICE, now
+        some = bytes(self._kept[: self._room])
+        del self._kept[: self._room]
+        self._room -= len(some)
+        server.write(some)
+        if self._kept:
+            self._next_slice = asyncio.get_running_loop().call_later(_PAUSE, self._go_on, server)
+            self._transport.pause_reading()
+
+    def _go_on(self, server: _Server) -> None:
+        self._next_slice = None
+        if not self._transport.is_closing():
+            self._pass_on(server)
+            self._read()
+
+    def hold(self, is_held: bool) -> None:
+        """Reads no more while the gRPC server takes no more."""
+        self._is_held = is_held
+        self._transport.pause_reading() if is_held else self._read()
+
+    def _read(self) -> None:
+        if not self._is_held and self._next_slice is None:
+            self._transport.resume_reading()
 
     def _begin(self, first: bytearray) -> None:
         if first[0] != _HANDSHAKE:
@@ -262,24 +302,26 @@ class _Connection(asyncio.Protocol):
 
     async def _connect(self) -> None:
         """Passes on what has come, and from then on what comes."""
-        own, server = self._front.name(self)
+        own, path = self._front.name(self)
         passing = socket.socket(socket.AF_UNIX)
         passing.setblocking(False)
         try:
             passing.bind(own)
             loop = asyncio.get_running_loop()
-            await loop.sock_connect(passing, server)
-            _, self._server = await loop.create_unix_connection(lambda: _Server(self._transport), sock=passing)
+            await loop.sock_connect(passing, path)
+            _, server = await loop.create_unix_connection(lambda: _Server(self._transport, self.hold), sock=passing)
         except OSError as error:
             if not self._transport.is_closing():
                 log.warning("connection not passed on", peer=self.peer, reason=error.strerror)
             passing.close()
             self.end()
             return
+        self._server = server
         if self._transport.is_closing():
-            self._server.end()
+            server.end()
         elif self._first:
-            self._server.write(bytes(self._first))
+            self._kept += self._first
+            self._pass_on(server)
         self._first = None
 
     def end(self) -> None:
@@ -292,8 +334,8 @@ class _Connection(asyncio.Protocol):
             self.end()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
+        for timer in filter(None, (self._deadline, self._next_slice)):
+            timer.cancel()
         if self._server is not None:
             self._server.end()
         self._front.ended(self)
@@ -313,8 +355,9 @@ class _Connection(asyncio.Protocol):
 class _Server(asyncio.Protocol):
     """The gRPC server's side."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, hold: Callable[[bool], None]) -> None:
         self._client = client
+        self._hold = hold
         self._transport: Any = None
 
     def connection_made(self, transport: Any) -> None:
@@ -339,7 +382,7 @@ class _Server(asyncio.Protocol):
         self._client.close()
 
     def pause_writing(self) -> None:
-        self._client.pause_reading()
+        self._hold(True)
 
     def resume_writing(self) -> None:
-        self._client.resume_reading()
+        self._hold(False)

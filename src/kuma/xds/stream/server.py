@@ -372,4 +372,4 @@ def _request(message: Any) -> Request:
 
 
 def _reason(message: Any) -> str:
-    return printable.printable(message.error_detail.message[:_LONGEST_REASON], keep="\n\t")
+    return printable.printable(message.error_detail.message[:_LONGEST_REASON], keep=printable.LINES)

@@ -1,0 +1,50 @@
+"""The log: lines stay lines, command no terminal, and nobody who connects fills the disk with them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from kuma.base import logs
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    kept = structlog.get_config()
+    yield
+    structlog.configure(**kept)
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_a_line_stays_one_and_commands_no_terminal(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.log_as("info", form)
+    structlog.get_logger().warning("refused", reason="a\n2026 [info] b\x1b[2J\x9b2J\u202ec", path="/\x1b[31mred")
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) == 1
+    assert told.removesuffix("\n").isprintable()
+    assert "red" in told
+
+
+def test_who_connects_again_and_again_has_few_lines_and_others_have_theirs(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.log_as("info", "json")
+    log = structlog.get_logger()
+    for port in range(1000):
+        log.warning("refused", peer=f"ipv4:10.0.0.1:{port}")
+    log.warning("refused", peer="ipv4:10.0.0.2:1")
+    log.warning("proxy connected", dataplane="web-01")
+    *told, other, last = map(json.loads, capsys.readouterr().err.splitlines())
+    assert 100 <= len(told) < 500
+    assert other["peer"] == "ipv4:10.0.0.2:1"
+    assert last["dataplane"] == "web-01"
+    assert len(told) + sum(line.get("left_out", 0) for line in (*told, other)) == 1000
+
+
+def test_what_clients_send_to_the_http_server_is_not_warned_of_and_its_errors_are_told() -> None:
+    logs.log_as("info", "json")
+    server = logging.getLogger("uvicorn.error")
+    assert not server.isEnabledFor(logging.WARNING)
+    assert server.isEnabledFor(logging.ERROR)
