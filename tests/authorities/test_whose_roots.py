@@ -80,6 +80,7 @@ async def test_only_the_authority_whose_content_is_another_is_opened_anew(one: R
     before = trust(view(["ca-1", "ca-2"], one, two))
     after = trust(view(["ca-1", "ca-2"], one, await made("ca-2")), before)
     assert after.opened["ca-1"] is before.opened["ca-1"]
+    assert "AuthorityUnusable" not in after.problems["ca-1"]
     assert after.fingerprint("ca-2") not in ("", before.fingerprint("ca-2"))
     assert not after.problems
 
@@ -112,6 +113,7 @@ def test_the_last_good_one_goes_on_and_its_problem_is_told_once(one: Root) -> No
         assert len(logs) == 1
         assert trust(view(["ca-1"], broken(one), position=position), after) is after
     assert after.opened["ca-1"] is before.opened["ca-1"]
+    assert "AuthorityUnusable" not in after.problems["ca-1"]
     assert [(line["log_level"], line["backend"], line["reason"]) for line in logs] == [
         ("error", "ca-1", after.problems["ca-1"])
     ]
