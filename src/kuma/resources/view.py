@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 
 from kuma.resources.models.access_logs import MeshAccessLogSpec, TrafficLogSpec
 from kuma.resources.models.dataplane import DataplaneSpec
@@ -42,9 +42,19 @@ class Named(dict[str, Any]):
         self._before = weakref.ref(before) if isinstance(before, Named) else None
         for name, resource in (edited or {}).items():
             if resource is None:
-                self.pop(name, None)
+                dict.pop(self, name, None)
             else:
-                self[name] = resource
+                dict.__setitem__(self, name, resource)
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        """Keeps what is shared from being changed, as a mapping proxy would.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("resources of a view: does not support item assignment")
+
+    __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse
 
     def edited_since(self, before: Mapping[str, Any]) -> frozenset[str] | None:
         """Returns the names that may differ from `before`, if this was made from it in few steps; else None."""
