@@ -17,8 +17,8 @@ from cryptography.x509.oid import NameOID
 
 import kuma
 from demo.processes import BIN, free_ports
-from kuma.kumactl import transport, version_check
-from kuma.kumactl.config_file import ApiServer, Header
+from kuma.kumactl.connection import transport, version_check
+from kuma.kumactl.connection.config_file import ApiServer, Header
 from kuma.pki import own_ca
 from kuma.pki.x509 import certificate_pem
 from tests.fakes import cas

@@ -8,7 +8,7 @@ from typing import Any
 
 from kuma.base.errors import KumaError
 from kuma.kumactl import apply_order
-from kuma.kumactl.client import Client, explained
+from kuma.kumactl.connection.client import Client, explained
 from kuma.kumactl.input_files import DeclaredResource
 from kuma.resources.resource import Key
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from kuma.base.errors import Misconfigured
 from kuma.base.values import durations
-from kuma.kumactl import config_file, transport, version_check
-from kuma.kumactl.client import Client
-from kuma.kumactl.config_file import Config
+from kuma.kumactl.connection import config_file, transport, version_check
+from kuma.kumactl.connection.client import Client
+from kuma.kumactl.connection.config_file import Config
 
 
 class Invocation:

@@ -15,9 +15,9 @@ import kuma
 from kuma.base import command_line
 from kuma.base.errors import Misconfigured
 from kuma.base.values.printable import LINES, printable
-from kuma.kumactl import requests, version_check
-from kuma.kumactl.client import RequestFailed
 from kuma.kumactl.common_options import CommonOptions
+from kuma.kumactl.connection import requests, version_check
+from kuma.kumactl.connection.client import RequestFailed
 from kuma.kumactl.invocation import Invocation
 from kuma.kumactl.later import Later
 

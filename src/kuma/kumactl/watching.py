@@ -10,7 +10,7 @@ from typing import TypeVar
 import typer
 
 from kuma.base import command_line
-from kuma.kumactl.client import RequestFailed
+from kuma.kumactl.connection.client import RequestFailed
 from kuma.kumactl.terminal import is_terminal
 
 Found = TypeVar("Found")

@@ -20,8 +20,8 @@ from kuma.base.values.variables import pairs
 from kuma.kumactl import apply_order, input_files
 from kuma.kumactl import dry_run as rehearsal
 from kuma.kumactl.apply_order import Sending
-from kuma.kumactl.client import Client, RequestFailed
 from kuma.kumactl.commands.resources import WeakeningOption
+from kuma.kumactl.connection.client import Client, RequestFailed
 from kuma.kumactl.input_files import DeclaredResource
 from kuma.kumactl.invocation import Invocation
 from kuma.resources import codec, kinds, naming

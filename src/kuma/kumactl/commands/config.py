@@ -13,9 +13,9 @@ import yaml
 
 from kuma.base.errors import Misconfigured
 from kuma.base.values import urls
-from kuma.kumactl import config_file, transport, version_check
-from kuma.kumactl.client import Client
-from kuma.kumactl.config_file import ApiServer, Header
+from kuma.kumactl.connection import config_file, transport, version_check
+from kuma.kumactl.connection.client import Client
+from kuma.kumactl.connection.config_file import ApiServer, Header
 from kuma.kumactl.display.layout import table
 from kuma.kumactl.invocation import Invocation
 

@@ -10,7 +10,7 @@ import typer
 import yaml
 
 from kuma.kumactl import apply_order
-from kuma.kumactl.client import Client
+from kuma.kumactl.connection.client import Client
 from kuma.kumactl.invocation import Invocation
 from kuma.resources import codec, kinds
 from kuma.resources.kinds import Kind

@@ -15,10 +15,11 @@ from kuma.base.errors import Misconfigured
 from kuma.base.values import durations
 from kuma.base.values.printable import LINES, printable
 from kuma.base.values.variables import pair
-from kuma.kumactl import paths, watching
-from kuma.kumactl.client import Client, RequestFailed
+from kuma.kumactl import watching
 from kuma.kumactl.commands import inspect_zones
 from kuma.kumactl.commands.resources import Form, FormOption, MeshOption, WatchOption, layout, show_list
+from kuma.kumactl.connection import paths
+from kuma.kumactl.connection.client import Client, RequestFailed
 from kuma.kumactl.display import mesh_tables, tables
 from kuma.kumactl.invocation import Invocation
 from kuma.kumactl.later import Aliased

@@ -9,8 +9,8 @@ import typer
 import yaml
 
 from kuma.base import command_line
-from kuma.kumactl import paths
 from kuma.kumactl.commands.resources import Form, FormOption, MeshOption, layout, show_list
+from kuma.kumactl.connection import paths
 from kuma.kumactl.display import foresight
 from kuma.kumactl.invocation import Invocation
 

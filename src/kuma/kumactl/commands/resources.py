@@ -14,8 +14,9 @@ import typer
 from kuma.base import command_line
 from kuma.base.errors import KumaError, Misconfigured
 from kuma.base.values.printable import LINES, printable
-from kuma.kumactl import kind_names, paths, terminal, watching
-from kuma.kumactl.client import Client, RequestFailed
+from kuma.kumactl import kind_names, terminal, watching
+from kuma.kumactl.connection import paths
+from kuma.kumactl.connection.client import Client, RequestFailed
 from kuma.kumactl.display import tables
 from kuma.kumactl.display.layout import Layout
 from kuma.kumactl.invocation import Invocation

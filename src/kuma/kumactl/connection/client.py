@@ -12,8 +12,8 @@ import kuma
 from kuma.base import handshakes
 from kuma.base.errors import KumaError
 from kuma.base.values import urls
-from kuma.kumactl import paths, requests
-from kuma.kumactl.requests import Answer
+from kuma.kumactl.connection import paths, requests
+from kuma.kumactl.connection.requests import Answer
 from kuma.resources.keys import Key
 from kuma.resources.naming import Naming
 

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from kuma.base import command_line
 from kuma.base.errors import Misconfigured
 from kuma.base.values import addresses
-from kuma.kumactl.client import CHOOSE_ANOTHER, Client
-from kuma.kumactl.config_file import ApiServer
+from kuma.kumactl.connection.client import CHOOSE_ANOTHER, Client
+from kuma.kumactl.connection.config_file import ApiServer
 
 
 def client(server: ApiServer, seconds: float, remedy: str = CHOOSE_ANOTHER) -> Client:

@@ -9,7 +9,7 @@ import typer
 
 import kuma
 from kuma.base.values.printable import printable
-from kuma.kumactl.client import Client, RequestFailed
+from kuma.kumactl.connection.client import Client, RequestFailed
 
 PRODUCT = "Kuma"
 _ANY_VERSION = "preview"
