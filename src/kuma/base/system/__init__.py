@@ -1,0 +1,1 @@
+"""What the system around a process offers: names, users, sockets, signals, and its service manager."""
