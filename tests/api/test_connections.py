@@ -18,7 +18,7 @@ from kuma.api.http.server import HttpServer
 from kuma.api.routes import diagnostics
 from kuma.app.serving import server_certificate
 from kuma.base import aio
-from kuma.base.server_identity import ServerIdentity
+from kuma.base.tls.server_identity import ServerIdentity
 from tests.fakes.patience import PATIENCE
 
 ABUSER = ("127.0.0.2", 0)

@@ -14,7 +14,7 @@ from kuma.api.http.access_control import LocalAdmins
 from kuma.app.configuration.settings import AuthnSection
 from kuma.app.local_admins import local_admins
 from kuma.base.errors import Misconfigured
-from kuma.base.peer_users import PeerUsers
+from kuma.base.system.peer_users import PeerUsers
 from kuma.store.manager import ResourceManager
 from tests.api.test_api import US, api, application, manager  # noqa: F401
 from tests.fakes.control_plane import Running, running

@@ -14,7 +14,7 @@ from kuma.api.routes import diagnostics
 from kuma.app.serving import server_certificate
 from kuma.base import aio
 from kuma.base.errors import Misconfigured
-from kuma.base.server_identity import ServerIdentity
+from kuma.base.tls.server_identity import ServerIdentity
 from tests.fakes.patience import PATIENCE
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from kuma.base import peer_users
-from kuma.base.peer_users import PeerUsers
+from kuma.base.system import peer_users
+from kuma.base.system.peer_users import PeerUsers
 from tests.fakes.patience import PATIENCE
 
 NOBODY = 65534

@@ -7,8 +7,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-from kuma.base import private_keys
-from kuma.base.private_keys import TooLarge, UnusableKey
+from kuma.base.tls import private_keys
+from kuma.base.tls.private_keys import TooLarge, UnusableKey
 from tests.fakes.keys import NUMBERS, RSA, armoured, element, integer, pkcs1
 
 FORMATS = (serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.TraditionalOpenSSL)

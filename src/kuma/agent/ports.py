@@ -6,8 +6,8 @@ import errno
 import json
 from collections.abc import Iterator
 
-from kuma.base import sockets
 from kuma.base.errors import Misconfigured
+from kuma.base.system import sockets
 from kuma.base.values.urls import host_port
 from kuma.resources.models import transparent_proxying
 from kuma.resources.models.dataplane import DataplaneSpec, listen_address

@@ -18,8 +18,8 @@ import h11
 import httpx
 
 from kuma.agent.short_answers import ShortAnswers
-from kuma.base import sockets
 from kuma.base.errors import Misconfigured
+from kuma.base.system import sockets
 from kuma.base.values import addresses
 from kuma.base.values.urls import host_port
 

@@ -12,8 +12,8 @@ import h11
 import structlog
 
 from kuma.agent.short_answers import ShortAnswers
-from kuma.base import sockets
 from kuma.base.errors import Misconfigured
+from kuma.base.system import sockets
 from kuma.base.values.urls import host_port
 
 log = structlog.get_logger(__name__)

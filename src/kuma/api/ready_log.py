@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 import structlog
 
 from kuma.api.http.server import HttpServer
-from kuma.base import service_manager
+from kuma.base.system import service_manager
 
 log = structlog.get_logger(__name__)
 

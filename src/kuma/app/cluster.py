@@ -26,7 +26,7 @@ from kuma.app.serving.certificate_watch import CertificateWatch
 from kuma.base import aio
 from kuma.base.clock import Clock
 from kuma.base.errors import Unavailable
-from kuma.base.server_identity import ServerIdentity
+from kuma.base.tls.server_identity import ServerIdentity
 from kuma.kubernetes.api import credentials
 from kuma.kubernetes.api.client import ApiClient, ApiError
 from kuma.kubernetes.api.informer import Informer

@@ -19,8 +19,9 @@ from kuma.app import assembly, stores
 from kuma.app.configuration.reloading import Reloading
 from kuma.app.configuration.settings import Settings
 from kuma.app.configuration.settings_file import load
-from kuma.base import aio, command_line, garbage, logs, service_manager, signals
+from kuma.base import aio, command_line, garbage, logs
 from kuma.base.clock import SystemClock
+from kuma.base.system import service_manager, signals
 from kuma.store.sealing.encryption import KeyFile
 
 app = typer.Typer(

@@ -12,7 +12,7 @@ import structlog
 from kuma.api.http.access_control import LocalAdmins
 from kuma.app.configuration.settings import AuthnSection
 from kuma.base.errors import Misconfigured
-from kuma.base.peer_users import PeerUsers
+from kuma.base.system.peer_users import PeerUsers
 
 log = structlog.get_logger(__name__)
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kuma.base import handshakes, texts
+from kuma.base import texts
 from kuma.base.errors import InvalidResource, KumaError, Misconfigured, NotForUs
+from kuma.base.tls import handshakes
 from kuma.base.values.variables import filled, names_in
 from kuma.resources import codec
 from kuma.resources.resource import Resource

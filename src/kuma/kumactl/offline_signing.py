@@ -11,8 +11,8 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from kuma.base import private_keys
 from kuma.base.errors import Misconfigured
+from kuma.base.tls import private_keys
 from kuma.base.values import durations
 
 _BACKDATED = timedelta(minutes=5)

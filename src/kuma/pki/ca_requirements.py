@@ -11,8 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from kuma.base import private_keys
 from kuma.base.errors import Violation
+from kuma.base.tls import private_keys
 from kuma.pki import pem
 from kuma.pki.authority import AuthorityUnusable
 from kuma.pki.x509 import is_self_issued, is_self_signed

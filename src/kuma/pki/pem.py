@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from cryptography import x509
 
-from kuma.base import private_keys
+from kuma.base.tls import private_keys
 from kuma.pki.authority import AuthorityUnusable
 from kuma.pki.x509 import PrivateKey
 

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.utils import base64url_decode
 
-from kuma.base import private_keys
 from kuma.base.errors import NoSigningKey, Unauthenticated, Unavailable
+from kuma.base.tls import private_keys
 from kuma.resources.models.secret import Secrets
 from kuma.tokens.validation import PublicKeys
 

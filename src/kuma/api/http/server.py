@@ -14,10 +14,11 @@ import uvicorn
 from kuma.api.http import connections
 from kuma.api.http.client_certificates import ClientCertificates
 from kuma.api.http.connections import Connection, ConnectionLimits, Open
-from kuma.base import aio, sockets
+from kuma.base import aio
 from kuma.base.errors import Misconfigured
-from kuma.base.peer_users import PeerUsers
-from kuma.base.server_identity import ServerIdentity
+from kuma.base.system import sockets
+from kuma.base.system.peer_users import PeerUsers
+from kuma.base.tls.server_identity import ServerIdentity
 from kuma.base.values import addresses, urls
 
 log = structlog.get_logger(__name__)

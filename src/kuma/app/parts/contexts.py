@@ -12,7 +12,7 @@ from kuma.app.parts.foundation import Foundation
 from kuma.app.parts.state import State
 from kuma.app.parts.streams import Streams
 from kuma.app.serving import servers
-from kuma.base.peer_users import PeerUsers
+from kuma.base.system.peer_users import PeerUsers
 from kuma.console.context import ConsoleContext
 from kuma.console.followed import Followed
 from kuma.console.sessions import Sessions

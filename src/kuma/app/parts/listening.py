@@ -12,7 +12,7 @@ from kuma.app.parts.state import State
 from kuma.app.parts.streams import Streams
 from kuma.app.serving import servers
 from kuma.app.serving.servers import Servers
-from kuma.base.peer_users import PeerUsers
+from kuma.base.system.peer_users import PeerUsers
 from kuma.console import app as console
 from kuma.kubernetes.store.store import KubernetesStore
 from kuma.store.views import Views

@@ -15,7 +15,7 @@ from kuma.app import metrics as app_metrics
 from kuma.app import token_keys
 from kuma.app.parts.foundation import Foundation
 from kuma.app.serving import servers
-from kuma.base.name_service import NameService
+from kuma.base.system.name_service import NameService
 from kuma.resources import kinds
 from kuma.store.manager import ResourceManager, Rules
 from kuma.store.views import Views

@@ -16,7 +16,7 @@ from kuma.app.serving.server_certificate import ServerCertificate
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured
 from kuma.base.files import content
-from kuma.base.server_identity import ServerIdentity
+from kuma.base.tls.server_identity import ServerIdentity
 from kuma.pki import pem
 from kuma.pki.authority import AuthorityUnusable
 from kuma.pki.validity import Validity

@@ -25,12 +25,12 @@ from kuma.app.configuration.settings import (
 )
 from kuma.app.serving import client_cas, server_certificate
 from kuma.app.serving.certificate_watch import CertificateWatch
-from kuma.base import sockets
 from kuma.base.audit import Audit, Refusals
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured
-from kuma.base.peer_users import PeerUsers
-from kuma.base.server_identity import ServerIdentity
+from kuma.base.system import sockets
+from kuma.base.system.peer_users import PeerUsers
+from kuma.base.tls.server_identity import ServerIdentity
 from kuma.base.values import addresses
 from kuma.base.values.rate_limit import Rate
 from kuma.policy import workloads

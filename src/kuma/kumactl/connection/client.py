@@ -9,8 +9,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import kuma
-from kuma.base import handshakes
 from kuma.base.errors import KumaError
+from kuma.base.tls import handshakes
 from kuma.base.values import urls
 from kuma.kumactl.connection import paths, requests
 from kuma.kumactl.connection.requests import Answer

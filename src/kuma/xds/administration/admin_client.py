@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 import httpx
 import structlog
 
-from kuma.base import sockets
 from kuma.base.errors import NotFound, Unavailable
+from kuma.base.system import sockets
 from kuma.base.values import addresses, urls
 from kuma.pki.ssl_context import show
 from kuma.policy.workloads import OwnPorts

@@ -14,8 +14,8 @@ import structlog
 from prometheus_client import Gauge
 
 from kuma.base.clock import Clock
-from kuma.base.name_service import Resolve
 from kuma.base.rounds import Rounds
+from kuma.base.system.name_service import Resolve
 from kuma.resources import host_names
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource

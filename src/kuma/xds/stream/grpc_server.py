@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from kuma.base import sockets
 from kuma.base.errors import Misconfigured
-from kuma.base.server_identity import ServerIdentity
+from kuma.base.system import sockets
+from kuma.base.tls.server_identity import ServerIdentity
 from kuma.base.values import urls
 from kuma.xds.stream import front as fronts
 from kuma.xds.stream import health_discovery, store_health
