@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from kuma.base import aio
 from kuma.base.clock import SystemClock
 from kuma.resources import kinds
@@ -15,6 +17,7 @@ from kuma.store.protocol import Create
 from kuma.store.sql.sqlite import open_sqlite
 from kuma.store.views import Views
 from kuma.xds.envoy import serving_label
+from kuma.xds.proxies import dataplane_writes
 from kuma.xds.proxies.dataplane_writes import DataplaneWrites
 from tests.fakes.control_plane import dataplane
 from tests.fakes.patience import PATIENCE
@@ -106,3 +109,33 @@ async def test_who_cannot_wait_has_what_was_collected_written(tmp_path: Path) ->
         assert await mesh.writes.catch_up() == 1
         assert mesh.serving == {"web-0", "web-1"}
         assert len(mesh.pauses) == 1, "it pauses still"
+
+
+async def test_who_cannot_wait_waits_for_what_is_being_written_already(tmp_path: Path) -> None:
+    async with _mesh(tmp_path) as mesh:
+        mesh.writes.look(WEB[0].key)
+        await mesh.until_paused(1)
+        mesh.writes.look(WEB[1].key)
+        first = aio.spawn(mesh.writes.catch_up(), name="first")
+        await asyncio.sleep(0)
+        await mesh.writes.catch_up()
+        assert mesh.serving == {"web-0", "web-1"}
+        await first
+
+
+async def test_what_somebody_has_begun_to_write_who_is_gone_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataplane_writes, "_BATCH", 1)
+    async with _mesh(tmp_path) as mesh:
+        mesh.writes.look(WEB[0].key)
+        await mesh.until_paused(1)
+        for one in WEB[1:]:
+            mesh.writes.look(one.key)
+        gone = aio.spawn(mesh.writes.catch_up(), name="gone")
+        await asyncio.sleep(0)
+        await aio.stop([gone])
+        async with asyncio.timeout(PATIENCE):
+            while mesh.serving != {one.name for one in WEB}:
+                mesh.go_on.set()
+                await asyncio.sleep(0)

@@ -205,3 +205,21 @@ async def test_a_proxy_that_comes_back_while_its_last_stream_is_being_written_go
     assert (count(again), len(again.spec().subscriptions)) == (2, 2)
     await aio.stop([writing])
     await store.close()
+
+
+async def test_what_is_being_written_when_it_is_told_to_end_is_written(tmp_path: Path) -> None:
+    store = await open_sqlite(tmp_path / "kuma.db", SystemClock())
+    mesh = kinds.MESH.key("default")
+    await store.transact([Create(Resource(mesh, MeshSpec())), Create(WEB, mesh)])
+    held = Held(store)
+    insights = Insights(cast(Any, held), SystemClock(), "cp-1", Alone())
+    ended = await insights.open(WEB.key, Version())
+    insights.close(ended, None)
+    writing = aio.spawn(insights.run(), name="insights")
+    async with asyncio.timeout(PATIENCE):
+        await held.asked.wait()
+    writing.cancel()
+    held.may_write.set()
+    await aio.stop([writing])
+    assert not (await store.get(ended.key)).spec.online
+    await store.close()

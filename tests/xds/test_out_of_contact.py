@@ -129,6 +129,30 @@ async def withdraw(cp: Running) -> None:
     assert answer.is_success, answer.text
 
 
+async def test_who_is_ready_to_take_its_place_is_known_before_it_goes(tmp_path: Path) -> None:
+    async with running(tmp_path) as cp:
+        await two(cp)
+        collecting, writes = asyncio.Event(), dict[str, Any](cp.parts.components)["endpoint readiness"]._writes
+
+        async def pause(_: float) -> None:
+            collecting.set()
+            await asyncio.Event().wait()
+
+        writes._pause = pause
+        await cp.proxy(dataplane("backend-02", "backend"))
+        async with asyncio.timeout(PATIENCE):
+            await collecting.wait()
+        successor = dataplane("backend-03", "backend")
+        await cp.proxy(successor)
+        await cp.until(lambda: (found := cp.parts.proxies.get(successor.key)) and found.serves)
+        dataplanes = cp.parts.views.view("default").dataplanes
+        assert not serving_label.is_serving(dataplanes[successor.name]), "it is collected with what follows"
+        await withdraw(cp)
+        dataplanes = cp.parts.views.view("default").dataplanes
+        assert serving_label.is_serving(dataplanes[successor.name])
+        assert not is_served(cp)
+
+
 @pytest.mark.parametrize("order", ["first", "afterwards", "when it was given up"])
 async def test_one_that_says_that_it_ends_does_not_linger(tmp_path: Path, order: str) -> None:
     clock = ManualClock()

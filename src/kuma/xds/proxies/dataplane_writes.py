@@ -56,6 +56,7 @@ class DataplaneWrites:
         self._pause = pause
         self._due: set[Key] = set()
         self._wake = asyncio.Event()
+        self._turn = asyncio.Lock()
 
     def look(self, key: Key) -> None:
         """Has a Dataplane written, if it is not as it should be."""
@@ -85,19 +86,22 @@ class DataplaneWrites:
             seconds -= _LULL
 
     async def catch_up(self) -> int:
-        """Write all that is to be written now; returns how many Dataplanes that were.
+        """Write all that is to be written now, and let end what is being written; returns how many Dataplanes it wrote.
+
+        What is left is tried again if this ends early, such as when nobody waits for it any more.
 
         Raises:
-            Unavailable: the store cannot be written; what is left is tried again.
+            Unavailable: the store cannot be written.
         """
-        due, self._due = sorted(self._due, key=str), set()
-        try:
-            batches = (due[start : start + _BATCH] for start in range(0, len(due), _BATCH))
-            return sum([await self._write(batch) for batch in batches])
-        except Unavailable:
-            self._due.update(due)
-            self._wake.set()
-            raise
+        async with self._turn:
+            due, self._due = sorted(self._due, key=str), set()
+            try:
+                batches = (due[start : start + _BATCH] for start in range(0, len(due), _BATCH))
+                return sum([await self._write(batch) for batch in batches])
+            except BaseException:
+                self._due.update(due)
+                self._wake.set()
+                raise
 
     async def _write(self, keys: Sequence[Key]) -> int:
         changed = [dataplane for key in keys if (dataplane := self._wanted(key)) is not None]

@@ -289,14 +289,18 @@ class Insights:
         if self._counted:
             self._wake.set()
         records = list(self._writing.values())
-        for start in range(0, len(records), _BATCH):
-            batch = records[start : start + _BATCH]
-            try:
-                await self._write(batch)
-            except KumaError:
-                for record in batch:  # one of them stands in the way of the others: each alone
-                    await self._write_alone(record)
-            self._writing = {}
+        try:
+            for start in range(0, len(records), _BATCH):
+                batch = records[start : start + _BATCH]
+                try:
+                    await self._write(batch)
+                except KumaError:
+                    for record in batch:  # one of them stands in the way of the others: each alone
+                        await self._write_alone(record)
+                for record in batch:
+                    del self._writing[record.key]
+        finally:  # what this was kept from writing is written next, as when it is cancelled at the end
+            self._changed, self._writing = {**self._writing, **self._changed}, {}
 
     async def _write(self, records: list[Record]) -> None:
         operations = [
