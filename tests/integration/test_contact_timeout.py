@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
+from demo.processes import free_ports
 from kuma.agent.envoy import OUT_OF_CONTACT
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, running
 from tests.integration.sidecars import Sidecars, until
@@ -28,5 +31,35 @@ async def test_a_proxy_serves_no_longer_without_the_control_plane_than_it_may(tm
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", backend.port)
         assert web.running.returncode is None
+    finally:
+        await mesh.close()
+
+
+async def test_a_proxy_that_was_stopped_with_its_kuma_dp_comes_back_to_a_control_plane_that_is_there(
+    tmp_path: Path,
+) -> None:
+    """A container is frozen for longer than a proxy may serve alone, and the control plane restarts meanwhile."""
+    api, xds = free_ports(2)
+    ports = {"dp_server": {"port": api}, "xds_server": {"port": xds}}
+    async with running(tmp_path, **ports) as cp:
+        await cp.apply(MTLS, ALLOW_ALL)
+        mesh = Sidecars(cp, tmp_path)
+        mesh.options = ("--contact-timeout=4s",)
+        backend = await mesh.start("backend", protocol="tcp")
+        processes = (backend.running.pid, backend.envoy)
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+    try:
+        await asyncio.sleep(7)  # what is tried is time that passes beside a process that does not see it
+        async with running(tmp_path, **ports) as cp:
+            for process in processes:
+                os.kill(process, signal.SIGCONT)
+
+            async def back() -> bool:
+                assert backend.running.returncode is None, backend.log.read_text()
+                return any(proxy.converged for proxy in cp.parts.proxies)
+
+            await until("backend is back", back)
+            assert "out of contact" not in backend.log.read_text()
     finally:
         await mesh.close()

@@ -32,6 +32,10 @@ _PATIENCE = 5.0
 _POLL = 0.2
 _CONTACT_POLL = 1.0
 """Seconds between two looks at whether Envoy has a stream."""
+_STOPPED = 6.0
+"""Seconds from one look to the end of the next, at which this process is taken to have been stopped meanwhile."""
+_RECONNECTED = 15.0
+"""Seconds in which an Envoy that was stopped, too, finds a control plane that is there."""
 OUT_OF_CONTACT = 75
 """Exit status, EX_TEMPFAIL of sysexits: started again, it asks for its bootstrap until that is answered."""
 _TOLD = 0.5
@@ -159,18 +163,24 @@ class Envoy:
     async def _lose_contact(self) -> None:
         """Has Envoy drain when it has had no stream with the control plane for as long as it may serve without.
 
-        Envoy knows of its stream; one that does not say is taken to have none.
+        Envoy knows of its stream; one that does not say is taken to have none. If this process was stopped (SIGSTOP, a
+        frozen container), Envoy may have been, too: what it lost meanwhile it has a moment to get again.
         """
         limit = self._options.contact
         if limit is None:
             await asyncio.Event().wait()
             return
-        last = self._clock.monotonic()
+        looked = self._clock.monotonic()
+        until = looked + limit
         async with httpx.AsyncClient(base_url=self.admin_url, timeout=2.0, trust_env=False) as admin:
-            while (left := last + limit - self._clock.monotonic()) > 0:
-                await self._clock.sleep(min(left, _CONTACT_POLL))
-                if await is_in_contact(admin):
-                    last = self._clock.monotonic()
+            while looked < until:
+                await self._clock.sleep(min(until - looked, _CONTACT_POLL))
+                connected = await is_in_contact(admin)
+                before, looked = looked, self._clock.monotonic()
+                if connected:
+                    until = looked + limit
+                elif looked - before > _STOPPED:
+                    until = max(until, looked + min(limit, _RECONNECTED))
         log.error("the control plane is out of contact for too long: this proxy stops serving", seconds=limit)
         self._drain.set()
 
