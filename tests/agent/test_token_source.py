@@ -93,6 +93,28 @@ async def test_what_cannot_be_read_leaves_the_token_as_it_is_and_is_said_once(tm
     assert not [line for line in logs if "first" in str(line) or "second" in str(line)]
 
 
+async def test_a_token_that_could_not_be_written_is_given_as_soon_as_it_can(tmp_path: Path) -> None:
+    """As on a disk that was full for a while: the user's file does not change again."""
+    file, clock = tmp_path / "token", ManualClock()
+    file.write_text("first")
+    with capture_logs() as logs, token_source.secret(TokenSource.of(file), "dataplane_token", tmp_path) as secret:
+        assert secret is not None
+        following = aio.spawn(secret.follow(clock), name="token")
+        try:
+            blocked = secret.path.with_name(f".{secret.path.name}.new")
+            blocked.mkdir()
+            file.write_text("second")
+            await look(clock)
+            await look(clock)
+            assert held(secret) == "first"
+            blocked.rmdir()
+            await look(clock)
+            assert held(secret) == "second"
+        finally:
+            await aio.stop([following])
+    assert [line["log_level"] for line in logs] == ["error", "info"], "the same is said once"
+
+
 def test_nobody_else_reads_it_and_nothing_of_it_stays(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("t")
     with token_source.secret(TokenSource.of(tmp_path / "token"), "dataplane_token", tmp_path) as secret:

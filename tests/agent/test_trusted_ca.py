@@ -39,6 +39,14 @@ def test_what_envoy_reads_follows_the_file(tmp_path: Path) -> None:
             assert len(logs) <= 1  # the same is said once
             assert given() == old
         file.write_text(old + new)
+        blocked = directory / ".ca.json.new"
+        blocked.mkdir()  # as on a full disk, nothing can be written beside it
+        with capture_logs() as logs:
+            ca.look()
+            ca.look()
+        assert given() == old
+        assert [entry["log_level"] for entry in logs] == ["warning"]
+        blocked.rmdir()
         ca.look()
         assert given() == old + new
     assert not directory.exists()

@@ -86,16 +86,25 @@ class TokenSecret:
         self._write()
 
     async def follow(self, clock: Clock) -> None:
-        """Replaces the token by the one in the user's file whenever that is another, until cancelled."""
+        """Replaces the token by the one in the user's file whenever that is another, until cancelled.
+
+        What cannot be written, as on a full disk, is tried again at every look, and said once.
+        """
+        told = ""
         while True:
             await clock.sleep(_POLL)
-            if self._source.renew():
-                try:
-                    self._write()
-                except OSError as error:
-                    log.error("Envoy not given the new token", reason=error.strerror)
-                else:
-                    log.info("the token has been replaced", file=str(self._source.file))
+            self._source.renew()
+            if self._source.token == self._written:
+                continue
+            try:
+                self._write()
+            except OSError as error:
+                if (reason := error.strerror) != told:
+                    log.error("Envoy not given the new token; tried again every second", reason=reason)
+                told = reason
+            else:
+                told = ""
+                log.info("the token has been replaced", file=str(self._source.file))
 
     def _write(self) -> None:
         secret = {
@@ -104,6 +113,7 @@ class TokenSecret:
             "genericSecret": {"secret": {"inlineString": self._source.token}},
         }
         files.replace(self.path, json.dumps({"resources": [secret]}).encode())
+        self._written = self._source.token
 
 
 @contextlib.contextmanager

@@ -33,10 +33,9 @@ class TrustedCa:
 
     def __init__(self, file: Path, directory: Path) -> None:
         self._file = file
-        self._pem = files.content(file).decode()
         self._complaint = ""
         self.path = directory / "ca.json"
-        self._write()
+        self._write(files.content(file).decode())
 
     async def follow(self, clock: Clock) -> None:
         """Gives Envoy what the user's file holds whenever that is something else, until cancelled."""
@@ -51,23 +50,23 @@ class TrustedCa:
             if pem == self._pem:
                 return
             x509.load_pem_x509_certificates(pem.encode())
-            self._pem = pem
-            self._write()
+            self._write(pem)
         except (OSError, ValueError) as error:
             if str(error) != self._complaint:
                 self._complaint = str(error)
-                log.warning("the CA of the control plane cannot be read again; the last one stays", reason=str(error))
+                log.warning("the CA of the control plane cannot be taken up; the last one stays", reason=str(error))
             return
         self._complaint = ""
         log.info("the CA of the control plane has been replaced", file=str(self._file))
 
-    def _write(self) -> None:
+    def _write(self, pem: str) -> None:
         secret = {
             "@type": _TYPE,
             "name": SECRET,
-            "validationContext": {"trustedCa": {"inlineString": self._pem}},
+            "validationContext": {"trustedCa": {"inlineString": pem}},
         }
         files.replace(self.path, json.dumps({"resources": [secret]}).encode())
+        self._pem = pem
 
 
 @contextlib.contextmanager
