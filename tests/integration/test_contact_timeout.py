@@ -40,8 +40,8 @@ async def test_a_proxy_that_was_stopped_with_its_kuma_dp_comes_back_to_a_control
 ) -> None:
     """A container is frozen for longer than a proxy may serve alone, and the control plane restarts meanwhile."""
     api, xds = free_ports(2)
-    ports = {"dp_server": {"port": api}, "xds_server": {"port": xds}}
-    async with running(tmp_path, **ports) as cp:
+    dp_server, xds_server = {"port": api}, {"port": xds}
+    async with running(tmp_path, dp_server=dp_server, xds_server=xds_server) as cp:
         await cp.apply(MTLS, ALLOW_ALL)
         mesh = Sidecars(cp, tmp_path)
         mesh.options = ("--contact-timeout=4s",)
@@ -51,7 +51,7 @@ async def test_a_proxy_that_was_stopped_with_its_kuma_dp_comes_back_to_a_control
             os.kill(process, signal.SIGSTOP)
     try:
         await asyncio.sleep(7)  # what is tried is time that passes beside a process that does not see it
-        async with running(tmp_path, **ports) as cp:
+        async with running(tmp_path, dp_server=dp_server, xds_server=xds_server) as cp:
             for process in processes:
                 os.kill(process, signal.SIGCONT)
 

@@ -99,7 +99,7 @@ class TokenSecret:
             try:
                 self._write()
             except OSError as error:
-                if (reason := error.strerror) != told:
+                if (reason := str(error.strerror)) != told:
                     log.error("Envoy not given the new token; tried again every second", reason=reason)
                 told = reason
             else:
