@@ -11,22 +11,9 @@ from fastapi.openapi.utils import get_openapi
 import kuma
 from kuma.api.context import ApiContext
 from kuma.api.http import authentication, browsers, errors, hosts, request_limits
-from kuma.api.routes import (
-    absent,
-    control_plane,
-    docs,
-    dry_run,
-    insights,
-    judgement,
-    overviews,
-    preview,
-    proxies,
-    resources,
-    tokens,
-    traffic,
-    zones,
-)
+from kuma.api.routes import absent, control_plane, docs, dry_run, resources, tokens, zones
 from kuma.api.routes import kinds as kind_routes
+from kuma.api.routes.inspection import insights, judgement, overviews, preview, proxies, traffic
 from kuma.resources import kinds
 
 

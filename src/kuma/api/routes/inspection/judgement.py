@@ -12,7 +12,7 @@ from kuma.api.context import ApiContext
 from kuma.api.http.bodies import json_answer
 from kuma.api.http.errors import Problem
 from kuma.api.routes import resources
-from kuma.api.routes.seen import seen
+from kuma.api.routes.inspection.seen import seen
 from kuma.base.errors import AccessDenied, NotFound
 from kuma.foresight import control_plane_health, explanation, health, suggestions
 from kuma.foresight.findings import Finding

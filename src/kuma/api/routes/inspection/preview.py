@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 
 from kuma.api.context import ApiContext
 from kuma.api.http.bodies import json_answer
-from kuma.api.routes.seen import seen
+from kuma.api.routes.inspection.seen import seen
 from kuma.base.errors import InvalidResource
 from kuma.foresight import preview
 from kuma.foresight.preview import Changes, Known, Preview
