@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kuma.resources.models import log_format
+from kuma.resources.models.blocks import log_format
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, resource
 from tests.integration.sidecars import Sidecars, exchange, until
 

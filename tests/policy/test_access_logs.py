@@ -7,7 +7,7 @@ import pytest
 from kuma.base.errors import InvalidResource
 from kuma.policy.access_logs import AccessLogs
 from kuma.resources import kinds
-from kuma.resources.models import log_format
+from kuma.resources.models.blocks import log_format
 from kuma.resources.view import MeshView
 from tests.fakes.control_plane import resource
 

@@ -10,7 +10,7 @@ from kuma.policy import membership
 from kuma.policy.authorization import Principal
 from kuma.resources import codec
 from kuma.resources.models import target_ref
-from kuma.resources.models.mesh_blocks import Membership
+from kuma.resources.models.blocks.mesh_blocks import Membership
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.xds.envoy.resource import TypeUrl

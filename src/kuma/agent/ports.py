@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from kuma.base.errors import Misconfigured
 from kuma.base.system import sockets
 from kuma.base.values.urls import host_port
-from kuma.resources.models import transparent_proxying
+from kuma.resources.models.blocks import transparent_proxying
 from kuma.resources.models.dataplane import DataplaneSpec, listen_address
 
 LISTENS = {

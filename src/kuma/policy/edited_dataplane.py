@@ -15,7 +15,8 @@ from kuma.policy.authorization import Admission, effective, statements
 from kuma.policy.decision import REFUSED, Shown, carried, means, verdict
 from kuma.policy.permissions import Permissions
 from kuma.policy.weakening import Named, Pairs, Selector, both, known, selectors, words
-from kuma.resources.models import metrics, target_ref
+from kuma.resources.models import target_ref
+from kuma.resources.models.blocks import metrics
 from kuma.resources.models.dataplane import DataplaneSpec, workload
 from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.models.mesh_traffic_permission import DENY

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kuma.policy.matching import match
+from kuma.resources.models.blocks.mesh_blocks import Membership
 from kuma.resources.models.dataplane import DataplaneSpec
-from kuma.resources.models.mesh_blocks import Membership
 
 
 def exclusion(mesh: str, membership: Membership, dataplane: DataplaneSpec) -> str:

@@ -15,9 +15,9 @@ from kuma.policy.authorization import Principal, effective, principals, statemen
 from kuma.policy.permissions import Permissions
 from kuma.resources import kinds
 from kuma.resources import tags as tag_rules
-from kuma.resources.models import metrics
+from kuma.resources.models.blocks import metrics
+from kuma.resources.models.blocks.mesh_blocks import Membership
 from kuma.resources.models.mesh import Backend, MeshSpec, weakening_is_refused
-from kuma.resources.models.mesh_blocks import Membership
 from kuma.resources.models.mesh_traffic_permission import ALLOW, SHADOW_DENY
 from kuma.resources.resource import Resource
 

@@ -9,16 +9,8 @@ from typing import Any, Literal
 
 from kuma.base.errors import InvalidResource, NotForUs, Violation
 from kuma.resources import masks, naming, workload_health
-from kuma.resources.models import (
-    access_logs,
-    dataplane,
-    dataplane_services,
-    mesh,
-    mesh_blocks,
-    mesh_traffic_permission,
-    stored_only,
-    traffic_permission,
-)
+from kuma.resources.models import access_logs, dataplane, mesh, mesh_traffic_permission, stored_only, traffic_permission
+from kuma.resources.models.blocks import dataplane_services, mesh_blocks
 from kuma.resources.models.config import ConfigSpec
 from kuma.resources.models.coordination import InstanceSpec, LeaseSpec, RolloutProgressSpec
 from kuma.resources.models.dataplane_insight import DataplaneInsightSpec

@@ -10,7 +10,8 @@ from pydantic import AfterValidator, Field, StrictBool
 from pydantic_core import PydanticCustomError
 
 from kuma.base.errors import Violation
-from kuma.resources.models import log_format, target_ref, traffic_permission
+from kuma.resources.models import target_ref, traffic_permission
+from kuma.resources.models.blocks import log_format
 from kuma.resources.models.target_ref import TargetRef
 from kuma.resources.models.traffic_permission import Selector
 from kuma.resources.resource import DISCRIMINATOR, Model, plain

@@ -12,11 +12,11 @@ from pydantic import BeforeValidator, Field, StrictBool, StrictInt
 from kuma.base.errors import Violation
 from kuma.base.values import addresses, host_names
 from kuma.resources import tags as tag_rules
-from kuma.resources.models import dataplane_services, metrics, service_probe, transparent_proxying
-from kuma.resources.models.metrics import MetricsBackend
-from kuma.resources.models.service_probe import ServiceProbe
+from kuma.resources.models.blocks import dataplane_services, metrics, service_probe, transparent_proxying
+from kuma.resources.models.blocks.metrics import MetricsBackend
+from kuma.resources.models.blocks.service_probe import ServiceProbe
+from kuma.resources.models.blocks.transparent_proxying import TransparentProxying
 from kuma.resources.models.stored_only import field_not_done
-from kuma.resources.models.transparent_proxying import TransparentProxying
 from kuma.resources.resource import Model, plain
 
 _GATEWAY_TYPES = ("DELEGATED", "BUILTIN")

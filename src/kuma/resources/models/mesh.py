@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from kuma.base.errors import Violation
 from kuma.base.values import durations
 from kuma.resources.duration import Duration, written
-from kuma.resources.models import mesh_blocks
+from kuma.resources.models.blocks import mesh_blocks
 from kuma.resources.models.secret import Base64
 from kuma.resources.resource import DISCRIMINATOR, Model, plain
 

@@ -13,9 +13,9 @@ from datetime import timedelta
 from envoy.config.core.v3 import health_check_pb2
 from envoy.service.health.v3 import hds_pb2
 
-from kuma.resources.models import service_probe
+from kuma.resources.models.blocks import service_probe
+from kuma.resources.models.blocks.service_probe import ServiceProbe
 from kuma.resources.models.dataplane import Networking, workload
-from kuma.resources.models.service_probe import ServiceProbe
 from kuma.resources.workload_health import Place, place
 from kuma.xds.envoy import clusters, resource_names
 from kuma.xds.envoy.service_members import Withheld

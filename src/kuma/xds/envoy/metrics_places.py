@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from kuma.base.values import addresses
-from kuma.resources.models import metrics
+from kuma.resources.models.blocks import metrics
+from kuma.resources.models.blocks.metrics import MeshMetrics, Scraping
 from kuma.resources.models.dataplane import DataplaneSpec, Networking, listen_address
-from kuma.resources.models.metrics import MeshMetrics, Scraping
 from kuma.resources.resource import Resource
 
 Place = tuple[str, int]

@@ -17,7 +17,8 @@ from kuma.policy.permissions import Permissions
 from kuma.policy.succession import Stage
 from kuma.resources import tags as tag_rules
 from kuma.resources.models import dataplane as dataplanes
-from kuma.resources.models import target_ref, transparent_proxying
+from kuma.resources.models import target_ref
+from kuma.resources.models.blocks import transparent_proxying
 from kuma.resources.models.dataplane import DataplaneSpec, Inbound, Networking
 from kuma.resources.models.mesh_transition import Level
 from kuma.resources.resource import Resource

@@ -18,8 +18,8 @@ from kuma.base.values import addresses
 from kuma.policy import membership, workloads
 from kuma.policy.workloads import Destination, OwnPorts, Place, Surroundings
 from kuma.resources import kinds
+from kuma.resources.models.blocks.mesh_blocks import Membership
 from kuma.resources.models.dataplane import DataplaneSpec, listen_address, workload
-from kuma.resources.models.mesh_blocks import Membership
 from kuma.resources.resource import Key, Resource
 from kuma.resources.view import MeshView, changed_names
 from kuma.store.protocol import Store

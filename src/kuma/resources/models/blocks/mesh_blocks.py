@@ -12,9 +12,10 @@ from pydantic import StrictBool
 
 from kuma.base.errors import Violation
 from kuma.resources import tags as tag_rules
-from kuma.resources.models import access_logs, metrics
+from kuma.resources.models import access_logs
 from kuma.resources.models.access_logs import Logging
-from kuma.resources.models.metrics import MeshMetrics
+from kuma.resources.models.blocks import metrics
+from kuma.resources.models.blocks.metrics import MeshMetrics
 from kuma.resources.resource import Model
 
 

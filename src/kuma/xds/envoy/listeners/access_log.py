@@ -12,8 +12,8 @@ from envoy.data.accesslog.v3 import accesslog_pb2 as entries_pb2
 from envoy.extensions.access_loggers.file.v3 import file_pb2
 
 from kuma.base.values.urls import host_port
-from kuma.resources.models import log_format
 from kuma.resources.models.access_logs import Sink
+from kuma.resources.models.blocks import log_format
 from kuma.xds.envoy import tls
 
 _UNWRITABLE = re.compile(r"unable to open file '([^']+)'")

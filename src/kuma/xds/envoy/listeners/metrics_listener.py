@@ -12,7 +12,7 @@ from envoy.config.route.v3 import route_components_pb2
 from envoy.type.matcher.v3 import string_pb2
 
 from kuma.policy.authorization import Admission
-from kuma.resources.models.metrics import Scraping
+from kuma.resources.models.blocks.metrics import Scraping
 from kuma.xds.envoy import clusters, resource_names
 from kuma.xds.envoy.listeners import inbound
 from kuma.xds.envoy.listeners import listener as listeners
