@@ -35,8 +35,8 @@ class Relay:
         both = {writer, back}
         self._writers |= both
         async with asyncio.TaskGroup() as group:
-            group.create_task(_pass_on(reader, back))
-            group.create_task(_pass_on(there, writer))
+            group.create_task(pass_on(reader, back))
+            group.create_task(pass_on(there, writer))
         self._writers -= both
 
 
@@ -54,7 +54,8 @@ async def relay(port: int) -> AsyncIterator[Relay]:
         await server.wait_closed()
 
 
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Writes what is read until its end, and ends then, too."""
     with contextlib.suppress(OSError):
         while data := await reader.read(65536):
             writer.write(data)

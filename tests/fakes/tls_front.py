@@ -7,6 +7,8 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator
 
+from tests.fakes.relay import pass_on
+
 _SSL_REQUEST = (8).to_bytes(4) + (80877103).to_bytes(4)
 """How a client asks for TLS: PostgreSQL's protocol, message SSLRequest."""
 
@@ -22,8 +24,8 @@ async def tls_front(context: ssl.SSLContext, port: int) -> AsyncIterator[int]:
                 await writer.start_tls(context)
                 there, back = await asyncio.open_connection("127.0.0.1", port)
                 async with asyncio.TaskGroup() as both:
-                    both.create_task(_pass_on(reader, back))
-                    both.create_task(_pass_on(there, writer))
+                    both.create_task(pass_on(reader, back))
+                    both.create_task(pass_on(there, writer))
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -32,11 +34,3 @@ async def tls_front(context: ssl.SSLContext, port: int) -> AsyncIterator[int]:
     finally:
         server.close()
         await server.wait_closed()
-
-
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
