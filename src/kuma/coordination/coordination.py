@@ -45,7 +45,7 @@ class Coordination(Protocol):
         ...
 
     def guard(self) -> tuple[Expect, ...]:
-        """What a transaction expects that only the leader may make.
+        """Returns what a transaction expects that only the leader may make.
 
         Whoever leads no more commits nothing, nor does a leader that has not heard what others have said since.
         """
@@ -71,7 +71,7 @@ class Coordination(Protocol):
         ...
 
     def progress(self) -> Mapping[tuple[str, str], RolloutProgressSpec]:
-        """What the others that are there say of their proxies, by instance and mesh."""
+        """Returns what the others that are there say of their proxies, by instance and mesh."""
         ...
 
     def on_progress(self, listener: Callable[[str, str], None]) -> None:

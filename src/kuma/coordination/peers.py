@@ -199,7 +199,7 @@ class Peers:
         return sorted(known - self._there - {self.own})
 
     def rows_of(self, instance: str) -> Sequence[Key]:
-        """What is stored of the progress of an instance."""
+        """Returns what is stored of the progress of an instance."""
         return [_row(key) for key in self._progress if key[0] == instance]
 
 

@@ -50,7 +50,7 @@ class Elsewhere:
                     self._speaker[mesh, name] = other
 
     def of(self, mesh: str, name: str) -> Said | None:
-        """What is said of a proxy; None if it is connected to none of the others."""
+        """Returns what is said of a proxy; None if it is connected to none of the others."""
         speaker = self._speaker.get((mesh, name))
         return self._said[speaker, mesh][name] if speaker is not None else None
 

@@ -177,7 +177,7 @@ class Observer:
         return self._elsewhere.not_at(mesh, position)
 
     def report(self, mesh: str, rollout: Rollout, instance: str) -> RolloutProgressSpec:
-        """What this control plane says of its proxies."""
+        """Returns what this control plane says of its proxies."""
         own = sorted(proxy.key.name for proxy in self._proxies if proxy.key.mesh == mesh)
         known = [(name, rollout.proxies[name]) for name in own if name in rollout.proxies]
         behind = [Behind(name=n, unserved=p.unserved) for n, p in known if n in rollout.behind or p.unserved]

@@ -117,7 +117,7 @@ class MeshController:
 
 
 def mesh_status(view: MeshView) -> dict[str, Any]:
-    """What the columns of `kubectl get meshes` show."""
+    """Returns what the columns of `kubectl get meshes` show."""
     backend = view.enabled_backend
     transition = view.transition.spec if view.transition else None
     step = transition.step if transition else ""

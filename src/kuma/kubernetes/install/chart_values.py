@@ -91,7 +91,7 @@ def values(chosen: Options) -> dict[str, Any]:
 
 
 def schema(chosen: Options) -> dict[str, Any]:
-    """What values may be (JSON Schema, draft 7), for Helm to check: a slip in a name is an error."""
+    """Returns what values may be (JSON Schema, draft 7), for Helm to check: a slip in a name is an error."""
     found = _schema("", values(chosen))
     found["properties"]["global"]["additionalProperties"] = True  # they are those of all charts of a release
     return {"$schema": "http://json-schema.org/draft-07/schema#", **found}

@@ -28,7 +28,7 @@ def crds(chosen: Options) -> list[dict[str, Any]]:
 
 
 def removal(chosen: Options, *, with_data: bool) -> list[dict[str, Any]]:
-    """What is to be deleted: the webhooks first, which would refuse what comes after them once nobody answers.
+    """Returns what is to be deleted: the webhooks first, which would refuse what comes after them once nobody answers.
 
     Without `with_data` what has been stored stays, and so do the definitions and the namespace that it is in.
     """

@@ -65,7 +65,7 @@ class Objects:
             return None
 
     async def owned(self, owner: Key, uid: str) -> list[tuple[Key, Object]]:
-        """What belongs to a resource, by the owner references of the objects."""
+        """Returns what belongs to a resource, by the owner references of the objects."""
         forms = [self.forms.of(kind.name) for kind in _OWNING.get(owner.kind, (kinds.SECRET,))]
         lists = await asyncio.gather(*(self.client.list(form.collection) for form in forms))
         found = [

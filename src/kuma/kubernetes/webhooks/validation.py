@@ -191,7 +191,7 @@ def _own_labels(form: Form, labels: Mapping[str, str]) -> dict[str, str]:
 
 
 def _decoded(form: Form, old: Object | None) -> Resource[Any] | None:
-    """What was there; None if there was nothing, or nothing that is understood, which may be put right."""
+    """Returns what was there; None if there was nothing, or nothing that is understood, which may be put right."""
     try:
         return content.decode(form, old) if old is not None else None
     except StoreCorrupt:

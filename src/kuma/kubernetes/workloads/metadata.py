@@ -33,7 +33,7 @@ def labels(found: Mapping[str, Any]) -> Mapping[str, str]:
 
 
 def flag(values: Mapping[str, str], name: str) -> bool | None:
-    """Whether something is enabled; None if nothing is said.
+    """Tells whether something is enabled; None if nothing is said.
 
     Raises:
         InvalidResource: it is neither enabled nor disabled.

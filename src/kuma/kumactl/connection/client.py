@@ -185,7 +185,7 @@ class Client:
     def dry_run(
         self, resources: Sequence[Resource[Any]], *, strict: bool = False, allow_weakening: bool = False
     ) -> Sequence[Mapping[str, Any]]:
-        """What would become of resources if they were sent one after the other, for each; nothing is stored."""
+        """Returns what would become of resources if they were sent one after the other, for each; nothing is stored."""
         from kuma.resources import codec
 
         asked = {

@@ -45,7 +45,7 @@ class Answer:
         return self.content.decode(errors="replace")
 
     def json(self) -> Any:
-        """What the answer says.
+        """Returns what the answer says.
 
         Raises:
             ValueError: it is no JSON.

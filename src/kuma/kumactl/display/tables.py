@@ -106,7 +106,7 @@ def _overview(item: Mapping[str, Any], now: datetime, layout: Layout) -> Row:
 
 
 def _service(networking: Mapping[str, Any]) -> str:
-    """What a Dataplane is, shortly: its services, and the tags that are not the mesh's own."""
+    """Returns what a Dataplane is, shortly: its services, and the tags that are not the mesh's own."""
     words = tags(networking).split()
     services = [word.partition("=")[2] for word in words if word.startswith("kuma.io/service=")]
     return " ".join((*services, *(word for word in words if not word.startswith("kuma.io/"))))

@@ -26,7 +26,7 @@ class ProxiesElsewhere:
         return known or AdministrationInsight()
 
     async def departure(self, dataplane: Key) -> tuple[Expect, ...] | None:
-        """What a transaction expects that takes a proxy to have left; None if it is connected to another one.
+        """Returns what a transaction expects that takes a proxy to have left; None if it is connected to another one.
 
         This is asked of the store, because what was heard of others may be old: they would lose an endpoint by that.
 
