@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -77,19 +78,26 @@ async def stored_and_killed(directory: Path, clock: ManualClock, text: str) -> N
         await store.close()
 
 
+@asynccontextmanager
+async def begun_again(directory: Path, clock: ManualClock, text: str) -> AsyncIterator[Running]:
+    """A control plane that finds at its start what nobody was told of; of the proxies, the backend is back."""
+    async with running(directory, clock) as cp:
+        await cp.apply(MTLS, ALLOW_ALL)
+        await leaves_on_record(cp, clock)
+    await stored_and_killed(directory, clock, text)
+    async with running(directory, clock) as cp:
+        await cp.proxy(BACKEND, bring=False)
+        await cp.settled(1)
+        await cp.looked_around()
+        yield cp
+
+
 @pytest.mark.parametrize(("permission", "admitted"), [(ALLOWED_BY_TAG, True), (DENIED_BY_TAG, False)])
 async def test_who_cannot_show_a_tag_yet_is_taken_for_what_is_declared_of_them(
     permission: str, admitted: bool, tmp_path: Path
 ) -> None:
     clock = ManualClock()
-    async with running(tmp_path, clock) as cp:
-        await cp.apply(MTLS, ALLOW_ALL)
-        await leaves_on_record(cp, clock)
-    await stored_and_killed(tmp_path, clock, permission)
-    async with running(tmp_path, clock) as cp:
-        await cp.proxy(BACKEND, bring=False)
-        await cp.settled(1)
-        await cp.looked_around()
+    async with begun_again(tmp_path, clock, permission) as cp:
         for leaf in (OLD, NEW):
             assert admits(cp, leaf) is admitted, "web has not come back yet: it shows what it had"
         assert admits(cp, OTHER) is not admitted
@@ -105,14 +113,7 @@ async def test_who_cannot_show_a_tag_yet_is_taken_for_what_is_declared_of_them(
 
 async def test_who_does_not_come_back_is_not_waited_for_without_end(tmp_path: Path) -> None:
     clock = ManualClock()
-    async with running(tmp_path, clock) as cp:
-        await cp.apply(MTLS, ALLOW_ALL)
-        await leaves_on_record(cp, clock)
-    await stored_and_killed(tmp_path, clock, ALLOWED_BY_TAG)
-    async with running(tmp_path, clock) as cp:
-        await cp.proxy(BACKEND, bring=False)
-        await cp.settled(1)
-        await cp.looked_around()
+    async with begun_again(tmp_path, clock, ALLOWED_BY_TAG) as cp:
         assert stage(cp).unproved == {"web"}
         clock.advance(PATIENCE_WITH_LEAVES)
         await cp.until(lambda: stage(cp).renamed == 1)
