@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
-from kuma.base.errors import InvalidResource
+from kuma.base.errors import InvalidResource, WeakeningRefused
 from kuma.resources import kinds
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, resource, running
 
@@ -87,6 +88,26 @@ async def test_deleting_a_denial_immediately_after_it_was_made_is_seen(tmp_path:
         with pytest.raises(InvalidResource, match="all callers with an identity"):
             await cp.parts.manager.delete(resource(NARROW).key)
         assert len((await cp.parts.manager.delete(resource(NARROW).key, allow_weakening=True)).weakens) == 1
+
+
+async def test_two_changes_at_once_weaken_no_more_than_each_may_alone(tmp_path: Path) -> None:
+    """Each denial may go as long as the other one stays; both were judged before either had gone."""
+    denial = (
+        "{{type: MeshTrafficPermission, mesh: default, name: {}, spec: {{targetRef: {{kind: Mesh}}, from: ["
+        "{{targetRef: {{kind: MeshSubset, tags: {{env: dev}}}}, default: {{action: Deny}}}}]}}}}"
+    )
+    first, second = resource(denial.format("first")), resource(denial.format("second"))
+    shadow = resource(denial.format("second").replace("name: second", "name: second, labels: {kuma.io/effect: shadow}"))
+    async with running(tmp_path) as cp:
+        manager = cp.parts.manager
+        for text in (GUARDED, ALLOW):
+            await manager.put(resource(text), allow_weakening=True)
+        for other in (lambda: manager.delete(second.key), lambda: manager.put(shadow)):
+            for one in (first, second):
+                outcome = await manager.put(one)
+                await cp.parts.views.until(lambda: cp.parts.views.holds(outcome.resource))  # noqa: B023 - at once
+            done = await asyncio.gather(manager.delete(first.key), other(), return_exceptions=True)
+            assert [type(each) for each in done].count(WeakeningRefused) == 1, done
 
 
 async def test_a_guarded_control_plane_guards_every_mesh_that_does_not_say_otherwise(tmp_path: Path) -> None:

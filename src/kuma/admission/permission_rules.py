@@ -16,6 +16,7 @@ from kuma.policy.impact import Displacement, Impact
 from kuma.policy.permissions import Permissions
 from kuma.policy.weakening import Widening
 from kuma.resources import kinds
+from kuma.resources.keys import Key
 from kuma.resources.models import mesh_traffic_permission, target_ref
 from kuma.resources.models.mesh import AUTHORITY_LABEL, AWAITED, weakening_is_refused
 from kuma.resources.models.mesh_traffic_permission import EFFECT, SHADOW
@@ -74,10 +75,12 @@ class PermissionRules:
             return Decision()
         found = [w for w in await self._turns.collect(widening.weakenings()) if w is not None]
         more = (Violation(found[0].field, f"{len(found) - _NAMED} more admissions"),) if len(found) > _NAMED else ()
+        guarded = weakening_is_refused(mesh.labels, self._guarded)
+        looked_at = tuple(_others(widening.before, changed.key)) if guarded else ()
         return Decision(
-            (Expect(mesh.key, mesh.version),) if found else (),
+            (*((Expect(mesh.key, mesh.version),) if found else ()), *looked_at),
             weakens=(*found[:_NAMED], *more),
-            guarded=weakening_is_refused(mesh.labels, self._guarded),
+            guarded=guarded,
         )
 
     def permissions(self, mesh: str, store: Store) -> Permissions:
@@ -132,6 +135,13 @@ def _displaced(view: MeshView, impact: Impact) -> Iterator[Displacement | None]:
 def _is_being_created(mesh: AnyResource) -> bool:
     """Whether a mesh has not begun: its permissions come before anybody gets a certificate."""
     return mesh.version == 1 and mesh.labels.get(AUTHORITY_LABEL) == AWAITED
+
+
+def _others(permissions: Permissions, key: Key) -> Iterator[Expect]:
+    """Yields the other permissions as they were judged by: what denies beside them may be about to go, too."""
+    for permission in (*permissions.legacy.values(), *permissions.mesh.values()):
+        if permission.key != key:
+            yield Expect(permission.key, permission.version)
 
 
 def _with(permissions: Permissions, stored: AnyResource | None) -> Permissions:

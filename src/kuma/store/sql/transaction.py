@@ -64,15 +64,12 @@ class Transaction:
                 await self._update([operation.resource for operation in some if isinstance(operation, Update)])
             elif kind is Create:
                 await self._create([operation for operation in some if isinstance(operation, Create)])
+            elif kind is Expect:
+                await self._expect([operation for operation in some if isinstance(operation, Expect)])
             else:
                 for operation in some:
-                    await self._do(operation)
-
-    async def _do(self, operation: Operation) -> None:
-        if isinstance(operation, Delete):
-            await self._delete(operation)
-        elif isinstance(operation, Expect):
-            await self._expect(operation)
+                    if isinstance(operation, Delete):
+                        await self._delete(operation)
 
     async def finish(self) -> Commit | None:
         """Enter the changes in the log of changes; None if there are none."""
@@ -148,9 +145,12 @@ class Transaction:
         rows = await self._connection.execute(query.order_by(columns.kind, columns.name))
         return [Key(*row) for row in rows]
 
-    async def _expect(self, operation: Expect) -> None:
-        if await self._version(operation.key) != operation.version:
-            raise Conflict(f"{operation.key} has been changed by somebody else")
+    async def _expect(self, operations: Sequence[Expect]) -> None:
+        stored = await rows_of(self._connection, [one.key for one in operations], _resources.c.version)
+        for operation in operations:
+            found = stored.get(operation.key)
+            if (found["version"] if found else 0) != operation.version:
+                raise Conflict(f"{operation.key} has been changed by somebody else")
 
     async def _version(self, key: Key) -> int:
         found = await self._connection.execute(sa.select(_resources.c.version).where(is_at(key)))
