@@ -80,3 +80,11 @@ async def test_a_store_that_is_lost_with_its_key_and_lock_is_not_replaced_in_sil
     await stores.migrate(settings, SystemClock(), anew=True)
     async with running(tmp_path):
         pass
+
+
+async def test_a_key_that_was_given_is_nothing_that_a_control_plane_has_left(tmp_path: Path) -> None:
+    key = tmp_path / "tls.key"
+    key.write_bytes(b"given")
+    general = {"work_dir": tmp_path, "tls_key_file": key}
+    settings = Settings.model_validate({"general": general}, by_name=True)
+    await (await stores.open_store(settings, SystemClock())).close()

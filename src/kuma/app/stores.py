@@ -29,7 +29,9 @@ async def open_store(settings: Settings, clock: Clock) -> SqlStore:
 
 def _check_not_lost(settings: Settings) -> None:
     """Checks that no new store begins beside what a control plane has left; `open_sqlite` looks at store and key."""
-    left = next(filter(_holds_something, (settings.audit_file, settings.work_dir / server_certificate.KEY)), None)
+    key, given = settings.work_dir / server_certificate.KEY, settings.general.tls_key_file
+    own = (settings.audit_file, *(() if given is not None and given.expanduser() == key else (key,)))
+    left = next(filter(_holds_something, own), None)
     if left is not None and not settings.database.exists() and not settings.encryption_key.exists():
         raise Misconfigured(
             f"{settings.database} and its key {settings.encryption_key} are missing, but {left} is there, of a control "
