@@ -1,6 +1,7 @@
 """A token is verified once, and again whenever it may hold no longer."""
 
 import asyncio
+import weakref
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ from kuma.base.errors import Unauthenticated
 from kuma.resources import kinds
 from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
+from kuma.resources.view import Named
 from kuma.tokens import dataplane_tokens, signing_keys
 from kuma.tokens.validation import STANDARD
 from kuma.tokens.verified_tokens import VerifiedTokens
@@ -22,7 +24,7 @@ REVOCATIONS = "dataplane-token-revocations-default"
 @pytest.fixture(scope="module")
 def secrets() -> Any:
     found = asyncio.run(dataplane_tokens.new_signing_key("default"))
-    return {found.name: found}
+    return Named(edited={found.name: found})
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +41,18 @@ def test_a_token_that_is_shown_again_is_not_verified_again(secrets: Any, token: 
 def test_a_token_is_verified_again_when_secrets_are_others(secrets: Any, token: str) -> None:
     known = VerifiedTokens(STANDARD)
     first = known.claims(token, "default", secrets, NOW)
-    again = known.claims(token, "default", dict(secrets), NOW)
+    others = Named(secrets)
+    again = known.claims(token, "default", others, NOW)
     assert again == first
     assert again is not first
+
+
+def test_keys_that_are_gone_are_not_kept_by_tokens_that_they_have_signed(secrets: Any, token: str) -> None:
+    known, gone = VerifiedTokens(STANDARD), Named(secrets)
+    known.claims(token, "default", gone, NOW)
+    left = weakref.ref(gone)
+    del gone
+    assert left() is None
 
 
 def test_a_token_that_is_revoked_holds_no_longer(secrets: Any, token: str) -> None:
@@ -51,7 +62,7 @@ def test_a_token_that_is_revoked_holds_no_longer(secrets: Any, token: str) -> No
     revoked = Resource(kinds.SECRET.key(REVOCATIONS, "default"), SecretSpec(data=jti))
     for _ in range(2):
         with pytest.raises(Unauthenticated, match="revoked"):
-            known.claims(token, "default", {**secrets, REVOCATIONS: revoked}, NOW)
+            known.claims(token, "default", Named(secrets, {REVOCATIONS: revoked}), NOW)
 
 
 def test_a_token_that_has_expired_holds_no_longer(secrets: Any, token: str) -> None:

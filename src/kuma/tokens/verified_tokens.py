@@ -6,6 +6,7 @@ It does so for its bootstrap, and in each of its streams. Verifying a token take
 from __future__ import annotations
 
 import hashlib
+import weakref
 from collections import OrderedDict
 from datetime import datetime
 from typing import NamedTuple
@@ -22,7 +23,8 @@ _KEPT = 10_000
 class _Verified(NamedTuple):
     """A token that held at a time, by these keys and revocations."""
 
-    by: Secrets
+    by: weakref.ref[Secrets]
+    """Kept by nobody here: keys that are gone are in mind no longer."""
     at: datetime
     claims: DataplaneClaims
 
@@ -38,16 +40,16 @@ class VerifiedTokens:
         self._known: OrderedDict[tuple[str, bytes], _Verified] = OrderedDict()
 
     def claims(self, token: str, mesh: str, secrets: Secrets, now: datetime) -> DataplaneClaims:
-        """Returns the claims of a token; `secrets` are those of the mesh now.
+        """Returns the claims of a token; `secrets` are those of the mesh now, as a view has them.
 
         Raises:
             Unauthenticated: it does not hold, see `dataplane_tokens.verify_token`.
         """
         shown = mesh, hashlib.sha256(token.encode()).digest()
         known = self._known.pop(shown, None)
-        if known is None or known.by is not secrets or not known.at <= now < known.claims.expires:
+        if known is None or known.by() is not secrets or not known.at <= now < known.claims.expires:
             found = dataplane_tokens.verify_token(token, mesh, secrets, now, self._validation)
-            known = _Verified(secrets, now, found)
+            known = _Verified(weakref.ref(secrets), now, found)
         self._known[shown] = known
         if len(self._known) > _KEPT:
             self._known.popitem(last=False)
