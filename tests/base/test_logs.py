@@ -43,6 +43,17 @@ def test_who_connects_again_and_again_has_few_lines_and_others_have_theirs(capsy
     assert len(told) + sum(line.get("left_out", 0) for line in (*told, other)) == 1000
 
 
+def test_a_network_of_ipv6_has_few_lines_as_an_address_has(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.log_as("info", "json")
+    log = structlog.get_logger()
+    for host in range(1000):
+        log.warning("refused", peer=f"ipv6:%5B2001:db8::{host:x}%5D:5000")
+    log.warning("refused", peer="ipv6:%5B2001:db8:1::1%5D:5000")
+    *told, other = map(json.loads, capsys.readouterr().err.splitlines())
+    assert 100 <= len(told) < 500
+    assert other["peer"] == "ipv6:%5B2001:db8:1::1%5D:5000"
+
+
 def test_what_clients_send_to_the_http_server_is_not_warned_of_and_its_errors_are_told() -> None:
     logs.log_as("info", "json")
     server = logging.getLogger("uvicorn.error")

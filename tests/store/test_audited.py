@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
 from kuma.base import aio
@@ -130,14 +131,16 @@ async def test_a_full_disk_under_the_record_keeps_nobody_from_a_certificate(tmp_
     assert {"resource updated", "certificate issued"} <= set(lost)
 
 
-def test_refusals_are_recorded_up_to_a_limit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("address", ["10.0.0.9", "ipv4:10.0.0.9", "2001:db8::{:x}", "ipv6:%5B2001:db8::{:x}%5D"])
+def test_refusals_are_recorded_up_to_a_limit(tmp_path: Path, address: str) -> None:
+    """Of IPv6 a whole network, of which one machine has all addresses."""
     clock = ManualClock()
     audit = AuditFile(tmp_path / "audit.jsonl", clock)
     refusals = Refusals(audit, clock)
-    for _ in range(150):
-        refusals.record("10.0.0.9", status=401)
+    for number in range(150):
+        refusals.record(address.format(number), status=401)
     clock.advance(1)
-    refusals.record("10.0.0.9", status=401)
+    refusals.record(address.format(1), status=401)
     audit.close()
     found = lines(tmp_path / "audit.jsonl")
     assert (len(found), found[-1]["notRecorded"]) == (101, 50)

@@ -18,6 +18,7 @@ import structlog
 
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured
+from kuma.base.values import addresses
 from kuma.base.values.rate_limit import Buckets, Rate
 
 log = structlog.get_logger(__name__)
@@ -98,7 +99,7 @@ class NoAudit:
 
 
 _REFUSALS = Rate(1, 100)
-"""Refusals of one address that are recorded: whoever is refused must not fill the disk."""
+"""Refusals of one address, or network of IPv6, that are recorded: whoever is refused must not fill the disk."""
 
 
 class Refusals:
@@ -112,7 +113,7 @@ class Refusals:
 
     def record(self, address: str, **fields: object) -> None:
         """Note that somebody at `address` was refused."""
-        if self._buckets.take(address, self._clock.now()):
+        if self._buckets.take(addresses.holder_of_peer(address), self._clock.now()):
             self._passed_over += 1
             return
         more = {"notRecorded": self._passed_over} if self._passed_over else {}

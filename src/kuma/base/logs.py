@@ -9,11 +9,12 @@ from typing import Any
 
 import structlog
 
+from kuma.base.values import addresses
 from kuma.base.values.printable import LINES, printable
 from kuma.base.values.rate_limit import Buckets, Rate
 
 _OF_A_PEER = Rate(1, 100)
-"""Lines of one kind about one address: whoever connects, known or not, must not fill the disk."""
+"""Lines of one kind about one address, or network of IPv6: whoever connects, known or not, must not fill the disk."""
 
 
 def log_as(level: str, form: str) -> None:
@@ -51,8 +52,8 @@ class LimitedPeers:
         """
         if "peer" not in line:
             return line
-        about = line["event"], str(line["peer"]).rpartition(":")[0]
-        if self._buckets.take(about, datetime.now(UTC)):
+        holder = addresses.holder_of_peer(str(line["peer"]).rpartition(":")[0])
+        if self._buckets.take((line["event"], holder), datetime.now(UTC)):
             self._left_out += 1
             raise structlog.DropEvent
         if self._left_out:

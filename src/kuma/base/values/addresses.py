@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+from urllib.parse import unquote
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -55,3 +56,8 @@ def holder(text: str) -> str:
     if isinstance(found, ipaddress.IPv6Address) and not found.is_loopback:
         return str(ipaddress.IPv6Network((found, 64), strict=False))
     return str(found) if found is not None else text
+
+
+def holder_of_peer(peer: str) -> str:
+    """Returns whose address it is, which may be written as gRPC writes it: `ipv4:10.0.0.1`, `ipv6:%5B::1%5D`."""
+    return holder(unquote(peer).partition("[")[2].rstrip("]") or peer)
