@@ -106,10 +106,11 @@ async def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
         await open_sqlite(tmp_path / "kuma.db", SystemClock())
 
 
-async def test_a_file_that_is_no_key_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("held", [b"", b"hello", b"\xd8" * 32], ids=["empty", "text", "a key as it is"])
+async def test_a_file_that_is_no_key_is_refused_and_none_of_it_shown(tmp_path: Path, held: bytes) -> None:
     key = tmp_path / "key"
     key.touch(mode=0o600)
-    key.write_text("hello")
+    key.write_bytes(held)
     with pytest.raises(Misconfigured, match="32 bytes in base64"):
         await open_sqlite(tmp_path / "kuma.db", SystemClock(), key)
 

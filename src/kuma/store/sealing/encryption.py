@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import secrets
 import stat
@@ -167,13 +166,13 @@ class KeyFile:
 def _read(path: Path) -> tuple[bytes, ...]:
     try:
         status = path.stat()
-        lines = files.content(path).decode().split()
+        lines = files.content(path).decode(errors="replace").split()  # an error of decoding would show some of a key
     except FileNotFoundError:
         raise Misconfigured(
             f"the key-encryption key {path} is missing, and the store holds Secrets sealed with it. "
             "Put the file back from a backup; no new key can open them"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise Misconfigured(f"cannot read the key-encryption key {path}: {error}") from None
     if stat.S_IMODE(status.st_mode) & 0o077:
         raise Misconfigured(f"the key-encryption key {path} can be read by others; run: chmod 600 {path}")
@@ -196,5 +195,5 @@ def key_id(key: bytes) -> str:
 def _decoded(line: str) -> bytes:
     try:
         return base64.b64decode(line, validate=True)
-    except binascii.Error:
+    except ValueError:
         return b""
