@@ -114,7 +114,7 @@ class Kept:
                 await self.use()
                 await asyncio.sleep(_BEAT)
         finally:
-            await self._close()
+            await self.close()
 
     async def use(self) -> None:
         """Use it once more."""
@@ -141,9 +141,10 @@ class Kept:
         self.ended += 1
         if self.since is not None:
             self._spans.append(Span(self.since, time.monotonic()))
-        await self._close()
+        await self.close()
 
-    async def _close(self) -> None:
+    async def close(self) -> None:
+        """End what is open; it is opened again when it is used."""
         if self._streams is not None:
             self._streams[1].close()
         if self._channel is not None:

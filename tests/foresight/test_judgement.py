@@ -213,7 +213,15 @@ def test_plaintext_that_is_left_and_clocks_that_are_off_are_told_with_what_to_do
     assert examined(permissive, plaintext=plaintext) == {
         "plaintext": [("warning", "PERMISSIVE, and 2 plaintext callers in the last hour")]
     }
-    assert "no plaintext caller was seen" in examined(permissive)["plaintext"][0][1]
+    assert examined(permissive)["plaintext"][0][1] == (
+        "PERMISSIVE, and no plaintext caller was seen, and no proxy has reported yet"
+    )
+    for before, expected in (
+        (traffic.UNSEEN, ""),
+        (timedelta(minutes=30), "; not observed before 2026-01-09 23:30 UTC"),
+    ):
+        (_, found), *_ = examined(permissive, since=NOW - before)["plaintext"]
+        assert found == f"PERMISSIVE, and no plaintext caller was seen{expected}"
     off = (ClockOff(dataplane="web-01", ahead_seconds=-90),)
     assert examined(STRICT, clocks_off=off) == {
         "clocks": [("warning", "web-01: its clock is 90 s behind the control plane's")]

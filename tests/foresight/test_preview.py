@@ -69,6 +69,7 @@ def test_can_it_go_strict_is_answered_with_what_is_missing() -> None:
     yes = ask(permissive, MTLS, calls=[mesh_call()])
     assert yes.strict is not None
     assert (yes.strict.answer, yes.strict.missing, yes.breaks) == ("yes", (), False)
+    assert "began to call in plaintext over HTTP after 2026-01-09 22:00 UTC" in yes.strict.reservation
 
     no = ask(permissive, MTLS, calls=[mesh_call(), plaintext_call()])
     assert no.strict is not None
@@ -146,6 +147,8 @@ def test_who_has_not_called_for_long_is_told_apart_and_may_be_taken_for_gone() -
     lately = ask(permissive, MTLS, calls=[old, mesh_call()], within=timedelta(days=1))
     assert lately.strict is not None
     assert (lately.strict.answer, lately.breaks, lately.within_seconds) == ("yes", False, 86400)
+    connected = ask(permissive, MTLS, calls=[old, mesh_call()], within=traffic.UNSEEN - timedelta(seconds=1))
+    assert connected.strict is not None and connected.strict.answer == "unknown", "it may be connected, unheard of"
     other = ask(permissive, MTLS, calls=[old, plaintext_call("10.1.1.1")], within=timedelta(days=1))
     assert [caller.caller for caller in other.callers] == ["10.1.1.1"]
 
@@ -198,6 +201,7 @@ def test_what_scripts_read_of_a_preview_stays_as_it_is() -> None:
                 "1 caller shows no certificate of the mesh and would be cut off: start kuma-dp beside it, or have it "
                 "stop calling"
             ],
+            "reservation": "",
         },
         "laggards": [],
         "endings": [],

@@ -267,3 +267,19 @@ def test_control_planes_tell_of_clocks_that_differ() -> None:
         ["a", "10.0.0.1:5677", "3m", "7", "yes", "-", "1.0"],
         ["b", "10.0.0.1:5677", "3m", "7", "-", "+61s", "1.0"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [
+        ("2026-01-01T10:00:00Z", "none for 2h"),
+        ("2026-01-01T08:00:00Z", "none for 4h, all observed for 3h"),
+        (None, "none seen in 3h"),
+    ],
+)
+def test_since_when_nobody_calls_in_plaintext_is_told_with_how_long_that_is_known(
+    last: str | None, expected: str
+) -> None:
+    observed = {"observed": 1, "since": "2026-01-01T09:00:00Z", "plaintext": {"callersLastHour": 0, "last": last}}
+    now = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    assert mesh_tables.plaintext_callers("PERMISSIVE", observed, now) == expected

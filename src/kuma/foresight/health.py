@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from kuma.base.values.quantities import counted
-from kuma.foresight import course, permission_health
+from kuma.foresight import course, permission_health, traffic
 from kuma.foresight.course import Insights
 from kuma.foresight.findings import Finding, Problem, findings, some
 from kuma.foresight.judge import Judge
@@ -119,11 +119,19 @@ def _plaintext(mesh: Examined) -> Iterator[Problem]:
             yield "warning", found, "who they are: kumactl inspect traffic --plaintext"
         else:
             last = f" since {plaintext.last:%Y-%m-%d %H:%M} UTC" if plaintext.last else ""
-            found = f"PERMISSIVE, and no plaintext caller was seen{last}"
+            found = f"PERMISSIVE, and no plaintext caller was seen{last}{_hardly_observed(mesh)}"
             yield "warning", found, f"ask whether it can go STRICT: {_strict(mesh.view.name)}"
     if mesh.summary.unobserved_total:
         who = counted(mesh.summary.unobserved_total, "Dataplane")
         yield "warning", f"not known who calls {who}: {some(mesh.summary.unobserved)}", _REPORTERS
+
+
+def _hardly_observed(mesh: Examined) -> str:
+    """Says if proxies have not reported for so long that who is connected must have been seen; empty if they have."""
+    since = mesh.summary.since
+    if since is None:
+        return ", and no proxy has reported yet"
+    return f"; not observed before {since:%Y-%m-%d %H:%M} UTC" if mesh.now - since < traffic.UNSEEN else ""
 
 
 def _refusals(mesh: Examined) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from kuma.base.errors import InvalidResource
 from kuma.base.values import durations
 from kuma.base.values.quantities import counted
-from kuma.foresight import course
+from kuma.foresight import course, traffic
 from kuma.foresight.consequences import AffectedCaller, Consequences
 from kuma.foresight.course import DEFAULT_PACE, Ending, Insights, Laggard, Pace, Step
 from kuma.foresight.traffic import SeenCaller, TrafficSummary
@@ -30,10 +30,14 @@ _MOST = 1000
 
 
 class Strict(Model):
-    """Answers whether a mesh can be made STRICT without anybody being cut off, with what is missing for a yes."""
+    """Answers whether a mesh can be made STRICT without anybody being cut off, with what is missing for a yes.
+
+    `reservation` says of whom a yes does not speak: callers that may be connected and were not seen yet.
+    """
 
     answer: Literal["yes", "no", "unknown"]
     missing: tuple[str, ...] = ()
+    reservation: str = ""
 
 
 class Preview(Model):
@@ -151,7 +155,14 @@ def _strict(
         return None
     cut_off = list(_cut_off(refused, known.now))
     doubts = list(_doubts(laggards, known))
-    return Strict(answer="no" if cut_off else "unknown" if doubts else "yes", missing=(*cut_off, *doubts))
+    if cut_off or doubts:
+        return Strict(answer="no" if cut_off else "unknown", missing=(*cut_off, *doubts))
+    began = known.now - traffic.UNSEEN
+    reservation = (
+        f"who began to call in plaintext over HTTP after {began:%Y-%m-%d %H:%M} UTC, and keeps its connection, may not "
+        "have been seen yet"
+    )
+    return Strict(answer="yes", reservation=reservation)
 
 
 def _cut_off(refused: Sequence[AffectedCaller], now: datetime) -> Iterator[str]:
@@ -194,6 +205,8 @@ def _doubts(laggards: Sequence[Laggard], known: Known) -> Iterator[str]:
     if summary.since is not None and known.now - summary.since < LONG_ENOUGH:
         since = f"{summary.since:%Y-%m-%d %H:%M}"
         yield f"it has been observed since {since} UTC only; who calls once a day was not seen: ask again after a day"
+    if known.within is not None and known.within < traffic.UNSEEN:
+        yield "who calls over HTTP now and then may not have been heard of for two hours: ask with --within 2h or more"
     if laggards:
         names = ", ".join(laggard.dataplane for laggard in laggards[:5])
         yield f"{counted(len(laggards), 'proxy', 'proxies')} cannot follow: {names}"

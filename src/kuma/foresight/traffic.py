@@ -15,6 +15,12 @@ from kuma.resources.view import MeshView
 Observed = Mapping[str, ObservedTrafficSpec]
 """What was reported, by the names of Dataplanes."""
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+UNSEEN = timedelta(hours=2)
+"""How long a caller in plaintext over HTTP may call, now and then, before it is heard of, for the first time or again.
+
+Its connection is ended when it asks after ten minutes, and when nothing has been asked for an hour. So it is heard of
+at every other request at least, if these are less than an hour apart.
+"""
 _NAMED = 5
 
 

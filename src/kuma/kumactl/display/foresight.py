@@ -38,6 +38,8 @@ def _mesh(item: Mapping[str, Any], now: datetime, layout: Layout) -> Iterator[st
     if strict:
         yield f"Can it go STRICT? {strict['answer'].upper()}"
         yield from (f"  - {printable(missing)}" for missing in strict["missing"])
+        if strict.get("reservation"):
+            yield f"  But {printable(strict['reservation'])}"
     elif item["unobservedTotal"]:
         names, who = ", ".join(item["unobserved"]), counted(item["unobservedTotal"], "Dataplane")
         yield f"Not known: who calls {who} without reports: {printable(names)}"

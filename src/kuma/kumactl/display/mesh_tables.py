@@ -66,7 +66,8 @@ def plaintext_callers(mode: str, observed: Mapping[str, Any], now: datetime) -> 
     if count:
         text = f"{count} in the last hour"
     elif last:
-        text = f"none for {ago(last, now)}"
+        since = observed.get("since") or last
+        text = f"none for {ago(last, now)}" + (f", all observed for {ago(since, now)}" if since > last else "")
     else:
         text = f"none seen in {ago(observed.get('since'), now)}"
     unobserved = observed.get("unobservedTotal", 0)

@@ -13,6 +13,8 @@ from typing import NamedTuple
 from kuma.pki.leaf_rotation import REPLACED_AT
 
 STANDARD_LINGER = timedelta(seconds=30)
+UNIDENTIFIED = timedelta(minutes=10)
+"""How long requests are taken on a connection over HTTP of a caller in plaintext: it is reported when it ends."""
 _DRAIN = timedelta(seconds=5)
 """How long Envoy takes to end an HTTP connection for which it is time."""
 
@@ -27,6 +29,11 @@ class Limits(NamedTuple):
     tcp: timedelta | None = None
     http_connection: timedelta | None = None
     http_stream: timedelta | None = None
+
+    @property
+    def unidentified(self) -> Limits:
+        """Returns the limits of callers over HTTP that show no certificate, and are to be seen in time."""
+        return Limits(http_connection=min(UNIDENTIFIED, self.http_connection or UNIDENTIFIED))
 
 
 NONE = Limits()

@@ -37,7 +37,8 @@ def http(
 ) -> listener_components_pb2.Filter:
     """Makes the filter that serves HTTP by the routes of this name, each request passing `filters` first.
 
-    `reported` is how much the control plane is told of its requests.
+    `reported` is how much the control plane is told of its requests. A connection for which it is time is ended by an
+    answer that says so, over HTTP/1.1 too, where Envoy could otherwise close it while a request is on its way.
     """
     manager = hcm_pb2.HttpConnectionManager(
         stat_prefix=resource_names.stat_name(counted_as) + statistics,
@@ -52,6 +53,7 @@ def http(
     manager.http2_protocol_options.allow_connect = True
     if limits.http_connection is not None:
         manager.common_http_protocol_options.max_connection_duration.FromTimedelta(limits.http_connection)
+        manager.http1_safe_max_connection_duration = client_certificate == hcm_pb2.HttpConnectionManager.SANITIZE
     if limits.http_stream is not None:
         manager.common_http_protocol_options.max_stream_duration.FromTimedelta(limits.http_stream)
     if client_certificate == hcm_pb2.HttpConnectionManager.SANITIZE_SET:

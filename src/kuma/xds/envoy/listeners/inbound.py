@@ -95,7 +95,10 @@ def listener(
     workload. `limits` is how long a connection may go on, `envoy` what the proxy's Envoy can do.
     """
     inspects = access is not None
-    made = [plaintext(place, "", _each(envoy))] if access is None else list(chains(place, access, envoy, limits))
+    if access is None:
+        made = [plaintext(place, "", _often(envoy), limits)]
+    else:
+        made = list(chains(place, access, envoy, limits))
     return listeners.listener(
         place.name,
         place.address,
@@ -149,7 +152,7 @@ def chains(
         chain.name = "_".join((chain.name, *groups))
         yield chain
     if not access.strict:
-        yield from _others(place, access.sealed, _each(envoy))
+        yield from _others(place, access.sealed, _often(envoy), limits)
 
 
 def _mutual(
@@ -188,14 +191,16 @@ def _digest(admission: Admission) -> str:
     return hashlib.sha256(repr((admission.principals, admission.denied)).encode()).hexdigest()[:16]
 
 
-def _others(place: InboundPlace, sealed: bool, reported: Reported) -> Iterator[listener_components_pb2.FilterChain]:
+def _others(
+    place: InboundPlace, sealed: bool, reported: Reported, limits: Limits
+) -> Iterator[listener_components_pb2.FilterChain]:
     """Makes the chains of callers that do not speak the mesh's TLS."""
     cluster = resource_names.NOWHERE if sealed else place.cluster
     served = filters.tcp(place.name, cluster, "_foreign_tls", reported=reported, logged=place.logged)
     foreign = _chain("foreign_tls", served)
     foreign.filter_chain_match.transport_protocol = "tls"
     yield foreign
-    clear = plaintext(place, "_plaintext", reported)
+    clear = plaintext(place, "_plaintext", reported, limits)
     if sealed:
         served = filters.tcp(place.name, cluster, "_plaintext", reported=reported, logged=place.logged)
         clear = _chain("plaintext", served)
@@ -204,13 +209,22 @@ def _others(place: InboundPlace, sealed: bool, reported: Reported) -> Iterator[l
 
 
 def plaintext(
-    place: InboundPlace, statistics: str, reported: Reported = Reported.NOTHING
+    place: InboundPlace, statistics: str, reported: Reported = Reported.NOTHING, limits: Limits = NONE
 ) -> listener_components_pb2.FilterChain:
-    """Makes the chain of callers that are not asked who they are."""
+    """Makes the chain of callers that are not asked who they are.
+
+    Where they are reported, no connection over HTTP goes on for so long that they would not be seen; see `Limits`.
+    """
     if place.is_http:
         sanitize = hcm_pb2.HttpConnectionManager.SANITIZE
         served = filters.http(
-            place.name, place.name, sanitize, statistics=statistics, reported=reported, logged=place.logged
+            place.name,
+            place.name,
+            sanitize,
+            statistics=statistics,
+            limits=NONE if reported is Reported.NOTHING else limits.unidentified,
+            reported=reported,
+            logged=place.logged,
         )
     else:
         served = filters.tcp(place.name, place.cluster, statistics, reported=reported, logged=place.logged)
@@ -221,8 +235,8 @@ def _some(envoy: Capabilities) -> Reported:
     return Reported.SOME if envoy.reports else Reported.NOTHING
 
 
-def _each(envoy: Capabilities) -> Reported:
-    return Reported.EACH if envoy.reports else Reported.NOTHING
+def _often(envoy: Capabilities) -> Reported:
+    return Reported.OFTEN if envoy.reports else Reported.NOTHING
 
 
 def _chain(name: str, *links: listener_components_pb2.Filter) -> listener_components_pb2.FilterChain:
