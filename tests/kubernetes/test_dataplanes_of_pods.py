@@ -150,6 +150,8 @@ def test_who_has_ended_or_has_no_sidecar_or_address_has_no_dataplane() -> None:
     for more in ({"phase": "Succeeded"}, {"phase": "Failed"}, {"podIP": ""}, {"reason": "Evicted"}):
         assert not dataplanes.is_wanted(pod(status=more))
     assert not dataplanes.is_wanted(pod(metadata={"annotations": {}}))
+    created = {name: part for name, part in pod().items() if name != "status"}
+    assert not dataplanes.is_wanted(created), "nothing is known of it yet"
 
 
 def test_the_owner_is_the_workload_that_people_know() -> None:

@@ -216,6 +216,41 @@ def test_what_a_mesh_loses(old: Resource[Any] | None, new: Resource[Any], fields
     assert [found.field for found in weakening.of_mesh(old, new, guarded=False)] == fields
 
 
+def scraped(*, openly: bool, enabled: str = "ca-1", lifetime: str = "1h") -> Resource[Any]:
+    """A Mesh whose metrics are read by everybody or by mutual TLS, with leaves of this lifetime."""
+    backend = {"name": "ca-1", "type": "builtin", "dpCert": {"rotation": {"expiration": lifetime}}}
+    metrics = {"name": "p", "type": "prometheus", "conf": {"skipMTLS": openly}}
+    return codec.parse(
+        {
+            "type": "Mesh",
+            "name": "default",
+            "mtls": {"enabledBackend": enabled, "backends": [backend]},
+            "metrics": {"enabledBackend": "p", "backends": [metrics]},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fields"),
+    [
+        (scraped(openly=False), scraped(openly=True), ["metrics"]),
+        (scraped(openly=True), scraped(openly=True), []),
+        (scraped(openly=True), scraped(openly=False), []),
+        (scraped(openly=False), scraped(openly=True, enabled=""), ["mtls.enabledBackend"]),
+        (scraped(openly=False, enabled=""), scraped(openly=True), []),
+        (
+            scraped(openly=True),
+            scraped(openly=True, lifetime="2h"),
+            ["mtls.backends[0].dpCert.rotation.expiration"],
+        ),
+        (scraped(openly=True, lifetime="2h"), scraped(openly=True), []),
+        (scraped(openly=True), scraped(openly=True, enabled="", lifetime="2h"), ["mtls.enabledBackend"]),
+    ],
+)
+def test_only_what_was_not_so_before_is_told(old: Resource[Any], new: Resource[Any], fields: list[str]) -> None:
+    assert [found.field for found in weakening.of_mesh(old, new, guarded=False)] == fields
+
+
 A, B = {"tags": {"team": "a"}}, {"tags": {"team": "b"}}
 
 

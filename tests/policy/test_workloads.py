@@ -126,6 +126,7 @@ def test_other_spellings_of_an_address_lead_to_the_same_place(service_address: s
         (("10.0.0.0/8",), {"address": "10.0.0.1", "listens": "192.0.2.1"}, True),
         (("10.0.0.0/8",), {"address": "127.0.0.1"}, False),
         (("192.0.2.1:81",), {"address": "192.0.2.1"}, True),
+        (("10.0.0.0/8",), {"address": "10.0.0.1", "advertised": "balancer.example"}, False),  # judged once it is found
     ],
 )
 def test_dataplanes_are_called_where_an_administrator_says_that_they_are(
