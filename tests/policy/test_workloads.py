@@ -71,6 +71,7 @@ def test_anywhere_else_is_not_unless_an_administrator_says_so(address: str, reas
     for allowed in (mapped, f"{mapped if '.' in mapped and ':' not in mapped else shown}:8080"):
         assert refused((allowed,), service_address=address) == ""
     assert refused(("203.0.113.0/24", f"{shown}:8081"), service_address=address)
+    assert reason in refused(("203.0.113.1:8080",), service_address=address), "this port, of another address"
 
 
 def test_what_only_the_dataplane_says_of_itself_does_not_make_an_address_its_own() -> None:
