@@ -12,6 +12,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from demo.processes import BIN, free_ports
 from kuma.base import aio
 from tests.fakes.control_plane import Running
@@ -72,6 +74,18 @@ class Sidecar:
             yield
         finally:
             os.kill(envoy, signal.SIGCONT)
+
+    async def says(self, path: str) -> Any:
+        """What its Envoy says of itself over its administration, in JSON."""
+        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+            return (await client.get(f"http://127.0.0.1:{self.admin}{path}")).json()
+
+    async def leaf(self) -> dict[str, Any]:
+        """The one leaf that its Envoy has loaded, as Envoy says: `serial_number`, `expiration_time` and more."""
+        loaded = (await self.says("/certs"))["certificates"]
+        found = {c["serial_number"]: c for one in loaded for c in one.get("cert_chain", ())}
+        (leaf,) = found.values()
+        return dict(leaf)
 
     async def serve_http(self, reader: Reader, writer: Writer) -> None:
         """A workload that remembers the headers of every request, and answers with its own name."""

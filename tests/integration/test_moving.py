@@ -5,25 +5,17 @@ import contextlib
 import shutil
 from pathlib import Path
 
-import httpx
-
 from demo.processes import free_ports
 from kuma.resources import kinds
 from kuma.store.sql.backup import backup
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
-from tests.fakes.patience import PATIENCE
 from tests.integration.sidecars import Sidecar, sidecars, traffic, until
 
 WEB = kinds.DATAPLANE_INSIGHT.key("web-01", "default")
 
 
-async def served_serial(sidecar: Sidecar) -> int:
-    """Of the certificate that Envoy has loaded, as Envoy says."""
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{sidecar.admin}", timeout=PATIENCE) as client:
-        loaded = (await client.get("/certs")).json()["certificates"]
-    serials = {c["serial_number"] for found in loaded for c in found.get("cert_chain", ())}
-    assert len(serials) == 1
-    return int(serials.pop(), 16)
+async def serial_of(sidecar: Sidecar) -> int:
+    return int((await sidecar.leaf())["serial_number"], 16)
 
 
 async def instances(cp: Running) -> list[str]:
@@ -46,7 +38,7 @@ async def test_a_proxy_that_moves_to_another_control_plane_gets_another_certific
         web = await mesh.start("web", calls=("backend",))
         await until("web reaches backend", lambda: web.call("backend"))
         await until("the first control plane has told of the proxy", lambda: instances(first))
-        serial = await served_serial(web)
+        serial = await serial_of(web)
         await asyncio.to_thread(backup, one / "kuma.db", two / "kuma.db")
         for name in ("kuma.db.key", "ca.crt", "ca.key", "tls.crt", "tls.key"):
             shutil.copy(one / name, two)
@@ -60,7 +52,7 @@ async def test_a_proxy_that_moves_to_another_control_plane_gets_another_certific
                 await until("the proxies run what the second control plane says", moved)
                 (proxy,) = (found for found in second.parts.proxies if found.key.name == "web-01")
                 assert proxy.keeper.identity is not None
-                assert await served_serial(web) == proxy.keeper.identity.serial != serial
+                assert await serial_of(web) == proxy.keeper.identity.serial != serial
 
                 async def both() -> bool:
                     return len(set(await instances(second))) == 2

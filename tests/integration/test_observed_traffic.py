@@ -120,6 +120,10 @@ async def test_every_kind_of_caller_is_seen_and_the_plaintext_ones_are_told_with
     assert [line.split()[:5] for line in table.splitlines()[1:]] == [
         ["backend", "backend-01", str(backend.port), "127.0.0.1", "plaintext"]
     ]
+    counted = await kumactl(cp, "inspect", "dataplane", "backend-01", "--type=stats")
+    dropped = [line.rpartition(": ") for line in counted.splitlines() if "logs_dropped" in line]
+    assert dropped, "what Envoy could not report is counted by it"
+    assert {count for _, _, count in dropped} == {"0"}
     await aio.stop([own_tls])
 
 
