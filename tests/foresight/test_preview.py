@@ -254,6 +254,7 @@ async def test_the_command_answers_by_its_exit_status_and_offline_as_online(tmp_
             assert status == expected, (arguments, shown, errors)
             assert words in shown
         assert "10.0.0.9 calls backend without an identity of the mesh" in errors
+        assert "there is nothing to suggest" in errors
         for name, command in (("export", ("export",)), ("recording", ("inspect", "traffic", "-o", "json"))):
             (tmp_path / name).write_text((await kumactl(tmp_path, *command))[1])
     offline = ("--export", str(tmp_path / "export"), "--recording", str(tmp_path / "recording"))

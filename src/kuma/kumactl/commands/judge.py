@@ -85,7 +85,8 @@ def permissions(
 ) -> None:
     """Print the least permissions that admit the callers that were seen, as YAML to review and apply.
 
-    Callers in plaintext have no identity that a permission could name: they are told on standard error.
+    Callers in plaintext have no identity that a permission could name: they are told on standard error. If nobody else
+    was seen, that is said there, too.
 
     Example: kumactl suggest permissions --mesh default > permissions.yaml
     """
@@ -95,4 +96,6 @@ def permissions(
     for caller in found["leftOut"]:
         who = f"{caller['caller']} calls {caller['service']} without an identity of the mesh ({caller['how']})"
         command_line.warn(f"{who}: no permission admits or refuses it")
+    if not found["items"]:
+        command_line.warn("nobody with an identity of the mesh was seen to call yet: there is nothing to suggest")
     typer.echo(yaml.safe_dump_all(found["items"], sort_keys=False, explicit_start=True), nl=False)
