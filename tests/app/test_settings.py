@@ -220,3 +220,18 @@ def test_diagnostics_are_not_served_in_plaintext_to_others_where_tls_is_asked_fo
     settings_file.load(environment=asked)
     settings_file.load(environment=elsewhere)
     settings_file.load(environment={**elsewhere, "KUMA_DIAGNOSTICS_TLS_ENABLED": "false"})
+
+
+def test_more_workers_than_one_need_postgresql() -> None:
+    many = {"KUMA_GENERAL_WORKERS": "2"}
+    assert settings_file.load(environment={**many, "KUMA_STORE_TYPE": "postgres"}).general.workers == 2
+    for store in ("sqlite", "memory"):
+        with pytest.raises(Misconfigured, match=r"general\.workers .* can only be 1 here: .* \(KUMA_STORE_TYPE\)"):
+            settings_file.load(environment={**many, "KUMA_STORE_TYPE": store})
+    with pytest.raises(Misconfigured, match="on Kubernetes replicas share the work"):
+        settings_file.load(environment={**many, "KUMA_STORE_TYPE": "kubernetes", "KUMA_ENVIRONMENT": "kubernetes"})
+    for wrong in ("0", "65", "many"):
+        with pytest.raises(Misconfigured, match="KUMA_GENERAL_WORKERS"):
+            settings_file.load(environment={"KUMA_GENERAL_WORKERS": wrong, "KUMA_STORE_TYPE": "postgres"})
+    with pytest.raises(Misconfigured, match="--workers"):
+        settings_file.with_workers(settings.Settings(), 2)

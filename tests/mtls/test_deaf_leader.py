@@ -59,7 +59,7 @@ def described() -> InstanceSpec:
 @contextlib.asynccontextmanager
 async def instance(store: Store, clock: ManualClock, name: str) -> AsyncIterator[Peers]:
     peers = Peers(store, clock, name)
-    heartbeat = Heartbeat(store, clock, peers, described)
+    heartbeat = Heartbeat(store, clock, peers, described, peers.known)
     tasks = [aio.spawn(part.run(), name=name) for part in (peers, heartbeat)]
     try:
         yield peers

@@ -1,9 +1,11 @@
 """The key-encryption key is changed while several control planes use the store: each can read at every moment."""
 
 import asyncio
+import base64
 import contextlib
 import shutil
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from kuma.resources.models.coordination import InstanceSpec
 from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
 from kuma.store.protocol import Create, Update, find
-from kuma.store.sealing.encryption import KeyFile
+from kuma.store.sealing.encryption import KeyFile, new_key
 from kuma.store.sql.postgres import open_postgres
 from kuma.store.sql.store import SqlStore
 from tests.fakes.stores import postgres_server
@@ -128,3 +130,21 @@ async def test_a_next_key_is_not_made_twice_and_not_used_while_others_can_read_i
     three[1].next.write_bytes(first.next.read_bytes())
     three[1].next.chmod(0o644)
     assert len(three[1].store.keyring.look()) == 1
+
+
+def test_workers_share_a_key_file_and_all_settle_on_the_next_key(tmp_path: Path) -> None:
+    """Two processes do it at once again and again; the file is whole whenever anybody looks."""
+    path = tmp_path / "kuma.db.key"
+    files = [KeyFile(path), KeyFile(path)]
+    files[0].save([new_key()])
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(100):
+            following = new_key()
+            path.with_name(f"{path.name}.next").write_bytes(base64.b64encode(following))
+            path.with_name(f"{path.name}.next").chmod(0o600)
+            settling = [pool.submit(file.settle_on, following) for file in files]
+            while not all(done.done() for done in settling):
+                assert len(files[0].load()) == 1
+            for done in settling:
+                done.result()
+            assert (files[0].load(), files[0].following()) == ((following,), None)

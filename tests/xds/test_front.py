@@ -270,3 +270,53 @@ async def test_much_at_once_is_passed_on_slice_by_slice() -> None:
         client.writer.write(much)
         await client.ends()
         assert taken[0] <= 2 * SLICE
+
+
+async def test_fronts_that_share_a_socket_take_turns_and_one_that_is_shut_takes_nothing() -> None:
+    """As two workers have it: what waits is the other's, also while one is shut, and the queue stays as long."""
+    with sockets.listening("127.0.0.1", 0, "X") as listener:
+        async with contextlib.AsyncExitStack() as stack:
+            first, second = [await stack.enter_async_context(_sharing(listener)) for _ in range(2)]
+            port = listener.getsockname()[1]
+            waiting = [socket.create_connection(("127.0.0.1", port)) for _ in range(9)]  # nobody has looked yet
+            for each in waiting:
+                each.setblocking(False)
+                reader, writer = await asyncio.open_connection(sock=each)
+                assert await Client(reader, writer).says() == HELLO
+                writer.close()
+            assert len(first[1].names) >= 2
+            assert len(second[1].names) >= 2
+            first[0].shut(True)
+            before = len(first[1].names)
+            for _ in range(20):
+                client = await connect(port)
+                assert await client.says() == HELLO
+                client.writer.close()
+            assert len(first[1].names) == before
+            first[0].shut(False)
+            second[0].shut(True)
+            client = await connect(port)
+            assert await client.says() == HELLO
+            client.writer.close()
+            info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+            assert struct.unpack_from("=I", info, _LONGEST_QUEUE)[0] >= min(
+                1000, int(Path("/proc/sys/net/core/somaxconn").read_text())
+            )
+
+
+@contextlib.asynccontextmanager
+async def _sharing(listener: socket.socket) -> AsyncIterator[tuple[Front, Passed]]:
+    """One of several fronts that accept from a socket."""
+    found, passed = Front(FrontLimits()), Passed()
+    path = found.open().removeprefix("unix:").replace("unix-abstract:", "\0")
+    server = await asyncio.start_unix_server(passed.serve, path)
+    found.listening()
+    own = listener.dup()  # each process has a descriptor of its own
+    serving = aio.spawn(found.serve(own, is_shared=True), name="front")
+    try:
+        yield found, passed
+    finally:
+        await aio.stop([serving])
+        own.close()
+        found.close()
+        server.close()

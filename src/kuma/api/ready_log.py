@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 import structlog
 
 from kuma.api.http.server import HttpServer
-from kuma.base.system import service_manager
 
 log = structlog.get_logger(__name__)
 
@@ -16,7 +15,7 @@ log = structlog.get_logger(__name__)
 class ReadyLog:
     """Waits until every server listens and what is stored is known, and logs `ready` once.
 
-    The service manager is told, too.
+    Whoever has started it is told, too: the service manager, say.
     """
 
     def __init__(
@@ -24,10 +23,13 @@ class ReadyLog:
         servers: Mapping[str, HttpServer],
         others: Iterable[Callable[[], Awaitable[object]]],
         facts: Mapping[str, object],
+        tell: Callable[[], None],
     ) -> None:
+        """`tell` tells whoever has started this process."""
         self._servers = servers
         self._others = tuple(others)
         self._facts = facts
+        self._tell = tell
 
     async def run(self) -> None:
         """Wait, log, and go on until cancelled."""
@@ -35,5 +37,5 @@ class ReadyLog:
             await other()
         urls = {name: await server.url() for name, server in self._servers.items()}
         log.info("ready", **urls, **self._facts)
-        service_manager.tell(service_manager.READY)
+        self._tell()
         await asyncio.Event().wait()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import kuma
 from kuma.app.configuration.settings import Settings
+from kuma.app.worker import any_sibling_can_use_store
 from kuma.base.clock import Clock
 from kuma.base.values import urls
 from kuma.console.record import SharedRecord
@@ -63,17 +64,21 @@ def instances(coordination: Coordination, name: str, describe: Described, leads:
 
 
 def isolation(
-    coordination: Coordination, clock: Clock, names: Callable[[], ServerNames], front: Front
+    coordination: Coordination,
+    clock: Clock,
+    names: Callable[[], ServerNames],
+    front: Front,
+    siblings: Sequence[int],
 ) -> Isolation | None:
     """Returns what notices that we alone are cut off, and has our proxies go elsewhere; None if there is no elsewhere.
 
-    `names` are those of our certificate, by which the others know themselves, too.
+    `names` are those of our certificate, by which the others know themselves, too; `siblings` see `Worker`.
     """
     if not isinstance(coordination, Peers):
         return None
 
     async def ask(addresses: Sequence[str]) -> bool:
-        return await store_health.any_can_use_it(addresses, names())
+        return await any_sibling_can_use_store(siblings) or await store_health.any_can_use_it(addresses, names())
 
     return Isolation(clock, coordination, ask, front.shut)
 

@@ -24,9 +24,9 @@ from kuma.app.parts.listening import build_listening
 from kuma.app.parts.rollouts import Rollouts, build_rollouts
 from kuma.app.parts.state import State, build_state
 from kuma.app.parts.streams import Streams, build_streams
-from kuma.app.serving import server_certificate
 from kuma.app.serving.certificate_watch import CertificateWatch
 from kuma.app.serving.servers import HTTP, HTTPS, Servers
+from kuma.app.worker import ALONE, Worker
 from kuma.authorities import registry
 from kuma.authorities.clean_up import CleanUp
 from kuma.authorities.registry import Drivers
@@ -83,8 +83,11 @@ class ControlPlane:
         await aio.supervise(self.components)
 
 
-async def run(settings: Settings, clock: Clock) -> None:
-    """Open the store, build the control plane and run it until cancelled."""
+async def run(settings: Settings, clock: Clock, worker: Worker = ALONE) -> None:
+    """Open the store, build the control plane and run it until cancelled.
+
+    One of several workers of a control plane begins to serve when all of them can.
+    """
     files.tighten(settings.work_dir)
     if settings.store.type == "kubernetes":
         with closing(AuditFile(settings.audit_file, clock)) as audit:
@@ -96,8 +99,9 @@ async def run(settings: Settings, clock: Clock) -> None:
         stack.push_async_callback(store.close)
         audit = AuditFile(settings.audit_file, clock)
         last.callback(audit.close)  # after the store, which finishes what is being written
-        control_plane = build(settings, store, clock, audit)
+        control_plane = build(settings, store, clock, audit, worker=worker)
         await prepare(settings, control_plane)
+        await worker.begin()
         await control_plane.run()
 
 
@@ -132,6 +136,7 @@ def build(
     collectors: CollectorRegistry | None = None,
     pod_tokens: PodTokens | None = None,
     has_lease: Callable[[], bool] = lambda: True,
+    worker: Worker = ALONE,
 ) -> ControlPlane:
     """Builds all parts of a control plane over an open store, and lists them in the order in which they run.
 
@@ -140,7 +145,7 @@ def build(
     """
     store.on_commit(audited.recorder(audit))
     metrics = collectors or CollectorRegistry()
-    base = build_foundation(settings, store, clock, audit, drivers, metrics, pod_tokens, has_lease)
+    base = build_foundation(settings, store, clock, audit, drivers, metrics, pod_tokens, has_lease, worker)
     known = build_state(base)
     rollouts = build_rollouts(base, known)
     root_renewal = RootRenewal(store, known.views, clock, base.turns, drivers)
@@ -168,7 +173,7 @@ def build(
         ("bootstrap server", listening.dp),
         *listening.api.items(),
         ("diagnostics server", listening.diagnostics),
-        ("ready log", _ready_log(settings, listening, known.views, base.certificate.certificate)),
+        ("ready log", _ready_log(base, listening, known.views)),
     )
     return ControlPlane(
         components,
@@ -197,15 +202,13 @@ def _among_others(
     yield "other control planes", peers
     yield (
         "heartbeat",
-        Heartbeat(base.store, base.clock, peers, contexts.describe(base, known, streams)),
+        Heartbeat(base.store, base.clock, peers, contexts.describe(base, known, streams), streams.server.port),
     )
     yield "isolation", streams.isolation
     yield "reports of progress", rollouts.reports
 
 
-def _ready_log(
-    settings: Settings, listening: Servers, views: Views, certificate: server_certificate.ServerCertificate
-) -> ReadyLog:
+def _ready_log(base: Foundation, listening: Servers, views: Views) -> ReadyLog:
     """Returns the message that is logged once everything listens."""
     api = listening.api
     named = {"api": api.get(HTTP) or api.get(HTTPS), "bootstrap": listening.dp}
@@ -216,7 +219,8 @@ def _ready_log(
     return ReadyLog(
         {name: server for name, server in named.items() if server is not None},
         (listed, listening.xds.port, listening.diagnostics.port, *(server.port for server in api.values())),
-        {"work_dir": str(settings.work_dir), "ca": str(certificate.ca)},
+        {"work_dir": str(base.settings.work_dir), "ca": str(base.certificate.certificate.ca), **base.worker.facts},
+        base.worker.tell_ready,
     )
 
 

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import resource
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import structlog
 import typer
 import yaml
 
 import kuma
-from kuma.app import assembly, stores
+from kuma.app import assembly, process, stores
 from kuma.app.configuration.reloading import Reloading
-from kuma.app.configuration.settings import Settings
-from kuma.app.configuration.settings_file import load
-from kuma.base import aio, command_line, garbage, logs
+from kuma.app.configuration.settings_file import load, with_workers
+from kuma.app.workers import running
+from kuma.base import command_line, garbage, logs
 from kuma.base.clock import SystemClock
-from kuma.base.system import service_manager, signals
+from kuma.base.system import service_manager
 from kuma.store.sealing.encryption import KeyFile
 
 app = typer.Typer(
@@ -59,6 +55,10 @@ def run(
     log_level: Annotated[
         CpLogLevel | None, typer.Option(help="Least level that is logged; general.logLevel without it.")
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Processes that share the work; without it general.workers, which is 1."),
+    ] = None,
 ) -> None:
     """Run the control plane until it is stopped.
 
@@ -68,10 +68,16 @@ def run(
     Example: kuma-cp run --config-file kuma-cp.yaml
     """
     settings = load(config_file)
+    chosen = with_workers(settings, workers or settings.general.workers)
     logs.log_as(log_level or settings.general.log_level, settings.general.log_format)
-    _open_many_files()
+    process.open_many_files()
+    reload = Reloading(settings, config_file, log_level)
+    if chosen.general.workers > 1:
+        asyncio.run(running.until_stopped(chosen, config_file, log_level, reload))
+        return
+    work = assembly.run(chosen, SystemClock())
     with garbage.kept_short():
-        asyncio.run(_until_stopped(settings, Reloading(settings, config_file, log_level)))
+        asyncio.run(process.until_stopped(work, reload if service_manager.is_there() else None))
 
 
 @app.command("config")
@@ -165,31 +171,6 @@ def version() -> None:
     Example: kuma-cp version
     """
     typer.echo(f"Kuma: {kuma.__version__}")
-
-
-def _open_many_files() -> None:
-    """Raises the limit of open files: every connection is one, and the usual limit is below what settings allow."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-async def _until_stopped(settings: Settings, reload: Callable[[], None]) -> None:
-    task = aio.spawn(assembly.run(settings, SystemClock()), name="control plane")
-
-    def end() -> None:
-        # Once: ending takes seconds at most, and a second signal would cut off what is being answered or written.
-        if not task.cancelling():
-            service_manager.tell(service_manager.STOPPING)
-            task.cancel()
-
-    signals.on_end(end)
-    if service_manager.is_there():
-        signals.on_reload(reload)
-    try:
-        await task
-    except asyncio.CancelledError:
-        structlog.get_logger(__name__).info("stopped")
 
 
 def main() -> None:

@@ -28,6 +28,11 @@ def kumactl() -> None:
     _run("kuma.kumactl.main")
 
 
+def worker() -> None:
+    """One of several processes of `kuma-cp run`."""
+    _run("kuma.app.workers.process")
+
+
 def _run(module: str) -> None:
     """Load a command and run it; `output.run` makes Ctrl-C an exception again, to end things in order."""
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))

@@ -25,6 +25,7 @@ def log_as(level: str, form: str) -> None:
         renderer = structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
+            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
             LimitedPeers(),

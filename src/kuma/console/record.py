@@ -53,6 +53,13 @@ def own_events(path: Path, asked: str) -> list[Event]:
     return list(itertools.islice(audit.events(backwards(path), asked, LONGEST), MOST))
 
 
+def with_other_records(instances: Sequence[Instance], own: str) -> Sequence[Instance]:
+    """Returns one control plane for each record that is not that of `own`: workers at one address share theirs."""
+    here = next((one.spec.address for one in instances if one.name == own), "")
+    found = {one.spec.address: one for one in instances if one.name != own and one.spec.address != here}
+    return list(found.values())
+
+
 @dataclass(frozen=True, slots=True)
 class SharedRecord:
     """Searches the records of all control planes; `path` is where this one's is."""

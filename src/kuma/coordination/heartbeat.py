@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import structlog
@@ -26,10 +26,19 @@ BEAT = 3.0
 class Heartbeat:
     """One transaction every few seconds."""
 
-    def __init__(self, store: Store, clock: Clock, peers: Peers, describe: Callable[[], InstanceSpec]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        peers: Peers,
+        describe: Callable[[], InstanceSpec],
+        is_known: Callable[[], Awaitable[object]],
+    ) -> None:
+        """The first word waits until `is_known` is done: there is all that `describe` tells, then."""
         self._store = store
         self._peers = peers
         self._describe = describe
+        self._is_known = is_known
         self._own: Resource[InstanceSpec] | None = None
         self._was_missed = False
         """Whether what is stored of this instance is not what it has written: others may have cleared up behind it."""
@@ -38,6 +47,7 @@ class Heartbeat:
 
     async def run(self) -> None:
         """Beat until cancelled, and take leave then."""
+        await self._is_known()
         try:
             await self._rounds.run(self._beat)
         finally:

@@ -15,7 +15,6 @@ from kuma.api.http import connections
 from kuma.api.http.client_certificates import ClientCertificates
 from kuma.api.http.connections import Connection, ConnectionLimits, Open
 from kuma.base import aio
-from kuma.base.errors import Misconfigured
 from kuma.base.system import sockets
 from kuma.base.system.peer_users import PeerUsers
 from kuma.base.tls.server_identity import ServerIdentity
@@ -47,12 +46,12 @@ class HttpServer(sockets.OnPort):
         clients: ClientCertificates | None = None,
         limits: ConnectionLimits | None = None,
         peers: PeerUsers | None = None,
+        listen: sockets.Listen = sockets.listening,
     ) -> None:
-        super().__init__(host, port)
+        super().__init__(host, port, setting, listen)
         self._peers = peers
         self._limits = limits or ConnectionLimits()
         self._app = connections.with_short_heads(app, self._limits)
-        self._setting = setting
         self._tls = tls
         self._clients = clients
 
@@ -92,18 +91,6 @@ class HttpServer(sockets.OnPort):
                 server.should_exit = True
                 with suppress(asyncio.CancelledError):
                     await serving
-
-    def _listen(self) -> socket.socket:
-        try:
-            listener = sockets.bound(self._host, self._port)
-            listener.listen(1024)
-            listener.setblocking(False)
-        except OSError as error:
-            raise Misconfigured(
-                f"cannot listen on {urls.host_port(self._host, self._port)}: {error.strerror}. "
-                f"Stop the other program, or set {self._setting} to another port"
-            ) from None
-        return listener
 
     def _context(self, identity: ServerIdentity) -> ssl.SSLContext:
         made = identity.context()

@@ -11,11 +11,17 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from kuma.api.derived.metric_names import Prefixed
 
 
-def create_app(registry: CollectorRegistry, unready: Callable[[], str], unhealthy: Callable[[], str] = str) -> FastAPI:
+def create_app(
+    registry: CollectorRegistry,
+    unready: Callable[[], str],
+    unhealthy: Callable[[], str] = str,
+    can_use_store: Callable[[], bool] | None = None,
+) -> FastAPI:
     """`/metrics` for Prometheus, `/healthy` and `/ready` for whoever restarts or load-balances.
 
     `unready` says why there are questions that cannot be answered now; nothing if all can. `unhealthy` says why proxies
-    are to be sent elsewhere; by itself it says nothing.
+    are to be sent elsewhere; by itself it says nothing. With `can_use_store` there is `/store`, for other
+    workers.
     """
     prefixed = CollectorRegistry()
     prefixed.register(Prefixed(registry))
@@ -34,5 +40,11 @@ def create_app(registry: CollectorRegistry, unready: Callable[[], str], unhealth
     async def ready() -> PlainTextResponse:
         why = unready()
         return PlainTextResponse(f"not ready: {why}\n", status_code=503) if why else PlainTextResponse("ready\n")
+
+    if can_use_store is not None:
+
+        @app.get("/store")
+        async def store() -> PlainTextResponse:
+            return PlainTextResponse(status_code=200 if can_use_store() else 503)
 
     return app

@@ -48,6 +48,13 @@ class GeneralSection(Section):
     strict: bool = Field(
         False, description="Refuse what has no effect here, such as a Mesh's tracing, instead of a warning."
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes that share the control plane's work and its ports on this machine, each with "
+        "a core of its own. More than one needs PostgreSQL.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["console", "json"] = Field("console", description="How log lines are written.")
 

@@ -192,6 +192,7 @@ def _check(settings: Settings) -> None:
         raise Misconfigured(
             "environment and store.type are both kubernetes, or neither is (KUMA_ENVIRONMENT and KUMA_STORE_TYPE)"
         )
+    _check_workers(settings)
     _check_authentication(settings)
     api = settings.api_server
     if api.https.require_client_cert and not (api.https.tls_ca_file or api.auth.client_certs_dir):
@@ -199,6 +200,33 @@ def _check(settings: Settings) -> None:
             "apiServer.https.requireClientCert needs apiServer.https.tlsCaFile or apiServer.auth.clientCertsDir, "
             "by which client certificates are verified"
         )
+
+
+def with_workers(settings: Settings, count: int) -> Settings:
+    """Returns settings with another number of workers.
+
+    Raises:
+        Misconfigured: they cannot have so many.
+    """
+    found = settings.model_copy(update={"general": settings.general.model_copy(update={"workers": count})})
+    _check_workers(found)
+    return found
+
+
+def _check_workers(settings: Settings) -> None:
+    """See that several processes can use the store at once.
+
+    Raises:
+        Misconfigured: they cannot.
+    """
+    if settings.general.workers == 1 or settings.store.type == "postgres":
+        return
+    remedy = (
+        "on Kubernetes replicas share the work: set replicas of the Deployment"
+        if settings.store.type == "kubernetes"
+        else "a SQLite file is one process's alone: set store.type (KUMA_STORE_TYPE) to postgres"
+    )
+    raise Misconfigured(f"general.workers (KUMA_GENERAL_WORKERS, --workers) can only be 1 here: {remedy}")
 
 
 _AUTHENTICATION = {"universal": "dpToken", "kubernetes": "serviceAccountToken"}

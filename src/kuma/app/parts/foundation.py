@@ -14,12 +14,13 @@ from kuma.app.configuration.settings import Settings
 from kuma.app.serving import servers
 from kuma.app.serving.certificate_watch import CertificateWatch
 from kuma.app.serving.servers import OwnPorts
+from kuma.app.worker import Worker
 from kuma.authorities.registry import Drivers
 from kuma.base.audit import Audit
 from kuma.base.clock import Clock, ClockWatch
 from kuma.base.turns import Turns
 from kuma.coordination.coordination import Alone, Coordination
-from kuma.coordination.peers import Peers
+from kuma.coordination.peers import EXPIRY, Peers
 from kuma.kubernetes.pod_tokens import PodTokens
 from kuma.kubernetes.store.store import KubernetesStore
 from kuma.store.sql.store import SqlStore
@@ -44,10 +45,15 @@ class Foundation:
     certificate: CertificateWatch
     collectors: CollectorRegistry
     own_ports: OwnPorts
+    worker: Worker
     pod_tokens: PodTokens | None
     """By which proxies are authenticated on Kubernetes."""
     has_lease: Callable[[], bool]
     """Whether this control plane leads by the Lease on Kubernetes; elsewhere there is none to lose."""
+
+    def can_use_store(self) -> bool:
+        """Whether what is stored can be used now, and it is seen that it can."""
+        return not self.store.problem and self.coordination.silent_for() <= EXPIRY
 
 
 def build_foundation(
@@ -59,9 +65,11 @@ def build_foundation(
     collectors: CollectorRegistry,
     pod_tokens: PodTokens | None,
     has_lease: Callable[[], bool],
+    worker: Worker,
 ) -> Foundation:
     """Builds what does not depend on other parts."""
-    instance = f"{platform.node()}-{secrets.token_hex(2)}"
+    which = f"w{worker.number}-" if worker.is_one_of_several else ""
+    instance = f"{platform.node()}-{which}{secrets.token_hex(2)}"
     shared = settings.store.type == "postgres"
     return Foundation(
         settings=settings,
@@ -74,9 +82,10 @@ def build_foundation(
         instance=instance,
         started=clock.now(),
         coordination=Peers(store, clock, instance) if shared else Alone(),
-        certificate=servers.certificate(settings, clock),
+        certificate=servers.certificate(settings, clock, makes=not worker.is_one_of_several),
         collectors=collectors,
-        own_ports=OwnPorts(),
+        own_ports=OwnPorts(worker.siblings),
+        worker=worker,
         pod_tokens=pod_tokens,
         has_lease=has_lease,
     )

@@ -31,15 +31,17 @@ def build_listening(base: Foundation, known: State, connected: Streams, users: U
     limits = servers.limits(settings.dp_server.limits)
     dp = create_bootstrap_app(bootstraps.answer, connected.readiness.withdraw, limits, base.clock, base.audit)
     found = Servers(
-        servers.api(settings.api_server, api, identity, base.audit, base.clock, peers),
-        servers.data_plane(settings.dp_server, dp, identity),
+        servers.api(settings.api_server, api, identity, base.audit, base.clock, peers, base.worker.listen),
+        servers.data_plane(settings.dp_server, dp, identity, base.worker.listen),
         servers.diagnostics(
             settings.diagnostics,
             diagnostics.create_app(
                 base.collectors,
                 lambda: _unready(base.store, known.views),
                 lambda: among_others.unhealthy(connected.isolation),
+                base.can_use_store if base.worker.is_one_of_several else None,
             ),
+            base.worker.listen,
         ),
         connected.server,
     )

@@ -12,7 +12,6 @@ from kuma.app.serving import servers
 from kuma.base.audit import Refusals
 from kuma.console.record import SharedRecord
 from kuma.coordination.isolation import Isolation
-from kuma.coordination.peers import EXPIRY
 from kuma.xds.administration.ca import EnvoyAdminCa
 from kuma.xds.envoy.listeners import admin_listener
 from kuma.xds.envoy.resource import Entry
@@ -116,7 +115,7 @@ def build_streams(base: Foundation, known: State) -> Streams:
         admin_ca=admin_ca,
         traffic=traffic,
         server=_discovery_server(base, discovery, health_discovery, front, reports, questions),
-        isolation=among_others.isolation(base.coordination, clock, base.certificate.names, front),
+        isolation=among_others.isolation(base.coordination, clock, base.certificate.names, front, base.worker.siblings),
         record=record,
     )
 
@@ -138,9 +137,11 @@ def _discovery_server(
         settings.port,
         base.certificate.identity,
         streams=settings.concurrent_streams,
-        can_use_store=lambda: not base.store.problem and base.coordination.silent_for() <= EXPIRY,
+        can_use_store=base.can_use_store,
         questions=questions,
         reports=reports if settings.observed_traffic else None,
+        listen=base.worker.listen,
+        is_shared=base.worker.is_one_of_several,
     )
 
 

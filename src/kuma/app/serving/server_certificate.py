@@ -28,6 +28,7 @@ KEY = "tls.key"
 CA_LIFETIME = timedelta(days=10 * 365)
 LIFETIME = timedelta(days=397)
 """Of the servers' certificate."""
+_GIVEN_CA = "given-ca.crt"
 _KEPT = timedelta(days=30)
 """How old the servers' certificate may be at a start that keeps it; the rest of its life is for running."""
 
@@ -55,6 +56,13 @@ def given(chain: Path, key: Path, ca: Path | None, directory: Path) -> ServerCer
     return ServerCertificate(paths[0], paths[1], paths[2] if ca else _top(paths[0], directory))
 
 
+def written(chain: Path | None, key: Path | None, ca: Path | None, directory: Path) -> ServerCertificate:
+    """Returns the files that `given` or `ensure` have made or found; nothing is written."""
+    if chain and key:
+        return ServerCertificate(chain.expanduser(), key.expanduser(), ca.expanduser() if ca else directory / _GIVEN_CA)
+    return ServerCertificate(directory / "tls.crt", directory / KEY, directory / "ca.crt")
+
+
 def _top(chain: Path, directory: Path) -> Path:
     """Writes the certificate at the top of a chain to a file of its own, by which clients verify the rest."""
     try:
@@ -68,7 +76,7 @@ def _top(chain: Path, directory: Path) -> Path:
             f"{chain}, named in general.tlsCertFile, does not end with a self-signed certificate: give the CA by which "
             "proxies verify it in general.tlsCaFile (KUMA_GENERAL_TLS_CA_FILE)"
         )
-    path, wanted = directory / "given-ca.crt", certificate_pem(top)
+    path, wanted = directory / _GIVEN_CA, certificate_pem(top)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists() or files.content(path) != wanted:
@@ -96,7 +104,7 @@ def ensure(directory: Path, hosts: Iterable[str], now: datetime) -> ServerCertif
     Raises:
         Misconfigured: the directory cannot be written, or holds half of a CA, or something else.
     """
-    paths = ServerCertificate(directory / "tls.crt", directory / KEY, directory / "ca.crt")
+    paths = written(None, None, None, directory)
     ca_key_file = directory / "ca.key"
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -36,6 +36,7 @@ from kuma.base.values.rate_limit import Rate
 from kuma.policy import workloads
 from kuma.policy.workloads import Destination
 from kuma.xds.envoy.health_checks import ProbeDefaults
+from kuma.xds.stream import grpc_server
 from kuma.xds.stream.front import FrontLimits
 from kuma.xds.stream.grpc_server import DiscoveryServer
 from kuma.xds.stream.stream_limits import StreamLimits
@@ -43,6 +44,9 @@ from kuma.xds.stream.stream_limits import StreamLimits
 log = structlog.get_logger(__name__)
 
 HTTP, HTTPS = "API server", "API server, HTTPS"
+HTTP_PORT, HTTPS_PORT = "KUMA_API_SERVER_HTTP_PORT", "KUMA_API_SERVER_HTTPS_PORT"
+DP_PORT, DIAGNOSTICS_PORT = "KUMA_DP_SERVER_PORT", "KUMA_DIAGNOSTICS_SERVER_PORT"
+XDS_PORT = grpc_server.SETTING
 
 
 class Servers(NamedTuple):
@@ -58,7 +62,9 @@ class Servers(NamedTuple):
 class OwnPorts:
     """The ports that servers of this process listen on; each server is added once it is built."""
 
-    def __init__(self) -> None:
+    def __init__(self, others: Iterable[int] = ()) -> None:
+        """`others` are ports of other processes of the same control plane."""
+        self._others = dict.fromkeys(others, "diagnostics server of another worker")
         self._servers: list[tuple[str, sockets.OnPort]] = []
 
     def add(self, servers: Servers) -> None:
@@ -70,13 +76,19 @@ class OwnPorts:
 
     def __call__(self) -> Mapping[int, str]:
         """Returns the ports that are taken by now, each with what listens there."""
-        return {server.bound: name for name, server in self._servers if server.bound}
+        return self._others | {server.bound: name for name, server in self._servers if server.bound}
 
 
-def certificate(settings: Settings, clock: Clock) -> CertificateWatch:
-    """Watches the certificate of all servers: the one that is given, or one of the control plane's own."""
+def certificate(settings: Settings, clock: Clock, *, makes: bool = True) -> CertificateWatch:
+    """Watches the certificate of all servers: the one that is given, or one of the control plane's own.
+
+    Unless this process `makes` files, another one does, and has made them.
+    """
     general = settings.general
     chain, key = general.tls_cert_file, general.tls_key_file
+    if not makes:
+        files = server_certificate.written(chain, key, general.tls_ca_file, settings.work_dir)
+        return CertificateWatch(lambda: files, clock)
     if chain and key:
         given = functools.partial(server_certificate.given, chain, key, general.tls_ca_file, settings.work_dir)
         return CertificateWatch(given, clock)
@@ -91,6 +103,7 @@ def api(
     audit: Audit,
     clock: Clock,
     peers: PeerUsers | None,
+    listen: sockets.Listen,
 ) -> dict[str, HttpServer]:
     """Returns the API over HTTP, HTTPS or both."""
     found = {}
@@ -106,20 +119,22 @@ def api(
             app,
             http.interface,
             http.port,
-            setting="KUMA_API_SERVER_HTTP_PORT",
+            setting=HTTP_PORT,
             limits=_connections(settings.limits),
             peers=peers,
+            listen=listen,
         )
     if https.enabled:
         found[HTTPS] = HttpServer(
             app,
             https.interface,
             https.port,
-            setting="KUMA_API_SERVER_HTTPS_PORT",
+            setting=HTTPS_PORT,
             tls=identity,
             clients=_clients(settings, audit, clock),
             limits=_connections(settings.limits),
             peers=peers,
+            listen=listen,
         )
     return found
 
@@ -135,15 +150,16 @@ def _clients(settings: ApiServerSection, audit: Audit, clock: Clock) -> ClientCe
     return ClientCertificates(trusted, settings.https.require_client_cert, refused, clock) if trusted else None
 
 
-def data_plane(settings: DpServerSection, app: Any, identity: ServerIdentity) -> HttpServer:
+def data_plane(settings: DpServerSection, app: Any, identity: ServerIdentity, listen: sockets.Listen) -> HttpServer:
     """Builds the server that proxies ask for their bootstrap."""
     return HttpServer(
         app,
         settings.interface,
         settings.port,
         tls=identity,
-        setting="KUMA_DP_SERVER_PORT",
+        setting=DP_PORT,
         limits=_connections(settings.limits),
+        listen=listen,
     )
 
 
@@ -180,13 +196,14 @@ def probe_defaults(settings: HdsSection) -> ProbeDefaults:
     )
 
 
-def diagnostics(settings: DiagnosticsSection, app: Any) -> HttpServer:
+def diagnostics(settings: DiagnosticsSection, app: Any, listen: sockets.Listen = sockets.listening) -> HttpServer:
     """Health and metrics."""
     return HttpServer(
         app,
         settings.server_interface,
         settings.server_port,
-        setting="KUMA_DIAGNOSTICS_SERVER_PORT",
+        setting=DIAGNOSTICS_PORT,
+        listen=listen,
     )
 
 

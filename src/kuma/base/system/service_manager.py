@@ -11,18 +11,18 @@ log = structlog.get_logger(__name__)
 
 READY = "READY=1"
 STOPPING = "STOPPING=1"
-_SOCKET = "NOTIFY_SOCKET"
+SOCKET = "NOTIFY_SOCKET"
 """The environment variable that says where it listens; without it nobody does."""
 
 
 def is_there() -> bool:
     """Tells whether a service manager has started this program."""
-    return bool(os.environ.get(_SOCKET, ""))
+    return bool(os.environ.get(SOCKET, ""))
 
 
 def tell(state: str) -> None:
     """Tells it a state. That it cannot be told is logged, and stops nothing."""
-    where = os.environ.get(_SOCKET, "")
+    where = os.environ.get(SOCKET, "")
     if not where:
         return
     address = f"\0{where[1:]}" if where.startswith("@") else where  # of the abstract namespace: unix(7)

@@ -3,17 +3,49 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 from kuma.base import aio
+from kuma.base.errors import Misconfigured
+from kuma.base.values import urls
+
+BACKLOG = 1024
+"""Connections that may wait to be accepted: a whole mesh comes back at once after a restart."""
+Listen = Callable[[str, int, str], socket.socket]
+"""Host, port, and the setting that says the port -> a socket that listens there; the caller closes it."""
+
+
+def listening(host: str, port: int, setting: str) -> socket.socket:
+    """Returns a socket of our own that listens at `host`:`port`.
+
+    Raises:
+        Misconfigured: it cannot, because the port is in use, say; names the setting.
+    """
+    try:
+        found = bound(host, port)
+        found.listen(BACKLOG)
+        found.setblocking(False)
+    except OSError as error:
+        raise Misconfigured(
+            f"cannot listen on {urls.host_port(host, port)}: {error.strerror}. "
+            f"Stop the other program, or set {setting} to another port"
+        ) from None
+    return found
 
 
 class OnPort:
     """Something that listens on one port: the given one, or with 0 one that the system chooses."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, setting: str, listen: Listen = listening) -> None:
+        """`setting` says the port; `listen` makes the socket."""
         self._host = host
         self._port = port
+        self._setting = setting
+        self._make = listen
         self._bound: aio.Latest[int] = aio.Latest(0)
+
+    def _listen(self) -> socket.socket:
+        return self._make(self._host, self._port, self._setting)
 
     @property
     def bound(self) -> int:

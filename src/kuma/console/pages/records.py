@@ -41,7 +41,7 @@ class Records:
         access_control.check_grant(api.caller(request), api.settings.access.admin_resources, "the audit record")
         asked = request.query_params.get("q", "")[:200]
         own = await self._context.api.costly.do(record.own_events, self._context.record.path, asked)
-        others = [one for one in api.instances() if one.name != api.instance]
+        others = record.with_other_records(api.instances(), api.instance)
         elsewhere = await self._context.record.of_others(asked, others)
         events = audit.merged([one._replace(instance=api.instance) for one in own], elsewhere.events, record.MOST)
         page = lists.page(events, number(request.query_params.get("page", "1")))

@@ -132,7 +132,12 @@ class KeyFile:
         Raises:
             Misconfigured: the file is readable by others, or holds something else.
         """
-        return _read(self._next)[0] if self._next.exists() else None
+        try:
+            return _read(self._next)[0] if self._next.exists() else None
+        except Misconfigured:
+            if self._next.exists():
+                raise
+            return None  # another process that uses the file has just settled on it
 
     def settle_on(self, key: bytes) -> None:
         """Keeps only the key that the store is sealed with now.
@@ -158,7 +163,8 @@ class KeyFile:
     def _write(self, path: Path, keys: Sequence[bytes]) -> None:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            files.replace(path, b"".join(base64.b64encode(key) + b"\n" for key in keys))
+            with files.one_at_a_time(path.parent):  # workers of one control plane share the file
+                files.replace(path, b"".join(base64.b64encode(key) + b"\n" for key in keys))
         except OSError as error:
             raise Misconfigured(f"cannot write the key-encryption key {path}: {error.strerror}") from None
 

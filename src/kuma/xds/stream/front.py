@@ -14,6 +14,7 @@ import os
 import secrets
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 import structlog
 
 from kuma.base import aio
+from kuma.base.system import sockets
 from kuma.base.values import addresses
 
 log = structlog.get_logger(__name__)
@@ -33,8 +35,8 @@ SLICE, _PAUSE = 16 * 1024, 0.005
 """Bytes of a connection that are passed on at a time, and seconds until the next. What gRPC has decided about the
 first, such as to end a connection that only sends pings, it carries out before it has the next: with two megabytes of
 pings before it, it computes for ten seconds."""
-BACKLOG = 1024
-"""Connections that may wait to be accepted: a whole mesh comes back at once after a restart."""
+_BREATH = 0.01
+"""Seconds in which nothing is done when a connection cannot be accepted: when there are too many open files, say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +66,11 @@ class Front:
         self._number = 0
         self._named: dict[str, _Connection] = {}
         self._connections: set[_Connection] = set()
+        self._accepted: set[asyncio.Task[Any]] = set()
         self._unknown: dict[str, dict[_Connection, None]] = {}
         """Connections without a known proxy, by the address they come from, the oldest first."""
         self._count = 0
-        self._is_shut = False
+        self._is_shut: aio.Latest[bool] = aio.Latest(False)
 
     def open(self) -> str:
         """Opens the front, and returns where the gRPC server is to listen, in its own notation; then call `listening`.
@@ -94,16 +97,55 @@ class Front:
         self._directory.close()
         self._server = f"/proc/self/fd/{held}"  # leads to what is open, whatever has become of its name (proc(5))
 
-    async def serve(self, listener: socket.socket) -> None:
-        """Accept connections until cancelled; what has not been passed on by then is ended."""
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: _Connection(self, self._limits), sock=listener, backlog=BACKLOG)
+    async def serve(self, listener: socket.socket, *, is_shared: bool = False) -> None:
+        """Accept connections until cancelled; what has not been passed on by then is ended.
+
+        From a socket that is shared others accept, too: one is taken at a time, so that whoever has time takes the
+        next, and none while this front is shut.
+        """
         try:
-            await server.serve_forever()
+            if is_shared:
+                await self._share(listener)
+            else:
+                loop = asyncio.get_running_loop()
+                server = await loop.create_server(self._connection, sock=listener, backlog=sockets.BACKLOG)
+                await server.serve_forever()
         finally:
-            server.close()
             for connection in tuple(self._connections):
                 connection.end_unless_passed_on()
+
+    def _connection(self) -> _Connection:
+        return _Connection(self, self._limits)
+
+    async def _share(self, listener: socket.socket) -> None:
+        """Accepts by itself: a server of asyncio takes all that wait, and cancelling `sock_accept` may lose one."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                version = self._is_shut.version
+                if self._is_shut.value:
+                    loop.remove_reader(listener)
+                else:
+                    loop.add_reader(listener, self._accept, listener)
+                await self._is_shut.newer_than(version)
+        finally:
+            loop.remove_reader(listener)
+            await aio.stop(self._accepted)
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            accepted, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return  # somebody else has it, or it is gone
+        except OSError as error:
+            log.warning("a connection cannot be accepted", reason=error.strerror)
+            time.sleep(_BREATH)  # others may take it meanwhile
+            return
+        accepted.setblocking(False)
+        passing = asyncio.get_running_loop().connect_accepted_socket(self._connection, accepted)
+        task = aio.spawn(passing, name="accepted connection")
+        self._accepted.add(task)
+        task.add_done_callback(self._accepted.discard)
 
     def close(self) -> None:
         """End all connections."""
@@ -113,7 +155,7 @@ class Front:
 
     def shut(self, is_shut: bool) -> None:
         """Ends all connections and takes none, so that proxies go elsewhere; or takes them again."""
-        self._is_shut = is_shut
+        self._is_shut.set(is_shut)
         if is_shut:
             self._end_all()
 
@@ -147,7 +189,7 @@ class Front:
 
     def admit(self, connection: _Connection) -> bool:
         """Counts one more connection, if there may be one; ends one of whoever holds the most, if need be."""
-        if self._is_shut:
+        if self._is_shut.value:
             return False
         mine = self._unknown.get(connection.group, {})
         if len(mine) >= self._limits.of_address or len(self._connections) >= self._limits.total:

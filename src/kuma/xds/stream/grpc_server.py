@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from typing import Any
 
 import grpc
 import grpc.aio
 
-from kuma.base.errors import Misconfigured
 from kuma.base.system import sockets
 from kuma.base.tls.server_identity import ServerIdentity
-from kuma.base.values import urls
-from kuma.xds.stream import front as fronts
 from kuma.xds.stream import health_discovery, store_health
 from kuma.xds.stream.front import Front
 from kuma.xds.stream.health_discovery import HealthDiscovery
@@ -57,6 +53,10 @@ def _credentials(identity: ServerIdentity) -> Any:
     return grpc.dynamic_ssl_server_credentials(first, newer)
 
 
+SETTING = "KUMA_XDS_SERVER_PORT"
+"""Which says the port."""
+
+
 class DiscoveryServer(sockets.OnPort):
     """The gRPC server, over TLS only: a token must not travel in the clear."""
 
@@ -73,13 +73,17 @@ class DiscoveryServer(sockets.OnPort):
         can_use_store: Callable[[], bool],
         questions: Questions,
         reports: Reports | None = None,
+        listen: sockets.Listen = sockets.listening,
+        is_shared: bool = False,
     ) -> None:
         """`streams` is how many proxies may be connected.
 
         Each may have a stream of discovery and one of health discovery; of reports there are at most two for each.
         `can_use_store` is what other control planes are told of us, `questions` has what else they ask.
+        `is_shared` if others accept from the same socket, too.
         """
-        super().__init__(host, port)
+        super().__init__(host, port, SETTING, listen)
+        self._is_shared = is_shared
         self._streams = 4 * streams
         self._health = health
         self._front = front
@@ -110,19 +114,7 @@ class DiscoveryServer(sockets.OnPort):
                 self._front.listening()
                 await server.start()
                 self._bound.set(listener.getsockname()[1])
-                await self._front.serve(listener)
+                await self._front.serve(listener, is_shared=self._is_shared)
             finally:
                 await server.stop(grace=None)
                 self._front.close()
-
-    def _listen(self) -> socket.socket:
-        try:
-            listener = sockets.bound(self._host, self._port)
-            listener.setblocking(False)
-            listener.listen(fronts.BACKLOG)
-        except OSError as error:
-            raise Misconfigured(
-                f"cannot listen on {urls.host_port(self._host, self._port)}: {error.strerror}. "
-                "Stop the other program, or set KUMA_XDS_SERVER_PORT to another port"
-            ) from None
-        return listener
