@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -11,9 +13,10 @@ import pytest
 import yaml
 
 from kuma.kubernetes.api import credentials
-from kuma.kubernetes.api.client import ApiClient
+from kuma.kubernetes.api.client import ApiClient, ApiError
 from kuma.kubernetes.objects.definitions import definitions
 from kuma.kubernetes.objects.forms import Forms
+from tests.fakes.patience import PATIENCE
 from tools.kubernetes.build import binaries
 from tools.kubernetes.cluster import Cluster
 
@@ -60,3 +63,10 @@ async def _clear(place: Place) -> None:
         for form in place.forms.custom:
             if not form.namespaced:
                 await client.delete(form.collection)
+                continue
+            async with asyncio.timeout(PATIENCE):
+                while found := (await client.get(form.collection))["items"]:  # it removes what was a Pod's
+                    for metadata in (each["metadata"] for each in found):
+                        own = f"{form.group}/namespaces/{metadata['namespace']}/{form.plural}/{metadata['name']}"
+                        with contextlib.suppress(ApiError):  # it has gone meanwhile; what has not is seen again
+                            await client.delete(own)

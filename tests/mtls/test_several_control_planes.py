@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -10,6 +11,7 @@ from kuma.base.errors import Conflict
 from kuma.resources import kinds
 from kuma.resources.models.dataplane_insight import AdministrationInsight
 from kuma.resources.models.mesh_transition import Level, MeshTransitionSpec
+from kuma.resources.resource import Resource
 from kuma.store.protocol import Create, Update
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import MTLS, OTHER_CA, dataplane, resource, running
@@ -173,16 +175,24 @@ async def test_a_stream_at_another_control_plane_keeps_the_name_from_other_addre
     held = await first.proxy(WEB)
     await two.until(lambda: two.coordination[1].has(WEB.key))
     insight = kinds.DATAPLANE_INSIGHT.key("web-01", "default")
-    while (stored := await first.parts.manager.find(insight)) is None or stored.spec.administration is None:
-        await two.later(1)
+
+    async def settled() -> Resource[Any]:
+        """What is stored once the control plane that writes it, too, has nothing more to tell."""
+        seen = None
+        while (found := await first.parts.manager.find(insight)) is None or found != seen:
+            seen = found
+            await two.later(10)
+        return found
+
+    while (stored := await settled()).spec.administration is None:
+        pass
     assert held.connected
     moved = AdministrationInsight(host="192.0.2.7", port=stored.spec.administration.port)
     while stored.spec.administration != moved:
         changed = stored.spec.model_copy(update={"administration": moved})
-        with suppress(Conflict):  # the control plane still writes it, too, until it has nothing more to tell
+        with suppress(Conflict):
             await second.parts.manager.store.transact([Update(stored.with_spec(changed))])
-        await two.later(2)
-        stored = await first.parts.manager.get(insight)
+        stored = await settled()
     other = await second.proxy(WEB)
     error = await other.failure()
     assert "there is already an active stream from this node" in error.details

@@ -32,7 +32,7 @@ async def main(path: Path, point: str) -> None:
     store = await open_sqlite(path, SystemClock())
     fresh_key = path.with_name(f".{path.name}.key.new")
     event, what, times = {
-        "before the rows": ("open", path.parent, 2),  # it was locked, and is synchronised now that the key file has been renamed
+        "before the rows": ("open", path.parent, 2),  # to lock it, and to synchronise it once the key file is renamed
         "after the rows": ("sqlite3.connect", path, 1),  # for the scrub
         "after the scrub": ("os.rename", fresh_key, 2),  # the key file without the old key
     }[point]
