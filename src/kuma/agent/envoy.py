@@ -139,6 +139,8 @@ class Envoy:
             if not exited.done():
                 await self._drain_connections(exited)
                 await self._terminate(process, exited)
+            else:
+                log.error("Envoy has ended, and kuma-dp has not ended it", status=_status(exited.result()))
             if not self._end.is_set():
                 await self._say_goodbye()  # once more, or it could be taken to go on somewhere
         finally:
@@ -149,8 +151,7 @@ class Envoy:
             await exited
         if is_out_of_contact:
             return OUT_OF_CONTACT
-        status = exited.result()
-        return status if status >= 0 else 128 - status
+        return _status(exited.result())
 
     async def _announce(self) -> None:
         """Say that the proxy runs, once Envoy has its configuration and listens."""
@@ -282,6 +283,10 @@ async def _first(exited: asyncio.Task[int], *others: Coroutine[Any, Any, object]
         await asyncio.wait([exited, *tasks], return_when=asyncio.FIRST_COMPLETED)
     finally:
         await aio.stop(tasks)
+
+
+def _status(returned: int) -> int:
+    return returned if returned >= 0 else 128 - returned
 
 
 def _end_with_parent(parent: int) -> None:
