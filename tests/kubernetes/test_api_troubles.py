@@ -16,7 +16,6 @@ from prometheus_client import CollectorRegistry
 
 from kuma.base import aio
 from kuma.base.errors import Unavailable
-from kuma.kubernetes.api import client as client_module
 from kuma.kubernetes.api import credentials, events
 from kuma.kubernetes.api.client import ApiClient
 from kuma.kubernetes.api.informer import Informer
@@ -205,13 +204,13 @@ async def test_an_answer_that_never_comes_is_waited_for_no_longer_than_there_is_
 
 
 async def test_a_read_that_is_not_answered_is_given_up_before_a_write(
-    place: Place, proxy: Between, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Place, proxy: Between, tmp_path: Path
 ) -> None:
     """Who waits for it is told soon. It may be unknown for longer whether a write was done."""
     answered = threading.Event()
     proxy.before_answer = lambda asked: assert_came(answered)
-    monkeypatch.setattr(client_module, "_OF_READS", httpx.Timeout(0.05, connect=PATIENCE))
-    async with ApiClient(credentials.find(kubeconfig(proxy, tmp_path))) as client:
+    soon = httpx.Timeout(0.05, connect=PATIENCE)
+    async with ApiClient(credentials.find(kubeconfig(proxy, tmp_path)), of_reads=soon) as client:
         body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "written"}}
         writing = aio.spawn(client.create(f"/api/v1/namespaces/{place.forms.system}/configmaps", body), name="a write")
         with pytest.raises(Unavailable, match="the Kubernetes API does not answer: it takes too long"):

@@ -21,7 +21,6 @@ from kuma.base.errors import Unavailable
 from kuma.kubernetes.api.client import ApiClient
 from kuma.kubernetes.api.credentials import Credentials
 from kuma.kubernetes.api.informer import Informer, Place
-from kuma.kubernetes.controllers import jobs as controllers_jobs
 from kuma.kubernetes.controllers.jobs import EndedJobs
 from kuma.kubernetes.workloads import jobs
 from tests.fakes.patience import PATIENCE
@@ -143,10 +142,8 @@ async def test_a_pod_that_goes_while_others_are_ended_stops_nothing() -> None:
     assert set(ended) == {"job-1.a", "job-3.a"}
 
 
-async def test_a_sidecar_that_does_not_end_is_asked_again_and_told_of_when_the_reason_is_another(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(controllers_jobs, "_RETRY", aio.Backoff(first=0.001, last=0.001))
+async def test_a_sidecar_that_does_not_end_is_asked_again_and_told_of_when_the_reason_is_another() -> None:
+    at_once = aio.Backoff(first=0.001, last=0.001)
     async with ApiClient(Credentials("http://127.0.0.1:1", ssl.create_default_context(), lambda: "")) as client:
         pods, asked = Pods(client), list[str]()
 
@@ -158,7 +155,7 @@ async def test_a_sidecar_that_does_not_end_is_asked_again_and_told_of_when_the_r
                 pods.gone(("a", "job-1"))
 
         with structlog.testing.capture_logs() as logs:
-            running = aio.spawn(EndedJobs(pods, end).run(), name="sidecars of ended jobs")
+            running = aio.spawn(EndedJobs(pods, end, at_once).run(), name="sidecars of ended jobs")
             pods.come(("a", "job-1"), {"kuma.io/sidecar-injected": "true"})
             async with asyncio.timeout(PATIENCE):
                 while len(asked) < 9 and not running.done():

@@ -5,8 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
-
 from kuma.base import aio
 from kuma.base.clock import SystemClock
 from kuma.resources import kinds
@@ -17,7 +15,6 @@ from kuma.store.protocol import Create
 from kuma.store.sql.sqlite import open_sqlite
 from kuma.store.views import Views
 from kuma.xds.envoy import serving_label
-from kuma.xds.proxies import dataplane_writes
 from kuma.xds.proxies.dataplane_writes import DataplaneWrites
 from tests.fakes.control_plane import dataplane
 from tests.fakes.patience import PATIENCE
@@ -29,12 +26,19 @@ WEB = [dataplane(f"web-{number}", "web", port=80 + number) for number in range(4
 class Mesh:
     """Dataplanes of which none serves yet, and who writes that they do; it pauses until it is told to go on."""
 
-    def __init__(self, views: Views, clock: SystemClock, pause_each: float) -> None:
+    def __init__(self, views: Views, clock: SystemClock, pause_each: float, batch: int) -> None:
         self.views = views
         self.pauses: list[float] = []
         self.go_on = asyncio.Event()
         self.writes = DataplaneWrites(
-            views._store, views, clock, "not written", self._as_serving, pause_each=pause_each, pause=self._pause
+            views._store,
+            views,
+            clock,
+            "not written",
+            self._as_serving,
+            pause_each=pause_each,
+            batch=batch,
+            pause=self._pause,
         )
 
     async def _pause(self, seconds: float) -> None:
@@ -57,12 +61,12 @@ class Mesh:
 
 
 @asynccontextmanager
-async def _mesh(directory: Path, pause_each: float = 0.0625) -> AsyncIterator[Mesh]:
+async def _mesh(directory: Path, pause_each: float = 0.0625, batch: int = 200) -> AsyncIterator[Mesh]:
     clock = SystemClock()
     store = await open_sqlite(directory / "kuma.db", clock)
     await store.transact([Create(MESH), *(Create(serving_label.as_not_serving(one), MESH.key) for one in WEB)])
     views = Views(store)
-    mesh = Mesh(views, clock, pause_each)
+    mesh = Mesh(views, clock, pause_each, batch)
     tasks = [aio.spawn(views.run(), name="views"), aio.spawn(mesh.writes.run(), name="writes")]
     async with asyncio.timeout(PATIENCE):
         await views.until(lambda: len(views.view("default").dataplanes) == len(WEB))
@@ -123,11 +127,8 @@ async def test_who_cannot_wait_waits_for_what_is_being_written_already(tmp_path:
         await first
 
 
-async def test_what_somebody_has_begun_to_write_who_is_gone_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dataplane_writes, "_BATCH", 1)
-    async with _mesh(tmp_path) as mesh:
+async def test_what_somebody_has_begun_to_write_who_is_gone_is_written(tmp_path: Path) -> None:
+    async with _mesh(tmp_path, batch=1) as mesh:
         mesh.writes.look(WEB[0].key)
         await mesh.until_paused(1)
         for one in WEB[1:]:

@@ -60,11 +60,14 @@ class ApiClient:
     away, overloaded or starting.
     """
 
-    def __init__(self, credentials: Credentials, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self, credentials: Credentials, metrics: Metrics | None = None, *, of_reads: httpx.Timeout = _OF_READS
+    ) -> None:
+        """`of_reads` is how long reads wait, but for watches."""
         self.metrics = metrics or Metrics(CollectorRegistry())
         self._token = credentials.token
         self._before_write: Callable[[], None] = lambda: None
-        self._timeout, self._of_reads = _TIMEOUT, _OF_READS
+        self._timeout, self._of_reads = _TIMEOUT, of_reads
         self._http = httpx.AsyncClient(
             base_url=credentials.url, verify=credentials.tls, timeout=_TIMEOUT, limits=_CONNECTIONS, trust_env=False
         )

@@ -25,10 +25,11 @@ class EndedJobs:
     It is asked while its node says that it runs: so the Pod has its address, and nobody else does.
     """
 
-    def __init__(self, pods: Informer, end: End) -> None:
-        """`pods` is run by somebody else."""
+    def __init__(self, pods: Informer, end: End, retry: aio.Backoff = _RETRY) -> None:
+        """`pods` is run by somebody else; `retry` gives the seconds after which a sidecar is asked again."""
         self._pods = pods
         self._end = end
+        self._retry = retry
         self._asked: dict[Place, int] = {}
         """How often each sidecar that is to end has been asked."""
         self._told: dict[Place, str] = {}
@@ -48,7 +49,7 @@ class EndedJobs:
     async def run(self) -> None:
         """Work until cancelled."""
         while True:
-            pause = min((_RETRY.delay(count) for count in self._asked.values()), default=None)
+            pause = min((self._retry.delay(count) for count in self._asked.values()), default=None)
             try:
                 async with asyncio.timeout(pause if self._asked else None):
                     await self._wake.wait()

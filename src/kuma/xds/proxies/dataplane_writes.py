@@ -17,6 +17,7 @@ from kuma.store.views import Views
 log = structlog.get_logger(__name__)
 
 _BATCH = 200
+"""Dataplanes of one transaction."""
 _RETRY = 1.0
 """Seconds."""
 _LONGEST_PAUSE = 3.0
@@ -40,12 +41,14 @@ class DataplaneWrites:
         wanted: Callable[[Key], Resource[DataplaneSpec] | None],
         *,
         pause_each: float = 0.0,
+        batch: int = _BATCH,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """`what` is what is said to be missing while the store cannot be written.
 
         `pause_each` are the seconds in which others are collected for each Dataplane that was written, up to
-        `_LONGEST_PAUSE` and to the first lull; `pause` waits for some seconds.
+        `_LONGEST_PAUSE` and to the first lull; `batch` is how many are written in one transaction; `pause` waits for
+        some seconds.
         """
         self._store = store
         self._views = views
@@ -53,6 +56,7 @@ class DataplaneWrites:
         self._what = what
         self._wanted = wanted
         self._pause_each = pause_each
+        self._batch = batch
         self._pause = pause
         self._due: set[Key] = set()
         self._wake = asyncio.Event()
@@ -96,7 +100,7 @@ class DataplaneWrites:
         async with self._turn:
             due, self._due = sorted(self._due, key=str), set()
             try:
-                batches = (due[start : start + _BATCH] for start in range(0, len(due), _BATCH))
+                batches = (due[start : start + self._batch] for start in range(0, len(due), self._batch))
                 return sum([await self._write(batch) for batch in batches])
             except BaseException:
                 self._due.update(due)
