@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from kuma.api.context import ApiContext
 from kuma.api.http.errors import Problem
 from kuma.api.routes import resources
+from kuma.api.routes.late_route import LateRoute
 from kuma.base.errors import NotFound
 from kuma.resources import kinds
 from kuma.resources.kinds import DATAPLANE
@@ -31,7 +32,7 @@ _WHY = {"hostnamegenerators": "HostnameGenerator", "zones": "Zone", **IN_MESH}
 
 def routes(context: ApiContext) -> APIRouter:
     """Empty lists, and refusals."""
-    router = APIRouter(include_in_schema=False)
+    router = APIRouter(include_in_schema=False, route_class=LateRoute)
 
     async def empty(request: Request) -> Response:
         request.state.title = "Could not retrieve resources"

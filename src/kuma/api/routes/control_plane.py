@@ -10,12 +10,13 @@ from kuma.api import instances
 from kuma.api.context import ApiContext
 from kuma.api.http.bodies import json_answer
 from kuma.api.http.versions import VERSION
+from kuma.api.routes.late_route import LateRoute
 from kuma.resources import kinds
 
 
 def routes(context: ApiContext) -> APIRouter:
     """Returns all of these routes."""
-    router = APIRouter(tags=["Control plane"])
+    router = APIRouter(tags=["Control plane"], route_class=LateRoute)
 
     @router.get("/", summary="What this is, and in which version")
     async def index() -> Response:

@@ -7,6 +7,8 @@ from importlib.resources import files
 from fastapi import APIRouter, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 
+from kuma.api.routes.late_route import LateRoute
+
 _PAGE, _SCRIPT, _STYLE = "/docs", "/docs/swagger-ui.js", "/docs/swagger-ui.css"
 _NOTHING_FOREIGN = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -18,7 +20,7 @@ a page of somebody else show it in a frame."""
 
 def routes(title: str) -> APIRouter:
     """Serves the API's documentation at `/docs`: Swagger UI, entirely from this server."""
-    router = APIRouter(include_in_schema=False)
+    router = APIRouter(include_in_schema=False, route_class=LateRoute)
     assets = files("fastapi_offline") / "static"
 
     @router.get(_PAGE)

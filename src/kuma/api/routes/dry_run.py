@@ -16,6 +16,7 @@ from kuma.api.context import ApiContext
 from kuma.api.http import errors
 from kuma.api.http.bodies import json_answer
 from kuma.api.http.errors import Problem
+from kuma.api.routes.late_route import LateRoute
 from kuma.base.errors import KumaError, Violation
 from kuma.resources import codec, kinds
 from kuma.resources.resource import Resource
@@ -46,7 +47,7 @@ _BODY = {
 
 def routes(context: ApiContext) -> APIRouter:
     """Returns the route. Who may write a resource may ask what would become of it."""
-    router = APIRouter(tags=["Resources"])
+    router = APIRouter(tags=["Resources"], route_class=LateRoute)
 
     @router.post(PATH, summary="What would become of resources if they were applied", openapi_extra=_BODY)
     async def dry_run(request: Request) -> Response:

@@ -10,6 +10,7 @@ from kuma.api import instances, totals
 from kuma.api.context import ApiContext
 from kuma.api.derived.summaries import POLICIES
 from kuma.api.http.bodies import json_answer
+from kuma.api.routes.late_route import LateRoute
 from kuma.resources import kinds
 from kuma.resources.kinds import DATAPLANE, Kind
 
@@ -19,7 +20,7 @@ _UNKNOWN_TO_CLIENTS = {"MeshTransition", "MeshExternalService", "MeshMultiZoneSe
 
 def routes(context: ApiContext) -> APIRouter:
     """Returns all of these routes. They need the right to read Dataplanes."""
-    router = APIRouter(tags=["Control plane"])
+    router = APIRouter(tags=["Control plane"], route_class=LateRoute)
 
     @router.get("/_resources", summary="The kinds of resources")
     async def all_kinds(request: Request) -> Response:

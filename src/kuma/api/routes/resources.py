@@ -14,6 +14,7 @@ from kuma.api import changes
 from kuma.api.context import ApiContext
 from kuma.api.http.bodies import json_answer
 from kuma.api.http.errors import Problem
+from kuma.api.routes.late_route import LateRoute
 from kuma.base.errors import InvalidResource, Violation
 from kuma.resources import codec, kinds
 from kuma.resources.kinds import DATAPLANE, Kind
@@ -55,7 +56,7 @@ PAGING = [
 
 def routes(context: ApiContext) -> APIRouter:
     """The routes of all kinds."""
-    router = APIRouter()
+    router = APIRouter(route_class=LateRoute)
     for kind in kinds.ALL:
         for path in (kind.path, *kind.path_aliases):
             _KindRoutes(context, kind).add_to(router, path)

@@ -13,6 +13,7 @@ from pydantic.alias_generators import to_camel
 
 from kuma.api.context import ApiContext
 from kuma.api.http.errors import Problem
+from kuma.api.routes.late_route import LateRoute
 from kuma.base.errors import InvalidResource, Violation
 from kuma.base.values import durations
 from kuma.resources import keys, kinds, parsing
@@ -48,7 +49,7 @@ _Asked = TypeVar("_Asked", bound=_Request)
 
 def routes(context: ApiContext) -> APIRouter:
     """Serves `POST /tokens/dataplane`, `/tokens/user` and `/tokens/zone`."""
-    router = APIRouter(tags=["Tokens"])
+    router = APIRouter(tags=["Tokens"], route_class=LateRoute)
     access = context.settings.access
 
     @router.post("/tokens/dataplane", summary="Issue a token for data plane proxies", **_body(DataplaneTokenRequest))

@@ -10,6 +10,7 @@ from kuma.api.context import ApiContext
 from kuma.api.http.bodies import json_answer
 from kuma.api.http.versions import VERSION
 from kuma.api.routes import resources
+from kuma.api.routes.late_route import LateRoute
 from kuma.base.errors import NotFound
 from kuma.resources import codec, kinds
 from kuma.resources.kinds import DATAPLANE
@@ -19,7 +20,7 @@ from kuma.resources.tags import THE_ZONE
 
 def routes(context: ApiContext) -> APIRouter:
     """Returns the zone, by itself and with what is seen of it, under the original's paths of every version."""
-    router, found = APIRouter(tags=["Zones"]), _Zone(context)
+    router, found = APIRouter(tags=["Zones"], route_class=LateRoute), _Zone(context)
 
     def get(path: str, answer: Any, summary: str) -> None:
         router.add_api_route(path, answer, methods=["GET"], summary=summary)

@@ -13,6 +13,7 @@ from kuma.api.derived import summaries
 from kuma.api.derived.summaries import POLICIES, Dataplanes
 from kuma.api.http.bodies import json_answer
 from kuma.api.routes import resources
+from kuma.api.routes.late_route import LateRoute
 from kuma.base.errors import NotFound
 from kuma.policy.permissions import Permissions
 from kuma.resources import kinds
@@ -22,7 +23,7 @@ from kuma.resources.resource import Resource
 
 def routes(context: ApiContext) -> APIRouter:
     """Returns all of these routes. They need the right to read Dataplanes."""
-    router, found = APIRouter(tags=["Inspection"]), _Inspection(context)
+    router, found = APIRouter(tags=["Inspection"], route_class=LateRoute), _Inspection(context)
 
     def get(path: str, answer: Any, summary: str) -> None:
         router.add_api_route(path, context.costly.in_turn(answer), methods=["GET"], summary=summary)

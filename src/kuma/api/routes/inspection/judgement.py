@@ -13,6 +13,7 @@ from kuma.api.http.bodies import json_answer
 from kuma.api.http.errors import Problem
 from kuma.api.routes import resources
 from kuma.api.routes.inspection.seen import seen
+from kuma.api.routes.late_route import LateRoute
 from kuma.base.errors import AccessDenied, NotFound
 from kuma.foresight import control_plane_health, explanation, health, suggestions
 from kuma.foresight.findings import Finding
@@ -26,7 +27,7 @@ _KINDS = {kind.singular: kind for kind in (kinds.MESH_TRAFFIC_PERMISSION, kinds.
 
 def routes(context: ApiContext) -> APIRouter:
     """Returns these routes. They need the right to read Dataplanes."""
-    router, found = APIRouter(tags=["Inspection"]), _Judgement(context)
+    router, found = APIRouter(tags=["Inspection"], route_class=LateRoute), _Judgement(context)
     for path, answer, summary in (
         ("/health-findings", found.health, "What is wrong with the meshes, and what to do about it"),
         ("/meshes/{mesh}/call-explanations", found.explain, "What becomes of calls of ?caller to ?called, and why"),

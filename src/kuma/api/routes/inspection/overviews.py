@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from kuma.api.context import ApiContext
 from kuma.api.http.bodies import json_answer
 from kuma.api.routes import resources
+from kuma.api.routes.late_route import LateRoute
 from kuma.resources import codec
 from kuma.resources.kinds import DATAPLANE, DATAPLANE_INSIGHT
 from kuma.resources.resource import Resource
@@ -17,7 +18,7 @@ from kuma.resources.resource import Resource
 
 def routes(context: ApiContext) -> APIRouter:
     """Returns the overview in its old and new paths."""
-    router = APIRouter(tags=["DataplaneOverview"])
+    router = APIRouter(tags=["DataplaneOverview"], route_class=LateRoute)
 
     async def show(dataplanes: Sequence[Resource[Any]]) -> list[dict[str, Any]]:
         return [_overview(d, await _insight(context, d)) for d in dataplanes]

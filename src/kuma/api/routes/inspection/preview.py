@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request, Response
 from kuma.api.context import ApiContext
 from kuma.api.http.bodies import json_answer
 from kuma.api.routes.inspection.seen import seen
+from kuma.api.routes.late_route import LateRoute
 from kuma.base.errors import InvalidResource
 from kuma.foresight import preview
 from kuma.foresight.preview import Changes, Known, Preview
@@ -25,7 +26,7 @@ _MOST = 1000
 
 def routes(context: ApiContext) -> APIRouter:
     """Returns the route. It needs the right to read Dataplanes, changes nothing, and shows nothing of a Secret."""
-    router = APIRouter(tags=["Inspection"])
+    router = APIRouter(tags=["Inspection"], route_class=LateRoute)
 
     @router.post("/preview", summary="To whom a change would do what")
     async def previewed(request: Request) -> Response:

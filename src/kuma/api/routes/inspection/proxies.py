@@ -12,13 +12,14 @@ from kuma.api.http.access_control import Grant
 from kuma.api.http.bodies import json_answer
 from kuma.api.http.errors import Problem
 from kuma.api.routes import resources
+from kuma.api.routes.late_route import LateRoute
 from kuma.resources import codec
 from kuma.resources.kinds import DATAPLANE
 
 
 def routes(context: ApiContext) -> APIRouter:
     """Returns the routes."""
-    router = APIRouter(tags=["Proxies"])
+    router = APIRouter(tags=["Proxies"], route_class=LateRoute)
 
     async def certificates(request: Request, mesh: str = "") -> Response:
         request.state.title = "Could not retrieve resources"

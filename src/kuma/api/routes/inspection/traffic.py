@@ -8,13 +8,14 @@ from fastapi import APIRouter, Request, Response
 
 from kuma.api.context import ApiContext
 from kuma.api.routes import resources
+from kuma.api.routes.late_route import LateRoute
 from kuma.foresight import traffic
 from kuma.resources.kinds import DATAPLANE
 
 
 def routes(context: ApiContext) -> APIRouter:
     """Returns these routes. They need the right to read Dataplanes."""
-    router = APIRouter(tags=["Inspection"])
+    router = APIRouter(tags=["Inspection"], route_class=LateRoute)
 
     @router.get("/observed-traffic", summary="What is known of the traffic of all meshes")
     @context.costly.in_turn
