@@ -21,7 +21,7 @@ import structlog
 from benchmarks.bench_growth import fill
 from kuma.base import garbage
 from kuma.resources import kinds
-from kuma.xds.envoy.capabilities import OLDEST
+from kuma.xds.envoy.node.capabilities import OLDEST
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, running
 from tests.fakes.largest import crowd, documents, watched
 

@@ -17,7 +17,7 @@ from benchmarks.figures import cpu, rss
 from kuma.base import garbage, logs
 from kuma.pki import issuer
 from kuma.resources.models.mesh import DEFAULT_LEAF_LIFETIME
-from kuma.xds.envoy import serving_label
+from kuma.xds.envoy.services import serving_label
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
 
 _LEAVES = 500

@@ -29,7 +29,7 @@ from demo import postgres as demo_postgres
 from demo.mesh import DemoMesh
 from demo.postgres import Postgres
 from demo.processes import BIN, Processes
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from tests.fakes import examples  # noqa: F401 - no test of hypothesis has a time limit
 from tests.fakes.control_plane import Running, running
 from tests.fakes.patience import PATIENCE

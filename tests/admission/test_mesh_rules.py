@@ -19,7 +19,7 @@ from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
 from kuma.store.manager import ResourceManager
 from kuma.store.protocol import Delete
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from tests.fakes import cas
 
 CERT, KEY = (

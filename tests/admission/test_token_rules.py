@@ -15,7 +15,7 @@ from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Key, Resource
 from kuma.store.manager import ResourceManager
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from tests.fakes.keys import NUMBERS, RSA, armoured, pkcs1
 
 KEYS = [

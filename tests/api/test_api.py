@@ -20,7 +20,7 @@ from kuma.api.http.access_control import LocalAdmins
 from kuma.base.clock import SystemClock
 from kuma.resources import codec, kinds
 from kuma.store.manager import ResourceManager
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from kuma.tokens.user_tokens import UserTokens
 from tests.fakes.patience import PATIENCE
 

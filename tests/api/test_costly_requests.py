@@ -25,7 +25,7 @@ from kuma.base.audit import ACTOR
 from kuma.resources.models.observed_traffic import ObservedTrafficSpec
 from kuma.resources.view import MeshView
 from kuma.store.manager import ResourceManager
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import resource
 from tests.fakes.patience import PATIENCE

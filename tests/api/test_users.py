@@ -15,7 +15,7 @@ from kuma.resources import kinds
 from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
 from kuma.store.manager import ResourceManager
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from kuma.tokens import dataplane_tokens
 from kuma.tokens.user_tokens import ADMIN_TOKEN, UserTokens
 from tests.api.test_api import MESH, PERMISSION, SECRET, Api, application

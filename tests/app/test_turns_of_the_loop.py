@@ -13,7 +13,7 @@ import httpx
 from benchmarks.bench_growth import fill
 from benchmarks.bench_turns import PATHS
 from kuma.resources import kinds
-from kuma.xds.envoy.capabilities import OLDEST
+from kuma.xds.envoy.node.capabilities import OLDEST
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, running
 from tests.fakes.largest import counted, crowd, documents
 

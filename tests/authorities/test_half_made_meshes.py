@@ -11,7 +11,7 @@ from kuma.base.errors import InvalidResource
 from kuma.resources import codec, kinds
 from kuma.resources.resource import Resource
 from kuma.store.manager import ResourceManager
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from kuma.store.sql.store import SqlStore
 from tests.fakes.clock import ManualClock
 

@@ -22,7 +22,7 @@ from kuma.resources.models.mesh import DEFAULT_LEAF_LIFETIME
 from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
 from kuma.store.manager import ResourceManager
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from tests.fakes import cas
 from tests.fakes.cas import Ca, on_curve, with_extensions
 from tests.fakes.keys import NUMBERS, armoured, pkcs1

@@ -21,7 +21,7 @@ from kuma.console.views.audit import Event
 from kuma.coordination.coordination import Instance
 from kuma.resources.models.coordination import InstanceSpec
 from kuma.store.protocol import Store
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import ALLOW_ALL, Running
 from tests.fakes.patience import PATIENCE

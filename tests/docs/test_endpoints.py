@@ -22,7 +22,7 @@ from kuma.base.clock import SystemClock
 from kuma.base.values.rate_limit import Rate
 from kuma.resources import kinds
 from kuma.store.manager import ResourceManager
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from kuma.tokens.user_tokens import UserTokens
 from tests.api.test_api import DATAPLANE, MESH, PERMISSION, SECRET, US, Api, issue
 

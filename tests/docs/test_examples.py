@@ -18,7 +18,7 @@ from kuma.resources.models.mesh_transition import Level
 from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
 from kuma.store.manager import ResourceManager
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from tests.docs.reference import BLOCKS, digest
 from tests.fakes import cas
 from tests.fakes.control_plane import dataplane, running

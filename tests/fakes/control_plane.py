@@ -27,8 +27,8 @@ from kuma.resources.models.mesh_transition import Level
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.tokens import dataplane_tokens
+from kuma.xds.envoy.node.workers import APPLIED_WITHIN
 from kuma.xds.envoy.resource import TypeUrl
-from kuma.xds.envoy.workers import APPLIED_WITHIN
 from tests.fakes.clock import ManualClock
 from tests.fakes.patience import PATIENCE
 from tests.fakes.proxy import FakeProxy, channel

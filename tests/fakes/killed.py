@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 
 from kuma.app.serving import server_certificate
-from kuma.store.sql.backup import restore
+from kuma.store.sql.embedded.backup import restore
 
 _CHANGES = {"os.rename", "os.remove", "os.link"}
 

@@ -10,8 +10,8 @@ from typing import Any
 from demo.postgres import PASSWORD, USER, Postgres
 from kuma.base.clock import Clock
 from kuma.store.sql.change_log import KEPT_REVISIONS
-from kuma.store.sql.postgres import PostgresServer, migrate_postgres, open_postgres
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
+from kuma.store.sql.postgresql.postgres import PostgresServer, migrate_postgres, open_postgres
 from kuma.store.sql.store import SqlStore
 
 _numbers = itertools.count(1)

@@ -20,7 +20,7 @@ from google.protobuf import json_format
 from kuma.resources import codec
 from kuma.resources.models import dataplane
 from kuma.resources.view import MeshView
-from kuma.xds.envoy.capabilities import Capabilities
+from kuma.xds.envoy.node.capabilities import Capabilities
 from kuma.xds.envoy.resource import Entry, TypeUrl
 from kuma.xds.envoy.snapshot import MeshConfig
 from tests.fakes.views import arrived

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from demo.processes import free_ports
 from kuma.resources import kinds
-from kuma.store.sql.backup import backup
+from kuma.store.sql.embedded.backup import backup
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
 from tests.integration.sidecars import Sidecar, sidecars, traffic, until
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from kuma.xds.envoy import serving_label
+from kuma.xds.envoy.services import serving_label
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
 from tests.fakes.patience import PATIENCE

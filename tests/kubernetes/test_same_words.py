@@ -19,7 +19,7 @@ from kuma.kubernetes.webhooks.review import Review
 from kuma.kubernetes.webhooks.validation import Validation
 from kuma.resources import codec
 from kuma.store.manager import ResourceManager
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import resource
 from tests.resources.test_parsing import REFUSED

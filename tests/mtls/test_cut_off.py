@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from demo import postgres as servers
-from kuma.xds.envoy import serving_label
 from kuma.xds.envoy.resource import TypeUrl
+from kuma.xds.envoy.services import serving_label
 from tests.fakes.control_plane import MTLS, Running, dataplane, running
 from tests.fakes.patience import PATIENCE
 from tests.fakes.relay import Relay, relay

@@ -17,7 +17,7 @@ from kuma.resources.models.coordination import InstanceSpec, RolloutProgressSpec
 from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.resource import Key, Resource
 from kuma.store.protocol import AnyResource, Commit, Create, Listing, Operation, Page, Store, find
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from tests.fakes.clock import ManualClock
 from tests.fakes.patience import PATIENCE
 

@@ -11,7 +11,7 @@ from kuma.base import aio
 from kuma.coordination.heartbeat import BEAT
 from kuma.coordination.isolation import Isolation
 from kuma.coordination.peers import EXPIRY, Peers
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from tests.fakes.clock import ManualClock
 
 

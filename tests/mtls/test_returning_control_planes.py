@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from kuma.resources import kinds
 from kuma.resources.models.dataplane_insight import DataplaneInsightSpec
 from kuma.resources.models.mesh_transition import Level, MeshTransitionSpec
-from kuma.xds.envoy import serving_label
+from kuma.xds.envoy.services import serving_label
 from tests.fakes.control_plane import MTLS, OTHER_CA, dataplane
 from tests.fakes.patience import PATIENCE
 from tests.fakes.several import Several

@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from kuma.mtls.steps.next_step import Declared, next_position
 from kuma.mtls.steps.progress import Patience, ProxyProgress, judge
 from kuma.resources.models.mesh_transition import Level, Position
-from kuma.xds.envoy.workers import APPLIED_WITHIN
+from kuma.xds.envoy.node.workers import APPLIED_WITHIN
 from tests.fakes.examples import examples
 
 AUTHORITIES = ("a", "b", "c")

@@ -15,7 +15,7 @@ from kuma.resources.models.dataplane_insight import DataplaneInsightSpec, Subscr
 from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.resource import Resource
 from kuma.store.protocol import Commit, Create, Delete, Put, Update
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from kuma.store.sql.store import SqlStore
 from kuma.xds.proxies.insights import Insights
 from tests.fakes.clock import ManualClock

@@ -12,7 +12,7 @@ from kuma.base.errors import InvalidResource
 from kuma.base.turns import Turns
 from kuma.store.manager import Outcome, ResourceManager, Rules
 from kuma.store.protocol import AnyResource, Store
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from kuma.store.views import Views
 from tests.fakes.control_plane import ALLOW_ALL, dataplane, resource
 

@@ -12,7 +12,7 @@ from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
 from kuma.store import audited
 from kuma.store.protocol import Create
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 
 
 async def main(directory: Path) -> None:

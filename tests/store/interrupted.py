@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 
 from kuma.base.clock import SystemClock
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 
 KILL_BEFORE = "kill-before"
 _TOUCHES = {"open", "os.rename", "os.remove", "os.mkdir", "sqlite3.connect", "sqlite3.connect/handle"}

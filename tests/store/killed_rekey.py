@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from kuma.base.clock import SystemClock
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 
 
 def kill_at(event: str, what: str, *, times: int) -> None:

@@ -23,7 +23,7 @@ from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
 from kuma.store import audited
 from kuma.store.protocol import Commit, Create, Delete, Put, Update
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import MTLS, dataplane, running
 

@@ -18,8 +18,8 @@ from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
 from kuma.store.protocol import Create, Delete
-from kuma.store.sql.backup import backup, restore
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.backup import backup, restore
+from kuma.store.sql.embedded.sqlite import open_sqlite
 
 PRIVATE = b"-----BEGIN PRIVATE KEY-----"
 MESH = Resource(kinds.MESH.key("default"), MeshSpec())

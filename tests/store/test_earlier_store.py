@@ -11,9 +11,10 @@ from demo.postgres import Postgres
 from kuma.base.clock import SystemClock
 from kuma.resources import kinds
 from kuma.store.protocol import Store
-from kuma.store.sql import backup, postgres_backup
-from kuma.store.sql.postgres import open_postgres
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded import backup
+from kuma.store.sql.embedded.sqlite import open_sqlite
+from kuma.store.sql.postgresql import postgres_backup
+from kuma.store.sql.postgresql.postgres import open_postgres
 from kuma.xds.envoy.resource import TypeUrl
 from tests.fakes.control_plane import dataplane, running
 from tests.fakes.stores import postgres_server

@@ -14,7 +14,7 @@ from kuma.resources import kinds
 from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.resource import Resource
 from kuma.store.protocol import Commit, Create, Delete, Listing, Operation, Update
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from kuma.store.sql.store import SqlStore
 from tests.fakes.control_plane import dataplane
 

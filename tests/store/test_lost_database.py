@@ -17,8 +17,8 @@ from kuma.resources import kinds
 from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.resource import Resource
 from kuma.store.protocol import Create
-from kuma.store.sql import backup
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded import backup
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from tests.store.interrupted import KILL_BEFORE
 
 MESH = Resource(kinds.MESH.key("default"), MeshSpec())

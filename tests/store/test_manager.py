@@ -18,7 +18,7 @@ from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
 from kuma.store.manager import Decision, ResourceManager
 from kuma.store.protocol import Create, Store, Update
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 
 MESH = Resource(kinds.MESH.key("default"), MeshSpec())
 DATAPLANE = """

@@ -17,7 +17,7 @@ from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
 from kuma.store.protocol import Create, Delete, Listing
-from kuma.store.sql import postgres_backup
+from kuma.store.sql.postgresql import postgres_backup
 from tests.fakes.patience import PATIENCE
 from tests.fakes.stores import open_store, postgres_server
 

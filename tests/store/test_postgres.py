@@ -21,7 +21,7 @@ from kuma.resources.resource import Key, Resource
 from kuma.store.protocol import Commit, Create, Delete, Expect, Listing, Put, Removed, Update
 from kuma.store.sealing.encryption import AesGcmSealer, KeyFile
 from kuma.store.sql import seal
-from kuma.store.sql.postgres import migrate_postgres, open_postgres
+from kuma.store.sql.postgresql.postgres import migrate_postgres, open_postgres
 from kuma.store.sql.store import SqlStore
 from tests.fakes.patience import PATIENCE
 from tests.fakes.stores import open_store, postgres_server

@@ -9,7 +9,7 @@ import pytest
 from kuma.app.serving import server_certificate
 from kuma.base.clock import SystemClock
 from kuma.base.errors import Misconfigured
-from kuma.store.sql.postgres import PostgresServer, open_postgres, tls_context
+from kuma.store.sql.postgresql.postgres import PostgresServer, open_postgres, tls_context
 from tests.fakes import cas
 from tests.fakes.stores import open_store, postgres_server
 from tests.fakes.tls_front import tls_front

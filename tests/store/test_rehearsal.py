@@ -14,7 +14,7 @@ from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
 from kuma.store.protocol import Create, Delete, Expect, StillOwns, Store, Update
 from kuma.store.rehearsal import Rehearsal
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 
 MESH = Resource(kinds.MESH.key("default"), MeshSpec())
 STORED = Resource(kinds.SECRET.key("b", "default"), SecretSpec(data=b"b"))

@@ -20,7 +20,7 @@ from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
 from kuma.store.protocol import Create, Update, find
 from kuma.store.sealing.encryption import KeyFile, new_key
-from kuma.store.sql.postgres import open_postgres
+from kuma.store.sql.postgresql.postgres import open_postgres
 from kuma.store.sql.store import SqlStore
 from tests.fakes.stores import postgres_server
 

@@ -27,10 +27,10 @@ from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
 from kuma.store.protocol import Commit, Create, Delete, Listing
 from kuma.store.sealing.encryption import AesGcmSealer
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from kuma.store.sql.rows import encode
 from kuma.store.sql.schema import metadata
 from kuma.store.sql.seal import SEAL, SEALED
-from kuma.store.sql.sqlite import open_sqlite
 from tests.fakes.patience import PATIENCE
 
 PRIVATE = b"-----BEGIN PRIVATE KEY-----"

@@ -12,7 +12,7 @@ from kuma.resources import kinds
 from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.resource import Resource
 from kuma.store.protocol import Create, Delete, Store
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from kuma.store.views import Views
 from tests.fakes.control_plane import dataplane
 from tests.fakes.patience import PATIENCE

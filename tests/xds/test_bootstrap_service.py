@@ -15,7 +15,7 @@ from kuma.base.clock import SystemClock
 from kuma.resources import codec
 from kuma.resources.resource import Resource
 from kuma.store.manager import ResourceManager
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from kuma.store.views import Views
 from kuma.xds.bootstrap.server_names import ServerNames
 from kuma.xds.bootstrap.service import AskingProxy, BootstrapService

@@ -14,9 +14,9 @@ from kuma.resources import kinds
 from kuma.resources.models.dataplane_insight import DataplaneInsightSpec
 from kuma.resources.resource import Resource
 from kuma.store.protocol import Create, Delete, Store, Update
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from kuma.store.views import Views
-from kuma.xds.proxies.certified_elsewhere import CertifiedElsewhere
+from kuma.xds.proxies.elsewhere.certified_elsewhere import CertifiedElsewhere
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import resource
 

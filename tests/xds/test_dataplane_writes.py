@@ -12,10 +12,10 @@ from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.resource import Key, Resource
 from kuma.store.protocol import Create
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from kuma.store.views import Views
-from kuma.xds.envoy import serving_label
-from kuma.xds.proxies.dataplane_writes import DataplaneWrites
+from kuma.xds.envoy.services import serving_label
+from kuma.xds.proxies.readiness.dataplane_writes import DataplaneWrites
 from tests.fakes.control_plane import dataplane
 from tests.fakes.patience import PATIENCE
 

@@ -13,7 +13,7 @@ import pytest
 
 from kuma.resources import kinds
 from kuma.resources.models.mesh_transition import MeshTransitionSpec
-from kuma.xds.envoy.serving_label import is_serving
+from kuma.xds.envoy.services.serving_label import is_serving
 from tests.fakes import cas
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import Running, dataplane, running

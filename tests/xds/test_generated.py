@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from kuma.resources.view import MeshView
-from kuma.xds.envoy import clusters
 from kuma.xds.envoy.generated import Generated
 from kuma.xds.envoy.resource import Entry, TypeUrl
+from kuma.xds.envoy.services import clusters
 from kuma.xds.envoy.snapshot import MeshConfig
 from tests.fakes.control_plane import dataplane
 

@@ -23,9 +23,9 @@ from kuma.resources import kinds, workload_health
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
-from kuma.xds.envoy import health_checks
-from kuma.xds.envoy.health_checks import ProbeDefaults
 from kuma.xds.envoy.resource import TypeUrl
+from kuma.xds.envoy.services import health_checks
+from kuma.xds.envoy.services.health_checks import ProbeDefaults
 from tests.fakes import reports
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import Running, resource, running

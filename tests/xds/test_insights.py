@@ -14,7 +14,7 @@ from kuma.resources.models.dataplane_insight import DataplaneInsightSpec, Versio
 from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.resource import Resource
 from kuma.store.protocol import Create
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from kuma.xds.envoy.resource import TypeUrl
 from kuma.xds.proxies.insights import FLUSH_INTERVAL, Insights, Record
 from tests.fakes.clock import ManualClock

@@ -18,8 +18,8 @@ from kuma.base.audit import AuditFile
 from kuma.base.errors import KumaError
 from kuma.pki.authority import Authority, LocalAuthority, SignedLeaf, SignRequest
 from kuma.resources.models.mesh import Conf
-from kuma.xds.proxies.issuance import LeafIssuer
-from kuma.xds.proxies.leaf import LeafKeeper, Wanted
+from kuma.xds.proxies.leaves.issuance import LeafIssuer
+from kuma.xds.proxies.leaves.leaf import LeafKeeper, Wanted
 from kuma.xds.proxies.metrics import Metrics
 from tests.fakes.clock import ManualClock
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kuma.xds.envoy.leaf_uris import LeafUris
+from kuma.xds.envoy.mesh_wide.leaf_uris import LeafUris
 from tests.fakes.control_plane import dataplane
 
 NOTHING: frozenset[str] = frozenset()

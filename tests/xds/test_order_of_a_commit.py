@@ -7,7 +7,7 @@ from kuma.base.clock import SystemClock
 from kuma.base.turns import Turns
 from kuma.resources import kinds
 from kuma.store.protocol import Create
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from kuma.store.views import Views
 from kuma.xds.proxies.meshes import Meshes
 from tests.fakes.control_plane import dataplane, resource

@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 
 from kuma.resources import kinds
 from kuma.resources.models.mesh_transition import MeshTransitionSpec
-from kuma.xds.envoy import serving_label
 from kuma.xds.envoy.resource import TypeUrl
+from kuma.xds.envoy.services import serving_label
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, running
 from tests.fakes.patience import PATIENCE

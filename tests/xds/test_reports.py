@@ -24,7 +24,7 @@ from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
 from kuma.resources.tags import server_name
 from kuma.store.protocol import Create
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from kuma.xds.observation.edges import CallerEdge
 from kuma.xds.proxies.metrics import Metrics
 from kuma.xds.proxies.traffic_recorder import TrafficRecorder

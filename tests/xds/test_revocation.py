@@ -25,7 +25,7 @@ from kuma.resources.resource import Key, Resource
 from kuma.store.protocol import Create
 from kuma.store.sql.store import SqlStore
 from kuma.tokens.dataplane_tokens import DataplaneClaims
-from kuma.xds.envoy import serving_label
+from kuma.xds.envoy.services import serving_label
 from kuma.xds.proxies.proxy import Proxies
 from kuma.xds.stream.revocation import TokenRevocation
 from tests.fakes.clock import ManualClock

@@ -18,8 +18,9 @@ from kuma.base.values import farewell
 from kuma.resources import kinds
 from kuma.resources.models.mesh_transition import MeshTransitionSpec
 from kuma.store.protocol import Commit, Put
-from kuma.xds.envoy import resource_names, serving_label
+from kuma.xds.envoy import resource_names
 from kuma.xds.envoy.resource import TypeUrl
+from kuma.xds.envoy.services import serving_label
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, running
 from tests.fakes.patience import PATIENCE

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from kuma.resources import codec
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView, changed_names
-from kuma.xds.envoy import serving_label
-from kuma.xds.envoy.service_members import ServiceMembers
+from kuma.xds.envoy.services import serving_label
+from kuma.xds.envoy.services.service_members import ServiceMembers
 from kuma.xds.envoy.snapshot import MeshConfig
 from tests.fakes.control_plane import dataplane, resource
 from tests.fakes.examples import examples

@@ -15,8 +15,9 @@ from kuma.resources import codec, kinds
 from kuma.resources.models.mesh_transition import Level, MeshTransitionSpec, Position
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
-from kuma.xds.envoy import capabilities, tls
-from kuma.xds.envoy.capabilities import OLDEST, Capabilities
+from kuma.xds.envoy import tls
+from kuma.xds.envoy.node import capabilities
+from kuma.xds.envoy.node.capabilities import OLDEST, Capabilities
 from kuma.xds.envoy.resource import TypeUrl
 from kuma.xds.envoy.snapshot import MeshConfig
 from tests.fakes.views import arrived

@@ -13,7 +13,7 @@ from kuma.policy.authorization import Principal
 from kuma.policy.succession import Stage
 from kuma.resources import kinds
 from kuma.store.manager import ResourceManager
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded.sqlite import open_sqlite
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, resource, running
 from tests.fakes.patience import PATIENCE

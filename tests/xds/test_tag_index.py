@@ -1,6 +1,6 @@
 """Who has a tag, among Dataplanes."""
 
-from kuma.xds.envoy.tag_index import TagIndex
+from kuma.xds.envoy.mesh_wide.tag_index import TagIndex
 from tests.fakes.control_plane import dataplane
 
 WEB, DB = dataplane("web-01", "web", tags=", region: east"), dataplane("db-01", "db", tags=", region: west")

@@ -26,11 +26,11 @@ from kuma.tokens import dataplane_tokens, signing_keys
 from kuma.tokens.user_tokens import UserTokens
 from kuma.tokens.validation import NOT_ISSUED
 from kuma.xds.envoy import config_dump
-from kuma.xds.envoy.capabilities import OLDEST, Capabilities
+from kuma.xds.envoy.node.capabilities import OLDEST, Capabilities
 from kuma.xds.observation.edges import together
-from kuma.xds.proxies.certified_elsewhere import CertifiedElsewhere
+from kuma.xds.proxies.elsewhere.certified_elsewhere import CertifiedElsewhere
+from kuma.xds.proxies.elsewhere.proxies_elsewhere import ProxiesElsewhere
 from kuma.xds.proxies.meshes import Meshes
-from kuma.xds.proxies.proxies_elsewhere import ProxiesElsewhere
 from kuma.xds.proxies.proxy import Proxies, Proxy
 from kuma.xds.proxies.traffic_recorder import TrafficRecorder
 

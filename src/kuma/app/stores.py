@@ -9,9 +9,10 @@ from kuma.app.configuration.store_settings import PostgresSection
 from kuma.app.serving import server_certificate
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured
-from kuma.store.sql import backup, postgres_backup
-from kuma.store.sql.postgres import PostgresServer, migrate_postgres, open_postgres, tls_context
-from kuma.store.sql.sqlite import open_sqlite
+from kuma.store.sql.embedded import backup
+from kuma.store.sql.embedded.sqlite import open_sqlite
+from kuma.store.sql.postgresql import postgres_backup
+from kuma.store.sql.postgresql.postgres import PostgresServer, migrate_postgres, open_postgres, tls_context
 from kuma.store.sql.store import SqlStore
 
 

@@ -20,7 +20,7 @@ from kuma.resources.models.last_contact import LastContact
 from kuma.resources.models.mesh_transition import Awaited, OutOfContact, Position
 from kuma.resources.resource import Key
 from kuma.resources.view import MeshView, changed_names
-from kuma.xds.envoy import serving_label
+from kuma.xds.envoy.services import serving_label
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.proxy import Proxies, Proxy
 

@@ -15,7 +15,7 @@ from kuma.app.configuration.kubernetes_settings import KubernetesSection
 from kuma.app.configuration.section import MaybePath, Port, Section, seconds
 from kuma.app.configuration.store_settings import StoreSection
 from kuma.resources.duration import Duration
-from kuma.xds.envoy.health_checks import ProbeDefaults
+from kuma.xds.envoy.services.health_checks import ProbeDefaults
 
 _REQUESTS, _CONNECTIONS, _ADMINS, _PROBES = RequestLimits(), ConnectionLimits(), Grant(), ProbeDefaults()
 """Where the defaults of limits and grants stand."""

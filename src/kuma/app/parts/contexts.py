@@ -20,8 +20,8 @@ from kuma.foresight.course import Pace
 from kuma.store.sql.store import SqlStore
 from kuma.tokens.user_tokens import UserTokens
 from kuma.xds.administration.admin_client import AdminClient
-from kuma.xds.proxies.certified_elsewhere import CertifiedElsewhere
-from kuma.xds.proxies.proxies_elsewhere import ProxiesElsewhere
+from kuma.xds.proxies.elsewhere.certified_elsewhere import CertifiedElsewhere
+from kuma.xds.proxies.elsewhere.proxies_elsewhere import ProxiesElsewhere
 
 
 def of_api(

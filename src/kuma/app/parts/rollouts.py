@@ -10,8 +10,8 @@ from kuma.mtls.controller import RolloutController
 from kuma.mtls.progress_reports import ProgressReports
 from kuma.mtls.steps.progress import Patience
 from kuma.xds.proxies.drain import Drain
+from kuma.xds.proxies.elsewhere.stored_leaves import StoredLeaves
 from kuma.xds.proxies.renames import Renames
-from kuma.xds.proxies.stored_leaves import StoredLeaves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

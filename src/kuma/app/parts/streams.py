@@ -15,13 +15,13 @@ from kuma.coordination.isolation import Isolation
 from kuma.xds.administration.ca import EnvoyAdminCa
 from kuma.xds.envoy.listeners import admin_listener
 from kuma.xds.envoy.resource import Entry
-from kuma.xds.proxies.endpoint_readiness import EndpointReadiness
+from kuma.xds.proxies.elsewhere.proxies_elsewhere import ProxiesElsewhere
 from kuma.xds.proxies.insights import Insights
-from kuma.xds.proxies.issuance import LeafIssuer
-from kuma.xds.proxies.proxies_elsewhere import ProxiesElsewhere
+from kuma.xds.proxies.leaves.issuance import LeafIssuer
 from kuma.xds.proxies.proxy import ProxyContext
+from kuma.xds.proxies.readiness.endpoint_readiness import EndpointReadiness
+from kuma.xds.proxies.readiness.workload_health import WorkloadHealth
 from kuma.xds.proxies.traffic_recorder import TrafficRecorder
-from kuma.xds.proxies.workload_health import WorkloadHealth
 from kuma.xds.stream.calls import StreamAdmission
 from kuma.xds.stream.deregistration import Deregistration
 from kuma.xds.stream.front import Front

@@ -35,7 +35,7 @@ from kuma.base.values import addresses
 from kuma.base.values.rate_limit import Rate
 from kuma.policy import workloads
 from kuma.policy.workloads import Destination
-from kuma.xds.envoy.health_checks import ProbeDefaults
+from kuma.xds.envoy.services.health_checks import ProbeDefaults
 from kuma.xds.stream import grpc_server
 from kuma.xds.stream.front import FrontLimits
 from kuma.xds.stream.grpc_server import DiscoveryServer

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from kuma.resources.models.last_contact import LastContact
 from kuma.resources.models.mesh_transition import Position
-from kuma.xds.envoy.workers import APPLIED_WITHIN
+from kuma.xds.envoy.node.workers import APPLIED_WITHIN
 
 
 class Patience(NamedTuple):

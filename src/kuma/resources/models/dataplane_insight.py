@@ -104,7 +104,7 @@ class MtlsInsight(Model):
 
 
 class EnvoyFeatures(Model):
-    """What a proxy's Envoy can do, as it matters to what it is sent; see `kuma.xds.envoy.capabilities`."""
+    """What a proxy's Envoy can do, as it matters to what it is sent; see `kuma.xds.envoy.node.capabilities`."""
 
     waits_for_handshake: bool = False
     has_internal_listeners: bool = False

@@ -14,7 +14,7 @@ from kuma.resources.resource import Resource
 from kuma.store.manager import ResourceManager
 from kuma.store.views import Views
 from kuma.xds.bootstrap.server_names import ServerNames
-from kuma.xds.envoy.bootstrap import Bootstrap
+from kuma.xds.envoy.node.bootstrap import Bootstrap
 from kuma.xds.stream import proxy_authentication
 from kuma.xds.stream.proxy_authentication import Authenticator
 

@@ -15,15 +15,16 @@ from kuma.resources import tags as tag_rules
 from kuma.resources.models import target_ref
 from kuma.resources.models.dataplane import Networking, listen_address
 from kuma.transparent_proxy.redirection import SOURCES
-from kuma.xds.envoy import clusters, resource_names
-from kuma.xds.envoy.clusters import Endpoint
+from kuma.xds.envoy import resource_names
 from kuma.xds.envoy.generated import Generated
 from kuma.xds.envoy.listeners import outbound as outbound_listeners
 from kuma.xds.envoy.listeners import redirected as redirected_listeners
 from kuma.xds.envoy.listeners.access_log import Logged
 from kuma.xds.envoy.listeners.outbound import OutboundPlace
 from kuma.xds.envoy.resource import Entry, TypeUrl
-from kuma.xds.envoy.service_members import Member, ServiceMembers, Tags, Withheld
+from kuma.xds.envoy.services import clusters
+from kuma.xds.envoy.services.clusters import Endpoint
+from kuma.xds.envoy.services.service_members import Member, ServiceMembers, Tags, Withheld
 
 
 class Way(NamedTuple):

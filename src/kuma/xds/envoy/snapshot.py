@@ -24,22 +24,23 @@ from kuma.resources.models.mesh_transition import Level
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.xds.delta.session import Snapshot
-from kuma.xds.envoy import clusters, redirected_traffic, tls
-from kuma.xds.envoy.capabilities import OLDEST, Capabilities
+from kuma.xds.envoy import redirected_traffic, tls
 from kuma.xds.envoy.generated import Generated
-from kuma.xds.envoy.leaf_uris import LeafUris
 from kuma.xds.envoy.listeners import admin_listener, connection_limits, metrics_listener
 from kuma.xds.envoy.listeners import inbound as inbound_listeners
 from kuma.xds.envoy.listeners import outbound as outbound_listeners
 from kuma.xds.envoy.listeners.connection_limits import Limits
 from kuma.xds.envoy.listeners.inbound import InboundAccess, InboundPlace
 from kuma.xds.envoy.listeners.outbound import OutboundPlace
-from kuma.xds.envoy.logged_calls import LoggedCalls
-from kuma.xds.envoy.metrics_places import MetricsPlaces
+from kuma.xds.envoy.mesh_wide.leaf_uris import LeafUris
+from kuma.xds.envoy.mesh_wide.logged_calls import LoggedCalls
+from kuma.xds.envoy.mesh_wide.metrics_places import MetricsPlaces
+from kuma.xds.envoy.mesh_wide.tag_index import TagIndex
+from kuma.xds.envoy.node.capabilities import OLDEST, Capabilities
 from kuma.xds.envoy.resource import Entry, TypeUrl
-from kuma.xds.envoy.service_entries import ServiceEntries
-from kuma.xds.envoy.service_members import EVERYTHING, NOTHING_WITHHELD, ServiceMembers, Tags, Withheld
-from kuma.xds.envoy.tag_index import TagIndex
+from kuma.xds.envoy.services import clusters
+from kuma.xds.envoy.services.service_entries import ServiceEntries
+from kuma.xds.envoy.services.service_members import EVERYTHING, NOTHING_WITHHELD, ServiceMembers, Tags, Withheld
 
 SETTLED = Stage()
 _FACETS = 100

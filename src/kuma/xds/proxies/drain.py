@@ -22,12 +22,12 @@ from kuma.policy.succession import Stage
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 from kuma.resources.view import changed_names
+from kuma.xds.envoy.node.workers import APPLIED_WITHIN
 from kuma.xds.envoy.snapshot import SETTLED, MeshConfig
-from kuma.xds.envoy.workers import APPLIED_WITHIN
+from kuma.xds.proxies.elsewhere.stored_leaves import StoredLeaves
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.proxy import Proxies, Proxy
 from kuma.xds.proxies.renames import Renames
-from kuma.xds.proxies.stored_leaves import StoredLeaves
 
 log = structlog.get_logger(__name__)
 

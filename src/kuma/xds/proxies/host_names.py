@@ -20,7 +20,7 @@ from kuma.resources import host_names
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView, Named, changed_names
-from kuma.xds.envoy.service_members import Withheld
+from kuma.xds.envoy.services.service_members import Withheld
 
 log = structlog.get_logger(__name__)
 

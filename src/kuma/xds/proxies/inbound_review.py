@@ -23,7 +23,7 @@ from kuma.resources.models.dataplane import DataplaneSpec, listen_address, workl
 from kuma.resources.resource import Key, Resource
 from kuma.resources.view import MeshView, changed_names
 from kuma.store.protocol import Store
-from kuma.xds.envoy.service_members import EVERYTHING, Withheld
+from kuma.xds.envoy.services.service_members import EVERYTHING, Withheld
 from kuma.xds.proxies.administrations import Administration, Administrations
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.proxy import Proxies, Proxy

@@ -16,10 +16,10 @@ from kuma.resources.resource import Key, Resource
 from kuma.resources.view import MeshView
 from kuma.store.views import Views
 from kuma.xds.envoy import resource_names, tls
-from kuma.xds.envoy.capabilities import Capabilities
 from kuma.xds.envoy.listeners.connection_limits import STANDARD_LINGER
+from kuma.xds.envoy.node.capabilities import Capabilities
 from kuma.xds.envoy.resource import Entry, TypeUrl
-from kuma.xds.envoy.service_members import Withheld
+from kuma.xds.envoy.services.service_members import Withheld
 from kuma.xds.envoy.snapshot import SETTLED, MeshConfig
 from kuma.xds.proxies.host_names import HostNames
 

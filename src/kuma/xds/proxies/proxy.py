@@ -22,13 +22,13 @@ from kuma.resources.models.mesh_transition import Level
 from kuma.resources.resource import Key, Resource
 from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.xds.delta.session import Confirmation, Request, Response, Session
-from kuma.xds.envoy.capabilities import OLDEST, Capabilities
 from kuma.xds.envoy.listeners import access_log, admin_listener
+from kuma.xds.envoy.node.capabilities import OLDEST, Capabilities
 from kuma.xds.envoy.resource import Entry
 from kuma.xds.envoy.snapshot import MeshConfig, together
 from kuma.xds.proxies.insights import Insights, Record
-from kuma.xds.proxies.issuance import LeafIssuer
-from kuma.xds.proxies.leaf import LeafKeeper, Wanted
+from kuma.xds.proxies.leaves.issuance import LeafIssuer
+from kuma.xds.proxies.leaves.leaf import LeafKeeper, Wanted
 from kuma.xds.proxies.meshes import Meshes, MeshState
 
 log = structlog.get_logger(__name__)

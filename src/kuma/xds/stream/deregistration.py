@@ -17,7 +17,7 @@ from kuma.resources.labels import REGISTERED
 from kuma.resources.resource import Key, Resource
 from kuma.store.manager import ResourceManager
 from kuma.store.protocol import Delete, Expect, Operation, Update
-from kuma.xds.envoy import serving_label
+from kuma.xds.envoy.services import serving_label
 from kuma.xds.stream.proxy_authentication import BY_PROXY
 
 log = structlog.get_logger(__name__)

@@ -18,11 +18,11 @@ from kuma.base.errors import AccessDenied, InvalidResource, KumaError, Unauthent
 from kuma.resources.models.dataplane import Networking
 from kuma.resources.resource import Key
 from kuma.tokens.dataplane_tokens import DataplaneClaims
-from kuma.xds.envoy import health_checks
-from kuma.xds.envoy.health_checks import ProbeDefaults
+from kuma.xds.envoy.services import health_checks
+from kuma.xds.envoy.services.health_checks import ProbeDefaults
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.proxy import Proxies, Proxy
-from kuma.xds.proxies.workload_health import WorkloadHealth
+from kuma.xds.proxies.readiness.workload_health import WorkloadHealth
 from kuma.xds.stream import proxy_authentication, stream_limits
 from kuma.xds.stream.calls import SideStream, StreamAdmission, check_size, status_of, token_of
 from kuma.xds.stream.revocation import TokenRevocation

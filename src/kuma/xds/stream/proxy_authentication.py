@@ -26,8 +26,9 @@ from kuma.tokens import dataplane_tokens
 from kuma.tokens.signing_keys import Expired
 from kuma.tokens.validation import STANDARD, Validation
 from kuma.tokens.verified_tokens import VerifiedTokens
-from kuma.xds.envoy import capabilities, node_metadata, serving_label
-from kuma.xds.envoy.capabilities import OLDEST, Capabilities
+from kuma.xds.envoy.node import capabilities, node_metadata
+from kuma.xds.envoy.node.capabilities import OLDEST, Capabilities
+from kuma.xds.envoy.services import serving_label
 
 BY_PROXY = "proxy"
 _PORT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)

@@ -26,11 +26,11 @@ from kuma.tokens import dataplane_tokens
 from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.tokens.signing_keys import Expired
 from kuma.xds.delta.session import Request
-from kuma.xds.envoy import serving_label
-from kuma.xds.envoy.clusters import HTTP_PROTOCOLS
 from kuma.xds.envoy.resource import TypeUrl, encode_response
+from kuma.xds.envoy.services import serving_label
+from kuma.xds.envoy.services.clusters import HTTP_PROTOCOLS
+from kuma.xds.proxies.elsewhere.proxies_elsewhere import ProxiesElsewhere
 from kuma.xds.proxies.metrics import Metrics
-from kuma.xds.proxies.proxies_elsewhere import ProxiesElsewhere
 from kuma.xds.proxies.proxy import Proxies, Proxy, ProxyContext
 from kuma.xds.proxies.traffic_recorder import TrafficRecorder
 from kuma.xds.stream import proxy_authentication, stream_limits

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from kuma.base.errors import Misconfigured
 from kuma.store.sealing.encryption import AesGcmSealer, KeyFile
-from kuma.store.sql import seal, sqlite_files
+from kuma.store.sql import seal
+from kuma.store.sql.embedded import sqlite_files
 
 REPLACED = ".replaced"
 """End of the name of what a restore has put aside."""

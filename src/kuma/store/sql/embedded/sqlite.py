@@ -19,9 +19,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured, Unavailable
 from kuma.store.sealing.encryption import AesGcmSealer, KeyFile
-from kuma.store.sql import migrations, schema, seal, sqlite_files
+from kuma.store.sql import migrations, schema, seal
 from kuma.store.sql.change_log import KEPT_REVISIONS
 from kuma.store.sql.dialect import WRITES, Traits
+from kuma.store.sql.embedded import sqlite_files
 from kuma.store.sql.store import SqlStore
 
 log = structlog.get_logger(__name__)

@@ -26,7 +26,7 @@ from kuma.store.sealing.encryption import AesGcmSealer, KeyFile, Sealer
 from kuma.store.sql import change_log, migrations, schema, seal
 from kuma.store.sql.change_log import KEPT_REVISIONS
 from kuma.store.sql.dialect import Traits, reason
-from kuma.store.sql.follower import CHANNEL, Follower
+from kuma.store.sql.postgresql.follower import CHANNEL, Follower
 from kuma.store.sql.store import SqlStore
 
 log = structlog.get_logger(__name__)

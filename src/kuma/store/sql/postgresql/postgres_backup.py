@@ -14,10 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kuma.base.errors import Misconfigured
 from kuma.store.sql import change_log, migrations, schema, seal
-from kuma.store.sql.backup import check_backup, copy_file
 from kuma.store.sql.dialect import reason
-from kuma.store.sql.follower import CHANNEL
-from kuma.store.sql.postgres import PostgresServer, check_schema, migrate_postgres, opened
+from kuma.store.sql.embedded.backup import check_backup, copy_file
+from kuma.store.sql.postgresql.follower import CHANNEL
+from kuma.store.sql.postgresql.postgres import PostgresServer, check_schema, migrate_postgres, opened
 
 _ROWS_PER_INSERT = 500
 

@@ -18,10 +18,11 @@ from envoy.type.matcher.v3 import string_pb2
 from kuma.base.values import addresses
 from kuma.resources.models.dataplane import Networking, listen_address
 from kuma.resources.models.target_ref import NAMESPACE
-from kuma.xds.envoy import clusters, resource_names, tls
+from kuma.xds.envoy import resource_names, tls
 from kuma.xds.envoy.generated import Generated
 from kuma.xds.envoy.listeners import filters, listener
 from kuma.xds.envoy.resource import Entry, TypeUrl
+from kuma.xds.envoy.services import clusters
 
 ADDRESS = "127.0.0.1"
 READABLE = ("/config_dump", "/stats", "/clusters")

@@ -23,15 +23,16 @@ from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac_pb
 
 from kuma.policy.authorization import NOBODY, Admission
 from kuma.policy.caller_groups import Sharing
-from kuma.xds.envoy import clusters, resource_names, tls
-from kuma.xds.envoy.capabilities import OLDEST, Capabilities
-from kuma.xds.envoy.clusters import HTTP_PROTOCOLS
+from kuma.xds.envoy import resource_names, tls
 from kuma.xds.envoy.listeners import filters, gate, rbac
 from kuma.xds.envoy.listeners import listener as listeners
 from kuma.xds.envoy.listeners.access_log import NOTHING, Logged
 from kuma.xds.envoy.listeners.connection_limits import NONE, Limits
 from kuma.xds.envoy.listeners.reports import Reported
+from kuma.xds.envoy.node.capabilities import OLDEST, Capabilities
 from kuma.xds.envoy.resource import Entry
+from kuma.xds.envoy.services import clusters
+from kuma.xds.envoy.services.clusters import HTTP_PROTOCOLS
 
 _HTTP_RBAC = "envoy.filters.http.rbac"
 _NOBODY = rbac_pb2.RBAC(action=rbac_pb2.RBAC.ALLOW)

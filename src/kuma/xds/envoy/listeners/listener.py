@@ -11,9 +11,9 @@ from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 
 from kuma.xds.envoy import resource_names, tls
-from kuma.xds.envoy.clusters import socket
 from kuma.xds.envoy.listeners import reports
 from kuma.xds.envoy.resource import Entry
+from kuma.xds.envoy.services.clusters import socket
 
 _INSPECTION = timedelta(seconds=1)
 EVERY_REQUEST = route_components_pb2.RouteMatch(prefix="/")

@@ -13,12 +13,13 @@ from envoy.type.matcher.v3 import string_pb2
 
 from kuma.policy.authorization import Admission
 from kuma.resources.models.blocks.metrics import Scraping
-from kuma.xds.envoy import clusters, resource_names
+from kuma.xds.envoy import resource_names
 from kuma.xds.envoy.listeners import inbound
 from kuma.xds.envoy.listeners import listener as listeners
 from kuma.xds.envoy.listeners.connection_limits import Limits
 from kuma.xds.envoy.listeners.inbound import InboundAccess, InboundPlace
 from kuma.xds.envoy.resource import Entry
+from kuma.xds.envoy.services import clusters
 
 _ADMINISTRATION = "127.0.0.1"
 _STATS = "/stats/prometheus"

@@ -14,11 +14,11 @@ from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from google.protobuf import wrappers_pb2
 
 from kuma.xds.envoy import resource_names, tls
-from kuma.xds.envoy.clusters import HTTP_PROTOCOLS
 from kuma.xds.envoy.listeners import filters
 from kuma.xds.envoy.listeners import listener as listeners
 from kuma.xds.envoy.listeners.access_log import NOTHING, Logged
 from kuma.xds.envoy.resource import Entry
+from kuma.xds.envoy.services.clusters import HTTP_PROTOCOLS
 
 _ATTEMPTS = 4
 _RETRY_ELSEWHERE = route_components_pb2.RetryPolicy(

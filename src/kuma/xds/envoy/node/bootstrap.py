@@ -26,8 +26,10 @@ from kuma.policy import caller_groups
 from kuma.resources import codec
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
-from kuma.xds.envoy import capabilities, clusters, resource_names, tls
+from kuma.xds.envoy import resource_names, tls
 from kuma.xds.envoy.listeners import admin_listener
+from kuma.xds.envoy.node import capabilities
+from kuma.xds.envoy.services import clusters
 
 RESOURCE_MONITORS = "feature-resource-monitors"
 """What a kuma-dp says that hands a bootstrap to Envoy whatever types of messages are in it."""

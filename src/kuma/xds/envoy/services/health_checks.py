@@ -17,8 +17,9 @@ from kuma.resources.models.blocks import service_probe
 from kuma.resources.models.blocks.service_probe import ServiceProbe
 from kuma.resources.models.dataplane import Networking, workload
 from kuma.resources.workload_health import Place, place
-from kuma.xds.envoy import clusters, resource_names
-from kuma.xds.envoy.service_members import Withheld
+from kuma.xds.envoy import resource_names
+from kuma.xds.envoy.services import clusters
+from kuma.xds.envoy.services.service_members import Withheld
 
 
 @dataclass(frozen=True, slots=True)

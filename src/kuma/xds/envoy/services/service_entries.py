@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from kuma.resources import tags as tag_rules
-from kuma.xds.envoy import clusters
 from kuma.xds.envoy.generated import Generated
 from kuma.xds.envoy.resource import Entry
-from kuma.xds.envoy.service_members import ServiceMembers, Tags
+from kuma.xds.envoy.services import clusters
+from kuma.xds.envoy.services.service_members import ServiceMembers, Tags
 
 
 class Made(NamedTuple):

@@ -13,7 +13,7 @@ from kuma.resources.models import dataplane as dataplanes
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
 from kuma.resources.view import changed_names
-from kuma.xds.envoy import clusters, serving_label
+from kuma.xds.envoy.services import clusters, serving_label
 
 Tags = tuple[tuple[str, str], ...]
 Dataplanes = Mapping[str, Resource[DataplaneSpec]]

@@ -12,7 +12,7 @@ from kuma.resources.view import MeshView
 from kuma.store.protocol import AnyResource, Commit, Listing, Put, Store
 from kuma.store.views import Views
 from kuma.xds.envoy.snapshot import MeshConfig
-from kuma.xds.proxies.leaf import NAMES_CHANGED
+from kuma.xds.proxies.leaves.leaf import NAMES_CHANGED
 
 
 class StoredLeaves:

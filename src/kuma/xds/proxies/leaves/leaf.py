@@ -19,7 +19,7 @@ from kuma.pki.issuer import Identity
 from kuma.pki.leaf_rotation import has_been_set_back, rotation_time
 from kuma.xds.envoy import resource_names, tls
 from kuma.xds.envoy.resource import Entry
-from kuma.xds.proxies.issuance import LeafIssuer
+from kuma.xds.proxies.leaves.issuance import LeafIssuer
 
 log = structlog.get_logger(__name__)
 

@@ -17,9 +17,9 @@ from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Key, Resource
 from kuma.store.protocol import Store, Update, find
 from kuma.store.views import Views
-from kuma.xds.envoy import serving_label
-from kuma.xds.proxies.dataplane_writes import DataplaneWrites
+from kuma.xds.envoy.services import serving_label
 from kuma.xds.proxies.proxy import Proxies, Proxy
+from kuma.xds.proxies.readiness.dataplane_writes import DataplaneWrites
 from kuma.xds.stream.proxy_authentication import Authenticator
 
 log = structlog.get_logger(__name__)

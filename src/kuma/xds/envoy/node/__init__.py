@@ -1,0 +1,1 @@
+"""One Envoy as it starts: its bootstrap, what it says of itself, and what its version can take."""

@@ -1,0 +1,1 @@
+"""Leaves of connected proxies: issued, counted, and replaced in time."""
