@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -20,36 +21,36 @@ def _as_before() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("form", ["console", "json"])
-def test_a_line_stays_one_and_commands_no_terminal(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_stays_one_and_commands_no_terminal(form: str, capfd: pytest.CaptureFixture[str]) -> None:
     logs.log_as("info", form)
     structlog.get_logger().warning("refused", reason="a\n2026 [info] b\x1b[2J\x9b2J\u202ec", path="/\x1b[31mred")
-    told = capsys.readouterr().err
+    told = capfd.readouterr().err
     assert len(told.splitlines()) == 1
     assert told.removesuffix("\n").isprintable()
     assert "red" in told
 
 
-def test_who_connects_again_and_again_has_few_lines_and_others_have_theirs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_who_connects_again_and_again_has_few_lines_and_others_have_theirs(capfd: pytest.CaptureFixture[str]) -> None:
     logs.log_as("info", "json")
     log = structlog.get_logger()
     for port in range(1000):
         log.warning("refused", peer=f"ipv4:10.0.0.1:{port}")
     log.warning("refused", peer="ipv4:10.0.0.2:1")
     log.warning("proxy connected", dataplane="web-01")
-    *told, other, last = map(json.loads, capsys.readouterr().err.splitlines())
+    *told, other, last = map(json.loads, capfd.readouterr().err.splitlines())
     assert 100 <= len(told) < 500
     assert other["peer"] == "ipv4:10.0.0.2:1"
     assert last["dataplane"] == "web-01"
     assert len(told) + sum(line.get("left_out", 0) for line in (*told, other)) == 1000
 
 
-def test_a_network_of_ipv6_has_few_lines_as_an_address_has(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_network_of_ipv6_has_few_lines_as_an_address_has(capfd: pytest.CaptureFixture[str]) -> None:
     logs.log_as("info", "json")
     log = structlog.get_logger()
     for host in range(1000):
         log.warning("refused", peer=f"ipv6:%5B2001:db8::{host:x}%5D:5000")
     log.warning("refused", peer="ipv6:%5B2001:db8:1::1%5D:5000")
-    *told, other = map(json.loads, capsys.readouterr().err.splitlines())
+    *told, other = map(json.loads, capfd.readouterr().err.splitlines())
     assert 100 <= len(told) < 500
     assert other["peer"] == "ipv6:%5B2001:db8:1::1%5D:5000"
 
@@ -59,3 +60,41 @@ def test_what_clients_send_to_the_http_server_is_not_warned_of_and_its_errors_ar
     server = logging.getLogger("uvicorn.error")
     assert not server.isEnabledFor(logging.WARNING)
     assert server.isEnabledFor(logging.ERROR)
+
+
+def test_a_full_disk_under_the_log_ends_nothing_and_what_is_lost_is_told() -> None:
+    """Before, the first line that could not be written ended the control plane, or `kuma-dp` and its Envoy."""
+    target = os.open("/dev/full", os.O_WRONLY)
+    output = logs.Output(target, room=200)
+    logs.log_as("info", "json", output)
+    log = structlog.get_logger()
+    for number in range(10):
+        log.info("certificate issued", number=number)
+    readable, writable = os.pipe()
+    os.dup2(writable, target)  # there is room again
+    log.info("certificate issued", number=10)
+    os.close(target)
+    os.close(writable)
+    with os.fdopen(readable) as file:
+        told = [json.loads(line) for line in file]
+    assert [line["number"] for line in told] == [*range(len(told) - 1), 10]
+    assert told[-1]["lines_lost"] == 10 - (len(told) - 1)
+
+
+def test_whoever_does_not_read_the_log_keeps_nothing_waiting() -> None:
+    readable, writable = os.pipe()
+    output = logs.Output(writable, room=1 << 20)
+    logs.log_as("info", "console", output)
+    for number in range(100):
+        structlog.get_logger().info("certificate issued", number=number, chain="x" * 5000)  # more than a pipe holds
+    os.set_blocking(readable, False)
+    content = b""
+    while piece := os.read(readable, 1 << 20):
+        content += piece
+        output.finish(0)
+        if content.count(b"\n") == 100:
+            break
+    assert b"number=99" in content
+    os.close(readable)
+    structlog.get_logger().info("nobody reads any more")
+    os.close(writable)

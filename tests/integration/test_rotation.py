@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import json
 import ssl
 from collections.abc import Iterator
@@ -95,8 +94,8 @@ async def test_connections_survive_rotation_and_new_ones_use_the_new_certificate
 def control_planes_log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """Logs as `kuma-cp` does, and as much as it can, to a file."""
     path = tmp_path / "kuma-cp.log"
-    with path.open("w") as file, contextlib.redirect_stderr(file):
-        logs.log_as("debug", request.param)
+    with path.open("w") as file:
+        logs.log_as("debug", request.param, logs.Output(file.fileno()))
         yield path
     structlog.reset_defaults()
 
