@@ -11,8 +11,10 @@ from envoy.service.discovery.v3 import discovery_pb2
 from structlog.testing import capture_logs
 
 from kuma.base import aio
+from kuma.base.values.rate_limit import Rate
 from kuma.xds.envoy.resource import TypeUrl
 from kuma.xds.stream import stream_limits
+from kuma.xds.stream.stream_limits import StreamLimiter, StreamLimits, TooMany
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import MTLS, dataplane, running
 from tests.fakes.patience import PATIENCE
@@ -28,6 +30,23 @@ WEB, DB = dataplane("web-01", "web"), dataplane("db-01", "db")
 )
 def test_the_address_of_a_peer(peer: str, host: str) -> None:
     assert stream_limits.host_of(peer) == host
+
+
+STANDARD = StreamLimits(streams=Rate(10, 20), requests=Rate(10, 20), pending=2)
+
+
+def test_a_network_of_ipv6_counts_as_one_address() -> None:
+    """Whoever has a /64 has 2^64 addresses to guess tokens from, and to say nothing from."""
+    limiter, addresses = StreamLimiter(STANDARD, ManualClock()), [f"ipv6:%5B2001:db8::{n:x}%5D:5" for n in range(999)]
+    with limiter.pending(addresses[0]), limiter.pending(addresses[1]):
+        with pytest.raises(TooMany), limiter.pending(addresses[2]):
+            pass
+        with limiter.pending("ipv6:%5B2001:db8:0:1::1%5D:5"), limiter.pending("ipv4:10.0.0.1:5"):
+            pass
+    with pytest.raises(TooMany):
+        for address in addresses:
+            limiter.failed(address)
+    limiter.failed("ipv6:%5B2001:db8:0:1::1%5D:5")
 
 
 async def test_a_proxy_that_reconnects_all_the_time_is_held_off_and_others_are_not(tmp_path: Path) -> None:

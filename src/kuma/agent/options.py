@@ -70,7 +70,8 @@ TokenFile: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         envvar="KUMA_DATAPLANE_RUNTIME_TOKEN_PATH",
-        help="File with the token of this proxy. A new one in it is used from the next stream on.",
+        help="File with the token of this proxy. A new one in it is used from the next stream on; "
+        "a pipe, such as <(kumactl generate dataplane-token ...), is read once.",
     ),
 ]
 Token: TypeAlias = Annotated[

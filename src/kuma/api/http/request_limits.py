@@ -12,12 +12,13 @@ from kuma.api.http import errors, steps
 from kuma.api.http.errors import Problem
 from kuma.api.http.steps import Proceed
 from kuma.base.clock import Clock
+from kuma.base.values import addresses
 from kuma.base.values.rate_limit import Buckets, Rate
 
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """Rate limits of HTTP requests, for one client address."""
+    """Rate limits of HTTP requests, for one client address; of IPv6, for one network (see `addresses.holder`)."""
 
     requests: Rate = field(default_factory=lambda: Rate(200, 400))
     concurrent: int = 64
@@ -28,7 +29,7 @@ def install(app: FastAPI, limits: RequestLimits, clock: Clock) -> None:
     buckets, running = Buckets(limits.requests), Counter[str]()
 
     async def limited(request: Request, proceed: Proceed) -> Response | None:
-        client = request.client.host if request.client else ""
+        client = addresses.holder(request.client.host) if request.client else ""
         wait = buckets.take(client, clock.now())
         if wait:
             return _refused(f"more than {limits.requests.per_second:g} requests a second", math.ceil(wait))

@@ -49,7 +49,7 @@ class Questions:
         peer = self._admission.front.peer(context.peer())
         address = stream_limits.address_of(peer)
         try:
-            if self._asked.take(address, self._clock.now()):
+            if self._asked.take(stream_limits.holder_of(peer), self._clock.now()):
                 raise TooMany("too many questions from this address; try again later")
             with self._admission.limiter.pending(peer):
                 return await self._answer(check_size(question))

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from kuma.base.clock import Clock
 from kuma.base.errors import KumaError
+from kuma.base.values import addresses
 from kuma.base.values.rate_limit import Buckets, Rate
 from kuma.resources.resource import Key
 
@@ -31,7 +32,7 @@ class StreamLimits:
 
 
 class StreamLimiter:
-    """Counts. Addresses are counted by failures only: many proxies may share one."""
+    """Counts. Addresses are counted by failures only: many proxies may share one. See `holder_of` for those of IPv6."""
 
     def __init__(self, limits: StreamLimits, clock: Clock) -> None:
         self._limits = limits
@@ -47,7 +48,7 @@ class StreamLimiter:
         Raises:
             TooMany: as many others of its address have said nothing either.
         """
-        address = address_of(peer)
+        address = holder_of(peer)
         if self._pending[address] >= self._limits.pending:
             raise TooMany(f"more than {self._limits.pending} streams from this address have sent no request yet")
         self._pending[address] += 1
@@ -64,7 +65,7 @@ class StreamLimiter:
         Raises:
             TooMany: it is one of many.
         """
-        if self._failures.take(address_of(peer), self._clock.now()):
+        if self._failures.take(holder_of(peer), self._clock.now()):
             raise TooMany("too many streams without a token that holds from this address; try again later")
 
     def stream(self, key: Key) -> None:
@@ -93,6 +94,11 @@ class StreamLimiter:
 def address_of(peer: str) -> str:
     """`ipv4:10.0.0.1:4711` without its port."""
     return peer.rpartition(":")[0]
+
+
+def holder_of(peer: str) -> str:
+    """Returns whose address a peer has: nobody counts as many for a network of IPv6 (see `addresses.holder`)."""
+    return addresses.holder_of_peer(address_of(peer))
 
 
 def host_of(peer: str) -> str:
