@@ -133,3 +133,72 @@ async def test_where_leaves_show_what_is_looked_at_a_restart_changes_nothing(tmp
         await cp.looked_around()
         assert (stage(cp).unproved, stage(cp).renamed) == (frozenset(), 0)
         assert (admits(cp, NEW), admits(cp, OLD)) == (True, False)
+
+
+WITHOUT_TAG = dataplane("web-02", "web", port=82)
+
+
+async def noted(cp: Running) -> int:
+    """How many permissions it is noted of what they were."""
+    return (await cp.parts.manager.list(kinds.CONFIG.name, name_contains=kinds.FORMER_PERMISSION)).total
+
+
+@asynccontextmanager
+async def begun_in_the_middle(directory: Path, clock: ManualClock, text: str) -> AsyncIterator[Running]:
+    """A control plane that begins while a service that has the tag in part has leaves that cannot show it."""
+    async with running(directory, clock) as cp:
+        await cp.apply(MTLS, ALLOW_ALL)
+        await cp.apply_resource(WITHOUT_TAG)
+        for proxy in await leaves_on_record(cp, clock):
+            await proxy.disconnect()
+        for described in (WEB, BACKEND):
+            await cp.disconnected(described)
+        await cp.apply(text)
+        assert await noted(cp) == 1
+        await cp.looked_around()
+        assert stage(cp).before is not None, "who comes from another control plane goes by the permissions before, too"
+    async with running(directory, clock) as cp:
+        await cp.looked_around()
+    async with running(directory, clock) as cp:
+        await cp.proxy(BACKEND, bring=False)
+        await cp.settled(1)
+        await cp.looked_around()
+        yield cp
+
+
+@pytest.mark.parametrize(("permission", "admitted"), [(ALLOWED_BY_TAG, True), (DENIED_BY_TAG, False)])
+async def test_who_was_admitted_before_is_over_a_restart_though_others_of_the_service_have_not_the_tag(
+    permission: str, admitted: bool, tmp_path: Path
+) -> None:
+    clock = ManualClock()
+    async with begun_in_the_middle(tmp_path, clock, permission) as cp:
+        for leaf in (OLD, NEW):
+            assert admits(cp, leaf) is admitted, "web has not come back yet: the permissions before decide"
+        await cp.proxy(WEB, bring=False)
+        await cp.settled(2)
+        await cp.until(lambda: stage(cp).renamed == 1)
+        assert admits(cp, OLD) is admitted
+        clock.advance(DRAIN)
+        await cp.until(lambda: stage(cp).before is None)
+        assert admits(cp, NEW) is admitted
+        assert admits(cp, OLD) is not admitted, "only what a leaf shows counts again"
+        async with asyncio.timeout(PATIENCE):
+            while await noted(cp):
+                await asyncio.sleep(0.01)
+
+
+async def test_nothing_is_noted_of_permissions_that_look_at_no_new_tag(tmp_path: Path) -> None:
+    """And what is noted goes with the last permission that looks at one."""
+    clock = ManualClock()
+    async with running(tmp_path, clock) as cp:
+        await cp.apply(MTLS, ALLOW_ALL)
+        assert await noted(cp) == 0
+        await leaves_on_record(cp, clock)
+        await cp.apply(ALLOWED_BY_TAG)
+        await cp.delete(ALLOW_ALL)
+        assert await noted(cp) == 2
+        await cp.apply(ALLOW_ALL)
+        await cp.delete(ALLOWED_BY_TAG)
+        async with asyncio.timeout(PATIENCE):
+            while await noted(cp):
+                await asyncio.sleep(0.01)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from kuma.admission import former_permissions
 from kuma.base.errors import InvalidResource, Violation
 from kuma.base.turns import Turns
 from kuma.policy import permission_limits
@@ -22,7 +23,7 @@ from kuma.resources.models.mesh import AUTHORITY_LABEL, AWAITED, weakening_is_re
 from kuma.resources.models.mesh_traffic_permission import EFFECT, SHADOW
 from kuma.resources.view import MeshView
 from kuma.store.manager import Decision
-from kuma.store.protocol import AnyResource, Expect, Store, find
+from kuma.store.protocol import AnyResource, Expect, Operation, Store, find
 from kuma.store.rehearsal import Rehearsal
 from kuma.store.views import Views
 
@@ -58,13 +59,40 @@ class PermissionRules:
         if new.key.kind == kinds.MESH_TRAFFIC_PERMISSION.name:
             warnings += _said_of_its_own(new)
         decision = await self._weakened(Widening(before, after, old, new), store)
+        noted = await self._noted(before, after, old, new, view, store)
         absent = [a for a in await self._turns.collect(absences(new, view.dataplanes.values())) if a is not None]
         more = (f"the same holds for {len(absent) - _NAMED} more selectors",) if len(absent) > _NAMED else ()
-        return replace(decision, warnings=tuple(warnings), absences=(*absent[:_NAMED], *more))
+        return replace(
+            decision,
+            operations=(*decision.operations, *noted),
+            warnings=tuple(warnings),
+            absences=(*absent[:_NAMED], *more),
+        )
 
     async def on_delete(self, old: AnyResource, store: Store) -> Decision:
-        before = _with(self._known(self._view(old.mesh, store), store), old)
-        return await self._weakened(Widening(before, _without(before, old), old, None), store)
+        view = self._view(old.mesh, store)
+        before = _with(self._known(view, store), old)
+        after = _without(before, old)
+        decision = await self._weakened(Widening(before, after, old, None), store)
+        noted = await self._noted(before, after, old, None, view, store)
+        return replace(decision, operations=(*decision.operations, *noted))
+
+    async def _noted(
+        self,
+        before: Permissions,
+        after: Permissions,
+        old: AnyResource | None,
+        new: AnyResource | None,
+        view: MeshView,
+        store: Store,
+    ) -> tuple[Operation, ...]:
+        """Returns the operations that note what decides until leaves show what is looked at, if there are leaves."""
+        changed = new or old
+        assert changed is not None
+        same = old is not None and new is not None and old.spec == new.spec and dict(old.labels) == dict(new.labels)
+        if same or view.enabled_backend is None:
+            return ()
+        return await former_permissions.noted(before, after, changed.key, old, store)
 
     async def _weakened(self, widening: Widening, store: Store) -> Decision:
         """Returns what a change weakens. Without mutual TLS everybody is admitted, whatever permissions say."""

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from prometheus_client import CollectorRegistry
 
+from kuma.admission.former_permissions import FormerPermissions
 from kuma.api.http.server import HttpServer
 from kuma.api.ready_log import ReadyLog
 from kuma.app import cluster, stores, token_keys
@@ -71,6 +72,7 @@ class ControlPlane:
     administration: AdminClient
     inbound_review: InboundReview
     leaves: StoredLeaves
+    former: FormerPermissions
     coordination: Coordination
     certificate: CertificateWatch
     api: Mapping[str, HttpServer]
@@ -186,6 +188,7 @@ def build(
         contexts.administration(base, known, streams),
         known.inbound_review,
         rollouts.leaves,
+        rollouts.former,
         base.coordination,
         base.certificate,
         *listening,
@@ -228,7 +231,7 @@ async def prepare(settings: Settings, control_plane: ControlPlane) -> None:
     """Make what has to be in the store before anything serves."""
     await control_plane.users.ensure(admin_token=settings.api_server.authn.tokens.bootstrap_admin_token)
     await control_plane.envoy_admin_ca.ensure()
-    for recalling in (control_plane.inbound_review, control_plane.leaves):
+    for recalling in (control_plane.inbound_review, control_plane.leaves, control_plane.former):
         await recalling.recall(control_plane.manager.store)
     await _first_mesh(settings, control_plane.manager)
 

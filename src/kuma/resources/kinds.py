@@ -131,6 +131,8 @@ COORDINATION = (INSTANCE, LEASE, ROLLOUT_PROGRESS)
 TOLD = frozenset(kind.name for kind in (DATAPLANE_INSIGHT, OBSERVED_TRAFFIC, *COORDINATION))
 """Kinds in which control planes tell what they see: of those of a newer version, what is understood is taken."""
 CLUSTER_ID = CONFIG.key("kuma-cluster-id")
+FORMER_PERMISSION = "kuma-permission-before-"
+"""How the names of what is noted of changed permissions begin; see `kuma.admission.former_permissions`."""
 
 STORED_ONLY = tuple(Kind(*kind.naming, Opaque, nested=kind.nested, not_done=kind.not_done) for kind in stored_only.ALL)
 """Policies of the original that have no effect here."""

@@ -20,7 +20,7 @@ def recorder(audit: Audit) -> Callable[[Commit], None]:
     def record(commit: Commit) -> None:
         for change in commit.changes:
             key = change.resource.key if isinstance(change, Put) else change.key
-            if key.kind not in _UNRECORDED:
+            if key.kind not in _UNRECORDED and not key.name.startswith(kinds.FORMER_PERMISSION):
                 event = f"resource {_action(change)}"
                 audit.record(event, type=key.kind, mesh=key.mesh, name=key.name, revision=commit.revision)
 

@@ -193,8 +193,8 @@ class ResourceManager:
         warnings = (*weakens, *map(str, not_done), *told)
         return Judged(resource, decision, warnings, weakens)
 
-    async def judge_deletion(self, old: AnyResource, *, allow_weakening: bool = False) -> tuple[str, ...]:
-        """Judges the deletion of a resource, and changes nothing; returns what is told of it. See `delete`.
+    async def judge_deletion(self, old: AnyResource, *, allow_weakening: bool = False) -> tuple[Decision, Deletion]:
+        """Judges the deletion of a resource, and changes nothing; returns also what is told of it. See `delete`.
 
         Raises:
             InvalidResource: a rule forbids it.
@@ -203,7 +203,8 @@ class ResourceManager:
         decision = await rules.on_delete(old, self.store) if rules else Decision()
         if old.key.kind == MESH.name and (await self.store.list(kinds.DATAPLANE.name, old.name, limit=1)).total:
             raise _still_attached()
-        return (*_weakening(decision, allow_weakening), *decision.warnings)
+        weakens = _weakening(decision, allow_weakening)
+        return decision, Deletion((*weakens, *decision.warnings), weakens)
 
     async def _decide(self, old: AnyResource | None, new: AnyResource) -> Decision:
         rules = self._rules.get(new.key.kind)
@@ -230,7 +231,7 @@ class ResourceManager:
                 return deletion
             except StillOwns:
                 raise _still_attached() from None
-            except Conflict:
+            except (Conflict, AlreadyExists):
                 await _pause(attempt)
         raise Conflict(f"{key} is being changed by others all the time; try again")
 

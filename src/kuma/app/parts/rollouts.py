@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kuma.admission.former_permissions import FormerPermissions
 from kuma.app.parts.foundation import Foundation
 from kuma.app.parts.state import State
 from kuma.mtls.controller import RolloutController
@@ -21,6 +22,7 @@ class Rollouts:
     controller: RolloutController
     drain: Drain
     leaves: StoredLeaves
+    former: FormerPermissions
     reports: ProgressReports
 
 
@@ -52,5 +54,7 @@ def build_rollouts(base: Foundation, known: State) -> Rollouts:
     patience, drain_time = limits.transition_patience.seconds, limits.connection_drain.seconds
     leaves = StoredLeaves(known.views)
     renames = Renames(base.store)
-    drain = Drain(known.meshes, known.proxies, leaves, renames, base.clock, patience=patience, drain=drain_time)
-    return Rollouts(controller=controller, drain=drain, leaves=leaves, reports=reports)
+    former = FormerPermissions(base.store)
+    told = (leaves, renames, former)
+    drain = Drain(known.meshes, known.proxies, *told, base.clock, patience=patience, drain=drain_time)
+    return Rollouts(controller=controller, drain=drain, leaves=leaves, former=former, reports=reports)

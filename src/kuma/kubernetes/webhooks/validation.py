@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from kuma.base.errors import (
     AlreadyExists,
     Conflict,
     InvalidResource,
+    NotFound,
     StoreCorrupt,
     Unavailable,
 )
@@ -86,9 +88,18 @@ class Validation:
                 await self._dataplanes.check_place(review, judged.resource)
         except InvalidResource as error:
             raise reviews.placed(error.violations, _places(form), _within(form)) from None
+        if not review.dry_run:
+            await self._note(judged.decision.operations)
         if old is not None and not review.dry_run:
             await self._keep(resource.mesh or resource.name, judged.decision.operations)
         return judged.warnings
+
+    async def _note(self, operations: Sequence[Operation]) -> None:
+        """Notes what a permission was before it may be changed; that says nothing new if the change fails."""
+        for operation in operations:
+            if isinstance(operation, Create) and operation.resource.name.startswith(kinds.FORMER_PERMISSION):
+                with contextlib.suppress(AlreadyExists, NotFound):
+                    await self._manager.store.transact([operation])
 
     async def _keep(self, mesh: str, operations: Sequence[Operation]) -> None:
         """Keeps aside what issues until now, before a change may replace it; that hurts nobody if the change fails.
@@ -114,7 +125,10 @@ class Validation:
         old = _decoded(form, review.old)
         if old is None:
             return ()  # what nobody understands may go
-        return await self._manager.judge_deletion(old, allow_weakening=_may_weaken(review.old))
+        decision, told = await self._manager.judge_deletion(old, allow_weakening=_may_weaken(review.old))
+        if not review.dry_run:
+            await self._note(decision.operations)
+        return told.warnings
 
     def _check_place(self, form: Form, namespace: str) -> None:
         """Checks the namespace of a policy: it is about all of its mesh, so it has no place among what others own."""

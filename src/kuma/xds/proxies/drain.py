@@ -16,8 +16,10 @@ from typing import NamedTuple
 
 import structlog
 
+from kuma.admission.former_permissions import FormerPermissions
 from kuma.base.clock import Clock
 from kuma.base.rounds import Rounds
+from kuma.policy.permissions import Permissions
 from kuma.policy.succession import Stage
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Resource
@@ -64,12 +66,13 @@ class Drain:
         proxies: Proxies,
         leaves: StoredLeaves,
         renames: Renames,
+        former: FormerPermissions,
         clock: Clock,
         *,
         patience: float,
         drain: float,
     ) -> None:
-        """`leaves` tells of proxies that are not connected here, or not yet."""
+        """`leaves` tells of proxies that are not connected here, or not yet; `former` what decided before a start."""
         self._meshes = meshes
         self._leaves = leaves
         self._proxies = proxies
@@ -78,6 +81,7 @@ class Drain:
         self._waiting: dict[str, _Waiting] = {}
         self._stages: dict[str, Stage] = {}
         self._renames = renames
+        self._former = former
         self._unproved: dict[str, frozenset[str]] = {}
         """Dataplanes that may be known by less than permissions look at, and are not here yet."""
         self._lacked: dict[str, frozenset[str]] = {}
@@ -93,7 +97,8 @@ class Drain:
 
     async def _look(self) -> float | None:
         """Go on with what waits no longer; returns the seconds until patience with the next one ends."""
-        again = None if await self._renames.store() else _RETRY
+        stored = [await self._renames.store(), await self._former.store()]
+        again = None if all(stored) else _RETRY
         for mesh, waiting in tuple(self._waiting.items()):
             now = self._clock.monotonic()
             if now >= waiting.until:
@@ -111,17 +116,21 @@ class Drain:
                 for known in (self._waiting, self._stages, self._unproved, self._lacked, self._seen):
                     known.pop(mesh, None)
                 self._renames.forget(mesh)
+                self._former.end(mesh)
                 continue
             before, self._seen[mesh] = self._seen.get(mesh), config
             self._count(before, config)
+            is_changed = before is None or before.permissions is not config.permissions
+            if is_changed:
+                self._note(mesh, config)
             if before is None or not any(proxy.key.mesh == mesh for proxy in self._proxies):
-                if before is None or before.permissions is not config.permissions:
-                    self._begin(mesh, config)
-                elif not self._stages.get(mesh, SETTLED).unproved:
+                if is_changed:
+                    self._begin(mesh, config, before)
+                elif mesh not in self._unproved:
                     self._settle(mesh)
                 continue
             stage = self._stages.get(mesh, SETTLED)
-            if before.permissions is not config.permissions:
+            if is_changed:
                 stage = stage.begin(before.permissions, config.permissions)
             if stage != self._stages.get(mesh, SETTLED) or self._renames.of(mesh) != stage.renamed:
                 self._go_to(mesh, stage)
@@ -134,20 +143,41 @@ class Drain:
         if self._renames.take_in(config.view):
             self._rounds.wake()
 
-    def _begin(self, mesh: str, config: MeshConfig) -> None:
+    def _note(self, mesh: str, config: MeshConfig) -> None:
+        """Keeps what is noted of the permissions before as long as somebody goes by them."""
+        if config.permissions.source_tags:
+            self._former.begin(mesh)
+        else:
+            self._former.end(mesh)
+            self._rounds.wake()
+
+    def _begin(self, mesh: str, config: MeshConfig, before: MeshConfig | None) -> None:
         """Takes up a mesh none of whose proxies is here, as after a restart: those that come have their leaves from us.
 
-        Until then they are known by the leaves that they have had from others, or from us before.
+        Until then they are known by the leaves that they have had from others, or from us before, and by the
+        permissions before if these are known: by what is noted, or because we have seen them.
         """
         names = self._lacking(config, self._leaves.of(config.view))
         services = frozenset(s for name in names for s in config.view.dataplanes[name].spec.services[:1])
         if not services:
             self._settle(mesh)
             return
-        self._unproved[mesh] = self._lacked[mesh] = names
+        self._unproved[mesh] = names
+        if before is None:
+            self._lacked[mesh] = names
         shown, renamed = config.permissions.source_tags, self._renames.of(mesh)
-        self._go_to(mesh, Stage(shown, renamed, unproved=services))
+        decided = self._decided(mesh, config, before) if shown else None
+        if decided is None:
+            self._go_to(mesh, Stage(shown, renamed, unproved=services))
+        else:
+            self._go_to(mesh, Stage(decided.source_tags, renamed).begin(decided, config.permissions))
         self._wait_for(mesh, _Wait.LEAVES, self._patience)
+
+    def _decided(self, mesh: str, config: MeshConfig, before: MeshConfig | None) -> Permissions | None:
+        """Returns the permissions that decide about whoever cannot show what those of today look at, if it is known."""
+        if before is None:
+            return self._former.of(mesh, config.permissions)
+        return self._stages.get(mesh, SETTLED).before or before.permissions
 
     def _lacking(self, config: MeshConfig, names: frozenset[str]) -> frozenset[str]:
         recent = timedelta(seconds=self._patience + self._drain)
@@ -168,7 +198,8 @@ class Drain:
     def _go_on(self, mesh: str, over: _Wait) -> None:
         stage = self._stages.get(mesh, SETTLED)
         if over is _Wait.LEAVES:
-            if stage.unproved and self._has_other_leaves(mesh):  # what was opened with those before is drained, too
+            if self._lacked.get(mesh) and self._has_other_leaves(mesh):
+                # What was opened with those before is drained, too.
                 self._renames.add(self._seen[mesh].view)
                 self._rounds.wake()
             stage = stage.learned(self._seen[mesh].permissions, self._renames.of(mesh))
@@ -201,6 +232,8 @@ class Drain:
         self._waiting.pop(mesh, None)
         self._unproved.pop(mesh, None)
         self._lacked.pop(mesh, None)
+        self._former.end(mesh)
+        self._rounds.wake()
         self._go_to(mesh, Stage(renamed=self._renames.of(mesh)).settled(self._seen[mesh].permissions))
 
     def _go_to(self, mesh: str, stage: Stage) -> None:
