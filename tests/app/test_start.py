@@ -45,6 +45,18 @@ def test_no_garbage_is_sought_while_a_command_loads() -> None:
     assert found.stdout == "False True True\n"
 
 
+def test_no_garbage_is_sought_when_a_command_ends() -> None:
+    """The interpreter searches once more; a control plane has let go by then of what was set aside from searches."""
+    program = (
+        "import atexit, gc, sys, types; from kuma.app import start;"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 0));"
+        "command = sys.modules['command'] = types.ModuleType('command');"
+        "command.main = gc.unfreeze; start._run('command')"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout == "True\n"
+
+
 def test_a_control_plane_that_is_told_to_end_twice_ends_in_good_order(tmp_path: Path) -> None:
     with Processes(tmp_path) as processes:
         mesh = DemoMesh(tmp_path, processes)
