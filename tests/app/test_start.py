@@ -57,6 +57,17 @@ def test_no_garbage_is_sought_when_a_command_ends() -> None:
     assert found.stdout == "True\n"
 
 
+def test_a_wrong_setting_is_told_before_a_control_plane_is_loaded(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", BIN / "kuma-cp", "run"],
+        env={"HOME": str(tmp_path), "KUMA_API_SERVER_HTTP_PORT": "x"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "kuma.app.configuration.settings_file" in loaded
+    assert not {"kuma.app.assembly", "kuma.app.stores", "sqlalchemy", "grpc"} & loaded
+
+
 def test_a_control_plane_that_is_told_to_end_twice_ends_in_good_order(tmp_path: Path) -> None:
     with Processes(tmp_path) as processes:
         mesh = DemoMesh(tmp_path, processes)

@@ -1,4 +1,7 @@
-"""`kuma-cp`: the control plane."""
+"""`kuma-cp`: the control plane.
+
+Each command loads what it needs: to say that a setting is wrong does not take what a control plane is made of.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,11 @@ import typer
 import yaml
 
 import kuma
-from kuma.app import assembly, process, stores
-from kuma.app.configuration.reloading import Reloading
 from kuma.app.configuration.settings_file import load, with_workers
-from kuma.app.workers import running
+from kuma.app.start import Loading
 from kuma.base import command_line, garbage, logs
 from kuma.base.clock import SystemClock
 from kuma.base.system import service_manager
-from kuma.store.sealing.encryption import KeyFile
 
 app = typer.Typer(
     name="kuma-cp",
@@ -70,11 +70,18 @@ def run(
     settings = load(config_file)
     chosen = with_workers(settings, workers or settings.general.workers)
     logs.log_as(log_level or settings.general.log_level, settings.general.log_format)
+    with Loading():
+        from kuma.app import process
+        from kuma.app.configuration.reloading import Reloading
     process.open_many_files()
     reload = Reloading(settings, config_file, log_level)
     if chosen.general.workers > 1:
+        with Loading():
+            from kuma.app.workers import running
         asyncio.run(running.until_stopped(chosen, config_file, log_level, reload))
         return
+    with Loading():
+        from kuma.app import assembly
     work = assembly.run(chosen, SystemClock())
     with garbage.kept_short():
         asyncio.run(process.until_stopped(work, reload if service_manager.is_there() else None))
@@ -114,6 +121,8 @@ def up(
     Example: kuma-cp migrate up
     """
     settings = load(config_file)
+    with Loading():
+        from kuma.app import stores
     asyncio.run(stores.migrate(settings, SystemClock(), anew=new))
     typer.echo(f"{stores.described(settings)} is up to date")
 
@@ -130,6 +139,8 @@ def backup(
     Example: kuma-cp backup kuma-backup.db
     """
     settings = load(config_file)
+    with Loading():
+        from kuma.app import stores
     asyncio.run(stores.save(settings, file))
     typer.echo(f"{stores.described(settings)} is saved in {file}")
 
@@ -147,6 +158,8 @@ def restore(
     Example: kuma-cp restore kuma-backup.db
     """
     settings = load(config_file)
+    with Loading():
+        from kuma.app import stores
     asyncio.run(stores.put_back(settings, file))
     typer.echo(f"{stores.described(settings)} is as it was saved in {file}")
 
@@ -160,6 +173,8 @@ def prepare_key(config_file: ConfigFile = None) -> None:
 
     Example: kuma-cp prepare-key
     """
+    with Loading():
+        from kuma.store.sealing.encryption import KeyFile
     made = KeyFile(load(config_file).encryption_key).prepare()
     typer.echo(f"{made} has the next key: copy it to all control planes, then run: kumactl rekey")
 
