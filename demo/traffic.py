@@ -17,11 +17,11 @@ SHARE = 0.9
 
 
 class Traffic:
-    """Calls through the TCP outbound of a proxy, without a pause, from a few threads."""
+    """Calls through the TCP outbound of a proxy from a few threads, each after `pause` seconds: none by itself."""
 
-    def __init__(self, port: int, threads: int = 4) -> None:
+    def __init__(self, port: int, threads: int = 4, pause: float = 0.0) -> None:
         self.answers: Counter[str] = Counter()
-        self._port = port
+        self._port, self._pause = port, pause
         self._done = threading.Event()
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
         for thread in self._threads:
@@ -38,7 +38,7 @@ class Traffic:
             thread.join(timeout=20)
 
     def _run(self) -> None:
-        while not self._done.is_set():
+        while not self._done.wait(self._pause):
             self.answers[call(self._port)] += 1
 
 

@@ -12,6 +12,7 @@ from demo.postgres import Postgres
 from demo.processes import Processes, until
 from demo.several import COUNT, SeveralControlPlanes
 from demo.traffic import Traffic
+from tests.integration.sidecars import BETWEEN_CALLS
 
 OFF = "type: Mesh\nname: default\n"
 PERMISSIVE = resources.MESH_WITH_MTLS.replace("type: builtin", "type: builtin\n      mode: PERMISSIVE")
@@ -54,7 +55,7 @@ def mesh(postgres_instance: Postgres, tmp_path: Path) -> Iterator[SeveralControl
 def test_no_request_fails_whoever_is_killed_during_whatever_change(mesh: SeveralControlPlanes) -> None:
     first = mesh.leader()
     assert first is not None
-    load = Traffic(mesh.web_tcp_out, threads=2)
+    load = Traffic(mesh.web_tcp_out, threads=2, pause=BETWEEN_CALLS)
     for number, (text, goal) in enumerate(CHANGES):
         victim = (first + number) % COUNT
         mesh.kumactl("apply", "-f", str(mesh.write("mesh.yaml", text)))

@@ -19,7 +19,7 @@ from kuma.base import aio
 from tests.fakes.control_plane import Running
 from tests.fakes.patience import PATIENCE
 
-_BETWEEN_CALLS = 0.003
+BETWEEN_CALLS = 0.003
 """Seconds. Calls without a pause take a core each, and of several tests beside each other none makes more for it."""
 Reader = asyncio.StreamReader
 Writer = asyncio.StreamWriter
@@ -308,7 +308,7 @@ async def traffic(call: Callable[[], Awaitable[Any]]) -> AsyncIterator[list[Any]
     async def go_on() -> None:
         while True:
             answers.append(await call())
-            await asyncio.sleep(_BETWEEN_CALLS)
+            await asyncio.sleep(BETWEEN_CALLS)
 
     task = aio.spawn(go_on(), name="traffic")
     try:

@@ -22,7 +22,7 @@ from demo.traffic import Traffic
 from kuma.resources import kinds
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running
 from tests.fakes.patience import PATIENCE
-from tests.integration.sidecars import Sidecar, Sidecars, children_of, more, traffic, until
+from tests.integration.sidecars import BETWEEN_CALLS, Sidecar, Sidecars, children_of, more, traffic, until
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = kinds.DATAPLANE.key("backend-01", "default")
@@ -230,7 +230,7 @@ def test_a_control_plane_killed_inside_a_change_and_stopped_while_it_resumes(tmp
         mesh = DemoMesh(tmp_path, processes)
         backend = BACKEND.replace("kuma.io/protocol: http", "kuma.io/protocol: tcp")
         control_plane = started(mesh, mesh_with("ca-0"), backend)
-        load = Traffic(mesh.web_out, threads=1)
+        load = Traffic(mesh.web_out, threads=1, pause=BETWEEN_CALLS)
         try:
             for text, delay in zip(changes, random.Random(5).choices(range(0, 60, 5), k=len(changes)), strict=True):
                 mesh.write("mesh.yaml", text)

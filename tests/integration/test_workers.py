@@ -21,7 +21,7 @@ from demo.postgres import Postgres
 from demo.processes import BIN, PATIENCE, Processes, until
 from demo.traffic import Traffic
 from kuma.base.system import service_manager
-from tests.integration.sidecars import children_of
+from tests.integration.sidecars import BETWEEN_CALLS, children_of
 
 NUMBERS = (1, 2)
 CHANGES = {1: (resources.MESH_WITH_ANOTHER_CA, "builtin/ca-2"), 2: (resources.MESH_WITH_MTLS, "builtin/ca-1")}
@@ -106,7 +106,7 @@ def test_two_workers_act_as_one_and_either_may_be_killed(mesh: Workers) -> None:
     until("mutual TLS is on", lambda: mesh.reached("builtin/ca-1"), mesh.processes)
     until("web reaches backend", lambda: mesh.call()[0] == 200, mesh.processes)
     _both_are_there_and_answer_alike(mesh)
-    load = Traffic(mesh.web_tcp_out, threads=2)
+    load = Traffic(mesh.web_tcp_out, threads=2, pause=BETWEEN_CALLS)
     for victim, (text, goal) in CHANGES.items():
         before = mesh.pids()
         mesh.kumactl("apply", "-f", str(mesh.write("mesh.yaml", text)))
