@@ -14,6 +14,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from kuma.base.errors import Unavailable
+from kuma.kubernetes.api import half_open
 from kuma.kubernetes.api.credentials import Credentials
 from kuma.kubernetes.metrics import Metrics
 
@@ -155,7 +156,9 @@ class ApiClient:
         }  # fmt: skip
         timeout = httpx.Timeout(_TIMEOUT.connect, read=_SILENCE)
         try:
-            async with self._http.stream("GET", path, params=asked, headers=self._headers(), timeout=timeout) as answer:
+            async with self._http.stream(
+                "GET", path, params=asked, headers=self._headers(), timeout=timeout, extensions=_extensions()
+            ) as answer:
                 self._count("WATCH", answer.status_code)
                 if answer.is_error:
                     await answer.aread()
@@ -216,6 +219,7 @@ class ApiClient:
                     content=content,
                     headers={**headers, **self._headers()},
                     timeout=self._of_reads if method == "GET" else self._timeout,
+                    extensions=_extensions(),
                 )
             except (httpx.HTTPError, OSError) as error:
                 self._count(counted, 0)
@@ -234,6 +238,10 @@ class ApiClient:
     def _headers(self) -> dict[str, str]:
         token = self._token()
         return {"authorization": f"Bearer {token}"} if token else {}
+
+
+def _extensions() -> dict[str, Any]:
+    return {"trace": half_open.closed()}
 
 
 async def _lines(answer: httpx.Response) -> AsyncIterator[bytes]:
