@@ -20,8 +20,8 @@ from kuma.resources.models.dataplane_insight import DataplaneInsightSpec, MtlsIn
 from kuma.resources.models.observed_traffic import Edge, ObservedTrafficSpec
 from kuma.resources.resource import Key, Model, Resource
 from kuma.store.protocol import Create
-from tests.console.many import many_dataplanes
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
+from tests.fakes.many import many_dataplanes
 
 DATAPLANES, SERVICES, ROUNDS = 5000, 200, 10
 BOUND = 1.0

@@ -21,9 +21,9 @@ from pathlib import Path
 from demo.processes import until
 from kuma.kubernetes.api import credentials
 from kuma.kubernetes.api.client import ApiClient
-from tests.kubernetes.installed import Installed, installed
 from tools.kubernetes.build import binaries
 from tools.kubernetes.cluster import Cluster
+from tools.kubernetes.installed import Installed, installed
 
 PODS = 1000
 _STEADY = 20.0

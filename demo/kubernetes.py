@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from demo.processes import Failed, temporary_home, until
 from demo.steps import Printed, console, failure
 from demo.traffic import LEAST
-from tests.fakes.hosts import Host
-from tests.kubernetes.installed import kumactl
-from tests.kubernetes.node import HOSTS, MESH, NAMESPACED, PERMISSION, Calls, Node, node_of
+from tools.hosts import Host
 from tools.kubernetes.build import binaries
 from tools.kubernetes.cluster import Cluster
+from tools.kubernetes.installed import kumactl
+from tools.kubernetes.node import HOSTS, MESH, NAMESPACED, PERMISSION, Calls, Node, node_of
 
 LIFETIME = 10
 """Seconds that certificates live while their rotation is shown."""

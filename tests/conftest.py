@@ -74,7 +74,8 @@ def _turn(item: pytest.Item, size: int) -> tuple[bool, bool, bool, bool, int]:
     What needs a Kubernetes API is last: it may still be being built.
     """
     is_fast = item.get_closest_marker("system") is None
-    needs_cluster, is_long = "cluster" in _fixtures(item), item.path.parent.name in _LONG
+    needs_cluster = "cluster" in _fixtures(item)
+    is_long = not _LONG.isdisjoint(item.path.relative_to(item.config.rootpath).parts)
     return needs_cluster, item.path.name not in _LONGEST, not is_long, is_fast, -size
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from playwright.async_api import BrowserContext, Page, Request, async_playwright
 
-from tests.fakes.patience import PATIENCE
+from demo.processes import PATIENCE
 
 _PROGRAM = Path("/usr/bin/chromium")
 _OPTIONS = (

@@ -16,8 +16,8 @@ from kuma.resources import kinds
 from kuma.resources.models.observed_traffic import Edge, ObservedTrafficSpec
 from kuma.resources.resource import Resource
 from kuma.store.protocol import Create
-from tests.console.browser import Browser, chromium, visiting
 from tests.fakes.control_plane import MTLS, Running, dataplane, running
+from tools.browser import Browser, chromium, visiting
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 CALLS = {

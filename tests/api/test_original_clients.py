@@ -332,7 +332,11 @@ async def test_inspect_dataplane_of_every_type(online: Running, kumactl: Kumactl
     assert "xds" in await kumactl.found(f"{config}?shadow=false")
     for query in ("shadow=true", "shadow=true&include=diff"):
         problem(await kumactl.inspect(f"{config}?{query}"), 400, "Could not retrieve a resource")
-    for path in ("xds", "stats", "clusters"):  # of Envoys that are there: tests/integration/test_administration.py
+    for path in (
+        "xds",
+        "stats",
+        "clusters",
+    ):  # of Envoys that are there: test_administration.py
         problem(await kumactl.inspect(f"/meshes/default/dataplanes/db-02/{path}"), 404, "Could not retrieve a resource")
         for zone_proxy in ("zoneingresses", "zoneegresses"):
             problem(await kumactl.inspect(f"/{zone_proxy}/z/{path}"), 404, "Could not retrieve a resource")

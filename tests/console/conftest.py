@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.console.browser import chromium
+from tools.browser import chromium
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import httpx
 
-from tests.console.many import many_dataplanes
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running
+from tests.fakes.many import many_dataplanes
 
 PREVIEW = "/gui/meshes/default/preview"
 

@@ -9,10 +9,10 @@ from kuma.base import aio
 from kuma.resources import kinds
 from kuma.resources.models.secret import SecretSpec
 from kuma.resources.resource import Resource
-from tests.console.browser import Browser, visiting
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
 from tests.integration.clients import without_certificate
 from tests.integration.sidecars import Sidecar, exchange, http_status, sidecars, until
+from tools.browser import Browser, visiting
 
 PERMISSIVE = MTLS.replace("type: builtin", "type: builtin, mode: PERMISSIVE")
 WEB_ONLY = ALLOW_ALL.replace("'*'", "web", 1)

@@ -11,9 +11,9 @@ from kuma.resources.models.observed_traffic import Edge, ObservedTrafficSpec
 from kuma.resources.resource import Resource
 from kuma.store.protocol import Create
 from kuma.xds.envoy.resource import TypeUrl
-from tests.console.browser import Browser, visiting
-from tests.console.many import many_dataplanes
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane
+from tests.fakes.many import many_dataplanes
+from tools.browser import Browser, visiting
 
 EVIL = (
     "<script>window.evil=1</script><img src=x onerror='window.evil=1'>\"'><svg onload=window.evil=1></textarea>"

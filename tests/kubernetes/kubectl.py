@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from demo.processes import PATIENCE
-from tests.kubernetes.installed import NAMESPACE, Installed
 from tools.kubernetes.cluster import Cluster
+from tools.kubernetes.installed import NAMESPACE, Installed
 
 
 def mesh(name: str, **mtls: Any) -> str:

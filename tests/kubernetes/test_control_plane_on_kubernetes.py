@@ -19,10 +19,10 @@ from demo.processes import BIN, free_ports, is_free, until
 from kuma.base.errors import InvalidResource
 from kuma.resources import codec
 from tests.fakes import cas
-from tests.kubernetes.installed import NAMESPACE, Installed, installed, kumactl
 from tests.kubernetes.kubectl import apply, builtin, exists, mesh, metrics_of, refused, secret, shown
 from tests.kubernetes.test_same_words import FILES, for_kubectl
 from tools.kubernetes.cluster import Cluster
+from tools.kubernetes.installed import NAMESPACE, Installed, installed, kumactl
 
 pytestmark = pytest.mark.timeout(3600)  # the first test waits until the API server is built
 

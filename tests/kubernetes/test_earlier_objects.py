@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from demo.processes import until
-from tests.kubernetes.installed import NAMESPACE, installed
 from tests.kubernetes.kubectl import apply, builtin, exists, mesh, metrics_of, shown
 from tools.kubernetes.cluster import Cluster
+from tools.kubernetes.installed import NAMESPACE, installed
 
 pytestmark = pytest.mark.timeout(3600)  # the first test waits until the API server is built
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.kubernetes.installed import kumactl
 from tools.kubernetes.build import HELM, VERSION, binaries
 from tools.kubernetes.cluster import Cluster
+from tools.kubernetes.installed import kumactl
 
 pytestmark = pytest.mark.timeout(3600)  # the first test waits until helm is built
 

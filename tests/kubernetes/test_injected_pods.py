@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from demo.processes import BIN, PATIENCE, free_ports, until
-from tests.kubernetes.installed import NAMESPACE, Installed, installed
 from tests.kubernetes.kubectl import metrics_of
 from tools.kubernetes.cluster import Cluster
+from tools.kubernetes.installed import NAMESPACE, Installed, installed
 
 pytestmark = pytest.mark.timeout(3600)  # the first test waits until the API server is built
 

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from demo.processes import until
-from tests.kubernetes.installed import Installed, installed
 from tests.kubernetes.kubectl import apply, mesh, metrics_of, refused
 from tools.kubernetes.cluster import Cluster
+from tools.kubernetes.installed import Installed, installed
 
 pytestmark = pytest.mark.timeout(3600)  # the first test waits until the API server is built
 

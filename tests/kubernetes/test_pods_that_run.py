@@ -15,9 +15,9 @@ import pytest
 from demo import kubernetes
 from demo.processes import PATIENCE, until
 from demo.steps import Printed
-from tests.kubernetes.node import HOSTS, MESH, Node, node_of
-from tests.kubernetes.pod_runner import Running
 from tools.kubernetes.cluster import Cluster
+from tools.kubernetes.node import HOSTS, MESH, Node, node_of
+from tools.kubernetes.pod_runner import Running
 
 pytestmark = pytest.mark.timeout(3600)  # the first test waits until the API server is built
 

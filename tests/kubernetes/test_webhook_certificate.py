@@ -15,9 +15,9 @@ from demo.processes import until
 from kuma.app.serving import server_certificate
 from kuma.app.serving.server_certificate import ServerCertificate
 from kuma.kubernetes.install.options import NAME
-from tests.kubernetes.installed import NAMESPACE, Installed, installed, kumactl
 from tests.kubernetes.kubectl import apply, builtin, exists, mesh, metrics_of, refused, secret, shown
 from tools.kubernetes.cluster import Cluster
+from tools.kubernetes.installed import NAMESPACE, Installed, installed, kumactl
 
 pytestmark = pytest.mark.timeout(3600)  # the first test waits until the API server is built
 POD = "cp-that-is-told-of"

@@ -5,16 +5,21 @@ from pathlib import Path
 
 from tests.fakes.patience import PATIENCE
 
-TESTS = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
+PLACES = ("tests", "tools/kubernetes", "tools/hosts.py", "tools/browser.py")
 LIMIT = re.compile(r"(?:(?<!-)\btimeout=|asyncio\.timeout\()(\d+(?:\.\d+)?)\b")
 
 
 def test_no_limit_is_shorter_than_patience() -> None:
     found = [
-        f"{path.relative_to(TESTS)}:{number}: {line.strip()}"
-        for path in sorted(TESTS.rglob("*.py"))
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in sorted(path for place in PLACES for path in _modules(ROOT / place))
         for number, line in enumerate(path.read_text().splitlines(), start=1)
         for limit in LIMIT.findall(line)
         if float(limit) < PATIENCE
     ]
     assert not found, found
+
+
+def _modules(place: Path) -> list[Path]:
+    return [place] if place.is_file() else list(place.rglob("*.py"))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from demo.processes import BIN
-from tests.fakes.hosts import Host, host
+from tools.hosts import Host, host
 
 INSTALL = (BIN / "kumactl", "install", "transparent-proxy")
 UNINSTALL = (BIN / "kumactl", "uninstall", "transparent-proxy")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from demo.processes import BIN, Processes, until
-from tests.fakes.hosts import Host, network
+from tools.hosts import Host, network
 
 UID, SOMEBODY = 5678, 1000
 HTTP, SECOND, EXCLUDED, GREETING = 8080, 9090, 6060, 7070
@@ -61,7 +61,7 @@ class Mesh:
         self.apply("/meshes/default", {"type": "Mesh", "name": "default", "mtls": mtls, "networking": networking})
 
     def start_workloads(self) -> None:
-        script = Path(__file__).with_name("everything.py")
+        script = Path(__file__).parents[2] / "tools" / "everything.py"
         for name in ("web", "backend", "outsider"):
             ports = (f"{HTTP},{SECOND},{EXCLUDED}", str(GREETING))
             self._start(name, f"{name}-app", sys.executable, script, *ports, uid=SOMEBODY)

@@ -1,1 +1,4 @@
-"""A real Kubernetes API for tests: builds its programs from their Go modules, once for a machine, and starts them."""
+"""A real Kubernetes API, with a node that runs Pods, for tests, benchmarks and the demo.
+
+Its programs are built from their Go modules, once for a machine. In the kubelet's place stands `pod_runner`.
+"""

@@ -140,8 +140,8 @@ class Cluster:
         """
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
         content = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, content, {"content-type": kind}, method=method)  # noqa: S310 - ours
-        with urllib.request.urlopen(request, context=self._ssl, timeout=PATIENCE) as answer:  # noqa: S310
+        request = urllib.request.Request(self.url + path, content, {"content-type": kind}, method=method)
+        with urllib.request.urlopen(request, context=self._ssl, timeout=PATIENCE) as answer:
             found: dict[str, Any] = json.load(answer)
             return found
 
@@ -170,7 +170,7 @@ class Cluster:
     def _wait(self, name: str, url: str, context: ssl.SSLContext | None = None) -> None:
         def answers() -> bool:
             try:
-                with urllib.request.urlopen(url, context=context, timeout=10) as answer:  # noqa: S310 - ours
+                with urllib.request.urlopen(url, context=context, timeout=10) as answer:
                     return bool(answer.status == 200)
             except (OSError, urllib.error.URLError):
                 return False  # not up yet

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from demo.processes import BIN, Processes, inherited, until
-from tests.fakes import hosts
-from tests.fakes.hosts import Host
-from tests.kubernetes.installed import NAMESPACE, Installed, installed, kumactl
-from tests.kubernetes.pod_runner import PodRunner, Running
+from tools import hosts
+from tools.hosts import Host
 from tools.kubernetes.cluster import Cluster
+from tools.kubernetes.installed import NAMESPACE, Installed, installed, kumactl
+from tools.kubernetes.pod_runner import PodRunner, Running
 
 HOSTS = ("127.0.0.2", "127.0.0.3")
 """Of control planes."""
 CALLER = Path(__file__).parent / "caller.py"
-EVERYTHING = Path(__file__).parents[1] / "transparent_proxy" / "everything.py"
+EVERYTHING = Path(__file__).parents[1] / "everything.py"
 NAMESPACED = """
 apiVersion: v1
 kind: Namespace

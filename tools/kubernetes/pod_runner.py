@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from demo.processes import BIN, Processes, until
-from tests.fakes import hosts
-from tests.fakes.hosts import Host
+from tools import hosts
+from tools.hosts import Host
 from tools.kubernetes.cluster import Cluster
 
 Object = dict[str, Any]

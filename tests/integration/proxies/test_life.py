@@ -24,7 +24,7 @@ from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running
 from tests.fakes.patience import PATIENCE
 from tests.integration.sidecars import BETWEEN_CALLS, Sidecar, Sidecars, children_of, more, traffic, until
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 KEY = kinds.DATAPLANE.key("backend-01", "default")
 
 

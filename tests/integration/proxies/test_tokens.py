@@ -13,7 +13,7 @@ from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
 from tests.fakes.patience import PATIENCE
 from tests.integration.sidecars import Sidecars, sidecars, until
-from tests.xds.test_revocation import revocation
+from tests.xds.stream.test_revocation import revocation
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, running
 from tests.fakes.patience import PATIENCE
 from tests.integration.sidecars import Sidecar, Sidecars, more, sidecars, traffic, until
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "moving-from-kuma.md").read_text()
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "moving-from-kuma.md").read_text()
 BLOCK = re.compile(r"^ *```sh (moving|moving-one)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 BLOCKS = BLOCK.findall(PAGE)
 (REACH, EVERYTHING), (LEAVE, RETURN) = (

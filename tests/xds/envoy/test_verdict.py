@@ -10,7 +10,7 @@ from kuma.policy import decision
 from kuma.policy.authorization import Admission
 from kuma.xds.envoy.listeners import rbac
 from tests.fakes import envoy_rules
-from tests.xds.test_gate import NAMES, PRINCIPALS
+from tests.xds.envoy.test_gate import NAMES, PRINCIPALS
 
 ADMISSIONS = st.builds(
     lambda principals, denied, shadowed: Admission(
