@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.fakes.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
-PLACES = ("tests", "tools/kubernetes", "tools/hosts.py", "tools/browser.py")
+PLACES = ("tests", *(f"tools/{name}.py" for name in ("hosts", "browser", "kubernetes/installed", "kubernetes/node")))
 LIMIT = re.compile(r"(?:(?<!-)\btimeout=|asyncio\.timeout\()(\d+(?:\.\d+)?)\b")
 
 
