@@ -47,6 +47,39 @@ async def test_a_put_and_a_delete_store_nothing(api: Api) -> None:  # noqa: F811
     assert (await api("GET", "/meshes/default")).json() == before
 
 
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [("dryrun=All", "dryrun"), ("dry-run=All", "dry-run"), ("DryRun=All", "DryRun"), ("strict=1", "strict"),
+     ("Strict=true", "Strict"), ("allowWeakening=yes", "allowWeakening")],
+)  # fmt: skip
+async def test_what_is_asked_for_in_other_words_is_not_passed_over(api: Api, query: str, field: str) -> None:  # noqa: F811
+    """Before, the first of them stored what was meant to be tried, and `strict=1` was not strict."""
+    answer = await api("PUT", f"/meshes/other?{query}", json={**MESH, "name": "other"})
+    assert (answer.status_code, answer.json()["invalid_parameters"][0]["field"]) == (400, field)
+    assert (await api("GET", "/meshes/other")).status_code == 404
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+@pytest.mark.parametrize(
+    "condition",
+    [{"If-None-Match": "*"}, {"If-Match": '"1"'}, {"If-Unmodified-Since": "Mon, 01 Jan 2001 00:00:00 GMT"}],
+    ids=lambda condition: next(iter(condition)),
+)
+async def test_who_wants_to_change_only_what_was_not_changed_changes_nothing(
+    api: Api,  # noqa: F811
+    method: str,
+    condition: dict[str, str],
+) -> None:
+    """There are no versions to compare with, and RFC 9110 has a method not performed that depends on one."""
+    await api.put(PERMISSION)
+    path = f"/meshes/default/traffic-permissions/{PERMISSION['name']}"
+    before = (await api("GET", path)).json()
+    other = {**PERMISSION, "sources": [{"match": {"kuma.io/service": "other"}}]}
+    answer = await api(method, path, headers=condition, json=other if method == "PUT" else None)
+    assert (answer.status_code, "Nothing was changed" in answer.json()["detail"]) == (412, True)
+    assert (await api("GET", path)).json() == before
+
+
 async def test_several_are_judged_one_after_the_other(api: Api) -> None:  # noqa: F811
     permission = {**PERMISSION, "mesh": "other"}
     resources = [permission, {**MESH, "name": "other"}, permission, {**SECRET, "mesh": "other"}, {"type": "Mesh"}]

@@ -62,6 +62,23 @@ async def test_a_revoked_token_ends_its_stream_and_no_other(tmp_path: Path) -> N
         assert DB.key in cp.parts.proxies
 
 
+async def test_no_certificate_is_issued_after_a_revocation_though_the_stream_has_not_ended_yet(tmp_path: Path) -> None:
+    """Of thousands of streams a revoked one is ended after a moment: here never, as nobody looks at them."""
+    async with running(tmp_path, without="token revocation") as cp:
+        await cp.apply(MTLS)
+        await cp.apply_resource(WEB)
+        token = cp.token("web-01")
+        web = await cp.proxy(WEB, token, bring=False)
+        await cp.settled(1)
+        first = web.certificate
+        await revoke(cp, token)
+        await cp.apply_resource(dataplane("web-01", "another"))  # which takes another certificate
+        error = await web.failure()
+        assert (error.code, "has been revoked" in error.details) == (grpc.StatusCode.UNAUTHENTICATED, True)
+        assert web.certificate == first
+    assert (tmp_path / "audit.jsonl").read_text().count('"certificate issued"') == 1
+
+
 class Stream:
     """One that somebody has by a token, and that takes long to look at."""
 

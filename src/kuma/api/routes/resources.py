@@ -141,6 +141,7 @@ class _KindRoutes:
     async def write(self, request: Request, name: str) -> Response:
         mesh = await self._begin(request, "Could not process a resource")
         changes.check_writable(self._context)
+        _check_conditions(request)
         body, key = await self._context.body(request), self._kind.key(name, mesh)
         # The largest take long to check.
         resource = await (asyncio.to_thread if _is_short(request) else self._context.costly.do)(_parse, body, key)
@@ -157,6 +158,7 @@ class _KindRoutes:
     async def delete(self, request: Request, name: str) -> Response:
         mesh = await self._begin(request, "Could not delete a resource")
         changes.check_writable(self._context)
+        _check_conditions(request)
         key = self._kind.key(name, mesh)
         dry_run = _is_dry_run(request)
         allowed = _asked(request, "allowWeakening")
@@ -201,9 +203,38 @@ def _is_short(request: Request) -> bool:
     return announced.isdecimal() and int(announced) <= _SHORT
 
 
+_CONDITIONS = ("if-match", "if-none-match", "if-unmodified-since")
+_OPTIONS = {"dryrun": "dryRun", "strict": "strict", "allowweakening": "allowWeakening"}
+"""What a query may ask for, by its name in small letters."""
+
+
+def _check_conditions(request: Request) -> None:
+    """Sees that a request asks for no less to be written than will be, by options or by conditions.
+
+    Raises:
+        Problem: it has a condition, of which there are none here, or an option that is misspelt; to pass over it would
+            store what nobody wants stored (RFC 9110, section 13.1: the method must not be performed).
+    """
+    for name in _CONDITIONS:
+        if name in request.headers:
+            detail = f"this API has no versions of resources to compare with: send no {name}. Nothing was changed"
+            raise Problem(412, request.state.title, detail)
+    for given in request.query_params:
+        name = _OPTIONS.get(given.lower().replace("-", "").replace("_", ""), given)
+        if name != given:
+            raise _misspelt(request, given, f"is written {name}")
+
+
 def _asked(request: Request, name: str) -> bool:
-    """Tells whether the query asks for something."""
-    return request.query_params.get(name, "false") == "true"
+    """Tells whether the query asks for something.
+
+    Raises:
+        Problem: it says something else of that.
+    """
+    asked = request.query_params.get(name, "false")
+    if asked not in ("true", "false"):
+        raise _misspelt(request, name, "has to be true or false")
+    return asked == "true"
 
 
 def _is_dry_run(request: Request) -> bool:
@@ -214,8 +245,12 @@ def _is_dry_run(request: Request) -> bool:
     """
     asked = request.query_params.get("dryRun")
     if asked not in (None, _ALL):
-        raise _bad("dryRun", f"has to be {_ALL}", "Invalid dry run")
+        raise _misspelt(request, "dryRun", f"has to be {_ALL}")
     return asked == _ALL
+
+
+def _misspelt(request: Request, option: str, reason: str) -> Problem:
+    return Problem(400, request.state.title, "Invalid option", [Violation(option, reason)])
 
 
 _ALL = "All"

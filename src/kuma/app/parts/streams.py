@@ -83,7 +83,14 @@ def build_streams(base: Foundation, known: State) -> Streams:
     for told in (issuer, revocation):
         base.watch.on_jump(told.clock_jumped)
     admin_ca = EnvoyAdminCa(base.store, clock)
-    context = ProxyContext(known.meshes, issuer, insights, clock, lambda address: _admin_secrets(admin_ca, address))
+    context = ProxyContext(
+        known.meshes,
+        issuer,
+        insights,
+        clock,
+        lambda address: _admin_secrets(admin_ca, address),
+        known.authenticator.check,
+    )
     front = Front(servers.front_limits(settings))
     limiter = StreamLimiter(servers.stream_limits(settings), clock)
     refusals, traffic = Refusals(base.audit, clock), TrafficRecorder(base.store, clock, known.metrics.observed)

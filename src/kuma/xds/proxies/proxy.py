@@ -10,7 +10,7 @@ from datetime import timedelta
 import structlog
 
 from kuma.base.clock import Clock
-from kuma.base.errors import KumaError
+from kuma.base.errors import KumaError, Unauthenticated
 from kuma.base.values import addresses, farewell
 from kuma.policy import remaining_access
 from kuma.resources import kinds
@@ -21,6 +21,7 @@ from kuma.resources.models.mesh import DEFAULT_LEAF_LIFETIME
 from kuma.resources.models.mesh_transition import Level
 from kuma.resources.resource import Key, Resource
 from kuma.tokens.dataplane_tokens import DataplaneClaims
+from kuma.tokens.signing_keys import NotValidYet
 from kuma.xds.delta.session import Confirmation, Request, Response, Session
 from kuma.xds.envoy.listeners import access_log, admin_listener
 from kuma.xds.envoy.node.capabilities import OLDEST, Capabilities
@@ -49,6 +50,8 @@ class ProxyContext:
     insights: Insights
     clock: Clock
     admin_secrets: AdminSecrets
+    check_token: Callable[[Key, str], None]
+    """Dataplane and token; raises `Unauthenticated` if the token does not hold now."""
 
 
 class Proxy:
@@ -80,8 +83,14 @@ class Proxy:
         self.session = Session()
         self.record = record
         self.keeper = LeafKeeper(
-            f"{key.mesh}.{key.name}", context.issuer, context.clock, self._wanted, self._identity_changed
+            f"{key.mesh}.{key.name}",
+            context.issuer,
+            context.clock,
+            self._wanted,
+            self._identity_changed,
+            self._check_holder,
         )
+        self._check_token = context.check_token
         self.is_leaving = False
         """It has said that it is about to end."""
         self.gives_way = False
@@ -300,6 +309,20 @@ class Proxy:
         backend = state.config.view.enabled_backend
         lifetime = backend.leaf_lifetime if backend else self.keeper.lifetime or DEFAULT_LEAF_LIFETIME
         return Wanted(self.key.mesh, state.trust.issuing, uris, lifetime)
+
+    def _check_holder(self) -> None:
+        """Sees that its token holds at this moment: that it ends its stream may follow a little later.
+
+        Raises:
+            Unauthenticated: it does not; the stream is to end.
+        """
+        try:
+            self._check_token(self.key, self.credential)
+        except NotValidYet:  # it was valid when the stream began, so the clock has been set back
+            pass
+        except Unauthenticated as error:
+            self.end(error)
+            raise
 
     def _identity_changed(self) -> None:
         self._look_again()

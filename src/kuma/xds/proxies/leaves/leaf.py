@@ -43,12 +43,15 @@ class LeafKeeper:
         clock: Clock,
         wanted: Callable[[], Wanted | None],
         on_change: Callable[[], None],
+        check_holder: Callable[[], None] = lambda: None,
     ) -> None:
+        """Keeps its collaborators; `check_holder` raises a `KumaError` if the proxy may be issued nothing any more."""
         self._proxy = proxy
         self._issuing = issuing
         self._clock = clock
         self._wanted = wanted
         self._on_change = on_change
+        self._check_holder = check_holder
         self._rounds = Rounds(clock, f"rotation of {proxy}")
         self._settled = asyncio.Event()
         self._have: Wanted | None = None
@@ -123,9 +126,11 @@ class LeafKeeper:
                 return self._until(self._rotate_at)
             reason = "clock set back" if is_of_later else _reason(wanted, self._have)
             since = self.identity.issued if self.identity else None
+            self._check_holder()
             identity = await self._issuing.issue(
                 self._proxy, wanted.mesh, wanted.authority, wanted.uris, wanted.lifetime, since=since, reason=reason
             )
+            self._check_holder()  # signing may take long: what was revoked meanwhile is given to nobody
         except KumaError as error:
             return self._failed(error, wanted)
         self.reason = reason
