@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -63,6 +64,34 @@ def test_a_control_plane_is_replaced_in_the_middle_of_a_change_and_no_call_fails
         assert set(calls.go_on()) == {"200"}
 
 
+EARLIER = Path(__file__).parent / "earlier" / "kuma-04082d1.tar.xz"
+"""The code of a control plane as it was at a commit of 2026-11-26, with the dependencies of today."""
+
+
+def test_control_planes_of_two_versions_take_over_from_each_other_and_no_call_fails(node: Node, tmp_path: Path) -> None:
+    """As by an upgrade that is undone, and done after all. Each changes the CA; who waits tells of the other one."""
+    kuma = node.kuma
+    assert kuma.process is not None
+    with tarfile.open(EARLIER) as code:
+        code.extractall(tmp_path, filter="data")
+    with node.calls(node.runner.pods["web"].host, node.address) as calls:
+        calls.begin()
+        older = kuma.start_beside("older", HOSTS[1], source=tmp_path / "src")
+        kuma.processes.stop(kuma.process, PATIENCE)
+        node.change(ca="ca-2")
+        node.until_issued_by("ca-2")
+        kuma.process = kuma.start_beside("fourth", HOSTS[0])
+        told = "the control plane that leads is of another version"
+        until("it is told", lambda: told in kuma.log("fourth"), kuma.processes)
+        node.mesh(ca="ca-1")
+        kuma.processes.stop(older, PATIENCE)
+        node.until_issued_by("ca-1")
+        assert set(calls.go_on()) == {"200"}
+    assert (
+        kuma.log("older").count("this control plane leads") == kuma.log("fourth").count("this control plane leads") == 1
+    )
+
+
 PAGE = Path(__file__).parents[2] / "docs" / "kubernetes.md"
 DEPLOYMENT = """
 apiVersion: apps/v1
@@ -80,7 +109,6 @@ spec:
         image: app
         ports: [{containerPort: 8080}, {containerPort: 9090}]
         readinessProbe: {httpGet: {path: /health, port: 8080}}
-        lifecycle: {preStop: {sleep: {seconds: 5}}}
 ---
 apiVersion: v1
 kind: Service
@@ -92,7 +120,10 @@ spec:
 
 
 def test_a_rolling_update_fails_no_call(node: Node) -> None:
-    """Of HTTP, and of TCP with a handshake for each call. When the workload ends, callers have been sent elsewhere."""
+    """Of HTTP, and of TCP with a handshake for each call, at a workload that ends as soon as it is told to.
+
+    It is told to once callers have been sent elsewhere: that is waited for by a hook that it is given.
+    """
     web, runner = node.runner.pods["web"], node.runner
 
     def has_left(pod: Running, seconds: int) -> None:
@@ -137,7 +168,7 @@ def test_a_namespace_moves_into_the_mesh_by_the_commands_of_the_page(node: Node,
     run = partial(node.run, directory=tmp_path)
     cluster.kubectl("create", "namespace", "shop")
     node.until_account("shop")
-    node.apply(DEPLOYMENT.replace("namespace: run", "namespace: shop"))
+    node.apply(DEPLOYMENT.replace("namespace: run", "namespace: shop"))  # nothing is added to its first Pod
     try:
         with runner.following("shop"):
             until("there is a Pod", lambda: node.rolled_out("shop", "shop"), node.kuma.processes)

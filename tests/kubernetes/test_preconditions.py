@@ -12,10 +12,12 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 import kuma
+from kuma.kubernetes import leadership
 from kuma.kubernetes.api import credentials
 from kuma.kubernetes.api.client import ApiClient
 from kuma.kubernetes.install import access, fitness, manifests
 from kuma.kubernetes.install.options import NAME, Options
+from kuma.kubernetes.leadership import Lease
 from kuma.kubernetes.metrics import Metrics
 from kuma.kubernetes.preconditions import Preconditions
 from kuma.pki.validity import Validity
@@ -135,3 +137,44 @@ async def test_access_and_definitions_that_are_missing_are_told_until_they_are_t
         assert not looking.definitions
         assert metric("access_missing") == metric("definitions_differing") == 0
         assert [entry["event"] for entry in logs] == ["the cluster is as the control plane needs it, now"]
+
+
+async def test_a_leader_of_another_version_is_told_of_until_it_is_of_this_one(place: Place) -> None:
+    """Also one that is too old to say which it is, and leaves standing what another one has written there."""
+    cluster, registry, chosen = (
+        place.cluster,
+        CollectorRegistry(),
+        Options(namespace=place.forms.system, version="test"),
+    )
+    pod(place)
+    lease = leadership.path(place.forms.system)
+
+    def differs() -> float | None:
+        return registry.get_sample_value("kubernetes_leader_of_another_version")
+
+    async with ApiClient(credentials.find(cluster.admin), Metrics(registry)) as client:
+        looking = Preconditions(client, chosen, ManualClock(), "cp-1", lambda: YOUNG)
+
+        def told_of() -> str | None:
+            return looking.leader
+
+        await looking.look()
+        assert told_of() is None  # nobody leads: it is looked at again soon
+        await Lease(client, place.forms.system, "new", ManualClock()).acquire()
+        await looking.look()
+        assert (told_of(), differs()) == ("", 0)
+        found = await client.get(lease)
+        await client.replace(lease, {**found, "spec": {**found["spec"], "holderIdentity": "old"}})
+        with structlog.testing.capture_logs() as logs:
+            await looking.look()
+            await looking.look()
+        (told,) = [one for one in logs if one["event"] == "the control plane that leads is of another version"]
+        assert (told["leader"], told["version"], told["own_version"]) == ("old", "unknown", kuma.__version__)
+        assert (told_of(), differs()) == ("old (version unknown)", 1)
+        events = cluster.kubectl("get", "events", "-n", place.forms.system).stdout
+        assert f"is of another version: old (version unknown), and this one is {kuma.__version__}" in events
+        await client.replace(lease, {**await client.get(lease), "spec": {**found["spec"], "holderIdentity": "new"}})
+        with structlog.testing.capture_logs() as logs:
+            await looking.look()
+        assert "the control plane that leads is of this version, now" in [one["event"] for one in logs]
+        assert (told_of(), differs()) == ("", 0)

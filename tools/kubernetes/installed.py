@@ -73,9 +73,9 @@ class Installed:
         return f"http://127.0.0.1:{self.ports['api']}"
 
     def start(
-        self, name: str = "kuma-cp", ports: Mapping[str, int] | None = None, host: str = ""
+        self, name: str = "kuma-cp", ports: Mapping[str, int] | None = None, host: str = "", source: Path | None = None
     ) -> subprocess.Popen[bytes]:
-        """Starts a control plane with the environment of the Deployment."""
+        """Starts a control plane with the environment of the Deployment; `source` is the code of another version."""
         chosen = Options(namespace=NAMESPACE, version="test")
         environment = {
             **workload.environment(chosen),
@@ -86,6 +86,7 @@ class Installed:
             **{variable: str((ports or self.ports)[port]) for variable, port in _PORTS.items()},
             **dict.fromkeys(_INTERFACES, host or self.hosts[0]),
             **self.settings,
+            **({"PYTHONPATH": str(source)} if source else {}),
         }
         return self.processes.start(name, [BIN / "kuma-cp", "run"], environment)
 
@@ -104,9 +105,9 @@ class Installed:
         tried = self.cluster.kubectl("apply", "--dry-run=server", "-f", "-", text=wrong, check=False)
         return "spec.nonsense: unknown field" in tried.stderr
 
-    def start_beside(self, name: str, host: str) -> subprocess.Popen[bytes]:
+    def start_beside(self, name: str, host: str, source: Path | None = None) -> subprocess.Popen[bytes]:
         """Starts another control plane, and returns once it judges changes."""
-        started = self.start(name, host=host)
+        started = self.start(name, host=host, source=source)
         until(f"{name} judges changes", lambda: not is_free(self.ports["webhooks"], host), self.processes)
         return started
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+import kuma
 from kuma.base.clock import Clock
 from kuma.base.errors import KumaError, Unavailable
 from kuma.kubernetes.api.client import ApiClient, ApiError, Object
@@ -21,6 +22,8 @@ from kuma.kubernetes.api.client import ApiClient, ApiError, Object
 log = structlog.get_logger(__name__)
 
 LEASE = "cp-leader-lease"
+_VERSION = "kuma.io/leader-version"
+"""Annotation of the Lease: the version of who wrote it, and its identity. An older version leaves it as it stands."""
 
 
 class LeadershipLost(KumaError):
@@ -48,8 +51,8 @@ class Lease:
         patience: float = 300.0,
     ) -> None:
         self._client = client
-        self._collection = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
-        self._path = f"{self._collection}/{LEASE}"
+        self._path = path(namespace)
+        self._collection = self._path.removesuffix(f"/{LEASE}")
         self._identity = identity
         self._clock = clock
         self._duration, self._deadline, self._period, self._patience = duration, deadline, period, patience
@@ -135,12 +138,29 @@ class Lease:
         if spec.get("holderIdentity") != self._identity:
             spec |= {"acquireTime": now, "leaseTransitions": int(spec.get("leaseTransitions") or 0) + bool(found)}
         spec |= {"holderIdentity": self._identity, "leaseDurationSeconds": round(self._duration), "renewTime": now}
-        body = {**(found or {"metadata": {"name": LEASE}}), "spec": spec}
+        metadata: dict[str, Any] = dict(found["metadata"]) if found else {"name": LEASE}
+        said = {_VERSION: f"{kuma.__version__} {self._identity}"}
+        metadata["annotations"] = {**(metadata.get("annotations") or {}), **said}
+        body = {**(found or {}), "metadata": metadata, "spec": spec}
         body |= {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
         if found is None:
             await self._client.create(self._collection, body)
         else:
             await self._client.replace(self._path, body)
+
+
+def path(namespace: str) -> str:
+    """Returns the path of the Lease of the control planes in a namespace."""
+    return f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{LEASE}"
+
+
+def leader(found: Object | None) -> tuple[str, str]:
+    """Returns who has a Lease, and of which version it is: empty if nobody has it, `unknown` if it does not say."""
+    identity = str(((found or {}).get("spec") or {}).get("holderIdentity") or "")
+    if not identity or found is None:
+        return "", ""
+    version, _, by = str((found["metadata"].get("annotations") or {}).get(_VERSION, "")).partition(" ")
+    return identity, version if by == identity else "unknown"
 
 
 def _state(found: Object) -> str:

@@ -54,6 +54,11 @@ class Metrics:
             "Definitions of kinds that are not those of this version.",
             registry=registry,
         )
+        self.leader_differs = Gauge(
+            "kubernetes_leader_of_another_version",
+            "1 if the control plane that leads is of another version than this one.",
+            registry=registry,
+        )
         self.leads = Gauge(
             "control_plane_leads", "1 if this control plane does what only one may do at a time.", registry=registry
         )

@@ -10,9 +10,11 @@ from typing import Any
 
 import structlog
 
+import kuma
 from kuma.base import aio
 from kuma.base.clock import Clock
 from kuma.base.errors import Unavailable
+from kuma.kubernetes import leadership
 from kuma.kubernetes.api import events
 from kuma.kubernetes.api.client import ApiClient, ApiError
 from kuma.kubernetes.install import access, fitness, manifests
@@ -29,6 +31,7 @@ _LOOK, _LOOK_AGAIN = 3600.0, 30.0
 """Seconds between two looks: when nothing was missing, and when something was."""
 _RETRY = aio.Backoff(first=1.0, last=60.0)
 _SOURCE = "kuma.io/control-plane"
+_FINISH = "During an upgrade that is as it should be; if none is under way, see to it that all are of one version"
 _RENEW = "Replace the Secret that was given; one of the control plane's own it renews: its log says why it does not"
 
 
@@ -53,6 +56,8 @@ class Preconditions:
         """What the control plane needs and may not do, such as `watch pods`."""
         self.definitions: Sequence[str] = ()
         """Which definitions are not those of this version, and how."""
+        self.leader: str | None = None
+        """Who leads and is of another version, with that; empty if it is of this one; None while nobody leads."""
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -64,12 +69,13 @@ class Preconditions:
             except (ApiError, Unavailable) as error:
                 failures += 1
                 log.warning("what the control plane may do is not known", reason=str(error))
-            missing = self.access or self.definitions or self.ending
+            missing = self.access or self.definitions or self.ending or self.leader != ""
             await self._clock.sleep(_RETRY.delay(failures) if failures else _LOOK_AGAIN if missing else _LOOK)
 
     async def look(self) -> None:
         """Looks now."""
         await self._look_at_certificate()
+        await self._look_at_leader()
         lacking, differing = await self._missing_access(), await self._differing()
         self._client.metrics.missing_access.set(len(lacking))
         self._client.metrics.differing_definitions.set(len(differing))
@@ -98,6 +104,21 @@ class Preconditions:
                 "CertificateEnds", f"{ending}. While it has ended the API server asks no webhook. {_RENEW}"
             )
         self.ending = ending
+
+    async def _look_at_leader(self) -> None:
+        """Tells of a leader of another version: it does what its version can, as long as it leads."""
+        identity, version = leadership.leader(await self._client.find(leadership.path(self._chosen.namespace)))
+        other = f"{identity} (version {version})" if version not in ("", kuma.__version__) else ""
+        self._client.metrics.leader_differs.set(bool(other))
+        if other and other != self.leader:
+            text = "the control plane that leads is of another version"
+            log.warning(text, leader=identity, version=version, own_version=kuma.__version__, remedy=_FINISH)
+            await self._event(
+                "LeaderOfAnotherVersion", f"{text}: {other}, and this one is {kuma.__version__}. {_FINISH}"
+            )
+        elif self.leader and identity and not other:
+            log.info("the control plane that leads is of this version, now", leader=identity)
+        self.leader = other if identity else None
 
     async def _event(self, event: str, message: str) -> None:
         if not self._pod:
