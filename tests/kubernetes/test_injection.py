@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from typing import Any
 
@@ -338,3 +339,44 @@ def test_what_a_pod_says_of_its_sidecar_wins() -> None:
     assert values["KUMA_DATAPLANE_RUNTIME_ENVOY_LOG_LEVEL"] == "debug"
     assert container(found, "kuma-sidecar")["args"] == ["run", "--concurrency=4"]
     assert found["metadata"]["annotations"]["kuma.io/envoy-admin-port"] == "9911"
+
+
+def pre_stop(found: dict[str, Any], name: str = "app") -> Any:
+    return container(found, name).get("lifecycle", {}).get("preStop")
+
+
+def test_workloads_go_on_until_callers_have_been_sent_elsewhere() -> None:
+    """Half of the time that the Pod has to end, at the most: the API server refuses a hook that takes all of it."""
+    waits = dataclasses.replace(NATIVE, stop_seconds=5)
+    assert pre_stop(changed(pod(), chosen=waits)) == {"sleep": {"seconds": 5}}
+    assert pre_stop(changed(pod(terminationGracePeriodSeconds=4), chosen=waits)) == {"sleep": {"seconds": 2}}
+    assert pre_stop(changed(pod(annotations={"kuma.io/workload-stop-seconds": "9"}), chosen=waits)) == {
+        "sleep": {"seconds": 9}
+    }
+    post_start = {"postStart": {"exec": {"command": ["true"]}}}
+    kept = changed(pod({"name": "app", "image": "app", "lifecycle": post_start}), chosen=waits)
+    assert container(kept, "app")["lifecycle"] == {**post_start, "preStop": {"sleep": {"seconds": 5}}}
+    assert "lifecycle" not in container(kept, "kuma-sidecar")
+
+
+@pytest.mark.parametrize(
+    ("found", "seconds"),
+    [
+        (pod(annotations={"kuma.io/workload-stop-seconds": "0"}), 5),
+        (pod(restartPolicy="Never"), 5),
+        (pod(terminationGracePeriodSeconds=1), 5),
+        (pod(terminationGracePeriodSeconds=0), 5),
+        (pod(), 0),
+    ],
+    ids=["as it says", "a Job", "no time for it", "no time at all", "a cluster that cannot wait"],
+)
+def test_workloads_that_cannot_wait_are_told_to_end_as_ever(found: dict[str, Any], seconds: int) -> None:
+    assert pre_stop(changed(found, chosen=dataclasses.replace(NATIVE, stop_seconds=seconds))) is None
+
+
+def test_what_a_workload_does_before_it_ends_is_left_to_it() -> None:
+    own = {"preStop": {"exec": {"command": ["drain"]}}}
+    found = changed(
+        pod({"name": "app", "image": "app", "lifecycle": own}), chosen=dataclasses.replace(NATIVE, stop_seconds=5)
+    )
+    assert container(found, "app")["lifecycle"] == own

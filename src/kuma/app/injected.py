@@ -27,15 +27,16 @@ async def sidecars(settings: Settings, client: ApiClient, system: str) -> Sideca
     """
     chosen = settings.runtime.kubernetes
     injector, host = chosen.injector, f"{chosen.control_plane_service_name}.{system}"
-    native = settings.experimental.sidecar_containers
+    native, server = settings.experimental.sidecar_containers, await _version(client)
     return Sidecars(
         sidecar_image=injector.sidecar_container.image or _image("kuma-dp"),
         init_image=injector.init_container.image or _image("kuma-init"),
         control_plane=f"https://{host}:{settings.dp_server.port}",
         ca_pem="",  # as it is by then
         audience=audience(settings, system),
-        native=await _has_native_sidecars(client) if native is None else native,
+        native=await _has_native_sidecars(client, server) if native is None else native,
         drain_time=f"{injector.sidecar_container.drain_time.seconds:g}s",
+        stop_seconds=injector.workload_stop_seconds if server >= versions.HOOKS_THAT_SLEEP else 0,
     )
 
 
@@ -55,12 +56,15 @@ def _image(name: str) -> str:
     return f"{DEFAULT_REGISTRY}/{name}:{kuma.__version__}"
 
 
-async def _has_native_sidecars(client: ApiClient) -> bool:
+async def _version(client: ApiClient) -> int:
+    """Returns the minor version of the API server."""
     try:
-        found = await client.get("/version")
+        return versions.minor(await client.get("/version"))
     except ApiError as error:
         raise Unavailable(f"the Kubernetes API does not say its version: {error}") from None
-    server = versions.minor(found)
+
+
+async def _has_native_sidecars(client: ApiClient, server: int) -> bool:
     if not versions.may_have_older_nodes(server):
         return server >= versions.NATIVE_SIDECARS
     try:

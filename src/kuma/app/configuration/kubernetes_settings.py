@@ -38,6 +38,13 @@ class InjectorSection(Section):
 
     sidecar_container: SidecarContainerSection = SidecarContainerSection()
     init_container: InitContainerSection = InitContainerSection()
+    workload_stop_seconds: int = Field(
+        5,
+        ge=0,
+        le=999,
+        description="How long workloads with a sidecar go on before they are told to end, so that callers have been "
+        "sent elsewhere by then; containers with a preStop hook of their own do what that says.",
+    )
 
 
 class LeaderElectionSection(Section):

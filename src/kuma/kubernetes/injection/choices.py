@@ -16,6 +16,7 @@ PROBE_PROXY_PORT = "kuma.io/application-probe-proxy-port"
 ENVIRONMENT = "kuma.io/sidecar-env-vars"
 CONCURRENCY = "kuma.io/sidecar-proxy-concurrency"
 DRAIN_TIME = "kuma.io/sidecar-drain-time"
+STOP_SECONDS = "kuma.io/workload-stop-seconds"
 LOG_LEVEL = "kuma.io/envoy-log-level"
 SIDECAR_UID = "kuma.io/sidecar-uid"
 INIT_FIRST = "kuma.io/init-first"
@@ -28,8 +29,8 @@ EXCLUDE_FOR_UIDS = f"{_TRAFFIC}exclude-outbound-ports-for-uids"
 _USED = (
     metadata.MESH, metadata.GATEWAY, metadata.ADMIN_PORT, metadata.IP_FAMILY_MODE, metadata.REACHABLE_SERVICES,
     metadata.IGNORE, VIRTUAL_PROBES, VIRTUAL_PROBES_PORT, PROBE_PROXY_PORT, ENVIRONMENT, CONCURRENCY, DRAIN_TIME,
-    LOG_LEVEL, INIT_FIRST, EXCLUDE_INBOUND_PORTS, EXCLUDE_OUTBOUND_PORTS, EXCLUDE_INBOUND_IPS, EXCLUDE_OUTBOUND_IPS,
-    EXCLUDE_FOR_UIDS,
+    STOP_SECONDS, LOG_LEVEL, INIT_FIRST, EXCLUDE_INBOUND_PORTS, EXCLUDE_OUTBOUND_PORTS, EXCLUDE_INBOUND_IPS,
+    EXCLUDE_OUTBOUND_IPS, EXCLUDE_FOR_UIDS,
 )  # fmt: skip
 _WRITTEN = (
     metadata.INJECTED, metadata.TRANSPARENT, metadata.INBOUND_PORT, metadata.OUTBOUND_PORT, SIDECAR_UID, NOT_INJECTED,
@@ -116,10 +117,14 @@ def concurrency(said: Mapping[str, str]) -> int:
     Raises:
         InvalidResource: it is no number.
     """
-    text = said.get(CONCURRENCY, "0")
+    return _number(said, CONCURRENCY) or 2
+
+
+def _number(said: Mapping[str, str], name: str) -> int:
+    text = said.get(name, "0")
     if not (text.isascii() and text.isdecimal()) or len(text) > 3:
-        raise wrong(CONCURRENCY, f'has to be a number, got "{text[:100]}"')
-    return int(text) or 2
+        raise wrong(name, f'has to be a number, got "{text[:100]}"')
+    return int(text)
 
 
 def drain_time(said: Mapping[str, str], default: str) -> str:
@@ -134,6 +139,15 @@ def drain_time(said: Mapping[str, str], default: str) -> str:
     except ValueError as error:
         raise wrong(DRAIN_TIME, str(error)) from None
     return text
+
+
+def stop_seconds(said: Mapping[str, str], default: int) -> int:
+    """Returns the seconds that the containers of the workload are left before they are told to end.
+
+    Raises:
+        InvalidResource: it is no number.
+    """
+    return _number(said, STOP_SECONDS) if STOP_SECONDS in said else default
 
 
 def log_level(said: Mapping[str, str]) -> str:

@@ -35,6 +35,8 @@ class Sidecars:
     native: bool
     """Whether the cluster has native sidecar containers (Kubernetes 1.29)."""
     drain_time: str = "30s"
+    stop_seconds: int = 0
+    """Seconds that workloads are left before they are told to end; 0 where Kubernetes cannot wait (before 1.30)."""
 
 
 @dataclass(frozen=True, slots=True)

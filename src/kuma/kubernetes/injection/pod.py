@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from kuma.base.errors import InvalidResource, Violation
-from kuma.kubernetes.injection import choices, decision, init_container, options, probes, sidecar
+from kuma.kubernetes.injection import choices, decision, ending, init_container, options, probes, sidecar
 from kuma.kubernetes.injection.options import INBOUND_PORT, OUTBOUND_PORT, UID, Object, Ports, Sidecars
 from kuma.kubernetes.workloads import metadata
 
@@ -61,6 +61,7 @@ class _Changed:
             asked = probes.rewrite([*before, *after], ports.probes)
         before, after = asked.containers[: len(before)], asked.containers[len(before) :]
         self.warnings = asked.warnings
+        after = ending.waiting(pod, after, choices.stop_seconds(said, chosen.stop_seconds))
         redirecting = init_container.container(said, ports, chosen)
         serving = sidecar.container(said, mesh, ports, asked.targets, chosen)
         if chosen.native:

@@ -8,6 +8,8 @@ from typing import Any
 
 NATIVE_SIDECARS = 29
 """The minor version of Kubernetes 1 from which init containers may go on (KEP-753). Older nodes refuse such Pods."""
+HOOKS_THAT_SLEEP = 30
+"""The minor version from which a container can wait before it is told to end (KEP-3960). Older nodes do not wait."""
 _SKEW = 3
 """Minor versions that a node may be older than the API server, by Kubernetes' version skew policy."""
 
