@@ -8,9 +8,8 @@ import asyncio
 import gc
 import os
 import signal
-import subprocess
-from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,15 +25,16 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from demo import postgres as demo_postgres
-from demo.mesh import DemoMesh
 from demo.postgres import Postgres
-from demo.processes import BIN, Processes
-from kuma.store.sql.embedded.sqlite import open_sqlite
 from tests.fakes import examples  # noqa: F401 - no test of hypothesis has a time limit
 from tests.fakes.control_plane import Running, running
 from tests.fakes.patience import PATIENCE
-from tests.fakes.several import several
-from tests.fakes.stores import new_store, open_store
+from tests.fakes.stores import new_store
+from tests.order_of_tests import (  # noqa: F401 - hooks
+    pytest_collection_modifyitems,
+    pytest_configure_node,
+    pytest_xdist_make_scheduler,
+)
 
 gc.disable()  # until all tests are imported: see `little_garbage_is_sought`
 
@@ -43,52 +43,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--bless", action="store_true", help="take today's Envoy configuration as the golden one")
 
 
-_LONG = {"console", "demo", "integration", "tutorials"}
-"""Folders whose files take longest: they run whole programs, or a browser."""
-_LONGEST = {"test_pods_that_run.py", "test_control_plane_on_kubernetes.py"}
-"""Files of few tests that take minutes; one of them that comes last is all that still runs."""
-_STARTERS = (running, several, Processes, DemoMesh, BIN, open_sqlite, open_store, subprocess)
-"""Start control planes, stores, proxies and commands; tests that have one of them in their module are slow."""
-_COMMANDS = "kumactl"
-"""So does what has this name, in whichever way it runs the command."""
-_FIXTURES = {"cp", "cluster", "manager", "postgres", "postgres_instance"}
-"""So do these fixtures, wherever they come from: a control plane, a cluster, the manager of a store, a database."""
-
-
 _KEYS = 16
 """RSA keys of a size that are made before the first is given out again."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what starts whole programs as `system`, and begin with that: the longest files come first."""
-    for item in items:
-        if _starts_programs(item):
-            item.add_marker("system")
-    sizes = Counter(item.path for item in items)
-    items.sort(key=lambda item: _turn(item, sizes[item.path]))
-
-
-def _turn(item: pytest.Item, size: int) -> tuple[bool, bool, bool, bool, int]:
-    """Returns when a test of a file of this size comes, so that no process is left with a long file at the end.
-
-    What needs a Kubernetes API is last: it may still be being built.
-    """
-    is_fast = item.get_closest_marker("system") is None
-    needs_cluster = "cluster" in _fixtures(item)
-    is_long = not _LONG.isdisjoint(item.path.relative_to(item.config.rootpath).parts)
-    return needs_cluster, item.path.name not in _LONGEST, not is_long, is_fast, -size
-
-
-def _fixtures(item: pytest.Item) -> Sequence[str]:
-    assert isinstance(item, pytest.Function)
-    return item.fixturenames
-
-
-def _starts_programs(item: pytest.Item) -> bool:
-    assert isinstance(item, pytest.Function)
-    found = vars(item.module)
-    starts = _COMMANDS in found or any(value is starter for value in found.values() for starter in _STARTERS)
-    return starts or not _FIXTURES.isdisjoint(item.fixturenames)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -74,6 +74,11 @@ def binaries(module: Module = KIT, say: Say = _to_stderr) -> Path:
     return target
 
 
+def is_built(module: Module = KIT) -> bool:
+    """Tells whether the programs of a module are there."""
+    return _is_complete(module, cache() / digest(module))
+
+
 def cache() -> Path:
     """Returns the directory that all versions are kept in: below the user's own home, whatever HOME says in a test."""
     base = os.environ.get("XDG_CACHE_HOME") or _home() / ".cache"
