@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from types import FrameType
 
 from kuma.resources import kinds
+from kuma.resources.kinds import DATAPLANE
 from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView, Named, changed_names
@@ -13,7 +15,10 @@ from tests.fakes.control_plane import dataplane
 
 MANY = 2000
 EMPTY = MeshView("default")
-FULL = EMPTY.following({one.key: one for one in (dataplane(f"p{n}", "web") for n in range(MANY))})
+_LIKE_ALL = dataplane("p", "web")
+FULL = EMPTY.following(
+    {key: replace(_LIKE_ALL, key=key) for key in (DATAPLANE.key(f"p{n}", "default") for n in range(MANY))}
+)
 
 
 def test_what_is_created_changed_and_deleted_differs() -> None:
