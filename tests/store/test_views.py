@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,8 +45,14 @@ async def test_who_waits_for_a_dataplane_that_was_deleted_meanwhile_does_not_wai
     await aio.stop([following])
 
 
+def alike(count: int) -> list[Resource[Any]]:
+    """So many Dataplanes that differ in their name, of one that is parsed."""
+    keys = (kinds.DATAPLANE.key(f"web-{number}", "default") for number in range(count))
+    return [replace(WEB, key=key) for key in keys]
+
+
 async def test_nobody_waits_for_ever_however_many_were_deleted(store: Store) -> None:
-    many = [dataplane(f"web-{i}", "web") for i in range(1100)]
+    many = alike(1100)
     views = Views(store)
     await store.transact([Create(MESH)])
     stored = await store.transact([Create(described, MESH.key) for described in many])
@@ -58,7 +66,7 @@ async def test_nobody_waits_for_ever_however_many_were_deleted(store: Store) -> 
 
 
 async def test_what_is_deleted_again_is_remembered_as_the_last(store: Store) -> None:
-    others = [dataplane(f"web-{i}", "web") for i in range(999)]
+    others = alike(999)
     views = Views(store)
     await store.transact([Create(MESH)])
     following = aio.spawn(views.run(), name="views")
