@@ -238,3 +238,28 @@ def test_a_pod_whose_traffic_is_redirected_is_called_where_it_listens() -> None:
     networking = made(pod(metadata=annotated), service())
     assert [(i["port"], i.get("serviceAddress")) for i in networking["inbound"]] == [(6379, None)]
     assert networking["transparentProxying"] == {"redirectPortInbound": 15006, "redirectPortOutbound": 15001}
+
+
+@pytest.mark.parametrize(
+    ("more", "also"),
+    [
+        ({}, ["fd00::7"]),
+        ({"kuma.io/transparent-proxying-ip-family-mode": "ipv4"}, []),
+        ({"kuma.io/transparent-proxying": "disabled"}, []),
+        ({"kuma.io/gateway": "enabled"}, []),
+    ],
+    ids=["dual-stack", "only IPv4 is redirected", "nothing is redirected", "a gateway"],
+)
+def test_a_dual_stack_pod_says_where_it_is_called_too(more: dict[str, str], also: list[str]) -> None:
+    redirected = {
+        "kuma.io/transparent-proxying": "enabled",
+        "kuma.io/transparent-proxying-inbound-port": "15006",
+        "kuma.io/transparent-proxying-outbound-port": "15001",
+    }
+    annotated = {"annotations": {"kuma.io/sidecar-injected": "true", **redirected, **more}}
+    address = pod()["status"]["podIP"]
+    status = {"podIPs": [{"ip": address}, {"ip": "fd00::7"}]}
+    networking = made(pod(metadata=annotated, status=status), service())
+    tags = networking["inbound"][0]["tags"] if "inbound" in networking else networking["gateway"]["tags"]
+    found = [name.removeprefix("k8s.kuma.io/also-at.") for name in tags if "also-at" in name]
+    assert (networking["address"], found) == (address, also)

@@ -64,6 +64,15 @@ def test_a_control_plane_is_replaced_in_the_middle_of_a_change_and_no_call_fails
         assert set(calls.go_on()) == {"200"}
 
 
+def test_a_dual_stack_pod_is_called_by_mutual_tls_at_its_second_address_too(node: Node) -> None:
+    """As callers are that a headless Service tells of it. In plaintext it is not; nor at its other ports."""
+    web, backend = (node.runner.pods[name].host for name in ("web", "backend"))
+    found = node.answers(web, f"http://[{backend.address6}]:8080", "200")
+    assert "URI=spiffe://default/web_run_svc" in found
+    for port in (8080, 9090):
+        node.answers(node.outsider, f"http://[{backend.address6}]:{port}", "000")
+
+
 EARLIER = Path(__file__).parent / "earlier" / "kuma-04082d1.tar.xz"
 """The code of a control plane as it was at a commit of 2026-11-26, with the dependencies of today."""
 

@@ -162,7 +162,7 @@ class Node:
 
     def status(self, caller: Host, url: str) -> str:
         """What a caller is answered, with the status in its last line; `000` if it is not answered."""
-        return caller.run("timeout", "60", "curl", "-s", "-w", "\n%{http_code}", url, uid=1000, check=False)
+        return caller.run("timeout", "60", "curl", "-s", "-g", "-w", "\n%{http_code}", url, uid=1000, check=False)
 
     @contextmanager
     def calls(self, caller: Host, host: str, port: int = 80) -> Iterator[Calls]:
@@ -229,7 +229,7 @@ def node_of(cluster: Cluster, logs: Path) -> Iterator[Node]:
             cluster.kubectl("delete", kind, "--all", "--all-namespaces")
         app = (sys.executable, EVERYTHING, "8080,9090", "7070")
         runner = PodRunner(
-            cluster, directory, switch, prefix, names,
+            cluster, directory, switch, prefix, f"fd{os.getpid() % 256:02x}::", names,
             commands={"app": app, "kuma-init": (), "kuma-dp": (BIN / "kuma-dp",), "curl": ("curl",)},
             token=lambda pod: _token(cluster, pod),
             overrides={"KUMA_CONTROL_PLANE_URL": f"https://{control_plane}:{kuma.ports['dp']}"},

@@ -63,6 +63,8 @@ class PodRunner:
     directory: Path
     switch: Host
     prefix: str
+    prefix6: str
+    """Of second addresses, which Pods have as in a dual-stack cluster."""
     names: Path
     commands: Mapping[str, Sequence[str | Path]]
     """By the last part of an image's name: what runs in its place, before the container's own arguments."""
@@ -79,7 +81,7 @@ class PodRunner:
     def host(self) -> Iterator[Host]:
         """A further host on the bridge, by its next address."""
         number = next(self._numbers)
-        with hosts.host(f"{self.prefix}.{number}", names=self.names) as made:
+        with hosts.host(f"{self.prefix}.{number}", f"{self.prefix6}{number}", names=self.names) as made:
             hosts.plug(made, self.switch, number)
             yield made
 
@@ -89,7 +91,7 @@ class PodRunner:
             found = self._get(name, namespace)
             host = stack.enter_context(self.host())
             processes = stack.enter_context(Processes(self._place(found)))
-            found["status"]["podIP"] = host.address
+            found["status"] |= {"podIP": host.address, "podIPs": [{"ip": host.address}, {"ip": host.address6}]}
             self._report(found, {})
             running: dict[str, subprocess.Popen[bytes]] = {}
             for container in found["spec"].get("initContainers", ()):
@@ -297,7 +299,7 @@ class PodRunner:
         phase = "Running" if None in codes else "Failed" if any(codes) else "Succeeded"
         is_ready = str(all(one["ready"] for one in containers))
         status = {
-            "phase": phase, "podIP": found["status"]["podIP"], "podIPs": [{"ip": found["status"]["podIP"]}],
+            "phase": phase, "podIP": found["status"]["podIP"], "podIPs": found["status"]["podIPs"],
             "containerStatuses": containers, "initContainerStatuses": statuses("initContainers"),
             "conditions": [{"type": kind, "status": is_ready} for kind in ("ContainersReady", "Ready")],
         }  # fmt: skip

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from kuma.base.errors import Violation
+from kuma.base.values import addresses
 
 SERVICE = "kuma.io/service"
 PROTOCOL = "kuma.io/protocol"
@@ -14,6 +15,9 @@ ZONE, THE_ZONE = "kuma.io/zone", "default"
 SERVICE_ADDRESS = "k8s.kuma.io/address."
 """Begins the tags by which an inbound in Kubernetes says at which address and port its Service is called, such as
 `k8s.kuma.io/address.10.96.0.5:80`; the value is the Service's name. Only the control plane writes them there."""
+ALSO_AT = "k8s.kuma.io/also-at."
+"""Begins the tags by which an inbound of a dual-stack Pod says at which address it is called, too, such as
+`k8s.kuma.io/also-at.fd00::7`; the value is the Pod's name. Only the control plane writes them there."""
 ANY = "*"
 """A selector's value that every value of the tag matches."""
 
@@ -25,6 +29,12 @@ def server_name(mesh: str, tags: Mapping[str, str]) -> str:
     """Returns the server name that a caller asks for: `backend{mesh=default}`, further tags in order."""
     named = {**{k: v for k, v in tags.items() if k != SERVICE}, "mesh": mesh}
     return tags[SERVICE] + "{" + ",".join(f"{k}={v}" for k, v in sorted(named.items())) + "}"
+
+
+def also_at(tags: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns the addresses at which an inbound is called besides its own, in order."""
+    said = (name.removeprefix(ALSO_AT) for name in tags if name.startswith(ALSO_AT))
+    return tuple(sorted(one for one in said if addresses.parse(one) is not None and not addresses.is_loopback(one)))
 
 
 def with_zone(tags: Mapping[str, str]) -> Mapping[str, str]:

@@ -23,10 +23,12 @@ CATCH_ALL = {f"{direction}:passthrough:ipv{version}" for direction in ("inbound"
 
 
 def dataplane(
-    name: str, address: str, service: str, redirected: Any = REDIRECTED, port: int = 80, *, at: tuple[str, ...] = ()
-) -> Any:
+    name: str, address: str, service: str, redirected: Any = REDIRECTED, port: int = 80, *,
+    at: tuple[str, ...] = (), also: tuple[str, ...] = (),
+) -> Any:  # fmt: skip
     tags = {"kuma.io/service": service, "kuma.io/protocol": "http"}
     tags |= {f"k8s.kuma.io/address.{place}": service for place in at}
+    tags |= {f"k8s.kuma.io/also-at.{address}": name for address in also}
     networking = {"address": address, "inbound": [{"port": port, "tags": tags}], "transparentProxying": redirected}
     return codec.parse({"type": "Dataplane", "mesh": "default", "name": name, "networking": networking})
 
@@ -208,3 +210,29 @@ def test_what_cannot_be_is_refused_by_name(redirected: Any, port: int, field: st
     with pytest.raises(InvalidResource) as refused:
         dataplane("web", "10.0.0.1", "web", redirected, port)
     assert [violation.field for violation in refused.value.violations] == [field]
+
+
+def addresses_of(found: listener_pb2.Listener) -> list[str]:
+    more = [one.address.socket_address for one in found.additional_addresses]
+    assert {one.port_value for one in more} <= {found.address.socket_address.port_value}
+    return [found.address.socket_address.address, *(one.address for one in more)]
+
+
+def test_a_dual_stack_pod_is_called_at_its_second_address_too_and_does_not_call_itself_there() -> None:
+    """By who means that address; callers of the service are sent to the first one, as before."""
+    pods = dataplane("web", "10.0.0.1", "web", also=("fd00::1",)), dataplane("db", "10.0.0.2", "db", also=("fd00::2",))
+    config = MeshConfig(view(*pods), has_service_addresses=True)
+    found = listeners(config, "web")
+    assert addresses_of(found["inbound:10.0.0.1:80"]) == ["10.0.0.1", "fd00::1"]
+    assert found.keys() - CATCH_ALL == {"inbound:10.0.0.1:80", "outbound:10.0.0.2:80", "outbound:[fd00::2]:80"}
+
+
+def test_nobody_takes_an_address_of_another_by_being_there_also() -> None:
+    """Where only the control plane says so; elsewhere it means nothing."""
+    thief = dataplane("aaa", "10.0.0.3", "aaa", also=("10.0.0.2", "127.0.0.1", "nowhere"))
+    with_thief = MeshConfig(view(WEB, DB, thief), has_service_addresses=True)
+    assert with_thief._places["db"].places == (("10.0.0.2", 80),)
+    assert with_thief._places["aaa"].places == (("10.0.0.3", 80),)
+    elsewhere = MeshConfig(view(WEB, DB, dataplane("aaa", "10.0.0.3", "aaa", also=("fd00::3",))))
+    assert elsewhere._places["aaa"].places == (("10.0.0.3", 80),)
+    assert addresses_of(listeners(elsewhere, "aaa")["inbound:10.0.0.3:80"]) == ["10.0.0.3"]

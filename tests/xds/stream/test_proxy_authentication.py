@@ -44,13 +44,14 @@ async def test_of_two_that_arrive_at_once_neither_takes_the_place_of_the_other(c
         assert (await cp.parts.manager.get(winner.key)).spec == winner.spec
 
 
-async def test_a_proxy_cannot_say_that_it_is_called_at_an_address_of_another_service(cp: Running) -> None:
+@pytest.mark.parametrize("tag", ["k8s.kuma.io/address.10.96.0.5:443", "k8s.kuma.io/also-at.10.0.0.9"])
+async def test_a_proxy_cannot_say_that_it_is_called_at_an_address_of_another_service(cp: Running, tag: str) -> None:
     """By such a tag, workloads in front of transparent proxies would call it in the other's place."""
-    described = dataplane("aaa-01", "aaa", tags=", k8s.kuma.io/address.10.96.0.5:443: aaa")
+    described = dataplane("aaa-01", "aaa", tags=f", {tag}: aaa")
     thief = await cp.proxy(described, cp.token(service="aaa"))
     failure = await thief.failure()
     assert failure.code is grpc.StatusCode.PERMISSION_DENIED
-    assert 'networking.inbound[0].tags["k8s.kuma.io/address.10.96.0.5:443"]' in failure.details
+    assert f'networking.inbound[0].tags["{tag}"]' in failure.details
     assert "aaa-01" not in cp.parts.views.view("default").dataplanes
 
 

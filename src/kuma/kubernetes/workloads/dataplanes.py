@@ -68,6 +68,7 @@ def _inbound(pod: Object, port: ServicePort, zone: str) -> dict[str, Any]:
         "k8s.kuma.io/service-name": port.service,
         "k8s.kuma.io/service-port": str(port.port),
         **{f"{tags.SERVICE_ADDRESS}{address}": port.service for address in port.called_at},
+        **{f"{tags.ALSO_AT}{address}": pod["metadata"]["name"] for address in _other_addresses(pod)},
     }
     if port.headless:
         found["kuma.io/instance"] = pod["metadata"]["name"]
@@ -87,6 +88,16 @@ def _serviceless(pod: Object, owner: str, zone: str) -> dict[str, Any]:
     }
     names = [container["name"] for container in pod["spec"].get("containers") or ()]
     return {**_at(pod, SERVICELESS_PORT), "tags": found, **_state(_is_ready(pod, names))}
+
+
+def _other_addresses(pod: Object) -> list[str]:
+    """Returns the addresses of a Pod besides the first one at which what comes in is brought to its sidecar."""
+    said, status = metadata.of(pod), pod["status"]
+    if not metadata.flag(said, metadata.TRANSPARENT) or said.get(metadata.GATEWAY) == "enabled":
+        return []
+    only_4 = said.get(metadata.IP_FAMILY_MODE) == "ipv4"
+    found = [str(one["ip"]) for one in status.get("podIPs") or ()]
+    return [one for one in found if one != status["podIP"] and not (only_4 and ":" in one)]
 
 
 def _at(pod: Object, port: int) -> dict[str, Any]:

@@ -60,6 +60,8 @@ def otherwise(
 def places(members: ServiceMembers, *, has_pods: bool = False) -> Places:
     """Returns the places of all inbounds of a mesh; one that has several services is the first one's by name.
 
+    Who is at a place also (see `tags.ALSO_AT`) is there only if nobody else is.
+
     Nothing if no workload calls by places.
     """
     found: dict[Endpoint, tuple[str, Member]] = {}
@@ -71,6 +73,9 @@ def places(members: ServiceMembers, *, has_pods: bool = False) -> Places:
             _, before = found.setdefault(member.endpoint, (service, member))
             if has_pods and before is not member and _is_of_a_pod(member) and not _is_of_a_pod(before):
                 found[member.endpoint] = service, member
+    for endpoint, of in list(found.items()) if has_pods else ():
+        for other in tag_rules.also_at(dict(of[1].tags)):
+            found.setdefault((other, endpoint[1]), of)
     by_service: dict[str, list[Endpoint]] = {}
     for endpoint, (service, _) in sorted(found.items(), key=lambda item: item[0]):
         by_service.setdefault(service, []).append(endpoint)
@@ -137,6 +142,7 @@ def others(networking: Networking, places: Places, balanced: Balanced) -> Iterat
     says that it is where a whole service is called is not believed.
     """
     own = {networking.address, *(listen_address(networking, inbound) for inbound in networking.inbound)}
+    own.update(other for inbound in networking.inbound for other in tag_rules.also_at(inbound.tags))
     named = {(outbound.address, outbound.port) for outbound in networking.outbound}
     for way in places.values() if networking.redirected.redirect_port_outbound else ():
         found = tuple(one for one in way.places if one[0] not in own and one not in named and one not in balanced)

@@ -205,8 +205,9 @@ class MeshConfig:
         source = redirected_traffic.source(networking, address, target)
         cluster = self._generated.entry(clusters.local, target, port, inbound.protocol, "", source)
         logged = self._logged.at_inbound(resource, inbound).without(unwritable)
+        also = tag_rules.also_at(inbound.tags) if self._has_service_addresses and not bound else ()
         place = InboundPlace(
-            self.view.name, address, inbound.port, cluster.name, inbound.protocol, logged=logged, bound=bound
+            self.view.name, address, inbound.port, cluster.name, inbound.protocol, logged=logged, bound=bound, also=also
         )
         declared = None if self.level is Level.PLAIN else self.permissions.admission(known_by)
         access = self._access(known_by, declared) if declared else None

@@ -101,7 +101,7 @@ class Reporter:
         networking = self.dataplane.spec.net
         here = [inbound for inbound in networking.inbound if inbound.port == local.port_value]
         exact = [one for one in here if dataplanes.listen_address(networking, one) == local.address]
-        named = (one for one in exact if asked_for.startswith(f"{one.service}{{"))
+        named = (one for one in exact or here if asked_for.startswith(f"{one.service}{{"))
         return next(named, next(iter(exact or here), None))
 
     def _caller(self, common: Any, inbound: Inbound) -> CallerEdge | None:

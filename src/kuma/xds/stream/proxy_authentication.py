@@ -31,6 +31,7 @@ from kuma.xds.envoy.node.capabilities import OLDEST, Capabilities
 from kuma.xds.envoy.services import serving_label
 
 BY_PROXY = "proxy"
+_PLACES = (tag_rules.SERVICE_ADDRESS, tag_rules.ALSO_AT)
 _PORT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 
 
@@ -260,7 +261,7 @@ class Authenticator:
         if not identity.registers:
             raise AccessDenied("the Dataplane of a Pod follows from the Pod: none may be brought along")
         for index, inbound in enumerate(brought.spec.net.inbound):
-            if tag := next((tag for tag in inbound.tags if tag.startswith(tag_rules.SERVICE_ADDRESS)), ""):
+            if tag := next((tag for tag in inbound.tags if tag.startswith(_PLACES)), ""):
                 raise AccessDenied(
                     f'networking.inbound[{index}].tags["{tag}"]: at which addresses services are called is not for '
                     "proxies to say; leave it out"

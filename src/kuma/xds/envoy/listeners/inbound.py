@@ -52,6 +52,8 @@ class InboundPlace(NamedTuple):
     logged: Logged = NOTHING
     bound: bool = True
     """False if the kernel brings what is meant for this place."""
+    also: tuple[str, ...] = ()
+    """Addresses at which it is reached, too."""
 
     @property
     def name(self) -> str:
@@ -109,6 +111,7 @@ def listener(
         inspects=inspects,
         reported=envoy.reports,
         bound=place.bound,
+        also=place.also,
     )
 
 
