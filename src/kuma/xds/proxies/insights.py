@@ -40,7 +40,11 @@ FLUSH_INTERVAL = 1.0
 _BATCH = 200
 """Insights in one transaction; as many are written in an interval of which only counters have changed."""
 _GATHERED = 0.3
-"""Seconds in which counters are only counted: those of thousands change when a permission does."""
+"""Seconds without anything counted after which counters are written: thousands change when a permission does."""
+_LONGEST_GATHERED = 10.0
+"""Seconds after which they are written although there is always something to count."""
+_AT_ONCE = 25
+"""Insights that are put together before others have their turn."""
 _SAYS_NOTHING = DataplaneInsightSpec()
 
 
@@ -168,8 +172,9 @@ class Insights:
         self._instance = instance
         self._open: dict[Key, Record] = {}
         self._changed: dict[Key, Record] = {}
-        self._counted: dict[Key, Record] = {}
-        """Those of which nothing but counters has changed, who has waited longest first."""
+        self._counted: dict[Key, tuple[Record, float]] = {}
+        """Those of which nothing but counters has changed, and since when; who has waited longest first."""
+        self._last_count = 0.0
         self._later: asyncio.TimerHandle | None = None
         self._writing: dict[Key, Record] = {}
         """Those that are on their way to the store, which may not have them yet."""
@@ -201,13 +206,28 @@ class Insights:
         """Have the counters of `record` written in its turn. What a stream counts that has been replaced is lost."""
         if self._open.get(record.key) is not record:
             return
-        self._counted.setdefault(record.key, record)
+        self._last_count = self._clock.monotonic()
+        self._counted.setdefault(record.key, (record, self._last_count))
         if self._later is None:
-            self._later = asyncio.get_running_loop().call_later(_GATHERED, self._gathered)
+            self._wake_after(_GATHERED)
+
+    def _wake_after(self, seconds: float) -> None:
+        self._later = asyncio.get_running_loop().call_later(seconds, self._gathered)
 
     def _gathered(self) -> None:
         self._later = None
-        self._wake.set()
+        if self._due() or not self._counted:
+            self._wake.set()
+        else:  # they go on: it is looked again, rather than at each that is counted
+            self._wake_after(_GATHERED)
+
+    def _due(self) -> list[Key]:
+        """Returns whose counters are written now: while many are counted, only of who has waited for long."""
+        now = self._clock.monotonic()
+        first = islice(self._counted.items(), _BATCH)
+        if self._last_count + _GATHERED <= now:
+            return [key for key, _ in first]
+        return [key for key, (_, since) in first if since + _LONGEST_GATHERED <= now]
 
     def close(self, record: Record, last_contact: LastContact | None) -> None:
         """End the record of a stream, unless a newer stream of the same proxy has begun one."""
@@ -224,12 +244,12 @@ class Insights:
                 await self._wake.wait()
                 self._wake.clear()
                 await self._close_left_open()
-                await self._flush(_BATCH)
+                await self._flush(self._due())
                 await self._clock.sleep(FLUSH_INTERVAL)
         finally:
             if self._later is not None:
                 self._later.cancel()
-            await self._flush(len(self._counted))
+            await self._flush(list(self._counted))
 
     def take_stock_again(self) -> None:
         """Notes that a control plane has left: the streams that it served have ended."""
@@ -279,13 +299,13 @@ class Insights:
     def _is_of_others(self, insight: DataplaneInsightSpec) -> bool:
         return insight.server in self._coordination.others()
 
-    async def _flush(self, counted: int) -> None:
+    async def _flush(self, counted: Iterable[Key]) -> None:
         """Writes all that has changed, and of what has only been counted some."""
         self._writing, self._changed = self._changed, {}
+        for key in counted:
+            self._writing.setdefault(key, self._counted[key][0])
         for key in self._writing:
             self._counted.pop(key, None)
-        for key in tuple(islice(self._counted, counted)):
-            self._writing[key] = self._counted.pop(key)
         if self._counted:
             self._wake.set()
         records = list(self._writing.values())
@@ -303,10 +323,11 @@ class Insights:
             self._changed, self._writing = {**self._writing, **self._changed}, {}
 
     async def _write(self, records: list[Record]) -> None:
-        operations = [
-            Update(replace(r.stored, spec=r.spec())) if r.stored else Create(Resource(r.key, r.spec()), r.owner)
-            for r in records
-        ]
+        operations = list[Create | Update]()
+        for record in records:
+            if operations and len(operations) % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+            operations.append(_written(record))
         for record, stored in zip(records, await self._store.transact(operations), strict=True):
             record.stored = stored.with_spec(_SAYS_NOTHING)
 
@@ -327,6 +348,12 @@ class Insights:
         log.warning("insight not written", dataplane=str(record.owner))
         self._changed.setdefault(record.key, record)
         self._wake.set()
+
+
+def _written(record: Record) -> Create | Update:
+    if record.stored is None:
+        return Create(Resource(record.key, record.spec()), record.owner)
+    return Update(replace(record.stored, spec=record.spec()))
 
 
 def _certified(

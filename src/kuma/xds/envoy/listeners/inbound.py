@@ -20,6 +20,7 @@ from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as http_rbac_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac_pb2
+from google.protobuf import any_pb2
 
 from kuma.policy.authorization import NOBODY, Admission
 from kuma.policy.caller_groups import Sharing
@@ -36,6 +37,7 @@ from kuma.xds.envoy.services.clusters import HTTP_PROTOCOLS
 
 _HTTP_RBAC = "envoy.filters.http.rbac"
 _NOBODY = rbac_pb2.RBAC(action=rbac_pb2.RBAC.ALLOW)
+_UNCHECKED = tls.packed(http_rbac_pb2.RBACPerRoute())
 _DENY_ALL = hcm_pb2.HttpFilter(name=_HTTP_RBAC, typed_config=tls.packed(http_rbac_pb2.RBAC(rules=_NOBODY)))
 
 
@@ -128,12 +130,17 @@ def routes(
     route.route.timeout.SetInParent()  # none here: the caller's side decides how long a request may take
     # Without mutual TLS the rule says "unchecked" rather than nothing: the listener that still denies everybody may go
     # a moment later than its routes.
-    rule = http_rbac_pb2.RBACPerRoute()
-    if admission is not None:
-        shadow = rbac.shadow_access(place.mesh, admission)
-        rule.rbac.CopyFrom(http_rbac_pb2.RBAC(rules=rbac.access(place.mesh, admission), shadow_rules=shadow))
-    route.typed_per_filter_config[_HTTP_RBAC].CopyFrom(tls.packed(rule))
+    rule = _UNCHECKED if admission is None else _rule(place.mesh, admission)
+    route.typed_per_filter_config[_HTTP_RBAC].CopyFrom(rule)
     return listeners.routes(place.name, service, route)
+
+
+@lru_cache(maxsize=100)
+def _rule(mesh: str, admission: Admission) -> any_pb2.Any:
+    """Returns what admits these callers: the same for all inbounds of a service, whose proxies follow it together."""
+    shadow = rbac.shadow_access(mesh, admission)
+    rules = http_rbac_pb2.RBAC(rules=rbac.access(mesh, admission), shadow_rules=shadow)
+    return tls.packed(http_rbac_pb2.RBACPerRoute(rbac=rules))
 
 
 def gate_cluster(place: InboundPlace) -> Entry:
@@ -150,9 +157,15 @@ def chains(
     place: InboundPlace, access: InboundAccess, envoy: Capabilities = OLDEST, limits: Limits = NONE
 ) -> Iterator[listener_components_pb2.FilterChain]:
     """Makes the chain of each kind of caller."""
-    yield _mutual(place, access, access.admission, () if access.strict else (tls.ALPN,), envoy, limits)
+    http = [_http(place, limits, _some(envoy))] if place.is_http else []  # the same for all: the routes decide
+
+    def mutual(admission: Admission, offered: Sequence[str]) -> listener_components_pb2.FilterChain:
+        served = http or list(_tcp(place, admission, envoy, limits.tcp))
+        return _mutual(place, access, admission, offered, envoy, served)
+
+    yield mutual(access.admission, () if access.strict else (tls.ALPN,))
     for groups, part in access.groups:
-        chain = _mutual(place, access, part, [tls.group_alpn(group) for group in groups], envoy, limits)
+        chain = mutual(part, [tls.group_alpn(group) for group in groups])
         chain.name = "_".join((chain.name, *groups))
         yield chain
     if not access.strict:
@@ -165,12 +178,11 @@ def _mutual(
     admission: Admission,
     offered: Sequence[str],
     envoy: Capabilities,
-    limits: Limits,
+    served: Sequence[listener_components_pb2.Filter],
 ) -> listener_components_pb2.FilterChain:
     """Makes the chain of callers with mesh TLS that offer one of these ALPNs, or whatever if there is none."""
     # Where it can be decided later, the handshake refuses nobody of the mesh: callers' proxies would try again.
     later = place.is_http or envoy.has_gates
-    served = [_http(place, limits, _some(envoy))] if place.is_http else _tcp(place, admission, envoy, limits.tcp)
     chain = _chain("mesh_tls", *served)
     required = _of_mesh(place.mesh) if later else tls.downstream(place.mesh, rbac.names(place.mesh, admission))
     chain.transport_socket.CopyFrom(required)
