@@ -12,7 +12,7 @@ from demo import postgres, resources, traffic
 from demo.mesh import Unanswered
 from demo.processes import Failed, Processes, temporary_home, until
 from demo.several import SeveralControlPlanes
-from demo.steps import Steps, console, failure
+from demo.steps import Steps, console, exit_status
 from demo.traffic import Traffic
 
 AUTHORITIES = {"ca-1": resources.MESH_WITH_MTLS, "ca-2": resources.MESH_WITH_ANOTHER_CA}
@@ -30,16 +30,12 @@ def main() -> int:
     """Run the demo; 0 only if no request failed."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    try:
-        with postgres.server() as database, temporary_home("kuma-demo-") as home, Processes(home) as processes:
-            walk_through(Steps(SeveralControlPlanes(home, processes, database)))
-    except (Failed, OSError) as error:
-        failure(error)
-        return 1
-    except KeyboardInterrupt:
-        console.print("\nStopped.")
-        return 130
-    return 0
+    return exit_status(_walk)
+
+
+def _walk() -> None:
+    with postgres.server() as database, temporary_home("kuma-demo-") as home, Processes(home) as processes:
+        walk_through(Steps(SeveralControlPlanes(home, processes, database)))
 
 
 def walk_through(steps: Steps) -> None:

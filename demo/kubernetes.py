@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from demo.processes import Failed, temporary_home, until
-from demo.steps import Printed, console, failure
+from demo.steps import Printed, console, exit_status
 from demo.traffic import LEAST
 from tools.hosts import Host
 from tools.kubernetes.build import binaries
@@ -31,28 +31,24 @@ def main() -> int:
     """Run the demo; 0 only if every step had the outcome that it claims."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    return exit_status(_walk)
+
+
+def _walk() -> None:
     started = time.monotonic()
     steps = Printed()
-    try:
-        with temporary_home("kuma-demo-") as home:
-            steps.step("Start a Kubernetes API: etcd, kube-apiserver, kube-controller-manager")
-            with Cluster(binaries(), home / "cluster") as cluster:
-                steps.outcome(f"the API server answers at {cluster.url}")
-                (home / "logs").mkdir()
-                steps.step("Install the control plane")
-                steps.command("kumactl install control-plane | kubectl apply --server-side -f -")
-                with node_of(cluster, home / "logs") as node:
-                    steps.outcome("it judges what kubectl writes")
-                    walk_through(steps, node)
-    except (Failed, AssertionError, OSError) as error:
-        failure(error)
-        return 1
-    except KeyboardInterrupt:
-        console.print("\nStopped.")
-        return 130
+    with temporary_home("kuma-demo-") as home:
+        steps.step("Start a Kubernetes API: etcd, kube-apiserver, kube-controller-manager")
+        with Cluster(binaries(), home / "cluster") as cluster:
+            steps.outcome(f"the API server answers at {cluster.url}")
+            (home / "logs").mkdir()
+            steps.step("Install the control plane")
+            steps.command("kumactl install control-plane | kubectl apply --server-side -f -")
+            with node_of(cluster, home / "logs") as node:
+                steps.outcome("it judges what kubectl writes")
+                walk_through(steps, node)
     seconds = time.monotonic() - started
     console.print(f"\n[bold green]Every step had the outcome it claims[/bold green] ({seconds:.0f} s).")
-    return 0
 
 
 def walk_through(steps: Printed, node: Node, lifetime: int = LIFETIME, rotations: int = ROTATIONS) -> None:

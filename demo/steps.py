@@ -67,6 +67,19 @@ class Steps(Printed):
         return last[1]
 
 
+def exit_status(walk: Callable[[], None]) -> int:
+    """Takes a walk through steps, and returns how the program ends: 0 if it came to its end, 130 for Ctrl-C, or 1."""
+    try:
+        walk()
+    except (Failed, AssertionError, OSError) as error:
+        failure(error)
+        return 1
+    except KeyboardInterrupt:
+        console.print("\nStopped.")
+        return 130
+    return 0
+
+
 def failure(error: Exception) -> None:
     """Tell why the demo ends; whatever a log holds is shown as it is."""
-    console.print(f"\n   [red]✘[/red] {escape(str(error))}")
+    console.print(f"\n   [red]✘[/red] {escape(str(error) or repr(error))}")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from demo import resources, traffic
 from demo.mesh import DemoMesh, Ports
 from demo.processes import Failed, Processes, temporary_home, until
-from demo.steps import Steps, console, failure
+from demo.steps import Steps, console, exit_status
 from demo.traffic import Traffic
 
 LIFETIME = 6
@@ -25,19 +25,15 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, lambda number, _: sys.exit(128 + number))
-    try:
-        with temporary_home("kuma-demo-") as home, Processes(home) as processes:
-            mesh = DemoMesh(home, processes, Ports.standard())
-            walk_through(Steps(mesh))
-            if sys.stdout.isatty():
-                look_around(mesh)
-    except (Failed, OSError) as error:
-        failure(error)
-        return 1
-    except KeyboardInterrupt:
-        console.print("\nStopped.")
-        return 130
-    return 0
+    return exit_status(_walk)
+
+
+def _walk() -> None:
+    with temporary_home("kuma-demo-") as home, Processes(home) as processes:
+        mesh = DemoMesh(home, processes, Ports.standard())
+        walk_through(Steps(mesh))
+        if sys.stdout.isatty():
+            look_around(mesh)
 
 
 def walk_through(steps: Steps) -> None:

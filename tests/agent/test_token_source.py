@@ -7,7 +7,9 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -33,6 +35,18 @@ async def look(clock: ManualClock) -> None:
         clock.advance(1)
         while not clock.sleepers:
             await asyncio.sleep(0)
+
+
+@contextlib.asynccontextmanager
+async def followed(file: Path, clock: ManualClock, place: Path) -> AsyncIterator[tuple[TokenSecret, list[Any]]]:
+    """The secret of a token whose file is looked at again as the clock goes, and what is logged meanwhile."""
+    with capture_logs() as logs, token_source.secret(TokenSource.of(file), "dataplane_token", place) as secret:
+        assert secret is not None
+        following = aio.spawn(secret.follow(clock), name="token")
+        try:
+            yield secret, logs
+        finally:
+            await aio.stop([following])
 
 
 HOLDER = """
@@ -67,24 +81,19 @@ def test_the_token_of_one_that_was_killed_goes_when_the_next_one_starts(tmp_path
 async def test_what_cannot_be_read_leaves_the_token_as_it_is_and_is_said_once(tmp_path: Path) -> None:
     file, clock = tmp_path / "token", ManualClock()
     file.write_text("first\n")
-    with capture_logs() as logs, token_source.secret(TokenSource.of(file), "dataplane_token", tmp_path) as secret:
-        assert secret is not None
-        following = aio.spawn(secret.follow(clock), name="token")
-        try:
-            assert held(secret) == "first"
-            for content in ("", ""):
-                file.write_text(content)
-                await look(clock)
-                assert held(secret) == "first"
-            file.unlink()
+    async with followed(file, clock, tmp_path) as (secret, logs):
+        assert held(secret) == "first"
+        for content in ("", ""):
+            file.write_text(content)
             await look(clock)
             assert held(secret) == "first"
-            (tmp_path / "elsewhere").write_text("second")
-            file.symlink_to("elsewhere")
-            await look(clock)
-            assert held(secret) == "second"
-        finally:
-            await aio.stop([following])
+        file.unlink()
+        await look(clock)
+        assert held(secret) == "first"
+        (tmp_path / "elsewhere").write_text("second")
+        file.symlink_to("elsewhere")
+        await look(clock)
+        assert held(secret) == "second"
     assert [line["event"].partition(";")[0] for line in logs] == [
         "the token cannot be read again",
         "the token cannot be read again",
@@ -97,21 +106,16 @@ async def test_a_token_that_could_not_be_written_is_given_as_soon_as_it_can(tmp_
     """As on a disk that was full for a while: the user's file does not change again."""
     file, clock = tmp_path / "token", ManualClock()
     file.write_text("first")
-    with capture_logs() as logs, token_source.secret(TokenSource.of(file), "dataplane_token", tmp_path) as secret:
-        assert secret is not None
-        following = aio.spawn(secret.follow(clock), name="token")
-        try:
-            blocked = secret.path.with_name(f".{secret.path.name}.new")
-            blocked.mkdir()
-            file.write_text("second")
-            await look(clock)
-            await look(clock)
-            assert held(secret) == "first"
-            blocked.rmdir()
-            await look(clock)
-            assert held(secret) == "second"
-        finally:
-            await aio.stop([following])
+    async with followed(file, clock, tmp_path) as (secret, logs):
+        blocked = secret.path.with_name(f".{secret.path.name}.new")
+        blocked.mkdir()
+        file.write_text("second")
+        await look(clock)
+        await look(clock)
+        assert held(secret) == "first"
+        blocked.rmdir()
+        await look(clock)
+        assert held(secret) == "second"
     assert [line["log_level"] for line in logs] == ["error", "info"], "the same is said once"
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
 import structlog
@@ -30,14 +31,19 @@ def test_a_line_stays_one_and_commands_no_terminal(form: str, capfd: pytest.Capt
     assert "red" in told
 
 
-def test_who_connects_again_and_again_has_few_lines_and_others_have_theirs(capfd: pytest.CaptureFixture[str]) -> None:
+def refusals_told(peers: Iterable[str], capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """The lines of a log in which each of these peers was refused, one after the other."""
     logs.log_as("info", "json")
-    log = structlog.get_logger()
-    for port in range(1000):
-        log.warning("refused", peer=f"ipv4:10.0.0.1:{port}")
-    log.warning("refused", peer="ipv4:10.0.0.2:1")
-    log.warning("proxy connected", dataplane="web-01")
-    *told, other, last = map(json.loads, capfd.readouterr().err.splitlines())
+    for peer in peers:
+        structlog.get_logger().warning("refused", peer=peer)
+    return [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+
+
+def test_who_connects_again_and_again_has_few_lines_and_others_have_theirs(capfd: pytest.CaptureFixture[str]) -> None:
+    peers = [f"ipv4:10.0.0.1:{port}" for port in range(1000)]
+    *told, other = refusals_told([*peers, "ipv4:10.0.0.2:1"], capfd)
+    structlog.get_logger().warning("proxy connected", dataplane="web-01")
+    last = json.loads(capfd.readouterr().err)
     assert 100 <= len(told) < 500
     assert other["peer"] == "ipv4:10.0.0.2:1"
     assert last["dataplane"] == "web-01"
@@ -45,12 +51,8 @@ def test_who_connects_again_and_again_has_few_lines_and_others_have_theirs(capfd
 
 
 def test_a_network_of_ipv6_has_few_lines_as_an_address_has(capfd: pytest.CaptureFixture[str]) -> None:
-    logs.log_as("info", "json")
-    log = structlog.get_logger()
-    for host in range(1000):
-        log.warning("refused", peer=f"ipv6:%5B2001:db8::{host:x}%5D:5000")
-    log.warning("refused", peer="ipv6:%5B2001:db8:1::1%5D:5000")
-    *told, other = map(json.loads, capfd.readouterr().err.splitlines())
+    peers = [f"ipv6:%5B2001:db8::{host:x}%5D:5000" for host in range(1000)]
+    *told, other = refusals_told([*peers, "ipv6:%5B2001:db8:1::1%5D:5000"], capfd)
     assert 100 <= len(told) < 500
     assert other["peer"] == "ipv6:%5B2001:db8:1::1%5D:5000"
 

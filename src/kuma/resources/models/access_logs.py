@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from kuma.base.errors import Violation
 from kuma.resources.models import target_ref, traffic_permission
-from kuma.resources.models.blocks import log_format
+from kuma.resources.models.blocks import backend_names, log_format
 from kuma.resources.models.target_ref import TargetRef
 from kuma.resources.models.traffic_permission import Selector
 from kuma.resources.resource import DISCRIMINATOR, Model, plain
@@ -178,11 +178,7 @@ def validate_mesh(logging: Logging | None) -> Iterator[Violation]:
     seen: set[str] = set()
     for index, backend in enumerate(logging.backends if logging else ()):
         path = f"logging.backends[{index}]"
-        if not backend.name:
-            yield Violation(f"{path}.name", "cannot be empty")
-        if backend.name in seen:
-            yield Violation(f"{path}.name", f'"{backend.name}" name is already used for another backend')
-        seen.add(backend.name)
+        yield from backend_names.validate(path, backend.name, seen)
         yield from (Violation(f"{path}.format", mistake) for mistake in log_format.mistakes(backend.format))
         if backend.type == "file":
             yield from _file(f"{path}.conf.path", backend.conf.path)

@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from kuma.base.errors import Violation
 from kuma.resources import tags as tag_rules
+from kuma.resources.models.blocks import backend_names
 from kuma.resources.resource import DISCRIMINATOR, Model, plain
 
 DEFAULT_PORT, DEFAULT_PATH, DEFAULT_SERVICE = 5670, "/metrics", "dataplane-metrics"
@@ -117,11 +118,7 @@ def validate(metrics: MeshMetrics | None) -> Iterator[Violation]:
     seen: set[str] = set()
     for index, backend in enumerate(metrics.backends):
         path = f"metrics.backends[{index}]"
-        if not backend.name:
-            yield Violation(f"{path}.name", "cannot be empty")
-        if backend.name in seen:
-            yield Violation(f"{path}.name", f'"{backend.name}" name is already used for another backend')
-        seen.add(backend.name)
+        yield from backend_names.validate(path, backend.name, seen)
         yield from validate_conf(f"{path}.conf", backend.conf)
     if metrics.enabled_backend and metrics.enabled_backend not in seen:
         yield Violation("metrics.enabledBackend", "has to be set to one of the backends in the mesh")
