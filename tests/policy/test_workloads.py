@@ -135,3 +135,44 @@ def test_dataplanes_are_called_where_an_administrator_says_that_they_are(
 ) -> None:
     told = refused(networks=networks, service_address="127.0.0.1", **place)  # type: ignore[arg-type]
     assert (workloads.NETWORKS in told) is refuses, told
+
+
+@pytest.mark.parametrize(
+    ("port", "is_one"), [("0", False), ("1", True), ("65535", True), ("65536", False), ("", False)]
+)
+def test_the_port_of_what_is_allowed_is_one_that_can_be_called(port: str, is_one: bool) -> None:
+    if is_one:
+        assert Destination.parse(f"10.0.0.7:{port}").port == int(port)
+    else:
+        with pytest.raises(ValueError, match="no port between 1 and 65535"):
+            Destination.parse(f"10.0.0.7:{port}")
+
+
+def test_a_port_of_the_control_plane_is_free_on_machines_that_administrators_allow() -> None:
+    assert not refused(("10.1.0.0/16",), service_address="10.1.0.5", service_port=5681)
+
+
+def test_no_inbound_leads_to_an_administration_at_an_address_of_its_own() -> None:
+    told = refused(administrations=(9901,), listens="10.0.0.9", service_address="10.0.0.9", service_port=9901)
+    assert "is the administration of an Envoy" in told
+
+
+def test_callers_are_not_sent_to_an_administration_on_the_loopback_and_may_be_to_its_port_elsewhere() -> None:
+    assert "is the administration of an Envoy" in refused(administrations=(9901,), listens="127.0.0.1", port=9901)
+    assert not refused(administrations=(80,), advertised="10.9.9.9")
+
+
+def test_where_callers_are_sent_another_dataplane_may_have_an_inbound() -> None:
+    assert not refused(inbounds=frozenset({("10.0.0.1", 80)}))
+
+
+def test_a_network_that_is_allowed_has_no_administration_of_this_machine_but_on_the_loopback() -> None:
+    """Only with its port does an administrator allow it there."""
+    assert not refused(("10.1.0.0/16",), (9901,), service_address="10.1.0.5", service_port=9901)
+    told = refused(("127.0.0.0/8",), (9901,), service_address="127.0.0.1", service_port=9901)
+    assert "is the administration of an Envoy" in told
+    assert not refused(("127.0.0.1:9901",), (9901,), service_address="127.0.0.1", service_port=9901)
+
+
+def test_where_dataplanes_may_be_called_does_not_bind_where_their_inbounds_lead() -> None:
+    assert not refused(("10.1.0.5:80",), networks=("10.0.0.0/16",), service_address="10.1.0.5", service_port=80)

@@ -129,8 +129,8 @@ def _refusal(
         return f"may be this control plane's own {around.own[port]}"
     if may_be is not None and (addresses.reached(address), port) in around.inbounds:
         return f"is the inbound of another Dataplane, which has callers of its own, and no workload; {_REMEDY}"
-    beside = leads_here or found == addresses.parse(networking.address) or may_be is not None
-    if beside and not is_allowed and port in around.administrations:
+    beside = found == addresses.parse(networking.address) or may_be is not None
+    if (leads_here or (beside and not is_allowed)) and port in around.administrations:
         return "is the administration of an Envoy, and no workload"
     return ""
 
