@@ -1,5 +1,8 @@
 """The servers themselves: sockets, ports and TLS."""
 
+import asyncio
+import contextlib
+import socket
 import ssl
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CollectorRegistry, Counter
 
 from kuma.api.http.server import HttpServer
@@ -14,6 +18,7 @@ from kuma.api.routes import diagnostics
 from kuma.app.serving import server_certificate
 from kuma.base import aio
 from kuma.base.errors import Misconfigured
+from kuma.base.system import sockets
 from kuma.base.tls.server_identity import ServerIdentity
 from tests.fakes.patience import PATIENCE
 
@@ -69,3 +74,48 @@ async def test_tls_is_verified_and_not_older_than_1_2(tmp_path: Path) -> None:
         with pytest.raises(httpx.ConnectError):
             await client.get(url)
     await aio.stop([task])
+
+
+async def test_one_that_is_shut_leaves_connections_to_the_other_at_the_same_port() -> None:
+    """As workers do, one of which is cut off: idle connections end, what is being answered is, and who comes waits."""
+    async with contextlib.AsyncExitStack() as stack:
+        shared = stack.enter_context(sockets.listening("127.0.0.1", 0, "X"))
+        first, second = (Numbered(number, shared) for number in (1, 2))
+        second.server.shut(True)
+        tasks = [aio.spawn(each.server.run(), name="server") for each in (first, second)]
+        stack.push_async_callback(aio.stop, tasks)
+        url = f"http://127.0.0.1:{await first.server.port()}/"
+        idle, busy, late = [
+            await stack.enter_async_context(httpx.AsyncClient(timeout=PATIENCE, trust_env=False)) for _ in range(3)
+        ]
+        assert (await idle.get(url)).text == "1"
+        first.may_answer.clear()
+        answering = aio.spawn(busy.get(url), name="request")
+        await first.asked.wait()
+        first.server.shut(True)
+        waiting = aio.spawn(idle.get(url), name="request")  # by another connection: its own has ended
+        second.server.shut(False)
+        assert (await waiting).text == "2"
+        first.may_answer.set()
+        answer = await answering
+        assert (answer.text, answer.headers["connection"]) == ("1", "close")
+        assert (await busy.get(url)).text == "2"
+        second.server.shut(True)
+        first.server.shut(False)
+        assert (await late.get(url)).text == "1"
+
+
+class Numbered:
+    """A server that says its number, when it may, at a port that it shares."""
+
+    def __init__(self, number: int, shared: socket.socket) -> None:
+        self._number = number
+        self.asked, self.may_answer = asyncio.Event(), asyncio.Event()
+        self.may_answer.set()
+        self.server = HttpServer(self._answer, "127.0.0.1", 0, setting="X", listen=lambda *_: shared.dup())
+
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        if not self.may_answer.is_set():
+            self.asked.set()
+            await self.may_answer.wait()
+        await PlainTextResponse(str(self._number))(scope, receive, send)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import kuma
 from kuma.app.configuration.settings import Settings
+from kuma.app.serving.doors import Doors
 from kuma.app.worker import any_sibling_can_use_store
 from kuma.base.clock import Clock
 from kuma.base.values import urls
@@ -24,7 +25,6 @@ from kuma.store.protocol import Store
 from kuma.xds.bootstrap.server_names import ServerNames
 from kuma.xds.proxies.proxy import Proxies
 from kuma.xds.stream import questions, store_health
-from kuma.xds.stream.front import Front
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def isolation(
     coordination: Coordination,
     clock: Clock,
     names: Callable[[], ServerNames],
-    front: Front,
+    doors: Doors,
     siblings: Sequence[int],
 ) -> Isolation | None:
     """Returns what notices that we alone are cut off, and has our proxies go elsewhere; None if there is no elsewhere.
@@ -78,9 +78,11 @@ def isolation(
         return None
 
     async def ask(addresses: Sequence[str]) -> bool:
-        return await any_sibling_can_use_store(siblings) or await store_health.any_can_use_it(addresses, names())
+        sibling_can = await any_sibling_can_use_store(siblings)
+        doors.sibling_can(sibling_can)
+        return sibling_can or await store_health.any_can_use_it(addresses, names())
 
-    return Isolation(clock, coordination, ask, front.shut)
+    return Isolation(clock, coordination, ask, doors.cut_off)
 
 
 def record(path: Path, store: Store, clock: Clock, names: Callable[[], ServerNames]) -> SharedRecord:

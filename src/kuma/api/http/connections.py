@@ -266,3 +266,17 @@ def with_short_heads(app: Any, limits: ConnectionLimits) -> Any:
         await app(scope, receive, send)
 
     return limited
+
+
+def that_may_end(app: Any, ends: Callable[[], bool]) -> Any:
+    """`app`, whose answers tell clients that the connection ends with them while it `ends`."""
+
+    async def told(scope: Any, receive: Any, send: Any) -> None:
+        async def tell(message: Any) -> None:
+            if message["type"] == "http.response.start" and ends():
+                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+            await send(message)
+
+        await app(scope, receive, tell)
+
+    return told

@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 import uvicorn
+from uvicorn.server import ServerState
 
 from kuma.api.http import connections
 from kuma.api.http.client_certificates import ClientCertificates
@@ -51,9 +52,30 @@ class HttpServer(sockets.OnPort):
         super().__init__(host, port, setting, listen)
         self._peers = peers
         self._limits = limits or ConnectionLimits()
-        self._app = connections.with_short_heads(app, self._limits)
+        self._app = connections.that_may_end(
+            connections.with_short_heads(app, self._limits), lambda: self._is_shut.value
+        )
         self._tls = tls
         self._clients = clients
+        self._is_shut: aio.Latest[bool] = aio.Latest(False)
+        self._state = ServerState()
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether it takes no connections."""
+        return self._is_shut.value
+
+    def shut(self, is_shut: bool) -> None:
+        """Take no connections, and end those that there are once they are answered; or take them again.
+
+        Connections wait at the port meanwhile, for another process that accepts from the same socket.
+        """
+        if is_shut is self._is_shut.value:
+            return
+        self._is_shut.set(is_shut)
+        for connection in tuple(self._state.connections) if is_shut else ():
+            if not connection.transport.is_closing():
+                connection.shutdown()
 
     async def url(self) -> str:
         """Returns the URL at which clients reach it; usable once it listens."""
@@ -81,7 +103,8 @@ class HttpServer(sockets.OnPort):
         )
         if tls is not None:
             tls.on_change(lambda: setattr(config, "ssl", self._context(tls)))
-        server = _Server(config, self._limits, self._clients, self._peers)
+        server = _Server(config, self._limits, self._clients, self._peers, self._is_shut)
+        self._state = server.server_state
         with self._listen() as listener:
             self._bound.set(listener.getsockname()[1])
             serving = aio.spawn(server.serve(sockets=[listener]), name=f"HTTP on port {self._bound.value}")
@@ -108,8 +131,10 @@ class _Server(uvicorn.Server):
         limits: ConnectionLimits,
         clients: ClientCertificates | None,
         peers: PeerUsers | None,
+        is_shut: aio.Latest[bool],
     ) -> None:
         super().__init__(config)
+        self._is_shut = is_shut
         self._peers = peers
         self._clients = clients
         self._limits = limits
@@ -138,14 +163,17 @@ class _Server(uvicorn.Server):
         task.add_done_callback(self._tasks.discard)
 
     async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
         while True:
+            await self._somebody(listener)
             try:
-                accepted, (address, *_) = await loop.sock_accept(listener)
+                accepted, (address, *_) = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                continue  # another process has it, or it is gone
             except OSError as error:
                 log.warning("a connection cannot be accepted", reason=error.strerror)
                 await asyncio.sleep(_PAUSE)
                 continue
+            accepted.setblocking(False)
             problem = self._open.admit(address)
             if problem is None:
                 self._spawn(self._connect(accepted, address), f"connection of {address}")
@@ -153,6 +181,21 @@ class _Server(uvicorn.Server):
             with accepted, suppress(OSError):
                 if self.config.ssl is None:
                     accepted.send(connections.refusal(problem))
+
+    async def _somebody(self, listener: socket.socket) -> None:
+        """Return when a connection waits, and may be taken. (`sock_accept` takes it at once, and may lose it.)"""
+        loop = asyncio.get_running_loop()
+        while True:
+            while self._is_shut.value:
+                await self._is_shut.newer_than(self._is_shut.version)
+            waits = asyncio.Event()
+            loop.add_reader(listener, waits.set)
+            try:
+                await waits.wait()
+            finally:
+                loop.remove_reader(listener)
+            if not self._is_shut.value:
+                return
 
     async def _connect(self, accepted: socket.socket, address: str) -> None:
         """Shake hands; from then on the connection lives by itself."""

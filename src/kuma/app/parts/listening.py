@@ -46,6 +46,7 @@ def build_listening(base: Foundation, known: State, connected: Streams, users: U
         connected.server,
     )
     base.own_ports.add(found)
+    connected.doors.add((*found.api.values(), found.dp))
     return found
 
 

@@ -9,6 +9,7 @@ from kuma.app import among_others
 from kuma.app.parts.foundation import Foundation
 from kuma.app.parts.state import State
 from kuma.app.serving import servers
+from kuma.app.serving.doors import Doors
 from kuma.base.audit import Refusals
 from kuma.console.record import SharedRecord
 from kuma.coordination.isolation import Isolation
@@ -51,6 +52,7 @@ class Streams:
     server: DiscoveryServer
     isolation: Isolation | None
     """None if there can be no other control planes."""
+    doors: Doors
     record: SharedRecord
 
 
@@ -92,6 +94,7 @@ def build_streams(base: Foundation, known: State) -> Streams:
         known.authenticator.check,
     )
     front = Front(servers.front_limits(settings))
+    doors = Doors(front)
     limiter = StreamLimiter(servers.stream_limits(settings), clock)
     refusals, traffic = Refusals(base.audit, clock), TrafficRecorder(base.store, clock, known.metrics.observed)
     admission = StreamAdmission(known.authenticator, limiter, refusals, front)
@@ -122,7 +125,8 @@ def build_streams(base: Foundation, known: State) -> Streams:
         admin_ca=admin_ca,
         traffic=traffic,
         server=_discovery_server(base, discovery, health_discovery, front, reports, questions),
-        isolation=among_others.isolation(base.coordination, clock, base.certificate.names, front, base.worker.siblings),
+        isolation=among_others.isolation(base.coordination, clock, base.certificate.names, doors, base.worker.siblings),
+        doors=doors,
         record=record,
     )
 

@@ -17,6 +17,10 @@ BEGIN = b"begin\n"
 """It may: the first of them waits, or it would be given all connections that wait."""
 READY = b"ready\n"
 """It serves."""
+ASKED = b"are you there\n"
+"""The parent asks whether a worker's loop turns."""
+HERE = b"here\n"
+"""It does."""
 
 
 class Link:
@@ -64,8 +68,10 @@ class ToParent:
         self._link.tell(READY)
 
     async def lost(self) -> None:
-        """Listen, and return when the parent is gone."""
+        """Listen and answer, and return when the parent is gone."""
         async for line in self._link.heard():
             if line == BEGIN:
                 self._may_begin.set()
+            elif line == ASKED:
+                self._link.tell(HERE)
         log.error("the process that has started this worker is gone, so it ends, too")

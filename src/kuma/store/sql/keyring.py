@@ -71,4 +71,7 @@ def check_all_have(following: bytes | None, instances: Sequence[Resource[Instanc
     lacking = [each.name for each in instances if key_id(following) not in each.spec.keys]
     if lacking or len(instances) <= others:
         who = ", ".join(lacking) or "one that has only just begun"
-        raise Unavailable(f"not all control planes have the next key yet, for which they look every 3 seconds: {who}")
+        raise Unavailable(
+            f"not all control planes have the next key yet, for which they look every 3 seconds: {who}. "
+            "One that has ended is left out 10 seconds later"
+        )

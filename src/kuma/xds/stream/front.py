@@ -153,6 +153,11 @@ class Front:
         self._directory.close()
         self._socket.close()
 
+    @property
+    def is_shut(self) -> bool:
+        """Whether it takes no connections."""
+        return self._is_shut.value
+
     def shut(self, is_shut: bool) -> None:
         """Ends all connections and takes none, so that proxies go elsewhere; or takes them again."""
         self._is_shut.set(is_shut)
