@@ -56,8 +56,10 @@ class DemoMesh:
     TCP_HANDSHAKES: ClassVar[str] = "^cluster.backend_tcp.ssl.handshake$"
     """The statistic of web's proxy that counts its handshakes with backend's TCP inbound."""
 
-    def __init__(self, home: Path, processes: Processes, ports: Ports | None = None) -> None:
+    def __init__(self, home: Path, processes: Processes, ports: Ports | None = None, programs: Path = BIN) -> None:
+        """`programs` is where the commands are."""
         self.home = home
+        self._programs = programs
         self.processes = processes
         self.ports = ports or Ports.free()
         self.backend_in, self.backend_app, self.web_in, self.web_app, self.web_out, admin_1, admin_2 = free_ports(7)
@@ -76,7 +78,7 @@ class DemoMesh:
 
     def start_control_plane(self) -> subprocess.Popen[bytes]:
         """`kuma-cp run`, until it is ready."""
-        process = self.processes.start("kuma-cp", [BIN / "kuma-cp", "run"], self.environment)
+        process = self.processes.start("kuma-cp", [self._programs / "kuma-cp", "run"], self.environment)
         until("the control plane is ready", self._is_ready, self.processes)
         if not self.ports.is_standard:
             address = f"http://localhost:{self.ports.api}"
@@ -132,7 +134,7 @@ class DemoMesh:
         """`kuma-dp run`."""
         program, *arguments = self.proxy_command(service)
         paths = [a.replace("=", f"={self.home}/", 1) if "-file=" in a else a for a in arguments]
-        return self.processes.start(f"kuma-dp-{service}", [BIN / program, *paths], self.environment)
+        return self.processes.start(f"kuma-dp-{service}", [self._programs / program, *paths], self.environment)
 
     def kumactl(self, *arguments: str, stdin: str | None = None, timeout: float = PATIENCE) -> str:
         """Runs a `kumactl` command and returns its output.
@@ -150,7 +152,7 @@ class DemoMesh:
 
     def _run(self, arguments: Sequence[str], stdin: str | None, timeout: float) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [BIN / "kumactl", *arguments],
+            [self._programs / "kumactl", *arguments],
             cwd=self.home,
             env={**inherited(), **self.environment},
             input=stdin,

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from demo import resources
+from demo.mesh import DemoMesh
+from demo.processes import Processes, until
 from tools import release
 
 
@@ -24,14 +27,24 @@ def test_the_wheel_works_where_the_sources_are_not(tmp_path: Path) -> None:
     sums = release.write_sums(wheel.parent, release.version())
     assert len(sums.read_text().splitlines()) == 2
     subprocess.run(["sha256sum", "--check", "--strict", sums.name], cwd=sums.parent, check=True, capture_output=True)
-    installed, work = tmp_path / "installed", tmp_path / "cp"
+    installed = tmp_path / "installed"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(installed), str(wheel)]
     subprocess.run(pip, check=True)
-    environment = {**os.environ, "PYTHONPATH": str(installed), "KUMA_GENERAL_WORK_DIR": str(work)}
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
     where = [sys.executable, "-c", "import kuma; print(kuma.__file__)"]
     found = subprocess.run(where, env=environment, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
     assert Path(found.strip()).is_relative_to(installed)
-    for program, arguments in (("kuma-cp", ("migrate", "up")), ("kuma-dp", ("version",)), ("kumactl", ("--help",))):
-        command = [sys.executable, str(installed / "bin" / program), *arguments]
-        subprocess.run(command, env=environment, cwd=tmp_path, check=True, capture_output=True)
-    assert (work / "kuma.db").exists()
+    with Processes(tmp_path) as processes:
+        mesh = DemoMesh(tmp_path, processes, programs=installed / "bin")
+        mesh.environment |= {"PYTHONPATH": str(installed)}
+        _serves_an_envoy(mesh)
+    assert (tmp_path / "cp" / "kuma.db").exists()
+
+
+def _serves_an_envoy(mesh: DemoMesh) -> None:
+    mesh.start_control_plane()
+    mesh.write_dataplanes()
+    mesh.token("backend")
+    mesh.start_proxy("backend")
+    mesh.kumactl("apply", "-f", str(mesh.write("mesh.yaml", resources.MESH_WITH_MTLS)))
+    until("it has a certificate", lambda: mesh.insight("backend-01").get("issuedBackend") == "ca-1", mesh.processes)
