@@ -5,8 +5,9 @@ from collections.abc import Iterable
 import pytest
 
 from kuma.policy.authorization import NOBODY, Admission, MeshPermission, Permission, Principal
+from kuma.policy.caller_groups import group
 from kuma.policy.permissions import Permissions
-from kuma.policy.succession import Stage, for_connections, for_requests
+from kuma.policy.succession import Renamed, Stage, for_connections, for_requests
 from kuma.resources.tags import SERVICE
 from tests.policy.test_authorization import MESH, mesh_permission, permission, subset
 
@@ -137,3 +138,16 @@ def test_filter_chains_are_labelled_alike_by_all_control_planes() -> None:
     assert Stage(shown=ENV).label(allow(WEB)) == ""
     (judged_by_old,) = set(for_requests(allow(WEB), admission, named).principals) - set(admission.principals)
     assert judged_by_old.lacks == tuple("abcdef")
+
+
+def test_chains_of_others_have_the_label_that_they_had() -> None:
+    """Where it is known who got another name. What an older version has counted is of everybody."""
+    of_web = Renamed(2, ((group(("web",)), 2),))
+    before, after = Stage(renamed=1), Stage(renamed=3, renamed_apart=of_web)
+    admission = allow(WEB)
+    assert before.label_for(admission, ["shop"]) == after.label_for(admission, ["shop"]) == "/1"
+    assert before.label_for(admission, ["web", "shop"]) == "/1"
+    assert after.label_for(admission, ["web", "shop"]).startswith("/1.")
+    assert Stage(renamed=2, renamed_apart=of_web).label_for(admission, ["shop"]) == ""
+    once_more = Stage(renamed=4, renamed_apart=Renamed(3, ((group(("web",)), 3),)))
+    assert once_more.label_for(admission, ["web"]) != after.label_for(admission, ["web"])

@@ -7,15 +7,31 @@ does not have it: it would refuse who is admitted before and after, and admit wh
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+from kuma.policy import caller_groups
 from kuma.policy.authorization import Admission, Principal
 from kuma.policy.permissions import Permissions
 from kuma.resources import tags as tag_rules
 
 Named = Callable[[Principal], Iterable[str]]
 """A principal -> services that have, among their Dataplanes, all of those that it means."""
+
+
+class Renamed(NamedTuple):
+    """Counts of leaves that have been replaced because of another name, where it is known whose they were.
+
+    `times` is how often that was; `counts` has, by the group of each service that such a leaf showed, how often it did.
+    """
+
+    times: int = 0
+    counts: tuple[tuple[str, int], ...] = ()
+
+
+NONE_APART = Renamed()
 
 
 @dataclass(frozen=True)
@@ -32,6 +48,8 @@ class Stage:
     renamed: int = 0
     before: Permissions | None = None
     carried: frozenset[str] = frozenset()
+    renamed_apart: Renamed = NONE_APART
+    """Those of the `renamed` of which the services are known."""
     unproved: frozenset[str] = frozenset()
     """Services of Dataplanes that may be known by less, where nobody knows which permissions decided before: a control
     plane that has just begun. Their Dataplanes, as they are declared, say meanwhile what their leaves cannot."""
@@ -41,8 +59,23 @@ class Stage:
 
         Under another label, connections were opened that can show less than the rule looks at: Envoy drains them.
         """
+        return self._label(admission, str(self.renamed) if self.renamed else "")
+
+    def label_for(self, admission: Admission, services: Iterable[str]) -> str:
+        """Labels a filter chain that admits callers with one of these services only, and judges each once.
+
+        What others were called, nobody has been admitted by there.
+        """
+        known = {caller_groups.group((service,)) for service in services}
+        counts = [count for count in self.renamed_apart.counts if count[0] in known]
+        renamed = str(self.renamed - self.renamed_apart.times) if self.renamed > self.renamed_apart.times else ""
+        if counts:
+            renamed += f".{hashlib.sha256(repr(counts).encode()).hexdigest()[:8]}"
+        return self._label(admission, renamed)
+
+    def _label(self, admission: Admission, renamed: str) -> str:
         tags = sorted(admission.source_tags & self.shown)
-        return f"{','.join(tags)}/{self.renamed}" if tags or self.renamed else ""
+        return f"{','.join(tags)}/{renamed or 0}" if tags or renamed else ""
 
     def begin(self, old: Permissions, new: Permissions) -> Stage:
         """Other permissions are declared: leaves carry what either looks at, and the old ones decide meanwhile."""
@@ -50,13 +83,13 @@ class Stage:
         carried = (self.carried | old.source_tags) - new.source_tags
         return replace(self, before=before if new.source_tags else None, carried=carried)
 
-    def learned(self, declared: Permissions, renamed: int) -> Stage:
+    def learned(self, declared: Permissions, renamed: int, apart: Renamed = NONE_APART) -> Stage:
         """Returns the stage once every leaf is as it is to be: new connections show all that is looked at."""
-        return replace(self, shown=declared.source_tags | self.carried, renamed=renamed)
+        return replace(self, shown=declared.source_tags | self.carried, renamed=renamed, renamed_apart=apart)
 
     def settled(self, declared: Permissions) -> Stage:
         """Tells whether everybody can show what is looked at, and no proxy runs the permissions before."""
-        return Stage(declared.source_tags, self.renamed)
+        return Stage(declared.source_tags, self.renamed, renamed_apart=self.renamed_apart)
 
 
 def for_connections(old: Admission, new: Admission, shown: frozenset[str], named: Named) -> Admission:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pytest
+from envoy.config.listener.v3 import listener_pb2
+
+from kuma.policy.caller_groups import group
 from kuma.policy.succession import Stage
+from kuma.resources import codec
+from kuma.resources.models.dataplane import DataplaneSpec
+from kuma.resources.resource import Resource
 from kuma.xds.envoy.resource import TypeUrl
 from kuma.xds.proxies.renames import LABEL
 from tests.fakes.clock import ManualClock
-from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, running
+from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, resource, running
 from tests.fakes.proxy import FakeProxy
 
 WEB = dataplane("web-01", "web", port=81, tags=", env: prod")
@@ -139,6 +147,49 @@ async def test_who_is_away_with_an_old_name_has_nobody_drained_at_every_start(tm
         clock.advance(DRAIN)
         await cp.until(lambda: not stage(cp).unproved)
         assert counted(cp) == stage(cp).renamed == 1
+
+
+def chains(backend: FakeProxy) -> dict[str, bytes]:
+    """The filter chains of its inbound, by their names."""
+    listener = listener_pb2.Listener.FromString(inbound(backend))
+    return {chain.name: chain.SerializeToString(deterministic=True) for chain in listener.filter_chains}
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "http"])
+async def test_who_gets_another_name_has_no_tcp_connections_of_others_ended(protocol: str, tmp_path: Path) -> None:
+    """Over HTTP all callers open others, without an error: there, whoever offers another group's ALPN is admitted."""
+    clock = ManualClock()
+    backend_as_declared = inbounds_with(BACKEND, protocol)
+    async with running(tmp_path, clock) as cp:
+        await cp.apply(MTLS, ALLOW_ALL)
+        for name, service in (("web-01", "web"), ("web-02", "web"), ("shop-01", "shop")):
+            await cp.proxy(dataplane(name, service, port=81, calls=("backend",)))
+        backend = await cp.proxy(backend_as_declared)
+        await cp.settled(4)
+        assert len(chains(backend)) == 3
+        before = chains(backend)
+        await cp.apply_resource(dataplane("web-02", "other", port=81, calls=("backend",)))
+        await cp.until(lambda: counted(cp) == 1)
+        clock.advance(PATIENCE_WITH_LEAVES)
+        await cp.until(lambda: stage(cp).renamed == 1)
+        await backend.until(lambda: chains(backend)[of("web")] != before[of("web")])
+        after = chains(backend)
+        changed = {name for name, chain in before.items() if after[name] != chain}
+        assert changed == ({"mesh_tls", of("web")} if protocol == "tcp" else set(before))
+    async with running(tmp_path, clock) as cp:
+        backend = await cp.proxy(backend_as_declared)
+        await cp.settled(1)
+        assert chains(backend) == after, "a restart drains nobody"
+
+
+def of(service: str) -> str:
+    return f"mesh_tls_{group((service,))}"
+
+
+def inbounds_with(described: Resource[DataplaneSpec], protocol: str) -> Resource[DataplaneSpec]:
+    """The same Dataplane with another protocol."""
+    text = json.dumps(codec.to_universal(described))
+    return resource(text.replace('"kuma.io/protocol": "http"', f'"kuma.io/protocol": "{protocol}"'))
 
 
 def inbound(backend: FakeProxy) -> bytes:

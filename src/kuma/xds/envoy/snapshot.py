@@ -262,12 +262,17 @@ class MeshConfig:
         sealed = self.level is Level.ACCEPTING and not declared.principals
         services = [own[tag_rules.SERVICE] for own in target_ref.apart(known_by)]
         groups = self._parts_for_groups(services, _sorted(known_by), listed)
-        return InboundAccess(listed, self.level is Level.STRICT, sealed, self._label(declared), groups)
+        known = self._callers_of(*services)
+        labels = tuple(self._of_epoch(self.stage.label_for(declared, known[group][0])) for group, _ in groups)
+        return InboundAccess(listed, self.level is Level.STRICT, sealed, self._label(declared), groups, labels)
 
     def _label(self, admission: Admission) -> str:
         """Labels the connections that an inbound accepts now. Another label makes Envoy drain those of older leaves."""
+        return self._of_epoch(self.stage.label(admission))
+
+    def _of_epoch(self, label: str) -> str:
         epoch = self.view.position.epoch
-        return f"{self.stage.label(admission)}@{epoch}" if epoch else self.stage.label(admission)
+        return f"{label}@{epoch}" if epoch else label
 
     @cached_property
     def _limits(self) -> Limits:

@@ -138,8 +138,8 @@ class Drain:
 
     def _count(self, before: MeshConfig | None, config: MeshConfig) -> None:
         """Counts Dataplanes that have got other names, here or at another control plane."""
-        if before is not None and _has_another_name(before, config):
-            self._renames.add(config.view)
+        if before is not None and (services := _former_services(before, config)):
+            self._renames.add(config.view, services)
         if self._renames.take_in(config.view):
             self._rounds.wake()
 
@@ -165,12 +165,13 @@ class Drain:
         self._unproved[mesh] = names
         if before is None:
             self._lacked[mesh] = names
-        shown, renamed = config.permissions.source_tags, self._renames.of(mesh)
+        shown = config.permissions.source_tags
+        stage = Stage(shown, self._renames.of(mesh), renamed_apart=self._renames.apart(mesh))
         decided = self._decided(mesh, config, before) if shown else None
         if decided is None:
-            self._go_to(mesh, Stage(shown, renamed, unproved=services))
+            self._go_to(mesh, replace(stage, unproved=services))
         else:
-            self._go_to(mesh, Stage(decided.source_tags, renamed).begin(decided, config.permissions))
+            self._go_to(mesh, replace(stage, shown=decided.source_tags).begin(decided, config.permissions))
         self._wait_for(mesh, _Wait.LEAVES, self._patience)
 
     def _decided(self, mesh: str, config: MeshConfig, before: MeshConfig | None) -> Permissions | None:
@@ -202,7 +203,8 @@ class Drain:
                 # What was opened with those before is drained, too.
                 self._renames.add(self._seen[mesh].view)
                 self._rounds.wake()
-            stage = stage.learned(self._seen[mesh].permissions, self._renames.of(mesh))
+            counted = self._renames.of(mesh), self._renames.apart(mesh)
+            stage = stage.learned(self._seen[mesh].permissions, *counted)
         elif over is _Wait.CONNECTIONS:
             stage = replace(stage, before=None)
         if over is _Wait.LEAVES and (stage.before is not None or stage.unproved):
@@ -234,7 +236,8 @@ class Drain:
         self._lacked.pop(mesh, None)
         self._former.end(mesh)
         self._rounds.wake()
-        self._go_to(mesh, Stage(renamed=self._renames.of(mesh)).settled(self._seen[mesh].permissions))
+        stage = Stage(renamed=self._renames.of(mesh), renamed_apart=self._renames.apart(mesh))
+        self._go_to(mesh, stage.settled(self._seen[mesh].permissions))
 
     def _go_to(self, mesh: str, stage: Stage) -> None:
         if stage != self._stages.get(mesh, SETTLED):
@@ -243,11 +246,12 @@ class Drain:
             self._meshes.go_to(mesh, stage)
 
 
-def _has_another_name(before: MeshConfig, after: MeshConfig) -> bool:
-    """Tells whether a Dataplane that was there says something else in its leaf now, of what both look at."""
+def _former_services(before: MeshConfig, after: MeshConfig) -> frozenset[str]:
+    """Returns the services until now of Dataplanes whose leaf is to say something else, of what both look at."""
     old, new = before.view.dataplanes, after.view.dataplanes
     edited = (name for name in changed_names(old, new) if name in old and name in new)
-    return any(_names(old[name], before.selected) != _names(new[name], before.selected) for name in edited)
+    renamed = (n for n in edited if _names(old[n], before.selected) != _names(new[n], before.selected))
+    return frozenset(service for name in renamed for service in old[name].spec.services)
 
 
 def _names(dataplane: Resource[DataplaneSpec], selected: frozenset[str]) -> object:

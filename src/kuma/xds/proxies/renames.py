@@ -2,23 +2,30 @@
 
 The count is a part of every filter chain, so it has to be the same at every control plane, and after a restart: another
 one would have Envoys end the connections of everybody, and too small a one would leave those open that have to end. It
-is kept as a label of the mesh's transition.
+is kept as a label of the mesh's transition. Others say of which services that was, by their groups, so that connections
+of the others go on; what an older version has counted is of everybody.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import structlog
 
 from kuma.base.errors import Conflict, NotFound, Unavailable
+from kuma.policy import caller_groups
+from kuma.policy.succession import Renamed
 from kuma.resources.view import MeshView
 from kuma.store.protocol import Store, Update
 
 log = structlog.get_logger(__name__)
 
 LABEL = "kuma.io/renamed"
-"""Of a MeshTransition; control planes write it, and nobody else may."""
+"""Of a MeshTransition; control planes write it, and nobody else may. These, too:"""
+_APART = f"{LABEL}-apart"
+_OF_GROUP = f"{LABEL}-of-"
+_NONE = Counter[str]()
 
 
 class Renames:
@@ -26,28 +33,38 @@ class Renames:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, Counter[str]] = {}
+        """By mesh and label."""
         self._views: dict[str, MeshView] = {}
         """Of the meshes whose count is to be stored."""
 
     def of(self, mesh: str) -> int:
         """Returns the count of a mesh."""
-        return self._counts.get(mesh, 0)
+        return self._counts.get(mesh, _NONE)[LABEL]
+
+    def apart(self, mesh: str) -> Renamed:
+        """Returns which of them were of whom."""
+        counts = self._counts.get(mesh, _NONE)
+        of_groups = ((label.removeprefix(_OF_GROUP), n) for label, n in counts.items() if label.startswith(_OF_GROUP))
+        return Renamed(counts[_APART], tuple(sorted(of_groups)))
 
     def take_in(self, view: MeshView) -> bool:
         """Takes up what another control plane has counted, or this one before; tells whether ours is to be stored."""
-        ours, stored = self.of(view.name), _stored(view)
-        if stored > ours:
-            self._counts[view.name] = stored
-        if stored < ours:
+        stored = _stored(view)
+        known = self._counts[view.name] = self._counts.get(view.name, _NONE) | stored
+        if known != stored:
             self._views[view.name] = view
         else:
             self._views.pop(view.name, None)
-        return stored < ours
+        return known != stored
 
-    def add(self, view: MeshView) -> None:
-        """Counts one more."""
-        self._counts[view.name] = self.of(view.name) + 1
+    def add(self, view: MeshView, services: frozenset[str] = frozenset()) -> None:
+        """Counts one more: of whoever had these services, or of nobody knows whom."""
+        more = Counter({f"{_OF_GROUP}{caller_groups.group((service,))}": 1 for service in services})
+        more[LABEL] = 1
+        if services:
+            more[_APART] = 1
+        self._counts[view.name] = self._counts.get(view.name, _NONE) + more
         self._views[view.name] = view
 
     def forget(self, mesh: str) -> None:
@@ -62,7 +79,7 @@ class Renames:
             transition = view.transition
             if transition is None:
                 continue  # nobody has a certificate, and there is nothing to end
-            labels = {**transition.labels, LABEL: str(self.of(mesh))}
+            labels = {**transition.labels, **{label: str(n) for label, n in self._counts.get(mesh, _NONE).items()}}
             try:
                 await self._store.transact([Update(replace(transition, labels=labels))])
             except (Conflict, NotFound):
@@ -76,6 +93,7 @@ class Renames:
         return done
 
 
-def _stored(view: MeshView) -> int:
-    text = view.transition.labels.get(LABEL, "") if view.transition else ""
-    return int(text) if text.isdecimal() else 0
+def _stored(view: MeshView) -> Counter[str]:
+    labels = view.transition.labels if view.transition else {}
+    counts = {name: text for name, text in labels.items() if name in (LABEL, _APART) or name.startswith(_OF_GROUP)}
+    return Counter({name: int(text) for name, text in counts.items() if text.isdecimal() and int(text)})

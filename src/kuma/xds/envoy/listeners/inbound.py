@@ -89,6 +89,8 @@ class InboundAccess(NamedTuple):
     groups: tuple[tuple[Sharing, Admission], ...] = ()
     """Groups of callers, with what is said about each. They have chains of their own, so that no more is drained than
     has to be; callers offer the ALPN of their group, and nobody gains by offering another one's."""
+    group_labels: tuple[str, ...] = ()
+    """The label of each group where callers are judged once; the others' connections go on when it changes."""
 
 
 def listener(
@@ -159,13 +161,15 @@ def chains(
     """Makes the chain of each kind of caller."""
     http = [_http(place, limits, _some(envoy))] if place.is_http else []  # the same for all: the routes decide
 
-    def mutual(admission: Admission, offered: Sequence[str]) -> listener_components_pb2.FilterChain:
+    def mutual(admission: Admission, label: str, offered: Sequence[str]) -> listener_components_pb2.FilterChain:
         served = http or list(_tcp(place, admission, envoy, limits.tcp))
-        return _mutual(place, access, admission, offered, envoy, served)
+        return _mutual(place, access, admission, label, offered, envoy, served)
 
-    yield mutual(access.admission, () if access.strict else (tls.ALPN,))
-    for groups, part in access.groups:
-        chain = mutual(part, [tls.group_alpn(group) for group in groups])
+    yield mutual(access.admission, access.label, () if access.strict else (tls.ALPN,))
+    # Over HTTP who is admitted is judged by all rules, whatever group somebody offers: what is open ends as one.
+    labels = (access.label,) * len(access.groups) if place.is_http else access.group_labels
+    for (groups, part), label in zip(access.groups, labels, strict=True):
+        chain = mutual(part, label, [tls.group_alpn(group) for group in groups])
         chain.name = "_".join((chain.name, *groups))
         yield chain
     if not access.strict:
@@ -176,6 +180,7 @@ def _mutual(
     place: InboundPlace,
     access: InboundAccess,
     admission: Admission,
+    label: str,
     offered: Sequence[str],
     envoy: Capabilities,
     served: Sequence[listener_components_pb2.Filter],
@@ -186,7 +191,7 @@ def _mutual(
     chain = _chain("mesh_tls", *served)
     required = _of_mesh(place.mesh) if later else tls.downstream(place.mesh, rbac.names(place.mesh, admission))
     chain.transport_socket.CopyFrom(required)
-    callers = [access.label, _digest(admission) if place.is_http else ""]
+    callers = [label, _digest(admission) if place.is_http else ""]
     if any(callers):
         chain.metadata.filter_metadata["io.kuma"].update({"callers": " ".join(callers)})
     if not access.strict:
