@@ -11,7 +11,7 @@ from kuma.resources import kinds
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.resource import Key, Resource
-from kuma.store.protocol import Create
+from kuma.store.protocol import Create, Update
 from kuma.store.sql.embedded.sqlite import open_sqlite
 from kuma.store.views import Views
 from kuma.xds.envoy.services import serving_label
@@ -38,6 +38,7 @@ class Mesh:
             self._as_serving,
             pause_each=pause_each,
             batch=batch,
+            is_urgent=serving_label.stops,
             pause=self._pause,
         )
 
@@ -113,6 +114,18 @@ async def test_who_cannot_wait_has_what_was_collected_written(tmp_path: Path) ->
         assert await mesh.writes.catch_up() == 1
         assert mesh.serving == {"web-0", "web-1"}
         assert len(mesh.pauses) == 1, "it pauses still"
+
+
+async def test_who_takes_the_place_of_one_that_ends_at_another_control_plane_is_written_at_once(tmp_path: Path) -> None:
+    async with _mesh(tmp_path, pause_each=60.0) as mesh:
+        mesh.writes.look(WEB[0].key)
+        await mesh.until_paused(1)
+        mesh.writes.look(WEB[1].key)
+        assert mesh.serving == {"web-0"}
+        ended = serving_label.as_ended(mesh.views.view("default").dataplanes["web-0"])
+        await mesh.views._store.transact([Update(ended)])
+        await mesh.until_paused(2)
+        assert mesh.serving == {"web-1"}
 
 
 async def test_who_cannot_wait_waits_for_what_is_being_written_already(tmp_path: Path) -> None:

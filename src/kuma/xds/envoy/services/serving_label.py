@@ -19,6 +19,11 @@ def is_serving(dataplane: Resource[DataplaneSpec]) -> bool:
     return dataplane.labels.get(SERVING) != _NO
 
 
+def stops(before: Resource[DataplaneSpec], after: Resource[DataplaneSpec] | None) -> bool:
+    """Tells whether callers are not sent to a Dataplane any more to which they were sent."""
+    return is_serving(before) and (after is None or not is_serving(after))
+
+
 def as_serving(dataplane: Resource[DataplaneSpec]) -> Resource[DataplaneSpec]:
     """Returns the Dataplane with its proxy serving."""
     return replace(begun(dataplane), labels={**begun(dataplane).labels, SERVING: _YES})

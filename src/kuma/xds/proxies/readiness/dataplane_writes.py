@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
 
 import structlog
 
+from kuma.base import aio
 from kuma.base.clock import Clock
 from kuma.base.errors import Conflict, NotFound, Unavailable
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Key, Resource
+from kuma.resources.view import changed_names
 from kuma.store.protocol import Store, Update
 from kuma.store.views import Views
 
@@ -23,6 +26,10 @@ _RETRY = 1.0
 _LONGEST_PAUSE = 3.0
 _LULL = 0.3
 """Seconds: if no other comes in so long, there is nothing to collect."""
+
+
+Dataplane = Resource[DataplaneSpec]
+Urgent = Callable[[Dataplane, Dataplane | None], bool]
 
 
 class DataplaneWrites:
@@ -42,13 +49,15 @@ class DataplaneWrites:
         *,
         pause_each: float = 0.0,
         batch: int = _BATCH,
-        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        is_urgent: Urgent = lambda _, __: False,
+        pause: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep,
     ) -> None:
         """`what` is what is said to be missing while the store cannot be written.
 
         `pause_each` are the seconds in which others are collected for each Dataplane that was written, up to
-        `_LONGEST_PAUSE` and to the first lull; `batch` is how many are written in one transaction; `pause` waits for
-        some seconds.
+        `_LONGEST_PAUSE` and to the first lull; `batch` is how many are written in one transaction; `is_urgent` tells
+        of a Dataplane, and of what has become of it, whether nobody is waited for any more; `pause` waits for some
+        seconds.
         """
         self._store = store
         self._views = views
@@ -58,15 +67,30 @@ class DataplaneWrites:
         self._pause_each = pause_each
         self._batch = batch
         self._pause = pause
+        self._is_urgent = is_urgent
+        self._seen: dict[str, Mapping[str, Dataplane]] = {}
+        """By mesh."""
         self._due: set[Key] = set()
         self._wake = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._turn = asyncio.Lock()
+        views.on_change(self._changed)
 
     def look(self, key: Key) -> None:
         """Has a Dataplane written, if it is not as it should be."""
         if self._wanted(key) is not None:
             self._due.add(key)
             self._wake.set()
+
+    def _changed(self, meshes: frozenset[str]) -> None:
+        """Has what is being collected written at once if that is due to what has become of a Dataplane."""
+        for mesh in meshes:
+            before, now = self._seen.pop(mesh, {}), self._views.view(mesh).dataplanes
+            if now:
+                self._seen[mesh] = now
+            changed = (name for name in changed_names(before, now) if name in before)
+            if any(self._is_urgent(before[name], now.get(name)) for name in changed):
+                self._hurried.set()
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -82,12 +106,21 @@ class DataplaneWrites:
                 await self._collect(min(written * self._pause_each, _LONGEST_PAUSE))
 
     async def _collect(self, seconds: float) -> None:
-        """Lets others come for so long, or until none comes any more."""
+        """Lets others come for so long, or until none comes any more, or somebody cannot wait."""
         known = -1
-        while seconds > 0 and len(self._due) > known:
-            known = len(self._due)
-            await self._pause(min(seconds, _LULL))
-            seconds -= _LULL
+        self._hurried.clear()
+        hurried = aio.spawn(self._hurried.wait(), name="whoever cannot wait")
+        try:
+            while seconds > 0 and len(self._due) > known and not hurried.done():
+                known = len(self._due)
+                pause = aio.spawn(self._pause(min(seconds, _LULL)), name="collecting")
+                try:
+                    await asyncio.wait([pause, hurried], return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    await aio.stop([pause])
+                seconds -= _LULL
+        finally:
+            await aio.stop([hurried])
 
     async def catch_up(self) -> int:
         """Write all that is to be written now, and let end what is being written; returns how many Dataplanes it wrote.

@@ -52,7 +52,13 @@ class EndpointReadiness:
         self._on_ended = on_ended
         self._told: list[_Told] = []
         self._writes = DataplaneWrites(
-            store, views, clock, "endpoints not marked as ready", self._serving, pause_each=_COLLECTED
+            store,
+            views,
+            clock,
+            "endpoints not marked as ready",
+            self._serving,
+            pause_each=_COLLECTED,
+            is_urgent=serving_label.stops,  # another control plane may have been told
         )
         proxies.on_progress(self._progressed)
 
