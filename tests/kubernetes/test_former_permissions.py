@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from kuma.admission import former_permissions
 from kuma.admission.permission_rules import PermissionRules
 from kuma.base import aio
 from kuma.base.clock import SystemClock
@@ -20,7 +21,8 @@ from kuma.kubernetes.objects.forms import Forms
 from kuma.kubernetes.webhooks.dataplanes import DataplaneRules
 from kuma.kubernetes.webhooks.review import Review
 from kuma.kubernetes.webhooks.validation import Validation
-from kuma.resources import kinds
+from kuma.policy.permissions import Permissions
+from kuma.resources import codec, kinds
 from kuma.store.manager import ResourceManager
 from kuma.store.sql.embedded.sqlite import open_sqlite
 from kuma.store.views import Views
@@ -71,3 +73,10 @@ async def test_what_is_deleted_is_noted_while_others_look_at_tags(manager: Resou
     old: dict[str, Any] = {**BY_TAG, "metadata": {"name": "other"}}
     deleted = replace(CREATED, operation="DELETE", name="other", new=None, old=old)
     assert await judged(manager, deleted) == 1, "what remains looks at no tag"
+
+
+async def test_what_no_config_map_holds_is_not_noted_and_may_be_changed(manager: ResourceManager) -> None:
+    old = codec.parse(BY_TAG)
+    huge, after = replace(old, labels={"x": "ä" * 200_000}), Permissions.of([old], [])
+    assert not await former_permissions.noted(Permissions(), after, old.key, huge, manager.store)
+    assert await former_permissions.noted(Permissions(), after, old.key, old, manager.store)

@@ -28,6 +28,8 @@ from kuma.store.protocol import AnyResource, Create, Delete, Expect, Operation, 
 
 log = structlog.get_logger(__name__)
 
+_LARGEST = 900_000
+"""Characters, all of ASCII. A ConfigMap of Kubernetes holds 1 MiB."""
 _KINDS = (kinds.TRAFFIC_PERMISSION.name, kinds.MESH_TRAFFIC_PERMISSION.name)
 
 
@@ -37,7 +39,7 @@ async def noted(
     """Returns the operations that note what a permission was, `old`, or that it was none, before it is changed.
 
     Nothing if no tag begins to be looked at, by this change or by one whose succession is not over. What is noted
-    already stays: the first change counts.
+    already stays: the first change counts. What is larger than every store takes is not noted.
     """
     if not after.source_tags:
         return ()
@@ -47,7 +49,10 @@ async def noted(
     stored = await find(store, key)
     if stored is not None:
         return (Expect(key, stored.version),)
-    return (Create(Resource(key, ConfigSpec(config=_written(changed, old))), kinds.MESH.key(changed.mesh)),)
+    note = _written(changed, old)
+    if len(note) > _LARGEST:
+        return ()
+    return (Create(Resource(key, ConfigSpec(config=note)), kinds.MESH.key(changed.mesh)),)
 
 
 class FormerPermissions:
