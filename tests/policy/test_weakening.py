@@ -315,3 +315,9 @@ def test_tokens_that_are_revoked_no_more_are_told() -> None:
     assert told("abc", "ac") == ["the token b is revoked no more, and holds until it expires"]
     assert told("abc", "b") == ["the token a (and 1 more) is revoked no more, and holds until it expires"]
     assert told("", "a") == []
+
+
+def test_what_two_selectors_have_in_common() -> None:
+    assert weakening.both({SERVICE: "a"}, {SERVICE: "b"}) is None
+    assert weakening.both({SERVICE: "*"}, {SERVICE: "a", ENV: "x"}) == {SERVICE: "a", ENV: "x"}
+    assert weakening.both({SERVICE: "a", ENV: "x"}, {ENV: "*"}) == {SERVICE: "a", ENV: "x"}
