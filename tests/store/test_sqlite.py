@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.exc import IntegrityError
@@ -51,6 +52,27 @@ async def test_only_the_owner_reads_the_files(tmp_path: Path) -> None:
     assert {f"kuma.db{end}" for end in ends} == set(files)
     assert set(files.values()) == {0o600}
     assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
+
+
+async def test_a_statement_is_one_errand_to_the_thread_of_its_connection(tmp_path: Path) -> None:
+    store = await open_sqlite(tmp_path / "kuma.db", SystemClock())
+    loop: Any = asyncio.get_running_loop()
+    answer, errands = loop.call_soon_threadsafe, itertools.count()
+
+    def counted(*arguments: Any, **more: Any) -> Any:
+        next(errands)
+        return answer(*arguments, **more)
+
+    loop.call_soon_threadsafe = counted
+    try:
+        await store.transact([Create(MESH)])
+        await store.get(MESH.key)
+    finally:
+        loop.call_soon_threadsafe = answer
+        await store.close()
+    # Begin, what is there, the row, the revision, the change, the next revision, commit, and what SQLAlchemy rolls back
+    # when it has a connection back; then begin, the row, and that again. Another one may be opened meanwhile.
+    assert next(errands) <= 22
 
 
 async def test_no_file_shows_what_a_secret_holds(tmp_path: Path) -> None:

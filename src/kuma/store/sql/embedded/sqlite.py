@@ -22,7 +22,7 @@ from kuma.store.sealing.encryption import AesGcmSealer, KeyFile
 from kuma.store.sql import migrations, schema, seal
 from kuma.store.sql.change_log import KEPT_REVISIONS
 from kuma.store.sql.dialect import WRITES, Traits
-from kuma.store.sql.embedded import sqlite_files
+from kuma.store.sql.embedded import errands, sqlite_files
 from kuma.store.sql.store import SqlStore
 
 log = structlog.get_logger(__name__)
@@ -142,7 +142,8 @@ def _scrub(path: Path) -> None:
 
 def _engine(path: Path) -> AsyncEngine:
     # In a storm of proxies readers wait for each other rather than fail.
-    engine = create_async_engine(sa.URL.create("sqlite+aiosqlite", database=str(path)), pool_timeout=300)
+    place = sa.URL.create("sqlite+aiosqlite", database=str(path))
+    engine = create_async_engine(place, pool_timeout=300, async_creator=lambda: errands.connect(path))
 
     @event.listens_for(engine.sync_engine, "connect")
     def connect(connection: Any, _: object) -> None:
