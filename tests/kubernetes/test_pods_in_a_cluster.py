@@ -105,6 +105,11 @@ def test_a_pod_has_the_dataplane_that_it_and_its_services_say(market: Installed)
     until("it is another Service's, too", lambda: services(cluster, "web-1") == both, market.processes)
     cluster.kubectl("delete", "service", "also", "-n", "market")
     until("it is one alone", lambda: services(cluster, "web-1") == both[1:], market.processes)
+    cluster.kubectl("label", "pod", "web-1", "-n", "market", "app=other", "--overwrite")
+    until("it is no Service's", lambda: services(cluster, "web-1") == ["web-1_market_svc"], market.processes)
+    cluster.kubectl("label", "pod", "web-1", "-n", "market", "app=web", "tier=gold", "--overwrite")
+    until("it is one's again", lambda: services(cluster, "web-1") == both[1:], market.processes)
+    assert dataplane(cluster, "web-1")["spec"]["networking"]["inbound"][0]["tags"]["tier"] == "gold"
     found = dataplane(cluster, "web-1")
     assert found["mesh"] == "market"
     assert found["spec"]["networking"]["inbound"][0]["tags"]["kuma.io/protocol"] == "http"
