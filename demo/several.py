@@ -6,6 +6,7 @@ import json
 import secrets
 import signal
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,13 @@ def _front(number: int) -> str:
 class SeveralControlPlanes(DemoMesh):
     """Proxies and `kumactl` know one address, where an Envoy passes connections on to whoever answers."""
 
-    def __init__(self, home: Path, processes: Processes, database: Postgres) -> None:
+    def __init__(
+        self, home: Path, processes: Processes, database: Postgres, environments: Sequence[Mapping[str, str]] = ()
+    ) -> None:
+        """`environments` has what each control plane's has beside the settings."""
         super().__init__(home, processes)
         self.database = database
+        self._environments = environments or [{}] * COUNT
         (self._balancer_admin,) = free_ports(1)
         self._name = database.create(f"demo_{secrets.token_hex(4)}")
         self._shared = database.settings(self._name)
@@ -63,9 +68,14 @@ class SeveralControlPlanes(DemoMesh):
         """`kuma-cp run` for one of them, until it is ready."""
         name = f"kuma-cp-{number}"
         self._running[number] = self.processes.start(
-            name, [BIN / "kuma-cp", "run"], {**self.environment, **self._of(number)}
+            name, [BIN / "kuma-cp", "run"], {**self.environment, **self._of(number), **self._environments[number]}
         )
         until(f"{name} is ready", lambda: self._answers(number), self.processes)
+
+    def prepare_key(self) -> None:
+        """`kuma-cp prepare-key`: all have one key file here, and so the next one."""
+        environment = {**self.environment, **self._of(0)}
+        subprocess.run([BIN / "kuma-cp", "prepare-key"], env=environment, check=True, capture_output=True)
 
     def _of(self, number: int) -> dict[str, str]:
         """Settings of one; they share the database, its key, and the certificate that the first one makes."""

@@ -16,6 +16,7 @@ PACKAGES: Mapping[str, str] = {
     "haproxy": "a load balancer in front of control planes",
     "curl": "workloads that call others as they always have",
     "iproute2": "network namespaces: hosts and Pods of their own",
+    "libfaketime": "control planes whose clocks differ",
     "nftables": "transparent proxying",
     "nginx-light": "a reverse proxy in front of the API",
     "prometheus": "promtool, which checks and runs the alert rules",

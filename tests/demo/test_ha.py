@@ -1,4 +1,4 @@
-"""Three control planes are killed in turn in the middle of every kind of change, and no request fails."""
+"""Three control planes, whose clocks differ, are killed in turn in every kind of change, and no request fails."""
 
 import functools
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 from demo import resources
 from demo.mesh import Unanswered, get
 from demo.postgres import Postgres
-from demo.processes import Processes, until
+from demo.processes import Failed, Processes, until
 from demo.several import COUNT, SeveralControlPlanes
 from demo.traffic import Traffic
 from tests.integration.sidecars import BETWEEN_CALLS
@@ -24,6 +24,15 @@ CHANGES = (
 )
 """Every kind of staged change, each with what it leads to."""
 
+CLOCKS = (0, 60, -60)
+"""Seconds by which the clock of each control plane is ahead of the Envoys'."""
+
+
+def clock(seconds: int) -> dict[str, str]:
+    """The environment of a process whose clock is ahead, as faketime(1) does it; how long it waits stays as it is."""
+    (library,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
+    return {"LD_PRELOAD": str(library), "FAKETIME": f"{seconds:+}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+
 
 def reached(mesh: SeveralControlPlanes, goal: str) -> bool:
     try:
@@ -33,10 +42,25 @@ def reached(mesh: SeveralControlPlanes, goal: str) -> bool:
     return bool(found.get("complete")) and found.get("goal") == goal
 
 
+def differences(mesh: SeveralControlPlanes) -> list[float]:
+    """How far each clock is ahead of the one that is most behind, as whoever answers sees it, to ten seconds."""
+    found = sorted(each["clockDifferenceSeconds"] for each in mesh.instances())
+    return [round(each - found[0], -1) for each in found]
+
+
+def sealed_anew(mesh: SeveralControlPlanes) -> bool:
+    try:
+        mesh.kumactl("rekey")
+    except Failed as error:
+        assert "not all control planes have the next key yet" in str(error)
+        return False
+    return True
+
+
 @pytest.fixture
 def mesh(postgres_instance: Postgres, tmp_path: Path) -> Iterator[SeveralControlPlanes]:
     with Processes(tmp_path) as processes:
-        found = SeveralControlPlanes(tmp_path, processes, postgres_instance)
+        found = SeveralControlPlanes(tmp_path, processes, postgres_instance, [clock(seconds) for seconds in CLOCKS])
         found.start_control_plane()
         until("all are there", lambda: len(found.instances()) == COUNT and found.leader() is not None, processes)
         found.start_workloads()
@@ -53,9 +77,12 @@ def mesh(postgres_instance: Postgres, tmp_path: Path) -> Iterator[SeveralControl
 
 
 def test_no_request_fails_whoever_is_killed_during_whatever_change(mesh: SeveralControlPlanes) -> None:
+    until("the clocks differ", lambda: differences(mesh) == [0, 60, 120], mesh.processes)
     first = mesh.leader()
     assert first is not None
     load = Traffic(mesh.web_tcp_out, threads=2, pause=BETWEEN_CALLS)
+    mesh.prepare_key()
+    until("all have the next key, and it is used", functools.partial(sealed_anew, mesh), mesh.processes)
     for number, (text, goal) in enumerate(CHANGES):
         victim = (first + number) % COUNT
         mesh.kumactl("apply", "-f", str(mesh.write("mesh.yaml", text)))
