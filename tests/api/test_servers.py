@@ -62,6 +62,27 @@ async def test_a_port_in_use_is_said_with_the_setting() -> None:
     await aio.stop([task])
 
 
+async def test_who_is_being_answered_while_it_stops_is_told_so() -> None:
+    """With the shape of all errors, and that one may try again; before, it was a plain `500 Internal Server Error`."""
+    began = asyncio.Event()
+
+    async def endless(_scope: Any, _receive: Any, _send: Any) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    server = HttpServer(endless, "127.0.0.1", 0, setting="X")
+    task = aio.spawn(server.run(), name="server")
+    async with httpx.AsyncClient(timeout=PATIENCE) as client:
+        asking = aio.spawn(client.put(f"http://127.0.0.1:{await server.port()}/meshes/default"), name="asking")
+        async with asyncio.timeout(PATIENCE):
+            await began.wait()
+        await aio.stop([task])
+        answer = await asking
+    assert (answer.status_code, answer.json()["title"]) == (503, "Service unavailable")
+    assert "look whether" in answer.json()["detail"]
+    assert (answer.headers["retry-after"], answer.headers["connection"]) == ("1", "close")
+
+
 async def test_tls_is_verified_and_not_older_than_1_2(tmp_path: Path) -> None:
     files = server_certificate.ensure(tmp_path, server_certificate.own_names("127.0.0.1"), datetime.now(UTC))
     server = HttpServer(app(), "127.0.0.1", 0, setting="X", tls=ServerIdentity.of(files.chain, files.key))

@@ -280,3 +280,29 @@ def that_may_end(app: Any, ends: Callable[[], bool]) -> Any:
         await app(scope, receive, tell)
 
     return told
+
+
+def told_of_the_end(app: Any) -> Any:
+    """`app`, whose requests that are cut off because the server stops are answered so, if no answer has begun."""
+
+    async def answered(scope: Any, receive: Any, send: Any) -> None:
+        has_begun = False
+
+        async def pass_on(message: Any) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await app(scope, receive, pass_on)
+        except asyncio.CancelledError:  # by nobody else than the server, which waits no longer
+            if has_begun:
+                raise
+            answer = errors.answer(Problem(503, "Service unavailable", _STOPPING), "")
+            answer.headers["connection"] = "close"
+            await answer(scope, receive, send)
+
+    return answered
+
+
+_STOPPING = "the control plane is stopping; a change may have been made or not: look whether it was, and try again"
