@@ -17,9 +17,8 @@ from datetime import datetime
 from typing import Any
 
 import structlog
-from pydantic import ValidationError
 
-from kuma.base.errors import Conflict, NotFound, Unavailable
+from kuma.base.errors import Conflict, InvalidResource, NotFound, Unavailable
 from kuma.policy.permissions import Permissions
 from kuma.resources import kinds
 from kuma.resources.models.config import ConfigSpec
@@ -115,7 +114,7 @@ def _restored(permissions: Permissions, notes: Iterable[AnyResource]) -> Permiss
         for note in notes:
             said = _said(note)
             former[said["kind"]][said["name"]] = _former(said)
-    except (KeyError, ValidationError):
+    except (InvalidResource, KeyError, TypeError, ValueError):
         return None
     if not any(former.values()):
         return None
@@ -159,13 +158,13 @@ def _former(said: Mapping[str, Any]) -> AnyResource | None:
     """Returns a permission as it was; None if there was none.
 
     Raises:
-        KeyError, ValidationError: another version has written it.
+        InvalidResource, KeyError, TypeError, ValueError: another version has written it.
     """
     if "spec" not in said:
         return None
     kind = kinds.by_name(said["kind"])
     found = Resource(
-        kind.key(said["name"], said["mesh"]), kind.spec.model_validate(said["spec"]), labels=said["labels"]
+        kind.key(said["name"], said["mesh"]), kind.spec.model_validate(said["spec"]), labels=dict(said["labels"])
     )
     return replace(found, creation_time=datetime.fromisoformat(said["since"]))
 

@@ -122,7 +122,7 @@ class Drain:
             self._count(before, config)
             is_changed = before is None or before.permissions is not config.permissions
             if is_changed:
-                self._note(mesh, config)
+                self._note(mesh, config, before)
             if before is None or not any(proxy.key.mesh == mesh for proxy in self._proxies):
                 if is_changed:
                     self._begin(mesh, config, before)
@@ -143,11 +143,16 @@ class Drain:
         if self._renames.take_in(config.view):
             self._rounds.wake()
 
-    def _note(self, mesh: str, config: MeshConfig) -> None:
-        """Keeps what is noted of the permissions before as long as somebody goes by them."""
-        if config.permissions.source_tags:
+    def _note(self, mesh: str, config: MeshConfig, before: MeshConfig | None) -> None:
+        """Keeps what is noted of the permissions before as long as somebody goes by them.
+
+        Something may be noted that nobody has begun to go by: of a change that a webhook was asked about, and that was
+        not made. It goes with the next change, or it would say one day that what was long ago had decided until then.
+        """
+        is_looked_at = bool(config.permissions.source_tags)
+        if is_looked_at or before is not None:
             self._former.begin(mesh)
-        else:
+        if not is_looked_at:
             self._former.end(mesh)
             self._rounds.wake()
 
