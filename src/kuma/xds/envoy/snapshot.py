@@ -198,7 +198,7 @@ class MeshConfig:
     def _inbound(
         self, resource: Resource[DataplaneSpec], inbound: Inbound, envoy: Capabilities, unwritable: frozenset[str]
     ) -> Iterator[tuple[TypeUrl, Entry]]:
-        networking, known_by = resource.spec.net, target_ref.facets(resource, inbound, self._facets)
+        networking = resource.spec.net
         target, port = dataplanes.workload(networking, inbound)
         address = dataplanes.listen_address(networking, inbound)
         bound = transparent_proxying.binds(networking.redirected, address)
@@ -207,11 +207,19 @@ class MeshConfig:
         logged = self._logged.at_inbound(resource, inbound).without(unwritable)
         also = tag_rules.also_at(inbound.tags) if self._has_service_addresses and not bound else ()
         place = InboundPlace(
-            self.view.name, address, inbound.port, cluster.name, inbound.protocol, logged=logged, bound=bound, also=also
+            self.view.name, address, inbound.port, cluster.name, inbound.protocol, logged=logged, bound=bound
         )
+        yield TypeUrl.CLUSTER, cluster
+        # Not further addresses of one listener: Envoy refuses one that gets or loses some.
+        for one in (address, *also):
+            yield from self._inbound_at(place._replace(address=one), resource, inbound, envoy)
+
+    def _inbound_at(
+        self, place: InboundPlace, resource: Resource[DataplaneSpec], inbound: Inbound, envoy: Capabilities
+    ) -> Iterator[tuple[TypeUrl, Entry]]:
+        known_by = target_ref.facets(resource, inbound, self._facets)
         declared = None if self.level is Level.PLAIN else self.permissions.admission(known_by)
         access = self._access(known_by, declared) if declared else None
-        yield TypeUrl.CLUSTER, cluster
         yield TypeUrl.LISTENER, self._generated.entry(inbound_listeners.listener, place, access, envoy, self._limits)
         if place.is_http:
             # Of an HTTP inbound the routes decide, at every request; the listener ends what is no longer admitted.

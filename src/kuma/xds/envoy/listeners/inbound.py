@@ -54,8 +54,6 @@ class InboundPlace(NamedTuple):
     logged: Logged = NOTHING
     bound: bool = True
     """False if the kernel brings what is meant for this place."""
-    also: tuple[str, ...] = ()
-    """Addresses at which it is reached, too."""
 
     @property
     def name(self) -> str:
@@ -115,7 +113,6 @@ def listener(
         inspects=inspects,
         reported=envoy.reports,
         bound=place.bound,
-        also=place.also,
     )
 
 

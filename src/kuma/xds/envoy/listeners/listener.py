@@ -30,13 +30,11 @@ def listener(
     reported: bool = False,
     bound: bool = True,
     redirected: bool = False,
-    also: Sequence[str] = (),
 ) -> Entry:
     """Makes a listener. One that `inspects` looks at what a caller begins with to tell which chain is meant.
 
     Of one that is `reported` the control plane is told of each connection. One that is not `bound` is found by what
-    the kernel has `redirected` to another one: by the address and port that were meant. It is `also` at these
-    addresses.
+    the kernel has `redirected` to another one: by the address and port that were meant.
     """
     made = listener_pb2.Listener(
         name=name,
@@ -45,8 +43,6 @@ def listener(
         traffic_direction=direction,
         filter_chains=chains,
     )
-    for one in also:
-        made.additional_addresses.add(address=socket(one, port))
     made.enable_reuse_port.value = False
     if not bound:
         made.bind_to_port.value = False
