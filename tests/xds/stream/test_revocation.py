@@ -26,6 +26,7 @@ from kuma.store.protocol import Create
 from kuma.store.sql.store import SqlStore
 from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.xds.envoy.services import serving_label
+from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.proxy import Proxies
 from kuma.xds.stream.revocation import TokenRevocation
 from tests.fakes.clock import ManualClock
@@ -77,6 +78,41 @@ async def test_no_certificate_is_issued_after_a_revocation_though_the_stream_has
         assert (error.code, "has been revoked" in error.details) == (grpc.StatusCode.UNAUTHENTICATED, True)
         assert web.certificate == first
     assert (tmp_path / "audit.jsonl").read_text().count('"certificate issued"') == 1
+
+
+class _Gated:
+    """The states of meshes, of which what a proxy runs is made only once it may be: of large meshes it takes long."""
+
+    def __init__(self, meshes: Meshes) -> None:
+        self._meshes = meshes
+        self.opened = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._meshes, name)
+
+    async def entries(self, *about: Any) -> Any:
+        await self.opened.wait()
+        return await self._meshes.entries(*about)
+
+
+async def test_no_certificate_is_issued_for_what_its_token_does_not_allow_though_the_stream_has_not_ended_yet(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as cp:
+        await cp.apply(MTLS)
+        await cp.apply_resource(WEB)
+        web = await cp.proxy(WEB, cp.token(service="web"), bring=False)
+        await cp.settled(1)
+        (served,) = cp.parts.proxies
+        gated: Any = _Gated(served._meshes)
+        served._meshes = gated
+        await cp.apply_resource(dataplane("web-01", "another"))
+        await cp.looked_around()
+        gated.opened.set()
+        error = await web.failure()
+        assert (error.code, "kuma.io/service" in error.details) == (grpc.StatusCode.PERMISSION_DENIED, True)
+    issued = [line for line in (tmp_path / "audit.jsonl").read_text().splitlines() if '"certificate issued"' in line]
+    assert not [line for line in issued if "/another" in line]
 
 
 class Stream:

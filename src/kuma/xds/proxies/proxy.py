@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
 
 from kuma.base.clock import Clock
-from kuma.base.errors import KumaError, Unauthenticated
+from kuma.base.errors import AccessDenied, KumaError, Unauthenticated
 from kuma.base.values import addresses, farewell
 from kuma.policy import remaining_access
 from kuma.resources import kinds
@@ -20,6 +21,7 @@ from kuma.resources.models.last_contact import LastContact
 from kuma.resources.models.mesh import DEFAULT_LEAF_LIFETIME
 from kuma.resources.models.mesh_transition import Level
 from kuma.resources.resource import Key, Resource
+from kuma.tokens import dataplane_tokens
 from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.tokens.signing_keys import NotValidYet
 from kuma.xds.delta.session import Confirmation, Request, Response, Session
@@ -311,16 +313,19 @@ class Proxy:
         return Wanted(self.key.mesh, state.trust.issuing, uris, lifetime)
 
     def _check_holder(self) -> None:
-        """Sees that its token holds at this moment: that it ends its stream may follow a little later.
+        """Sees that its token holds, for its Dataplane as it is now. That its stream ends may follow a little later.
 
         Raises:
-            Unauthenticated: it does not; the stream is to end.
+            Unauthenticated: it does not hold; the stream is to end.
+            AccessDenied: it is not for this Dataplane any more; the stream is to end.
         """
+        dataplane = self._meshes.state(self.key.mesh).config.view.dataplanes.get(self.key.name)
         try:
-            self._check_token(self.key, self.credential)
-        except NotValidYet:  # it was valid when the stream began, so the clock has been set back
-            pass
-        except Unauthenticated as error:
+            with suppress(NotValidYet):  # it was valid when the stream began, so the clock has been set back
+                self._check_token(self.key, self.credential)
+            if dataplane is not None:
+                dataplane_tokens.authorize(self.token, dataplane.mesh, dataplane.name, dataplane.spec)
+        except (Unauthenticated, AccessDenied) as error:
             self.end(error)
             raise
 
