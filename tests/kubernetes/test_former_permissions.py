@@ -75,8 +75,17 @@ async def test_what_is_deleted_is_noted_while_others_look_at_tags(manager: Resou
     assert await judged(manager, deleted) == 1, "what remains looks at no tag"
 
 
-async def test_what_no_config_map_holds_is_not_noted_and_may_be_changed(manager: ResourceManager) -> None:
+async def test_of_what_no_config_map_holds_it_is_noted_that_nobody_knows_what_decided(manager: ResourceManager) -> None:
     old = codec.parse(BY_TAG)
     huge, after = replace(old, labels={"x": "ä" * 200_000}), Permissions.of([old], [])
-    assert not await former_permissions.noted(Permissions(), after, old.key, huge, manager.store)
-    assert await former_permissions.noted(Permissions(), after, old.key, old, manager.store)
+    store, mesh = manager.store, old.mesh
+    for stored, is_known in ((old, True), (huge, False)):
+        noted = await former_permissions.noted(Permissions(), after, old.key, stored, store)
+        assert len(noted) == 1
+        await store.transact(noted)
+        former = former_permissions.FormerPermissions(store)
+        await former.recall(store)
+        assert (former.of(mesh, after) is not None) is is_known
+        former.begin(mesh)
+        former.end(mesh)
+        assert await former.store()

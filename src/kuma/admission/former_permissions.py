@@ -38,7 +38,8 @@ async def noted(
     """Returns the operations that note what a permission was, `old`, or that it was none, before it is changed.
 
     Nothing if no tag begins to be looked at, by this change or by one whose succession is not over. What is noted
-    already stays: the first change counts. What is larger than every store takes is not noted.
+    already stays: the first change counts. Of what is larger than every store takes, it is
+    noted that it is not known: neither is then what decided before.
     """
     if not after.source_tags:
         return ()
@@ -49,8 +50,8 @@ async def noted(
     if stored is not None:
         return (Expect(key, stored.version),)
     note = _written(changed, old)
-    if len(note) > _LARGEST:
-        return ()
+    if len(note) > _LARGEST:  # without it, others that are noted would decide beside what this one is today
+        note = json.dumps({**_named(changed), "spec": None})
     return (Create(Resource(key, ConfigSpec(config=note)), kinds.MESH.key(changed.mesh)),)
 
 
@@ -139,10 +140,14 @@ def _digest(text: str) -> str:
 
 
 def _written(key: Key, old: AnyResource | None) -> str:
-    said: dict[str, Any] = {"kind": key.kind, "mesh": key.mesh, "name": key.name}
+    said: dict[str, Any] = dict(_named(key))
     if old is not None:
         said |= {"spec": old.spec.to_wire(), "labels": dict(old.labels), "since": old.creation_time.isoformat()}
     return json.dumps(said)
+
+
+def _named(key: Key) -> Mapping[str, str]:
+    return {"kind": key.kind, "mesh": key.mesh, "name": key.name}
 
 
 def _said(note: AnyResource) -> Mapping[str, Any]:
