@@ -174,6 +174,13 @@ def test_no_envoy_is_sent_what_it_does_not_know(envoy: Capabilities, permission:
     assert leads_to(chain).cluster == ("gate:127.0.0.1:82" if gated else "localhost:10082")
 
 
+@pytest.mark.parametrize("permission", [ALLOW, DENY], ids=lambda permission: permission.name)
+def test_a_gate_knows_the_rules_of_an_inbound_before_callers_are_accepted_by_them(permission: Resource[Any]) -> None:
+    """Envoy takes up listeners in the order in which they come; in the other one, calls fail in between."""
+    found = tuple(listeners(config(MESH, permission, TCP), NEWEST))
+    assert found.index("gate:127.0.0.1:82") < found.index("inbound:127.0.0.1:82")
+
+
 @pytest.mark.parametrize("envoy", [OLDEST, ONLY_WAITS, NEWEST])
 @pytest.mark.parametrize("protocol", ["tcp", "http"])
 def test_where_nobody_is_admitted_no_connection_leads_to_the_workload(envoy: Capabilities, protocol: str) -> None:

@@ -220,15 +220,16 @@ class MeshConfig:
         known_by = target_ref.facets(resource, inbound, self._facets)
         declared = None if self.level is Level.PLAIN else self.permissions.admission(known_by)
         access = self._access(known_by, declared) if declared else None
+        if not place.is_http and envoy.has_gates and access is not None and access.admission.principals:
+            # Envoy takes up listeners in this order: a gate has to know the rules by which callers are accepted.
+            yield TypeUrl.CLUSTER, self._generated.entry(inbound_listeners.gate_cluster, place)
+            rules = self._rules(_sorted(known_by), access.admission, access.groups)
+            yield TypeUrl.LISTENER, self._generated.entry(inbound_listeners.gate_listener, place, rules)
         yield TypeUrl.LISTENER, self._generated.entry(inbound_listeners.listener, place, access, envoy, self._limits)
         if place.is_http:
             # Of an HTTP inbound the routes decide, at every request; the listener ends what is no longer admitted.
             routed = self._staged(declared, known_by, at_every_request=True) if declared else None
             yield TypeUrl.ROUTES, self._generated.entry(inbound_listeners.routes, place, inbound.service, routed)
-        elif envoy.has_gates and access is not None and access.admission.principals:
-            yield TypeUrl.CLUSTER, self._generated.entry(inbound_listeners.gate_cluster, place)
-            rules = self._rules(_sorted(known_by), access.admission, access.groups)
-            yield TypeUrl.LISTENER, self._generated.entry(inbound_listeners.gate_listener, place, rules)
 
     def admission_of(self, dataplane: Resource[DataplaneSpec], inbound: Inbound) -> Admission:
         """Returns whom an inbound admits now, while permissions that look at other tags may be taking over."""
