@@ -60,7 +60,9 @@ class World:
 
     async def keeper(self, on_change: Callable[[], None] = lambda: None) -> LeafKeeper:
         """A keeper that has settled, and waits for the time of rotation."""
-        found = LeafKeeper("default.web-01", self.issuing, self.clock, lambda: self.wanted, on_change)
+        found = LeafKeeper(
+            "default.web-01", self.issuing, self.clock, lambda: self.wanted, on_change, check_holder=lambda: None
+        )
         task = aio.spawn(found.run(), name="keeper")
         self._stack.push_async_callback(aio.stop, [task])
         await found.settled()

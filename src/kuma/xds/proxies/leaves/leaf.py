@@ -43,7 +43,7 @@ class LeafKeeper:
         clock: Clock,
         wanted: Callable[[], Wanted | None],
         on_change: Callable[[], None],
-        check_holder: Callable[[], None] = lambda: None,
+        check_holder: Callable[[], None],
     ) -> None:
         """Keeps its collaborators; `check_holder` raises a `KumaError` if the proxy may be issued nothing any more."""
         self._proxy = proxy
