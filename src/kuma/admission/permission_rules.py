@@ -161,7 +161,7 @@ def _displaced(view: MeshView, impact: Impact) -> Iterator[Displacement | None]:
 
 
 def _is_being_created(mesh: AnyResource) -> bool:
-    """Whether a mesh has not begun: its permissions come before anybody gets a certificate."""
+    """Tells whether a mesh has not begun: its permissions come before anybody gets a certificate."""
     return mesh.version == 1 and mesh.labels.get(AUTHORITY_LABEL) == AWAITED
 
 

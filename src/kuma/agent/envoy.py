@@ -256,7 +256,7 @@ class Envoy:
 
     @property
     def admin_url(self) -> str:
-        """Where Envoy's administration is."""
+        """Returns where Envoy's administration is."""
         found = json.loads(self._bootstrap)["admin"]["address"]["socketAddress"]
         return f"http://{found['address']}:{found['portValue']}"
 

@@ -43,7 +43,7 @@ class Worker:
 
     @property
     def facts(self) -> Mapping[str, object]:
-        """What the log says of it when it is ready."""
+        """Returns what the log says of it when it is ready."""
         return {"worker": self.number} if self.is_one_of_several else {}
 
 

@@ -42,7 +42,7 @@ class Seen:
 
     @property
     def summary(self) -> TrafficSummary:
-        """What is known of its traffic."""
+        """Returns what is known of its traffic."""
         return self.known.summary
 
 

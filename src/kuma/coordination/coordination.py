@@ -33,7 +33,7 @@ class Coordination(Protocol):
 
     @property
     def leads(self) -> bool:
-        """Whether this control plane does what only one may do. `guard` makes sure of it."""
+        """Tells whether this control plane does what only one may do. `guard` makes sure of it."""
         ...
 
     async def known(self) -> None:
@@ -56,7 +56,7 @@ class Coordination(Protocol):
         ...
 
     def absence(self, instance: str) -> tuple[Expect, ...] | None:
-        """What a transaction expects that takes an instance to be gone for good; None if it is not, as far as we know.
+        """Returns what a transaction expects that takes an instance to be gone for good; None if it may not be.
 
         An instance that was taken to be gone, and comes back, notices this: see `on_return`.
         """

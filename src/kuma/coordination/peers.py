@@ -130,7 +130,7 @@ class Peers:
         return self._clock.monotonic() - self._said
 
     def addresses(self) -> Sequence[str]:
-        """Where the others are, or were when something was last heard of them."""
+        """Returns where the others are, or were when something was last heard of them."""
         heard = (heard.resource.spec.address for name, heard in self._instances.items() if name != self.own)
         return sorted({address for address in heard if address})
 

@@ -40,12 +40,12 @@ class Judge:
 
     @cached_property
     def all_shown(self) -> frozenset[Shown]:
-        """What the certificates of all Dataplanes show."""
+        """Returns what the certificates of all Dataplanes show."""
         return frozenset(self.shown_by(dataplane) for dataplane in self.view.dataplanes.values())
 
     @property
     def unverified(self) -> Verdict:
-        """What becomes of callers in plaintext, and with a TLS of their own."""
+        """Returns what becomes of callers in plaintext, and with a TLS of their own."""
         return REFUSED if self.level is Level.STRICT else ALLOWED
 
     def shown_by(self, dataplane: Dataplane) -> Shown:

@@ -80,7 +80,7 @@ class Lease:
 
     @property
     def leads(self) -> bool:
-        """Whether this control plane leads, as far as it can know."""
+        """Tells whether this control plane leads, as far as it can know."""
         return self._has_led and self._left() > 0
 
     def check(self) -> None:

@@ -55,7 +55,7 @@ def ask(
 
 
 def _expected(key: Key, first: Mapping[str, Any], last: Mapping[str, Any]) -> Expected:
-    """What becomes of a resource that is sent several times: from what there was to what there is at the end."""
+    """Returns what becomes of a resource that is sent several times: from what there was to what is at the end."""
     changed = any(item.get("changed") for item in (first, last))
     before = first.get("before") or {}
     return Expected(key, bool(first.get("created")), changed, before, last["after"], tuple(last.get("warnings", ())))

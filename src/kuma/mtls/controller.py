@@ -214,7 +214,7 @@ class RolloutController:
             self._look_at(mesh)
 
     def report(self, mesh: str, instance: str) -> RolloutProgressSpec | None:
-        """What there is to say of the proxies that are connected here, if there are some or others may ask for it."""
+        """Returns what there is to say of the proxies that are connected here, if there are some or others may ask."""
         run = self._runs.get(mesh)
         if run is None:
             return None

@@ -58,7 +58,7 @@ class ProgressReports:
         self._changed([resource.spec.mesh for resource in self._written.values()])
 
     def _say_again(self) -> None:
-        """What was written here may have been removed by others."""
+        """Take note that others may have removed what was written here."""
         self._unsure.update(resource.spec.mesh for resource in self._written.values())
         self._say_if_changed()
 

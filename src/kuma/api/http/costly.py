@@ -44,12 +44,12 @@ class CostlyRequests:
 
     @property
     def running(self) -> int:
-        """How many have their turn."""
+        """Returns how many have their turn."""
         return self._running.total()
 
     @property
     def waiting(self) -> int:
-        """How many wait for theirs."""
+        """Returns how many wait for theirs."""
         return sum(map(len, self._waiting.values()))
 
     @asynccontextmanager

@@ -62,7 +62,7 @@ class HttpServer(sockets.OnPort):
 
     @property
     def is_shut(self) -> bool:
-        """Whether it takes no connections."""
+        """Tells whether it takes no connections."""
         return self._is_shut.value
 
     def shut(self, is_shut: bool) -> None:

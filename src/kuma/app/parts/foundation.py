@@ -52,7 +52,7 @@ class Foundation:
     """Whether this control plane leads by the Lease on Kubernetes; elsewhere there is none to lose."""
 
     def can_use_store(self) -> bool:
-        """Whether what is stored can be used now, and it is seen that it can."""
+        """Tells whether what is stored can be used now, and it is seen that it can."""
         return not self.store.problem and self.coordination.silent_for() <= EXPIRY
 
 

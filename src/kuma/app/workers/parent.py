@@ -86,7 +86,7 @@ class Workers:
 
     @property
     def all_have_begun(self) -> bool:
-        """Whether there was a moment when all served."""
+        """Tells whether there was a moment when all served."""
         return self._began
 
     def components(self) -> Iterable[tuple[str, aio.Component]]:

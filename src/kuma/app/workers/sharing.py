@@ -81,7 +81,7 @@ class Sharing:
         return int(self._diagnostics[number - 1].getsockname()[1])
 
     def share(self, number: int, link: socket.socket) -> Share:
-        """What a worker is given, beside its own end of a link."""
+        """Returns what a worker is given, beside its own end of a link."""
         own = {servers.DIAGNOSTICS_PORT: self._diagnostics[number - 1]}
         return Share(
             number=number,

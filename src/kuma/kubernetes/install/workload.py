@@ -132,7 +132,7 @@ def _disruption(chosen: Options) -> dict[str, Any]:
 
 
 def _network(chosen: Options) -> dict[str, Any]:
-    """Who may call: proxies from everywhere; the API server, which has no labels; the REST API its own namespace."""
+    """Says who may call: proxies from everywhere; the API server, which has no labels; the REST API the namespace."""
     anybody = [_on(port) for port in (ADMISSION_PORT, _DISCOVERY, _DATA_PLANE, _DIAGNOSTICS)]
     ingress = [
         {"ports": anybody},

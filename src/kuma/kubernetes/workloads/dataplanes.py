@@ -101,7 +101,7 @@ def _other_addresses(pod: Object) -> list[str]:
 
 
 def _at(pod: Object, port: int) -> dict[str, Any]:
-    """Where Envoy takes the place of the workload: at the same port, of the loopback unless all is redirected."""
+    """Returns where Envoy takes the workload's place: at the same port, of the loopback unless all is redirected."""
     if metadata.flag(metadata.of(pod), metadata.TRANSPARENT):
         return {"port": port}
     family = 6 if ":" in pod["status"]["podIP"] else 4

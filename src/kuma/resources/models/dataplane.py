@@ -122,7 +122,7 @@ class Networking(Model):
 
     @property
     def redirected(self) -> TransparentProxying:
-        """What the kernel brings to this proxy, which may be nothing."""
+        """Returns what the kernel brings to this proxy, which may be nothing."""
         return self.transparent_proxying or transparent_proxying.NONE
 
     @property

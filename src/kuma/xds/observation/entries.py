@@ -52,7 +52,7 @@ def clock_ahead(reported: Iterable[Any], now: datetime) -> int | None:
 
 
 def _written(common: Any) -> datetime:
-    """When an entry was written, by the reporter's clock; what no calendar has is taken for the beginning of time."""
+    """Returns when an entry was written, by the reporter's clock; what no calendar has is the beginning of time."""
     try:
         began: datetime = common.start_time.ToDatetime(tzinfo=UTC)
         return began + _lasted(common)
@@ -61,7 +61,7 @@ def _written(common: Any) -> datetime:
 
 
 def _lasted(common: Any) -> timedelta:
-    """How long a connection was open when an entry was written; nothing, if that is no time in which one can be."""
+    """Returns how long a connection was open when an entry was written; nothing, if no connection can be."""
     try:
         lasted: timedelta = common.duration.ToTimedelta()
     except (ValueError, OverflowError):

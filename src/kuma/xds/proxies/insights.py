@@ -162,7 +162,7 @@ class Insights:
         instance: str,
         coordination: Coordination,
     ) -> None:
-        """What other control planes serve is theirs to tell; of those that have gone, the leader tells."""
+        """Leaves to other control planes to tell what they serve; of those that have gone, the leader tells."""
         self._coordination = coordination
         coordination.on_return(self._say_again)
         self._left = True

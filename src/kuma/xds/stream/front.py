@@ -155,7 +155,7 @@ class Front:
 
     @property
     def is_shut(self) -> bool:
-        """Whether it takes no connections."""
+        """Tells whether it takes no connections."""
         return self._is_shut.value
 
     def shut(self, is_shut: bool) -> None:

@@ -62,7 +62,7 @@ class Reported(Enum):
 
     @property
     def goes_on(self) -> timedelta:
-        """How often what goes on for long is reported."""
+        """Returns how often what goes on for long is reported."""
         return timedelta(minutes=1) if self is Reported.OFTEN else timedelta(minutes=5)
 
 

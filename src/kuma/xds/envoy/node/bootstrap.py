@@ -137,7 +137,7 @@ class Bootstrap:
 
     @property
     def _without_token(self) -> bool:
-        """Whether the token is left to kuma-dp.
+        """Tells whether the token is left to kuma-dp.
 
         It becomes a secret, which Envoy redacts in its dumps; initial metadata are shown to whoever reaches Envoy's
         administration. The original's kuma-dp decodes the bootstrap and does not know the types.
