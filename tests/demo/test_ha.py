@@ -26,6 +26,8 @@ CHANGES = (
 
 CLOCKS = (0, 60, -60)
 """Seconds by which the clock of each control plane is ahead of the Envoys'."""
+SHARED = Path("/dev/shm")
+"""Where libfaketime shares memory between threads and processes."""
 
 
 def clock(seconds: int) -> dict[str, str]:
@@ -58,9 +60,18 @@ def sealed_anew(mesh: SeveralControlPlanes) -> bool:
 
 
 @pytest.fixture
-def mesh(postgres_instance: Postgres, tmp_path: Path) -> Iterator[SeveralControlPlanes]:
+def clocks() -> Iterator[list[dict[str, str]]]:
+    """Environments of processes whose clocks differ. Of one that is killed, memory that it shared would stay."""
+    before = set(SHARED.glob("*faketime_*"))
+    yield [clock(seconds) for seconds in CLOCKS]
+    for left in set(SHARED.glob("*faketime_*")) - before:
+        left.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def mesh(postgres_instance: Postgres, clocks: list[dict[str, str]], tmp_path: Path) -> Iterator[SeveralControlPlanes]:
     with Processes(tmp_path) as processes:
-        found = SeveralControlPlanes(tmp_path, processes, postgres_instance, [clock(seconds) for seconds in CLOCKS])
+        found = SeveralControlPlanes(tmp_path, processes, postgres_instance, clocks)
         found.start_control_plane()
         until("all are there", lambda: len(found.instances()) == COUNT and found.leader() is not None, processes)
         found.start_workloads()
