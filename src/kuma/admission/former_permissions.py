@@ -38,8 +38,8 @@ async def noted(
     """Returns the operations that note what a permission was, `old`, or that it was none, before it is changed.
 
     Nothing if no tag begins to be looked at, by this change or by one whose succession is not over. What is noted
-    already stays: the first change counts. Of what is larger than every store takes, it is
-    noted that it is not known: neither is then what decided before.
+    already stays: the first change counts. Of what is larger than every store takes, it is noted that it is not known:
+    neither is then what decided before.
     """
     if not after.source_tags:
         return ()

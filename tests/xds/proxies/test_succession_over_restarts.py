@@ -92,6 +92,13 @@ async def begun_again(directory: Path, clock: ManualClock, text: str) -> AsyncIt
         yield cp
 
 
+async def web_comes_back(cp: Running) -> None:
+    """Until what was opened with other leaves than it has now is drained."""
+    await cp.proxy(WEB, bring=False)
+    await cp.settled(2)
+    await cp.until(lambda: stage(cp).renamed == 1)
+
+
 @pytest.mark.parametrize(("permission", "admitted"), [(ALLOWED_BY_TAG, True), (DENIED_BY_TAG, False)])
 async def test_who_cannot_show_a_tag_yet_is_taken_for_what_is_declared_of_them(
     permission: str, admitted: bool, tmp_path: Path
@@ -101,9 +108,7 @@ async def test_who_cannot_show_a_tag_yet_is_taken_for_what_is_declared_of_them(
         for leaf in (OLD, NEW):
             assert admits(cp, leaf) is admitted, "web has not come back yet: it shows what it had"
         assert admits(cp, OTHER) is not admitted
-        await cp.proxy(WEB, bring=False)
-        await cp.settled(2)
-        await cp.until(lambda: stage(cp).renamed == 1)  # what was opened with other leaves is drained
+        await web_comes_back(cp)
         assert admits(cp, OLD) is admitted
         clock.advance(DRAIN)
         await cp.until(lambda: not stage(cp).unproved)
@@ -174,9 +179,7 @@ async def test_who_was_admitted_before_is_over_a_restart_though_others_of_the_se
     async with begun_in_the_middle(tmp_path, clock, permission) as cp:
         for leaf in (OLD, NEW):
             assert admits(cp, leaf) is admitted, "web has not come back yet: the permissions before decide"
-        await cp.proxy(WEB, bring=False)
-        await cp.settled(2)
-        await cp.until(lambda: stage(cp).renamed == 1)
+        await web_comes_back(cp)
         assert admits(cp, OLD) is admitted
         clock.advance(DRAIN)
         await cp.until(lambda: stage(cp).before is None)
