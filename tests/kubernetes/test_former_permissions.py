@@ -26,6 +26,7 @@ from kuma.resources import codec, kinds
 from kuma.store.manager import ResourceManager
 from kuma.store.sql.embedded.sqlite import open_sqlite
 from kuma.store.views import Views
+from kuma.xds.proxies.elsewhere.noted_permissions import FormerPermissions
 from tests.fakes.control_plane import MTLS, resource
 
 BY_TAG = {
@@ -83,7 +84,7 @@ async def test_of_what_no_config_map_holds_it_is_noted_that_nobody_knows_what_de
         noted = await former_permissions.noted(Permissions(), after, old.key, stored, store)
         assert len(noted) == 1
         await store.transact(noted)
-        former = former_permissions.FormerPermissions(store)
+        former = FormerPermissions(store)
         await former.recall(store)
         assert (former.of(mesh, after) is not None) is is_known
         former.begin(mesh)

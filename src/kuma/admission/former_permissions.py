@@ -8,7 +8,6 @@ by permissions that may not have been there.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -16,16 +15,12 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-import structlog
-
-from kuma.base.errors import Conflict, InvalidResource, NotFound, Unavailable
+from kuma.base.errors import InvalidResource
 from kuma.policy.permissions import Permissions
 from kuma.resources import kinds
 from kuma.resources.models.config import ConfigSpec
 from kuma.resources.resource import Key, Resource
-from kuma.store.protocol import AnyResource, Create, Delete, Expect, Operation, Store, find
-
-log = structlog.get_logger(__name__)
+from kuma.store.protocol import AnyResource, Create, Expect, Operation, Store, find
 
 _LARGEST = 900_000
 """Characters, all of ASCII. A ConfigMap of Kubernetes holds 1 MiB."""
@@ -55,57 +50,7 @@ async def noted(
     return (Create(Resource(key, ConfigSpec(config=note)), kinds.MESH.key(changed.mesh)),)
 
 
-class FormerPermissions:
-    """Knows what was noted when a control plane began, and deletes what is noted of a mesh when it is over."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._recalled: dict[str, list[AnyResource]] = {}
-        self._noted: set[str] = set()
-        """Meshes of which something may be noted."""
-        self._over: set[str] = set()
-        """Those of which it is to be deleted."""
-
-    async def recall(self, store: Store) -> None:
-        """Takes in what is noted before anything is decided by it."""
-        for note in (await store.list(kinds.CONFIG.name, name_contains=kinds.FORMER_PERMISSION)).items:
-            mesh = str(_said(note).get("mesh"))
-            self._recalled.setdefault(mesh, []).append(note)
-            self._noted.add(mesh)
-
-    def of(self, mesh: str, permissions: Permissions) -> Permissions | None:
-        """Returns the permissions that decided before those of today; None if that is not known."""
-        return _restored(permissions, self._recalled.get(mesh, ()))
-
-    def begin(self, mesh: str) -> None:
-        """Leaves are on their way: what is noted stays until they have come."""
-        self._noted.add(mesh)
-        self._over.discard(mesh)
-
-    def end(self, mesh: str) -> None:
-        """Nobody goes by what was before any more; `store` deletes what is noted of it."""
-        self._recalled.pop(mesh, None)
-        if mesh in self._noted:
-            self._over.add(mesh)
-
-    async def store(self) -> bool:
-        """Deletes what is over; False if that has to be tried again."""
-        try:
-            for mesh in tuple(self._over):
-                notes = (await self._store.list(kinds.CONFIG.name, name_contains=_of_mesh(mesh))).items
-                for note in notes if mesh in self._over else ():
-                    with contextlib.suppress(Conflict, NotFound):  # another control plane was faster
-                        await self._store.transact([Expect(note.key, note.version), Delete(note.key)])
-                if mesh in self._over:
-                    self._over.discard(mesh)
-                    self._noted.discard(mesh)
-        except Unavailable as error:
-            log.warning("notes of former permissions stay for a while", reason=str(error))
-            return False
-        return True
-
-
-def _restored(permissions: Permissions, notes: Iterable[AnyResource]) -> Permissions | None:
+def restored(permissions: Permissions, notes: Iterable[AnyResource]) -> Permissions | None:
     """Returns the permissions of a mesh as they were before what is noted of them has been changed.
 
     None if nothing is noted, or something that this version does not understand.
@@ -113,7 +58,7 @@ def _restored(permissions: Permissions, notes: Iterable[AnyResource]) -> Permiss
     former: dict[str, dict[str, AnyResource | None]] = {kind: {} for kind in _KINDS}
     try:
         for note in notes:
-            said = _said(note)
+            said = content(note)
             former[said["kind"]][said["name"]] = _former(said)
     except (InvalidResource, KeyError, TypeError, ValueError):
         return None
@@ -124,15 +69,16 @@ def _restored(permissions: Permissions, notes: Iterable[AnyResource]) -> Permiss
 
 
 async def _is_any_noted(mesh: str, store: Store) -> bool:
-    return bool((await store.list(kinds.CONFIG.name, name_contains=_of_mesh(mesh), limit=1)).total)
+    return bool((await store.list(kinds.CONFIG.name, name_contains=prefix(mesh), limit=1)).total)
 
 
-def _of_mesh(mesh: str) -> str:
+def prefix(mesh: str) -> str:
+    """Returns how the names of a mesh's notes begin."""
     return f"{kinds.FORMER_PERMISSION}{_digest(mesh)[:16]}-"
 
 
 def _key(permission: Key) -> Key:
-    return kinds.CONFIG.key(_of_mesh(permission.mesh) + _digest(f"{permission.kind}/{permission.name}")[:32])
+    return kinds.CONFIG.key(prefix(permission.mesh) + _digest(f"{permission.kind}/{permission.name}")[:32])
 
 
 def _digest(text: str) -> str:
@@ -150,7 +96,7 @@ def _named(key: Key) -> Mapping[str, str]:
     return {"kind": key.kind, "mesh": key.mesh, "name": key.name}
 
 
-def _said(note: AnyResource) -> Mapping[str, Any]:
+def content(note: AnyResource) -> Mapping[str, Any]:
     """Returns what a note says; nothing if a version to come has written it."""
     try:
         said = json.loads(note.spec.config)

@@ -14,7 +14,6 @@ from typing import Any
 import structlog
 from prometheus_client import CollectorRegistry
 
-from kuma.admission.former_permissions import FormerPermissions
 from kuma.api.http.server import HttpServer
 from kuma.api.ready_log import ReadyLog
 from kuma.app import cluster, stores, token_keys
@@ -49,6 +48,7 @@ from kuma.store.views import Views
 from kuma.tokens.user_tokens import UserTokens
 from kuma.xds.administration.admin_client import AdminClient
 from kuma.xds.administration.ca import EnvoyAdminCa
+from kuma.xds.proxies.elsewhere.noted_permissions import FormerPermissions
 from kuma.xds.proxies.elsewhere.stored_leaves import StoredLeaves
 from kuma.xds.proxies.inbound_review import InboundReview
 from kuma.xds.proxies.meshes import Meshes

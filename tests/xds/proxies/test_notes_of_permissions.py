@@ -17,6 +17,7 @@ from kuma.resources.models.config import ConfigSpec
 from kuma.resources.resource import Resource
 from kuma.store.protocol import Create
 from kuma.store.sql.embedded.sqlite import open_sqlite
+from kuma.xds.proxies.elsewhere.noted_permissions import FormerPermissions
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, resource, running
 from tests.fakes.patience import PATIENCE
@@ -62,7 +63,7 @@ async def test_what_another_version_has_noted_is_as_good_as_nothing(said: Any, t
     store = await open_sqlite(tmp_path / "kuma.db", SystemClock())
     key = kinds.CONFIG.key(f"{kinds.FORMER_PERMISSION}of-a-version-to-come")
     await store.transact([Create(Resource(key, ConfigSpec(config=json.dumps(said))))])
-    former = former_permissions.FormerPermissions(store)
+    former = FormerPermissions(store)
     await former.recall(store)
     assert former.of("default", Permissions()) is None
     await store.close()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kuma.admission.former_permissions import FormerPermissions
 from kuma.app.parts.foundation import Foundation
 from kuma.app.parts.state import State
 from kuma.mtls.controller import RolloutController
 from kuma.mtls.progress_reports import ProgressReports
 from kuma.mtls.steps.progress import Patience
 from kuma.xds.proxies.drain import Drain
+from kuma.xds.proxies.elsewhere.noted_permissions import FormerPermissions
 from kuma.xds.proxies.elsewhere.stored_leaves import StoredLeaves
 from kuma.xds.proxies.renames import Renames
 

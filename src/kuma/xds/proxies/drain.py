@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import structlog
 
-from kuma.admission.former_permissions import FormerPermissions
 from kuma.base.clock import Clock
 from kuma.base.rounds import Rounds
 from kuma.policy.permissions import Permissions
@@ -26,6 +25,7 @@ from kuma.resources.resource import Resource
 from kuma.resources.view import changed_names
 from kuma.xds.envoy.node.workers import APPLIED_WITHIN
 from kuma.xds.envoy.snapshot import SETTLED, MeshConfig
+from kuma.xds.proxies.elsewhere.noted_permissions import FormerPermissions
 from kuma.xds.proxies.elsewhere.stored_leaves import StoredLeaves
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.proxy import Proxies, Proxy
