@@ -15,7 +15,8 @@ import pytest
 from kuma.base import aio
 from kuma.base.system import sockets
 from kuma.base.values import addresses
-from kuma.xds.stream.front import SLICE, Front, FrontLimits
+from kuma.xds.stream.connection import SLICE
+from kuma.xds.stream.front import Front, FrontLimits
 from tests.fakes.control_plane import MTLS, dataplane, running
 from tests.fakes.patience import PATIENCE
 
