@@ -26,7 +26,7 @@ def said(level: Level, *texts: str) -> tuple[str, ...]:
     view = MeshView("default").having(Resource(kinds.MESH_TRANSITION.key("default", "default"), spec)).having(BACKEND)
     for text in texts:
         view = view.having(resource(text))
-    return remaining_access.admits(view, MeshConfig(view).admission_of, "backend-01")
+    return remaining_access.admits(view, MeshConfig(view).admissions.admission_of, "backend-01")
 
 
 def test_by_permissions() -> None:
@@ -43,12 +43,12 @@ def test_before_mutual_tls_is_strict_anybody_is_admitted() -> None:
 
 def test_an_inbound_that_is_not_served_admits_nobody() -> None:
     view = MeshView("default").having(BACKEND)
-    assert remaining_access.admits(view, MeshConfig(view).admission_of, "backend-01", {0}) == ()
+    assert remaining_access.admits(view, MeshConfig(view).admissions.admission_of, "backend-01", {0}) == ()
 
 
 def test_nobody_knows_of_a_dataplane_that_is_gone() -> None:
     view = MeshView("default")
-    assert remaining_access.admits(view, MeshConfig(view).admission_of, "backend-01") == ()
+    assert remaining_access.admits(view, MeshConfig(view).admissions.admission_of, "backend-01") == ()
 
 
 def test_while_other_permissions_take_over_those_before_still_admit() -> None:
@@ -59,5 +59,5 @@ def test_while_other_permissions_take_over_those_before_still_admit() -> None:
     spec = MeshTransitionSpec(position=Position(level=Level.STRICT))
     view = MeshView("default").having(Resource(kinds.MESH_TRANSITION.key("default", "default"), spec)).having(BACKEND)
     config = MeshConfig(view.having(by_tag), stage=stage)
-    (line,) = remaining_access.admits(config.view, config.admission_of, "backend-01")
+    (line,) = remaining_access.admits(config.view, config.admissions.admission_of, "backend-01")
     assert line == "backend:80: web (with a certificate that does not show region), region=east"

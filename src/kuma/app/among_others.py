@@ -23,7 +23,7 @@ from kuma.coordination.peers import Peers
 from kuma.resources.models.coordination import InstanceSpec
 from kuma.store.protocol import Store
 from kuma.xds.bootstrap.server_names import ServerNames
-from kuma.xds.proxies.proxy import Proxies
+from kuma.xds.proxies.connected_proxies import Proxies
 from kuma.xds.stream import questions, store_health
 
 

@@ -28,10 +28,11 @@ from kuma.tokens.validation import NOT_ISSUED
 from kuma.xds.envoy import config_dump
 from kuma.xds.envoy.node.capabilities import OLDEST, Capabilities
 from kuma.xds.observation.edges import together
+from kuma.xds.proxies.connected_proxies import Proxies
 from kuma.xds.proxies.elsewhere.certified_elsewhere import CertifiedElsewhere
 from kuma.xds.proxies.elsewhere.proxies_elsewhere import ProxiesElsewhere
 from kuma.xds.proxies.meshes import Meshes
-from kuma.xds.proxies.proxy import Proxies, Proxy
+from kuma.xds.proxies.proxy import Proxy
 from kuma.xds.proxies.traffic_recorder import TrafficRecorder
 
 log = structlog.get_logger(__name__)

@@ -48,11 +48,11 @@ from kuma.store.views import Views
 from kuma.tokens.user_tokens import UserTokens
 from kuma.xds.administration.admin_client import AdminClient
 from kuma.xds.administration.ca import EnvoyAdminCa
+from kuma.xds.proxies.connected_proxies import Proxies
 from kuma.xds.proxies.elsewhere.noted_permissions import FormerPermissions
 from kuma.xds.proxies.elsewhere.stored_leaves import StoredLeaves
 from kuma.xds.proxies.inbound_review import InboundReview
 from kuma.xds.proxies.meshes import Meshes
-from kuma.xds.proxies.proxy import Proxies
 from kuma.xds.stream.grpc_server import DiscoveryServer
 
 log = structlog.get_logger(__name__)

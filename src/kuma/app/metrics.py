@@ -15,9 +15,9 @@ from kuma.coordination.coordination import Coordination
 from kuma.kubernetes.store.store import KubernetesStore
 from kuma.store.sql.store import SqlStore
 from kuma.store.views import Views
+from kuma.xds.proxies.connected_proxies import Proxies
 from kuma.xds.proxies.metrics import EarliestEnd
 from kuma.xds.proxies.problem_metrics import MeshStates, ProxyProblems
-from kuma.xds.proxies.proxy import Proxies
 
 
 def of_control_plane(

@@ -30,9 +30,10 @@ from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.store.protocol import Create, Store, Update
 from kuma.store.views import Views
+from kuma.xds.proxies.connected_proxies import Proxies
 from kuma.xds.proxies.meshes import Meshes, MeshState
 from kuma.xds.proxies.metrics import Metrics
-from kuma.xds.proxies.proxy import Proxies, Proxy
+from kuma.xds.proxies.proxy import Proxy
 
 log = structlog.get_logger(__name__)
 

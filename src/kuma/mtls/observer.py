@@ -21,8 +21,9 @@ from kuma.resources.models.mesh_transition import Awaited, OutOfContact, Positio
 from kuma.resources.resource import Key
 from kuma.resources.view import MeshView, changed_names
 from kuma.xds.envoy.services import serving_label
+from kuma.xds.proxies.connected_proxies import Proxies
 from kuma.xds.proxies.meshes import Meshes
-from kuma.xds.proxies.proxy import Proxies, Proxy
+from kuma.xds.proxies.proxy import Proxy
 
 
 @dataclass(slots=True)

@@ -12,8 +12,9 @@ from kuma.resources import kinds
 from kuma.resources.models.coordination import RolloutProgressSpec
 from kuma.resources.resource import Key, Resource
 from kuma.store.protocol import Create, Delete, Operation, Store, Update, find
+from kuma.xds.proxies.connected_proxies import Proxies
 from kuma.xds.proxies.meshes import Meshes
-from kuma.xds.proxies.proxy import Proxies, Proxy
+from kuma.xds.proxies.proxy import Proxy
 
 _INTERVAL = 0.25
 """Seconds between two reports."""

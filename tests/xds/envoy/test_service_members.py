@@ -171,7 +171,7 @@ def test_services_beside_a_caller_s_own_reach_the_inbounds_that_it_calls() -> No
     both = replace(both, spec=both.spec.model_copy(update={"networking": networking}))
     after = MeshConfig(arrived(view.having(both)), before)
     assert "db-1" in after.affected_since(before)
-    assert [dict(beside) for _, beside in after._callers_of("db").values()] == [{"web": frozenset({"shop"})}]
+    assert [dict(beside) for _, beside in after.admissions.callers_of("db").values()] == [{"web": frozenset({"shop"})}]
     gone = MeshConfig(arrived(view), after)
     assert "db-1" in gone.affected_since(after)
-    assert gone._callers_of("db") == before._callers_of("db")
+    assert gone.admissions.callers_of("db") == before.admissions.callers_of("db")

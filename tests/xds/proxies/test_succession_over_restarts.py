@@ -42,7 +42,7 @@ def stage(cp: Running) -> Stage:
 def admits(cp: Running, leaf: dict[str, str]) -> bool:
     """Whether the backend admits a caller with this leaf."""
     config = cp.parts.meshes.state("default").config
-    found = config.admission_of(BACKEND, BACKEND.spec.net.inbound[0])
+    found = config.admissions.admission_of(BACKEND, BACKEND.spec.net.inbound[0])
 
     def meant(principals: Iterable[Principal]) -> bool:
         return any(

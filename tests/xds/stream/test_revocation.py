@@ -26,8 +26,8 @@ from kuma.store.protocol import Create
 from kuma.store.sql.store import SqlStore
 from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.xds.envoy.services import serving_label
+from kuma.xds.proxies.connected_proxies import Proxies
 from kuma.xds.proxies.meshes import Meshes
-from kuma.xds.proxies.proxy import Proxies
 from kuma.xds.stream.revocation import TokenRevocation
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import MTLS, Running, dataplane, running

@@ -19,11 +19,11 @@ from kuma.base.system.name_service import NameService
 from kuma.resources import kinds
 from kuma.store.manager import ResourceManager, Rules
 from kuma.store.views import Views
+from kuma.xds.proxies.connected_proxies import Proxies
 from kuma.xds.proxies.host_names import HostNames
 from kuma.xds.proxies.inbound_review import InboundReview
 from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.metrics import Metrics
-from kuma.xds.proxies.proxy import Proxies
 from kuma.xds.stream.proxy_authentication import Authenticator
 
 

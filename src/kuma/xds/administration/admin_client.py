@@ -20,9 +20,9 @@ from kuma.resources.resource import Key
 from kuma.xds.administration.ca import Credential
 from kuma.xds.envoy import config_dump
 from kuma.xds.envoy.listeners import admin_listener
+from kuma.xds.proxies.connected_proxies import Proxies
 from kuma.xds.proxies.elsewhere.proxies_elsewhere import ProxiesElsewhere
 from kuma.xds.proxies.meshes import Meshes
-from kuma.xds.proxies.proxy import Proxies
 
 log = structlog.get_logger(__name__)
 

@@ -6,13 +6,11 @@ depend on what changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from functools import cached_property
 
-from kuma.policy import caller_groups, succession
-from kuma.policy.authorization import Admission, Principal
-from kuma.policy.caller_groups import Companions, Sharing
+from kuma.policy import caller_groups
 from kuma.policy.permissions import Permissions
 from kuma.policy.succession import Stage
 from kuma.resources import tags as tag_rules
@@ -32,10 +30,10 @@ from kuma.xds.envoy.listeners import outbound as outbound_listeners
 from kuma.xds.envoy.listeners.connection_limits import Limits
 from kuma.xds.envoy.listeners.inbound import InboundAccess, InboundPlace
 from kuma.xds.envoy.listeners.outbound import OutboundPlace
+from kuma.xds.envoy.mesh_wide.inbound_admissions import InboundAdmissions
 from kuma.xds.envoy.mesh_wide.leaf_uris import LeafUris
 from kuma.xds.envoy.mesh_wide.logged_calls import LoggedCalls
 from kuma.xds.envoy.mesh_wide.metrics_places import MetricsPlaces
-from kuma.xds.envoy.mesh_wide.tag_index import TagIndex
 from kuma.xds.envoy.node.capabilities import OLDEST, Capabilities
 from kuma.xds.envoy.resource import Entry, TypeUrl
 from kuma.xds.envoy.services import clusters
@@ -43,17 +41,10 @@ from kuma.xds.envoy.services.service_entries import ServiceEntries
 from kuma.xds.envoy.services.service_members import EVERYTHING, NOTHING_WITHHELD, ServiceMembers, Tags, Withheld
 
 SETTLED = Stage()
-_FACETS = 100
-"""Facets of inbounds that are kept in mind after the last permission that looks at them is gone."""
-_KEPT = 4
-"""Rules of an inbound that its gate knows. Callers go by older ones for as long as a handshake lasts."""
 
 
 class MeshConfig:
-    """The Envoy resources of one mesh view. Immutable in effect: what it caches, it would compute again equally.
-
-    Only of the rules before the present ones it knows what it has been asked for; they matter for an instant.
-    """
+    """The Envoy resources of one mesh view. Immutable in effect: what it caches, it would compute again equally."""
 
     def __init__(
         self,
@@ -77,14 +68,13 @@ class MeshConfig:
         self.level = view.position.level
         known = previous.permissions if previous else Permissions()
         self.permissions: Permissions = known.following(view.permissions, view.mesh_permissions)
-        self._facets, self._facets_before = self._looked_at(previous)
         carried, known_uris = self.selected | stage.carried, previous._uris if previous else None
         self._uris: LeafUris = LeafUris(view.name, carried, len(view.dataplanes), known_uris)
-        self._meanwhile: dict[tuple[Tags, bool], Admission] = {}
-        self._groups: dict[tuple[str, ...], Mapping[Sharing, tuple[tuple[str, ...], Companions]]] = {}
-        self._parts: dict[Tags, tuple[tuple[Sharing, Admission], ...]] = {}
         self._service_members: ServiceMembers = (previous._service_members if previous else ServiceMembers()).following(
             view.dataplanes, self._withheld
+        )
+        self.admissions: InboundAdmissions = InboundAdmissions(
+            view, self.permissions, stage, self._service_members, previous.admissions if previous else None
         )
         old = previous.view.dataplanes if previous else {}
         edited = self._edited_since(previous) if previous else frozenset(view.dataplanes)
@@ -95,12 +85,6 @@ class MeshConfig:
         # What nobody has any more is forgotten.
         inbounds, outbounds = self._service_members.inbounds, self._service_members.outbounds
         self.permissions.remember(inbounds)
-        self._known: dict[Tags, tuple[Admission, ...]] = previous._known if previous else {}
-        if len(self._known) > inbounds * (1 + min(outbounds, caller_groups.CHAINS)):
-            self._known = {}
-        self._by_tag: TagIndex = (previous._by_tag if previous else TagIndex(view.dataplanes)).following(
-            view.dataplanes
-        )
         self._generated: Generated = previous._generated if previous else Generated()
         directly = inbounds if self._service_members.redirected else 0
         with_metrics = len(view.dataplanes) if self._metrics.standard else 0
@@ -217,25 +201,19 @@ class MeshConfig:
     def _inbound_at(
         self, place: InboundPlace, resource: Resource[DataplaneSpec], inbound: Inbound, envoy: Capabilities
     ) -> Iterator[tuple[TypeUrl, Entry]]:
-        known_by = target_ref.facets(resource, inbound, self._facets)
+        known_by = target_ref.facets(resource, inbound, self.admissions.facets)
         declared = None if self.level is Level.PLAIN else self.permissions.admission(known_by)
-        access = self._access(known_by, declared) if declared else None
+        access = self.admissions.access(known_by, declared) if declared else None
         if not place.is_http and envoy.has_gates and access is not None and access.admission.principals:
             # Envoy takes up listeners in this order: a gate has to know the rules by which callers are accepted.
             yield TypeUrl.CLUSTER, self._generated.entry(inbound_listeners.gate_cluster, place)
-            rules = self._rules(_sorted(known_by), access.admission, access.groups)
+            rules = self.admissions.rules(known_by, access)
             yield TypeUrl.LISTENER, self._generated.entry(inbound_listeners.gate_listener, place, rules)
         yield TypeUrl.LISTENER, self._generated.entry(inbound_listeners.listener, place, access, envoy, self._limits)
         if place.is_http:
             # Of an HTTP inbound the routes decide, at every request; the listener ends what is no longer admitted.
-            routed = self._staged(declared, known_by, at_every_request=True) if declared else None
+            routed = self.admissions.staged(declared, known_by, at_every_request=True) if declared else None
             yield TypeUrl.ROUTES, self._generated.entry(inbound_listeners.routes, place, inbound.service, routed)
-
-    def admission_of(self, dataplane: Resource[DataplaneSpec], inbound: Inbound) -> Admission:
-        """Returns whom an inbound admits now, while permissions that look at other tags may be taking over."""
-        known_by = target_ref.facets(dataplane, inbound, self._facets)
-        is_http = inbound.protocol in clusters.HTTP_PROTOCOLS
-        return self._staged(self.permissions.admission(known_by), known_by, at_every_request=is_http)
 
     def _metrics_of(
         self, name: str, dataplane: Resource[DataplaneSpec], admin_port: int
@@ -248,9 +226,9 @@ class MeshConfig:
         tags, access, routed = dict(scraping.tags), None, None
         if not scraping.plaintext and self.level is not Level.PLAIN:
             declared = self.permissions.admission(tags)
-            routed = self._staged(declared, tags, at_every_request=True)
-            listed = self._staged(declared, tags, at_every_request=False)
-            access = InboundAccess(listed, strict=True, label=self._label(declared))
+            routed = self.admissions.staged(declared, tags, at_every_request=True)
+            listed = self.admissions.staged(declared, tags, at_every_request=False)
+            access = InboundAccess(listed, strict=True, label=self.admissions.label(declared))
         yield TypeUrl.CLUSTER, self._generated.entry(metrics_listener.cluster, admin_port)
         yield TypeUrl.LISTENER, self._generated.entry(metrics_listener.listener, place, access, self._limits)
         rules = (place, scraping.path, scraping.query, routed)
@@ -265,110 +243,10 @@ class MeshConfig:
         hindrance = self._metrics.hindrance(name, dataplane, admin_port) if dataplane else ""
         return tuple(sorted({*self.withheld(name).values(), *((hindrance,) if hindrance else ()), *unlogged}))
 
-    def _access(self, known_by: Mapping[str, str], declared: Admission) -> InboundAccess:
-        listed = self._staged(declared, known_by, at_every_request=False)
-        # On the way between plaintext and mutual TLS callers cannot be told apart; where nobody is admitted, nobody is.
-        sealed = self.level is Level.ACCEPTING and not declared.principals
-        services = [own[tag_rules.SERVICE] for own in target_ref.apart(known_by)]
-        groups = self._parts_for_groups(services, _sorted(known_by), listed)
-        known = self._callers_of(*services)
-        labels = tuple(self._of_epoch(self.stage.label_for(declared, known[group][0])) for group, _ in groups)
-        return InboundAccess(listed, self.level is Level.STRICT, sealed, self._label(declared), groups, labels)
-
-    def _label(self, admission: Admission) -> str:
-        """Labels the connections that an inbound accepts now. Another label makes Envoy drain those of older leaves."""
-        return self._of_epoch(self.stage.label(admission))
-
-    def _of_epoch(self, label: str) -> str:
-        epoch = self.view.position.epoch
-        return f"{label}@{epoch}" if epoch else label
-
     @cached_property
     def _limits(self) -> Limits:
         backend = self.view.enabled_backend
         return connection_limits.of(backend.leaf_lifetime, self._linger) if backend else connection_limits.NONE
-
-    def _parts_for_groups(
-        self, services: Sequence[str], known_by: Tags, admission: Admission
-    ) -> tuple[tuple[Sharing, Admission], ...]:
-        """Returns what an inbound's admission says about each group of the callers of its services."""
-        if known_by not in self._parts:
-            groups = sorted(self._callers_of(*services).items())
-            self._parts[known_by] = tuple((group, caller_groups.part_for(admission, *known)) for group, known in groups)
-        return self._parts[known_by]
-
-    def _callers_of(self, *called: str) -> Mapping[Sharing, tuple[tuple[str, ...], Companions]]:
-        """Returns the groups of the callers of services, with their services in each, and those shown beside them."""
-        if called not in self._groups:
-            callers = self._service_members.callers
-            names = frozenset[str]().union(*(callers.get(service, frozenset()) for service in called))
-            groups = caller_groups.groups(self.view.dataplanes[name].spec.services for name in names)
-            beside = self._service_members.companions
-            self._groups[called] = {
-                group: (services, {one: beside[one] for one in services if one in beside})
-                for group, services in groups.items()
-            }
-        return self._groups[called]
-
-    def _looked_at(self, previous: MeshConfig | None) -> tuple[frozenset[str], frozenset[str]]:
-        """Returns what inbounds are known by, besides their tags, now and before that was something else.
-
-        What was looked at once goes on being part of it: the rules that an inbound had are found again by it.
-        """
-        now = self.permissions.facets | (self.stage.before.facets if self.stage.before else frozenset())
-        if previous is None:
-            return now, now
-        known = previous._facets if len(previous._facets) < _FACETS else frozenset()
-        return now | known, previous._facets_before if now <= known else previous._facets
-
-    def _staged(self, declared: Admission, known_by: Mapping[str, str], *, at_every_request: bool) -> Admission:
-        """Returns whom an inbound admits as long as not everybody can show what the permissions look at."""
-        if not declared.source_tags or (self.stage.before is None and not self.stage.unproved):
-            return declared
-        key = _sorted(known_by), at_every_request
-        if key in self._meanwhile:
-            return self._meanwhile[key]
-        if self.stage.before is None:
-            self._meanwhile[key] = succession.as_declared(declared, self._unproved_of, self._wholly)
-        else:
-            old = self.stage.before.admission(known_by)
-            if at_every_request:
-                self._meanwhile[key] = succession.for_requests(old, declared, self._services_of)
-            else:
-                self._meanwhile[key] = succession.for_connections(old, declared, self.stage.shown, self._services_of)
-        return self._meanwhile[key]
-
-    def _rules(
-        self, inbound: Tags, admission: Admission, parts: tuple[tuple[Sharing, Admission], ...]
-    ) -> tuple[Admission, ...]:
-        """Returns the admissions by which callers may have been accepted: that of all, and those of the groups."""
-        found = [*self._lately(inbound, admission)]
-        for groups, part in parts:
-            lately = self._lately((*inbound, ("", " ".join(groups))), part)
-            found += (known for known in lately if known.principals)
-        return tuple(dict.fromkeys(found))
-
-    def _lately(self, inbound: Tags, admission: Admission) -> tuple[Admission, ...]:
-        """Returns the admissions of an inbound, the one that holds now first, and few of those before it."""
-        before = self._known.get(inbound)
-        if before is None and self._facets != self._facets_before:
-            known_then = (p for p in inbound if target_ref.is_tag(p[0]) or p[0] in self._facets_before)
-            before = self._known.get(tuple(known_then))
-        others = (known for known in before or () if known != admission)
-        found = self._known[inbound] = (admission, *others)[:_KEPT]
-        return found
-
-    def _services_of(self, principal: Principal) -> Iterable[str]:
-        """Returns the services whose Dataplanes have all that a principal says."""
-        return self._by_tag.services(principal.tags)
-
-    def _unproved_of(self, principal: Principal) -> Iterable[str]:
-        return self._by_tag.services(principal.tags) & self.stage.unproved
-
-    def _wholly(self, principal: Principal) -> Iterable[str]:
-        """Returns those of the services that are not proved all of whose Dataplanes have all that a principal says."""
-        names, members = self._by_tag.names(principal.tags), self._service_members.services
-        return (service for service in self._unproved_of(principal) if members.get(service, {}).keys() <= names)
 
     def affected_since(self, previous: MeshConfig) -> frozenset[str]:
         """Returns the Dataplanes whose snapshot, secrets apart, may differ from what `previous` gave."""
@@ -387,7 +265,7 @@ class MeshConfig:
         called = (
             self._service_members.services.get(service, {}).keys()
             for service in self._service_members.called(previous._service_members, edited | accompanied)
-            if self._callers_of(service) != previous._callers_of(service)
+            if self.admissions.callers_of(service) != previous.admissions.callers_of(service)
         )
         whole = self._services.changed if self._balanced or previous._balanced else ()
         by_place = redirected_traffic.concerned(self._service_members, previous._places, self._places, whole)

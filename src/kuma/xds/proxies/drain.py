@@ -25,10 +25,11 @@ from kuma.resources.resource import Resource
 from kuma.resources.view import changed_names
 from kuma.xds.envoy.node.workers import APPLIED_WITHIN
 from kuma.xds.envoy.snapshot import SETTLED, MeshConfig
+from kuma.xds.proxies.connected_proxies import Proxies
 from kuma.xds.proxies.elsewhere.noted_permissions import FormerPermissions
 from kuma.xds.proxies.elsewhere.stored_leaves import StoredLeaves
 from kuma.xds.proxies.meshes import Meshes
-from kuma.xds.proxies.proxy import Proxies, Proxy
+from kuma.xds.proxies.proxy import Proxy
 from kuma.xds.proxies.renames import Renames
 
 log = structlog.get_logger(__name__)

@@ -25,8 +25,9 @@ from kuma.resources.view import MeshView, changed_names
 from kuma.store.protocol import Store
 from kuma.xds.envoy.services.service_members import EVERYTHING, Withheld
 from kuma.xds.proxies.administrations import Administration, Administrations
+from kuma.xds.proxies.connected_proxies import Proxies
 from kuma.xds.proxies.meshes import Meshes
-from kuma.xds.proxies.proxy import Proxies, Proxy
+from kuma.xds.proxies.proxy import Proxy
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)

@@ -12,7 +12,8 @@ from prometheus_client.registry import Collector
 from kuma.base.clock import Clock
 from kuma.pki.leaf_rotation import is_overdue
 from kuma.store.views import Views
-from kuma.xds.proxies.proxy import Proxies, Proxy
+from kuma.xds.proxies.connected_proxies import Proxies
+from kuma.xds.proxies.proxy import Proxy
 
 _MOST = 100
 """Problems that are told by the Dataplane: a mesh of thousands would make thousands of series when its CA is gone."""

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 
 import structlog
 
@@ -14,7 +13,6 @@ from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, KumaError, Unauthenticated
 from kuma.base.values import addresses, farewell
 from kuma.policy import remaining_access
-from kuma.resources import kinds
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.models.dataplane_insight import AdministrationInsight, EnvoyFeatures, TokenInsight
 from kuma.resources.models.last_contact import LastContact
@@ -279,11 +277,10 @@ class Proxy:
         if identity is None or self.is_leaving:
             return  # without a certificate nobody in the mesh admits it, nor can it admit anybody
         self._note_acknowledged()
-        last, name = self._acknowledged, self.key.name
         self.last_contact = LastContact(
             since=self._clock.now(),
             may_serve_until=identity.not_after,
-            admits=remaining_access.admits(last.view, last.admission_of, name, last.withheld(name)) if last else (),
+            admits=_admits(self._acknowledged, self.key.name) if self._acknowledged else (),
             unanswered=self.session.unanswered,
         )
 
@@ -344,59 +341,5 @@ def _administration(port: int, host: str, envoy: Capabilities) -> Administration
     return AdministrationInsight(port=port, host=host, features=features)
 
 
-class Proxies:
-    """The proxies that are connected here, by the Dataplane that they run for."""
-
-    def __init__(self) -> None:
-        self._connected: dict[Key, Proxy] = {}
-        self._listeners: list[Callable[[Proxy], None]] = []
-
-    def on_progress(self, listener: Callable[[Proxy], None]) -> None:
-        """Call `listener` when a proxy has joined, left, got something new to do, or done some of it."""
-        self._listeners.append(listener)
-
-    def _progressed(self, proxy: Proxy) -> None:
-        for listener in self._listeners:
-            listener(proxy)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._connected
-
-    def __iter__(self) -> Iterator[Proxy]:
-        return iter(tuple(self._connected.values()))
-
-    def __len__(self) -> int:
-        return len(self._connected)
-
-    def get(self, key: Key) -> Proxy | None:
-        """The proxy of this Dataplane, if it is connected."""
-        return self._connected.get(key)
-
-    def add(self, proxy: Proxy) -> None:
-        """Registers a new stream."""
-        self._connected[proxy.key] = proxy
-        proxy.on_progress = self._progressed
-        self._progressed(proxy)
-
-    def remove(self, proxy: Proxy) -> bool:
-        """Removes a stream; False if a newer one has replaced it."""
-        if self._connected.get(proxy.key) is not proxy:
-            return False
-        del self._connected[proxy.key]
-        self._progressed(proxy)
-        return True
-
-    def clock_jumped(self, _: timedelta) -> None:
-        """Has all of them look whether their certificates still hold."""
-        for proxy in self:
-            proxy.keeper.check()
-
-    def touch(self, mesh: str, names: frozenset[str]) -> None:
-        """Have the proxies of these Dataplanes look again at what they should run."""
-        if len(names) > len(self._connected):
-            concerned = [proxy for proxy in self if proxy.key.mesh == mesh and proxy.key.name in names]
-        else:
-            keys = (kinds.DATAPLANE.key(name, mesh) for name in names)
-            concerned = [proxy for key in keys if (proxy := self._connected.get(key)) is not None]
-        for proxy in concerned:
-            proxy.touch()
+def _admits(config: MeshConfig, name: str) -> tuple[str, ...]:
+    return remaining_access.admits(config.view, config.admissions.admission_of, name, config.withheld(name))

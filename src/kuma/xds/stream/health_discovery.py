@@ -20,8 +20,9 @@ from kuma.resources.resource import Key
 from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.xds.envoy.services import health_checks
 from kuma.xds.envoy.services.health_checks import ProbeDefaults
+from kuma.xds.proxies.connected_proxies import Proxies
 from kuma.xds.proxies.meshes import Meshes
-from kuma.xds.proxies.proxy import Proxies, Proxy
+from kuma.xds.proxies.proxy import Proxy
 from kuma.xds.proxies.readiness.workload_health import WorkloadHealth
 from kuma.xds.stream import proxy_authentication, stream_limits
 from kuma.xds.stream.calls import SideStream, StreamAdmission, check_size, status_of, token_of

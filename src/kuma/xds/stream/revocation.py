@@ -23,7 +23,8 @@ from kuma.store.views import Views
 from kuma.tokens import dataplane_tokens
 from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.tokens.signing_keys import NotValidYet
-from kuma.xds.proxies.proxy import Proxies, Proxy
+from kuma.xds.proxies.connected_proxies import Proxies
+from kuma.xds.proxies.proxy import Proxy
 
 log = structlog.get_logger(__name__)
 

@@ -29,9 +29,10 @@ from kuma.xds.delta.session import Request
 from kuma.xds.envoy.resource import TypeUrl, encode_response
 from kuma.xds.envoy.services import serving_label
 from kuma.xds.envoy.services.clusters import HTTP_PROTOCOLS
+from kuma.xds.proxies.connected_proxies import Proxies
 from kuma.xds.proxies.elsewhere.proxies_elsewhere import ProxiesElsewhere
 from kuma.xds.proxies.metrics import Metrics
-from kuma.xds.proxies.proxy import Proxies, Proxy, ProxyContext
+from kuma.xds.proxies.proxy import Proxy, ProxyContext
 from kuma.xds.proxies.traffic_recorder import TrafficRecorder
 from kuma.xds.stream import proxy_authentication, stream_limits
 from kuma.xds.stream.calls import StreamAdmission, status_of, token_of

@@ -18,7 +18,8 @@ from kuma.resources.resource import Key, Resource
 from kuma.store.protocol import Store, Update, find
 from kuma.store.views import Views
 from kuma.xds.envoy.services import serving_label
-from kuma.xds.proxies.proxy import Proxies, Proxy
+from kuma.xds.proxies.connected_proxies import Proxies
+from kuma.xds.proxies.proxy import Proxy
 from kuma.xds.proxies.readiness.dataplane_writes import DataplaneWrites
 from kuma.xds.stream.proxy_authentication import Authenticator
 

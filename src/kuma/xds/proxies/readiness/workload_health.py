@@ -13,8 +13,9 @@ from kuma.resources.resource import Key, Resource
 from kuma.resources.workload_health import Place
 from kuma.store.protocol import Store
 from kuma.store.views import Views
+from kuma.xds.proxies.connected_proxies import Proxies
 from kuma.xds.proxies.meshes import Meshes
-from kuma.xds.proxies.proxy import Proxies, Proxy
+from kuma.xds.proxies.proxy import Proxy
 from kuma.xds.proxies.readiness.dataplane_writes import DataplaneWrites
 
 log = structlog.get_logger(__name__)
