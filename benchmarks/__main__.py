@@ -1,6 +1,7 @@
 """Runs all benchmarks, one after the other."""
 
 from benchmarks import (
+    bench_callers,
     bench_connect,
     bench_groups,
     bench_growth,
@@ -20,6 +21,7 @@ if __name__ == "__main__":
     bench_proxies.main()
     bench_reissue.main()
     bench_growth.main()
+    bench_callers.main()
     bench_turns.main()
     bench_groups.main()
     bench_observed.main()

@@ -1,7 +1,7 @@
 """Measures a change in a control plane that holds many other things: CPU of the whole process per change.
 
 Beside each figure stands that of a control plane which holds nothing else, measured in the same run. What is not
-concerned by a change should not be paid for.
+concerned by a change should not be paid for. With callers that are connected: see `bench_callers`.
 
     python -m benchmarks.bench_growth
 """
@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import structlog
 
-from benchmarks.figures import cpu
+from benchmarks.figures import cpu, machine
 from kuma.resources import kinds
 from kuma.resources.resource import Resource
 from kuma.store.protocol import Create
@@ -94,7 +94,7 @@ def main() -> None:
     for count in DATAPLANES:
         put, look = asyncio.run(dataplanes(count))
         print(f"  PUT of a Dataplane beside {count:>5} others: {put:7.1f} ms;  GET /global-insight: {look:7.1f} ms")
-    print("  reach: a change costs what it concerns, whatever there is beside it\n")
+    print(f"  reach: a change costs what it concerns, whatever there is beside it; {machine()}\n")
 
 
 if __name__ == "__main__":

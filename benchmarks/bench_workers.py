@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import processes
+from benchmarks.figures import machine
+from benchmarks.processes import Unmeasured
 from demo import postgres
 from demo.mesh import DemoMesh, read
 from demo.postgres import Postgres
@@ -79,6 +81,9 @@ class Served(DemoMesh):
         """Return how long it took until all were there, and nothing was acknowledged any more."""
         last, answers = begun, 0.0
         while time.perf_counter() - last < _QUIET or sum(self.counted("kuma_xds_streams_active")) < count:
+            if time.perf_counter() - begun > processes.PATIENCE:
+                there = sum(self.counted("kuma_xds_streams_active"))
+                raise Unmeasured(f"{there:.0f} proxies of {count} are there after {processes.PATIENCE:.0f} s")
             found = sum(self.counted("kuma_xds_requests_received_total"))
             if found != answers:
                 last, answers = time.perf_counter(), found
@@ -129,7 +134,7 @@ def main(count: int = PROXIES) -> None:
             for what, cost in zip(("first", "back"), asyncio.run(measure(database, workers, count)), strict=True):
                 each, shares = cost.cpu / count * 1e3, " and ".join(map(str, cost.shares))
                 print(f"  {workers} worker(s), {what}: all after {cost.wall:5.1f} s, {each:4.1f} ms of CPU ({shares})")
-    print()
+    print(f"  {machine()}\n")
 
 
 if __name__ == "__main__":

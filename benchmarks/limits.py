@@ -22,7 +22,9 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from benchmarks import processes
 from benchmarks.figures import cpu, rss
+from benchmarks.processes import Unmeasured
 from kuma.app.serving import server_certificate
 from tests.fakes.proxy import channel
 
@@ -56,8 +58,12 @@ class Bare:
         """Seconds until every stream has sent back what it got."""
         expected, start = self.received + len(self.streams), time.perf_counter()
         await asyncio.gather(*(stream.write(MESSAGE) for stream in self.streams))
-        while self.received < expected:
-            await asyncio.sleep(0.0005)
+
+        async def ask() -> int:
+            return self.received
+
+        what = f"messages that have come back, to {expected}"
+        await processes.until(what, ask, lambda found: found >= expected, 0.0005)
         return time.perf_counter() - start
 
 
@@ -76,9 +82,13 @@ async def measure(count: int, rounds: int) -> Limit:
             sys.executable, "-m", "benchmarks.limits", "clients", str(port), str(files.ca), str(count)
         )
         try:
-            while len(bare.streams) < count:
-                assert process.returncode is None, "the clients have ended"
-                await asyncio.sleep(0.05)
+
+            async def ask() -> int:
+                if process.returncode is not None:
+                    raise Unmeasured("the clients have ended")
+                return len(bare.streams)
+
+            await processes.until(f"streams of {count}", ask, lambda found: found >= count, 0.05)
             await asyncio.sleep(1)
             await bare.round()
             times = [await bare.round() for _ in range(rounds)]

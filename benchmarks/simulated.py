@@ -3,7 +3,7 @@
 They subscribe and acknowledge as Envoy does, and say what they have when they come back. What they were sent and how
 often they have asked is counted, so that a bare server can have the same conversation: see `bare`.
 
-    python -m benchmarks.simulated PORT[,PORT…] CA-FILE FIRST COUNT OF TOKEN
+    python -m benchmarks.simulated PORT[,PORT…] CA-FILE FIRST COUNT OF TOKEN [ALSO-CALLED]
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
 from benchmarks import processes
+from benchmarks.connections import connection
 from kuma.base import aio
 from kuma.resources import codec
 from kuma.resources.resource import Resource
@@ -32,18 +33,16 @@ from tests.fakes.proxy import EOF, METHOD
 
 MEMBERS = 20
 """Of each service, however large the mesh: a proxy is to have the same to do in each."""
-BACK_OFF = (
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 10_000),  # what a connection has until it is refused, TLS and all
-    ("grpc.max_reconnect_backoff_ms", 1000),
-)
 SECRETS = (resource_names.identity_secret("default"), resource_names.trust_bundle_secret("default"))
 
 
-def described(number: int, of: int) -> Resource[Any]:
-    """The Dataplane of one of many proxies: of one service among others of 20 members, which calls two others."""
+def described(number: int, of: int, also: Sequence[str] = ()) -> Resource[Any]:
+    """The Dataplane of one of many proxies: of one service among others of 20 members, which calls two others.
+
+    And those in `also`, as all of its process do.
+    """
     services = max(3, of // MEMBERS)
-    calls = (f"s{(number + 1) % services}", f"s{(number + 2) % services}")
+    calls = (f"s{(number + 1) % services}", f"s{(number + 2) % services}", *also)
     return dataplane(f"p{number}", f"s{number % services}", port=10 + number % 60000, calls=calls)
 
 
@@ -58,6 +57,8 @@ class Simulated:
         self._names: dict[TypeUrl, set[str]] = {}
         self.sent: list[int] = []
         self.said: list[int] = []
+        self.has_come = False
+        """Whether it has opened a stream since it was last asked about."""
 
     async def run(self, to: grpc.aio.Channel) -> None:
         """Hold a stream, again and again."""
@@ -69,6 +70,7 @@ class Simulated:
     async def _stream(self, to: grpc.aio.Channel) -> None:
         open_stream: Any = to.stream_stream
         call = open_stream(METHOD)(metadata=(("authorization", self._token),), wait_for_ready=True)
+        self.has_come = True
         for first in self._firsts():
             await self._say(call, first)
         while (frame := await call.read()) is not EOF:
@@ -125,36 +127,36 @@ def _request(type_url: TypeUrl, **fields: Any) -> Any:
     return discovery_pb2.DeltaDiscoveryRequest(type_url=type_url, **fields)
 
 
-async def main(ports: Sequence[int], ca_file: Path, first: int, count: int, of: int, token: str) -> None:
+async def main(
+    ports: Sequence[int], ca_file: Path, first: int, count: int, of: int, token: str, also: Sequence[str] = ()
+) -> None:
     """Connect, and answer questions."""
-    proxies = [Simulated(described(number, of), token) for number in range(first, first + count)]
+    proxies = [Simulated(described(number, of, also), token) for number in range(first, first + count)]
 
-    def counted() -> dict[str, Any]:
-        """Of each proxy on average since the last question: sizes of what it was sent, and what it said."""
-        said, sent = ([list(p.said) for p in proxies], [list(p.sent) for p in proxies])
+    def conversation(of_whom: Sequence[Simulated]) -> dict[str, Any]:
+        """Of each of these on average since the last question: sizes of what it was sent, and what it said."""
+        said, sent = [list(p.said) for p in of_whom], [list(p.sent) for p in of_whom]
         for proxy in proxies:
             proxy.said.clear()
             proxy.sent.clear()
+            proxy.has_come = False
         return {"sent": _average(sent), "said": _average(said)}
 
+    answers: processes.Answers = {
+        "conversation": lambda: conversation(proxies),
+        "conversation of who came": lambda: conversation([proxy for proxy in proxies if proxy.has_come]),
+    }
     async with contextlib.AsyncExitStack() as stack:
         pem, tasks = ca_file.read_bytes(), []
         for number, proxy in enumerate(proxies):
-            to = await stack.enter_async_context(_channel([*ports[number % len(ports) :], *ports], pem))
+            to = await stack.enter_async_context(connection([*ports[number % len(ports) :], *ports], pem))
             tasks.append(aio.spawn(proxy.run(to), name="proxy"))
-        await processes.answer({"conversation": counted})
-
-
-def _channel(ports: Sequence[int], ca_pem: bytes) -> grpc.aio.Channel:
-    """A connection to the first of these ports that answers."""
-    options = (("grpc.use_local_subchannel_pool", 1), ("grpc.ssl_target_name_override", "localhost"), *BACK_OFF)
-    where = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in dict.fromkeys(ports))
-    return grpc.aio.secure_channel(where, grpc.ssl_channel_credentials(ca_pem), options=options)
+        await processes.answer(answers)
 
 
 def _average(sizes: Sequence[Sequence[int]]) -> list[int]:
     """As many messages as most have, of the average size at each place."""
-    longest = sorted(map(len, sizes))[len(sizes) // 2]
+    longest = sorted(map(len, sizes))[len(sizes) // 2] if sizes else 0
     return [
         sum(one[at] for one in sizes if len(one) > at) // max(1, sum(len(one) > at for one in sizes))
         for at in range(longest)
@@ -164,4 +166,5 @@ def _average(sizes: Sequence[Sequence[int]]) -> list[int]:
 if __name__ == "__main__":
     given = sys.argv
     served = [int(port) for port in given[1].split(",")]
-    asyncio.run(main(served, Path(given[2]), int(given[3]), int(given[4]), int(given[5]), given[6]))
+    besides = [name for name in given[7].split(",") if name] if len(given) > 7 else []
+    asyncio.run(main(served, Path(given[2]), int(given[3]), int(given[4]), int(given[5]), given[6], besides))
