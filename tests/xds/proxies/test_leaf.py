@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
 from kuma.authorities import builtin
 from kuma.base import aio
 from kuma.base.audit import AuditFile
-from kuma.base.errors import KumaError
+from kuma.base.errors import KumaError, Unauthenticated
 from kuma.pki.authority import Authority, LocalAuthority, SignedLeaf, SignRequest
 from kuma.resources.models.mesh import Conf
 from kuma.xds.proxies.leaves.issuance import LeafIssuer
@@ -56,18 +58,23 @@ class World:
         self.clock, self.authority, self.registry = clock, authority, CollectorRegistry()
         self.issuing = LeafIssuer(clock, Metrics(self.registry), audit)
         self.wanted: Wanted | None = Wanted("default", authority, ("spiffe://default/web",), LIFE)
+        self.refused: KumaError | None = None
         self._stack = contextlib.AsyncExitStack()
 
     async def keeper(self, on_change: Callable[[], None] = lambda: None) -> LeafKeeper:
         """A keeper that has settled, and waits for the time of rotation."""
         found = LeafKeeper(
-            "default.web-01", self.issuing, self.clock, lambda: self.wanted, on_change, check_holder=lambda: None
+            "default.web-01", self.issuing, self.clock, lambda: self.wanted, on_change, self._check_holder
         )
         task = aio.spawn(found.run(), name="keeper")
         self._stack.push_async_callback(aio.stop, [task])
         await found.settled()
         await everybody_has_acted()
         return found
+
+    def _check_holder(self) -> None:
+        if self.refused is not None:
+            raise self.refused
 
     async def advance(self, time: timedelta) -> None:
         """Let time pass as it does: in pieces, everybody acting in between."""
@@ -291,3 +298,35 @@ async def test_every_issue_is_counted_and_on_record_with_the_reason(world: World
     assert lines[-1]["serial"] == f"{keeper.identity.serial:x}"
     assert (lines[-1]["proxy"], lines[-1]["spiffeIds"]) == ("default.web-01", ["spiffe://default/web"])
     assert keeper.identity.key_pem.decode() not in (tmp_path / "audit.jsonl").read_text()
+
+
+def told(logs: list[EventDict]) -> list[tuple[str, str]]:
+    """The level and the reason of each line that says that nothing is issued."""
+    return [(line["log_level"], line["reason"]) for line in logs if line["event"] == "certificate not issued"]
+
+
+async def test_a_reason_for_which_nothing_is_issued_is_told_once_and_again_after_it_was_mended(world: World) -> None:
+    await world.keeper()
+    for _ in range(2):
+        world.authority.down = True
+        asked = world.authority.asked
+        with capture_logs() as logs:
+            await world.advance(0.81 * LIFE)
+        assert world.authority.asked > asked + 3
+        assert told(logs) == [("error", 'backend "ca-1" did not sign: not reachable')]
+        world.authority.down = False
+        with capture_logs() as logs:
+            await world.advance(timedelta(minutes=10))
+        assert [line["event"] for line in logs] == ["certificate issued again"]
+
+
+async def test_a_renewal_that_a_token_does_not_allow_is_a_warning_and_told_once(world: World) -> None:
+    keeper, first = await world.keeper(), world.authority.asked
+    world.refused = Unauthenticated("the token has been revoked")
+    with capture_logs() as logs:
+        await world.advance(0.81 * LIFE)
+        for _ in range(3):
+            keeper.check()
+            await everybody_has_acted()
+    assert told(logs) == [("warning", "the token has been revoked")]
+    assert (keeper.last_error, world.authority.asked) == ("the token has been revoked", first)

@@ -12,7 +12,7 @@ import structlog
 
 from kuma.base import aio
 from kuma.base.clock import Clock
-from kuma.base.errors import KumaError
+from kuma.base.errors import AccessDenied, KumaError, Unauthenticated
 from kuma.base.rounds import Rounds
 from kuma.pki.authority import Authority, AuthorityUnusable
 from kuma.pki.issuer import Identity
@@ -59,6 +59,8 @@ class LeafKeeper:
         self._failures = 0
         self._refused: Wanted | None = None
         """What could not be issued when it was tried last."""
+        self._told: set[str] = set()
+        """Reasons for that which have been logged since something was issued."""
         self.identity: Identity | None = None
         self.entry: Entry | None = None
         self.last_error = ""
@@ -130,9 +132,14 @@ class LeafKeeper:
             identity = await self._issuing.issue(
                 self._proxy, wanted.mesh, wanted.authority, wanted.uris, wanted.lifetime, since=since, reason=reason
             )
-            self._check_holder()  # signing may take long: what was revoked meanwhile is given to nobody
+            # Signing may take long: who was revoked, deleted or given another name meanwhile is given nothing by this.
+            self._check_holder()
+            is_still_wanted = _shows_nothing_else(identity, self._wanted())
         except KumaError as error:
             return self._failed(error, wanted)
+        if not is_still_wanted:
+            log.info("certificate given to nobody: its names changed while it was signed", proxy=self._proxy)
+            return await self._renew()
         self.reason = reason
         self._keep(wanted, identity)
         return self._until(self._rotate_at) if self._rotate_at else None
@@ -142,7 +149,10 @@ class LeafKeeper:
         luck = random.random()  # noqa: S311 - spreads load, guards nothing
         self._rotate_at = rotation_time(self._clock.now(), identity.not_after, luck)
         self._have, self.identity = wanted, identity
+        if self._told:
+            log.info("certificate issued again", proxy=self._proxy, failures=self._failures)
         self._failures, self._refused, self.last_error = 0, None, ""
+        self._told.clear()
         secret = tls.identity(wanted.mesh, identity.chain_pem, identity.key_pem)
         self.entry = Entry.of(resource_names.identity_secret(wanted.mesh), secret)
         self._on_change()
@@ -151,6 +161,7 @@ class LeafKeeper:
         return self.identity is not None and has_been_set_back(self.identity.issued, self._clock.now())
 
     def _drop(self) -> None:
+        self._told.clear()
         if self.identity is not None:
             self.identity = self.entry = self._have = self._rotate_at = None
             self._on_change()
@@ -160,12 +171,32 @@ class LeafKeeper:
         self._refused = wanted
         pause = _RETRY.delay(self._failures)
         self.last_error = str(error)
-        log.error("certificate not issued", proxy=self._proxy, reason=str(error), retry_in_seconds=pause)
+        self._tell(error, pause)
         self._on_change()
         return pause
 
+    def _tell(self, error: KumaError, pause: float) -> None:
+        """Logs why nothing is issued, each reason once until something is: it is tried again and again."""
+        reason = str(error)
+        if reason in self._told:
+            return
+        if len(self._told) >= _MOST_REASONS:
+            self._told.clear()
+        self._told.add(reason)
+        # A token that does not hold is no fault of anything here, and ends the stream.
+        tell = log.warning if isinstance(error, Unauthenticated | AccessDenied) else log.error
+        tell("certificate not issued", proxy=self._proxy, reason=reason, retry_in_seconds=pause)
+
     def _until(self, time: datetime) -> float:
         return max(0.0, (time - self._clock.now()).total_seconds())
+
+
+def _shows_nothing_else(identity: Identity, wanted: Wanted | None) -> bool:
+    """Tells whether an identity shows no other names than those that are wanted.
+
+    It may show fewer, or be of another authority: it is better than none, and another one follows.
+    """
+    return wanted is not None and set(identity.uris) <= set(wanted.uris)
 
 
 def _reason(wanted: Wanted, have: Wanted | None) -> str:
@@ -183,4 +214,6 @@ NAMES_CHANGED = "names changed"
 """The reason for a certificate that shows other services or tags than the one before."""
 _LONGEST_PAUSE = 600.0
 """Seconds."""
+_MOST_REASONS = 10
+"""How many are remembered as told; some hold what differs each time."""
 _RETRY = aio.Backoff(first=5, last=300)
