@@ -61,8 +61,15 @@ class Sidecar:
 
     @property
     def envoy(self) -> int:
-        """The process of its Envoy: the first that `kuma-dp` begins; another is the guard of a `--contact-timeout`."""
-        return children_of(self.running.pid)[0]
+        """The process of its Envoy."""
+        (envoy,) = self.envoys
+        return envoy
+
+    @property
+    def envoys(self) -> list[int]:
+        """None before `kuma-dp` has begun its Envoy; others that it begins say a version, or guard a contact timeout."""
+        children = children_of(self.running.pid)
+        return [child for child in children if b"--config-path" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
     @contextlib.contextmanager
     def hung(self) -> Iterator[None]:
@@ -271,8 +278,8 @@ class Sidecars:
     @staticmethod
     async def _end(process: asyncio.subprocess.Process) -> None:
         if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-            process.send_signal(signal.SIGTERM)
+            for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGCONT):  # it may be stopped
+                process.send_signal(number)
             await process.wait()
 
     async def close(self) -> None:

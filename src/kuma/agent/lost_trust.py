@@ -37,7 +37,7 @@ class LostTrust:
         async with httpx.AsyncClient(base_url=admin_url, timeout=2.0, trust_env=False) as admin:
             while True:
                 await self._clock.sleep(_POLL)
-                await self.look(is_in_contact=await envoy.is_in_contact(admin))
+                await self.look(is_in_contact=await envoy.has_stream(admin))
 
     async def look(self, *, is_in_contact: bool) -> None:
         """Tells once of each reason, and again when it has been in contact meanwhile."""

@@ -12,7 +12,9 @@ import pytest
 
 from demo.processes import free_ports
 from kuma.agent.contact.guard import OUT_OF_CONTACT
+from kuma.base import aio
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, running
+from tests.fakes.patience import PATIENCE
 from tests.integration.sidecars import Sidecars, children_of, until
 
 
@@ -67,22 +69,56 @@ async def test_a_proxy_that_was_stopped_with_its_kuma_dp_comes_back_to_a_control
         await mesh.close()
 
 
+async def test_a_control_plane_that_takes_connections_and_says_nothing_is_no_contact(tmp_path: Path) -> None:
+    """A network that swallows what is sent: Envoy has asked for a stream, and waits."""
+    api, xds = free_ports(2)
+    async with running(tmp_path, dp_server={"port": api}, xds_server={"port": xds}) as cp:
+        await cp.apply(MTLS, ALLOW_ALL)
+        mesh = Sidecars(cp, tmp_path)
+        mesh.options = ("--contact-timeout=4s", "--drain-time=1s")
+        backend = await mesh.start("backend", protocol="tcp")
+    held = []
+    silent = [await asyncio.start_server(lambda *one: held.append(one), "127.0.0.1", port) for port in (api, xds)]
+    try:
+        async with asyncio.timeout(PATIENCE):
+            assert await backend.running.wait() == OUT_OF_CONTACT
+        assert held
+        assert "out of contact for too long" in backend.log.read_text()
+    finally:
+        for server in silent:
+            server.close()
+        for _, writer in held:
+            writer.close()
+        await mesh.close()
+
+
 async def test_a_proxy_whose_kuma_dp_is_stopped_alone_serves_no_longer_either(tmp_path: Path) -> None:
+    """It is stopped at the first moment at which there is an Envoy."""
     async with running(tmp_path) as cp:
         await cp.apply(MTLS, ALLOW_ALL)
         mesh = Sidecars(cp, tmp_path)
         mesh.options = ("--contact-timeout=2s", "--drain-time=1s")
-        backend = await mesh.start("backend", protocol="tcp")
-        os.kill(backend.running.pid, signal.SIGSTOP)
+        starting = aio.spawn(mesh.start("backend", protocol="tcp"), name="backend")
+
+        async def envoy() -> bool:
+            return bool(mesh.started and mesh.started[0].process and mesh.started[0].envoys)
+
+        await until("there is an Envoy", envoy)
+        os.kill(mesh.started[0].running.pid, signal.SIGSTOP)
+        backend = await starting
     try:
 
-        async def is_gone() -> bool:
+        async def is_served() -> bool:
             with contextlib.suppress(ConnectionRefusedError):
                 _, writer = await asyncio.open_connection("127.0.0.1", backend.port)
                 writer.close()
-                return False
-            return True
+                return True
+            return False
 
+        async def is_gone() -> bool:
+            return not await is_served()
+
+        await until("it is served", is_served)
         await until("nothing is served", is_gone)
         os.kill(backend.running.pid, signal.SIGCONT)
         assert await backend.running.wait() == OUT_OF_CONTACT

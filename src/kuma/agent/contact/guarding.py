@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
+from asyncio.subprocess import Process
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
@@ -19,31 +21,66 @@ _LATER = 5.0
 _AGAIN = 1.0
 
 
-async def guarded(envoy: int, admin: str, limit: float, drain: float, clock: Clock, child: Callable[[], None]) -> bool:
-    """Runs the guard of the Envoy with the process id `envoy`, again if it fails; returns when Envoy has ended: whether
-    the guard has ended it.
+class Guarding:
+    """Begins the guard before Envoy, so that at no moment Envoy serves without: it ends even if kuma-dp is stopped just
+    then.
 
-    `admin` is the address of Envoy's administration, `child` what the guard is to do before it begins. In seconds.
+    `admin` is the address of Envoy's administration, `child` what the guard is to do before it begins; in seconds.
     """
-    place = urlsplit(admin)
-    given = (envoy, place.hostname, place.port, limit + _LATER, drain)
-    while True:
+
+    def __init__(self, admin: str, limit: float, drain: float, clock: Clock, child: Callable[[], None]) -> None:
+        place = urlsplit(admin)
+        self._given = (str(place.hostname), str(place.port), str(limit + _LATER), str(drain))
+        self._clock = clock
+        self._child = child
+        self._telling = -1
+        """Where the guard hears which process it guards; -1 once it does."""
+        self._running: Process
+
+    async def begin(self) -> None:
+        """Begins a guard that waits to be told what it guards, and tries until it can be begun."""
+        while True:
+            hearing, self._telling = os.pipe()
+            try:
+                self._running = await asyncio.create_subprocess_exec(
+                    sys.executable, "-I", "-S", guard.__file__, *self._given,
+                    stdin=hearing, start_new_session=True, preexec_fn=self._child,
+                )  # fmt: skip
+                return
+            except OSError as error:
+                log.warning("the guard of Envoy cannot be begun, and is tried again", reason=error.strerror)
+                self._hang_up()
+                await self._clock.sleep(_AGAIN)
+            finally:
+                os.close(hearing)
+
+    def tell(self, process: int) -> None:
+        """Tells the guard which process it guards. The process that becomes Envoy does so itself, before."""
+        os.write(self._telling, b"%d\n" % process)
+
+    async def run(self, envoy: int) -> bool:
+        """Watches the guard that was begun, and begins another if it fails; returns when Envoy, the process `envoy`,
+        has ended: whether the guard has ended it.
+        """
+        while True:
+            self._hang_up()
+            status = await self._ended()
+            if status in (0, guard.OUT_OF_CONTACT):
+                return status == guard.OUT_OF_CONTACT
+            log.warning("the guard of Envoy has ended, and is begun again", status=status)
+            await self._clock.sleep(_AGAIN)
+            await self.begin()
+            self.tell(envoy)
+
+    async def _ended(self) -> int:
         try:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-S", guard.__file__, *map(str, given),
-                stdin=asyncio.subprocess.DEVNULL, start_new_session=True, preexec_fn=child,
-            )  # fmt: skip
-        except OSError as error:
-            log.warning("the guard of Envoy cannot be begun, and is tried again", reason=error.strerror)
-            await clock.sleep(_AGAIN)
-            continue
-        try:
-            status = await process.wait()
+            return await self._running.wait()
         finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        if status in (0, guard.OUT_OF_CONTACT):
-            return status == guard.OUT_OF_CONTACT
-        log.warning("the guard of Envoy has ended, and is begun again", status=status)
-        await clock.sleep(_AGAIN)
+            if self._running.returncode is None:
+                self._running.kill()
+                await self._running.wait()
+
+    def _hang_up(self) -> None:
+        """A guard that nobody has told anything ends."""
+        os.close(self._telling)
+        self._telling = -1

@@ -141,8 +141,8 @@ class Front:
         task.add_done_callback(self._accepted.discard)
 
     def close(self) -> None:
-        """End all connections."""
-        self._end_all()
+        """End all connections, and those that are being accepted just now."""
+        self.shut(True)
         self._directory.close()
         self._socket.close()
 
