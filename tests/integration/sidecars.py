@@ -67,7 +67,7 @@ class Sidecar:
 
     @property
     def envoys(self) -> list[int]:
-        """None before `kuma-dp` has begun its Envoy; others that it begins say a version, or guard a contact timeout."""
+        """None before `kuma-dp` has begun its Envoy; others that it begins say a version, or guard the contact."""
         children = children_of(self.running.pid)
         return [child for child in children if b"--config-path" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
