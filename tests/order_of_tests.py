@@ -44,9 +44,9 @@ class FilesTogether(LoadFileScheduling):  # type: ignore[misc]  # xdist has no t
 
     def _split_scope(self, nodeid: str) -> str:
         file = Path(super()._split_scope(nodeid))
-        if file.parent.name != _CLUSTERS:
+        if not _needs_cluster(file):
             return str(file)
-        return f"{file.parent} {'first' if file.name in _OF_ONE_CLUSTER else 'second'} half"
+        return f"{_CLUSTERS} {'first' if file.name in _OF_ONE_CLUSTER else 'second'} half"
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -82,9 +82,13 @@ def _turn(item: pytest.Item, size: int, *, is_built: bool) -> tuple[bool, bool, 
     What needs a Kubernetes API is first, since it waits for most of its time; but last if it may still be being built.
     """
     is_fast = item.get_closest_marker("system") is None
-    needs_cluster = item.path.parent.name == _CLUSTERS
+    needs_cluster = _needs_cluster(item.path.relative_to(item.config.rootpath))
     is_long = not _LONG.isdisjoint(item.path.relative_to(item.config.rootpath).parts)
     return needs_cluster != is_built, item.path.name not in _LONGEST, not is_long, is_fast, -size
+
+
+def _needs_cluster(file: Path) -> bool:
+    return file.parts[:2] == ("tests", _CLUSTERS)
 
 
 def _starts_programs(item: pytest.Item) -> bool:

@@ -20,7 +20,7 @@ from kuma.base.errors import InvalidResource
 from kuma.resources import codec
 from tests.fakes import cas
 from tests.kubernetes.kubectl import apply, builtin, exists, mesh, metrics_of, refused, secret, shown
-from tests.kubernetes.test_same_words import FILES, for_kubectl
+from tests.kubernetes.webhooks.test_same_words import FILES, for_kubectl
 from tools.kubernetes.cluster import Cluster
 from tools.kubernetes.installed import NAMESPACE, Installed, installed, kumactl
 

@@ -12,7 +12,7 @@ import pytest
 from kuma.kubernetes.webhooks.app import create_app
 from kuma.kubernetes.webhooks.injector import Injector
 from tests.fakes.patience import PATIENCE
-from tests.kubernetes.test_injection import NATIVE, PLAIN, pod
+from tests.kubernetes.pods.test_injection import NATIVE, PLAIN, pod
 
 
 class Namespaces:

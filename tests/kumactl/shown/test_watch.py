@@ -9,7 +9,7 @@ import pytest
 from demo.processes import BIN
 from tests.fakes.patience import PATIENCE
 from tests.kumactl.fake_server import Server
-from tests.kumactl.test_terminal import environment, kumactl, server  # noqa: F401
+from tests.kumactl.shown.test_terminal import environment, kumactl, server  # noqa: F401
 
 TRANSITION = "/meshes/default/mesh-transitions/default"
 FOLLOW = ("inspect", "meshes", "--watch", "default", "--timeout")

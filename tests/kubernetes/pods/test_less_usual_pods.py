@@ -8,7 +8,7 @@ import pytest
 
 from kuma.base.errors import InvalidResource
 from kuma.kubernetes.workloads import dataplanes
-from tests.kubernetes.test_dataplanes_of_pods import made, pod, service
+from tests.kubernetes.pods.test_dataplanes_of_pods import made, pod, service
 
 INJECTED = {"kuma.io/sidecar-injected": "true"}
 REDIRECTED = INJECTED | {

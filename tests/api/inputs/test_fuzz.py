@@ -34,7 +34,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS | TEXTS, inner, max_size=4),
 )
 DOCUMENTS = st.dictionaries(WORDS, VALUES, max_size=6)
-CERTIFICATE = (Path(__file__).parents[1] / "authorities" / "reference-chain.pem").read_bytes()
+CERTIFICATE = (Path(__file__).parents[2] / "authorities" / "reference-chain.pem").read_bytes()
 
 
 @examples(500)

@@ -27,8 +27,8 @@ from kuma.store.views import Views
 from kuma.xds.bootstrap.server_names import ServerNames
 from kuma.xds.bootstrap.service import BootstrapService
 from kuma.xds.stream.proxy_authentication import Authenticator
+from tests.api.inputs.test_fuzz import DOCUMENTS, TEXTS, VALUES
 from tests.api.test_api import US, Api, api, manager  # noqa: F401 - fixtures
-from tests.api.test_fuzz import DOCUMENTS, TEXTS, VALUES
 from tests.fakes.examples import examples
 from tests.fakes.patience import PATIENCE
 

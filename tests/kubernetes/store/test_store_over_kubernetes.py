@@ -56,8 +56,8 @@ async def test_pairs_are_whole_whenever_their_writer_is_killed(opened: Opened, p
     """A writer stores pairs in one transaction each and says when that is done; it is killed at a random moment."""
     acknowledged: set[str] = set()
     for number, delay in enumerate(random.Random(7).choices(range(20, 400), k=4)):
-        command = [sys.executable, "-m", "tests.kubernetes.crashing_writer", str(place.kubeconfig), place.forms.system]
-        process = subprocess.Popen([*command, str(number)], stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, "-m", "tests.kubernetes.store.crashing_writer", str(place.kubeconfig)]
+        process = subprocess.Popen([*command, place.forms.system, str(number)], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         acknowledged.add(process.stdout.readline().strip())
         await asyncio.sleep(delay / 1000)

@@ -73,7 +73,7 @@ def test_a_dual_stack_pod_is_called_by_mutual_tls_at_its_second_address_too(node
         node.answers(node.outsider, f"http://[{backend.address6}]:{port}", "000")
 
 
-EARLIER = Path(__file__).parent / "earlier" / "kuma-04082d1.tar.xz"
+EARLIER = Path(__file__).parents[1] / "earlier" / "kuma-04082d1.tar.xz"
 """The code of a control plane as it was at a commit of 2026-11-26, with the dependencies of today."""
 
 
@@ -101,7 +101,7 @@ def test_control_planes_of_two_versions_take_over_from_each_other_and_no_call_fa
     )
 
 
-PAGE = Path(__file__).parents[2] / "docs" / "kubernetes.md"
+PAGE = Path(__file__).parents[3] / "docs" / "kubernetes.md"
 DEPLOYMENT = """
 apiVersion: apps/v1
 kind: Deployment
