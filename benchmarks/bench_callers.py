@@ -19,11 +19,11 @@ from pathlib import Path
 
 import structlog
 
-from benchmarks import processes
-from benchmarks.bare import Talk, Talks
 from benchmarks.bench_growth import fill
-from benchmarks.figures import cpu, machine
-from benchmarks.serving import sections
+from benchmarks.parts import processes
+from benchmarks.parts.bare import Talk, Talks
+from benchmarks.parts.figures import cpu, machine
+from benchmarks.parts.serving import sections
 from kuma.base import garbage
 from kuma.xds.envoy.resource import TypeUrl
 from kuma.xds.proxies.proxy import Proxy
@@ -58,7 +58,7 @@ async def event(count: int, callers: int, others: int) -> Cost:
             for first, some, also in ((0, callers, CALLED), (callers, others, "")):
                 arguments = await cp.parts.xds.port(), directory / "ca.crt", first, some, of, cp.token(), also
                 if some:
-                    process = processes.started("benchmarks.simulated", *arguments)
+                    process = processes.started("benchmarks.parts.simulated", *arguments)
                     clients.append(await stack.enter_async_context(process))
             await _settled(cp, of)
             found = [proxy for proxy in cp.parts.proxies if int(proxy.key.name[1:]) < callers]
@@ -98,9 +98,9 @@ async def limit(count: int, talk: Talk) -> float:
     """Seconds of CPU of a bare server, for one message to each of as many streams and the answer of each."""
     talks = Talks(first=_FIRST, more=talk).text()
     with tempfile.TemporaryDirectory() as name:
-        async with processes.started("benchmarks.bare", "serve", name, talks) as server:
+        async with processes.started("benchmarks.parts.bare", "serve", name, talks) as server:
             start = await server.ask("start")
-            async with processes.started("benchmarks.bare", "call", start["port"], start["ca"], count, talks):
+            async with processes.started("benchmarks.parts.bare", "call", start["port"], start["ca"], count, talks):
                 before = await server.until("state", lambda state: state["done"] == count)
                 await server.ask("more")
                 after = await server.until("state", lambda state: state["done"] == count, pause=0.02)

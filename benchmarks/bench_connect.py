@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bare, processes
-from benchmarks.bare import Limit, Talk, Talks
-from benchmarks.figures import machine
-from benchmarks.processes import Process
+from benchmarks.parts import bare, processes
+from benchmarks.parts.bare import Limit, Talk, Talks
+from benchmarks.parts.figures import machine
+from benchmarks.parts.processes import Process
 
 SIZES = (300, 1000, 5000)
 KILLED = 1000
@@ -54,14 +54,14 @@ async def measure(count: int) -> tuple[Cost, Cost]:
     """What it costs that `count` proxies come, and that they come back after the control plane was killed."""
     with tempfile.TemporaryDirectory() as name:
         directory, log = Path(name), Path(name) / "log"
-        async with processes.started("benchmarks.serving", directory, 0, count, log=log) as server:
+        async with processes.started("benchmarks.parts.serving", directory, 0, count, log=log) as server:
             start, before, begun = await server.ask("start"), await server.ask("state"), time.perf_counter()
             port, *arguments = start["port"], start["ca"], 0, count, count, start["token"]
-            async with processes.started("benchmarks.simulated", port, *arguments) as clients:
+            async with processes.started("benchmarks.parts.simulated", port, *arguments) as clients:
                 first = await _cost(server, clients, count, before, begun)
                 await server.kill()
                 begun = time.perf_counter()
-                async with processes.started("benchmarks.serving", directory, port, count, log=log) as again:
+                async with processes.started("benchmarks.parts.serving", directory, port, count, log=log) as again:
                     return first, await _cost(again, clients, count, {"cpu": 0.0, "memory": 0}, begun)
 
 
@@ -69,9 +69,9 @@ async def limit(count: int, measured: Cost) -> Limit:
     """What the same conversation costs a bare server."""
     talks = Talks(first=Talk(measured.sent, measured.said)).text()
     with tempfile.TemporaryDirectory() as name:
-        async with processes.started("benchmarks.bare", "serve", name, talks) as server:
+        async with processes.started("benchmarks.parts.bare", "serve", name, talks) as server:
             start, before, begun = await server.ask("start"), await server.ask("state"), time.perf_counter()
-            async with processes.started("benchmarks.bare", "call", start["port"], start["ca"], count, talks):
+            async with processes.started("benchmarks.parts.bare", "call", start["port"], start["ca"], count, talks):
                 after = await server.until("state", lambda state: state["done"] == count)
                 return bare.cost([before], [after], time.perf_counter() - begun)
 

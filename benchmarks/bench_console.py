@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.figures import shown
+from benchmarks.parts.figures import shown
 from kuma.resources import kinds
 from kuma.resources.models.dataplane_insight import DataplaneInsightSpec, MtlsInsight, Subscription
 from kuma.resources.models.observed_traffic import Edge, ObservedTrafficSpec

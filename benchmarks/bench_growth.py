@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import structlog
 
-from benchmarks.figures import cpu, machine
+from benchmarks.parts.figures import cpu, machine
 from kuma.resources import kinds
 from kuma.resources.resource import Resource
 from kuma.store.protocol import Create

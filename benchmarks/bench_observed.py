@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import structlog
 
-from benchmarks import counted
-from benchmarks.counted import Counted
+from benchmarks.parts import counted
+from benchmarks.parts.counted import Counted
 from kuma.xds.envoy.listeners.reports import TOGETHER_FOR
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, running
 from tests.integration.sidecars import Sidecars, sidecars, until

@@ -24,10 +24,10 @@ from typing import Any
 import httpx
 import structlog
 
-from benchmarks import limits, processes
-from benchmarks.figures import cpu, machine, rss, shown
-from benchmarks.limits import Limit
-from benchmarks.processes import Unmeasured
+from benchmarks.parts import limits, processes
+from benchmarks.parts.figures import cpu, machine, rss, shown
+from benchmarks.parts.limits import Limit
+from benchmarks.parts.processes import Unmeasured
 from kuma.base import aio, garbage
 from kuma.resources import codec
 from kuma.xds.envoy.resource import Entry, TypeUrl

@@ -14,9 +14,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import bare, processes
-from benchmarks.bare import Limit, Talk, Talks
-from benchmarks.figures import machine
+from benchmarks.parts import bare, processes
+from benchmarks.parts.bare import Limit, Talk, Talks
+from benchmarks.parts.figures import machine
 
 PROXIES = 1000
 _FIRST = Talk((2000,), (500, 60))
@@ -36,10 +36,10 @@ async def change(count: int) -> Cost:
     """What the change costs from the PUT of the Mesh to `complete`."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        async with processes.started("benchmarks.serving", directory, 0, count, log=directory / "log") as server:
+        async with processes.started("benchmarks.parts.serving", directory, 0, count, log=directory / "log") as server:
             start = await server.ask("start")
             arguments = start["port"], start["ca"], 0, count, count, start["token"]
-            async with processes.started("benchmarks.simulated", *arguments) as clients:
+            async with processes.started("benchmarks.parts.simulated", *arguments) as clients:
                 await server.until("state", lambda state: state["connected"] == count)
                 await server.until("settled", bool, pause=0.5)
                 await clients.ask("conversation")  # which counts from here
@@ -55,9 +55,9 @@ async def limit(count: int, talk: Talk) -> Limit:
     """What the same messages cost a bare server."""
     talks = Talks(first=_FIRST, more=talk).text()
     with tempfile.TemporaryDirectory() as name:
-        async with processes.started("benchmarks.bare", "serve", name, talks) as server:
+        async with processes.started("benchmarks.parts.bare", "serve", name, talks) as server:
             start = await server.ask("start")
-            async with processes.started("benchmarks.bare", "call", start["port"], start["ca"], count, talks):
+            async with processes.started("benchmarks.parts.bare", "call", start["port"], start["ca"], count, talks):
                 before, begun = await server.until("state", lambda state: state["done"] == count), time.perf_counter()
                 await server.ask("more")
                 after = await server.until("state", lambda state: state["done"] == count, pause=0.02)

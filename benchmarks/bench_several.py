@@ -19,10 +19,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bare, processes
-from benchmarks.bare import Limit, Talk, Talks
-from benchmarks.figures import machine
-from benchmarks.processes import Process
+from benchmarks.parts import bare, processes
+from benchmarks.parts.bare import Limit, Talk, Talks
+from benchmarks.parts.figures import machine
+from benchmarks.parts.processes import Process
 from demo import postgres
 from kuma.app.serving import server_certificate
 from tests.fakes.stores import new_store, store_settings
@@ -104,12 +104,12 @@ async def planes_cost(count: int) -> tuple[Cost, Cost]:
             for name in ("ca.crt", "ca.key"):
                 (own / name).write_bytes((directory / name).read_bytes())
                 (own / name).chmod(0o600)
-            plane = processes.started("benchmarks.serving", own, 0, count, store, log=own / "log")
+            plane = processes.started("benchmarks.parts.serving", own, 0, count, store, log=own / "log")
             planes.append(await stack.enter_async_context(plane))
         starts = [await plane.ask("start") for plane in planes]
         ports, ca, token = ",".join(str(start["port"]) for start in starts), starts[0]["ca"], starts[0]["token"]
         clients, before, begun = Clients(stack, count), await _states(planes), time.perf_counter()
-        await clients.come(lambda first, some: ("benchmarks.simulated", ports, ca, first, some, count, token))
+        await clients.come(lambda first, some: ("benchmarks.parts.simulated", ports, ca, first, some, count, token))
         await settled(planes, count)
         come = await _cost(planes, before, begun, await clients.talk())
         before, begun = await _states(planes[1:]), time.perf_counter()
@@ -122,12 +122,12 @@ async def limits_cost(count: int, talks: Talks) -> tuple[Cost, Cost]:
     """What the same costs as many bare servers."""
     async with contextlib.AsyncExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory())
-        started = [processes.started("benchmarks.bare", "serve", directory, talks.text()) for _ in range(PLANES)]
+        started = [processes.started("benchmarks.parts.bare", "serve", directory, talks.text()) for _ in range(PLANES)]
         servers = [await stack.enter_async_context(server) for server in started]
         starts = [await server.ask("start") for server in servers]
         ports, ca = ",".join(str(start["port"]) for start in starts), starts[0]["ca"]
         clients, before, begun = Clients(stack, count), await _states(servers), time.perf_counter()
-        await clients.come(lambda _, some: ("benchmarks.bare", "call", ports, ca, some, talks.text()))
+        await clients.come(lambda _, some: ("benchmarks.parts.bare", "call", ports, ca, some, talks.text()))
         await have_talked(servers, count)
         come = await _cost(servers, before, begun, talks.first)
         before, begun = await _states(servers[1:]), time.perf_counter()

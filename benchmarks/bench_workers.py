@@ -19,9 +19,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import processes
-from benchmarks.figures import machine
-from benchmarks.processes import Unmeasured
+from benchmarks.parts import processes
+from benchmarks.parts.figures import machine
+from benchmarks.parts.processes import Unmeasured
 from demo import postgres
 from demo.mesh import DemoMesh, read
 from demo.postgres import Postgres
@@ -100,7 +100,7 @@ def _cpu(pid: str) -> float:
 async def _clients(served: Served, count: int) -> AsyncIterator[None]:
     token = served.kumactl("generate", "dataplane-token", "--mesh", "default", "--valid-for", "24h").splitlines()[0]
     arguments = served.ports.xds, served.home / "cp" / "ca.crt", 0, count, count, token
-    async with processes.started("benchmarks.simulated", *arguments):
+    async with processes.started("benchmarks.parts.simulated", *arguments):
         yield
 
 

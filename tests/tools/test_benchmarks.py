@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import processes
-from benchmarks.bare import Talk, Talks
-from benchmarks.processes import Unmeasured
+from benchmarks.parts import processes
+from benchmarks.parts.bare import Talk, Talks
+from benchmarks.parts.processes import Unmeasured
 
 TALKS = Talks(first=Talk((100, 200), (10, 20, 30)), back=Talk((50,), (10, 5)), more=Talk((70,), (7, 7))).text()
 CLIENTS = 3
@@ -14,12 +14,12 @@ CLIENTS = 3
 
 async def test_a_bare_server_talks_to_who_comes_comes_back_and_is_told_more(tmp_path: Path) -> None:
     async with (
-        processes.started("benchmarks.bare", "serve", tmp_path, TALKS) as first,
-        processes.started("benchmarks.bare", "serve", tmp_path, TALKS) as second,
+        processes.started("benchmarks.parts.bare", "serve", tmp_path, TALKS) as first,
+        processes.started("benchmarks.parts.bare", "serve", tmp_path, TALKS) as second,
     ):
         starts = [await server.ask("start") for server in (first, second)]
         ports = ",".join(str(start["port"]) for start in starts)
-        async with processes.started("benchmarks.bare", "call", ports, starts[0]["ca"], CLIENTS, TALKS):
+        async with processes.started("benchmarks.parts.bare", "call", ports, starts[0]["ca"], CLIENTS, TALKS):
             here = await first.until("state", lambda state: state["done"] == CLIENTS - 1)
             there = await second.until("state", lambda state: state["done"] == 1)
             assert (here["connected"], there["connected"]) == (CLIENTS - 1, 1)
@@ -30,7 +30,7 @@ async def test_a_bare_server_talks_to_who_comes_comes_back_and_is_told_more(tmp_
 
 
 async def test_what_does_not_come_ends_a_benchmark_and_is_told_with_how_far_it_came(tmp_path: Path) -> None:
-    async with processes.started("benchmarks.bare", "serve", tmp_path, TALKS) as server:
+    async with processes.started("benchmarks.parts.bare", "serve", tmp_path, TALKS) as server:
         await server.ask("start")
         with pytest.raises(Unmeasured, match=r"benchmarks\.bare: state: not as .* after 0 s, but .*'done': 0"):
             await server.until("state", lambda state: state["done"] == CLIENTS, patience=0)

@@ -3,8 +3,8 @@
 It has no store, resources or state. What it costs is the limit of any control plane over `grpc.aio`. CONVERSATIONS are
 in JSON, of each the sizes of what a stream is sent and of what it says: {"first": [[100, 2000], [500, 60, 60]], …}.
 
-    python -m benchmarks.bare serve DIRECTORY CONVERSATIONS
-    python -m benchmarks.bare call PORT[,PORT…] CA-FILE COUNT CONVERSATIONS
+    python -m benchmarks.parts.bare serve DIRECTORY CONVERSATIONS
+    python -m benchmarks.parts.bare call PORT[,PORT…] CA-FILE COUNT CONVERSATIONS
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from benchmarks import processes
-from benchmarks.connections import connection
-from benchmarks.figures import cpu, rss
+from benchmarks.parts import processes
+from benchmarks.parts.connections import connection
+from benchmarks.parts.figures import cpu, rss
 from kuma.app.serving import server_certificate
 from kuma.base import aio
 from tests.fakes.proxy import EOF

@@ -3,7 +3,7 @@
 They subscribe and acknowledge as Envoy does, and say what they have when they come back. What they were sent and how
 often they have asked is counted, so that a bare server can have the same conversation: see `bare`.
 
-    python -m benchmarks.simulated PORT[,PORT…] CA-FILE FIRST COUNT OF TOKEN [ALSO-CALLED]
+    python -m benchmarks.parts.simulated PORT[,PORT…] CA-FILE FIRST COUNT OF TOKEN [ALSO-CALLED]
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import grpc.aio
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
-from benchmarks import processes
-from benchmarks.connections import connection
+from benchmarks.parts import processes
+from benchmarks.parts.connections import connection
 from kuma.base import aio
 from kuma.resources import codec
 from kuma.resources.resource import Resource

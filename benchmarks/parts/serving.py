@@ -1,6 +1,6 @@
 """A control plane in a process of its own, as `kuma-cp run` has it, that says what it costs.
 
-python -m benchmarks.serving DIRECTORY PORT PROXIES
+python -m benchmarks.parts.serving DIRECTORY PORT PROXIES
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import processes
-from benchmarks.figures import cpu, rss
+from benchmarks.parts import processes
+from benchmarks.parts.figures import cpu, rss
 from kuma.base import garbage, logs
 from kuma.pki import issuer
 from kuma.resources.models.mesh import DEFAULT_LEAF_LIFETIME

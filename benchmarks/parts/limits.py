@@ -2,7 +2,7 @@
 
 It has no store, resources or state: a message of some bytes goes to every stream, and every client sends as much back.
 
-    python -m benchmarks.limits STREAMS ROUNDS      # prints JSON; see `Limit`
+    python -m benchmarks.parts.limits STREAMS ROUNDS      # prints JSON; see `Limit`
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from benchmarks import processes
-from benchmarks.figures import cpu, rss
-from benchmarks.processes import Unmeasured
+from benchmarks.parts import processes
+from benchmarks.parts.figures import cpu, rss
+from benchmarks.parts.processes import Unmeasured
 from kuma.app.serving import server_certificate
 from tests.fakes.proxy import channel
 
@@ -79,7 +79,7 @@ async def measure(count: int, rounds: int) -> Limit:
         await server.start()
         before = rss()
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "benchmarks.limits", "clients", str(port), str(files.ca), str(count)
+            sys.executable, "-m", "benchmarks.parts.limits", "clients", str(port), str(files.ca), str(count)
         )
         try:
 
@@ -124,7 +124,7 @@ def open_stream(to: grpc.aio.Channel) -> Any:
 async def limit(count: int, rounds: int) -> Limit:
     """Measured in a process of its own."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.limits", str(count), str(rounds), stdout=asyncio.subprocess.PIPE
+        sys.executable, "-m", "benchmarks.parts.limits", str(count), str(rounds), stdout=asyncio.subprocess.PIPE
     )
     output, _ = await process.communicate()
     return Limit(**json.loads(output))
