@@ -32,8 +32,8 @@ async def test_a_bare_server_talks_to_who_comes_comes_back_and_is_told_more(tmp_
 async def test_what_does_not_come_ends_a_benchmark_and_is_told_with_how_far_it_came(tmp_path: Path) -> None:
     async with processes.started("benchmarks.parts.bare", "serve", tmp_path, TALKS) as server:
         await server.ask("start")
-        with pytest.raises(Unmeasured, match=r"benchmarks\.bare: state: not as .* after 0 s, but .*'done': 0"):
+        with pytest.raises(Unmeasured, match=r"benchmarks\.parts\.bare: state: not as .* after 0 s, but .*'done': 0"):
             await server.until("state", lambda state: state["done"] == CLIENTS, patience=0)
         await server.kill()
-        with pytest.raises(Unmeasured, match=r"benchmarks\.bare has ended, and does not answer: state"):
+        with pytest.raises(Unmeasured, match=r"benchmarks\.parts\.bare has ended, and does not answer: state"):
             await server.ask("state")
