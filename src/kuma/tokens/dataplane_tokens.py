@@ -20,6 +20,8 @@ from kuma.tokens.validation import STANDARD, Validation
 
 _OTHERS = frozenset({"Groups", "Zone", "Scope"})
 """Claims of tokens of other kinds. Whoever uses one key for both must not get two tokens for one."""
+_TYPES = ("", "dataplane")
+"""What a token may say to be for. In the original there are ones for other proxies, by the same keys."""
 _FOREVER = datetime.max.replace(tzinfo=UTC)
 _REMEDY = "kumactl generate dataplane-token"
 _NOTICE = timedelta(days=14)
@@ -128,6 +130,8 @@ def claims_of(claims: Mapping[str, Any], mesh: str) -> DataplaneClaims:
         raise Unauthenticated("the token's claims are malformed")
     if own_mesh != mesh:
         raise Unauthenticated(f"proxy mesh from requestor: {mesh} is different than in token: {own_mesh}")
+    if claims.get("Type", "") not in _TYPES:
+        raise Unauthenticated("the token is none of a dataplane: its type is another proxy's")
     found = {tag: frozenset(values) for tag, values in tags.items()}
     end = _time(claims["exp"])
     return DataplaneClaims(own_mesh, name, found, end, end - min(_NOTICE, (end - _begin(claims, end)) / 2))

@@ -18,12 +18,13 @@ from kuma.api.routes.bootstrap import create_bootstrap_app
 from kuma.base import aio
 from kuma.base.audit import NoAudit
 from kuma.base.clock import SystemClock
-from kuma.base.errors import NotFound
+from kuma.base.errors import KumaError, NoSigningKey, NotFound
 from kuma.base.values.rate_limit import Rate
 from kuma.pki import own_ca
 from kuma.pki.x509 import certificate_pem
 from kuma.store.manager import ResourceManager
 from kuma.store.views import Views
+from kuma.tokens.signing_keys import Expired, NotValidYet
 from kuma.xds.bootstrap.server_names import ServerNames
 from kuma.xds.bootstrap.service import BootstrapService
 from kuma.xds.stream.proxy_authentication import Authenticator
@@ -142,3 +143,21 @@ async def test_a_client_that_goes_away_in_the_middle_of_a_body_is_no_fault_of_ou
         ):
             assert await raw(app, method, path, headers, b'{"a', half=True) == 408
     assert not logs
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status"),
+    [(Expired("has ended", {}), 401), (NotValidYet("in a minute"), 401), (NoSigningKey("there is none"), 404)],
+    ids=lambda value: type(value).__name__,
+)
+async def test_a_proxy_that_ends_after_its_token_is_told_so(refusal: KumaError, status: int) -> None:
+    async def answer(_: Any) -> Any:
+        raise NotFound
+
+    async def withdraw(*_: str) -> None:
+        raise refusal
+
+    app = create_bootstrap_app(answer, withdraw, RequestLimits(), SystemClock(), NoAudit())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://localhost") as client:
+        found = await client.post("/withdraw", json={"mesh": "default", "name": "x", "dataplaneToken": "t"})
+    assert (found.status_code, found.text) == (status, str(refusal))

@@ -23,6 +23,7 @@ from tests.fakes.patience import PATIENCE
 
 ABUSER = ("127.0.0.2", 0)
 HALF_A_HEAD = b"GET /healthy HTTP/1.1\r\nhost: localhost\r\nx: "
+LENGTH, CHUNKED = b"content-length: 5", b"transfer-encoding: chunked"
 QUICK = ConnectionLimits(per_address=5, total=8, handshake=0.5, head=0.5, idle=0.5, send=0.5)
 Connected = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -165,6 +166,39 @@ async def test_heads_that_are_too_long_or_none(request_: bytes, status: int) -> 
         found, body = await answer(await connect(port, request_))
         assert (found, body["status"], body["type"]) == (status, status, "/std-errors")
         assert body["detail"] == body["details"]
+
+
+SMUGGLED = b"GET /ready HTTP/1.1\r\nhost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize("lengths", [(LENGTH, CHUNKED), (CHUNKED, LENGTH)], ids=["length first", "encoding first"])
+async def test_a_body_of_two_lengths_is_refused_and_nothing_after_it_is_read(lengths: tuple[bytes, ...]) -> None:
+    """What is one request to a proxy before us must not be two to us (RFC 9112 §6.1 and §11.2)."""
+    async with serving_at(ConnectionLimits()) as port:
+        head = b"\r\n".join((b"GET /healthy HTTP/1.1", b"host: localhost", *lengths, b"", b""))
+        found, body = await answer(await connect(port, head + b"0\r\n\r\n" + SMUGGLED))
+        assert (found, body["title"]) == (400, "Bad Request")
+        assert "Transfer-Encoding and Content-Length" in body["detail"]
+
+
+async def test_a_body_that_is_broken_while_its_request_is_answered_is_no_fault_of_ours() -> None:
+    """Anybody may send one, many times a second: it is not worth a traceback in the log."""
+    answering = asyncio.Event()
+
+    async def quick(scope: Any, receive: Any, send: Any) -> None:
+        for message in (
+            {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]},
+            {"type": "http.response.body"},
+        ):
+            await send(message)
+        answering.set()
+
+    async with serving_at(ConnectionLimits(), quick) as port:
+        head = b"\r\n".join((b"GET /healthy HTTP/1.1", b"host: localhost", CHUNKED, b"", b""))
+        found, body = await answer(await connect(port, head + b"x\r\n"))
+        assert (found, body["title"]) == (400, "Bad Request")
+        async with asyncio.timeout(PATIENCE):
+            await answering.wait()  # and it was no error to say something, though nobody hears it
 
 
 def test_a_few_addresses_do_not_take_all_connections_and_this_machine_always_has_some() -> None:

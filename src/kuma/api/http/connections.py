@@ -223,6 +223,9 @@ class Connection(H11Protocol):
             self._refuse(_too_long_url(self._limits) if b"\n" not in head else _too_long_head(self._limits))
 
     def _refuse(self, problem: Problem) -> None:
+        if self.cycle is not None:  # whatever is answered to its request is heard by nobody any more
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         content = _content(problem)
         events = (
             h11.Response(status_code=problem.status, headers=list(_headers(content)), reason=problem.title),
@@ -252,20 +255,35 @@ def _too_long_head(limits: ConnectionLimits) -> Problem:
     return Problem(431, "Request Header Fields Too Large", what)
 
 
-def with_short_heads(app: Any, limits: ConnectionLimits) -> Any:
-    """`app`, asked only by requests whose URL and head are short enough: one segment may bring a very long one."""
+def with_sound_heads(app: Any, limits: ConnectionLimits) -> Any:
+    """`app`, asked only by requests whose URL and head are short enough, and which say one length of their body.
+
+    One segment may bring a very long head. Whoever says two lengths means the rest of one for another request, past a
+    proxy that has judged the first: nothing more of such a connection is read (RFC 9112 §6.1, §11.2).
+    """
 
     async def limited(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http":
-            url = len(scope["raw_path"]) + len(scope["query_string"])
-            whole = url + sum(len(name) + len(value) + 4 for name, value in scope["headers"])
-            found = _too_long_url if url > limits.url_bytes else _too_long_head if whole > limits.head_bytes else None
-            if found is not None:
-                await errors.answer(found(limits), "")(scope, receive, send)
-                return
-        await app(scope, receive, send)
+        found = _unsound(scope, limits) if scope["type"] == "http" else None
+        if found is None:
+            await app(scope, receive, send)
+            return
+        answer = errors.answer(found, found.title)
+        answer.headers["connection"] = "close"
+        await answer(scope, receive, send)
 
     return limited
+
+
+def _unsound(scope: Any, limits: ConnectionLimits) -> Problem | None:
+    url = len(scope["raw_path"]) + len(scope["query_string"])
+    if url > limits.url_bytes:
+        return _too_long_url(limits)
+    if url + sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > limits.head_bytes:
+        return _too_long_head(limits)
+    names = {name for name, _ in scope["headers"]}
+    if {b"transfer-encoding", b"content-length"} <= names:
+        return Problem(400, "Bad Request", "the length of the body is said by Transfer-Encoding and Content-Length")
+    return None
 
 
 def that_may_end(app: Any, ends: Callable[[], bool]) -> Any:

@@ -53,7 +53,7 @@ class HttpServer(sockets.OnPort):
         self._peers = peers
         self._limits = limits or ConnectionLimits()
         self._app = connections.told_of_the_end(
-            connections.that_may_end(connections.with_short_heads(app, self._limits), lambda: self._is_shut.value)
+            connections.that_may_end(connections.with_sound_heads(app, self._limits), lambda: self._is_shut.value)
         )
         self._tls = tls
         self._clients = clients

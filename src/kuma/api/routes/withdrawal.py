@@ -40,5 +40,6 @@ def install(app: FastAPI, withdraw: Withdraw, on_refusal: Callable[[Request, Exc
             if isinstance(error, Unauthenticated | AccessDenied):
                 on_refusal(request, error)
             text = str(error) or "the body is too long or came too slowly"
-            return Response(text, _STATUS[type(error)], media_type="text/plain")
+            status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
+            return Response(text, status, media_type="text/plain")
         return json_answer({})
