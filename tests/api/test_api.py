@@ -17,6 +17,7 @@ from kuma.api.app import create_app
 from kuma.api.context import ApiContext, ApiSettings, Certificate, Connected, Tokens
 from kuma.api.http import access_control
 from kuma.api.http.access_control import LocalAdmins
+from kuma.api.http.request_limits import RequestLimits
 from kuma.base.clock import SystemClock
 from kuma.resources import codec, kinds
 from kuma.store.manager import ResourceManager
@@ -76,10 +77,12 @@ async def manager(tmp_path: Path) -> AsyncIterator[ResourceManager]:
     await store.close()
 
 
-NOBODY = Connected()
+NOBODY, ALLOWED = Connected(), RequestLimits()
 
 
-def application(manager: ResourceManager, connected: Connected = NOBODY, **settings: Any) -> Api:
+def application(
+    manager: ResourceManager, connected: Connected = NOBODY, limits: RequestLimits = ALLOWED, **settings: Any
+) -> Api:
     users = UserTokens(manager.store, SystemClock())
 
     async def verify(token: str) -> tuple[str, tuple[str, ...]]:
@@ -93,6 +96,7 @@ def application(manager: ResourceManager, connected: Connected = NOBODY, **setti
         settings=chosen,
         tokens=Tokens(issue=issue, issue_user=users.issue, verify=verify),
         connected=connected,
+        limits=limits,
     )
     return Api(create_app(context))
 
