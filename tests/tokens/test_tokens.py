@@ -135,6 +135,7 @@ def test_a_key_is_looked_up_by_its_number_only(secrets: Any, kid: Any) -> None:
         {"Tags": []},
         {"Tags": {"a": "b"}},
         {"Name": 7},
+        {"Name": "\ud800"},
         {"Type": "ingress"},
         {"Type": "Dataplane"},
         {"Type": 7},

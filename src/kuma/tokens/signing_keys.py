@@ -20,6 +20,7 @@ from jwt.utils import base64url_decode
 
 from kuma.base.errors import NoSigningKey, Unauthenticated, Unavailable
 from kuma.base.tls import private_keys
+from kuma.base.values import strict_json
 from kuma.resources.models.secret import Secrets
 from kuma.tokens.validation import PublicKeys
 
@@ -110,6 +111,9 @@ class Keyring:
         try:
             kid = unverified(token, HEADER).get("kid")
             claims = self._decoded(token, self._candidates(kid if isinstance(kid, str) else ""))
+            strict_json.check(claims)
+        except ValueError:
+            raise Unauthenticated("the token's claims are malformed") from None
         except jwt.InvalidTokenError as error:
             raise Unauthenticated(f"{_words(error)}; make a new one with `{self.remedy}`") from None
         if str(claims.get("jti")) in self._revoked():

@@ -19,6 +19,7 @@ from kuma.api.routes import diagnostics
 from kuma.app.serving import server_certificate
 from kuma.base import aio
 from kuma.base.tls.server_identity import ServerIdentity
+from tests.fakes.largest import counted
 from tests.fakes.patience import PATIENCE
 
 ABUSER = ("127.0.0.2", 0)
@@ -166,6 +167,60 @@ async def test_heads_that_are_too_long_or_none(request_: bytes, status: int) -> 
         found, body = await answer(await connect(port, request_))
         assert (found, body["status"], body["type"]) == (status, status, "/std-errors")
         assert body["detail"] == body["details"]
+
+
+async def whole_body(scope: Any, receive: Any, send: Any) -> None:
+    """Reads all of a body, and then answers."""
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body"})
+
+
+async def test_many_who_send_tiny_chunks_take_turns() -> None:
+    """Of one connection a slice is little. All together are to keep nobody waiting either."""
+    head = b"POST / HTTP/1.1\r\nhost: localhost\r\n" + CHUNKED + b"\r\n\r\n"
+    sent = head + b"1\r\n \r\n" * 3000 + b"0\r\n\r\n"
+    async with serving_at(ConnectionLimits(), whole_body) as port:
+        async with counted() as one:
+            await answered(await connect(port, sent))
+        connected = [await connect(port) for _ in range(10)]
+        async with counted() as all_of_them:
+            for _, writer in connected:
+                writer.write(sent)
+            for connection in connected:
+                await answered(connection)
+    assert all_of_them.most < 3 * one.most
+
+
+async def test_who_sends_many_requests_at_once_keeps_nobody_else_waiting() -> None:
+    paths: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        paths.append(scope["path"])
+        await whole_body(scope, receive, send)
+
+    request = b"GET /%s HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    async with serving_at(ConnectionLimits(), app) as port:
+        greedy = [await connect(port, request % b"greedy" * 100) for _ in range(20)]
+        other = await connect(port)
+        while len(paths) < 40:
+            await asyncio.sleep(0)
+        before = len(paths)
+        other[1].write(request % b"other")
+        await answered(other)
+        for connected in greedy:
+            await answered(connected, 100)
+    assert paths.index("/other") - before < 15
+
+
+async def answered(connected: Connected, answers: int = 1) -> None:
+    """Return once so many answers without content have come."""
+    reader, writer = connected
+    async with asyncio.timeout(PATIENCE):
+        for _ in range(answers):
+            assert (await reader.readuntil(b"\r\n\r\n")).split()[1] == b"200"
+    writer.close()
 
 
 SMUGGLED = b"GET /ready HTTP/1.1\r\nhost: localhost\r\n\r\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from uvicorn.server import ServerState
 from kuma.api.http import access_control, errors
 from kuma.api.http.client_certificates import ClientCertificates
 from kuma.api.http.errors import Problem
+from kuma.api.http.slices import Slices
 from kuma.base.values import addresses
 
 
@@ -47,6 +49,7 @@ _PAUSE = 0.5
 """Seconds for which further ones are kept, to be taken in together."""
 _SLICE = 8 * 1024
 """Bytes that are taken in at a time: they may be thousands of chunks."""
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
 
 _MOST_KEPT = 64 * 1024
 """Bytes that have come and are not taken in; until then no more are read."""
@@ -117,12 +120,16 @@ class Connection(H11Protocol):
         config: uvicorn.Config,
         state: ServerState,
         limits: ConnectionLimits,
+        slices: Slices,
         release: Callable[[], None],
         clients: ClientCertificates | None = None,
         user: int | None = None,
     ) -> None:
         super().__init__(config, state, {access_control.LOCAL_USER: user})
         self._limits = limits
+        self._slices = slices
+        self._following = object()
+        """Stands in `slices` for the next of several requests that have come at once."""
         self._release = release
         self._clients = clients
         self._peer: Any = None
@@ -130,7 +137,7 @@ class Connection(H11Protocol):
         self._head: asyncio.TimerHandle | None = None
         self._send: asyncio.TimerHandle | None = None
         self._kept = bytearray()
-        self._flush: asyncio.Handle | None = None
+        self._flush: asyncio.TimerHandle | None = None
         self._pieces: tuple[Any, int] = (None, 0)
         """The request, and how many small pieces of it have come."""
 
@@ -141,8 +148,9 @@ class Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head, self._send = _cancelled(self._head), _cancelled(self._send)
-        if self._flush is not None:
-            self._flush.cancel()
+        self._flush = _cancelled(self._flush)
+        self._slices.drop(self)
+        self._slices.drop(self._following)
         self._release()
         super().connection_lost(exc)
 
@@ -154,10 +162,15 @@ class Connection(H11Protocol):
         self._kept += data
         if len(self._kept) > _MOST_KEPT:
             self.transport.pause_reading()
+        if self in self._slices:
+            return  # it is taken in with the rest
         if len(self._kept) < _SLICE and self._is_one_of_many(data):
             self._flush = self._flush or self.loop.call_later(_PAUSE, self._take_in)
-        elif self._flush is None or isinstance(self._flush, asyncio.TimerHandle):
-            self._take_in()
+        elif self._is_answering():
+            self._slices.add(self, self._take_in)
+        else:
+            head = _END_OF_HEAD.search(self._kept, 0, _SLICE)
+            self._take_in(head.end() if head is not None else _SLICE)
 
     def _is_one_of_many(self, data: bytes) -> bool:
         """Counts small pieces, request by request."""
@@ -167,26 +180,35 @@ class Connection(H11Protocol):
         self._pieces = (self.cycle, count + 1 if request is self.cycle else 1)
         return self._pieces[1] > _PIECES
 
-    def _take_in(self) -> None:
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _take_in(self, size: int = _SLICE) -> None:
         """Takes in what has come, a slice at a time."""
-        if self._flush is not None:
-            self._flush.cancel()
-        self._flush = None
-        some = bytes(self._kept[:_SLICE])
-        del self._kept[:_SLICE]
+        self._flush = _cancelled(self._flush)
+        some = bytes(self._kept[:size])
+        del self._kept[:size]
         super().data_received(some)
         self._watch_head()
         if self.transport.is_closing():
             return
         if self._kept:
-            self._flush = self.loop.call_soon(self._take_in)
+            self._slices.add(self, self._take_in)
         elif not self.flow.read_paused:
             self.transport.resume_reading()
 
     def eof_received(self) -> None:
-        while self._kept and not self.transport.is_closing():
+        """Ends the connection; of whoever does not wait for an answer no more than a slice is looked at."""
+        if self._kept and not self.transport.is_closing():
             self._take_in()
         super().eof_received()
+
+    def on_response_complete(self) -> None:
+        """Goes on with the next request, in its turn if it has come already."""
+        if self.conn.trailing_data[0]:
+            self._slices.add(self._following, super().on_response_complete)
+        else:
+            super().on_response_complete()
 
     def _turn_away(self, problem: Problem) -> None:
         if self._clients is not None and not self.transport.is_closing():
@@ -195,7 +217,7 @@ class Connection(H11Protocol):
 
     def _watch_head(self) -> None:
         """Bounds the time in which a request that has begun, or is to begin, shows its whole head."""
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._is_answering():
             self._head = _cancelled(self._head)
         elif self._head is None and not self.transport.is_closing():
             self._head = self.loop.call_later(self._limits.head, self._too_slow)

@@ -15,6 +15,7 @@ from uvicorn.server import ServerState
 from kuma.api.http import connections
 from kuma.api.http.client_certificates import ClientCertificates
 from kuma.api.http.connections import Connection, ConnectionLimits, Open
+from kuma.api.http.slices import Slices
 from kuma.base import aio
 from kuma.base.system import sockets
 from kuma.base.system.peer_users import PeerUsers
@@ -139,6 +140,7 @@ class _Server(uvicorn.Server):
         self._clients = clients
         self._limits = limits
         self._open = Open(limits)
+        self._slices = Slices()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def capture_signals(self) -> Any:
@@ -208,7 +210,7 @@ class _Server(uvicorn.Server):
                 self._open.release(address)
 
         def protocol() -> Connection:
-            return Connection(self.config, self.server_state, self._limits, release, self._clients, user)
+            return Connection(self.config, self.server_state, self._limits, self._slices, release, self._clients, user)
 
         times = {"ssl_handshake_timeout": self._limits.handshake, "ssl_shutdown_timeout": _GOODBYE}
         try:
