@@ -236,11 +236,14 @@ async def test_a_body_of_two_lengths_is_refused_and_nothing_after_it_is_read(len
         assert "Transfer-Encoding and Content-Length" in body["detail"]
 
 
-async def test_a_body_that_is_broken_while_its_request_is_answered_is_no_fault_of_ours() -> None:
+@pytest.mark.parametrize("turns", [0, 1, 2])
+async def test_a_body_that_is_broken_while_its_request_is_answered_is_no_fault_of_ours(turns: int) -> None:
     """Anybody may send one, many times a second: it is not worth a traceback in the log."""
     answering = asyncio.Event()
 
-    async def quick(scope: Any, receive: Any, send: Any) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
         for message in (
             {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]},
             {"type": "http.response.body"},
@@ -248,12 +251,12 @@ async def test_a_body_that_is_broken_while_its_request_is_answered_is_no_fault_o
             await send(message)
         answering.set()
 
-    async with serving_at(ConnectionLimits(), quick) as port:
+    async with serving_at(ConnectionLimits(), app) as port:
         head = b"\r\n".join((b"GET /healthy HTTP/1.1", b"host: localhost", CHUNKED, b"", b""))
-        found, body = await answer(await connect(port, head + b"x\r\n"))
-        assert (found, body["title"]) == (400, "Bad Request")
+        connected = await connect(port, head + b"x\r\n")
         async with asyncio.timeout(PATIENCE):
-            await answering.wait()  # and it was no error to say something, though nobody hears it
+            await answering.wait()  # it was no error to say something, though nobody may have heard it
+        await closed(connected)
 
 
 def test_a_few_addresses_do_not_take_all_connections_and_this_machine_always_has_some() -> None:
