@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from kuma.base.values import addresses
-from kuma.resources.models import dataplane as rules
+from kuma.resources.models import dataplane_validation as rules
 from kuma.resources.models.dataplane import DataplaneSpec, Inbound, Networking, listen_address
 
 _INBOUND = re.compile(r"networking\.inbound\[(\d+)\]")

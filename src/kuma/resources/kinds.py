@@ -9,7 +9,15 @@ from typing import Any, Literal
 
 from kuma.base.errors import InvalidResource, NotForUs, Violation
 from kuma.resources import masks, naming, workload_health
-from kuma.resources.models import access_logs, dataplane, mesh, mesh_traffic_permission, stored_only, traffic_permission
+from kuma.resources.models import (
+    access_logs,
+    dataplane,
+    dataplane_validation,
+    mesh,
+    mesh_traffic_permission,
+    stored_only,
+    traffic_permission,
+)
 from kuma.resources.models.blocks import dataplane_services, mesh_blocks
 from kuma.resources.models.config import ConfigSpec
 from kuma.resources.models.coordination import InstanceSpec, LeaseSpec, RolloutProgressSpec
@@ -96,8 +104,8 @@ MESH = Kind(
 )  # fmt: skip
 DATAPLANE = Kind(
     *naming.DATAPLANE, dataplane.DataplaneSpec,
-    validate=dataplane.validate, validate_in_mesh=dataplane.validate_names,
-    not_done=dataplane.not_done, meant=workload_health.meant, completed=dataplane_services.with_tags,
+    validate=dataplane_validation.validate, validate_in_mesh=dataplane_validation.validate_names,
+    not_done=dataplane_validation.not_done, meant=workload_health.meant, completed=dataplane_services.with_tags,
 )  # fmt: skip
 DATAPLANE_INSIGHT = Kind(*naming.DATAPLANE_INSIGHT, DataplaneInsightSpec, read_only=True)
 MESH_TRANSITION = Kind(*naming.MESH_TRANSITION, MeshTransitionSpec, read_only=True)
