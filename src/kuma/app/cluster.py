@@ -267,7 +267,7 @@ class _Leader:
 
 
 class _Leading:
-    """What a leader does, while it keeps its lease."""
+    """Work of a leader, while it keeps its lease."""
 
     def __init__(self, label: PodLabel, components: Components, prepare: Callable[[], Awaitable[None]]) -> None:
         self._label = label

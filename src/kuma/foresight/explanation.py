@@ -37,7 +37,7 @@ class Rule(Model):
 
 
 class Explanation(Model):
-    """What becomes of one caller at one inbound. `shows` is what its certificate says, or would say."""
+    """Outcome for one caller at one inbound. `shows` is what its certificate says, or would say."""
 
     caller: str
     shows: tuple[str, ...]

@@ -41,7 +41,7 @@ class Strict(Model):
 
 
 class Preview(Model):
-    """What a change would do in one mesh. `breaks`: somebody who calls today would be refused.
+    """Effects that a change would have in one mesh. `breaks`: somebody who calls today would be refused.
 
     `callers` are at most a thousand; `refused`, `admitted` and `declared_only` count them all. The last are those that
     have not been seen to call, and have an outbound to what would refuse them.

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 
 class Metrics:
-    """What the control plane asks of the Kubernetes API, and what does not go as it should."""
+    """Counts requests to the Kubernetes API, and what does not go as it should."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(

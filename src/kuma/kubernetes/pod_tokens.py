@@ -36,7 +36,7 @@ _MISSING = "the token of the Pod's ServiceAccount is required, which an injected
 
 @dataclass(frozen=True, slots=True)
 class Reviewed:
-    """What the API server has said of a token: its Pod, that Pod's identity and ServiceAccount, and its own end.
+    """The API server's word on a token: its Pod, that Pod's identity and ServiceAccount, and its own end.
 
     `mesh` is the one of the Pod at that time.
     """

@@ -22,7 +22,7 @@ class WouldBeRefused(KumaError):
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What would become of one resource."""
+    """Outcome that a change would have for one resource."""
 
     key: Key
     created: bool

@@ -77,7 +77,7 @@ class AccessLogs:
 
 @dataclass(frozen=True, slots=True)
 class _Caller:
-    """What is logged of one Dataplane's calls, by whom it calls."""
+    """Rules by which one Dataplane's calls are logged, by whom it calls."""
 
     logging: Logging | None
     items: tuple[AccessLogItem, ...]

@@ -137,7 +137,7 @@ def _of_json(given: object) -> object:
 
 
 class ValidatorSection(Section):
-    """What tokens are verified by."""
+    """Keys and bounds that tokens are verified by."""
 
     use_secrets: bool = Field(True, description="Whether tokens are verified by the signing keys in Secrets.")
     public_keys: Annotated[tuple[PublicKeySection, ...], BeforeValidator(_of_json)] = Field(

@@ -44,7 +44,7 @@ class Relation(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the permissions of a mesh say about its services, as they are under STRICT."""
+    """Permissions of a mesh by the services that they are about, as they are under STRICT."""
 
     judge: Judge
     strict: MeshView

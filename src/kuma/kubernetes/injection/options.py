@@ -22,7 +22,7 @@ Object = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sidecars:
-    """What the control plane chooses for all sidecars."""
+    """Choices of the control plane for all sidecars."""
 
     sidecar_image: str
     init_image: str

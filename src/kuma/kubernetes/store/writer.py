@@ -17,7 +17,7 @@ _OF_THE_SERVER = ("uid", "resourceVersion", "creationTimestamp", "generation", "
 
 
 class Written(NamedTuple):
-    """What a write has led to: the object as it is stored, None if it is deleted."""
+    """Outcome of a write: the object as it is stored, None if it is deleted."""
 
     found: Object | None
     told: bool

@@ -29,7 +29,7 @@ def tell(level: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server has answered."""
+    """Answer of a server."""
 
     status: int
     reason: str

@@ -35,7 +35,7 @@ _resources = schema.resources
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What one caller asks for, and the context in which it is recorded."""
+    """Request of one caller, and the context in which it is recorded."""
 
     operations: Sequence[Operation]
     context: Context

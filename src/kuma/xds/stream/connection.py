@@ -24,7 +24,7 @@ pings before it, it computes for ten seconds."""
 
 
 class Bounds(Protocol):
-    """What connections have in common: how many there may be, and how much they may send."""
+    """Bounds that connections have in common: how many there may be, and how much they may send."""
 
     def admit(self, connection: Connection, /) -> bool:
         """Counts one more connection, if there may be one."""

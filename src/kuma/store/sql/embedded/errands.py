@@ -19,7 +19,7 @@ _ROWS_AT_A_TIME = 64
 
 
 class _Done(NamedTuple):
-    """What a statement has come to."""
+    """Result of a statement."""
 
     rows: Sequence[Any] = ()
     description: Any = None

@@ -13,7 +13,7 @@ from kuma.xds.envoy.services.service_members import ServiceMembers, Tags
 
 
 class Made(NamedTuple):
-    """What an outbound leads to, and the protocol that is spoken there."""
+    """Cluster and endpoints that an outbound leads to, and the protocol that is spoken there."""
 
     cluster: Entry
     endpoints: Entry
