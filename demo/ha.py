@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from demo import postgres, resources, traffic
 from demo.mesh import Unanswered
@@ -16,14 +17,22 @@ from demo.steps import Steps, console, exit_status
 from demo.traffic import Traffic
 
 AUTHORITIES = {"ca-1": resources.MESH_WITH_MTLS, "ca-2": resources.MESH_WITH_ANOTHER_CA}
-AWAY = 60.0
-"""Seconds for which the database is stopped."""
-READ_ONLY = 15.0
-"""Seconds for which the database takes no writes after its connections were cut, as in a failover."""
-CUT = 80.0
-"""Seconds for which a control plane is cut off: longer than it takes the others to give up who does not come back."""
-PAUSE = 15.0
-"""Seconds for which the leader is stopped: longer than it takes the others to lead."""
+
+
+@dataclass(frozen=True)
+class Faults:
+    """How long each fault lasts, in seconds, and how many requests there are meanwhile."""
+
+    away: float = 60.0
+    """For which the database is stopped."""
+    read_only: float = 15.0
+    """For which the database takes no writes after its connections were cut, as in a failover."""
+    cut: float = 80.0
+    """For which a control plane is cut off: longer than it takes the others to give up who does not come back."""
+    pause: float = 15.0
+    """For which the leader is stopped: longer than it takes the others to lead."""
+    between_calls: float = 0.0
+    """For which each of the threads that call waits after a request."""
 
 
 def main() -> int:
@@ -40,12 +49,10 @@ def _walk() -> None:
 
 def walk_through(steps: Steps) -> None:
     """Walks through all steps, in order."""
+    faults = Faults()
     start(steps)
-    kill_the_leader(steps)
-    pause_the_leader(steps)
-    cut_one_off(steps)
-    fail_the_database_over(steps)
-    stop_the_database(steps)
+    for fault in (kill_the_leader, pause_the_leader, cut_one_off, fail_the_database_over, stop_the_database):
+        fault(steps, faults)
     console.print("\n[bold green]No request failed[/bold green].")
 
 
@@ -68,11 +75,11 @@ def start(steps: Steps) -> None:
     steps.outcome("the mesh is STRICT, and web reaches backend")
 
 
-def kill_the_leader(steps: Steps) -> None:
+def kill_the_leader(steps: Steps, faults: Faults) -> None:
     """kill -9 in the middle of a change of the CA."""
     mesh = _mesh(steps)
     steps.step("Change the CA, and kill -9 the leader in the middle of it")
-    with _load(steps):
+    with _load(steps, faults):
         leader = _leader(mesh)
         _change(steps, "ca-2")
         mesh.kill(leader)
@@ -81,58 +88,57 @@ def kill_the_leader(steps: Steps) -> None:
         mesh.start_instance(leader)
 
 
-def pause_the_leader(steps: Steps) -> None:
+def pause_the_leader(steps: Steps, faults: Faults) -> None:
     """SIGSTOP in the middle of a change of the CA; it comes back believing that it leads."""
     mesh = _mesh(steps)
-    steps.step(f"Change the CA again, and stop the leader's process for {PAUSE:.0f} seconds in the middle of it")
-    with _load(steps):
+    steps.step(f"Change the CA again, and stop the leader's process for {faults.pause:.0f} seconds in the middle of it")
+    with _load(steps, faults):
         leader = _leader(mesh)
         _change(steps, "ca-1")
         mesh.pause(leader)
-        time.sleep(PAUSE)
+        time.sleep(faults.pause)
         mesh.go_on(leader)
         steps.note(f"control plane {leader} goes on; {_leader(mesh)} leads now")
         _complete(steps, "ca-1")
 
 
-def cut_one_off(steps: Steps) -> None:
+def cut_one_off(steps: Steps, faults: Faults) -> None:
     """Nothing comes through between one control plane and the database, then between it and its proxies."""
     mesh = _mesh(steps)
-    steps.step(f"Cut one control plane off from the database for {CUT:.0f} seconds, then one from its proxies")
+    steps.step(f"Cut one control plane off from the database for {faults.cut:.0f} seconds, then one from its proxies")
     for authority, cut in (("ca-2", mesh.cut_from_database), ("ca-1", mesh.cut_from_proxies)):
-        with _load(steps):
+        with _load(steps, faults):
             number = mesh.most_loaded()
             cut(number)
             _change(steps, authority)
-            time.sleep(CUT)
+            time.sleep(faults.cut)
             _complete(steps, authority)
             cut(number, whole=True)
             until("all control planes are there", lambda: len(mesh.instances()) == 3, mesh.processes)
     steps.kumactl("inspect", "control-planes")
 
 
-def fail_the_database_over(steps: Steps) -> None:
+def fail_the_database_over(steps: Steps, faults: Faults) -> None:
     """All connections are cut, and the database takes no writes for a while, in the middle of a change of the CA."""
     mesh = _mesh(steps)
-    steps.step(
-        f"Change the CA, cut all connections to PostgreSQL, and let it take no writes for {READ_ONLY:.0f} seconds"
-    )
-    with _load(steps):
+    lasts = f"{faults.read_only:.0f} seconds"
+    steps.step(f"Change the CA, cut all connections to PostgreSQL, and let it take no writes for {lasts}")
+    with _load(steps, faults):
         _change(steps, "ca-2")
         mesh.fail_database_over(read_only=True)
-        time.sleep(READ_ONLY)
+        time.sleep(faults.read_only)
         mesh.fail_database_over(read_only=False)
         steps.note("PostgreSQL takes writes again")
         _complete(steps, "ca-2")
 
 
-def stop_the_database(steps: Steps) -> None:
+def stop_the_database(steps: Steps, faults: Faults) -> None:
     """The database goes away and comes back; then the CA changes once more."""
     mesh = _mesh(steps)
-    steps.step(f"Stop PostgreSQL for {AWAY:.0f} seconds, start it again, and change the CA")
-    with _load(steps):
+    steps.step(f"Stop PostgreSQL for {faults.away:.0f} seconds, start it again, and change the CA")
+    with _load(steps, faults):
         mesh.database.kill()
-        time.sleep(AWAY)
+        time.sleep(faults.away)
         mesh.database.start()
         until("all control planes are there", lambda: len(mesh.instances()) == 3, mesh.processes)
         _change(steps, "ca-1")
@@ -141,14 +147,14 @@ def stop_the_database(steps: Steps) -> None:
 
 
 @contextmanager
-def _load(steps: Steps) -> Iterator[None]:
-    """Requests without a pause while the block runs, each with a handshake of its own.
+def _load(steps: Steps, faults: Faults) -> Iterator[None]:
+    """Requests while the block runs, each with a handshake of its own.
 
     Raises:
         Failed: one of them failed.
     """
     mesh = _mesh(steps)
-    before, load = mesh.handshakes("web", mesh.TCP_HANDSHAKES), Traffic(mesh.web_tcp_out)
+    before, load = mesh.handshakes("web", mesh.TCP_HANDSHAKES), Traffic(mesh.web_tcp_out, pause=faults.between_calls)
     try:
         yield
     finally:

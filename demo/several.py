@@ -103,16 +103,19 @@ class SeveralControlPlanes(DemoMesh):
             return False
 
     def instances(self) -> list[dict[str, Any]]:
-        """What `/control-planes` says of all that are there."""
-        _, found = get(f"http://127.0.0.1:{self.ports.api}/control-planes")
+        """What `/control-planes` says of all that are there, once it says so: the balancer may know nobody now."""
+        return until("a control plane says who is there", self._instances, self.processes)
+
+    def _instances(self) -> list[dict[str, Any]]:
+        try:
+            _, found = get(f"http://127.0.0.1:{self.ports.api}/control-planes")
+        except Unanswered:
+            return []
         return list(found.get("items", ()))
 
     def leader(self) -> int | None:
         """The number of the one that leads, if that is known now."""
-        try:
-            leaders = [one["address"].rpartition(":")[0] for one in self.instances() if one["leader"]]
-        except Unanswered:
-            return None
+        leaders = [one["address"].rpartition(":")[0] for one in self.instances() if one["leader"]]
         return next((number for number in self._running if _host(number) in leaders), None)
 
     def most_loaded(self) -> int:

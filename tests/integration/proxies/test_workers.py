@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from demo import resources
+from demo.link import Address, Link
 from demo.mesh import DemoMesh, Unanswered, get, read
 from demo.postgres import Postgres
-from demo.processes import BIN, PATIENCE, Processes, until
+from demo.processes import BIN, PATIENCE, Failed, Processes, until
 from demo.traffic import Traffic
 from kuma.base.system import service_manager
 from tests.integration.sidecars import BETWEEN_CALLS, children_of
@@ -34,7 +35,9 @@ class Workers(DemoMesh):
     def __init__(self, home: Path, processes: Processes, database: Postgres, name: str) -> None:
         super().__init__(home, processes)
         self.file = self.write("kuma-cp.yaml", "general: {logLevel: info}")
-        self.store = database.settings(database.create(name))
+        self.to_database = Link(("127.0.0.1", 0), ("127.0.0.1", database.port))
+        settings = database.settings(database.create(name))
+        self.store = {**settings, "KUMA_STORE_POSTGRES_PORT": str(self.to_database.port)}
         self.told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.told.bind(str(home / "notify"))
         self.told.settimeout(PATIENCE)
@@ -78,6 +81,30 @@ class Workers(DemoMesh):
         _, found = get(f"http://127.0.0.1:{self.ports.api}/control-planes")
         return list(found["items"])
 
+    def start_all(self) -> None:
+        """Two workloads and their proxies, in a mesh with mutual TLS, until one reaches the other."""
+        self.start_workloads()
+        self.write_dataplanes()
+        for service in ("backend", "web"):
+            self.token(service)
+            self.start_proxy(service)
+        everything = f"{resources.MESH_WITH_MTLS}---\n{resources.ALLOW_ALL}"
+        self.kumactl("apply", "-f", str(self.write("all.yaml", everything)))
+        until("mutual TLS is on", lambda: self.reached("builtin/ca-1"), self.processes)
+        until("web reaches backend", lambda: self.call()[0] == 200, self.processes)
+
+    def change(self, text: str) -> None:
+        """Change the Mesh; who is told to wait, by a worker that is in trouble, tries it again as any client."""
+        path = str(self.write("mesh.yaml", text))
+        until("the change is stored", lambda: self._applied(path), self.processes)
+
+    def _applied(self, path: str) -> bool:
+        try:
+            self.kumactl("apply", "-f", path)
+        except Failed:
+            return False
+        return True
+
     def reached(self, goal: str) -> bool:
         """Whether a staged change is complete."""
         try:
@@ -97,14 +124,7 @@ def mesh(postgres_instance: Postgres, tmp_path: Path) -> Iterator[Workers]:
 
 
 def test_two_workers_act_as_one_and_either_may_be_killed(mesh: Workers) -> None:
-    mesh.start_workloads()
-    mesh.write_dataplanes()
-    for service in ("backend", "web"):
-        mesh.token(service)
-        mesh.start_proxy(service)
-    mesh.kumactl("apply", "-f", str(mesh.write("all.yaml", f"{resources.MESH_WITH_MTLS}---\n{resources.ALLOW_ALL}")))
-    until("mutual TLS is on", lambda: mesh.reached("builtin/ca-1"), mesh.processes)
-    until("web reaches backend", lambda: mesh.call()[0] == 200, mesh.processes)
+    mesh.start_all()
     _both_are_there_and_answer_alike(mesh)
     load = Traffic(mesh.web_tcp_out, threads=2, pause=BETWEEN_CALLS)
     for victim, (text, goal) in CHANGES.items():
@@ -176,6 +196,53 @@ def _ends(mesh: Workers) -> None:
     assert mesh.log.count('"event": "stopped"') == 3
     assert "Traceback" not in mesh.log
     assert "is gone" not in mesh.log
+
+
+def test_no_request_fails_while_a_worker_is_stopped_nor_while_one_alone_is_cut_off_from_the_database(
+    mesh: Workers,
+) -> None:
+    mesh.start_all()
+    load = Traffic(mesh.web_tcp_out, threads=2, pause=BETWEEN_CALLS)
+    stopped, process = _most_loaded(mesh)
+    os.kill(process, signal.SIGSTOP)
+    mesh.change(resources.MESH_WITH_ANOTHER_CA)
+    until("builtin/ca-2 is reached", lambda: mesh.reached("builtin/ca-2"), mesh.processes)
+    until("there are two again", functools.partial(_is_back, mesh, stopped), mesh.processes)
+    assert mesh.metrics("kuma_workers_killed_total") == {stopped: 1, 3 - stopped: 0}
+    alone, process = _most_loaded(mesh)
+    mesh.to_database.cut(lambda client: _is_of(process, client))
+    mesh.change(resources.MESH_WITH_MTLS)
+    until("the other serves all", functools.partial(_serves_all, mesh, 3 - alone), mesh.processes)
+    until("builtin/ca-1 is reached", lambda: mesh.reached("builtin/ca-1"), mesh.processes)
+    mesh.to_database.mend()
+    until("both can serve", lambda: len(mesh.instances()) == 2 and mesh.answer("/ready") == 200, mesh.processes)
+    load.stop()
+    assert load.failed == 0, load.answers
+    assert load.answers.total() > 100
+    assert mesh.log.count("a worker does not answer; it is killed") == 1
+    assert "this control plane alone is cut off from the store" in mesh.log
+
+
+def _most_loaded(mesh: Workers) -> tuple[int, int]:
+    """The number, and the process, of the worker that serves the most proxies."""
+    streams = mesh.metrics("kuma_xds_streams_active")
+    number = max(streams, key=lambda each: streams[each])
+    assert streams[number] >= 1
+    return number, mesh.pids()[number]
+
+
+def _is_of(pid: int, client: Address) -> bool:
+    """Whether a process has the end of a connection that is at this port of the loopback."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    inodes = {f"socket:[{line[9]}]" for line in lines if int(line[1].rpartition(":")[2], 16) == client[1]}
+    return any(_leads_to(link) in inodes for link in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def _leads_to(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except OSError:  # it was closed meanwhile
+        return ""
 
 
 def test_workers_end_whose_parent_is_killed(mesh: Workers) -> None:
