@@ -5,7 +5,6 @@ And shows how its mutual TLS stands where `kubectl get meshes` looks.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import structlog
@@ -13,6 +12,7 @@ import structlog
 from kuma.base import aio
 from kuma.base.errors import AlreadyExists, Conflict, InvalidResource, KumaError, NotFound
 from kuma.kubernetes.api.client import ApiClient, ApiError
+from kuma.kubernetes.controllers.due import Due
 from kuma.kubernetes.objects.forms import Forms
 from kuma.resources import kinds
 from kuma.resources.view import MeshView
@@ -34,44 +34,30 @@ class MeshController:
         self._forms = forms
         self._manager = manager
         self._views = views
-        self._changed: set[str] = set()
-        self._failures: dict[str, int] = {}
+        self._due = Due[str](_RETRY)
         self._shown: dict[str, dict[str, str]] = {}
         self._complete_with: dict[str, tuple[object, object]] = {}
         """The Mesh and the Secrets with which nothing was missing."""
-        self._wake = asyncio.Event()
-        views.on_change(self._look_at)
-
-    def _look_at(self, meshes: frozenset[str]) -> None:
-        self._changed |= meshes
-        self._wake.set()
+        views.on_change(self._due.add)
 
     async def run(self) -> None:
         """Work until cancelled."""
         await self._views.until(lambda: True)
-        self._look_at(frozenset(self._views.meshes))
+        self._due.add(self._views.meshes)
         while True:
-            pause = min((_RETRY.delay(count) for count in self._failures.values()), default=None)
-            try:
-                async with asyncio.timeout(pause):
-                    await self._wake.wait()
-            except TimeoutError:
-                self._changed |= set(self._failures)
-            self._wake.clear()
-            changed, self._changed = self._changed, set()
-            for mesh in sorted(changed):
+            for mesh in sorted(await self._due.taken()):
                 await self._see_to(self._views.view(mesh))
 
     async def _see_to(self, view: MeshView) -> None:
         if view.mesh is None:
-            self._failures.pop(view.name, None)
+            self._due.settled(view.name)
             self._shown.pop(view.name, None)
             self._complete_with.pop(view.name, None)
             return
         try:
             await self._complete(view)
             await self._show(view)
-            self._failures.pop(view.name, None)
+            self._due.settled(view.name)
         except (AlreadyExists, Conflict, NotFound):
             pass  # it has changed meanwhile, which makes us look again
         except (KumaError, ApiError) as error:
@@ -82,7 +68,7 @@ class MeshController:
             log.exception("a mesh lacks what it needs", mesh=view.name)
 
     def _failed(self, mesh: str) -> None:
-        self._failures[mesh] = self._failures.get(mesh, 0) + 1
+        self._due.failed(mesh)
         self._client.metrics.controller_failures.labels("meshes").inc()
 
     async def _complete(self, view: MeshView) -> None:

@@ -14,6 +14,7 @@ from kuma.base.errors import InvalidResource, KumaError
 from kuma.kubernetes.api import events
 from kuma.kubernetes.api.client import ApiClient, ApiError, Object
 from kuma.kubernetes.api.informer import Informer, Place
+from kuma.kubernetes.controllers.due import Due
 from kuma.kubernetes.objects import content
 from kuma.kubernetes.objects.forms import Forms
 from kuma.kubernetes.workloads import dataplanes, metadata
@@ -49,9 +50,7 @@ class PodController:
         """The Dataplanes of each mesh as they were looked at last."""
         self._owners: dict[str, Object] = {}
         """ReplicaSets and Jobs, by their identity: an owner stays who it is."""
-        self._failures: dict[Place, int] = {}
-        self._due: set[Place] = set()
-        self._wake = asyncio.Event()
+        self._due = Due[Place](_RETRY)
         self._pods.on_change(self._look_at)
         self._services.on_change(self._service_changed)
         self._slices.on_change(self._slice_changed)
@@ -66,23 +65,13 @@ class PodController:
         for informer in (self._pods, self._services, self._slices):
             await informer.listed.wait()
         await self._views.until(lambda: True)
-        self._due |= set(self._pods.objects)
-        self._wake.set()
+        self._due.add(self._pods.objects)
         turn = asyncio.Semaphore(_AT_ONCE)
         while True:
-            pause = min((_RETRY.delay(count) for count in self._failures.values()), default=None)
-            try:
-                async with asyncio.timeout(pause):
-                    await self._wake.wait()
-            except TimeoutError:
-                self._due |= set(self._failures)
-            self._wake.clear()
-            due, self._due = self._due, set()
-            await asyncio.gather(*(self._see_to(place, turn) for place in due))
+            await asyncio.gather(*(self._see_to(place, turn) for place in await self._due.taken()))
 
     def _look_at(self, place: Place) -> None:
-        self._due.add(place)
-        self._wake.set()
+        self._due.add([place])
 
     def _service_changed(self, place: Place) -> None:
         for pod, found in self._pods.objects.items():
@@ -112,12 +101,12 @@ class PodController:
     async def _see_to(self, place: Place, turn: asyncio.Semaphore) -> None:
         pod = self._pods.objects.get(place)
         if pod is None or not metadata.is_injected(pod):
-            self._failures.pop(place, None)
+            self._due.settled(place)
             return  # what it had goes with it
         async with turn:
             try:
                 await self._put_right(pod)
-                self._failures.pop(place, None)
+                self._due.settled(place)
             except (KumaError, ApiError) as error:
                 log.warning("no Dataplane for a Pod", pod=".".join(reversed(place)), reason=str(error))
                 await self._failed(place, pod, str(error))
@@ -126,7 +115,7 @@ class PodController:
                 await self._failed(place, pod, f"an error of the control plane, {type(error).__name__}")
 
     async def _failed(self, place: Place, pod: Object, reason: str) -> None:
-        failures = self._failures[place] = self._failures.get(place, 0) + 1
+        failures = self._due.failed(place)
         self._client.metrics.controller_failures.labels("pods").inc()
         if failures == 1:
             text = f"Failed to generate Kuma Dataplane: {reason}"
