@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import structlog
 
 from kuma.base import aio
+from kuma.base.system.reading import Reading
 from kuma.base.values import addresses
 
 log = structlog.get_logger(__name__)
@@ -39,11 +40,12 @@ class Bounds(Protocol):
         """Counts one connection less."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(Reading):
     """The client's side. Nothing is passed on before a whole first TLS record is there."""
 
-    def __init__(self, bounds: Bounds, seconds: float) -> None:
-        """It may be without any stream for so many seconds."""
+    def __init__(self, bounds: Bounds, seconds: float, room: memoryview) -> None:
+        """It may be without any stream for so many seconds; what it says is read into `room`, see `reading`."""
+        super().__init__(room)
         self._bounds = bounds
         self._seconds = seconds
         self._transport: Any = None
@@ -52,7 +54,7 @@ class Connection(asyncio.Protocol):
         self._connecting: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._kept = bytearray()
-        self._room, self._slice_begins = SLICE, 0.0
+        self._allowance, self._slice_begins = SLICE, 0.0
         self._next_slice: asyncio.TimerHandle | None = None
         self._is_held = False
         """Whether the gRPC server takes no more for now."""
@@ -85,7 +87,7 @@ class Connection(asyncio.Protocol):
                 self._deadline.cancel()
             self._watch()
 
-    def data_received(self, data: bytes) -> None:
+    def received(self, data: bytes) -> None:
         if not self.proxies:
             self.sent += len(data)
             if self._bounds.exceeds(self):
@@ -105,10 +107,10 @@ class Connection(asyncio.Protocol):
             return
         now = asyncio.get_running_loop().time()
         if now >= self._slice_begins + _PAUSE:
-            self._room, self._slice_begins = SLICE, now
-        some = bytes(self._kept[: self._room])
-        del self._kept[: self._room]
-        self._room -= len(some)
+            self._allowance, self._slice_begins = SLICE, now
+        some = bytes(self._kept[: self._allowance])
+        del self._kept[: self._allowance]
+        self._allowance -= len(some)
         server.write(some)
         if self._kept:
             self._next_slice = asyncio.get_running_loop().call_later(_PAUSE, self._go_on, server)
@@ -144,7 +146,7 @@ class Connection(asyncio.Protocol):
             passing.bind(own)
             loop = asyncio.get_running_loop()
             await loop.sock_connect(passing, path)
-            _, server = await loop.create_unix_connection(lambda: _Server(self._transport, self.hold), sock=passing)
+            _, server = await loop.create_unix_connection(self._server_side, sock=passing)
         except OSError as error:
             if not self._transport.is_closing():
                 log.warning("connection not passed on", peer=self.peer, reason=error.strerror)
@@ -158,6 +160,9 @@ class Connection(asyncio.Protocol):
             self._kept += self._first
             self._pass_on(server)
         self._first = None
+
+    def _server_side(self) -> _Server:
+        return _Server(self._transport, self.hold, self._room)
 
     def end(self) -> None:
         """Ends the connection at once."""
@@ -187,10 +192,11 @@ class Connection(asyncio.Protocol):
             self._server.resume()
 
 
-class _Server(asyncio.Protocol):
+class _Server(Reading):
     """The gRPC server's side."""
 
-    def __init__(self, client: Any, hold: Callable[[bool], None]) -> None:
+    def __init__(self, client: Any, hold: Callable[[bool], None], room: memoryview) -> None:
+        super().__init__(room)
         self._client = client
         self._hold = hold
         self._transport: Any = None
@@ -210,7 +216,7 @@ class _Server(asyncio.Protocol):
     def end(self) -> None:
         self._transport.close()
 
-    def data_received(self, data: bytes) -> None:
+    def received(self, data: bytes) -> None:
         self._client.write(data)
 
     def connection_lost(self, exc: Exception | None) -> None:

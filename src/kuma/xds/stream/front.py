@@ -23,7 +23,7 @@ from typing import Any
 import structlog
 
 from kuma.base import aio
-from kuma.base.system import sockets
+from kuma.base.system import reading, sockets
 from kuma.xds.stream.connection import Connection
 
 log = structlog.get_logger(__name__)
@@ -64,6 +64,7 @@ class Front:
         """Connections without a known proxy, by the address they come from, the oldest first."""
         self._count = 0
         self._is_shut: aio.Latest[bool] = aio.Latest(False)
+        self._room = reading.room()
 
     def open(self) -> str:
         """Opens the front, and returns where the gRPC server is to listen, in its own notation; then call `listening`.
@@ -108,7 +109,7 @@ class Front:
                 connection.end_unless_passed_on()
 
     def _connection(self) -> Connection:
-        return Connection(self, self._limits.seconds)
+        return Connection(self, self._limits.seconds, self._room)
 
     async def _share(self, listener: socket.socket) -> None:
         """Accepts by itself: a server of asyncio takes all that wait, and cancelling `sock_accept` may lose one."""
