@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 from itertools import islice
 
 import structlog
@@ -56,12 +57,21 @@ class Counters:
         self.rejection = ""
 
     def frozen(self) -> TypeResponses:
-        return TypeResponses(
-            responses_sent=self.sent,
-            responses_acknowledged=self.acked,
-            responses_rejected=self.rejected,
-            last_rejection=self.rejection,
-        )
+        return _counted(self.sent, self.acked, self.rejected, self.rejection)
+
+
+@lru_cache(maxsize=1024)
+def _counted(sent: int, acked: int, rejected: int, rejection: str) -> TypeResponses:
+    """Returns what has been counted: the same object for all of whom the same has been, which are many."""
+    return TypeResponses(
+        responses_sent=sent, responses_acknowledged=acked, responses_rejected=rejected, last_rejection=rejection
+    )
+
+
+@lru_cache(maxsize=1024)
+def _in_total(sent: int, acked: int, rejected: int) -> Responses:
+    """Does the same for what has been counted of all types."""
+    return Responses(responses_sent=sent, responses_acknowledged=acked, responses_rejected=rejected)
 
 
 class Record:
@@ -127,11 +137,8 @@ class Record:
     def spec(self) -> DataplaneInsightSpec:
         """Returns the insight as it is now."""
         by_type = {type_url.bucket: counters.frozen() for type_url, counters in self.counters.items()}
-        total = Responses(
-            responses_sent=sum(c.sent for c in self.counters.values()),
-            responses_acknowledged=sum(c.acked for c in self.counters.values()),
-            responses_rejected=sum(c.rejected for c in self.counters.values()),
-        )
+        counted = self.counters.values()
+        total = _in_total(sum(c.sent for c in counted), sum(c.acked for c in counted), sum(c.rejected for c in counted))
         subscription = Subscription(
             id=self._id,
             control_plane_instance_id=self._instance,
