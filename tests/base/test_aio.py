@@ -66,3 +66,21 @@ async def test_latest_wakes_who_waits_for_a_newer_value() -> None:
 def test_backoff_doubles_up_to_its_last() -> None:
     backoff = aio.Backoff(first=5, last=300)
     assert [backoff.delay(n) for n in (1, 2, 3, 10, 10_000)] == [5, 10, 20, 300, 300]
+
+
+async def test_whoever_waits_for_an_event_goes_on_once_it_is_set_and_not_after_it_was_cleared() -> None:
+    event = aio.Event()
+    waiting = [aio.spawn(event.wait(), name=f"waits {number}") for number in range(3)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    event.set()
+    event.clear()  # who waited goes on all the same
+    ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(ended[0], asyncio.CancelledError)
+    assert ended[1:] == [None, None]
+    late = aio.spawn(event.wait(), name="waits again")
+    await asyncio.sleep(0)
+    assert not late.done()
+    event.set()
+    await late
+    await event.wait()  # at once

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from kuma.base import aio
@@ -15,7 +14,7 @@ class Rounds:
     def __init__(self, clock: Clock, name: str) -> None:
         self._clock = clock
         self._name = name
-        self._woken = asyncio.Event()
+        self._woken = aio.Event()
 
     def wake(self) -> None:
         """Asks for another round."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from kuma.base import aio
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, KumaError, Unauthenticated
 from kuma.base.values import addresses, farewell
@@ -111,14 +112,16 @@ class Proxy:
         self._outdated = True
         self._touches = 0
         """How often that was said."""
-        self._wake = asyncio.Event()
+        self._wake = aio.Event()
         self._end: KumaError | None = None
-        self._ended = asyncio.Event()
+        self._ended: asyncio.Future[KumaError] | None = None
+        """Whoever waits for the end."""
 
     def end(self, reason: KumaError) -> None:
         """Ends the stream, because another one has replaced it or its token no longer holds."""
         self._end = self._end or reason
-        self._ended.set()
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(self._end)
 
     def is_at(self, host: str) -> bool:
         """Tells whether an IP address is where its stream comes from."""
@@ -128,11 +131,12 @@ class Proxy:
         """Tells whether it is itself who says that it ends: from where it is, or by what only its kuma-dp knows."""
         return self.is_at(host) or farewell.proves(proof, self._farewell_digest)
 
-    async def ended(self) -> KumaError:
-        """Return once the stream is to end, with the reason."""
-        await self._ended.wait()
-        assert self._end is not None
-        return self._end
+    def ended(self) -> asyncio.Future[KumaError]:
+        """Returns what has the reason once the stream is to end: for one who waits, which it costs no task."""
+        self._ended = asyncio.get_running_loop().create_future()
+        if self._end is not None:
+            self._ended.set_result(self._end)
+        return self._ended
 
     def touch(self) -> None:
         """Notes that what this proxy should run may have changed."""

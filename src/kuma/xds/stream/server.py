@@ -291,7 +291,7 @@ class Discovery:
             aio.spawn(self._read(proxy, frames), name=f"requests of {name}"),
             aio.spawn(self._write(proxy, sender), name=f"responses to {name}"),
         )
-        end = aio.spawn(proxy.ended(), name=f"end of {name}")
+        end = proxy.ended()
         try:
             done, _ = await asyncio.wait((*tasks, end), return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
@@ -302,7 +302,8 @@ class Discovery:
             log.info("proxy has closed its side of the stream", mesh=proxy.key.mesh, dataplane=proxy.key.name)
         finally:
             takes_status = await sender.close()
-            await aio.stop(task for task in (*tasks, end) if not task.done())
+            end.cancel()
+            await aio.stop(task for task in tasks if not task.done())
             for task in tasks:
                 aio.failure(task)  # seen: the first is what ended the stream, another follows from that
             if not takes_status:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -53,7 +52,7 @@ class LeafKeeper:
         self._on_change = on_change
         self._check_holder = check_holder
         self._rounds = Rounds(clock, f"rotation of {proxy}")
-        self._settled = asyncio.Event()
+        self._settled = aio.Event()
         self._have: Wanted | None = None
         self._rotate_at: datetime | None = None
         self._failures = 0
