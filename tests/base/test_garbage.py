@@ -35,6 +35,17 @@ def what_has_stayed_once_is_not_looked_at_by_the_next_collection() -> None:
     assert gc.get_freeze_count() == 0
 
 
+def what_there_is_at_the_beginning_is_not_looked_at_by_the_first_collection() -> None:
+    there = [[number] for number in range(MANY)]
+    looked_at: list[int] = []
+    with garbage.kept_short(longest=0):
+        gc.callbacks.append(lambda *_: looked_at.append(len(gc.get_objects())))
+        gc.collect()
+        gc.callbacks.pop()
+    assert looked_at
+    assert max(looked_at) < len(there)
+
+
 def garbage_among_what_has_stayed_is_found_when_as_much_has_come_anew() -> None:
     with garbage.kept_short(longest=0):
         node = Node()
@@ -56,6 +67,7 @@ def garbage_among_what_has_stayed_is_found_when_as_much_has_come_anew() -> None:
     "claim",
     [
         what_has_stayed_once_is_not_looked_at_by_the_next_collection,
+        what_there_is_at_the_beginning_is_not_looked_at_by_the_first_collection,
         garbage_among_what_has_stayed_is_found_when_as_much_has_come_anew,
     ],
 )

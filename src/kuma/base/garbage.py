@@ -16,6 +16,8 @@ _OLDEST = 2
 """The generation of which everything becomes a part that stays: a collection of it is a full one."""
 _LONG = 0.02
 """Seconds."""
+_AT_FIRST = 0.2
+"""Seconds of looking at what comes after the beginning, after which what there was then is looked at, too."""
 
 
 class _Collections:
@@ -23,7 +25,7 @@ class _Collections:
 
     def __init__(self, longest: float) -> None:
         self._longest = longest
-        self._everything = 0.0
+        self._everything = _AT_FIRST
         self._since = 0.0
         self._looks_at_everything = False
         self._began = 0.0
@@ -51,9 +53,11 @@ class _Collections:
 def kept_short(longest: float = _LONG) -> Iterator[None]:
     """Keeps collections of this process short, until the end of the block.
 
-    What a full one has left that took `longest` seconds of CPU is set aside (`gc.freeze`).
+    What a full one has left that took `longest` seconds of CPU is set aside (`gc.freeze`), and at the beginning what
+    there is, which is the program itself: the first full collection would come when the first proxies do.
     """
     collections = _Collections(longest)
+    gc.freeze()
     gc.callbacks.append(collections)
     try:
         yield
