@@ -13,6 +13,7 @@ from kuma.policy.authorization import Principal
 from kuma.policy.succession import Stage
 from kuma.resources import kinds
 from kuma.store.manager import ResourceManager
+from kuma.store.protocol import Delete
 from kuma.store.sql.embedded.sqlite import open_sqlite
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, resource, running
@@ -148,9 +149,25 @@ async def noted(cp: Running) -> int:
     return (await cp.parts.manager.list(kinds.CONFIG.name, name_contains=kinds.FORMER_PERMISSION)).total
 
 
+async def delete_notes(directory: Path, clock: ManualClock) -> None:
+    """As another control plane does."""
+    store = await open_sqlite(directory / "kuma.db", clock)
+    try:
+        notes = (await store.list(kinds.CONFIG.name, name_contains=kinds.FORMER_PERMISSION)).items
+        assert notes
+        await store.transact([Delete(note.key) for note in notes])
+    finally:
+        await store.close()
+
+
 @asynccontextmanager
-async def begun_in_the_middle(directory: Path, clock: ManualClock, text: str) -> AsyncIterator[Running]:
-    """A control plane that begins while a service that has the tag in part has leaves that cannot show it."""
+async def begun_in_the_middle(
+    directory: Path, clock: ManualClock, text: str, *, forgotten: bool = False
+) -> AsyncIterator[Running]:
+    """A control plane that begins while a service that has the tag in part has leaves that cannot show it.
+
+    What was noted is `forgotten` if another one, whose own proxies have followed already, has deleted it.
+    """
     async with running(directory, clock) as cp:
         await cp.apply(MTLS, ALLOW_ALL)
         await cp.apply_resource(WITHOUT_TAG)
@@ -164,6 +181,8 @@ async def begun_in_the_middle(directory: Path, clock: ManualClock, text: str) ->
         assert stage(cp).before is not None, "who comes from another control plane goes by the permissions before, too"
     async with running(directory, clock) as cp:
         await cp.looked_around()
+    if forgotten:
+        await delete_notes(directory, clock)
     async with running(directory, clock) as cp:
         await cp.proxy(BACKEND, bring=False)
         await cp.settled(1)
@@ -188,6 +207,25 @@ async def test_who_was_admitted_before_is_over_a_restart_though_others_of_the_se
         async with asyncio.timeout(PATIENCE):
             while await noted(cp):
                 await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(("permission", "of_the_tag"), [(ALLOWED_BY_TAG, True), (DENIED_BY_TAG, False)])
+async def test_where_another_control_plane_has_deleted_what_was_noted_nobody_gets_in_by_what_they_cannot_show(
+    permission: str, of_the_tag: bool, tmp_path: Path
+) -> None:
+    """They are refused for as long as proxies are waited for and connections are drained."""
+    clock = ManualClock()
+    async with begun_in_the_middle(tmp_path, clock, permission, forgotten=True) as cp:
+        assert stage(cp).before is None, "nobody knows what decided before"
+        assert not admits(cp, OLD)
+        assert admits(cp, NEW) is of_the_tag, "who shows the tag is judged by it from the beginning"
+        assert admits(cp, OTHER) is not of_the_tag
+        clock.advance(PATIENCE_WITH_LEAVES)
+        await cp.until(lambda: stage(cp).renamed == 1)
+        assert not admits(cp, OLD)
+        clock.advance(DRAIN)
+        await cp.until(lambda: not stage(cp).unproved)
+        assert admits(cp, OLD) is not of_the_tag, "only what a leaf shows counts again"
 
 
 async def test_nothing_is_noted_of_permissions_that_look_at_no_new_tag(tmp_path: Path) -> None:
