@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.fakes.control_plane import MTLS, dataplane, resource, running
+from kuma.admission.permission_rules import PermissionRules
+from kuma.base.turns import Turns
+from tests.fakes.control_plane import ALLOW_ALL, MTLS, dataplane, resource, running
 
 
 def by_identity(*values: str) -> str:
@@ -45,3 +47,19 @@ async def test_services_that_are_not_there_are_warned_of_apart_from_the_rest(tmp
         named = (await cp.parts.manager.put(resource(by_identity(*unknown[:5])))).absences
         assert len(named) == 5
         assert "unknown-4" in named[-1]
+
+
+async def test_what_callers_lose_is_looked_at_for_a_bounded_number_of_inbounds_and_that_is_told(tmp_path: Path) -> None:
+    narrower = resource(
+        ALLOW_ALL.replace("allow-all", "web-only").replace("kuma.io/service: '*'", "kuma.io/service: web")
+    )
+    async with running(tmp_path) as cp:
+        await cp.apply(MTLS, ALLOW_ALL)
+        for number in range(3):
+            await cp.apply_resource(dataplane(f"web-{number}", "web", port=80 + number))
+        for most, is_told in ((3, False), (2, True)):
+            rules = PermissionRules(cp.parts.views, Turns(), looked_at=most)
+            lost, *more = (await rules.on_put(None, narrower, cp.parts.manager.store)).warnings
+            assert lost.startswith('service "web": this permission decides in place of "allow-all" now')
+            told = f"what callers lose was looked at for {most} inbounds only, not for all"
+            assert more == ([told] if is_told else [])

@@ -126,6 +126,9 @@ class World:
 
     def advance(self) -> None:
         progress = judge(self.followers, self.position, self.now, PATIENCE)
+        restless = {n: f for n, f in self.followers.items() if not f.is_quiet(self.position, self.now)}
+        quiet = len(self.followers) - len(restless)
+        assert judge(restless, self.position, self.now, PATIENCE, quiet=quiet) == progress
         self.late = {name: self.followers[name].since for name in progress.late}
         before = self.position
         self.position = next_position(before, self.declared, settled=progress.settled, alone=progress.alone)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from kuma.admission import former_permissions
@@ -19,8 +20,10 @@ from kuma.policy.weakening import Widening
 from kuma.resources import kinds
 from kuma.resources.keys import Key
 from kuma.resources.models import mesh_traffic_permission, target_ref
+from kuma.resources.models.dataplane import DataplaneSpec, Inbound
 from kuma.resources.models.mesh import AUTHORITY_LABEL, AWAITED, weakening_is_refused
 from kuma.resources.models.mesh_traffic_permission import EFFECT, SHADOW
+from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.store.manager import Decision
 from kuma.store.protocol import AnyResource, Expect, Operation, Store, find
@@ -32,16 +35,21 @@ _NAMED = 5
 """How many services are warned of."""
 _CALLERS = 20
 """How many callers of each are named."""
+_LOOKED_AT = 50_000
+"""Inbounds that are looked at for what a permission takes away: less than a second in all, in short turns."""
+_Place = tuple[Resource[DataplaneSpec], Inbound]
 
 
 class PermissionRules:
     """Warns when a new permission takes the place of another one, and callers lose what that one allowed."""
 
-    def __init__(self, views: Views, turns: Turns, *, guarded: bool = False) -> None:
+    def __init__(self, views: Views, turns: Turns, *, guarded: bool = False, looked_at: int = _LOOKED_AT) -> None:
+        """`looked_at` is of how many inbounds it is told what callers lose there."""
         self._views = views
         self._guarded = guarded
         """Whether meshes that do not say so refuse what weakens them."""
         self._turns = turns
+        self._looked_at = looked_at
         self._permissions: dict[str, Permissions] = {}
         """By mesh, as they were looked at last."""
 
@@ -52,10 +60,14 @@ class PermissionRules:
         refused = tuple(permission_limits.violations(before, after))
         if refused:
             raise InvalidResource(refused)
-        found = [d for d in await self._turns.collect(_displaced(view, Impact(before, after))) if d is not None]
+        places = ((one, inbound) for one in view.dataplanes.values() for inbound in one.spec.net.inbound)
+        displaced = _displaced(islice(places, self._looked_at), Impact(before, after))
+        found = [d for d in await self._turns.collect(displaced) if d is not None]
         warnings = [_warning(*each) for each in sorted(found)[:_NAMED]]
         if len(found) > _NAMED:
             warnings.append(f"the same holds for {len(found) - _NAMED} more services")
+        if next(places, None) is not None:
+            warnings.append(f"what callers lose was looked at for {self._looked_at:,} inbounds only, not for all")
         if new.key.kind == kinds.MESH_TRAFFIC_PERMISSION.name:
             warnings += _said_of_its_own(new)
         decision = await self._weakened(Widening(before, after, old, new), store)
@@ -142,22 +154,21 @@ def _said_of_its_own(permission: AnyResource) -> Iterator[str]:
         yield f"the same holds for {len(foreign) - _NAMED} more SPIFFE IDs"
 
 
-def _displaced(view: MeshView, impact: Impact) -> Iterator[Displacement | None]:
+def _displaced(places: Iterable[_Place], impact: Impact) -> Iterator[Displacement | None]:
     """Yields what happens to inbounds, each displacement once; None between, for others to have their turn."""
     seen, told, wanted = set(), set(), impact.facets
-    for dataplane in view.dataplanes.values():
-        for inbound in dataplane.spec.net.inbound:
-            facets = target_ref.facets(dataplane, inbound, wanted)
-            same_inbound = frozenset(facets.items())
-            displacement = None if same_inbound in seen else impact.on(facets)
-            seen.add(same_inbound)
-            if displacement is None:
-                yield None
-                continue
-            service, displaced_by, lost = displacement
-            same = service, displaced_by, id(lost)
-            yield None if same in told else displacement
-            told.add(same)
+    for dataplane, inbound in places:
+        facets = target_ref.facets(dataplane, inbound, wanted)
+        same_inbound = frozenset(facets.items())
+        displacement = None if same_inbound in seen else impact.on(facets)
+        seen.add(same_inbound)
+        if displacement is None:
+            yield None
+            continue
+        service, displaced_by, lost = displacement
+        same = service, displaced_by, id(lost)
+        yield None if same in told else displacement
+        told.add(same)
 
 
 def _is_being_created(mesh: AnyResource) -> bool:

@@ -230,7 +230,9 @@ class RolloutController:
         if run is None or view.mesh is None:
             return None
         rollout, declared = run.rollout, _declared(state)
-        progress = judge(rollout.proxies, rollout.position, now, self._patience)
+        unsettled = rollout.unsettled(now)
+        quiet = len(rollout.proxies) - len(unsettled)
+        progress = judge(unsettled, rollout.position, now, self._patience, quiet=quiet)
         run.late = len(progress.late)
         heard = not self._observer.unheard(mesh, rollout.position)
         position = next_position(
@@ -275,7 +277,7 @@ class RolloutController:
 
     def _problem(self, mesh: str, rollout: Rollout) -> str:
         """Returns why the control plane itself holds a step up; None if it does not."""
-        unserved = sorted(name for name, seen in rollout.proxies.items() if seen.unserved)
+        unserved = sorted(name for name in rollout.restless if rollout.proxies[name].unserved)
         if not unserved:
             return ""
         proxy = self._proxies.get(kinds.DATAPLANE.key(unserved[0], mesh))

@@ -57,5 +57,5 @@ class Elsewhere:
     def not_at(self, mesh: str, position: Position) -> frozenset[str]:
         """The instances that do not say that they are at a position."""
         said = self._coordination.progress()
-        there = {instance for (instance, of), spec in said.items() if of == mesh and spec.position == position}
-        return self._coordination.others() - there
+        others = self._coordination.others()
+        return others - {one for one in others if (spec := said.get((one, mesh))) and spec.position == position}

@@ -34,6 +34,8 @@ class Rollout:
     proxies: dict[str, ProxyProgress] = field(default_factory=dict)
     behind: set[str] = field(default_factory=set)
     """The proxies that do not run the position."""
+    restless: set[str] = field(default_factory=set)
+    """Those, and the others that something may have to be decided about; see `unsettled`."""
     seen: Mapping[str, object] = field(default_factory=dict)
     """The Dataplanes as they were looked at last."""
 
@@ -55,6 +57,15 @@ class Rollout:
         else:
             self.behind.add(name)
             progress.has_something_to_do(now)
+        if progress.is_quiet(self.position, now):
+            self.restless.discard(name)
+        else:
+            self.restless.add(name)
+
+    def unsettled(self, now: datetime) -> Mapping[str, ProxyProgress]:
+        """Returns the proxies that there is something to decide about: all others are quiet."""
+        self.restless = {n for n in self.restless if not self.proxies[n].is_quiet(self.position, now)}
+        return {name: self.proxies[name] for name in self.restless}
 
     def give_up(self, unresponsive: Iterable[Awaited], now: datetime) -> None:
         """Restores which proxies had been given up when this was stored."""
@@ -62,6 +73,7 @@ class Rollout:
             since = awaited.since or now
             self.proxies[awaited.name] = ProxyProgress(left=since, since=since)
             self.behind.add(awaited.name)
+            self.restless.add(awaited.name)
 
     def clock_jumped(self, by: timedelta) -> None:
         """Moves what is known of times along, so that nobody has been waited for any longer because of that."""
@@ -74,6 +86,7 @@ class Rollout:
         """Forgets a proxy whose Dataplane was deleted."""
         del self.proxies[name]
         self.behind.discard(name)
+        self.restless.discard(name)
 
     def out_of_contact(self, names: Iterable[str]) -> tuple[OutOfContact, ...]:
         """Returns some of the proxies that are away, with what they may go on doing."""

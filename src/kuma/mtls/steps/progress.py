@@ -88,6 +88,12 @@ class ProxyProgress:
         answer = self.since + patience.answer
         return answer if self.connected else min(answer, self.left + patience.absence)
 
+    def is_quiet(self, position: Position, now: datetime) -> bool:
+        """Tells whether it is connected and runs the position, and whether time changes nothing about that."""
+        applied = self.applied_at is None or self.applied_at <= now
+        runs = self.runs is position or self.runs == position
+        return self.connected and runs and applied and self.since is None and not self.unserved
+
     def is_out_of_contact(self, now: datetime, patience: Patience) -> bool:
         """Tells whether it is away for longer than it takes to come back, and may go on."""
         return self._may_go_on(now) and now >= self.left + patience.absence
@@ -113,8 +119,10 @@ class Progress(NamedTuple):
     look_again: datetime | None
 
 
-def judge(proxies: Mapping[str, ProxyProgress], position: Position, now: datetime, patience: Patience) -> Progress:
-    """Judges whether enough proxies run a position to go on from it.
+def judge(
+    proxies: Mapping[str, ProxyProgress], position: Position, now: datetime, patience: Patience, *, quiet: int = 0
+) -> Progress:
+    """Judges whether enough proxies run a position to go on from it, besides so many that are `quiet`.
 
     `settled`: nobody is waited for, somebody has taken it up, and so have all worker threads of whoever has. `alone`:
     there is nobody to be careful of. `everybody`: all run it, the ones that are not connected too, as far as is known.
@@ -125,8 +133,8 @@ def judge(proxies: Mapping[str, ProxyProgress], position: Position, now: datetim
     waiting = tuple(sorted(behind - set(late)))
     # Somebody has to show that the position can be taken up at all, or be away for so long that nobody is harmed.
     forgotten = [proxy.left + patience.answer for proxy in proxies.values() if not proxy.connected]
-    alone = len(forgotten) == len(proxies) and all(time <= now for time in forgotten)
-    shown = any(proxy.connected and name not in behind for name, proxy in proxies.items())
+    alone = not quiet and len(forgotten) == len(proxies) and all(time <= now for time in forgotten)
+    shown = quiet > 0 or any(proxy.connected and name not in behind for name, proxy in proxies.items())
     # Whoever is waited for acknowledges later than the others: only then does it matter when all have applied it.
     applied_at = max((p.applied_at for p in proxies.values() if p.applied_at is not None), default=now)
     applied = applied_at <= now

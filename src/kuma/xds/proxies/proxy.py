@@ -138,9 +138,12 @@ class Proxy:
             self._ended.set_result(self._end)
         return self._ended
 
-    def touch(self) -> None:
-        """Notes that what this proxy should run may have changed."""
+    def note_change(self) -> None:
+        """Notes that what this proxy should run may have changed; `follow_change` is to be called soon."""
         self._look_again()
+
+    def follow_change(self) -> None:
+        """Looks whether another identity is wanted, and tells that there may be something to do."""
         self.keeper.follow()
         self._progressed()
 
