@@ -119,7 +119,9 @@ def build_streams(base: Foundation, known: State) -> Streams:
     return Streams(
         insights=insights,
         deregistration=deregistration,
-        readiness=EndpointReadiness(base.store, known.views, proxies, known.authenticator, clock, deregistration.ended),
+        readiness=EndpointReadiness(
+            base.store, known.views, proxies, known.authenticator, clock, deregistration.ended, base.coordination
+        ),
         health=health,
         revocation=revocation,
         admin_ca=admin_ca,

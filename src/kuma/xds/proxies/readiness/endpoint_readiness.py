@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
 
 import structlog
 
@@ -12,6 +13,7 @@ from kuma.base import aio
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, Conflict
 from kuma.base.values import addresses
+from kuma.coordination.coordination import Coordination
 from kuma.resources import kinds
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.resource import Key, Resource
@@ -27,6 +29,9 @@ log = structlog.get_logger(__name__)
 
 _TOLD = 5.0
 """Seconds that the end of a proxy waits for others to answer that they send nobody there any more."""
+_REPLACED = 4.0
+"""Seconds that the end of the last proxy of a service waits for others that another control plane is about to show: a
+little more than it collects them for."""
 _COLLECTED = 0.1
 """Seconds for each proxy that has begun to serve, in which further ones are waited for: while a whole mesh arrives, its
 callers are told of many at once."""
@@ -43,8 +48,10 @@ class EndpointReadiness:
         authenticator: Authenticator,
         clock: Clock,
         on_ended: Callable[[Key], None],
+        coordination: Coordination,
     ) -> None:
         """`on_ended` is told of a proxy that ends and is not connected any more."""
+        self._coordination = coordination
         self._store = store
         self._views = views
         self._proxies = proxies
@@ -93,7 +100,12 @@ class EndpointReadiness:
         await self._authenticator.review(token)
         identity, key = self._authenticator.authenticate(mesh, token), kinds.DATAPLANE.key(name, mesh)
         changed = None
-        await self._writes.catch_up()  # whoever takes its place is known to its callers before it goes
+        # Whoever takes its place is known to its callers before it goes.
+        await self._writes.catch_up()
+        if self._would_leave_nobody(key):
+            self._authenticator.authorize(identity, self._views.view(mesh).dataplanes[name])
+            shown = self._views.until(lambda: not self._would_leave_nobody(key))
+            await self._until(shown, _REPLACED, f"successors of {key}")
         while changed is None:
             stored = await self._store.get(key)
             self._authenticator.authorize(identity, stored)
@@ -117,15 +129,34 @@ class EndpointReadiness:
     async def _until_told(self, leaving: Key) -> None:
         told = _Told(proxy for proxy in self._proxies if proxy.key.mesh == leaving.mesh and proxy.key != leaving)
         self._told.append(told)
-        waits = [
-            aio.spawn(told.by_all.wait(), name=f"answers to the end of {leaving}"),
-            aio.spawn(self._clock.sleep(_TOLD), name=f"patience at the end of {leaving}"),
-        ]
+        try:
+            await self._until(told.by_all.wait(), _TOLD, f"answers to the end of {leaving}")
+        finally:
+            self._told.remove(told)
+
+    async def _until(self, event: Coroutine[Any, Any, object], seconds: float, what: str) -> None:
+        """Waits for an event, but no longer than so many seconds."""
+        waits = [aio.spawn(event, name=what), aio.spawn(self._clock.sleep(seconds), name=f"patience with {what}")]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._told.remove(told)
             await aio.stop(waits)
+
+    def _would_leave_nobody(self, leaving: Key) -> bool:
+        """Tells whether a service of a proxy would have nobody, though a proxy of it is at another control plane."""
+        dataplanes = self._views.view(leaving.mesh).dataplanes
+        if leaving.name not in dataplanes or not self._coordination.others():
+            return False
+        left = set(dataplanes[leaving.name].spec.services)
+        coming = set[str]()
+        for name, other in dataplanes.items():
+            if name == leaving.name:
+                continue
+            if serving_label.is_serving(other):
+                left.difference_update(other.spec.services)
+            elif not serving_label.has_ended(other) and self._coordination.has(other.key):
+                coming.update(other.spec.services)
+        return not left.isdisjoint(coming)
 
     async def _is_said_by_itself(self, key: Key, host: str, proof: str) -> bool:
         """Tells whether it is the proxy that is heard; one that is not connected by where it was seen last."""
