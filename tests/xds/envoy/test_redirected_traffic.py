@@ -1,5 +1,6 @@
 """What proxies run for traffic that the kernel brings to them."""
 
+import json
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from envoy.service.discovery.v3 import discovery_pb2
 
 from kuma.base.errors import InvalidResource
+from kuma.policy.caller_groups import group
 from kuma.resources import codec, kinds
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
@@ -59,6 +61,24 @@ def test_inbounds_and_the_places_of_others_are_found_by_what_was_meant() -> None
     for name, listener in found.items():
         is_bound = listener.bind_to_port.value or not listener.HasField("bind_to_port")
         assert (is_bound, listener.use_original_dst.value) == (name in CATCH_ALL, name in CATCH_ALL), name
+
+
+def offers_its_group(found: listener_pb2.Listener) -> bool:
+    return any(link.name.endswith("set_filter_state") for chain in found.filter_chains for link in chain.filters)
+
+
+def test_who_has_no_outbound_to_a_service_does_not_call_it_as_one_of_a_group_that_it_knows() -> None:
+    """Of 256 groups it may be in that of a caller which the service has a chain for: it would be refused there."""
+    like_web = next(f"x{n}" for n in range(10_000) if group((f"x{n}",)) == group(("web",)))
+    known = json.loads(json.dumps(codec.to_universal(WEB)))
+    known["networking"]["outbound"] = [{"port": 1234, "tags": {"kuma.io/service": "db"}}]
+    config = MeshConfig(view(codec.parse(known), DB, dataplane("other", "10.0.0.3", like_web)))
+    assert any(
+        chain.endswith(f"_{group(('web',))}") for chain in chains(listeners(config, "db")["inbound:10.0.0.2:80"])
+    )
+    assert not offers_its_group(listeners(config, "other")["outbound:10.0.0.2:80"])
+    assert offers_its_group(listeners(config, "web")["outbound:10.0.0.2:80"])
+    assert offers_its_group(listeners(config, "web")["outbound:127.0.0.1:1234"])
 
 
 def test_what_this_machine_sends_is_taken_on_the_loopback_only() -> None:

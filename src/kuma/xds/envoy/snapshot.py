@@ -160,7 +160,8 @@ class MeshConfig:
             place = OutboundPlace(address, port, cluster.name, protocol, bound=bound)
             yield TypeUrl.CLUSTER, cluster
             yield TypeUrl.ENDPOINTS, endpoints
-            yield TypeUrl.LISTENER, self._generated.entry(outbound_listeners.listener, place, offers, logged)
+            as_group = offers and self._is_caller(resource.name, service)
+            yield TypeUrl.LISTENER, self._generated.entry(outbound_listeners.listener, place, as_group, logged)
             if protocol in clusters.HTTP_PROTOCOLS:
                 routes = (place.routes, service, cluster.name)
                 yield TypeUrl.ROUTES, self._generated.entry(outbound_listeners.routes, *routes)
@@ -169,7 +170,15 @@ class MeshConfig:
         yield from redirected_traffic.otherwise(self._generated, networking, withheld, passes_in, passes_out)
         for way in redirected_traffic.others(networking, self._places, self._balanced):
             logged = self._logged.at_outbound(resource, way.service).without(unwritable)
-            yield from redirected_traffic.ways(self._generated, self.view.name, way, mtls, offers, logged)
+            as_group = offers and self._is_caller(resource.name, way.service)
+            yield from redirected_traffic.ways(self._generated, self.view.name, way, mtls, as_group, logged)
+
+    def _is_caller(self, name: str, service: str) -> bool:
+        """Tells whether the service's inbounds know a Dataplane as one of their callers, by an outbound.
+
+        Another one may be of a group that they have a chain for, which would admit those only that they know.
+        """
+        return name in self._service_members.callers.get(service, ())
 
     @cached_property
     def _balanced(self) -> redirected_traffic.Balanced:
