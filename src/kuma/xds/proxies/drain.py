@@ -26,6 +26,7 @@ from kuma.resources.view import changed_names
 from kuma.xds.envoy.node.workers import APPLIED_WITHIN
 from kuma.xds.envoy.snapshot import SETTLED, MeshConfig
 from kuma.xds.proxies.connected_proxies import Proxies
+from kuma.xds.proxies.convergence import Convergence
 from kuma.xds.proxies.elsewhere.noted_permissions import FormerPermissions
 from kuma.xds.proxies.elsewhere.stored_leaves import StoredLeaves
 from kuma.xds.proxies.meshes import Meshes
@@ -81,6 +82,7 @@ class Drain:
         self._patience, self._drain = patience, drain
         self._waiting: dict[str, _Waiting] = {}
         self._stages: dict[str, Stage] = {}
+        self._convergence = Convergence(proxies)
         self._renames = renames
         self._former = former
         self._unproved: dict[str, frozenset[str]] = {}
@@ -116,6 +118,7 @@ class Drain:
             if config.view.mesh is None:
                 for known in (self._waiting, self._stages, self._unproved, self._lacked, self._seen):
                     known.pop(mesh, None)
+                self._convergence.forget(mesh)
                 self._renames.forget(mesh)
                 self._former.end(mesh)
                 continue
@@ -195,11 +198,11 @@ class Drain:
             self._rounds.wake()
 
     def _have_converged(self, mesh: str) -> bool:
-        here = {proxy.key.name: proxy.converged for proxy in self._proxies if proxy.key.mesh == mesh}
-        if not all(here.values()):
+        if not self._convergence.of(mesh):
             return False
         if self._unproved.get(mesh):
-            self._unproved[mesh] = self._lacking(self._seen[mesh], self._unproved[mesh] - here.keys())
+            here = {proxy.key.name for proxy in self._proxies if proxy.key.mesh == mesh}
+            self._unproved[mesh] = self._lacking(self._seen[mesh], self._unproved[mesh] - here)
         return not self._unproved.get(mesh)
 
     def _go_on(self, mesh: str, over: _Wait) -> None:
@@ -240,6 +243,7 @@ class Drain:
         self._waiting.pop(mesh, None)
         self._unproved.pop(mesh, None)
         self._lacked.pop(mesh, None)
+        self._convergence.forget(mesh)
         self._former.end(mesh)
         self._rounds.wake()
         stage = Stage(renamed=self._renames.of(mesh), renamed_apart=self._renames.apart(mesh))
