@@ -378,6 +378,10 @@ async def test_a_remote_caller_gets_nothing(api: Api, method: str, path: str) ->
         {"Fastly-Client-IP": "10.0.0.9"},
         {"CDN-Loop": "cdn"},
         {"x_forwarded_for": "10.0.0.9"},
+        {"Client-IP": "10.0.0.9"},
+        {"X-Remote-IP": "10.0.0.9"},
+        {"WL-Proxy-Client-IP": "10.0.0.9"},
+        {"X-Originating-IP": "10.0.0.9"},
         {"x-envoy-expected-rq-timeout-ms": "15000"},
         {"host": "evil.example"},
         {"host": "[::2]:5681"},
@@ -389,6 +393,12 @@ async def test_a_remote_caller_gets_nothing(api: Api, method: str, path: str) ->
 async def test_being_on_this_machine_is_not_enough(api: Api, headers: dict[str, str]) -> None:
     """A proxy, a rebound name, or a script on another site's page may speak from here for somebody else."""
     assert (await api("GET", "/meshes/default/secrets", headers=headers)).status_code == 403
+
+
+@pytest.mark.parametrize("host", ["localhost:5681", "evil.example"])
+async def test_redirects_lead_to_paths_and_not_to_where_the_host_header_says(api: Api, host: str) -> None:
+    answer = await api("GET", "/meshes/?size=5", headers={"host": host})
+    assert (answer.status_code, answer.headers["location"]) == (307, "/meshes?size=5")
 
 
 @pytest.mark.parametrize("peer", ["127.0.0.6", "::ffff:127.0.0.6"])

@@ -180,7 +180,7 @@ async def whole_body(scope: Any, receive: Any, send: Any) -> None:
 async def test_many_who_send_tiny_chunks_take_turns() -> None:
     """Of one connection a slice is little. All together are to keep nobody waiting either."""
     head = b"POST / HTTP/1.1\r\nhost: localhost\r\n" + CHUNKED + b"\r\n\r\n"
-    sent = head + b"1\r\n \r\n" * 3000 + b"0\r\n\r\n"
+    sent = head + b"1\r\n \r\n" * 1800 + b"0\r\n\r\n"
     async with serving_at(ConnectionLimits(), whole_body) as port:
         async with counted() as one:
             await answered(await connect(port, sent))

@@ -24,6 +24,7 @@ LOCAL_USER = "local_user"
 _FORWARDING = (
     "forwarded", "via", "x-forwarded", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip",
     "x-original-", "x-envoy-", "cf-", "cdn-", "fastly-", "x-azure-", "x-amzn-", "x-arr-", "x-appengine-",
+    "client-ip", "proxy-client-ip", "wl-proxy-", "x-originating-", "x-remote-", "x-proxyuser-", "x-host",
 )  # fmt: skip
 """Beginnings of the headers that proxies add. An Envoy of the mesh on this machine is not the person at it."""
 _OF_PROXIES = frozenset(SOURCES.values())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response
 
@@ -25,8 +27,36 @@ def host_of(request: Request) -> str | None:
     return found["name"].lower()
 
 
+class _ByPath:
+    """Has redirects lead to paths of the server that the client talks to.
+
+    The framework's lead to whatever `Host` says, and in the clear if a proxy before us has taken HTTPS off, with the
+    client's token.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def by_path(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    (name, _path(value) if name == b"location" else value) for name, value in message["headers"]
+                ]
+            await send(message)
+
+        await self._app(scope, receive, by_path)
+
+
+def _path(location: bytes) -> bytes:
+    parts = urlsplit(location)
+    path = b"/" + parts.path.lstrip(b"/")  # two slashes would begin another host
+    return b"?".join(filter(None, (path, parts.query))) if parts.netloc else location
+
+
 def install(app: FastAPI) -> None:
-    """Answer requests whose host or path makes no sense before anything builds a URL of them."""
+    """Answer requests whose host or path makes no sense before anything builds a URL of them, and redirect by paths."""
+    app.add_middleware(_ByPath)
 
     async def sensible(request: Request, proceed: Proceed) -> Response | None:
         if host_of(request) is None:

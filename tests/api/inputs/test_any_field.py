@@ -161,7 +161,7 @@ async def test_every_whole_resource_is_taken(api: Api) -> None:
         assert (await api.put(whole(kind))).status_code == 201, kind
 
 
-@examples(120, expected=(HealthCheck.function_scoped_fixture,))
+@examples(80, expected=(HealthCheck.function_scoped_fixture,))
 @given(st.sampled_from(PLACES), st.sampled_from(["instead", "instead", "beside", "twice", "left out"]), ODD)
 async def test_what_is_odd_is_refused_by_its_field_or_taken_and_shown(
     api: Api, place: tuple[str, Path], how: str, odd: Any
