@@ -1,6 +1,10 @@
-"""Starts a control plane on a small file system, ends it by a signal, fills the disk, and starts it again."""
+"""Starts a control plane on a small file system, ends it by a signal, fills the disk, and starts it again.
+
+It has no room for another byte then, and none for another file.
+"""
 
 import contextlib
+import itertools
 import os
 import subprocess
 import sys
@@ -33,10 +37,17 @@ def fill(file: Path) -> None:
             full.write(bytes(4096))
 
 
+def use_up_files(directory: Path) -> None:
+    with contextlib.suppress(OSError):
+        for number in itertools.count():
+            (directory / f"file-{number}").touch()
+
+
 if __name__ == "__main__":
     disk, number = Path(sys.argv[1]), int(sys.argv[2])
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", disk], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,nr_inodes=40", "none", disk], check=True)
     run(disk, number)
     fill(disk / "filling")
-    assert os.statvfs(disk).f_bavail == 0
+    use_up_files(disk)
+    assert (os.statvfs(disk).f_bavail, os.statvfs(disk).f_favail) == (0, 0)
     run(disk, number)

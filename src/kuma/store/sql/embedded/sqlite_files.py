@@ -21,7 +21,10 @@ _MAGIC = b"SQLite format 3\0"
 _OURS = frozenset({*schema.metadata.tables, "alembic_version"})
 _IDLE, _IN_USE = b"0", b"1"
 _SPARE_BYTES = 256 * 1024
-"""What SQLite needs to open a database: 32 KiB of shared memory, and a log of a few pages."""
+"""What SQLite needs to open a database: 32 KiB of shared memory, and a log of a few pages.
+
+Both are files, and a disk may have room for bytes and for no other file: so as many are kept.
+"""
 
 
 def lock(path: Path) -> int:
@@ -125,29 +128,31 @@ def tighten(path: Path) -> None:
 
 
 def keep_spare(path: Path) -> None:
-    """Keep some room, for a start on a disk that is full by then."""
-    spare = _spare(path)
-    if spare.exists():
-        return
-    try:
-        with os.fdopen(os.open(spare, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, _SPARE_BYTES)
-    except OSError as error:
-        spare.unlink(missing_ok=True)
-        log.warning("the disk of the store is full", path=str(path), reason=error.strerror)
+    """Keep some room, for a start on a disk that is full by then, of bytes or of files."""
+    for spare in _spares(path):
+        if spare.exists():
+            continue
+        try:
+            with os.fdopen(os.open(spare, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, _SPARE_BYTES // 2)
+        except OSError as error:
+            spare.unlink(missing_ok=True)
+            log.warning("the disk of the store is full", path=str(path), reason=error.strerror)
+            return
 
 
 def use_spare(path: Path) -> bool:
     """Gives up the room that was kept; False if there is none."""
-    try:
-        _spare(path).unlink()
-    except OSError:
-        return False
-    return True
+    found = False
+    for spare in _spares(path):
+        with contextlib.suppress(OSError):
+            spare.unlink()
+            found = True
+    return found
 
 
-def _spare(path: Path) -> Path:
-    return path.with_name(path.name + ".spare")
+def _spares(path: Path) -> tuple[Path, Path]:
+    return path.with_name(path.name + ".spare"), path.with_name(path.name + ".spare-2")
 
 
 def _lock_file(path: Path) -> Path:
