@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running
 from tests.integration.changes import change
 from tests.integration.clients import in_the_mesh, own_authority, with_leaf_of
-from tests.integration.sidecars import Sidecar, Sidecars, exchange, http_status, until
+from tests.integration.sidecars import Reader, Sidecar, Sidecars, Writer, exchange, http_status, until
 
 PERMISSIVE = MTLS.replace("type: builtin", "type: builtin, mode: PERMISSIVE")
 
@@ -29,6 +30,14 @@ CERTIFICATE = [
     *spellings("client-cert"),
     *spellings("client-cert-chain"),
 ]
+UNUSUAL = [
+    "x.forwarded.client.cert",
+    "x~forwarded'client+cert",
+    "x-forwarded!client_cert",
+    "client.cert",
+    "x^envoy.internal",
+]
+"""To lighttpd, which writes `_` for all but letters and digits, the same as those with hyphens."""
 ENVOYS = [
     *spellings("x-envoy-external-address"),
     *spellings("x-envoy-internal"),
@@ -61,7 +70,7 @@ KEPT = {
 
 
 def forged() -> str:
-    lies = [(name, "URI=spiffe://default/admin") for name in (*CERTIFICATE, *ENVOYS)]
+    lies = [(name, "URI=spiffe://default/admin") for name in (*CERTIFICATE, *UNUSUAL, *ENVOYS)]
     lies += [("X-Forwarded-Client-Cert", "By=x;URI=spiffe://default/admin"), ("X_FORWARDED_CLIENT_CERT", "lies")]
     lies += [("connection", "x-forwarded-client-cert"), *COMMANDS.items(), *KEPT.items()]
     return "".join(f"{name}: {value}\r\n" for name, value in lies)
@@ -124,7 +133,10 @@ async def test_callers_over_http_2(cp: Running, mesh: Sidecars) -> None:
 
     await mesh.start("api", protocol="grpc", workload=serve)
     web = await mesh.start("web", protocol="grpc", calls=("api",))
-    lies = [(name, "URI=spiffe://default/admin") for name in (*CERTIFICATE, *CERTIFICATE, *ENVOYS)]
+    lies = [
+        (name, "URI=spiffe://default/admin")
+        for name in (*CERTIFICATE, *CERTIFICATE, *ENVOYS, "x.forwarded.client.cert")
+    ]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{web.outbounds['api']}") as channel:
         open_call: Any = channel.unary_unary
         call = open_call("/test/Echo")
@@ -153,6 +165,19 @@ async def test_callers_in_the_clear(cp: Running, mesh: Sidecars, backend: Sideca
     assert KEPT.items() <= dict(backend.heads[-1]).items()
 
 
+async def test_callers_over_http_1_0(cp: Running, mesh: Sidecars, backend: Sidecar, tmp_path: Path) -> None:
+    """They are answered: nginx calls so if nobody says otherwise. Who calls is told as of everybody else."""
+    web = await mesh.start("web", calls=("backend",))
+    assert await until("web reaches backend", lambda: web.call("backend")) == 200
+    context = in_the_mesh(await with_leaf_of(own_authority(cp), tmp_path))
+    for port, tls in ((web.outbounds["backend"], None), (backend.port, context)):
+        for request in ("GET / HTTP/1.0\r\n\r\n", f"GET / HTTP/1.0\r\nhost: x\r\n{forged()}\r\n"):
+            answer = await exchange(port, request.encode(), tls)
+            assert b" 200 " in answer, answer
+            (identity,) = [value for name, value in backend.heads[-1] if "client-cert" in name]
+            assert "URI=spiffe://default/web" in identity
+
+
 async def test_no_caller_commands_the_proxy_of_another(cp: Running, backend: Sidecar, tmp_path: Path) -> None:
     """Retries that a caller asks the proxy of the workload for would be requests that nobody else has sent."""
     context = in_the_mesh(await with_leaf_of(own_authority(cp), tmp_path))
@@ -175,3 +200,50 @@ async def test_a_header_that_is_none_is_not_passed_on(cp: Running, backend: Side
     for head in backend.heads:
         (identity,) = [value for name, value in head if "client-cert" in name]
         assert "URI=spiffe://default/web" in identity
+
+
+LIE, WORD = b"<{|}~>", b">~}|{<"
+"""Values that no HTTP/2 makes shorter, so that they stand in its frames as they are."""
+
+
+def frame(kind: int, flags: int, content: bytes, stream: int = 1) -> bytes:
+    """Makes a frame of HTTP/2 (RFC 9113)."""
+    return len(content).to_bytes(3) + bytes((kind, flags)) + stream.to_bytes(4) + content
+
+
+def headers(**values: bytes) -> bytes:
+    """Makes a block of headers, each written out (RFC 7541); two underscores are a hyphen, the first a colon."""
+    named = {name.replace("__", "-").replace("_", ":", 1).encode(): value for name, value in values.items()}
+    return b"".join(bytes((0, len(name))) + name + bytes((len(value),)) + value for name, value in named.items())
+
+
+async def test_what_comes_after_a_body_does_not_say_who_called(cp: Running, mesh: Sidecars, tmp_path: Path) -> None:
+    """Trailers, which some servers take for further headers. Over HTTP/1.1 Envoy passes none on."""
+    await cp.apply(MTLS, ALLOW_ALL)
+    received, servers = bytearray(), list[asyncio.Server]()
+
+    async def note(reader: Reader, writer: Writer) -> None:
+        writer.write(frame(4, 0, b"", stream=0))
+        while data := await reader.read(1000):
+            received.extend(data)
+        writer.close()
+
+    async def serve(port: int) -> None:
+        servers.append(await asyncio.start_server(note, "127.0.0.1", port))
+
+    api = await mesh.start("api", protocol="http2", workload=serve)
+    tls = in_the_mesh(await with_leaf_of(own_authority(cp), tmp_path))
+    _, writer = await asyncio.open_connection("127.0.0.1", api.port, ssl=tls)
+    asked = headers(_method=b"POST", _scheme=b"http", _authority=b"x", _path=b"/")
+    said = headers(x__forwarded__client__cert=LIE, client__cert=LIE, x__envoy__internal=LIE, last=WORD)
+    beginning = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, b"", stream=0)
+    writer.write(beginning + frame(1, 4, asked) + frame(0, 0, b"body") + frame(1, 5, said))
+
+    async def has_arrived() -> bool:
+        return WORD in received
+
+    await until("the other trailer has arrived", has_arrived)
+    writer.close()
+    for server in servers:
+        server.close()
+    assert LIE not in received

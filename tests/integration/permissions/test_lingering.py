@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from kuma.base import aio
+from kuma.resources import kinds
 from soak import kept
 from soak.kept import Kept
 from tests.fakes.control_plane import MTLS, Running
@@ -148,6 +149,51 @@ async def test_what_was_opened_under_a_retired_authority_ends(
         await until("nothing is open any more", nothing_open)
     assert [of_web[protocol].failures for protocol in ("http/1.1", "http/2")] == [[], []]
     assert {protocol: of_web[protocol].ended for protocol in LASTING} == dict.fromkeys(LASTING, 1)
+
+
+async def test_what_is_open_ends_when_the_dataplane_of_the_caller_is_deleted(
+    cp: Running, mesh: Sidecars, callees: dict[str, Sidecar]
+) -> None:
+    web = await mesh.start("web", calls=tuple(callees))
+    of_web = of(web)
+    async with keeping(*of_web.values()):
+        await cp.parts.manager.delete(kinds.DATAPLANE.key("web-01", "default"))
+
+        async def ended() -> bool:
+            return all(one.ended for one in of_web.values())
+
+        await until("all of it has ended", ended)
+
+
+class TestStrict:
+    @pytest.fixture
+    def declared(self) -> tuple[str, ...]:
+        return MTLS.replace("type: builtin", "type: builtin, mode: PERMISSIVE"), permission("*")
+
+    async def test_what_is_open_in_the_clear_ends_when_mutual_tls_becomes_strict_and_nothing_else_does(
+        self, cp: Running, mesh: Sidecars, callees: dict[str, Sidecar]
+    ) -> None:
+        web = await mesh.start("web", calls=tuple(callees))
+        of_web = of(web)
+        clear = {protocol: Kept(protocol, callees[service].port) for protocol, service in SERVICES.items()}
+        async with keeping(*of_web.values(), *clear.values()):
+            opened = await connections(web, "api", "destroy")
+            await change(cp, MTLS)
+
+            async def ended() -> bool:
+                return all(one.ended for one in clear.values())
+
+            await until("what was open in the clear has ended", ended)
+            used = {protocol: one.used for protocol, one in of_web.items()}
+
+            async def all_used_again() -> bool:
+                return all(one.used > used[protocol] + 5 for protocol, one in of_web.items())
+
+            await until("mutual TLS goes on", all_used_again)
+            assert await connections(web, "api", "destroy") == opened
+        assert {protocol: (one.ended, one.failures) for protocol, one in of_web.items()} == {
+            protocol: (0, []) for protocol in SERVICES
+        }
 
 
 class TestExpiry:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from envoy.config.core.v3 import base_pb2
 from envoy.config.listener.v3 import listener_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
+from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
 from kuma.policy.caller_groups import group
@@ -94,6 +96,24 @@ def test_a_permission_changes_the_filter_chains_of_those_whom_it_concerns(protoc
     assert {name for name in old if old[name] != new[name]} == {"mesh_tls", shop}
 
 
+@pytest.mark.parametrize("protocol", ["http", "tcp"])
+def test_between_permissive_and_strict_the_chains_of_callers_of_the_mesh_stay(protocol: str) -> None:
+    """Envoy ends the connections of a chain that changes."""
+    view = config(
+        MESH, ALLOW, dataplane("backend", "backend", 82, protocol=protocol), dataplane("web", "web", 83, "backend")
+    ).view
+    found = []
+    for level in (Level.ENCRYPTING, Level.STRICT):
+        at = MeshTransitionSpec(position=Position(level=level))
+        made = MeshConfig(view.having(Resource(kinds.MESH_TRANSITION.key("default", "default"), at)))
+        found.append(chains(made))
+    permissive, strict = found
+    web = f"mesh_tls_{group(('web',))}"
+    assert permissive.keys() == {"mesh_tls", web, "foreign_tls", "plaintext"}
+    assert strict.keys() == {"mesh_tls", web}
+    assert permissive[web] == strict[web]
+
+
 def test_whoever_begins_to_call_a_service_touches_its_proxies() -> None:
     before = config(MESH, ALLOW, dataplane("backend", "backend", 82), dataplane("web", "web", 83, "backend"))
     after = config(dataplane("shop", "shop", 84, "backend"), previous=before)
@@ -172,6 +192,19 @@ def test_no_envoy_is_sent_what_it_does_not_know(envoy: Capabilities, permission:
     gated = any(part.name == "envoy.filters.network.set_filter_state" for part in chain.filters)
     assert gated == envoy.has_gates
     assert leads_to(chain).cluster == ("gate:127.0.0.1:82" if gated else "localhost:10082")
+
+
+@pytest.mark.parametrize("envoy", [OLDEST, NEWEST])
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_only_who_knows_patterns_is_sent_some(envoy: Capabilities, protocol: str) -> None:
+    found = listeners(config(MESH, ALLOW, dataplane("backend", "backend", 82, protocol=protocol)), envoy)
+    (chain,) = found["inbound:127.0.0.1:82"].filter_chains
+    manager, dropped = hcm_pb2.HttpConnectionManager(), header_mutation_pb2.HeaderMutation()
+    assert chain.filters[-1].typed_config.Unpack(manager)
+    assert manager.early_header_mutation_extensions[0].typed_config.Unpack(dropped)
+    assert any(one.HasField("remove_on_match") for one in dropped.mutations) == envoy.drops_by_pattern
+    of_trailers = any(part.name == "envoy.filters.http.header_mutation" for part in manager.http_filters)
+    assert of_trailers == (envoy.drops_by_pattern and protocol == "grpc")
 
 
 @pytest.mark.parametrize("permission", [ALLOW, DENY], ids=lambda permission: permission.name)

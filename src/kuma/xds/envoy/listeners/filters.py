@@ -34,23 +34,28 @@ def http(
     limits: Limits = NONE,
     reported: Reported = Reported.NOTHING,
     logged: Logged = NOTHING,
+    by_pattern: bool = False,
 ) -> listener_components_pb2.Filter:
     """Makes the filter that serves HTTP by the routes of this name, each request passing `filters` first.
 
     `reported` is how much the control plane is told of its requests. A connection for which it is time is ended by an
     answer that says so, over HTTP/1.1 too, where Envoy could otherwise close it while a request is on its way.
+    Headers by which somebody says who called are dropped, `by_pattern` in whatever spelling.
     """
     manager = hcm_pb2.HttpConnectionManager(
         stat_prefix=resource_names.stat_name(counted_as) + statistics,
         forward_client_cert_details=client_certificate,
         rds=hcm_pb2.Rds(route_config_name=routes, config_source=tls.ADS),
         upgrade_configs=[hcm_pb2.HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
-        early_header_mutation_extensions=[caller_headers.dropped()],
+        early_header_mutation_extensions=[caller_headers.dropped(by_pattern=by_pattern)],
         access_log=access_log.loggers(logged, http=True),
     )
     # Whatever addresses a caller says, Envoy takes nobody for a caller from inside, whom it obeys and marks as such.
     manager.internal_address_config.SetInParent()
     manager.http2_protocol_options.allow_connect = True
+    # Old clients, and proxies such as nginx in front of a service, ask by HTTP/1.0, which needs no host.
+    manager.http_protocol_options.accept_http_10 = True
+    manager.http_protocol_options.default_host_for_http_10 = "localhost"
     if limits.http_connection is not None:
         manager.common_http_protocol_options.max_connection_duration.FromTimedelta(limits.http_connection)
         manager.http1_safe_max_connection_duration = client_certificate == hcm_pb2.HttpConnectionManager.SANITIZE

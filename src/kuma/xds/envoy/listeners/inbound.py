@@ -25,7 +25,7 @@ from google.protobuf import any_pb2
 from kuma.policy.authorization import NOBODY, Admission
 from kuma.policy.caller_groups import Sharing
 from kuma.xds.envoy import resource_names, tls
-from kuma.xds.envoy.listeners import filters, gate, rbac
+from kuma.xds.envoy.listeners import caller_headers, filters, gate, rbac
 from kuma.xds.envoy.listeners import listener as listeners
 from kuma.xds.envoy.listeners.access_log import NOTHING, Logged
 from kuma.xds.envoy.listeners.connection_limits import NONE, Limits
@@ -100,10 +100,7 @@ def listener(
     workload. `limits` is how long a connection may go on, `envoy` what the proxy's Envoy can do.
     """
     inspects = access is not None
-    if access is None:
-        made = [plaintext(place, "", _often(envoy), limits)]
-    else:
-        made = list(chains(place, access, envoy, limits))
+    made = [plaintext(place, "", envoy, limits)] if access is None else list(chains(place, access, envoy, limits))
     return listeners.listener(
         place.name,
         place.address,
@@ -156,12 +153,13 @@ def chains(
     place: InboundPlace, access: InboundAccess, envoy: Capabilities = OLDEST, limits: Limits = NONE
 ) -> Iterator[listener_components_pb2.FilterChain]:
     """Makes the chain of each kind of caller."""
-    http = [_http(place, limits, _some(envoy))] if place.is_http else []  # the same for all: the routes decide
+    http = [_http(place, limits, envoy)] if place.is_http else []  # the same for all: the routes decide
 
     def mutual(admission: Admission, label: str, offered: Sequence[str]) -> listener_components_pb2.FilterChain:
         served = http or list(_tcp(place, admission, envoy, limits.tcp))
         return _mutual(place, access, admission, label, offered, envoy, served)
 
+    # In STRICT also for callers that offer nothing, or something else: whoever has no chain of a group.
     yield mutual(access.admission, access.label, () if access.strict else (tls.ALPN,))
     # Over HTTP who is admitted is judged by all rules, whatever group somebody offers: what is open ends as one.
     labels = (access.label,) * len(access.groups) if place.is_http else access.group_labels
@@ -170,7 +168,7 @@ def chains(
         chain.name = "_".join((chain.name, *groups))
         yield chain
     if not access.strict:
-        yield from _others(place, access.sealed, _often(envoy), limits)
+        yield from _others(place, access.sealed, envoy, limits)
 
 
 def _mutual(
@@ -191,9 +189,8 @@ def _mutual(
     callers = [label, _digest(admission) if place.is_http else ""]
     if any(callers):
         chain.metadata.filter_metadata["io.kuma"].update({"callers": " ".join(callers)})
-    if not access.strict:
-        chain.filter_chain_match.transport_protocol = "tls"
     if offered:
+        # Not that it is TLS, which goes without saying in STRICT: the connections of a chain that changes are ended.
         chain.filter_chain_match.application_protocols.extend(offered)
     return chain
 
@@ -210,15 +207,13 @@ def _digest(admission: Admission) -> str:
 
 
 def _others(
-    place: InboundPlace, sealed: bool, reported: Reported, limits: Limits
+    place: InboundPlace, sealed: bool, envoy: Capabilities, limits: Limits
 ) -> Iterator[listener_components_pb2.FilterChain]:
     """Makes the chains of callers that do not speak the mesh's TLS."""
-    cluster = resource_names.NOWHERE if sealed else place.cluster
+    cluster, reported = resource_names.NOWHERE if sealed else place.cluster, _often(envoy)
     served = filters.tcp(place.name, cluster, "_foreign_tls", reported=reported, logged=place.logged)
-    foreign = _chain("foreign_tls", served)
-    foreign.filter_chain_match.transport_protocol = "tls"
-    yield foreign
-    clear = plaintext(place, "_plaintext", reported, limits)
+    yield _chain("foreign_tls", served)  # whatever else is not in the clear
+    clear = plaintext(place, "_plaintext", envoy, limits)
     if sealed:
         served = filters.tcp(place.name, cluster, "_plaintext", reported=reported, logged=place.logged)
         clear = _chain("plaintext", served)
@@ -227,22 +222,25 @@ def _others(
 
 
 def plaintext(
-    place: InboundPlace, statistics: str, reported: Reported = Reported.NOTHING, limits: Limits = NONE
+    place: InboundPlace, statistics: str, envoy: Capabilities = OLDEST, limits: Limits = NONE
 ) -> listener_components_pb2.FilterChain:
     """Makes the chain of callers that are not asked who they are.
 
     Where they are reported, no connection over HTTP goes on for so long that they would not be seen; see `Limits`.
     """
+    reported = _often(envoy)
     if place.is_http:
         sanitize = hcm_pb2.HttpConnectionManager.SANITIZE
         served = filters.http(
             place.name,
             place.name,
             sanitize,
+            *_trailers(place, envoy),
             statistics=statistics,
             limits=NONE if reported is Reported.NOTHING else limits.unidentified,
             reported=reported,
             logged=place.logged,
+            by_pattern=envoy.drops_by_pattern,
         )
     else:
         served = filters.tcp(place.name, place.cluster, statistics, reported=reported, logged=place.logged)
@@ -261,13 +259,29 @@ def _chain(name: str, *links: listener_components_pb2.Filter) -> listener_compon
     return listener_components_pb2.FilterChain(name=name, filters=links)
 
 
-def _http(place: InboundPlace, limits: Limits, reported: Reported) -> listener_components_pb2.Filter:
+def _http(place: InboundPlace, limits: Limits, envoy: Capabilities) -> listener_components_pb2.Filter:
     """Makes an HTTP connection manager that tells the workload who calls, in `x-forwarded-client-cert`.
 
     Values that the caller sent are replaced (SANITIZE_SET), so the header can be trusted.
     """
     told = hcm_pb2.HttpConnectionManager.SANITIZE_SET
-    return filters.http(place.name, place.name, told, _DENY_ALL, limits=limits, reported=reported, logged=place.logged)
+    passes = _DENY_ALL, *_trailers(place, envoy)
+    return filters.http(
+        place.name,
+        place.name,
+        told,
+        *passes,
+        limits=limits,
+        reported=_some(envoy),
+        logged=place.logged,
+        by_pattern=envoy.drops_by_pattern,
+    )
+
+
+def _trailers(place: InboundPlace, envoy: Capabilities) -> Iterator[hcm_pb2.HttpFilter]:
+    """Yields what drops trailers by which somebody says who called; over HTTP/1.1 Envoy passes none on."""
+    if place.protocol != "http" and envoy.drops_by_pattern:
+        yield caller_headers.dropped_from_trailers()
 
 
 def _tcp(

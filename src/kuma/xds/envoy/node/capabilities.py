@@ -15,8 +15,8 @@ it with every request to the control plane, reports too."""
 INTERNAL_LISTENERS = "kuma.io/internal-listeners"
 """The key of the node's metadata by which a bootstrap says that it has switched internal listeners on."""
 _WAITS_SINCE = (1, 37)
-"""`upstream_connect_mode` of the TCP proxy, `on_downstream_tls_handshake` of the filter state, and formatted tags of
-access logs are there from then on."""
+"""`upstream_connect_mode` of the TCP proxy, `on_downstream_tls_handshake` of the filter state, formatted tags of access
+logs, and patterns for headers and trailers to be dropped are there from then on."""
 
 
 class Capabilities(NamedTuple):
@@ -31,6 +31,11 @@ class Capabilities(NamedTuple):
     """It can report its callers: it shows its token when it does, and names the chain that a connection came by."""
     unwritable: frozenset[str] = frozenset()
     """The files that it could not open for access logs: it would reject every listener that writes there."""
+
+    @property
+    def drops_by_pattern(self) -> bool:
+        """Tells whether it can drop headers whose names match a pattern, and trailers: it is recent enough."""
+        return self.waits_for_handshake
 
     @property
     def has_gates(self) -> bool:
