@@ -47,6 +47,14 @@ class Admission:
     denied: tuple[Principal, ...] = ()
     shadowed: tuple[Principal, ...] = ()
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Computed once: of a change every inbound asks for what was made of its rules, which may be thousands."""
+        return hash((self.permission, self.principals, self.denied, self.shadowed))
+
     @cached_property
     def source_tags(self) -> frozenset[str]:
         """The tags of a caller that it looks at, besides the service."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from kuma.policy.authorization import Admission, Principal
 from kuma.resources import tags as tag_rules
@@ -26,6 +27,11 @@ NOTHING_BESIDE: Companions = {}
 
 def group(services: Sequence[str]) -> str:
     """Returns the group of callers with these services, the same for ever."""
+    return _group(tuple(services))
+
+
+@lru_cache(maxsize=10_000)
+def _group(services: tuple[str, ...]) -> str:
     number = int.from_bytes(hashlib.sha256(",".join(services).encode()).digest()[:4]) % GROUPS
     return f"{number:02x}"
 

@@ -39,25 +39,47 @@ class Entry:
     @classmethod
     def of(cls, name: str, content: message.Message) -> Entry:
         """Serialise `content`. Equal contents have equal versions."""
-        body = content.SerializeToString(deterministic=True)
+        return cls.serialised(name, type_url_of(content), serialised(content))
+
+    @classmethod
+    def serialised(cls, name: str, type_url: str, body: bytes) -> Entry:
+        """Takes a content that is serialised. The same bytes have the same version."""
         version = hashlib.blake2b(body, digest_size=8).hexdigest()
         resource = discovery_pb2.Resource(name=name, version=version)
-        resource.resource.type_url = f"type.googleapis.com/{content.DESCRIPTOR.full_name}"
+        resource.resource.type_url = type_url
         resource.resource.value = body
         return cls(name, version, resource.SerializeToString())
+
+
+def type_url_of(content: message.Message) -> str:
+    """Returns the type URL of a message."""
+    return f"type.googleapis.com/{content.DESCRIPTOR.full_name}"
+
+
+def serialised(content: message.Message) -> bytes:
+    """Returns the one serialisation that equal contents have."""
+    return content.SerializeToString(deterministic=True)
 
 
 def encode_response(type_url: TypeUrl, nonce: str, entries: tuple[Entry, ...], removed: tuple[str, ...]) -> bytes:
     """Returns a serialised `DeltaDiscoveryResponse`, with the entries' bytes spliced in as they are.
 
+    See `field_of`.
+    """
+    head = discovery_pb2.DeltaDiscoveryResponse(type_url=type_url.value, nonce=nonce, removed_resources=removed)
+    return b"".join((head.SerializeToString(), *(field_of(_RESOURCES, entry.wire) for entry in entries)))
+
+
+_RESOURCES = discovery_pb2.DeltaDiscoveryResponse.RESOURCES_FIELD_NUMBER
+
+
+def field_of(number: int, content: bytes) -> bytes:
+    """Returns a field of a message (of a number below 16) whose value is a message that is serialised.
+
     A protobuf message is the concatenation of its fields, so fields that were serialised apart may be joined
     (protobuf encoding, "Last One Wins" and repeated fields).
     """
-    head = discovery_pb2.DeltaDiscoveryResponse(type_url=type_url.value, nonce=nonce, removed_resources=removed)
-    return b"".join((head.SerializeToString(), *(_RESOURCES_TAG + _varint(len(e.wire)) + e.wire for e in entries)))
-
-
-_RESOURCES_TAG = bytes([discovery_pb2.DeltaDiscoveryResponse.RESOURCES_FIELD_NUMBER << 3 | 2])
+    return bytes((number << 3 | 2,)) + _varint(len(content)) + content
 
 
 def _varint(number: int) -> bytes:

@@ -218,7 +218,9 @@ class MeshConfig:
             yield TypeUrl.CLUSTER, self._generated.entry(inbound_listeners.gate_cluster, place)
             rules = self.admissions.rules(known_by, access)
             yield TypeUrl.LISTENER, self._generated.entry(inbound_listeners.gate_listener, place, rules)
-        yield TypeUrl.LISTENER, self._generated.entry(inbound_listeners.listener, place, access, envoy, self._limits)
+        frame = inbound_listeners.frame if access else inbound_listeners.frame_without_tls
+        framed = self._generated.entry(frame, place, envoy, self._limits)
+        yield TypeUrl.LISTENER, self._generated.entry(inbound_listeners.listener, framed, access)
         if place.is_http:
             # Of an HTTP inbound the routes decide, at every request; the listener ends what is no longer admitted.
             routed = self.admissions.staged(declared, known_by, at_every_request=True) if declared else None
@@ -308,6 +310,7 @@ def _sorted(tags: Mapping[str, str]) -> Tags:
     return tuple(sorted(tags.items()))
 
 
-_ENTRIES_EACH = 5
-"""At most of an inbound or outbound: a cluster and a listener, and routes or the gate's; one to the administration."""
+_ENTRIES_EACH = 6
+"""At most of an inbound or outbound: a cluster, a listener and its frame, and routes or the gate's two; one to the
+administration."""
 _ENTRIES_OF_METRICS = 3

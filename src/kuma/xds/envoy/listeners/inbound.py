@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from typing import NamedTuple
@@ -31,7 +32,7 @@ from kuma.xds.envoy.listeners.access_log import NOTHING, Logged
 from kuma.xds.envoy.listeners.connection_limits import NONE, Limits
 from kuma.xds.envoy.listeners.reports import Reported
 from kuma.xds.envoy.node.capabilities import OLDEST, Capabilities
-from kuma.xds.envoy.resource import Entry
+from kuma.xds.envoy.resource import Entry, serialised
 from kuma.xds.envoy.services import clusters
 from kuma.xds.envoy.services.clusters import HTTP_PROTOCOLS
 
@@ -91,26 +92,50 @@ class InboundAccess(NamedTuple):
     """The label of each group where callers are judged once; the others' connections go on when it changes."""
 
 
-def listener(
-    place: InboundPlace, access: InboundAccess | None, envoy: Capabilities = OLDEST, limits: Limits = NONE
-) -> Entry:
-    """Makes the listener of an inbound; plaintext without `access`.
+@dataclass(frozen=True, eq=False, slots=True)
+class Frame:
+    """What the listener of an inbound has whoever is admitted: made once, as it travels, and kept for every change."""
+
+    place: InboundPlace
+    envoy: Capabilities
+    limits: Limits
+    head: bytes
+    """All but its filter chains."""
+    served: bytes
+    """The filters over HTTP, the same for all callers with mesh TLS: the routes decide. Empty for other protocols."""
+
+
+def frame(place: InboundPlace, envoy: Capabilities = OLDEST, limits: Limits = NONE, *, inspects: bool = True) -> Frame:
+    """Makes what does not depend on who is admitted; one without mutual TLS `inspects` nothing.
 
     Each kind of caller has its own statistics, called after the listener: two inbounds may lead to one port of a
     workload. `limits` is how long a connection may go on, `envoy` what the proxy's Envoy can do.
     """
-    inspects = access is not None
-    made = [plaintext(place, "", envoy, limits)] if access is None else list(chains(place, access, envoy, limits))
-    return listeners.listener(
+    head = listeners.head(
         place.name,
         place.address,
         place.port,
         base_pb2.INBOUND,
-        made,
         inspects=inspects,
         reported=envoy.reports,
         bound=place.bound,
     )
+    served = _chain("", _http(place, limits, envoy)) if place.is_http and inspects else _chain("")
+    return Frame(place, envoy, limits, serialised(head), serialised(served))
+
+
+def frame_without_tls(place: InboundPlace, envoy: Capabilities, limits: Limits) -> Frame:
+    """Makes the same for an inbound without mutual TLS."""
+    return frame(place, envoy, limits, inspects=False)
+
+
+def listener(framed: Frame, access: InboundAccess | None) -> Entry:
+    """Makes the listener of an inbound; plaintext without `access`."""
+    if access is None:
+        made = [serialised(plaintext(framed.place, "", framed.envoy, framed.limits))]
+    else:
+        made = list(chains(framed, access))
+    return listeners.joined(framed.place.name, framed.head, made)
 
 
 def routes(
@@ -149,46 +174,49 @@ def gate_listener(place: InboundPlace, admissions: tuple[Admission, ...]) -> Ent
     return gate.listener(place.gate, place.mesh, admissions, filters.tcp(place.gate, place.cluster))
 
 
-def chains(
-    place: InboundPlace, access: InboundAccess, envoy: Capabilities = OLDEST, limits: Limits = NONE
-) -> Iterator[listener_components_pb2.FilterChain]:
+def chains(framed: Frame, access: InboundAccess) -> Iterator[bytes]:
     """Makes the chain of each kind of caller."""
-    http = [_http(place, limits, envoy)] if place.is_http else []  # the same for all: the routes decide
+    place, envoy, limits = framed.place, framed.envoy, framed.limits
+    callers = _told_apart(place.mesh, access, is_http=place.is_http, has_gates=envoy.has_gates)
+    if place.is_http:
+        yield from (caller + framed.served for caller in callers)
+    else:
+        admissions = (access.admission, *(part for _, part in access.groups))
+        for caller, admission in zip(callers, admissions, strict=True):
+            yield caller + serialised(_chain("", *_tcp(place, admission, envoy, limits.tcp)))
+    if not access.strict:
+        yield from map(serialised, _others(place, access.sealed, envoy, limits))
 
-    def mutual(admission: Admission, label: str, offered: Sequence[str]) -> listener_components_pb2.FilterChain:
-        served = http or list(_tcp(place, admission, envoy, limits.tcp))
-        return _mutual(place, access, admission, label, offered, envoy, served)
+
+@lru_cache(maxsize=200)
+def _told_apart(mesh: str, access: InboundAccess, *, is_http: bool, has_gates: bool) -> tuple[bytes, ...]:
+    """Makes the chains of callers with mesh TLS, without their filters: the same ones for all inbounds of a service."""
+    # Where it can be decided later, the handshake refuses nobody of the mesh: callers' proxies would try again.
+    later = is_http or has_gates
+
+    def mutual(name: str, admission: Admission, label: str, offered: Sequence[str]) -> bytes:
+        required = _of_mesh(mesh) if later else tls.downstream(mesh, rbac.names(mesh, admission))
+        said = " ".join((label, _digest(admission) if is_http else ""))
+        return serialised(_mutual(name, required, said, offered))
 
     # In STRICT also for callers that offer nothing, or something else: whoever has no chain of a group.
-    yield mutual(access.admission, access.label, () if access.strict else (tls.ALPN,))
+    found = [mutual("mesh_tls", access.admission, access.label, () if access.strict else (tls.ALPN,))]
     # Over HTTP who is admitted is judged by all rules, whatever group somebody offers: what is open ends as one.
-    labels = (access.label,) * len(access.groups) if place.is_http else access.group_labels
+    labels = (access.label,) * len(access.groups) if is_http else access.group_labels
     for (groups, part), label in zip(access.groups, labels, strict=True):
-        chain = mutual(part, label, [tls.group_alpn(group) for group in groups])
-        chain.name = "_".join((chain.name, *groups))
-        yield chain
-    if not access.strict:
-        yield from _others(place, access.sealed, envoy, limits)
+        offered = [tls.group_alpn(group) for group in groups]
+        found.append(mutual("_".join(("mesh_tls", *groups)), part, label, offered))
+    return tuple(found)
 
 
 def _mutual(
-    place: InboundPlace,
-    access: InboundAccess,
-    admission: Admission,
-    label: str,
-    offered: Sequence[str],
-    envoy: Capabilities,
-    served: Sequence[listener_components_pb2.Filter],
+    name: str, required: base_pb2.TransportSocket, callers: str, offered: Sequence[str]
 ) -> listener_components_pb2.FilterChain:
     """Makes the chain of callers with mesh TLS that offer one of these ALPNs, or whatever if there is none."""
-    # Where it can be decided later, the handshake refuses nobody of the mesh: callers' proxies would try again.
-    later = place.is_http or envoy.has_gates
-    chain = _chain("mesh_tls", *served)
-    required = _of_mesh(place.mesh) if later else tls.downstream(place.mesh, rbac.names(place.mesh, admission))
+    chain = _chain(name)
     chain.transport_socket.CopyFrom(required)
-    callers = [label, _digest(admission) if place.is_http else ""]
-    if any(callers):
-        chain.metadata.filter_metadata["io.kuma"].update({"callers": " ".join(callers)})
+    if callers.strip():
+        chain.metadata.filter_metadata["io.kuma"].update({"callers": callers})
     if offered:
         # Not that it is TLS, which goes without saying in STRICT: the connections of a chain that changes are ended.
         chain.filter_chain_match.application_protocols.extend(offered)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 from envoy.config.core.v3 import base_pb2
@@ -12,7 +12,7 @@ from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 
 from kuma.xds.envoy import resource_names, tls
 from kuma.xds.envoy.listeners import reports
-from kuma.xds.envoy.resource import Entry
+from kuma.xds.envoy.resource import Entry, field_of, serialised, type_url_of
 from kuma.xds.envoy.services.clusters import socket
 
 _INSPECTION = timedelta(seconds=1)
@@ -31,7 +31,36 @@ def listener(
     bound: bool = True,
     redirected: bool = False,
 ) -> Entry:
-    """Makes a listener. One that `inspects` looks at what a caller begins with to tell which chain is meant.
+    """Makes a listener; see `head`."""
+    made = head(
+        name, address, port, direction, inspects=inspects, reported=reported, bound=bound, redirected=redirected
+    )
+    return joined(name, serialised(made), map(serialised, chains))
+
+
+def joined(name: str, front: bytes, chains: Iterable[bytes]) -> Entry:
+    """Makes a listener of its head and its filter chains, as they travel."""
+    return Entry.serialised(name, _LISTENER, b"".join((front, *(field_of(_CHAINS, chain) for chain in chains))))
+
+
+_LISTENER = type_url_of(listener_pb2.Listener())
+_CHAINS = listener_pb2.Listener.FILTER_CHAINS_FIELD_NUMBER
+
+
+def head(
+    name: str,
+    address: str,
+    port: int,
+    direction: base_pb2.TrafficDirection,
+    *,
+    inspects: bool = False,
+    reported: bool = False,
+    bound: bool = True,
+    redirected: bool = False,
+) -> listener_pb2.Listener:
+    """Makes a listener without filter chains.
+
+    One that `inspects` looks at what a caller begins with to tell which chain is meant.
 
     Of one that is `reported` the control plane is told of each connection. One that is not `bound` is found by what
     the kernel has `redirected` to another one: by the address and port that were meant.
@@ -41,7 +70,6 @@ def listener(
         address=socket(address, port),
         stat_prefix=resource_names.stat_name(name),
         traffic_direction=direction,
-        filter_chains=chains,
     )
     made.enable_reuse_port.value = False
     if not bound:
@@ -56,7 +84,7 @@ def listener(
         # Where the server speaks first, a plaintext caller sends nothing to inspect: it is not kept waiting for long.
         made.listener_filters_timeout.FromTimedelta(_INSPECTION)
         made.continue_on_listener_filters_timeout = True
-    return Entry.of(name, made)
+    return made
 
 
 def routes(name: str, service: str, route: route_components_pb2.Route) -> Entry:

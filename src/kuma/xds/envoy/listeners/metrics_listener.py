@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterator
 from urllib.parse import urlencode
 
-from envoy.config.core.v3 import address_pb2, base_pb2
+from envoy.config.core.v3 import address_pb2
 from envoy.config.listener.v3 import listener_components_pb2
 from envoy.config.route.v3 import route_components_pb2
 from envoy.type.matcher.v3 import string_pb2
@@ -18,7 +18,7 @@ from kuma.xds.envoy.listeners import inbound
 from kuma.xds.envoy.listeners import listener as listeners
 from kuma.xds.envoy.listeners.connection_limits import Limits
 from kuma.xds.envoy.listeners.inbound import InboundAccess, InboundPlace
-from kuma.xds.envoy.resource import Entry
+from kuma.xds.envoy.resource import Entry, serialised
 from kuma.xds.envoy.services import clusters
 
 _ADMINISTRATION = "127.0.0.1"
@@ -39,9 +39,10 @@ def cluster(admin_port: int) -> Entry:
 def listener(where: InboundPlace, access: InboundAccess | None, limits: Limits) -> Entry:
     """Makes the listener: with `access` for callers of the mesh that it admits, and for the proxy's own machine."""
     if access is None:
-        return inbound.listener(where, None)
-    chains = [*inbound.chains(where, access, limits=limits), *_own_machine(where)]
-    return listeners.listener(where.name, where.address, where.port, base_pb2.INBOUND, chains, inspects=True)
+        return inbound.listener(inbound.frame(where, inspects=False), None)
+    framed = inbound.frame(where, limits=limits)
+    chains = [*inbound.chains(framed, access), *map(serialised, _own_machine(where))]
+    return listeners.joined(where.name, framed.head, chains)
 
 
 def _own_machine(where: InboundPlace) -> Iterator[listener_components_pb2.FilterChain]:

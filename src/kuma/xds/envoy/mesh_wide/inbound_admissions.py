@@ -48,7 +48,7 @@ class InboundAdmissions:
         self.facets, self._facets_before = self._looked_at(previous)
         self._meanwhile: dict[tuple[Tags, bool], Admission] = {}
         self._groups: dict[tuple[str, ...], Mapping[Sharing, tuple[tuple[str, ...], Companions]]] = {}
-        self._parts: dict[Tags, tuple[tuple[Sharing, Admission], ...]] = {}
+        self._accesses: dict[Tags, InboundAccess] = {}
         self._by_tag: TagIndex = (previous._by_tag if previous else TagIndex(view.dataplanes)).following(
             view.dataplanes
         )
@@ -82,12 +82,18 @@ class InboundAdmissions:
 
     def access(self, known_by: Mapping[str, str], declared: Admission) -> InboundAccess:
         """Returns what the listener of an inbound that is known by this, with the admission that is declared, says."""
+        key = _sorted(known_by)
+        if key not in self._accesses:
+            self._accesses[key] = self._access(known_by, declared)
+        return self._accesses[key]
+
+    def _access(self, known_by: Mapping[str, str], declared: Admission) -> InboundAccess:
         listed = self.staged(declared, known_by, at_every_request=False)
         # On the way between plaintext and mutual TLS callers cannot be told apart; where nobody is admitted, nobody is.
         level = self._view.position.level
         sealed = level is Level.ACCEPTING and not declared.principals
         services = [own[tag_rules.SERVICE] for own in target_ref.apart(known_by)]
-        groups = self._parts_for_groups(services, _sorted(known_by), listed)
+        groups = self._parts_for_groups(services, listed)
         known = self.callers_of(*services)
         labels = tuple(self._of_epoch(self._stage.label_for(declared, known[group][0])) for group, _ in groups)
         return InboundAccess(listed, level is Level.STRICT, sealed, self.label(declared), groups, labels)
@@ -129,14 +135,10 @@ class InboundAdmissions:
         known = previous.facets if len(previous.facets) < _FACETS else frozenset()
         return now | known, previous._facets_before if now <= known else previous.facets
 
-    def _parts_for_groups(
-        self, services: Sequence[str], known_by: Tags, admission: Admission
-    ) -> tuple[tuple[Sharing, Admission], ...]:
+    def _parts_for_groups(self, services: Sequence[str], admission: Admission) -> tuple[tuple[Sharing, Admission], ...]:
         """Returns what an inbound's admission says about each group of the callers of its services."""
-        if known_by not in self._parts:
-            groups = sorted(self.callers_of(*services).items())
-            self._parts[known_by] = tuple((group, caller_groups.part_for(admission, *known)) for group, known in groups)
-        return self._parts[known_by]
+        groups = sorted(self.callers_of(*services).items())
+        return tuple((group, caller_groups.part_for(admission, *known)) for group, known in groups)
 
     def _of_epoch(self, label: str) -> str:
         epoch = self._view.position.epoch
