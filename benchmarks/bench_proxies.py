@@ -128,10 +128,11 @@ def writer(base: str) -> None:
 _JSON = {"content-type": "application/json"}
 
 
-async def propagation(cp: Running, count: int) -> list[tuple[float, float]]:
-    """Per round, the seconds until the last proxy has acknowledged a changed permission.
+async def propagation(cp: Running, count: int) -> list[tuple[float, float, float]]:
+    """Per round, the seconds until the last proxy has acknowledged a changed permission, and those of CPU for each.
 
-    They are counted from the HTTP request to store it, and from the answer to that request as its client has it.
+    They are counted from the HTTP request to store it, and from the answer to that request as its client has it. The
+    CPU is that of the control plane's process, its client's requests and these looks at it included.
     """
     found = []
     base = f"http://localhost:{await cp.api_port()}"
@@ -140,11 +141,12 @@ async def propagation(cp: Running, count: int) -> list[tuple[float, float]]:
             permission = resource(ALLOW_ALL.replace("'*'", f"s{number % SERVICES}", 1))
             counters = [proxy.record.counters[TypeUrl.ROUTES] for proxy in cp.parts.proxies]
             expected = sum(counter.acked for counter in counters) + count
+            used = cpu()
             said = aio.spawn(process.ask(json.dumps(codec.to_universal(permission))), name="the answer")
             await _acknowledged(counters, expected)
-            now = time.perf_counter()
+            now, used = time.perf_counter(), cpu() - used
             asked, answered = (float(text) for text in (await said).split())
-            found.append((now - asked, now - answered))
+            found.append((now - asked, now - answered, used / count))
             await asyncio.sleep(0.1 + count / 1000)  # not the rest of one round within the next
     return found
 
@@ -162,7 +164,10 @@ async def measure(count: int) -> None:
     limit = await limits.limit(count, rounds(count))
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        async with running(directory) as cp:
+        # All come from one address here, and more at once than usual.
+        async with running(
+            directory, xds_server={"port": 0, "pending_streams": 2 * count, "concurrent_streams": 2 * count}
+        ) as cp:
             await cp.apply(MTLS, ALLOW_ALL)
             before = rss()
             port = str(await cp.parts.xds.port())
@@ -171,11 +176,12 @@ async def measure(count: int) -> None:
                 await settle(cp, count, proxies.process)
                 ready = time.perf_counter() - start
                 memory = (rss() - before) / count
-                asked, answered = zip(*await propagation(cp, count), strict=True)
+                asked, answered, used = zip(*await propagation(cp, count), strict=True)
                 print(f"  {count:>5} proxies, {len(answered)} rounds")
                 print(f"{'':>8}from the answer:  {shown(answered)}")
                 print(f"{'':>8}from the request: {shown(asked)}")
                 print(f"{'':>8}the answer itself: {shown([a - b for a, b in zip(asked, answered, strict=True)])}")
+                print(f"{'':>8}CPU, each proxy:  {shown(used)}")
                 print(f"{'':>8}bare server:      {shown(limit.times)}, one message to every stream and back")
                 print(f"{'':>8}all were connected and configured after {ready:.1f} s")
                 if count >= MANY:
@@ -200,7 +206,7 @@ def generated() -> Iterator[list[str]]:
     made: list[str] = []
 
     def watch(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and frame.f_code is Entry.of.__code__:
+        if event == "call" and frame.f_code is Entry.serialised.__code__:
             made.append(frame.f_locals["name"])
 
     sys.setprofile(watch)
