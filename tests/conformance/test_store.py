@@ -28,6 +28,7 @@ from kuma.store.protocol import (
     Create,
     Delete,
     Expect,
+    ExpectAll,
     Listing,
     Put,
     Removed,
@@ -189,6 +190,24 @@ async def test_expectations_guard_a_transaction(store: Store) -> None:
     with pytest.raises(Conflict):
         await store.transact([Expect(MESH, 0), Create(secret("a"))])
     await store.transact([Expect(MESH, stored.version), Create(secret("a"))])
+
+
+async def test_all_of_a_kind_can_be_expected_to_be_as_it_was_read(store: Store, clock: ManualClock | None) -> None:
+    """Also if one has come since, or has been deleted and made again, which begins with the same version."""
+    await store.transact([Create(mesh()), Create(mesh("other"))])
+    kind, first = kinds.TRAFFIC_PERMISSION.name, permission("a")
+    nothing = ExpectAll(kind, "default", ())
+    (stored,) = await store.transact([nothing, Create(first, MESH)])
+    for unlike in (nothing, ExpectAll(kind, "default", (replace(stored, version=stored.version + 1),))):
+        with pytest.raises(Conflict):
+            await store.transact([unlike, Create(secret("s"))])
+    one = ExpectAll(kind, "default", (stored,))
+    await store.transact([one, ExpectAll(kind, "other", ()), Create(secret("s")), Delete(first.key)])
+    if clock is not None:  # or it is the store's own
+        clock.advance(1)
+    await store.transact([Create(first, MESH)])
+    with pytest.raises(Conflict):
+        await store.transact([one, Create(secret("t"))])
 
 
 @pytest.mark.parametrize(

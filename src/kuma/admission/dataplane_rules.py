@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from kuma.admission.permission_rules import all_of
 from kuma.base.errors import InvalidResource, Violation
 from kuma.base.turns import Turns
 from kuma.policy import workloads
@@ -22,7 +23,7 @@ from kuma.resources.models.dataplane import DataplaneSpec, Networking
 from kuma.resources.models.mesh import weakening_is_refused
 from kuma.resources.resource import Resource
 from kuma.store.manager import Decision
-from kuma.store.protocol import Store, find
+from kuma.store.protocol import Expect, Operation, Store, find
 
 SurroundingsOf = Callable[[Resource[DataplaneSpec]], Surroundings]
 """Tells what is known of the machine of a Dataplane."""
@@ -63,11 +64,16 @@ class DataplaneRules:
         mesh = await find(store, kinds.MESH.key(new.mesh))
         if mesh is None or mesh.spec.enabled_backend is None:
             return decision
-        edited = EditedDataplane(self._permissions_of(new.mesh, store), mesh.spec, old, new)
+        permissions = self._permissions_of(new.mesh, store)
+        edited = EditedDataplane(permissions, mesh.spec, old, new)
         found = [one for one in await self._turns.collect(edited.weakenings()) if one is not None]
         more = (Violation(found[0].field, f"{len(found) - _NAMED} more"),) if len(found) > _NAMED else ()
         weakens = (*found[:_NAMED], *more)
-        return replace(decision, weakens=weakens, guarded=weakening_is_refused(mesh.labels, self._guarded))
+        guarded = weakening_is_refused(mesh.labels, self._guarded)
+        looked_at: tuple[Operation, ...] = (
+            (Expect(mesh.key, mesh.version), *all_of(permissions, new.mesh)) if guarded else ()
+        )
+        return replace(decision, operations=looked_at, weakens=weakens, guarded=guarded)
 
     async def on_delete(self, old: Resource[DataplaneSpec], store: Store) -> Decision:
         return Decision()

@@ -18,7 +18,6 @@ from kuma.policy.impact import Displacement, Impact
 from kuma.policy.permissions import Permissions
 from kuma.policy.weakening import Widening
 from kuma.resources import kinds
-from kuma.resources.keys import Key
 from kuma.resources.models import mesh_traffic_permission, target_ref
 from kuma.resources.models.dataplane import DataplaneSpec, Inbound
 from kuma.resources.models.mesh import AUTHORITY_LABEL, AWAITED, weakening_is_refused
@@ -26,7 +25,7 @@ from kuma.resources.models.mesh_traffic_permission import EFFECT, SHADOW
 from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.store.manager import Decision
-from kuma.store.protocol import AnyResource, Expect, Operation, Store, find
+from kuma.store.protocol import AnyResource, Expect, ExpectAll, Operation, Store, find
 from kuma.store.rehearsal import Rehearsal
 from kuma.store.views import Views
 
@@ -116,9 +115,8 @@ class PermissionRules:
         found = [w for w in await self._turns.collect(widening.weakenings()) if w is not None]
         more = (Violation(found[0].field, f"{len(found) - _NAMED} more admissions"),) if len(found) > _NAMED else ()
         guarded = weakening_is_refused(mesh.labels, self._guarded)
-        looked_at = tuple(_others(widening.before, changed.key)) if guarded else ()
         return Decision(
-            (*((Expect(mesh.key, mesh.version),) if found else ()), *looked_at),
+            (*((Expect(mesh.key, mesh.version),) if found else ()), *all_of(widening.before, changed.mesh)),
             weakens=(*found[:_NAMED], *more),
             guarded=guarded,
         )
@@ -176,11 +174,12 @@ def _is_being_created(mesh: AnyResource) -> bool:
     return mesh.version == 1 and mesh.labels.get(AUTHORITY_LABEL) == AWAITED
 
 
-def _others(permissions: Permissions, key: Key) -> Iterator[Expect]:
-    """Yields the other permissions as they were judged by: what denies beside them may be about to go, too."""
-    for permission in (*permissions.legacy.values(), *permissions.mesh.values()):
-        if permission.key != key:
-            yield Expect(permission.key, permission.version)
+def all_of(permissions: Permissions, mesh: str) -> tuple[ExpectAll, ...]:
+    """Returns the checks that permissions are still those of a mesh: one may be about to come, or what denies to go."""
+    return (
+        ExpectAll(kinds.TRAFFIC_PERMISSION.name, mesh, tuple(permissions.legacy.values())),
+        ExpectAll(kinds.MESH_TRAFFIC_PERMISSION.name, mesh, tuple(permissions.mesh.values())),
+    )
 
 
 def _with(permissions: Permissions, stored: AnyResource | None) -> Permissions:

@@ -16,7 +16,19 @@ from kuma.resources import keys, kinds
 from kuma.resources.kinds import MESH
 from kuma.resources.labels import REGISTERED
 from kuma.resources.resource import Key
-from kuma.store.protocol import AnyResource, Create, Delete, Expect, Operation, Page, StillOwns, Store, Update, find
+from kuma.store.protocol import (
+    AnyResource,
+    Check,
+    Create,
+    Delete,
+    Expect,
+    Operation,
+    Page,
+    StillOwns,
+    Store,
+    Update,
+    find,
+)
 from kuma.store.rehearsal import Rehearsal
 
 log = structlog.get_logger(__name__)
@@ -97,7 +109,7 @@ class ResourceManager:
         self._strict = strict
         """Whether to refuse what would be taken with a warning because it has no effect here."""
         self._turns = WeakValueDictionary[Key, asyncio.Lock]()
-        """Who changes a resource, so that those of this process do not get in each other's way."""
+        """Who changes something, so that those of this process do not get in each other's way; see `_of_whole`."""
 
     def rehearsal(self) -> ResourceManager:
         """Returns a manager that judges everything as this one would, and stores nothing."""
@@ -143,7 +155,7 @@ class ResourceManager:
             InvalidResource: a rule is broken, or the mesh does not exist; nothing was changed.
             Conflict: others kept changing the same resource.
         """
-        async with self._turns.setdefault(key, asyncio.Lock()):
+        async with self._turn(key):
             for attempt in range(_ATTEMPTS):
                 try:
                     outcome = await self._put(key, make, strict, allow_weakening)
@@ -162,13 +174,15 @@ class ResourceManager:
         old = await self.find(key)
         judged = await self.judge(old, make(old), strict=strict, allow_weakening=allow_weakening)
         resource, operations = judged.resource, judged.decision.operations
+        checks = [operation for operation in operations if isinstance(operation, Check)]
         same = old is not None and old.spec == resource.spec and dict(old.labels) == dict(resource.labels)
-        if old is not None and same and all(isinstance(operation, Expect) for operation in operations):
+        if old is not None and same and len(checks) == len(operations):
             return Outcome(old, created=False, warnings=judged.warnings, absences=judged.decision.absences)
         owner = kinds.MESH.key(resource.mesh) if kind.in_mesh else None
         write: Operation = Update(replace(resource, version=old.version)) if old else Create(resource, owner)
         try:
-            stored, *_ = await self.store.transact([write, *operations])
+            others = [operation for operation in operations if not isinstance(operation, Check)]
+            stored, *_ = await self.store.transact([*checks, write, *others])
         except NotFound:
             raise missing_mesh(resource.mesh) from None
         decision = judged.decision
@@ -217,27 +231,44 @@ class ResourceManager:
             NotFound: there is none.
             InvalidResource: a rule forbids it, such as a Mesh that still has Dataplanes.
         """
-        for attempt in range(_ATTEMPTS):
-            old = await self.store.get(key)
-            rules = self._rules.get(key.kind)
-            decision = await rules.on_delete(old, self.store) if rules else Decision()
-            weakens = _weakening(decision, allow_weakening)
-            looked_at = (Expect(key, old.version),) if decision.guarded else ()
-            keeps = kinds.DATAPLANE.name if key.kind == MESH.name else ""
-            try:
-                await self.store.transact([*decision.operations, *looked_at, Delete(key, unless_owns=keeps)])
-                deletion = Deletion((*weakens, *decision.warnings), weakens)
+        async with self._turn(key):
+            for attempt in range(_ATTEMPTS):
+                try:
+                    deletion = await self._delete(key, allow_weakening)
+                except (Conflict, AlreadyExists):
+                    await _pause(attempt)
+                    continue
                 self._log(key, deletion.warnings)
                 return deletion
-            except StillOwns:
-                raise _still_attached() from None
-            except (Conflict, AlreadyExists):
-                await _pause(attempt)
         raise Conflict(f"{key} is being changed by others all the time; try again")
+
+    async def _delete(self, key: Key, allow_weakening: bool) -> Deletion:
+        old = await self.store.get(key)
+        rules = self._rules.get(key.kind)
+        decision = await rules.on_delete(old, self.store) if rules else Decision()
+        weakens = _weakening(decision, allow_weakening)
+        looked_at = (Expect(key, old.version),) if rules else ()  # what goes is what was judged
+        keeps = kinds.DATAPLANE.name if key.kind == MESH.name else ""
+        try:
+            await self.store.transact([*decision.operations, *looked_at, Delete(key, unless_owns=keeps)])
+        except StillOwns:
+            raise _still_attached() from None
+        return Deletion((*weakens, *decision.warnings), weakens)
+
+    def _turn(self, key: Key) -> asyncio.Lock:
+        return self._turns.setdefault(_of_whole(key), asyncio.Lock())
 
     def _log(self, key: Key, warnings: Iterable[str]) -> None:
         for warning in warnings if self._tells else ():
             log.warning("taken with a warning", kind=key.kind, mesh=key.mesh, name=key.name, warning=warning)
+
+
+def _of_whole(key: Key) -> Key:
+    """Returns what a change is judged with: permissions, with all others of their mesh."""
+    return kinds.MESH.key(key.mesh) if key.kind in _JUDGED_TOGETHER else key
+
+
+_JUDGED_TOGETHER = frozenset((kinds.TRAFFIC_PERMISSION.name, kinds.MESH_TRAFFIC_PERMISSION.name))
 
 
 def _declared(resource: AnyResource, stored: AnyResource | None) -> AnyResource:

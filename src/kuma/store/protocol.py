@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol
 
 from kuma.base.errors import KumaError, NotFound
@@ -61,7 +62,31 @@ class Expect:
     version: int
 
 
-Operation = Create | Update | Delete | Expect
+@dataclass(frozen=True, slots=True)
+class ExpectAll:
+    """Do the rest only if those that were read are still all resources of a kind in a mesh, as they were read.
+
+    Raises:
+        Conflict: one of them has changed or gone, or another one has come.
+    """
+
+    kind: str
+    mesh: str
+    read: tuple[AnyResource, ...]
+
+    @property
+    def expected(self) -> Mapping[str, tuple[int, datetime]]:
+        """What has to be stored, by name: see `state`."""
+        return {resource.name: state(resource) for resource in self.read}
+
+
+def state(resource: AnyResource) -> tuple[int, datetime]:
+    """Tells a resource from what it was before, even if it was deleted and made again."""
+    return resource.version, resource.creation_time
+
+
+Check = Expect | ExpectAll
+Operation = Create | Update | Delete | Check
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from kuma.store.protocol import (
     Create,
     Delete,
     Expect,
+    ExpectAll,
     Listing,
     Operation,
     Page,
@@ -84,6 +85,8 @@ class Rehearsal:
                 return self._write(replace(resource, version=resource.version + 1))
             case Expect(key, version):
                 await self._expect(key, version)
+            case ExpectAll():  # nobody is to be kept from what is not stored
+                pass
             case Delete(key, unless_owns):
                 await self._delete(key, unless_owns)
         return None

@@ -16,7 +16,7 @@ from kuma.kubernetes.objects import content
 from kuma.kubernetes.objects.forms import Forms
 from kuma.kubernetes.store.objects import Objects
 from kuma.resources.resource import Key
-from kuma.store.protocol import Create, Delete, Expect, Operation, StillOwns, Update
+from kuma.store.protocol import Create, Delete, Expect, ExpectAll, Operation, StillOwns, Update, state
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,8 @@ class Planner:
                 self._update(operation)
             elif isinstance(operation, Delete):
                 await self._delete(operation)
+            elif isinstance(operation, ExpectAll):
+                await self._expect_all(operation)
             else:
                 self._expect(operation)
         return self._writes
@@ -98,6 +100,12 @@ class Planner:
         elif self._known[operation.key] is not None:
             raise Conflict(f"{operation.key} has been changed by somebody else")
 
+    async def _expect_all(self, operation: ExpectAll) -> None:
+        found = await self._objects.all(operation.kind)
+        stored = {resource.name: state(resource) for resource in found if resource.mesh == operation.mesh}
+        if stored != operation.expected:
+            raise Conflict(f"what there is of {operation.kind} in mesh {operation.mesh} has been changed meanwhile")
+
     async def _delete(self, operation: Delete) -> None:
         found = self._known[operation.key]
         if found is None:
@@ -129,6 +137,6 @@ def _keys(operations: Sequence[Operation]) -> list[Key]:
     for operation in operations:
         if isinstance(operation, Create):
             found += [operation.resource.key, *([operation.owner] if operation.owner else [])]
-        else:
+        elif not isinstance(operation, ExpectAll):
             found.append(operation.resource.key if isinstance(operation, Update) else operation.key)
     return found

@@ -20,6 +20,7 @@ from kuma.store.protocol import (
     Create,
     Delete,
     Expect,
+    ExpectAll,
     Operation,
     Put,
     Removed,
@@ -70,6 +71,8 @@ class Transaction:
                 for operation in some:
                     if isinstance(operation, Delete):
                         await self._delete(operation)
+                    elif isinstance(operation, ExpectAll):
+                        await self._expect_all(operation)
 
     async def finish(self) -> Commit | None:
         """Enter the changes in the log of changes; None if there are none."""
@@ -151,6 +154,16 @@ class Transaction:
             found = stored.get(operation.key)
             if (found["version"] if found else 0) != operation.version:
                 raise Conflict(f"{operation.key} has been changed by somebody else")
+
+    async def _expect_all(self, operation: ExpectAll) -> None:
+        columns = _resources.c
+        query = sa.select(columns.name, columns.version, columns.creation_time).where(
+            columns.kind == operation.kind, columns.mesh == operation.mesh
+        )
+        rows = await self._connection.execute(query)
+        stored = {name: (version, datetime.fromisoformat(created)) for name, version, created in rows}
+        if stored != operation.expected:
+            raise Conflict(f"what there is of {operation.kind} in mesh {operation.mesh} has been changed meanwhile")
 
     async def _version(self, key: Key) -> int:
         found = await self._connection.execute(sa.select(_resources.c.version).where(is_at(key)))
