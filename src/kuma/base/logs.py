@@ -40,11 +40,14 @@ class Output:
 
     def write(self, line: str) -> None:
         """Write a line, or keep it until there is room for it."""
-        content = line.encode(errors="replace") + b"\n"
+        self.pass_on(line.encode(errors="replace") + b"\n")
+
+    def pass_on(self, content: bytes) -> None:
+        """Write what others have written, as `write` does: all of it, or nothing."""
         with self._lock:
             self._write(0)
             if self._waiting and len(self._waiting) + len(content) > self._room:
-                self._lost += 1
+                self._lost += content.count(b"\n")
                 return
             self._waiting += content
             self._write(0)
