@@ -20,7 +20,7 @@ from kuma.base.aio import Backoff
 from kuma.base.clock import Clock
 from kuma.base.errors import KumaError, Misconfigured
 from kuma.base.tls import handshakes
-from kuma.base.values import farewell, urls
+from kuma.base.values import contact_limit, farewell, urls
 from kuma.resources import codec
 
 log = structlog.get_logger(__name__)
@@ -146,6 +146,13 @@ def with_farewell(bootstrap: bytes, secret: str) -> bytes:
     """Has Envoy show the control plane by what its end can be told; see `kuma.base.values.farewell`."""
     found = json.loads(bootstrap)
     found.setdefault("node", {}).setdefault("metadata", {})[farewell.DIGEST] = farewell.digest(secret)
+    return json.dumps(found).encode()
+
+
+def with_contact_limit(bootstrap: bytes, seconds: float) -> bytes:
+    """Has Envoy say for how long it may serve without the control plane; see `kuma.base.values.contact_limit`."""
+    found = json.loads(bootstrap)
+    found.setdefault("node", {}).setdefault("metadata", {})[contact_limit.LIMIT] = seconds
     return json.dumps(found).encode()
 
 

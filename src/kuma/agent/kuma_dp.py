@@ -168,6 +168,8 @@ async def _proxy(
         proof = secrets.token_urlsafe()
         complete = bootstrap_client.with_farewell(complete, proof)
         complete = trusted_ca.with_ca_from(complete, ca.path) if ca else complete
+        if running.contact is not None:
+            complete = bootstrap_client.with_contact_limit(complete, running.contact)
         proxy = envoy.Envoy(
             running, complete, clock, lambda: bootstrap_client.withdraw(control_plane, described, proof)
         )

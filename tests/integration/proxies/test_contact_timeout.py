@@ -18,6 +18,18 @@ from tests.fakes.patience import PATIENCE
 from tests.integration.sidecars import Sidecars, children_of, until
 
 
+async def is_served(port: int) -> bool:
+    with contextlib.suppress(ConnectionRefusedError):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.close()
+        return True
+    return False
+
+
+async def is_gone(port: int) -> bool:
+    return not await is_served(port)
+
+
 async def test_a_proxy_serves_no_longer_without_the_control_plane_than_it_may(tmp_path: Path) -> None:
     """Without a limit it goes on."""
     async with running(tmp_path) as cp:
@@ -92,6 +104,30 @@ async def test_a_control_plane_that_takes_connections_and_says_nothing_is_no_con
         await mesh.close()
 
 
+async def test_an_envoy_that_is_left_alone_serves_no_longer_either(tmp_path: Path) -> None:
+    """Whatever was started beside it is stopped, and a control plane that comes back has it serve again."""
+    api, xds = free_ports(2)
+    dp_server, xds_server = {"port": api}, {"port": xds}
+    async with running(tmp_path, dp_server=dp_server, xds_server=xds_server) as cp:
+        await cp.apply(MTLS, ALLOW_ALL)
+        mesh = Sidecars(cp, tmp_path)
+        mesh.options = ("--contact-timeout=1s",)
+        backend = await mesh.start("backend", protocol="tcp")
+        stopped = [backend.running.pid, *(set(children_of(backend.running.pid)) - set(backend.envoys))]
+        assert len(stopped) == 2
+        for process in stopped:
+            os.kill(process, signal.SIGSTOP)
+    try:
+        await until("it is served", lambda: is_served(backend.port))
+        await until("nothing is served", lambda: is_gone(backend.port))
+        async with running(tmp_path, dp_server=dp_server, xds_server=xds_server):
+            await until("it is served again", lambda: is_served(backend.port))
+    finally:
+        for process in stopped:
+            os.kill(process, signal.SIGCONT)
+        await mesh.close()
+
+
 async def test_a_proxy_whose_kuma_dp_is_stopped_alone_serves_no_longer_either(tmp_path: Path) -> None:
     """It is stopped at the first moment at which there is an Envoy."""
     async with running(tmp_path) as cp:
@@ -107,19 +143,8 @@ async def test_a_proxy_whose_kuma_dp_is_stopped_alone_serves_no_longer_either(tm
         os.kill(mesh.started[0].running.pid, signal.SIGSTOP)
         backend = await starting
     try:
-
-        async def is_served() -> bool:
-            with contextlib.suppress(ConnectionRefusedError):
-                _, writer = await asyncio.open_connection("127.0.0.1", backend.port)
-                writer.close()
-                return True
-            return False
-
-        async def is_gone() -> bool:
-            return not await is_served()
-
-        await until("it is served", is_served)
-        await until("nothing is served", is_gone)
+        await until("it is served", lambda: is_served(backend.port))
+        await until("nothing is served", lambda: is_gone(backend.port))
         os.kill(backend.running.pid, signal.SIGCONT)
         assert await backend.running.wait() == OUT_OF_CONTACT
         assert "kuma-dp is stopped, and the control plane out of contact" in backend.log.read_text()

@@ -29,17 +29,19 @@ async def test_a_log_that_nobody_reads_holds_up_no_proxy(tmp_path: Path) -> None
         await cp.apply(MTLS, ALLOW_ALL)
         mesh = Sidecars(cp, tmp_path)
         mesh.options = ("--envoy-log-level=debug",)
-        web = await mesh.start("web", calls=("web",))
-        await until("web reaches itself", lambda: web.reaches("web"))
-        assert [await web.call("web") for _ in range(CALLS)] == [200] * CALLS
-        os.kill(web.running.pid, signal.SIGSTOP)
-        assert [await web.call("web") for _ in range(CALLS)] == [200] * CALLS
-        os.kill(web.running.pid, signal.SIGCONT)
+        try:
+            web = await mesh.start("web", calls=("web",))
+            await until("web reaches itself", lambda: web.reaches("web"))
+            assert [await web.call("web") for _ in range(CALLS)] == [200] * CALLS
+            os.kill(web.running.pid, signal.SIGSTOP)
+            assert [await web.call("web") for _ in range(CALLS)] == [200] * CALLS
+            os.kill(web.running.pid, signal.SIGCONT)
 
-        async def told() -> bool:
-            await web.call("web", "x-told: by envoy\r\n")
-            return b"by envoy" in read()
+            async def told() -> bool:
+                await web.call("web", "x-told: by envoy\r\n")
+                return b"by envoy" in read()
 
-        await until("Envoy's log goes on", told)
-        await mesh.close()
+            await until("Envoy's log goes on", told)
+        finally:
+            await mesh.close()
     os.close(log)

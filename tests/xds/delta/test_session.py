@@ -318,3 +318,31 @@ def test_a_spliced_response_is_what_protobuf_reads() -> None:
     message = discovery_pb2.DeltaDiscoveryResponse.FromString(resource.encode_response(CDS, "7", content, ("c",)))
     assert (message.type_url, message.nonce, list(message.removed_resources)) == (CDS.value, "7", ["c"])
     assert [(r.name, r.version) for r in message.resources] == [(e.name, e.version) for e in content]
+
+
+def test_what_a_proxy_has_is_renewed_as_it_has_it() -> None:
+    """Content where that is what it should have; otherwise the version that it has acknowledged, each by itself."""
+    session = connected({CDS: entries(db="1"), EDS: entries(db="1"), LDS: entries(a="1", b="1", c="1")})
+    (all_of_them,) = session.renewals(LDS)
+    assert {e.name for e in all_of_them.entries} == {"a", "b", "c"}
+    assert ack(session, all_of_them, "rejected") is None
+    assert session.converged, "it says nothing of what the proxy runs"
+    session.publish({CDS: entries(db="1"), EDS: entries(db="1"), LDS: entries(a="1", b="2")})
+    (changed,) = session.responses()
+    (again,) = session.renewals(LDS)
+    assert [e.name for e in again.entries] == ["a", "b"], "that was sent last, and that c goes"
+    ack(session, changed, "bad")
+    again, known = session.renewals(LDS)
+    assert [e.name for e in again.entries] == ["a"]
+    read = discovery_pb2.Resource.FromString(known.entries[0].wire)
+    assert (read.name, read.version, read.HasField("resource")) == ("b", entries(b="1")["b"].version, False)
+
+
+def test_what_holds_for_a_time_says_so() -> None:
+    some = tuple(entries(a="1", b="2").values())
+    for seconds in (0.0, 615.0):
+        encoded = resource.encode_response(LDS, "1", some, (), holds_for=seconds)
+        read = discovery_pb2.DeltaDiscoveryResponse.FromString(encoded)
+        assert [r.name for r in read.resources] == ["a", "b"]
+        assert [r.ttl.seconds for r in read.resources] == [seconds, seconds]
+        assert all(r.HasField("ttl") == bool(seconds) and r.HasField("resource") for r in read.resources)

@@ -14,7 +14,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from structlog.testing import capture_logs
 
 from kuma.base import aio
-from kuma.base.values import farewell
+from kuma.base.values import contact_limit, farewell
 from kuma.resources import kinds
 from kuma.resources.models.mesh_transition import MeshTransitionSpec
 from kuma.store.protocol import Commit, Put
@@ -50,6 +50,24 @@ async def test_clusters_come_before_the_listeners_that_use_them(cp: Running) -> 
     await web.until(lambda: web.names(TypeUrl.LISTENER))
     order = [type_url for type_url, _ in web.received]
     assert order.index(TypeUrl.CLUSTER) < order.index(TypeUrl.ENDPOINTS) < order.index(TypeUrl.LISTENER)
+
+
+async def test_what_a_proxy_listens_by_is_renewed_if_it_holds_for_a_time(tmp_path: Path) -> None:
+    """As its node says; nothing of it counts as a change."""
+    clock = ManualClock()
+    async with running(tmp_path, clock) as cp:
+        await cp.apply(MTLS, ALLOW_ALL)
+        backend = FakeProxy("default.backend-01", cp.token(), BACKEND)
+        backend.node.metadata.update({contact_limit.LIMIT: 45.0})
+        backend.connect(await cp.channel())
+        await cp.settled(1)
+        for seconds in (5, 20, 20):
+            backend.received.clear()
+            clock.advance(seconds)
+            await backend.until(lambda: backend.received)
+            assert [type_url for type_url, _ in backend.received] == [TypeUrl.LISTENER]
+            assert all(proxy.converged for proxy in cp.parts.proxies)
+        await backend.disconnect()
 
 
 async def test_a_changed_permission_reaches_only_listeners_and_routes(cp: Running) -> None:

@@ -48,6 +48,8 @@ class Confirmation(NamedTuple):
     error: str | None
 
 
+_RENEWAL = "renewal"
+"""A nonce that no other response has: what answers it is of no account."""
 _NO_VERSION = ""
 """Of a resource of which the proxy may have any."""
 _MOST_NAMES = 20_000
@@ -222,6 +224,25 @@ class Session:
         if type_url is TypeUrl.CLUSTER:
             self._send_endpoints_again(content)
         return Response(type_url, nonce, entries, removed)
+
+    def renewals(self, type_url: TypeUrl) -> Iterator[Response]:
+        """Returns what has to be sent for a proxy to keep what it has, if that holds for a time only.
+
+        They say nothing new, and their answers nothing of what the proxy runs. In place of what it has in another
+        version than it should, they name what it has acknowledged: each in a response of its own, which Envoy rejects
+        as a whole if it has yet another one.
+        """
+        state = self._types[type_url]
+        again = tuple(
+            entry
+            for name, entry in state.wanted.items()
+            if state.sent.get(name) == entry.version != state.rejected.get(name)
+        )
+        if again:
+            yield Response(type_url, _RENEWAL, again, ())
+        others = state.acked.keys() & state.sent.keys() - {entry.name for entry in again}
+        for name in sorted(others):
+            yield Response(type_url, _RENEWAL, (Entry.known(name, state.acked[name]),), ())
 
     def _send_endpoints_again(self, clusters: Iterable[str]) -> None:
         """Sends endpoints again to an updated cluster: it waits for them even if it had them, before it acknowledges.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from envoy.service.discovery.v3 import discovery_pb2
-from google.protobuf import message
+from google.protobuf import duration_pb2, message
 
 
 class TypeUrl(StrEnum):
@@ -50,6 +50,11 @@ class Entry:
         resource.resource.value = body
         return cls(name, version, resource.SerializeToString())
 
+    @classmethod
+    def known(cls, name: str, version: str) -> Entry:
+        """Returns what names a resource that its receiver has, without the content."""
+        return cls(name, version, discovery_pb2.Resource(name=name, version=version).SerializeToString())
+
 
 def type_url_of(content: message.Message) -> str:
     """Returns the type URL of a message."""
@@ -61,13 +66,17 @@ def serialised(content: message.Message) -> bytes:
     return content.SerializeToString(deterministic=True)
 
 
-def encode_response(type_url: TypeUrl, nonce: str, entries: tuple[Entry, ...], removed: tuple[str, ...]) -> bytes:
+def encode_response(
+    type_url: TypeUrl, nonce: str, entries: tuple[Entry, ...], removed: tuple[str, ...], *, holds_for: float = 0.0
+) -> bytes:
     """Returns a serialised `DeltaDiscoveryResponse`, with the entries' bytes spliced in as they are.
 
-    See `field_of`.
+    They hold for so many seconds, or for ever. See `field_of`.
     """
     head = discovery_pb2.DeltaDiscoveryResponse(type_url=type_url.value, nonce=nonce, removed_resources=removed)
-    return b"".join((head.SerializeToString(), *(field_of(_RESOURCES, entry.wire) for entry in entries)))
+    ttl = discovery_pb2.Resource(ttl=duration_pb2.Duration(seconds=round(holds_for))) if holds_for else None
+    more = ttl.SerializeToString() if ttl else b""
+    return b"".join((head.SerializeToString(), *(field_of(_RESOURCES, entry.wire + more) for entry in entries)))
 
 
 _RESOURCES = discovery_pb2.DeltaDiscoveryResponse.RESOURCES_FIELD_NUMBER

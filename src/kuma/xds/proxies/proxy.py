@@ -12,7 +12,7 @@ import structlog
 from kuma.base import aio
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, KumaError, Unauthenticated
-from kuma.base.values import addresses, farewell
+from kuma.base.values import addresses, contact_limit, farewell
 from kuma.policy import remaining_access
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.models.dataplane_insight import AdministrationInsight, EnvoyFeatures, TokenInsight
@@ -26,7 +26,7 @@ from kuma.tokens.signing_keys import NotValidYet
 from kuma.xds.delta.session import Confirmation, Request, Response, Session
 from kuma.xds.envoy.listeners import access_log, admin_listener
 from kuma.xds.envoy.node.capabilities import OLDEST, Capabilities
-from kuma.xds.envoy.resource import Entry
+from kuma.xds.envoy.resource import Entry, TypeUrl
 from kuma.xds.envoy.snapshot import MeshConfig, together
 from kuma.xds.proxies.insights import Insights, Record
 from kuma.xds.proxies.leaves.issuance import LeafIssuer
@@ -70,12 +70,15 @@ class Proxy:
         envoy: Capabilities = OLDEST,
         host: str = "",
         farewell_digest: str = "",
+        holds_for: float = 0.0,
     ) -> None:
         self.key = key
         self.admin_port = admin_port
         self.envoy = envoy
         self.host = host
         """The IP address that its stream comes from."""
+        self.holds_for = holds_for
+        """For how many seconds what it listens by holds; 0 if for ever."""
         self._farewell_digest = farewell_digest
         record.administration = _administration(admin_port, host, envoy)
         record.token = TokenInsight(expiration_time=token.expires, warning_time=token.warned)
@@ -113,6 +116,7 @@ class Proxy:
         self._touches = 0
         """How often that was said."""
         self._wake = aio.Event()
+        self._is_renewal_due = False
         self._end: KumaError | None = None
         self._ended: asyncio.Future[KumaError] | None = None
         """Whoever waits for the end."""
@@ -181,6 +185,15 @@ class Proxy:
         """Return once `responses` may have something to say."""
         await self._wake.wait()
         self._wake.clear()
+
+    async def renew(self) -> None:
+        """Has what it listens by sent again and again before that holds no more, until cancelled."""
+        pause = contact_limit.first_renewal(self.holds_for)
+        while True:
+            await self._clock.sleep(pause)
+            self._is_renewal_due = True
+            self._wake.set()
+            pause = contact_limit.renewal(self.holds_for)
 
     def receive(self, request: Request) -> None:
         """Take in what the proxy says."""
@@ -273,6 +286,9 @@ class Proxy:
             self.record.last_update = self._clock.now()
             self._insights.count(self.record)
             yield response
+        if self._is_renewal_due:  # after what has changed: what it renews must not come after that
+            self._is_renewal_due = False
+            yield from self.session.renewals(TypeUrl.LISTENER)
 
     def _note_acknowledged(self) -> None:
         if self.session.converged:

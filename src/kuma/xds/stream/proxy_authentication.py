@@ -12,7 +12,7 @@ from google.protobuf import json_format
 
 from kuma.base.clock import Clock
 from kuma.base.errors import AccessDenied, InvalidResource, Unauthenticated
-from kuma.base.values import farewell, strict_json
+from kuma.base.values import contact_limit, farewell, strict_json
 from kuma.policy import membership
 from kuma.resources import codec, kinds
 from kuma.resources import tags as tag_rules
@@ -47,6 +47,8 @@ class Presented:
     envoy: Capabilities = OLDEST
     farewell: str = ""
     """The digest by which its kuma-dp proves that it ends; empty if it does not say."""
+    holds_for: float = 0.0
+    """For how many seconds what it listens by holds; 0 if for ever."""
 
 
 def not_found(key: Key) -> str:
@@ -88,6 +90,7 @@ def presented(node: base_pb2.Node) -> Presented:
         _port(metadata.get("dataplane.admin.port")),
         capabilities.of(node, metadata),
         _text(metadata.get(farewell.DIGEST)),
+        contact_limit.holds_for(metadata.get(contact_limit.LIMIT)),
     )
 
 

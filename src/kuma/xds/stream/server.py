@@ -25,7 +25,7 @@ from kuma.resources.resource import Key, Resource
 from kuma.tokens import dataplane_tokens
 from kuma.tokens.dataplane_tokens import DataplaneClaims
 from kuma.tokens.signing_keys import Expired
-from kuma.xds.delta.session import Request
+from kuma.xds.delta.session import Request, Response
 from kuma.xds.envoy.resource import TypeUrl, encode_response
 from kuma.xds.envoy.services import serving_label
 from kuma.xds.envoy.services.clusters import HTTP_PROTOCOLS
@@ -252,6 +252,7 @@ class Discovery:
             envoy=envoy,
             host=host,
             farewell_digest=who.farewell,
+            holds_for=who.holds_for,
         )
         if self._traffic is not None and envoy.reports:
             self._traffic.began(who.key)
@@ -290,6 +291,7 @@ class Discovery:
             aio.spawn(proxy.keeper.run(), name=f"identity of {name}"),
             aio.spawn(self._read(proxy, frames), name=f"requests of {name}"),
             aio.spawn(self._write(proxy, sender), name=f"responses to {name}"),
+            *((aio.spawn(proxy.renew(), name=f"renewals for {name}"),) if proxy.holds_for else ()),
         )
         end = proxy.ended()
         try:
@@ -330,11 +332,15 @@ class Discovery:
             if await proxy.publish():
                 authorized = self._still_authorized(proxy, authorized)
             for response in proxy.responses():
-                self._metrics.responses(response.type_url.bucket).inc()
-                await sender.send(
-                    encode_response(response.type_url, response.nonce, response.entries, response.removed)
-                )
+                await self._send(proxy, response, sender)
             await proxy.something_to_do()
+
+    async def _send(self, proxy: Proxy, response: Response, sender: Sender) -> None:
+        self._metrics.responses(response.type_url.bucket).inc()
+        holds_for = proxy.holds_for if response.type_url is TypeUrl.LISTENER else 0.0
+        await sender.send(
+            encode_response(response.type_url, response.nonce, response.entries, response.removed, holds_for=holds_for)
+        )
 
     def _still_authorized(self, proxy: Proxy, before: Resource[DataplaneSpec] | None) -> Resource[DataplaneSpec] | None:
         """Ends the stream if the Dataplane has been given tags that the proxy's token does not allow.
