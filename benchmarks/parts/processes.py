@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -84,9 +85,9 @@ async def started(module: str, *arguments: object, log: Path | None = None) -> A
     with contextlib.ExitStack() as stack:
         errors = stack.enter_context(log.open("ab")) if log is not None else None
         pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", module, *map(str, arguments), stdin=pipe, stdout=pipe, stderr=errors
-        )
+        command = sys.executable, "-m", module, *map(str, arguments)
+        quiet = {**os.environ, "GRPC_VERBOSITY": "ERROR"}  # a line for each connection that is lost hides the figures
+        process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=errors, env=quiet)
     found = Process(process, module)
     try:
         yield found
