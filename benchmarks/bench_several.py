@@ -121,7 +121,8 @@ async def planes_cost(count: int) -> tuple[Cost, Cost]:
 async def limits_cost(count: int, talks: Talks) -> tuple[Cost, Cost]:
     """What the same costs as many bare servers."""
     async with contextlib.AsyncExitStack() as stack:
-        directory = stack.enter_context(tempfile.TemporaryDirectory())
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server_certificate.ensure(directory, ("localhost",), datetime.now(UTC))  # one for all, which begin at once
         started = [processes.started("benchmarks.parts.bare", "serve", directory, talks.text()) for _ in range(PLANES)]
         servers = [await stack.enter_async_context(server) for server in started]
         starts = [await server.ask("start") for server in servers]

@@ -1,5 +1,6 @@
 """What benchmarks measure beside us has the conversations that it is given, and nothing is waited for without end."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,14 @@ import pytest
 from benchmarks.parts import processes
 from benchmarks.parts.bare import Talk, Talks
 from benchmarks.parts.processes import Unmeasured
+from kuma.app.serving import server_certificate
 
 TALKS = Talks(first=Talk((100, 200), (10, 20, 30)), back=Talk((50,), (10, 5)), more=Talk((70,), (7, 7))).text()
 CLIENTS = 3
 
 
 async def test_a_bare_server_talks_to_who_comes_comes_back_and_is_told_more(tmp_path: Path) -> None:
+    server_certificate.ensure(tmp_path, ("localhost",), datetime.now(UTC))  # one for both, which begin at once
     async with (
         processes.started("benchmarks.parts.bare", "serve", tmp_path, TALKS) as first,
         processes.started("benchmarks.parts.bare", "serve", tmp_path, TALKS) as second,
