@@ -338,6 +338,19 @@ def test_what_a_proxy_has_is_renewed_as_it_has_it() -> None:
     assert (read.name, read.version, read.HasField("resource")) == ("b", entries(b="1")["b"].version, False)
 
 
+def test_what_a_proxy_wants_no_more_while_it_is_renewed_ends_nothing() -> None:
+    session = Session()
+    session.publish({LDS: entries(a="1", b="1")})
+    session.receive(Request(LDS, subscribe=("a", "b")))
+    for response in list(session.responses()):
+        ack(session, response)
+    session.publish({LDS: entries(a="2", b="2")})
+    renewals = session.renewals(LDS)
+    assert [e.name for e in next(renewals).entries] == ["a"]
+    session.receive(Request(LDS, unsubscribe=("b",)))
+    assert not list(renewals)
+
+
 def test_what_holds_for_a_time_says_so() -> None:
     some = tuple(entries(a="1", b="2").values())
     for seconds in (0.0, 615.0):

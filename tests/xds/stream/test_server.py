@@ -70,6 +70,25 @@ async def test_what_a_proxy_listens_by_is_renewed_if_it_holds_for_a_time(tmp_pat
         await backend.disconnect()
 
 
+async def test_a_renewal_waits_for_a_proxy_that_has_not_asked_for_listeners_yet(tmp_path: Path) -> None:
+    """It may have kept some from the stream before, which end before it is time for the next renewal."""
+    clock, may_answer = ManualClock(), [False]
+    async with running(tmp_path, clock) as cp:
+        await cp.apply(MTLS, ALLOW_ALL)
+        backend = FakeProxy("default.backend-01", cp.token(), BACKEND)
+        backend.node.metadata.update({contact_limit.LIMIT: 45.0})
+        backend.may_answer = lambda: may_answer[0]  # it asks for listeners after its clusters
+        backend.connect(await cp.channel())
+        await backend.until(lambda: any(task.get_name().startswith("renewals") for task in asyncio.all_tasks()))
+        await backend.until(lambda: any(proxy.record.counters[TypeUrl.CLUSTER].sent for proxy in cp.parts.proxies))
+        clock.advance(5)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        may_answer[0] = True
+        await backend.until(lambda: [type_url for type_url, _ in backend.received].count(TypeUrl.LISTENER) == 2)
+        await backend.disconnect()
+
+
 async def test_a_changed_permission_reaches_only_listeners_and_routes(cp: Running) -> None:
     """Listeners too, when somebody loses it: what is open for them ends."""
     await cp.apply(MTLS, ALLOW_ALL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from asyncio.subprocess import Process
@@ -40,19 +41,24 @@ class Guarding:
     async def begin(self) -> None:
         """Begins a guard that waits to be told what it guards, and tries until it can be begun."""
         while True:
-            hearing, self._telling = os.pipe()
             try:
-                self._running = await asyncio.create_subprocess_exec(
-                    sys.executable, "-I", "-S", guard.__file__, *self._given,
-                    stdin=hearing, start_new_session=True, preexec_fn=self._child,
-                )  # fmt: skip
-                return
+                return await self._begin()
             except OSError as error:
                 log.warning("the guard of Envoy cannot be begun, and is tried again", reason=error.strerror)
-                self._hang_up()
                 await self._clock.sleep(_AGAIN)
-            finally:
-                os.close(hearing)
+
+    async def _begin(self) -> None:
+        hearing, self._telling = os.pipe()
+        try:
+            self._running = await asyncio.create_subprocess_exec(
+                sys.executable, "-I", "-S", guard.__file__, *self._given,
+                stdin=hearing, start_new_session=True, preexec_fn=self._child,
+            )  # fmt: skip
+        except OSError:
+            self._hang_up()
+            raise
+        finally:
+            os.close(hearing)
 
     def tell(self, process: int) -> None:
         """Tells the guard which process it guards. The process that becomes Envoy does so itself, before."""
@@ -70,7 +76,8 @@ class Guarding:
             log.warning("the guard of Envoy has ended, and is begun again", status=status)
             await self._clock.sleep(_AGAIN)
             await self.begin()
-            self.tell(envoy)
+            with contextlib.suppress(BrokenPipeError):  # it has ended already, which is seen next
+                self.tell(envoy)
 
     async def _ended(self) -> int:
         try:

@@ -225,6 +225,10 @@ class Session:
             self._send_endpoints_again(content)
         return Response(type_url, nonce, entries, removed)
 
+    def is_asked_for(self, type_url: TypeUrl) -> bool:
+        """Tells whether the proxy has asked for this type: before that, it is not known what it has."""
+        return self._types[type_url].opened
+
     def renewals(self, type_url: TypeUrl) -> Iterator[Response]:
         """Returns what has to be sent for a proxy to keep what it has, if that holds for a time only.
 
@@ -242,7 +246,8 @@ class Session:
             yield Response(type_url, _RENEWAL, again, ())
         others = state.acked.keys() & state.sent.keys() - {entry.name for entry in again}
         for name in sorted(others):
-            yield Response(type_url, _RENEWAL, (Entry.known(name, state.acked[name]),), ())
+            if name in state.acked:  # while others are sent, the proxy may say that it wants this one no more
+                yield Response(type_url, _RENEWAL, (Entry.known(name, state.acked[name]),), ())
 
     def _send_endpoints_again(self, clusters: Iterable[str]) -> None:
         """Sends endpoints again to an updated cluster: it waits for them even if it had them, before it acknowledges.

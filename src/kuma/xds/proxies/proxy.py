@@ -286,7 +286,8 @@ class Proxy:
             self.record.last_update = self._clock.now()
             self._insights.count(self.record)
             yield response
-        if self._is_renewal_due:  # after what has changed: what it renews must not come after that
+        # After what has changed: what it renews must not come after that.
+        if self._is_renewal_due and self.session.is_asked_for(TypeUrl.LISTENER):
             self._is_renewal_due = False
             yield from self.session.renewals(TypeUrl.LISTENER)
 
