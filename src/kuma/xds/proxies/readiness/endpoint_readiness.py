@@ -23,6 +23,7 @@ from kuma.xds.envoy.services import serving_label
 from kuma.xds.proxies.connected_proxies import Proxies
 from kuma.xds.proxies.proxy import Proxy
 from kuma.xds.proxies.readiness.dataplane_writes import DataplaneWrites
+from kuma.xds.proxies.readiness.successors import Successors
 from kuma.xds.stream.proxy_authentication import Authenticator
 
 log = structlog.get_logger(__name__)
@@ -51,7 +52,7 @@ class EndpointReadiness:
         coordination: Coordination,
     ) -> None:
         """`on_ended` is told of a proxy that ends and is not connected any more."""
-        self._coordination = coordination
+        self._successors = Successors(views.view, coordination)
         self._store = store
         self._views = views
         self._proxies = proxies
@@ -102,9 +103,9 @@ class EndpointReadiness:
         changed = None
         # Whoever takes its place is known to its callers before it goes.
         await self._writes.catch_up()
-        if self._would_leave_nobody(key):
+        if self._successors.are_about_to_come(key):
             self._authenticator.authorize(identity, self._views.view(mesh).dataplanes[name])
-            shown = self._views.until(lambda: not self._would_leave_nobody(key))
+            shown = self._views.until(lambda: not self._successors.are_about_to_come(key))
             await self._until(shown, _REPLACED, f"successors of {key}")
         while changed is None:
             stored = await self._store.get(key)
@@ -141,22 +142,6 @@ class EndpointReadiness:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await aio.stop(waits)
-
-    def _would_leave_nobody(self, leaving: Key) -> bool:
-        """Tells whether a service of a proxy would have nobody, though a proxy of it is at another control plane."""
-        dataplanes = self._views.view(leaving.mesh).dataplanes
-        if leaving.name not in dataplanes or not self._coordination.others():
-            return False
-        left = set(dataplanes[leaving.name].spec.services)
-        coming = set[str]()
-        for name, other in dataplanes.items():
-            if name == leaving.name:
-                continue
-            if serving_label.is_serving(other):
-                left.difference_update(other.spec.services)
-            elif not serving_label.has_ended(other) and self._coordination.has(other.key):
-                coming.update(other.spec.services)
-        return not left.isdisjoint(coming)
 
     async def _is_said_by_itself(self, key: Key, host: str, proof: str) -> bool:
         """Tells whether it is the proxy that is heard; one that is not connected by where it was seen last."""
