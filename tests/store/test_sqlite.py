@@ -48,7 +48,7 @@ async def test_only_the_owner_reads_the_files(tmp_path: Path) -> None:
         await store.close()
     finally:
         os.umask(before)
-    ends = ("", "-wal", "-shm", ".key", ".lock", ".spare")
+    ends = ("", "-wal", "-shm", ".key", ".lock", ".spare", ".spare-2")
     assert {f"kuma.db{end}" for end in ends} == set(files)
     assert set(files.values()) == {0o600}
     assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
