@@ -50,6 +50,8 @@ async def test_a_put_and_a_delete_store_nothing(api: Api) -> None:  # noqa: F811
 @pytest.mark.parametrize(
     ("query", "field"),
     [("dryrun=All", "dryrun"), ("dry-run=All", "dry-run"), ("DryRun=All", "DryRun"), ("strict=1", "strict"),
+     ("dryRun=All&dryRun=All", "dryRun"), ("strict=true&strict=false", "strict"),
+     ("allowWeakening=false&allowWeakening=true", "allowWeakening"),
      ("Strict=true", "Strict"), ("allowWeakening=yes", "allowWeakening")],
 )  # fmt: skip
 async def test_what_is_asked_for_in_other_words_is_not_passed_over(api: Api, query: str, field: str) -> None:  # noqa: F811

@@ -212,8 +212,8 @@ def _check_conditions(request: Request) -> None:
     """Sees that a request asks for no less to be written than will be, by options or by conditions.
 
     Raises:
-        Problem: it has a condition, of which there are none here, or an option that is misspelt; to pass over it would
-            store what nobody wants stored (RFC 9110, section 13.1: the method must not be performed).
+        Problem: it has a condition, of which there are none here, or an option that is misspelt or given twice; to pass
+            over it would store what nobody wants stored (RFC 9110, section 13.1: the method must not be performed).
     """
     for name in _CONDITIONS:
         if name in request.headers:
@@ -223,6 +223,8 @@ def _check_conditions(request: Request) -> None:
         name = _OPTIONS.get(given.lower().replace("-", "").replace("_", ""), given)
         if name != given:
             raise _misspelt(request, given, f"is written {name}")
+        if len(request.query_params.getlist(given)) > 1 and given in _OPTIONS.values():
+            raise _misspelt(request, given, "is given twice")
 
 
 def _asked(request: Request, name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -33,3 +34,8 @@ async def answered(review: Review, work: Callable[[Review], Awaitable[dict[str, 
     except (KumaError, ApiError) as error:
         log.error("a change could not be judged", kind=review.kind, name=review.name, reason=str(error))
         return reviews.unavailable(review, str(error))
+    except Exception as error:  # the API server sees to the form of objects; of others anything may stand there
+        *_, last = traceback.extract_tb(error.__traceback__)
+        where = f"{last.name}:{last.lineno}"
+        log.error("a change has no form", kind=review.kind, name=review.name, error=type(error).__name__, where=where)
+        return reviews.unreadable(review)

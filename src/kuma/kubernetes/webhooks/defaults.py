@@ -9,6 +9,7 @@ from typing import Any
 
 from kuma.kubernetes.api.client import ApiClient, ApiError
 from kuma.kubernetes.objects.forms import Form, Forms, Object
+from kuma.kubernetes.webhooks import answers
 from kuma.kubernetes.webhooks import review as reviews
 from kuma.kubernetes.webhooks.review import Review
 from kuma.resources import kinds
@@ -25,7 +26,10 @@ class Defaults:
         self._forms = forms
 
     async def answer(self, review: Review) -> dict[str, Any]:
-        """The answer to a request: always that the object may come, as it has to be."""
+        """The answer to a request: that the object may come, as it has to be, if it has the form of one."""
+        return await answers.answered(review, self._completed)
+
+    async def _completed(self, review: Review) -> dict[str, Any]:
         form = self._forms.of_object(review.new or {})
         if form is None or review.new is None or not form.kind.in_mesh:
             return reviews.allowed(review)

@@ -39,18 +39,36 @@ class Review:
         try:
             request = body["request"]  # type: ignore[index]
             return cls(
-                uid=str(request["uid"]),
-                operation=str(request["operation"]),
-                kind=str(request["kind"]["kind"]),
-                name=str(request.get("name") or ""),
-                namespace=str(request.get("namespace") or ""),
-                user=str(request["userInfo"].get("username") or ""),
-                new=request.get("object"),
-                old=request.get("oldObject"),
+                uid=_text(request["uid"]),
+                operation=_text(request["operation"]),
+                kind=_text(request["kind"]["kind"]),
+                name=_text(request.get("name")),
+                namespace=_text(request.get("namespace")),
+                user=_text(request["userInfo"].get("username")),
+                new=_object(request.get("object")),
+                old=_object(request.get("oldObject")),
                 dry_run=bool(request.get("dryRun")),
             )
         except (KeyError, TypeError, AttributeError):
             raise ValueError("this is no AdmissionReview of admission.k8s.io/v1") from None
+
+
+def _text(found: object) -> str:
+    if not isinstance(found, str | None):
+        raise TypeError
+    return found or ""
+
+
+def _object(found: Any) -> Object | None:
+    """Returns an object whose metadata has the form that the API server sees to, for all kinds."""
+    if found is None:
+        return None
+    metadata = found["metadata"]
+    maps = [metadata.get(name) or {} for name in ("labels", "annotations")]
+    texts = [metadata.get(name) for name in ("name", "namespace", "generateName")]
+    for text in (*texts, *(text for named in maps for text in named.values())):
+        _text(text)
+    return dict(found)
 
 
 def allowed(review: Review, warnings: Sequence[str] = (), patch: Sequence[Object] = ()) -> dict[str, Any]:
@@ -77,6 +95,12 @@ def invalid(review: Review, error: InvalidResource) -> dict[str, Any]:
 def forbidden(review: Review, message: str) -> dict[str, Any]:
     """The answer to what the sender may not do: 403."""
     return _answer({"uid": review.uid, "allowed": False, "status": _status(403, "Forbidden", message)})
+
+
+def unreadable(review: Review) -> dict[str, Any]:
+    """The answer to what is not of the form that its kind has: 400."""
+    message = "this cannot be judged: it has not the form that its kind has; the control plane's log has more"
+    return _answer({"uid": review.uid, "allowed": False, "status": _status(400, "BadRequest", message)})
 
 
 def unavailable(review: Review, message: str) -> dict[str, Any]:
