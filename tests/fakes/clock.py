@@ -13,7 +13,7 @@ class ManualClock:
         self._start = start
         self._passed = timedelta()
         self._set_by = timedelta()
-        self._sleepers: list[tuple[timedelta, asyncio.Future[None]]] = []
+        self._sleepers: list[tuple[timedelta, asyncio.Future[None], str]] = []
 
     def now(self) -> datetime:
         return self._start + self._passed + self._set_by
@@ -30,17 +30,23 @@ class ManualClock:
             await asyncio.sleep(0)
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._sleepers.append((self._passed + timedelta(seconds=seconds), future))
+        task = asyncio.current_task()
+        name = task.get_name() if task else ""
+        self._sleepers.append((self._passed + timedelta(seconds=seconds), future, name))
         await future
 
     @property
     def sleepers(self) -> int:
         """How many coroutines wait for this clock."""
-        return sum(not future.done() for _, future in self._sleepers)
+        return sum(not future.done() for _, future, _ in self._sleepers)
+
+    def is_waited_for_by(self, task: str) -> bool:
+        """Tell whether the task of this name waits for this clock."""
+        return any(name == task and not future.done() for _, future, name in self._sleepers)
 
     def advance_to_next(self, within: float) -> None:
         """Move to when the next sleeper is due, if that is at most `within` seconds from now."""
-        due = [time for time, future in self._sleepers if not future.done()]
+        due = [time for time, future, _ in self._sleepers if not future.done()]
         seconds = (min(due) - self._passed).total_seconds() if due else within + 1
         if seconds <= within:
             self.advance(seconds)
@@ -49,6 +55,6 @@ class ManualClock:
         self._passed += timedelta(seconds=seconds)
         due = [entry for entry in self._sleepers if entry[0] <= self._passed]
         self._sleepers = [entry for entry in self._sleepers if entry[0] > self._passed]
-        for _, future in due:
+        for _, future, _ in due:
             if not future.done():
                 future.set_result(None)

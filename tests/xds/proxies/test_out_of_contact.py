@@ -167,7 +167,7 @@ async def test_one_that_says_that_it_ends_does_not_linger(tmp_path: Path, order:
             await shown(cp, lambda spec: spec.out_of_contact)
         if order != "first":
             await withdraw(cp)
-            await asyncio.sleep(0)
+        await cp.until(lambda: clock.is_waited_for_by(f"deregistration of {BACKEND.name}"))
         clock.advance(10)
         await cp.parts.views.until(lambda: BACKEND.name not in cp.parts.views.view("default").dataplanes)
         await shown(cp, lambda spec: spec.complete and not spec.out_of_contact and spec.followers == 1)
