@@ -26,7 +26,7 @@ from kuma.agent import (
     trusted_ca,
 )
 from kuma.agent import probes as workload_probes
-from kuma.agent.lost_trust import LostTrust
+from kuma.agent.contact.lost_trust import LostTrust
 from kuma.agent.options import AgentLogLevel, EnvoyLogLevel, LogFormat
 from kuma.agent.probes import Probes
 from kuma.agent.token_source import TokenSource
