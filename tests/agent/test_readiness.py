@@ -58,6 +58,20 @@ def test_a_port_that_is_taken_matters_only_if_it_was_asked_for(capsys: pytest.Ca
         usual.close()
 
 
+async def test_connections_that_ask_nothing_keep_nobody_out() -> None:
+    listener = readiness.listen(_free_port())
+    assert listener is not None
+    port = listener.getsockname()[1]
+    task = aio.spawn(readiness.Readiness(listener).run(), name="readiness")
+    idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(64)]
+    try:
+        assert (await get(port, "GET /live")).startswith("HTTP/1.1 200")
+    finally:
+        for _, writer in idle:
+            writer.close()
+        await aio.stop([task])
+
+
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as found:
         return int(found.getsockname()[1])

@@ -13,9 +13,10 @@ import jwt
 import pytest
 
 from kuma.base.errors import AccessDenied, NoSigningKey, Unauthenticated
-from kuma.resources import codec
+from kuma.resources import codec, kinds
 from kuma.resources.models.dataplane import DataplaneSpec
 from kuma.resources.models.secret import SecretSpec
+from kuma.resources.resource import Resource
 from kuma.tokens import dataplane_tokens
 from tests.fakes import cas
 
@@ -149,6 +150,15 @@ def test_malformed_claims_do_not_hold(secrets: Any, change: dict[str, Any]) -> N
     token = jwt.encode(claims, key, algorithm="RS256", headers={"kid": "1"})
     with pytest.raises(Unauthenticated):
         dataplane_tokens.verify_token(token, "default", secrets, NOW)
+
+
+def test_a_token_without_a_jti_is_not_taken_for_one_that_is_called_none(secrets: Any) -> None:
+    key = dataplane_tokens.keyring("default", secrets)._key(1)
+    assert key is not None
+    token = jwt.encode(CLAIMS, key, algorithm="RS256", headers={"kid": "1"})
+    name = "dataplane-token-revocations-default"
+    revoked = Resource(kinds.SECRET.key(name, "default"), SecretSpec(data=b"None"))
+    assert dataplane_tokens.verify_token(token, "default", {**secrets, name: revoked}, NOW)
 
 
 def identity(name: str = "", mesh: str = "default", **tags: set[str]) -> dataplane_tokens.DataplaneClaims:

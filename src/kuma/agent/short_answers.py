@@ -16,7 +16,7 @@ _PATIENCE = 5.0
 _LONGEST = 16 * 1024
 """Bytes of a request."""
 _MOST, _MOST_EACH = 256, 32
-"""Connections at once, in all and of one address; more are closed as they come."""
+"""Connections at once, in all and of one address. For more, those end that have asked nothing, the oldest first."""
 _PIECE = 4096
 """Bytes that are taken in at a time."""
 
@@ -29,6 +29,8 @@ class ShortAnswers:
         self._answer = answer
         self._open = Counter[str]()
         """Connections by the addresses that they come from."""
+        self._silent: dict[asyncio.StreamWriter, str] = {}
+        """The connections of which no whole request has come, with these addresses, the oldest first."""
 
     async def run(self) -> None:
         """Answer until cancelled."""
@@ -37,18 +39,32 @@ class ShortAnswers:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         address = str((writer.get_extra_info("peername") or ("",))[0])
-        if self._open.total() >= _MOST or self._open[address] >= _MOST_EACH:
+        if not self._has_room(address):
             writer.transport.abort()
             return
         self._open[address] += 1
+        self._silent[writer] = address
         try:
             await self._converse(reader, writer)
         finally:
+            self._silent.pop(writer, None)
             self._open -= Counter([address])  # and forget those who have none
+
+    def _has_room(self, address: str) -> bool:
+        """Tells whether there may be one more of an address; ends one that has asked nothing, if need be."""
+        is_full = self._open[address] >= _MOST_EACH
+        if not is_full and self._open.total() < _MOST:
+            return True
+        oldest = next((writer for writer, other in self._silent.items() if other == address or not is_full), None)
+        if oldest is None:
+            return False
+        del self._silent[oldest]
+        oldest.transport.abort()
+        return True
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            response = await self._response(reader)
+            response = await self._response(reader, writer)
             async with asyncio.timeout(_PATIENCE):
                 writer.write(response)
                 await writer.drain()
@@ -59,13 +75,14 @@ class ShortAnswers:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    async def _response(self, reader: asyncio.StreamReader) -> bytes:
+    async def _response(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_LONGEST)
         try:
             async with asyncio.timeout(_PATIENCE):
                 request = await _request(connection, reader)
         except h11.RemoteProtocolError as error:
             return b"".join(_parts(connection, error.error_status_hint, "this is no request of HTTP"))
+        self._silent.pop(writer, None)
         head, body = _parts(connection, *await self._answer(request))
         return head if request.method == b"HEAD" else head + body
 

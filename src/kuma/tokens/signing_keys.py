@@ -116,7 +116,7 @@ class Keyring:
             raise Unauthenticated("the token's claims are malformed") from None
         except jwt.InvalidTokenError as error:
             raise Unauthenticated(f"{_words(error)}; make a new one with `{self.remedy}`") from None
-        if str(claims.get("jti")) in self._revoked():
+        if "jti" in claims and str(claims["jti"]) in self._revoked():
             raise Unauthenticated(f"the token has been revoked; make a new one with `{self.remedy}`")
         self._check_times(claims, now)
         return claims
