@@ -61,6 +61,8 @@ class Soak:
         """What was trusted when a change was last looked at."""
         self._since = 0.0
         """When the first change after that was made; 0 if there is none yet."""
+        self._bridges = True
+        """Whether the leaves in use, of the last complete change and of those since, hold while nobody renews them."""
         self._bystanders: list[tuple[str, subprocess.Popen[bytes]]] = []
         self._leaving: list[tuple[str, subprocess.Popen[bytes]]] = []
         """Who has been told to end, or was killed, with the names of their Dataplanes."""
@@ -86,12 +88,14 @@ class Soak:
         self.counts["changes"] += 1
         self._since = self._since or time.monotonic()
         self._apply(change)
+        self._bridges &= change.survives_outages
         if random.random() < 0.5:
-            self._disturb(change)
+            self._disturb()
         if random.random() < 0.2 and not change.dwell:
             return  # the next change comes on top of this one
         self._follow()
         self.counts["transitions complete"] += 1
+        self._bridges = change.survives_outages
         complete = time.monotonic()
         if change.dwell:
             time.sleep(change.dwell)
@@ -145,9 +149,9 @@ class Soak:
         self.mesh.write("change.yaml", change.text())
         self.mesh.kumactl("apply", "-f", "change.yaml")
 
-    def _disturb(self, change: Change) -> None:
+    def _disturb(self) -> None:
         choices: list[Callable[[], None]] = [self._join, self._join, self._leave, self._kill_proxy, self._hang]
-        if change.survives_outages:
+        if self._bridges:
             choices += [self._kill, self._kill, self._stop]
         random.choice(choices)()
 
