@@ -19,7 +19,7 @@ from tests.integration.sidecars import Sidecars, children_of, until
 
 
 async def is_served(port: int) -> bool:
-    with contextlib.suppress(ConnectionRefusedError):
+    with contextlib.suppress(ConnectionRefusedError, ConnectionResetError):  # reset: its listener closes just now
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.close()
         return True
@@ -111,7 +111,7 @@ async def test_an_envoy_that_is_left_alone_serves_no_longer_either(tmp_path: Pat
     async with running(tmp_path, dp_server=dp_server, xds_server=xds_server) as cp:
         await cp.apply(MTLS, ALLOW_ALL)
         mesh = Sidecars(cp, tmp_path)
-        mesh.options = ("--contact-timeout=1s",)
+        mesh.options = ("--contact-timeout=3s",)
         backend = await mesh.start("backend", protocol="tcp")
         stopped = [backend.running.pid, *(set(children_of(backend.running.pid)) - set(backend.envoys))]
         assert len(stopped) == 2
