@@ -17,13 +17,14 @@ from kuma.store.sql.embedded.sqlite import open_sqlite
 from tests.fakes.control_plane import running
 from tests.fakes.several import several
 from tests.fakes.stores import open_store
+from tests.tutorials.place import Place
 from tools.kubernetes import build
 
 _LONG = {"console", "demo", "integration", "tutorials"}
 """Folders whose files take longest: they run whole programs, or a browser."""
 _LONGEST = {"test_pods_that_run.py", "test_control_plane_on_kubernetes.py", "test_ha_faults.py"}
 """Files of few tests that take minutes; one of them that comes last is all that still runs."""
-_STARTERS = (running, several, Processes, DemoMesh, BIN, open_sqlite, open_store, subprocess)
+_STARTERS = (running, several, Processes, DemoMesh, Place, BIN, open_sqlite, open_store, subprocess)
 """Start control planes, stores, proxies and commands; tests that have one of them in their module are slow."""
 _COMMANDS = "kumactl"
 """So does what has this name, in whichever way it runs the command."""
