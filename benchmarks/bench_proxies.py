@@ -125,6 +125,8 @@ def writer(base: str) -> None:
             print(asked, answered, flush=True)
 
 
+_LOOK = 2e-6
+"""Seconds for each proxy between two looks at what all have acknowledged, which takes a thirtieth of that."""
 _JSON = {"content-type": "application/json"}
 
 
@@ -156,7 +158,7 @@ async def _acknowledged(counters: Sequence[Any], expected: int) -> None:
         return sum(counter.acked for counter in counters)
 
     what = f"acknowledgements of {len(counters)} proxies, to {expected}"
-    await processes.until(what, ask, lambda found: found >= expected, 0.0005)
+    await processes.until(what, ask, lambda found: found >= expected, 0.0005 + _LOOK * len(counters))
 
 
 async def measure(count: int) -> None:

@@ -359,3 +359,28 @@ def test_what_holds_for_a_time_says_so() -> None:
         assert [r.name for r in read.resources] == ["a", "b"]
         assert [r.ttl.seconds for r in read.resources] == [seconds, seconds]
         assert all(r.HasField("ttl") == bool(seconds) and r.HasField("resource") for r in read.resources)
+
+
+def test_after_what_it_was_sent_has_arrived_there_is_nothing_to_look_at() -> None:
+    """Of thousands that acknowledge the same change, nobody looks through all that they run again."""
+    session = connected({CDS: entries(db="1"), EDS: entries(db="1"), LDS: entries(out="1")})
+    session.publish({CDS: entries(db="1"), EDS: entries(db="1"), LDS: entries(out="2")})
+    (listeners,) = session.responses()
+    assert not session.may_respond
+    ack(session, listeners)
+    assert session.may_respond  # a cluster may go now that nobody routes to
+    assert sent(session) == []
+    session.publish({CDS: entries(db="1"), EDS: entries(db="2"), LDS: entries(out="2")})
+    (endpoints,) = session.responses()
+    ack(session, endpoints, "something is wrong with it")
+    assert session.may_respond
+
+
+def test_what_is_removed_is_told_once_to_whoever_has_asked_for_it() -> None:
+    session = connected({CDS: entries(db="1"), EDS: entries(db="1", web="1")})
+    session.publish({CDS: entries(db="1"), EDS: entries(db="1")})
+    (removal,) = session.responses()
+    assert removal.removed == ("web",)
+    ack(session, removal)
+    session.receive(Request(EDS, subscribe=("db",)))
+    assert sent(session) == [(EDS, ["db"], [])]

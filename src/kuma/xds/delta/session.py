@@ -31,6 +31,11 @@ class Request(NamedTuple):
     nonce: str = ""
     error: str | None = None
 
+    @property
+    def acks_only(self) -> bool:
+        """Tells whether it only says that a response was taken."""
+        return self.error is None and bool(self.nonce) and not (self.subscribe or self.unsubscribe)
+
 
 class Response(NamedTuple):
     """A response to send: resources of one type that are new to the proxy, and names that it should forget."""
@@ -85,6 +90,13 @@ class _TypeState:
     pending: dict[str, dict[str, str | None]] = field(default_factory=dict)
     doubted: list[frozenset[str]] = field(default_factory=list)
     """Parts of rejected responses that are sent again, each on its own: see `_reject`."""
+    all_run: bool | None = None
+    """Whether the proxy is known to run everything as it should; None if that has to be looked at again."""
+
+    @property
+    def is_full(self) -> bool:
+        """Tells whether too many responses are without an answer for another one."""
+        return len(self.pending) >= _MOST_UNANSWERED
 
     def wants(self, name: str) -> bool:
         return self.wildcard or name in self.subscribed
@@ -101,10 +113,14 @@ class _TypeState:
     @property
     def runs_all(self) -> bool:
         """Tells whether the proxy is known to run everything as it should."""
-        versions = self.versions.items()
-        if not (versions <= self.acked.items() and versions <= self.sent.items()):
-            return False
-        return all(self.versions.keys().isdisjoint(content) for content in self.pending.values())
+        if self.all_run is None:
+            versions, awaited = self.versions.items(), self.pending.values()
+            self.all_run = (
+                all(map(self.versions.keys().isdisjoint, awaited))
+                and versions <= self.acked.items()
+                and versions <= self.sent.items()
+            )
+        return self.all_run
 
 
 class Session:
@@ -121,8 +137,12 @@ class Session:
     def receive(self, request: Request) -> Confirmation | None:
         """Take note of a request; returns the confirmation if it answers a response of ours."""
         state = self._types[request.type_url]
+        was_quiet = state.is_quiet and state.opened and request.acks_only and not state.is_full
         self._stir(request.type_url)
-        self._subscribe(state, request)
+        if was_quiet:  # what was sent has arrived, and there was nothing else to send
+            state.is_quiet = True
+        else:
+            self._subscribe(state, request)
         if not request.nonce:
             return None
         content = state.pending.pop(request.nonce, None)
@@ -185,7 +205,8 @@ class Session:
     def _stir(self, type_url: TypeUrl) -> None:
         """Notes that something has happened to a type: there may be something to send again."""
         self._converged = self._answered = None
-        self._types[type_url].is_quiet = False
+        state = self._types[type_url]
+        state.is_quiet, state.all_run = False, None
         if type_url in _BOUND_TO:
             self._types[_BOUND_TO[type_url]].is_quiet = False
 
@@ -195,13 +216,13 @@ class Session:
             if state.is_quiet:
                 continue
             response = self._response(type_url, state)
-            if response is None:
-                state.is_quiet = True
-            else:
+            # A response has all that may be sent, but for parts of rejected ones.
+            state.is_quiet = response is None or not state.doubted
+            if response is not None:
                 yield response
 
     def _response(self, type_url: TypeUrl, state: _TypeState) -> Response | None:
-        if not state.opened or len(state.pending) >= _MOST_UNANSWERED:
+        if not state.opened or state.is_full:
             return None
         if type_url is TypeUrl.LISTENER and not self._listeners_may_follow():
             return None
@@ -210,20 +231,27 @@ class Session:
         if not entries and not removed:
             return None
         self._nonce += 1
-        self._converged = self._answered = None
+        self._converged = self._answered = state.all_run = None
         nonce = str(self._nonce)
         content: dict[str, str | None] = {entry.name: entry.version for entry in entries}
         content.update((name, None) for name in removed)
         for name, version in content.items():
             state.rejected.pop(name, None)
-            if version is None:
-                state.sent.pop(name, None)
-            else:
+            if version is not None:
                 state.sent[name] = version
+            else:
+                state.sent.pop(name, None)
+                if name in state.subscribed:
+                    state.missing.add(name)
         state.pending[nonce] = content
         if type_url is TypeUrl.CLUSTER:
             self._send_endpoints_again(content)
         return Response(type_url, nonce, entries, removed)
+
+    @property
+    def may_respond(self) -> bool:
+        """Tells whether `responses` may have something to say."""
+        return not all(state.is_quiet for state in self._types.values())
 
     def is_asked_for(self, type_url: TypeUrl) -> bool:
         """Tells whether the proxy has asked for this type: before that, it is not known what it has."""
@@ -269,9 +297,7 @@ class Session:
         ):
             yield from [name for name in state.sent if name not in state.versions]
         # A name asked for that does not exist is answered as removed, so that the client does not wait for it.
-        for name in sorted(state.subscribed - state.versions.keys() - state.sent.keys() - state.missing):
-            state.missing.add(name)
-            yield name
+        yield from sorted(state.subscribed - state.versions.keys() - state.sent.keys() - state.missing)
 
     def _listeners_may_follow(self) -> bool:
         """Tells whether everything that listeners route to has reached the proxy."""

@@ -198,7 +198,8 @@ class Proxy:
     def receive(self, request: Request) -> None:
         """Take in what the proxy says."""
         confirmation = self.session.receive(request)
-        self._wake.set()
+        if self.session.may_respond:
+            self._wake.set()
         self._tell_if_changed()
         if confirmation is not None:
             self._count(confirmation)

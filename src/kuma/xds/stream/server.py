@@ -286,7 +286,7 @@ class Discovery:
 
     async def _serve(self, proxy: Proxy, frames: AsyncIterator[bytes], context: Any) -> None:
         name = f"{proxy.key.mesh}.{proxy.key.name}"
-        sender = Sender(context.write, self._send_seconds)
+        sender = Sender(context.write, self._send_seconds, proxy.end)
         tasks = (
             aio.spawn(proxy.keeper.run(), name=f"identity of {name}"),
             aio.spawn(self._read(proxy, frames), name=f"requests of {name}"),

@@ -20,33 +20,55 @@ class TooSlow(KumaError):
 
 
 class Sender:
-    """Writes messages one after the other; after one that was not taken in time there is no other."""
+    """Writes messages one after the other, and looks now and then whether the one under way is taken in time.
 
-    def __init__(self, write: Callable[[bytes], Awaitable[None]], seconds: float) -> None:
+    A timer for each message would be set and taken back again for nearly all of them.
+    """
+
+    def __init__(
+        self, write: Callable[[bytes], Awaitable[None]], seconds: float, give_up: Callable[[KumaError], None]
+    ) -> None:
+        """Calls `give_up` if a message has not been taken within `seconds`: the stream is to end."""
         self._write = write
         self._seconds = seconds
+        self._give_up = give_up
         self._turn = asyncio.Lock()
-        self._stuck = False
+        self._begun: float | None = None
+        """When the message that is under way was begun."""
+        self._look_again: asyncio.TimerHandle | None = None
+        self._is_stuck = False
 
     async def send(self, message: bytes) -> None:
-        """Send one message.
-
-        Raises:
-            TooSlow: it was not taken in time.
-        """
+        """Send one message."""
         async with self._turn:
-            try:
-                async with asyncio.timeout(self._seconds):
-                    await self._write(message)
-            except TimeoutError:
-                self._stuck = True
-                raise TooSlow(f"the proxy did not take a response within {self._seconds:g} seconds") from None
+            loop = asyncio.get_running_loop()
+            self._begun = loop.time()
+            if self._look_again is None:
+                self._look_again = loop.call_later(self._seconds, self._look)
+            await self._write(message)
+            self._begun = None
+
+    def _look(self) -> None:
+        self._look_again = None
+        if self._begun is None:
+            return
+        loop = asyncio.get_running_loop()
+        end = self._begun + self._seconds
+        if loop.time() < end:
+            self._look_again = loop.call_at(end, self._look)
+            return
+        self._is_stuck = True
+        self._give_up(TooSlow(f"the proxy did not take a response within {self._seconds:g} seconds"))
 
     async def close(self) -> bool:
         """Send no more; False if a message is still under way, so that the stream takes no status either."""
+        if self._look_again is not None:
+            self._look_again.cancel()
+        if self._is_stuck:
+            return False
         try:
             async with asyncio.timeout(_LAST_WRITE):
                 await self._turn.acquire()
         except TimeoutError:
             return False
-        return not self._stuck
+        return True
