@@ -20,6 +20,8 @@ from tools.hosts import Host, network
 UID, SOMEBODY = 5678, 1000
 HTTP, SECOND, EXCLUDED, GREETING = 8080, 9090, 6060, 7070
 """Ports of every workload. `backend` says in its Dataplane that it has the first and the last one."""
+ADMINISTRATION, READINESS = 9901, 9902
+"""Ports of every proxy."""
 KUMACTL = BIN / "kumactl"
 REDIRECTED = {"redirectPortInbound": 15006, "redirectPortOutbound": 15001}
 PERMISSION = {
@@ -194,7 +196,17 @@ def test_strict_refuses_plaintext_at_inbounds_and_at_all_other_ports_that_are_no
     for port in (15001, 15006):
         mesh.is_refused("backend", f"http://127.0.0.1:{port}")
         mesh.is_refused("backend", url("backend", port))
+    administration_is_out_of_reach(mesh)
     assert mesh.reaches("web", url("backend"))
+
+
+def administration_is_out_of_reach(mesh: Mesh) -> None:
+    """Envoy's administration and `kuma-dp`'s readiness are reached on their own machine, by neither of the others."""
+    for port in (ADMINISTRATION, READINESS):
+        assert mesh.reaches("backend", f"http://127.0.0.1:{port}/ready")
+        for caller in ("web", "outsider"):
+            for place in (url("backend", port), f"http://[fd99::3]:{port}"):
+                mesh.is_refused(caller, f"{place}/ready")
 
 
 def test_without_passthrough_nothing_outside_the_mesh_is_reached(mesh: Mesh) -> None:
@@ -212,6 +224,7 @@ def test_permissive_lets_plaintext_in_and_strict_does_not_again(mesh: Mesh) -> N
     assert mesh.reaches("outsider", url("backend", GREETING, "telnet")) == "hello\n"
     for port in (15001, 15006):
         mesh.is_refused("outsider", url("backend", port))
+    administration_is_out_of_reach(mesh)
     assert shown(mesh.reaches("web", url("backend")))
     mesh.mesh()
     for place in (url("backend"), V6, url("backend", SECOND)):

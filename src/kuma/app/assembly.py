@@ -126,6 +126,7 @@ async def _run_in(found: cluster.Cluster, clock: Clock, audit: AuditFile) -> Non
         built.certificate,
         lambda: prepare(found.settings, built),
         built.administration.end,
+        audit,
     )
 
 

@@ -24,6 +24,7 @@ from kuma.app.configuration.settings import Settings
 from kuma.app.serving import server_certificate
 from kuma.app.serving.certificate_watch import CertificateWatch
 from kuma.base import aio
+from kuma.base.audit import Audit
 from kuma.base.clock import Clock
 from kuma.base.errors import Unavailable
 from kuma.base.tls.server_identity import ServerIdentity
@@ -34,6 +35,7 @@ from kuma.kubernetes.controllers.jobs import End, EndedJobs
 from kuma.kubernetes.controllers.meshes import MeshController
 from kuma.kubernetes.controllers.pod_events import PodEvents
 from kuma.kubernetes.controllers.pods import PodController
+from kuma.kubernetes.controllers.weakened import WeakenedPermissions
 from kuma.kubernetes.injection.options import Sidecars
 from kuma.kubernetes.install import admission
 from kuma.kubernetes.install.options import Options
@@ -179,6 +181,7 @@ async def run(
     certificate: CertificateWatch,
     prepare: Callable[[], Awaitable[None]],
     end_proxy: End,
+    audit: Audit,
 ) -> None:
     """Run until cancelled: webhooks at once, and everything else once this control plane leads.
 
@@ -186,10 +189,12 @@ async def run(
         ComponentFailed: something ended that should not, or another control plane leads now.
     """
     leading = [(name, component) for name, component in components if name not in _FOR_ALL]
+    guarded = cluster.settings.defaults.refuse_weakening
     known = (cluster.leading, cluster.forms, manager, views)
     leading += [
         ("pods", cluster.pods),
         ("mesh controller", MeshController(*known)),
+        ("weakened permissions", WeakenedPermissions(views, cluster.client.metrics, audit, guarded=guarded)),
         ("pod controller", PodController(*known, cluster.pods)),
         ("sidecars of ended jobs", EndedJobs(cluster.pods, end_proxy)),
         ("events of pods", PodEvents(cluster.leading, cluster.pods)),

@@ -34,6 +34,11 @@ class Metrics:
             "Pods with a sidecar that have annotations which have no effect, such as misspelt ones.",
             registry=registry,
         )
+        self.weakened = Counter(
+            "kubernetes_permissions_that_weakened",
+            "Changes of permissions that have let somebody in who is not named by them; the audit record has each.",
+            registry=registry,
+        )
         self.set_aside = Counter(
             "kubernetes_transactions_set_aside",
             "Notes of transactions that are not carried out: not written by a control plane, or not understood.",

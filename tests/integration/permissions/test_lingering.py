@@ -19,6 +19,7 @@ from tests.fakes.control_plane import MTLS, Running
 from tests.integration.changes import change, transition
 from tests.integration.clients import own_authority, with_leaf_of
 from tests.integration.sidecars import Sidecar, Sidecars, until
+from tests.xds.stream.test_revocation import revocation
 
 SERVICES = {"tcp": "store", "http/1.1": "page", "http/2": "api", "grpc": "api", "websocket": "page", "chunked": "page"}
 LASTING = ("tcp", "grpc", "websocket", "chunked")
@@ -209,14 +210,36 @@ class TestExpiry:
         return {"connection_linger": "9s"}
 
     async def test_what_was_opened_with_a_leaf_that_has_expired_ends(
-        self, mesh: Sidecars, callees: dict[str, Sidecar]
+        self, cp: Running, mesh: Sidecars, callees: dict[str, Sidecar], tmp_path: Path
     ) -> None:
-        web = await mesh.start("web", calls=tuple(callees))
-        of_web = of(web)
-        async with keeping(*of_web.values()):
+        """So does all of one whose token has been revoked, which gets no other leaf: that is the bound of a revocation.
+
+        Whoever gets another leaf has no request fail.
+        """
+        web, shop = [await mesh.start(name, calls=tuple(callees)) for name in ("web", "shop")]
+        of_web, of_shop = of(web), of(shop)
+        async with keeping(*of_web.values(), *of_shop.values()):
+            await cp.apply_resource(revocation((tmp_path / "shop-token").read_text()))
 
             async def ended() -> bool:
                 return all(of_web[protocol].ended for protocol in LASTING)
 
             await until("all of it has ended", ended)
+            await until("so has all of shop's, and no more begins", lambda: lost(*of_shop.values()))
+            used = {protocol: one.used for protocol, one in of_web.items()}
+
+            async def all_used_again() -> bool:
+                return all(one.used > used[protocol] for protocol, one in of_web.items())
+
+            await until("web goes on", all_used_again)
         assert [of_web[protocol].failures for protocol in ("http/1.1", "http/2")] == [[], []]
+
+
+async def lost(*found: Kept) -> bool:
+    """Whether nothing comes of any of them for a second: what is not closed is used all the time."""
+    before = [(one.used, one.ended, len(one.failures)) for one in found]
+    await asyncio.sleep(1)
+    return all(
+        len(one.failures) > failures if one.protocol == "http/1.1" else one.used == used and one.ended > ended
+        for one, (used, ended, failures) in zip(found, before, strict=True)
+    )
