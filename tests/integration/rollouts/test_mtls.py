@@ -1,6 +1,7 @@
 """Mutual TLS between real Envoys."""
 
 import asyncio
+import contextlib
 import re
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from tests.fakes import cas
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, resource
 from tests.integration.changes import revoke, secrets
 from tests.integration.clients import own_authority, with_leaf_of, without_certificate
-from tests.integration.sidecars import Sidecars, exchange, http_status, until
+from tests.integration.sidecars import Reader, Sidecars, Writer, exchange, http_status, until
 
 PROVIDED = MTLS.replace("type: builtin", "type: provided, conf: {cert: {secret: cert}, key: {secret: key}}")
 OFF = "{type: Mesh, name: default}"
+GET = b"GET %s HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 def allow(source: str, destination: str, name: str = "allow") -> str:
@@ -103,23 +105,52 @@ async def test_permissions_by_other_tags(cp: Running, mesh: Sidecars) -> None:
     assert (await web.call("backend"), await other.call("backend")) == (200, 403)
 
 
+async def status(reader: Reader) -> int:
+    """The status of the next answer on a connection."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+    return int(head.split(b" ")[1])
+
+
 async def test_a_revoked_permission_ends_what_a_kept_connection_may_do(cp: Running, mesh: Sidecars) -> None:
-    await cp.apply(MTLS, ALLOW_ALL)
-    await mesh.start("backend")
-    web = await mesh.start("web", calls=("backend",))
-    reader, writer = await asyncio.open_connection("127.0.0.1", web.outbounds["backend"])
+    """So it is with requests that were sent together with one that was admitted before, and is being answered."""
+    asked, released = list[bytes](), asyncio.Event()
 
-    async def ask() -> int:
-        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-        await reader.readexactly(length)
-        return int(head.split(b" ")[1])
+    async def serve(reader: Reader, writer: Writer) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                asked.append((await reader.readuntil(b"\r\n\r\n")).split(b" ")[1])
+                if asked[-1] == b"/slow":
+                    await released.wait()
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        writer.close()
 
-    assert await ask() == 200
-    await revoke(cp, ALLOW_ALL)
-    assert await ask() == 403
-    writer.close()
+    async def slow_is_asked() -> bool:
+        return b"/slow" in asked
+
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def workload(port: int) -> None:
+            stack.callback((await asyncio.start_server(serve, "127.0.0.1", port)).close)
+
+        await cp.apply(MTLS, ALLOW_ALL)
+        await mesh.start("backend", workload=workload)
+        web = await mesh.start("web", calls=("backend",))
+        (reader, writer), (several, sent) = [
+            await asyncio.open_connection("127.0.0.1", web.outbounds["backend"]) for _ in range(2)
+        ]
+        writer.write(GET % b"/")
+        assert await status(reader) == 200
+        sent.write(b"".join(GET % path for path in (b"/slow", b"/next", b"/last")))
+        await until("the slow one is asked", slow_is_asked)
+        await revoke(cp, ALLOW_ALL)
+        writer.write(GET % b"/after")
+        assert await status(reader) == 403
+        released.set()
+        assert [await status(several) for _ in range(3)] == [200, 403, 403]
+        assert asked == [b"/", b"/slow"]
+        writer.close()
+        sent.close()
 
 
 async def test_tcp_is_encrypted_and_a_refusal_is_a_close(cp: Running, mesh: Sidecars) -> None:
