@@ -32,6 +32,7 @@ class Sender:
         self._write = write
         self._seconds = seconds
         self._give_up = give_up
+        self._loop = asyncio.get_running_loop()  # which asks the operating system for the process, each time
         self._turn = asyncio.Lock()
         self._begun: float | None = None
         """When the message that is under way was begun."""
@@ -41,10 +42,9 @@ class Sender:
     async def send(self, message: bytes) -> None:
         """Send one message."""
         async with self._turn:
-            loop = asyncio.get_running_loop()
-            self._begun = loop.time()
+            self._begun = self._loop.time()
             if self._look_again is None:
-                self._look_again = loop.call_later(self._seconds, self._look)
+                self._look_again = self._loop.call_later(self._seconds, self._look)
             await self._write(message)
             self._begun = None
 
@@ -52,10 +52,9 @@ class Sender:
         self._look_again = None
         if self._begun is None:
             return
-        loop = asyncio.get_running_loop()
         end = self._begun + self._seconds
-        if loop.time() < end:
-            self._look_again = loop.call_at(end, self._look)
+        if self._loop.time() < end:
+            self._look_again = self._loop.call_at(end, self._look)
             return
         self._is_stuck = True
         self._give_up(TooSlow(f"the proxy did not take a response within {self._seconds:g} seconds"))
