@@ -9,6 +9,7 @@ import gc
 import importlib
 import os
 import signal
+import sys
 from types import ModuleType
 
 
@@ -36,15 +37,21 @@ def worker() -> None:
 class Loading:
     """Imports in its block as a command should: what is imported stays, so no garbage is looked for meanwhile.
 
-    A sixth of the time of loading would go into that. Ctrl-C ends the process at once, and not the import with a
-    traceback.
+    A sixth of the time of loading would go into that, and another sixth of kuma-dp's into `rich`: structlog and httpx
+    load it wherever it is installed, for tracebacks and a command that are not used here. Help, which does use it,
+    loads it when it is shown. Ctrl-C ends the process at once, and not the import with a traceback.
     """
 
     def __enter__(self) -> None:
         self._before = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
         gc.disable()
+        self._without_rich = "rich" not in sys.modules
+        if self._without_rich:
+            sys.modules["rich"] = None  # type: ignore[assignment]  # to whoever imports it, it is not installed
 
     def __exit__(self, *_: object) -> None:
+        if self._without_rich:
+            del sys.modules["rich"]
         gc.freeze()
         gc.enable()
         signal.signal(signal.SIGINT, self._before)
