@@ -122,13 +122,17 @@ def permissions(steps: Steps) -> None:
     steps.outcome("200: admitted again, without a restart of anything")
 
 
+_BETWEEN_REQUESTS = 0.01
+"""Seconds for each of the threads: a steady load that leaves the machine's cores to what is shown under it."""
+
+
 @contextlib.contextmanager
 def load(steps: Steps) -> Iterator[Traffic]:
     """Requests while the block lasts, each with a TLS handshake of its own: a certificate that does not work shows."""
     mesh = steps.mesh
     until("web reaches backend over TCP", lambda: traffic.call(mesh.web_tcp_out) == "200", mesh.processes)
     before = mesh.handshakes("web", mesh.TCP_HANDSHAKES)
-    running = Traffic(mesh.web_tcp_out, threads=2)
+    running = Traffic(mesh.web_tcp_out, threads=2, pause=_BETWEEN_REQUESTS)
     try:
         yield running
     finally:

@@ -19,8 +19,9 @@ from kuma.base import aio
 from tests.fakes.control_plane import Running
 from tests.fakes.patience import PATIENCE
 
-BETWEEN_CALLS = 0.003
-"""Seconds. Calls without a pause take a core each, and of several tests beside each other none makes more for it."""
+BETWEEN_CALLS = 0.012
+"""Seconds. A call, with a handshake of two Envoys, takes 2 to 3 milliseconds of a core: without a pause, all of one
+that the tests beside it need. Some sixty a second come at every step of a change, and fail as surely as more would."""
 Reader = asyncio.StreamReader
 Writer = asyncio.StreamWriter
 
