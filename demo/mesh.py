@@ -62,6 +62,7 @@ class DemoMesh:
         self._programs = programs
         self.processes = processes
         self.ports = ports or Ports.free()
+        self._is_known = False
         self.backend_in, self.backend_app, self.web_in, self.web_app, self.web_out, admin_1, admin_2 = free_ports(7)
         self.backend_tcp_in, self.web_tcp_out = free_ports(2)
         self._admin = {"backend": admin_1, "web": admin_2}
@@ -80,9 +81,10 @@ class DemoMesh:
         """`kuma-cp run`, until it is ready."""
         process = self.processes.start("kuma-cp", [self._programs / "kuma-cp", "run"], self.environment)
         until("the control plane is ready", self._is_ready, self.processes)
-        if not self.ports.is_standard:
+        if not (self.ports.is_standard or self._is_known):
             address = f"http://localhost:{self.ports.api}"
             self.kumactl("config", "control-planes", "add", "--name", "demo", "--address", address, "--overwrite")
+            self._is_known = True
         return process
 
     def start_workloads(self) -> None:

@@ -1,4 +1,8 @@
-"""One Kubernetes API for all tests of a process; the first one waits for its programs to be built."""
+"""One Kubernetes API for the tests of this folder, in each process that runs some of them.
+
+The first one waits for its programs to be built. They follow each other, and what is started ends with the last: an API
+server that nobody asks anything is not idle.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ from tools.kubernetes.cluster import Cluster
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The API with the definitions of our kinds."""
     with Cluster(binaries(), tmp_path_factory.mktemp("kubernetes")) as found:

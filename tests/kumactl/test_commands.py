@@ -429,6 +429,19 @@ DATAPLANE = (
 )
 
 
+@pytest.fixture(scope="module")
+def files_for_kuma_dp(mesh: DemoMesh) -> None:
+    files = {
+        "x.yaml": DATAPLANE, "typo.yaml": DATAPLANE.replace("networking", "networkign"), "token": "not a real one",
+        "empty": "", "hangs": "#!/bin/sh\nexec sleep 60\n", "garbage": "\0\1\2",
+        "foreign": run(mesh, "generate", "dataplane-token", "--name", "other").stdout,
+        "nowhere.yaml": DATAPLANE.replace("default", "nowhere"), "mesh.yaml": "{type: Mesh, name: x, mtls: 1}",
+    }  # fmt: skip
+    for name, text in files.items():
+        mesh.write(name, text).chmod(0o700 if name in ("hangs", "garbage") else 0o600)
+    server_certificate.ensure(mesh.home / "other", ("localhost",), datetime.now(UTC))
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
@@ -467,16 +480,8 @@ DATAPLANE = (
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )
+@pytest.mark.usefixtures("files_for_kuma_dp")
 def test_what_kuma_dp_cannot_work_with(mesh: DemoMesh, change: dict[str, str], complaint: str) -> None:
-    files = {
-        "x.yaml": DATAPLANE, "typo.yaml": DATAPLANE.replace("networking", "networkign"), "token": "not a real one",
-        "empty": "", "hangs": "#!/bin/sh\nexec sleep 60\n", "garbage": "\0\1\2",
-        "foreign": run(mesh, "generate", "dataplane-token", "--name", "other").stdout,
-        "nowhere.yaml": DATAPLANE.replace("default", "nowhere"), "mesh.yaml": "{type: Mesh, name: x, mtls: 1}",
-    }  # fmt: skip
-    for name, text in files.items():
-        mesh.write(name, text).chmod(0o700 if name in ("hangs", "garbage") else 0o600)
-    server_certificate.ensure(mesh.home / "other", ("localhost",), datetime.now(UTC))
     change = {name: value.format(api=mesh.ports.api, https=mesh.ports.https) for name, value in change.items()}
     arguments = {
         "--cp-address": f"https://localhost:{mesh.ports.dp}",
