@@ -40,6 +40,22 @@ async def stop(tasks: Iterable[asyncio.Task[Any]], *, patience: float = 5.0) -> 
             log.error("task failed", task=task.get_name(), reason=str(error) or type(error).__name__)
 
 
+def first_done(futures: Iterable[asyncio.Future[Any]]) -> asyncio.Future[None]:
+    """Returns what is done once one of these is, whatever has become of it.
+
+    Where thousands wait for as long as a stream: `asyncio.wait` takes a kilobyte to wait in.
+    """
+    found: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def note(_: asyncio.Future[Any]) -> None:
+        if not found.done():
+            found.set_result(None)
+
+    for future in futures:
+        future.add_done_callback(note)
+    return found
+
+
 def failure(task: asyncio.Task[Any]) -> BaseException | None:
     """Returns the exception that a task has failed with, if it has, and marks it as seen for asyncio."""
     return task.exception() if task.done() and not task.cancelled() else None

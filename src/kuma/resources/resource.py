@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
@@ -25,12 +26,25 @@ class Model(BaseModel):
         extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
     )
 
+    def model_post_init(self, _: Any) -> None:
+        """Shares the set of the fields that were given with all that were given the same: thousands are kept."""
+        object.__setattr__(self, "__pydantic_fields_set__", _given(frozenset(self.__pydantic_fields_set__)))
+
     def to_wire(self) -> dict[str, Any]:
         """The JSON form, without what says nothing: unset fields and values equal to their default.
 
         The original omits them too, and its clients rely on it.
         """
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
+@lru_cache(maxsize=1000)
+def _given(names: frozenset[str]) -> set[str]:
+    """Returns the same set for the same names. Nobody changes it: models are frozen, and copies have sets of their own.
+
+    It takes 216 to 728 bytes, for each of a dozen parts of a Dataplane and of what is known of its proxy.
+    """
+    return set(names)
 
 
 class Opaque(Model):

@@ -168,7 +168,8 @@ async def test_nobody_unknown_sends_much_and_who_is_known_may() -> None:
     async with front(FrontLimits(size=100_000)) as (found, passed, port):
         client, known = await connect(port), await connect(port, OTHERS)
         assert await known.says() == HELLO
-        with found.stream(passed.names[0]), found.known(passed.names[0]):
+        with found.stream(passed.names[0]) as stream:
+            stream.known()
             for _ in range(4):
                 assert await known.says(b"x" * 90_000)
             assert await client.says() == HELLO

@@ -82,13 +82,14 @@ class _TypeState:
     """There is nothing to send until something happens that concerns this type."""
     wildcard: bool = False
     opened: bool = False
-    subscribed: set[str] = field(default_factory=set)
+    subscribed: dict[str, None] = field(default_factory=dict)
+    """Names, as the keys: an empty dictionary takes a third of an empty set, and there are many."""
     sent: dict[str, str] = field(default_factory=dict)
     acked: dict[str, str] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
-    missing: set[str] = field(default_factory=set)
+    missing: dict[str, None] = field(default_factory=dict)
     pending: dict[str, dict[str, str | None]] = field(default_factory=dict)
-    doubted: list[frozenset[str]] = field(default_factory=list)
+    doubted: tuple[frozenset[str], ...] = ()
     """Parts of rejected responses that are sent again, each on its own: see `_reject`."""
     all_run: bool | None = None
     """Whether the proxy is known to run everything as it should; None if that has to be looked at again."""
@@ -146,6 +147,8 @@ class Session:
         if not request.nonce:
             return None
         content = state.pending.pop(request.nonce, None)
+        if not state.pending:
+            state.pending = {}  # gives back the room of what is answered
         if content is None:  # a nonce of another stream, or one answered before: says nothing about us
             return None
         # Where a later response or request has overtaken this answer, it says nothing of what runs now.
@@ -164,7 +167,7 @@ class Session:
             self._open(state, request)
         state.wildcard = (state.wildcard or "*" in names) and "*" not in request.unsubscribe
         names.discard("*")
-        state.subscribed |= names
+        state.subscribed.update(dict.fromkeys(names))
         if len(state.subscribed) > _MOST_NAMES:
             raise InvalidResource.of("resource_names_subscribe", f"more than {_MOST_NAMES} names of one type")
         for name in names:
@@ -172,10 +175,10 @@ class Session:
             if name not in request.initial_versions:
                 state.sent.pop(name, None)
                 state.acked.pop(name, None)
-            state.missing.discard(name)
+            state.missing.pop(name, None)
         for name in request.unsubscribe:
-            state.subscribed.discard(name)
-            state.missing.discard(name)
+            state.subscribed.pop(name, None)
+            state.missing.pop(name, None)
             if not state.wildcard:
                 for known in (state.sent, state.acked, state.rejected):
                     known.pop(name, None)
@@ -242,7 +245,7 @@ class Session:
             else:
                 state.sent.pop(name, None)
                 if name in state.subscribed:
-                    state.missing.add(name)
+                    state.missing[name] = None
         state.pending[nonce] = content
         if type_url is TypeUrl.CLUSTER:
             self._send_endpoints_again(content)
@@ -297,7 +300,7 @@ class Session:
         ):
             yield from [name for name in state.sent if name not in state.versions]
         # A name asked for that does not exist is answered as removed, so that the client does not wait for it.
-        yield from sorted(state.subscribed - state.versions.keys() - state.sent.keys() - state.missing)
+        yield from sorted(state.subscribed.keys() - state.versions.keys() - state.sent.keys() - state.missing.keys())
 
     def _listeners_may_follow(self) -> bool:
         """Tells whether everything that listeners route to has reached the proxy."""
@@ -376,7 +379,8 @@ def _due(state: _TypeState) -> tuple[Entry, ...]:
     unsent.difference_update(*state.doubted)
     new = tuple(entry for name, entry in state.wanted.items() if name in unsent and state.wants(name)) if unsent else ()
     while not new and state.doubted:
-        part = state.doubted.pop(0)
+        part, *rest = state.doubted
+        state.doubted = tuple(rest)
         new = tuple(entry for name, entry in state.wanted.items() if name in part and state.wants(name))
     return new
 
@@ -397,4 +401,4 @@ def _reject(state: _TypeState, told: Mapping[str, str | None], *, alone: bool) -
     names = tuple(found)
     state.sent.update(dict.fromkeys(names, _NO_VERSION))  # Envoy may have taken them, or not
     halves = names[: len(names) // 2], names[len(names) // 2 :]
-    state.doubted += [frozenset(half) for half in halves if half]
+    state.doubted += tuple(frozenset(half) for half in halves if half)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 
 import structlog
 
@@ -58,6 +59,13 @@ class ProxyContext:
 class Proxy:
     """The state of one stream. One coroutine reads it, one writes; both run on one loop."""
 
+    __slots__ = (  # thousands are connected
+        "__weakref__", "_acknowledged", "_admin", "_admin_secrets", "_check_token", "_clock", "_end", "_ended",
+        "_farewell_digest", "_insights", "_is_renewal_due", "_meshes", "_outdated", "_published", "_told", "_touches",
+        "_wake", "admin_port", "credential", "envoy", "gives_way", "holds_for", "host", "is_leaving", "keeper", "key",
+        "last_contact", "on_progress", "record", "session", "token",
+    )  # fmt: skip
+
     def __init__(
         self,
         key: Key,
@@ -104,7 +112,7 @@ class Proxy:
         self._published: MeshConfig | None = None
         self._acknowledged: MeshConfig | None = None
         """Of which it was sent all that concerns it, and of which it has acknowledged all."""
-        self.on_progress: Callable[[Proxy], None] = lambda _: None
+        self.on_progress: Callable[[Proxy], None] = _tell_nobody
         self._told: tuple[bool, bool] | None = None
         """What of its answers was part of the last progress; None if something else has changed since then."""
         self._meshes = context.meshes
@@ -361,9 +369,18 @@ class Proxy:
             self._insights.note(self.record)
 
 
+def _tell_nobody(_: Proxy) -> None:
+    """Stands for who hears of the progress of a proxy that is not connected."""
+
+
 def _administration(port: int, host: str, envoy: Capabilities) -> AdministrationInsight:
-    features = EnvoyFeatures(**{**envoy._asdict(), "unwritable": tuple(sorted(envoy.unwritable))})
-    return AdministrationInsight(port=port, host=host, features=features)
+    return AdministrationInsight(port=port, host=host, features=_features(envoy))
+
+
+@lru_cache(maxsize=1000)
+def _features(envoy: Capabilities) -> EnvoyFeatures:
+    """Returns what an Envoy can do: the same object for all that can do the same."""
+    return EnvoyFeatures(**{**envoy._asdict(), "unwritable": tuple(sorted(envoy.unwritable))})
 
 
 def _admits(config: MeshConfig, name: str) -> tuple[str, ...]:

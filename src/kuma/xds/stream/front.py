@@ -15,10 +15,9 @@ import secrets
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import structlog
 
@@ -167,24 +166,9 @@ class Front:
         found = self._named.get(name)
         return found.peer if found is not None else name
 
-    @contextlib.contextmanager
-    def stream(self, name: str) -> Iterator[None]:
+    def stream(self, name: str) -> Passed:
         """Surrounds a stream: while there is one, its own time limits hold instead of that of the connection."""
-        with contextlib.ExitStack() as stack:
-            if (found := self._named.get(name)) is not None:
-                found.streams += 1
-                stack.callback(found.stream_ended)
-            yield
-
-    @contextlib.contextmanager
-    def known(self, name: str) -> Iterator[None]:
-        """Surrounds the part of a stream in which it is known which proxy it is of."""
-        with contextlib.ExitStack() as stack:
-            if (found := self._named.get(name)) is not None:
-                found.proxies += 1
-                self._settle(found)
-                stack.callback(self._forget, found)
-            yield
+        return Passed(self, self._named.get(name))
 
     def admit(self, connection: Connection) -> bool:
         """Counts one more connection, if there may be one; ends one of whoever holds the most, if need be."""
@@ -206,7 +190,8 @@ class Front:
         self._unknown.setdefault(connection.group, {})[connection] = None
         self._count += 1
 
-    def _settle(self, connection: Connection) -> None:
+    def settle(self, connection: Connection) -> None:
+        """Notes that it is known which proxy a connection is of."""
         group = self._unknown.get(connection.group, {})
         if connection in group:
             del group[connection]
@@ -214,7 +199,7 @@ class Front:
             if not group:
                 del self._unknown[connection.group]
 
-    def _forget(self, connection: Connection) -> None:
+    def forget(self, connection: Connection) -> None:
         """Forgets a proxy that has left: its connection may send as much as a new one until the next is known."""
         connection.proxies -= 1
         if not connection.proxies and connection in self._connections:
@@ -241,6 +226,36 @@ class Front:
 
     def ended(self, connection: Connection) -> None:
         """Counts one connection less."""
-        self._settle(connection)
+        self.settle(connection)
         self._connections.discard(connection)
         self._named.pop(connection.name, None)
+
+
+class Passed:
+    """One stream over a connection that was passed on, as a context. There are thousands: it has no stack of others."""
+
+    __slots__ = ("_connection", "_front", "_is_known")
+
+    def __init__(self, front: Front, connection: Connection | None) -> None:
+        self._front = front
+        self._connection = connection
+        self._is_known = False
+
+    def __enter__(self) -> Self:
+        if self._connection is not None:
+            self._connection.streams += 1
+        return self
+
+    def known(self) -> None:
+        """Notes that from here to its end it is known which proxy it is of."""
+        if self._connection is not None and not self._is_known:
+            self._is_known = True
+            self._connection.proxies += 1
+            self._front.settle(self._connection)
+
+    def __exit__(self, *_: object) -> None:
+        if self._connection is None:
+            return
+        if self._is_known:
+            self._front.forget(self._connection)
+        self._connection.stream_ended()

@@ -84,9 +84,10 @@ class HealthDiscovery:
         """Serve one `StreamHealthCheck` stream to its end."""
         peer = self._front.peer(context.peer())
         try:
-            with self._front.stream(context.peer()):
+            with self._front.stream(context.peer()) as passed:
                 stream = await self._admitted(requests, context, peer)
-                with self._front.known(context.peer()), self._following(stream):
+                passed.known()
+                with self._following(stream):
                     async with stream.until_ended():
                         proxy = await self._connected(stream, peer)
                         await self._serve(stream, proxy, requests, context)

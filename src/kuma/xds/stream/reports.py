@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -30,6 +30,7 @@ from kuma.xds.proxies.meshes import Meshes
 from kuma.xds.proxies.traffic_recorder import TrafficRecorder
 from kuma.xds.stream import proxy_authentication, stream_limits
 from kuma.xds.stream.calls import SideStream, StreamAdmission, check_size, status_of, token_of
+from kuma.xds.stream.front import Passed
 from kuma.xds.stream.revocation import TokenRevocation
 from kuma.xds.stream.stream_limits import TooMany
 
@@ -92,8 +93,8 @@ class Reports:
         """Serves one `StreamAccessLogs` stream to its end."""
         peer = self._front.peer(context.peer())
         try:
-            with self._front.stream(context.peer()), ExitStack() as known:
-                await self._receive(messages, context, peer, known)
+            with self._front.stream(context.peer()) as passed:
+                await self._receive(messages, context, peer, passed)
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the first message did not come in time")
         except TooMany as error:
@@ -105,7 +106,7 @@ class Reports:
             await context.abort(status_of(error), str(error))
         return b""
 
-    async def _receive(self, messages: AsyncIterator[bytes], context: Any, peer: str, known: ExitStack) -> None:
+    async def _receive(self, messages: AsyncIterator[bytes], context: Any, peer: str, passed: Passed) -> None:
         with self._limiter.pending(peer):
             async with asyncio.timeout(_FIRST):
                 first = await anext(messages, None)
@@ -121,15 +122,16 @@ class Reports:
         except KumaError:
             self._limiter.failed(peer)
             raise
-        known.enter_context(self._counted(stream.key))
-        known.enter_context(self._front.known(context.peer()))
-        known.enter_context(self._revocation.watched(stream))
-        async with stream.until_ended():
-            decisions = Decisions()
-            await self._count(stream.key, message, decisions)
-            async for more in messages:
-                self._authorize(stream)
-                await self._count(stream.key, _decoded(more), decisions)
+        with self._counted(stream.key):
+            passed.known()
+            with self._revocation.watched(stream):
+                async with stream.until_ended():
+                    decisions = Decisions()
+                    await self._count(stream.key, message, decisions)
+                    del first, message  # they would be kept as long as the stream
+                    async for more in messages:
+                        self._authorize(stream)
+                        await self._count(stream.key, _decoded(more), decisions)
 
     def _admitted(self, first: bytes, token: str) -> tuple[SideStream, Any]:
         """Authenticates a stream; returns it with its first message, which is not parsed before."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
 from typing import Any
 
 import grpc
@@ -37,6 +36,7 @@ from kuma.xds.proxies.traffic_recorder import TrafficRecorder
 from kuma.xds.stream import proxy_authentication, stream_limits
 from kuma.xds.stream.calls import StreamAdmission, status_of, token_of
 from kuma.xds.stream.deregistration import Deregistration
+from kuma.xds.stream.front import Passed
 from kuma.xds.stream.proxy_authentication import Presented
 from kuma.xds.stream.stream_limits import TooMany
 from kuma.xds.stream.writer import Sender
@@ -107,30 +107,17 @@ class Discovery:
         """Serve one `DeltaAggregatedResources` stream to its end."""
         peer = self._front.peer(context.peer())
         try:
-            with self._front.stream(context.peer()), ExitStack() as known:
-                await self._stream(requests, context, peer, known)
+            with self._front.stream(context.peer()) as passed:
+                await self._stream(requests, context, peer, passed)
         except (grpc.aio.AbortError, grpc.aio.UsageError):
             raise
         except Exception:
             log.exception("stream failed", peer=peer)  # the proxy is told nothing of it, and tries again
             await context.abort(grpc.StatusCode.INTERNAL, "internal error")
 
-    async def _stream(self, frames: AsyncIterator[bytes], context: Any, peer: str, known: ExitStack) -> None:
-        """Serves a stream from `peer`; `known` is left when the proxy that it is of is gone."""
+    async def _stream(self, frames: AsyncIterator[bytes], context: Any, peer: str, passed: Passed) -> None:
         try:
-            with self._limiter.pending(peer):
-                async with asyncio.timeout(_FIRST_REQUEST):
-                    frame = await anext(frames, None)
-            if frame is None:
-                return
-            token = token_of(context)
-            await self._meshes.until_listed()  # the keys of tokens are known by then
-            holder = await self._holder(token, peer)
-            first = _decoded(frame)
-            who, identity = self._admitted(first.node, token, holder, peer)
-            verified_by = self._authenticator.verifies_by(who.key.mesh)
-            known.enter_context(self._front.known(context.peer()))
-            proxy = await self._connect(who, token, identity, peer)
+            opened = await self._open(frames, context, peer, passed)
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the first request did not come in time")
             return
@@ -142,16 +129,42 @@ class Discovery:
             prefix = "" if isinstance(error, InvalidResource | TooMany | Occupied) else "authentication failed: "
             await context.abort(_status(error), f"{prefix}{error}")
             return
+        if opened is None:
+            return
+        proxy, first, verified_by = opened
+        del opened
         try:
             # Once more: from here on the stream is ended when its token is revoked, which it may have been meanwhile.
-            self._authenticator.confirm(proxy.key.mesh, token, identity, verified_by)
+            self._authenticator.confirm(proxy.key.mesh, proxy.credential, proxy.token, verified_by)
             proxy.receive(_request(first))
+            del first, verified_by  # they would be kept as long as the stream
             await self._serve(proxy, frames, context)
         except (Superseded, Unauthenticated, AccessDenied, InvalidResource, TooMany) as error:
             log.warning("stream ended", mesh=proxy.key.mesh, dataplane=proxy.key.name, reason=str(error))
             await context.abort(_status(error), str(error))
         finally:
             self._disconnect(proxy)
+
+    async def _open(
+        self, frames: AsyncIterator[bytes], context: Any, peer: str, passed: Passed
+    ) -> tuple[Proxy, Any, object] | None:
+        """Returns the proxy of a stream from `peer`, its first request, and what its token was verified by.
+
+        None if it has asked for nothing.
+        """
+        with self._limiter.pending(peer):
+            async with asyncio.timeout(_FIRST_REQUEST):
+                frame = await anext(frames, None)
+        if frame is None:
+            return None
+        token = token_of(context)
+        await self._meshes.until_listed()  # the keys of tokens are known by then
+        holder = await self._holder(token, peer)
+        first = _decoded(frame)
+        who, identity = self._admitted(first.node, token, holder, peer)
+        verified_by = self._authenticator.verifies_by(who.key.mesh)
+        passed.known()
+        return await self._connect(who, token, identity, peer), first, verified_by
 
     async def _holder(self, token: str, peer: str) -> DataplaneClaims | None:
         """Authenticates whoever opens a stream, as far as that can be done before its request is parsed."""
@@ -295,11 +308,11 @@ class Discovery:
         )
         end = proxy.ended()
         try:
-            done, _ = await asyncio.wait((*tasks, end), return_when=asyncio.FIRST_COMPLETED)
+            await aio.first_done((*tasks, end))
             for task in tasks:
-                if task in done:
+                if task.done():
                     task.result()
-            if end in done:
+            if end.done():
                 raise end.result()
             log.info("proxy has closed its side of the stream", mesh=proxy.key.mesh, dataplane=proxy.key.name)
         finally:
@@ -315,15 +328,19 @@ class Discovery:
     async def _read(self, proxy: Proxy, frames: AsyncIterator[bytes]) -> None:
         count = self._limiter.counter()
         async for frame in frames:
-            message = _decoded(frame)
-            if message.HasField("node") and message.node.id and message.node.id != f"{proxy.key.mesh}.{proxy.key.name}":
-                raise InvalidResource.of("node.id", "must not change within a stream")
             count()
-            request = _request(message)
-            if message.response_nonce:
-                confirmation = "ACK" if request.error is None else "NACK"
-                self._metrics.confirmations(request.type_url.bucket, confirmation).inc()
-            proxy.receive(request)
+            self._take_in(proxy, frame)
+            del frame  # it would be kept until the next comes
+
+    def _take_in(self, proxy: Proxy, frame: bytes) -> None:
+        message = _decoded(frame)
+        if message.HasField("node") and message.node.id and message.node.id != f"{proxy.key.mesh}.{proxy.key.name}":
+            raise InvalidResource.of("node.id", "must not change within a stream")
+        request = _request(message)
+        if message.response_nonce:
+            confirmation = "ACK" if request.error is None else "NACK"
+            self._metrics.confirmations(request.type_url.bucket, confirmation).inc()
+        proxy.receive(request)
 
     async def _write(self, proxy: Proxy, sender: Sender) -> None:
         await proxy.keeper.settled()  # so that the identity goes out with what needs it

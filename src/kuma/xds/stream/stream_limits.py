@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from kuma.base.clock import Clock
 from kuma.base.errors import KumaError
 from kuma.base.values import addresses
-from kuma.base.values.rate_limit import Buckets, Rate
+from kuma.base.values.rate_limit import Bucket, Buckets, Rate
 from kuma.resources.resource import Key
 
 _FAILURES = Rate(20, 200)
@@ -82,13 +82,22 @@ class StreamLimiter:
 
     def counter(self) -> Callable[[], None]:
         """Returns a counter of the requests of one stream, which raises `TooMany` when they come too fast."""
-        buckets = Buckets(self._limits.requests)
+        return _Requests(self._limits.requests, self._clock).count
 
-        def count() -> None:
-            if buckets.take(None, self._clock.now()):
-                raise TooMany(f"more than {self._limits.requests.per_second:g} requests a second on one stream")
 
-        return count
+class _Requests:
+    """Requests of one stream. There are thousands of streams."""
+
+    __slots__ = ("_bucket", "_clock", "_rate")
+
+    def __init__(self, rate: Rate, clock: Clock) -> None:
+        self._rate = rate
+        self._clock = clock
+        self._bucket = Bucket(rate, clock.now())
+
+    def count(self) -> None:
+        if self._bucket.take(self._clock.now()):
+            raise TooMany(f"more than {self._rate.per_second:g} requests a second on one stream")
 
 
 def address_of(peer: str) -> str:
