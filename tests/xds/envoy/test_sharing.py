@@ -80,7 +80,7 @@ def test_what_is_shared_cannot_be_changed() -> None:
     view: Any = made.view
     entry: Any = next(iter(contents(made, "a").values()))
     with pytest.raises(dataclasses.FrozenInstanceError):
-        entry.wire = b""
+        entry.parts = ()
     with pytest.raises(dataclasses.FrozenInstanceError):
         view.mesh = None
     for mapping in (view.dataplanes, view.permissions, view.secrets, view.mesh_permissions):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 
 from envoy.service.discovery.v3 import discovery_pb2
-from google.protobuf import duration_pb2, message
+from google.protobuf import any_pb2, duration_pb2, message
 
 
 class TypeUrl(StrEnum):
@@ -30,11 +31,17 @@ _BUCKETS = dict(zip(TypeUrl, ("cds", "eds", "sds", "lds", "rds"), strict=True))
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One named resource. `version` is a hash of the content; `wire` is a serialised `discovery.v3.Resource`."""
+    """One named resource. `version` is a hash of the content."""
 
     name: str
     version: str
-    wire: bytes = field(repr=False, compare=False)
+    parts: tuple[bytes, ...] = field(repr=False, compare=False)
+    """A serialised `discovery.v3.Resource`, in parts of which others may have some, too."""
+
+    @property
+    def wire(self) -> bytes:
+        """The parts as one."""
+        return b"".join(self.parts)
 
     @classmethod
     def of(cls, name: str, content: message.Message) -> Entry:
@@ -42,18 +49,27 @@ class Entry:
         return cls.serialised(name, type_url_of(content), serialised(content))
 
     @classmethod
-    def serialised(cls, name: str, type_url: str, body: bytes) -> Entry:
-        """Takes a content that is serialised. The same bytes have the same version."""
-        version = hashlib.blake2b(body, digest_size=8).hexdigest()
-        resource = discovery_pb2.Resource(name=name, version=version)
-        resource.resource.type_url = type_url
-        resource.resource.value = body
-        return cls(name, version, resource.SerializeToString())
+    def serialised(cls, name: str, type_url: str, *body: bytes) -> Entry:
+        """Takes a content that is serialised, in one part or several. The same bytes have the same version."""
+        digest = hashlib.blake2b(digest_size=8)
+        for part in body:
+            digest.update(part)
+        version, size = digest.hexdigest(), sum(map(len, body))
+        kind = any_pb2.Any(type_url=type_url).SerializeToString() + head_of(_VALUE, size)
+        front = field_of(_VERSION, version.encode()) + head_of(_CONTENT, len(kind) + size) + kind
+        parts = front, *body, field_of(_NAME, name.encode())
+        return cls(name, version, parts if len(body) > 1 else (b"".join(parts),))
 
     @classmethod
     def known(cls, name: str, version: str) -> Entry:
         """Returns what names a resource that its receiver has, without the content."""
-        return cls(name, version, discovery_pb2.Resource(name=name, version=version).SerializeToString())
+        return cls(name, version, (discovery_pb2.Resource(name=name, version=version).SerializeToString(),))
+
+
+_VERSION = discovery_pb2.Resource.VERSION_FIELD_NUMBER
+_CONTENT = discovery_pb2.Resource.RESOURCE_FIELD_NUMBER
+_NAME = discovery_pb2.Resource.NAME_FIELD_NUMBER
+_VALUE = any_pb2.Any.VALUE_FIELD_NUMBER
 
 
 def type_url_of(content: message.Message) -> str:
@@ -76,7 +92,10 @@ def encode_response(
     head = discovery_pb2.DeltaDiscoveryResponse(type_url=type_url.value, nonce=nonce, removed_resources=removed)
     ttl = discovery_pb2.Resource(ttl=duration_pb2.Duration(seconds=round(holds_for))) if holds_for else None
     more = ttl.SerializeToString() if ttl else b""
-    return b"".join((head.SerializeToString(), *(field_of(_RESOURCES, entry.wire + more) for entry in entries)))
+    parts = [head.SerializeToString()]
+    for entry in entries:
+        parts += head_of(_RESOURCES, sum(map(len, entry.parts)) + len(more)), *entry.parts, more
+    return b"".join(parts)
 
 
 _RESOURCES = discovery_pb2.DeltaDiscoveryResponse.RESOURCES_FIELD_NUMBER
@@ -88,7 +107,13 @@ def field_of(number: int, content: bytes) -> bytes:
     A protobuf message is the concatenation of its fields, so fields that were serialised apart may be joined
     (protobuf encoding, "Last One Wins" and repeated fields).
     """
-    return bytes((number << 3 | 2,)) + _varint(len(content)) + content
+    return head_of(number, len(content)) + content
+
+
+@lru_cache(maxsize=1000)
+def head_of(number: int, length: int) -> bytes:
+    """Returns what stands before such a field's content of so many bytes: the same object for the same."""
+    return bytes((number << 3 | 2,)) + _varint(length)
 
 
 def _varint(number: int) -> bytes:

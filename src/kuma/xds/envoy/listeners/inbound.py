@@ -132,10 +132,9 @@ def frame_without_tls(place: InboundPlace, envoy: Capabilities, limits: Limits) 
 def listener(framed: Frame, access: InboundAccess | None) -> Entry:
     """Makes the listener of an inbound; plaintext without `access`."""
     if access is None:
-        made = [serialised(plaintext(framed.place, "", framed.envoy, framed.limits))]
-    else:
-        made = list(chains(framed, access))
-    return listeners.joined(framed.place.name, framed.head, made)
+        clear = serialised(plaintext(framed.place, "", framed.envoy, framed.limits))
+        return listeners.joined(framed.place.name, framed.head, ((clear,),))
+    return listeners.joined(framed.place.name, framed.head, chains(framed, access))
 
 
 def routes(
@@ -174,18 +173,18 @@ def gate_listener(place: InboundPlace, admissions: tuple[Admission, ...]) -> Ent
     return gate.listener(place.gate, place.mesh, admissions, filters.tcp(place.gate, place.cluster))
 
 
-def chains(framed: Frame, access: InboundAccess) -> Iterator[bytes]:
-    """Makes the chain of each kind of caller."""
+def chains(framed: Frame, access: InboundAccess) -> Iterator[tuple[bytes, ...]]:
+    """Makes the chain of each kind of caller, in parts: what is the same for others, or in others, is one object."""
     place, envoy, limits = framed.place, framed.envoy, framed.limits
     callers = _told_apart(place.mesh, access, is_http=place.is_http, has_gates=envoy.has_gates)
     if place.is_http:
-        yield from (caller + framed.served for caller in callers)
+        yield from ((caller, framed.served) for caller in callers)
     else:
         admissions = (access.admission, *(part for _, part in access.groups))
         for caller, admission in zip(callers, admissions, strict=True):
-            yield caller + serialised(_chain("", *_tcp(place, admission, envoy, limits.tcp)))
+            yield caller, serialised(_chain("", *_tcp(place, admission, envoy, limits.tcp)))
     if not access.strict:
-        yield from map(serialised, _others(place, access.sealed, envoy, limits))
+        yield from ((serialised(chain),) for chain in _others(place, access.sealed, envoy, limits))
 
 
 @lru_cache(maxsize=200)

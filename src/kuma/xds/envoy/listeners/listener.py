@@ -12,7 +12,7 @@ from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 
 from kuma.xds.envoy import resource_names, tls
 from kuma.xds.envoy.listeners import reports
-from kuma.xds.envoy.resource import Entry, field_of, serialised, type_url_of
+from kuma.xds.envoy.resource import Entry, field_of, head_of, serialised, type_url_of
 from kuma.xds.envoy.services.clusters import socket
 
 _INSPECTION = timedelta(seconds=1)
@@ -35,12 +35,16 @@ def listener(
     made = head(
         name, address, port, direction, inspects=inspects, reported=reported, bound=bound, redirected=redirected
     )
-    return joined(name, serialised(made), map(serialised, chains))
+    whole = b"".join((serialised(made), *(field_of(_CHAINS, serialised(chain)) for chain in chains)))
+    return Entry.serialised(name, _LISTENER, whole)
 
 
-def joined(name: str, front: bytes, chains: Iterable[bytes]) -> Entry:
-    """Makes a listener of its head and its filter chains, as they travel."""
-    return Entry.serialised(name, _LISTENER, b"".join((front, *(field_of(_CHAINS, chain) for chain in chains))))
+def joined(name: str, front: bytes, chains: Iterable[tuple[bytes, ...]]) -> Entry:
+    """Makes a listener of its head and its filter chains, as they travel: each of parts, which are kept once."""
+    parts = [front]
+    for chain in chains:
+        parts += head_of(_CHAINS, sum(map(len, chain))), *chain
+    return Entry.serialised(name, _LISTENER, *parts)
 
 
 _LISTENER = type_url_of(listener_pb2.Listener())

@@ -41,7 +41,7 @@ def listener(where: InboundPlace, access: InboundAccess | None, limits: Limits) 
     if access is None:
         return inbound.listener(inbound.frame(where, inspects=False), None)
     framed = inbound.frame(where, limits=limits)
-    chains = [*inbound.chains(framed, access), *map(serialised, _own_machine(where))]
+    chains = [*inbound.chains(framed, access), *((serialised(chain),) for chain in _own_machine(where))]
     return listeners.joined(where.name, framed.head, chains)
 
 
