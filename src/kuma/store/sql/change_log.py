@@ -17,11 +17,15 @@ KEPT_REVISIONS = 10_000
 _TRIM_EVERY = 100
 
 _changes, _meta = schema.changes, schema.meta
+# Made once: to make a statement takes as long as to have it done.
+_REVISION = sa.select(_meta.c.value).where(_meta.c.name == "revision")
+_NEXT = sa.update(_meta).where(_meta.c.name == "revision").values(value=sa.bindparam("following"))
+_INSERT = sa.insert(_changes)
 
 
 async def revision(connection: AsyncConnection) -> int:
     """Returns the revision of the last commit."""
-    value = (await connection.execute(sa.select(_meta.c.value).where(_meta.c.name == "revision"))).scalar_one()
+    value = (await connection.execute(_REVISION)).scalar_one()
     return int(value)
 
 
@@ -42,9 +46,8 @@ async def append(connection: AsyncConnection, changed: Sequence[Key], kept: int)
         {"revision": following, "position": i, "kind": key.kind, "mesh": key.mesh, "name": key.name}
         for i, key in enumerate(changed)
     ]
-    await connection.execute(sa.insert(_changes), rows)
-    value = str(following).encode()
-    await connection.execute(sa.update(_meta).where(_meta.c.name == "revision").values(value=value))
+    await connection.execute(_INSERT, rows)
+    await connection.execute(_NEXT, {"following": str(following).encode()})
     if following % _TRIM_EVERY == 0:
         await connection.execute(sa.delete(_changes).where(_changes.c.revision <= following - kept))
     return following

@@ -8,9 +8,6 @@ from typing import Any, Protocol
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-WRITES = "kuma_writes"
-"""Execution option of connections that write: a dialect may have to begin their transactions in another way."""
-
 
 @dataclass(frozen=True, slots=True)
 class Traits:
@@ -36,6 +33,10 @@ class Dialect(Protocol):
 
     async def announce(self, connection: AsyncConnection, revision: int) -> None:
         """Tells the other processes of a revision, once it is committed."""
+        ...
+
+    async def begin_reading(self, connection: AsyncConnection) -> None:
+        """Has all that is read in several statements be of one moment, where `Traits.snapshot` does not."""
         ...
 
     async def others(self, connection: AsyncConnection) -> int:

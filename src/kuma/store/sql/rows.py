@@ -6,6 +6,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -101,11 +102,18 @@ async def rows_of(
     connection: AsyncConnection, keys: Sequence[Key], *further: sa.Column[Any]
 ) -> dict[Key, sa.RowMapping]:
     """Returns the rows of those resources that exist; whole, or their keys and `further` columns."""
-    columns, found = schema.resources.c, dict[Key, sa.RowMapping]()
-    wanted_columns = (columns.kind, columns.mesh, columns.name, *further) if further else columns
+    query, found = _named(tuple(column.name for column in further)), dict[Key, sa.RowMapping]()
     for start in range(0, len(keys), _KEYS_PER_QUERY):
         wanted = [(key.kind, key.mesh, key.name) for key in keys[start : start + _KEYS_PER_QUERY]]
-        named = sa.tuple_(columns.kind, columns.mesh, columns.name).in_(wanted)
-        for row in (await connection.execute(sa.select(*wanted_columns).where(named))).mappings():
+        for row in (await connection.execute(query, {"keys": wanted})).mappings():
             found[Key(row["kind"], row["mesh"], row["name"])] = row
     return found
+
+
+@cache
+def _named(further: tuple[str, ...]) -> sa.Select[Any]:
+    """Returns the query for resources by their `keys`. To make it takes as long as to ask it, so it is made once."""
+    columns = schema.resources.c
+    own = (columns.kind, columns.mesh, columns.name)
+    wanted = (*own, *(columns[name] for name in further)) if further else tuple(columns)
+    return sa.select(*wanted).where(sa.tuple_(*own).in_(sa.bindparam("keys", expanding=True)))

@@ -22,7 +22,7 @@ from kuma.resources.resource import Key
 from kuma.store.protocol import AnyResource, Commit, Listing, Operation, Page, Put, Removed, RevisionTooOld
 from kuma.store.sealing.encryption import AesGcmSealer, KeyFile, new_key
 from kuma.store.sql import change_log, schema, seal
-from kuma.store.sql.dialect import WRITES, Dialect, reason
+from kuma.store.sql.dialect import Dialect, reason
 from kuma.store.sql.grouped import Grouped
 from kuma.store.sql.keyring import Keyring, check_all_have
 from kuma.store.sql.rows import Read, blank, rows_of
@@ -56,7 +56,6 @@ class SqlStore:
         """Watchers are told of what follows `revision`; `kept` of them are remembered."""
         self._engine = engine
         self._dialect = dialect
-        self._writer = engine.execution_options(**{WRITES: True})
         self._reader = engine.execution_options(**dialect.traits.snapshot)
         self._clock = clock
         self.keyring = Keyring(keys, sealer)
@@ -107,7 +106,7 @@ class SqlStore:
         return await self._gets.ask(key)
 
     async def _get_all(self, keys: Sequence[Key]) -> Sequence[AnyResource | Exception]:
-        async with self._reading() as connection:
+        async with self._reading(by_one_statement=True) as connection:
             rows = await rows_of(connection, tuple(dict.fromkeys(keys)))
         return [self._found(key, rows.get(key)) for key in keys]
 
@@ -370,10 +369,12 @@ class SqlStore:
         return self._read.resource(row, self.keyring.sealer)
 
     @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[AsyncConnection]:
-        """Opens a connection to which everything is as at one moment."""
+    async def _reading(self, *, by_one_statement: bool = False) -> AsyncIterator[AsyncConnection]:
+        """Opens a connection to which everything is as at one moment, which one statement always sees."""
         with self._translated_errors():
             async with self._reader.connect() as connection:
+                if not by_one_statement:
+                    await self._dialect.begin_reading(connection)
                 yield connection
 
     @asynccontextmanager
@@ -384,7 +385,7 @@ class SqlStore:
             StoreCorrupt: somebody else has sealed the store anew, and what this process wrote could not be opened.
         """
         with self._translated_errors():
-            async with self._writer.begin() as connection:
+            async with self._engine.begin() as connection:
                 sealed = await self._dialect.begin(connection)
                 if sealed is not None:
                     self.keyring.follow(sealed)

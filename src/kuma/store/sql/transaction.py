@@ -32,6 +32,13 @@ from kuma.store.sql import change_log, schema
 from kuma.store.sql.rows import encode, is_at, rows_of
 
 _resources = schema.resources
+# Made once: to make a statement takes as long as to have it done.
+_INSERT = sa.insert(_resources)
+_UPDATE = sa.update(_resources).where(
+    _resources.c.kind == sa.bindparam("k"),
+    _resources.c.mesh == sa.bindparam("m"),
+    _resources.c.name == sa.bindparam("n"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +106,7 @@ class Transaction:
             rows.append({**encode(resource, self._sealer), **columns})
             self._note(resource)
         try:
-            await self._connection.execute(sa.insert(_resources), rows)
+            await self._connection.execute(_INSERT, rows)
         except IntegrityError:  # another process was faster, where writers do not wait for each other
             raise AlreadyExists(f"{operations[0].resource.key} already exists, or another of those with it") from None
 
@@ -113,15 +120,12 @@ class Transaction:
                 raise Conflict(f"{old.key} has been changed by somebody else")
             created = datetime.fromisoformat(found["creation_time"])
             updated[old.key] = replace(old, version=old.version + 1, creation_time=created, modification_time=self._now)
-        statement = sa.update(_resources).where(
-            columns.kind == sa.bindparam("k"), columns.mesh == sa.bindparam("m"), columns.name == sa.bindparam("n")
-        )
         rows = []
         for resource in updated.values():
             row = encode(resource, self._sealer)
             rows.append({**row, "k": row.pop("kind"), "m": row.pop("mesh"), "n": row.pop("name")})
             self._note(resource)
-        await self._connection.execute(statement, rows)
+        await self._connection.execute(_UPDATE, rows)
 
     def _note(self, resource: AnyResource) -> None:
         self.changed.append(Put(resource))

@@ -1,7 +1,8 @@
 """A connection to SQLite on which a statement is one errand to the connection's thread.
 
 aiosqlite sends its thread for a cursor, for the statement, for its rows, and to close the cursor: four times there and
-back, each of which wakes up both threads. SQLAlchemy takes all rows of a statement at once, so that one errand does.
+back, each of which wakes up both threads. SQLAlchemy takes all rows of a statement at once, so that one errand does. A
+transaction is begun by the errand of its first statement, and one that was never begun is not ended by another.
 """
 
 from __future__ import annotations
@@ -33,10 +34,34 @@ class _Connection(aiosqlite.Connection):
     def cursor(self) -> _Cursor:  # type: ignore[override]  # nothing is to be waited for
         return _Cursor(self)
 
+    _begin = ""
+    """What begins the transaction whose first statement is to come."""
+    _is_begun = False
+    """Whether a transaction has been, or is being, begun: an errand that nobody waits for any more is done, too."""
+
     async def statement(self, sql: str, parameters: Any, *, is_many: bool) -> _Done:
         """Do a statement, once or with each of `parameters`, and take all of its rows."""
-        done: _Done = await self._execute(_do, self._conn, sql, parameters, is_many)  # type: ignore[no-untyped-call]
+        if sql.startswith("BEGIN"):
+            self._begin = sql
+            return _Done()
+        begin, self._begin = self._begin, ""
+        self._is_begun = self._is_begun or bool(begin)
+        done: _Done = await self._execute(_do, self._conn, begin, sql, parameters, is_many)  # type: ignore[no-untyped-call]
         return done
+
+    async def commit(self) -> None:
+        if self._is_to_be_ended():
+            await super().commit()
+            self._is_begun = False
+
+    async def rollback(self) -> None:
+        if self._is_to_be_ended():
+            await super().rollback()
+            self._is_begun = False
+
+    def _is_to_be_ended(self) -> bool:
+        self._begin = ""
+        return self._is_begun
 
 
 class _Cursor:
@@ -79,7 +104,9 @@ class _Cursor:
         """Nothing is open."""
 
 
-def _do(connection: sqlite3.Connection, sql: str, parameters: Any, is_many: bool) -> _Done:
+def _do(connection: sqlite3.Connection, begin: str, sql: str, parameters: Any, is_many: bool) -> _Done:
+    if begin:
+        connection.execute(begin)
     with contextlib.closing(connection.cursor()) as cursor:
         (cursor.executemany if is_many else cursor.execute)(sql, parameters)
         rows = cursor.fetchall() if cursor.description else ()

@@ -21,7 +21,7 @@ from kuma.base.errors import Misconfigured, Unavailable
 from kuma.store.sealing.encryption import AesGcmSealer, KeyFile
 from kuma.store.sql import migrations, schema, seal
 from kuma.store.sql.change_log import KEPT_REVISIONS
-from kuma.store.sql.dialect import WRITES, Traits
+from kuma.store.sql.dialect import Traits
 from kuma.store.sql.embedded import errands, sqlite_files
 from kuma.store.sql.store import SqlStore
 
@@ -29,6 +29,11 @@ log = structlog.get_logger(__name__)
 
 _PATIENCE = 10.0
 """Seconds that a lock of the database is waited for."""
+_BEGIN_WRITING = "BEGIN IMMEDIATE"
+"""A writer takes its lock at once: one that begins as a reader can fail half-way.
+
+It is said outright, and not by a listener of SQLAlchemy's: an engine that has one looks for others at each statement.
+"""
 _SCRUBS = 3
 """Attempts to cut off the write-ahead log; each waits for readers by itself."""
 
@@ -147,18 +152,12 @@ def _engine(path: Path) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "connect")
     def connect(connection: Any, _: object) -> None:
-        connection.isolation_level = None  # transactions are begun below, not by the driver at its own time
+        connection.isolation_level = None  # transactions are begun by `_Sqlite`, not by the driver at its own time
         cursor = connection.cursor()
         patience = f"busy_timeout={_PATIENCE * 1000:.0f}"
         for pragma in ("journal_mode=WAL", "synchronous=FULL", patience, "secure_delete=ON"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def begin(connection: sa.Connection) -> None:
-        # A writer takes its lock at once: one that begins as a reader can fail half-way.
-        writes = connection.get_execution_options().get(WRITES)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
 
@@ -168,7 +167,8 @@ async def _prepare(engine: AsyncEngine, sealer: AesGcmSealer) -> int:
 
     Returns the revision of the last commit.
     """
-    async with engine.execution_options(**{WRITES: True}).begin() as connection:
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql(_BEGIN_WRITING)
         await connection.run_sync(migrations.upgrade)
         meta = schema.meta
         rows = (await connection.execute(sa.select(meta.c.name, meta.c.value))).all()
@@ -190,8 +190,11 @@ class _Sqlite:
         self._path = path
 
     async def begin(self, connection: AsyncConnection) -> bytes | None:
-        """Nothing is left to do."""
+        await connection.exec_driver_sql(_BEGIN_WRITING)
         return None
+
+    async def begin_reading(self, connection: AsyncConnection) -> None:
+        await connection.exec_driver_sql("BEGIN")
 
     async def announce(self, connection: AsyncConnection, revision: int) -> None:
         """There is nobody else."""

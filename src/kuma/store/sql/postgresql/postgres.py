@@ -268,6 +268,9 @@ class _Postgres:
     async def begin(self, connection: AsyncConnection) -> bytes | None:
         return await change_log.lock(connection)
 
+    async def begin_reading(self, connection: AsyncConnection) -> None:
+        """Its snapshot is of one moment."""
+
     async def announce(self, connection: AsyncConnection, revision: int) -> None:
         await connection.execute(sa.select(sa.func.pg_notify(CHANNEL, str(revision))))
 
