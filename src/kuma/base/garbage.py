@@ -14,6 +14,9 @@ from typing import Any
 
 _OLDEST = 2
 """The generation of which everything becomes a part that stays: a collection of it is a full one."""
+_YOUNG = 2_000
+"""Objects that come before a collection, instead of 700: most of what a connection makes has gone by then without one,
+and what stays is looked at less often."""
 _LONG = 0.02
 """Seconds."""
 _AT_FIRST = 0.2
@@ -56,11 +59,13 @@ def kept_short(longest: float = _LONG) -> Iterator[None]:
     What a full one has left that took `longest` seconds of CPU is set aside (`gc.freeze`), and at the beginning what
     there is, which is the program itself: the first full collection would come when the first proxies do.
     """
-    collections = _Collections(longest)
+    collections, (young, *others) = _Collections(longest), gc.get_threshold()
+    gc.set_threshold(_YOUNG, *others)
     gc.freeze()
     gc.callbacks.append(collections)
     try:
         yield
     finally:
         gc.callbacks.remove(collections)
+        gc.set_threshold(young, *others)
         gc.unfreeze()
