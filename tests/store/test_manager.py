@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -15,7 +15,7 @@ from kuma.resources import codec, kinds
 from kuma.resources.labels import REGISTERED
 from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.models.secret import SecretSpec
-from kuma.resources.resource import Resource
+from kuma.resources.resource import Key, Resource
 from kuma.store.manager import Decision, ResourceManager
 from kuma.store.protocol import Create, Store, Update
 from kuma.store.sql.embedded.sqlite import open_sqlite
@@ -150,3 +150,38 @@ async def test_who_declares_a_dataplane_is_not_its_proxy(manager: ResourceManage
     await manager.change(brought.key, lambda _: brought)
     assert not (await manager.put(brought)).created
     assert REGISTERED in (await manager.get(brought.key)).labels, "applying what is exported changes nothing"
+
+
+class Asked:
+    """A store that counts what it is asked for."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.gets = 0
+
+    async def get(self, key: Key) -> Any:
+        self.gets += 1
+        return await self._store.get(key)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+async def test_what_seems_new_is_looked_for_only_if_it_is_there(tmp_path: Path) -> None:
+    store = await open_sqlite(tmp_path / "kuma.db", SystemClock())
+    asked = Asked(store)
+    manager = ResourceManager(cast(Store, asked), {})
+    await manager.put(Resource(kinds.MESH.key("default"), MeshSpec()))
+    asked.gets, shown, declared = 0, list[Any](), dataplane()
+
+    def make(stored: Resource[Any] | None) -> Resource[Any]:
+        shown.append(stored)
+        return replace(declared, labels={"seen": str(stored is not None).lower()})
+
+    first = await manager.change(declared.key, make, seems_new=True)
+    assert (first.created, first.resource.version, shown, asked.gets) == (True, 1, [None], 0)
+
+    again = await manager.change(declared.key, make, seems_new=True)
+    assert (again.created, again.resource.version, again.resource.labels) == (False, 2, {"seen": "true"})
+    assert (shown[1:], asked.gets) == ([None, first.resource], 1)
+    await store.close()

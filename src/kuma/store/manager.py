@@ -142,10 +142,13 @@ class ResourceManager:
         *,
         strict: bool = False,
         allow_weakening: bool = False,
+        seems_new: bool = False,
     ) -> Outcome:
         """Create or replace with what `make` makes of what is stored, if it does not refuse by raising.
 
         `strict` refuses what has no effect here instead of telling of it.
+
+        What `seems_new` is created without a look at what is stored, and only looked at if it turns out to be there.
 
         `allow_weakening` makes it also if it weakens a mesh that is guarded.
 
@@ -155,10 +158,12 @@ class ResourceManager:
             InvalidResource: a rule is broken, or the mesh does not exist; nothing was changed.
             Conflict: others kept changing the same resource.
         """
+        keys.check(key)
         async with self._turn(key):
             for attempt in range(_ATTEMPTS):
                 try:
-                    outcome = await self._put(key, make, strict, allow_weakening)
+                    old = None if seems_new and attempt == 0 else await self.find(key)
+                    outcome = await self._put(old, key, make, strict, allow_weakening)
                 except (Conflict, AlreadyExists):
                     await _pause(attempt)  # somebody was faster: look again, judge again
                     continue
@@ -167,11 +172,14 @@ class ResourceManager:
         raise Conflict(f"{key} is being changed by others all the time; try again")
 
     async def _put(
-        self, key: Key, make: Callable[[AnyResource | None], AnyResource], strict: bool, allow_weakening: bool
+        self,
+        old: AnyResource | None,
+        key: Key,
+        make: Callable[[AnyResource | None], AnyResource],
+        strict: bool,
+        allow_weakening: bool,
     ) -> Outcome:
         kind = kinds.by_name(key.kind)
-        keys.check(key)
-        old = await self.find(key)
         judged = await self.judge(old, make(old), strict=strict, allow_weakening=allow_weakening)
         resource, operations = judged.resource, judged.decision.operations
         checks = [operation for operation in operations if isinstance(operation, Check)]

@@ -173,6 +173,24 @@ async def test_what_a_stream_counts_that_has_been_replaced_is_lost(tmp_path: Pat
     await store.close()
 
 
+async def test_of_a_dataplane_that_came_just_now_nothing_is_looked_up_and_what_is_there_even_so_is_replaced(
+    tmp_path: Path,
+) -> None:
+    store = await open_sqlite(tmp_path / "kuma.db", SystemClock())
+    mesh = kinds.MESH.key("default")
+    await store.transact([Create(Resource(mesh, MeshSpec())), Create(WEB, mesh)])
+    for server in ("cp-1", "cp-2"):  # the second does not know of the first
+        insights = Insights(store, SystemClock(), server, Alone())
+        writing = aio.spawn(insights.run(), name="insights")
+        found = await insights.open(WEB.key, Version(), is_new=True)
+        assert found.stored is None
+        await asyncio.sleep(0)
+        await aio.stop([writing])
+        stored = await store.get(found.key)
+        assert [s.control_plane_instance_id for s in stored.spec.subscriptions] == [server]
+    await store.close()
+
+
 class Held:
     """A store that writes nothing before it may."""
 

@@ -32,7 +32,7 @@ async def test_of_two_that_arrive_at_once_neither_takes_the_place_of_the_other(c
     async def arrive(described: Resource[Any], service: str) -> Resource[Any] | AccessDenied:
         identity = authenticator.authenticate("default", cp.token(service=service))
         try:
-            return await authenticator.admit(Presented(described.key, described, Version()), identity)
+            return (await authenticator.admit(Presented(described.key, described, Version()), identity)).dataplane
         except AccessDenied as error:
             return error
 

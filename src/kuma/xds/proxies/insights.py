@@ -188,12 +188,15 @@ class Insights:
         self._wake = asyncio.Event()
         self._wake.set()
 
-    async def open(self, key: Key, version: Version) -> Record:
-        """Begin the record of a new stream of the Dataplane called `key`."""
+    async def open(self, key: Key, version: Version, *, is_new: bool = False) -> Record:
+        """Begin the record of a new stream of the Dataplane called `key`.
+
+        Of one that `is_new` nothing is looked up: insights go with their Dataplanes.
+        """
         now = self._clock.now()
         insight = kinds.DATAPLANE_INSIGHT.key(key.name, key.mesh)
         newer = self._newest(insight)
-        stored = await find(self._store, insight)
+        stored = None if is_new else await find(self._store, insight)
         newer = self._newest(insight) or newer  # than what was stored
         before = newer.spec() if newer else stored.spec if stored else DataplaneInsightSpec()
         record = self._open[insight] = Record(key, self._instance, now, version, before)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from envoy.config.core.v3 import base_pb2
 from google.protobuf import json_format
@@ -49,6 +49,13 @@ class Presented:
     """The digest by which its kuma-dp proves that it ends; empty if it does not say."""
     holds_for: float = 0.0
     """For how many seconds what it listens by holds; 0 if for ever."""
+
+
+class Admitted(NamedTuple):
+    """The stored Dataplane of a proxy that is admitted; `is_new` if nothing of it was there before."""
+
+    dataplane: Resource[DataplaneSpec]
+    is_new: bool = False
 
 
 def not_found(key: Key) -> str:
@@ -148,7 +155,7 @@ class Authenticator:
         self._views = views
         self._clock = clock
 
-    async def admit(self, proxy: Presented, identity: dataplane_tokens.DataplaneClaims) -> Resource[DataplaneSpec]:
+    async def admit(self, proxy: Presented, identity: dataplane_tokens.DataplaneClaims) -> Admitted:
         """Returns the stored Dataplane of an authenticated proxy; stores the one that it brought along.
 
         A token has to hold for what is stored as well as for what is to replace it: otherwise any service could
@@ -167,7 +174,9 @@ class Authenticator:
                 raise AccessDenied(not_found(proxy.key))
             for dataplane in filter(None, (stored, brought)):
                 self.authorize(identity, dataplane)
-            return stored  # if it may not be a member it is sent nothing, so that it does not go on with what it has
+            return Admitted(
+                stored
+            )  # who may not be a member is sent nothing, so that it does not go on with what it has
 
         def arrived(stored: Resource[DataplaneSpec] | None) -> Resource[DataplaneSpec]:
             for dataplane in filter(None, (stored, brought)):
@@ -175,7 +184,9 @@ class Authenticator:
             return _registered(brought, stored)
 
         # What it is by now is for its token to say: a guard that refused it would keep it out until somebody comes.
-        return (await self._manager.change(proxy.key, arrived, allow_weakening=True)).resource
+        seems_new = proxy.key.name not in self._views.view(proxy.key.mesh).dataplanes
+        outcome = await self._manager.change(proxy.key, arrived, allow_weakening=True, seems_new=seems_new)
+        return Admitted(outcome.resource, is_new=outcome.created)
 
     async def review(self, token: str) -> None:
         """Has a token reviewed by whoever issued it, if that is somebody else: before it is authenticated.

@@ -247,13 +247,13 @@ class Discovery:
         ACTOR.set(f"proxy {who.key.mesh}.{who.key.name}")
         await self._check_is_free_elsewhere(who.key, stream_limits.host_of(peer))
         await self._deregistration.back(who.key)
-        dataplane = await self._authenticator.admit(who, identity)
+        dataplane, is_new = await self._authenticator.admit(who, identity)
 
         # A proxy that reconnects still runs its configuration: it must not be sent less than what is stored.
         await self._meshes.until_seen(dataplane)
         host = stream_limits.host_of(peer)
         self._check_is_free(who.key, host)  # another one may have been faster
-        record = await self._insights.open(who.key, who.version)
+        record = await self._insights.open(who.key, who.version, is_new=is_new)
         envoy = who.envoy if self._traffic is not None else who.envoy._replace(reports=False)
         proxy = Proxy(
             who.key,
@@ -381,16 +381,18 @@ def _decoded(frame: bytes) -> Any:
         raise InvalidResource.of("", "the message is not a DeltaDiscoveryRequest") from None
 
 
+_TYPES = {type_url.value: type_url for type_url in TypeUrl}
+
+
 def _request(message: Any) -> Request:
-    try:
-        type_url = TypeUrl(message.type_url)
-    except ValueError:
-        raise InvalidResource.of("type_url", f'unknown resource type "{message.type_url[:200]}"') from None
+    type_url = _TYPES.get(message.type_url)
+    if type_url is None:
+        raise InvalidResource.of("type_url", f'unknown resource type "{message.type_url[:200]}"')
     return Request(
         type_url,
         tuple(message.resource_names_subscribe),
         tuple(message.resource_names_unsubscribe),
-        dict(message.initial_resource_versions),
+        dict(message.initial_resource_versions) if message.initial_resource_versions else {},
         message.response_nonce,
         _reason(message) if message.HasField("error_detail") else None,
     )
