@@ -50,6 +50,7 @@ from kuma.kubernetes.webhooks.app import create_app
 from kuma.kubernetes.webhooks.certificate import Renewal, SharedCertificate
 from kuma.kubernetes.webhooks.dataplanes import DataplaneRules
 from kuma.kubernetes.webhooks.defaults import Defaults
+from kuma.kubernetes.webhooks.in_turn import InTurn
 from kuma.kubernetes.webhooks.injector import Injector
 from kuma.kubernetes.webhooks.registration import Registration
 from kuma.kubernetes.webhooks.validation import Validation
@@ -207,7 +208,10 @@ async def run(
         [
             *((name, component) for name, component in components if name in _FOR_ALL),
             *_renewal(cluster),
-            ("webhook server", _webhooks(cluster, manager, certificate.identity, sidecars)),
+            (
+                "webhook server",
+                _webhooks(cluster, manager, InTurn(views, guarded=guarded), certificate.identity, sidecars),
+            ),
             ("webhook registration", Registration(cluster.client, injected.ca(cluster.settings))),
             ("label of the Pod", label),
             (
@@ -229,8 +233,10 @@ def _renewal(cluster: Cluster) -> Components:
     return [("renewal of the certificate", Renewal(cluster.shared, cluster.settings.work_dir, cluster.clock))]
 
 
-def _webhooks(cluster: Cluster, manager: ResourceManager, identity: ServerIdentity, sidecars: Sidecars) -> HttpServer:
-    validation = Validation(manager, cluster.forms, cluster.user, DataplaneRules(cluster.client))
+def _webhooks(
+    cluster: Cluster, manager: ResourceManager, order: InTurn, identity: ServerIdentity, sidecars: Sidecars
+) -> HttpServer:
+    validation = Validation(manager, cluster.forms, cluster.user, DataplaneRules(cluster.client), order)
     defaults = Defaults(cluster.client, cluster.forms)
     injector = Injector(cluster.client, manager, sidecars, injected.ca(cluster.settings), cluster.forms.system)
     app = create_app(

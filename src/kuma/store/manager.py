@@ -273,10 +273,10 @@ class ResourceManager:
 
 def _of_whole(key: Key) -> Key:
     """Returns what a change is judged with: permissions, with all others of their mesh."""
-    return kinds.MESH.key(key.mesh) if key.kind in _JUDGED_TOGETHER else key
+    return kinds.MESH.key(key.mesh) if key.kind in JUDGED_TOGETHER else key
 
 
-_JUDGED_TOGETHER = frozenset((kinds.TRAFFIC_PERMISSION.name, kinds.MESH_TRAFFIC_PERMISSION.name))
+JUDGED_TOGETHER = frozenset((kinds.TRAFFIC_PERMISSION.name, kinds.MESH_TRAFFIC_PERMISSION.name))
 
 
 def _declared(resource: AnyResource, stored: AnyResource | None) -> AnyResource:

@@ -1,4 +1,4 @@
-"""Two changes of permissions with `kubectl` at once: webhooks have judged both before the API server stores either."""
+"""Two changes of permissions with `kubectl` at once: webhooks judge them before the API server stores them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import itertools
 import json
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from kuma.admission.permission_rules import PermissionRules
 from kuma.base import aio
 from kuma.base.audit import AuditFile
 from kuma.base.clock import SystemClock
+from kuma.base.errors import InvalidResource
 from kuma.base.turns import Turns
 from kuma.kubernetes.api.client import ApiClient
 from kuma.kubernetes.api.credentials import Credentials
@@ -25,9 +27,11 @@ from kuma.kubernetes.controllers.weakened import WeakenedPermissions
 from kuma.kubernetes.metrics import Metrics
 from kuma.kubernetes.objects.forms import Forms
 from kuma.kubernetes.webhooks.dataplanes import DataplaneRules
+from kuma.kubernetes.webhooks.in_turn import InTurn
 from kuma.kubernetes.webhooks.review import Review
 from kuma.kubernetes.webhooks.validation import Validation
 from kuma.resources import kinds
+from kuma.resources.resource import Resource
 from kuma.store.manager import ResourceManager
 from kuma.store.protocol import Create, Delete
 from kuma.store.sql.embedded.sqlite import open_sqlite
@@ -58,8 +62,12 @@ class Judged:
         self._record = directory / "audit.jsonl"
         self._forms = Forms(SYSTEM)
 
-    async def is_admitted(self, operation: str, text: str) -> None:
-        """Ask the webhook, which says nothing against it."""
+    def control_plane(self, longest: float = PATIENCE) -> InTurn:
+        """One whose webhook is asked, and waits for so long for what it has admitted."""
+        return InTurn(self.views, guarded=False, longest=longest)
+
+    async def is_admitted(self, operation: str, text: str, at: InTurn) -> None:
+        """Ask the webhook of a control plane, which says nothing against it."""
         nowhere = Credentials("https://127.0.0.1:1", ssl.create_default_context(), lambda: "")
         found = resource(text)
         made: dict[str, Any] = {
@@ -69,7 +77,7 @@ class Judged:
         new, old = (made, None) if operation == "CREATE" else (None, made)
         review = Review("1", operation, found.key.kind, found.name, SYSTEM, "jane", new, old)
         async with ApiClient(nowhere) as client:  # which no permission needs
-            await Validation(self.manager, self._forms, "nobody", DataplaneRules(client)).judge(review)
+            await Validation(self.manager, self._forms, "nobody", DataplaneRules(client), at).judge(review)
 
     async def write(self, *operations: Create | Delete) -> None:
         for operation in operations:
@@ -86,12 +94,18 @@ class Judged:
                 await asyncio.sleep(0.01)
 
 
+def stored(text: str) -> Resource[Any]:
+    """As the control plane knows it: with its namespace."""
+    found = resource(text)
+    return replace(found, key=kinds.MESH_TRAFFIC_PERMISSION.key(f"{found.name}.{SYSTEM}", found.mesh))
+
+
 def create(text: str) -> Create:
-    return Create(resource(text), kinds.MESH.key("default"))
+    return Create(stored(text), kinds.MESH.key("default"))
 
 
 def delete(text: str) -> Delete:
-    return Delete(resource(text).key)
+    return Delete(stored(text).key)
 
 
 @pytest.fixture
@@ -102,9 +116,9 @@ async def judged(tmp_path: Path) -> AsyncIterator[Judged]:
     manager = ResourceManager(store, {"MeshTrafficPermission": PermissionRules(views, Turns())})
     telling = WeakenedPermissions(views, metrics, audit, guarded=False)
     tasks = [aio.spawn(views.run(), name="views"), aio.spawn(telling.run(), name="telling")]
-    for text in (GUARDED, NOBODY):
-        stored = (await manager.put(resource(text))).resource
-        await views.until(lambda: views.holds(stored))  # noqa: B023 - at once
+    for each in (resource(GUARDED), stored(NOBODY)):
+        there = (await manager.put(each)).resource
+        await views.until(lambda: views.holds(there))  # noqa: B023 - at once
     yield Judged(tmp_path, manager, views, metrics)
     await aio.stop(tasks)
     await store.close()
@@ -115,8 +129,9 @@ async def judged(tmp_path: Path) -> AsyncIterator[Judged]:
 async def test_whom_two_changes_at_once_let_in_is_told_and_recorded(
     judged: Judged, changes: tuple[Create | Delete, ...]
 ) -> None:
-    await judged.is_admitted("CREATE", EVERYBODY)
-    await judged.is_admitted("DELETE", NOBODY)
+    """Two control planes were asked."""
+    await judged.is_admitted("CREATE", EVERYBODY, judged.control_plane())
+    await judged.is_admitted("DELETE", NOBODY, judged.control_plane())
     with capture_logs() as logs:
         await judged.write(*changes)
         (told,) = await judged.told()
@@ -131,4 +146,27 @@ async def test_nothing_is_told_of_whom_a_permission_names_or_another_one_denies(
     await judged.write(create(WEB), create(rule("nor", "Deny")), create(EVERYBODY), delete(rule("nor", "Deny")))
     await judged.write(delete(NOBODY))
     (told,) = await judged.told()
-    assert told["name"] == "nobody"
+    assert told["name"] == f"nobody.{SYSTEM}"
+
+
+@pytest.mark.parametrize("names", [(EVERYBODY, NOBODY), (NOBODY, EVERYBODY)], ids=["create first", "delete first"])
+async def test_of_two_changes_at_once_a_control_plane_admits_no_more_than_one_after_the_other(
+    judged: Judged, names: tuple[str, str]
+) -> None:
+    operations: dict[str, tuple[str, Create | Delete]] = {
+        EVERYBODY: ("CREATE", create(EVERYBODY)),
+        NOBODY: ("DELETE", delete(NOBODY)),
+    }
+    (first, change), (second, _) = [operations[name] for name in names]
+    at = judged.control_plane()
+    await judged.is_admitted(first, names[0], at)
+    asked = aio.spawn(judged.is_admitted(second, names[1], at), name="second")
+    await judged.write(change)
+    with pytest.raises(InvalidResource, match="every inbound"):
+        await asked
+
+
+async def test_what_was_admitted_and_never_stored_holds_nothing_up(judged: Judged) -> None:
+    at = judged.control_plane(longest=0.01)
+    await judged.is_admitted("CREATE", EVERYBODY, at)
+    await judged.is_admitted("DELETE", NOBODY, at)

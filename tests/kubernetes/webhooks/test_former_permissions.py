@@ -19,6 +19,7 @@ from kuma.kubernetes.api.client import ApiClient
 from kuma.kubernetes.api.credentials import Credentials
 from kuma.kubernetes.objects.forms import Forms
 from kuma.kubernetes.webhooks.dataplanes import DataplaneRules
+from kuma.kubernetes.webhooks.in_turn import InTurn
 from kuma.kubernetes.webhooks.review import Review
 from kuma.kubernetes.webhooks.validation import Validation
 from kuma.policy.permissions import Permissions
@@ -59,7 +60,8 @@ async def judged(manager: ResourceManager, review: Review) -> int:
     """How many permissions it is noted of what they were, after a webhook has been asked."""
     nowhere = Credentials("https://127.0.0.1:1", ssl.create_default_context(), lambda: "")
     async with ApiClient(nowhere) as client:  # which no permission needs
-        await Validation(manager, Forms("kuma-system"), "nobody", DataplaneRules(client)).judge(review)
+        order = InTurn(Views(manager.store), guarded=False)
+        await Validation(manager, Forms("kuma-system"), "nobody", DataplaneRules(client), order).judge(review)
     return (await manager.list(kinds.CONFIG.name, name_contains=kinds.FORMER_PERMISSION)).total
 
 

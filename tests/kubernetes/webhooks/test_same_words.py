@@ -15,11 +15,13 @@ from kuma.kubernetes.api.client import ApiClient
 from kuma.kubernetes.api.credentials import Credentials
 from kuma.kubernetes.objects.forms import Forms
 from kuma.kubernetes.webhooks.dataplanes import DataplaneRules
+from kuma.kubernetes.webhooks.in_turn import InTurn
 from kuma.kubernetes.webhooks.review import Review
 from kuma.kubernetes.webhooks.validation import Validation
 from kuma.resources import codec
 from kuma.store.manager import ResourceManager
 from kuma.store.sql.embedded.sqlite import open_sqlite
+from kuma.store.views import Views
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import resource
 from tests.resources.test_parsing import REFUSED
@@ -63,7 +65,8 @@ async def manager(tmp_path: Path) -> AsyncIterator[ResourceManager]:
 async def validation(manager: ResourceManager) -> AsyncIterator[Validation]:
     nowhere = Credentials("https://127.0.0.1:1", ssl.create_default_context(), lambda: "")
     async with ApiClient(nowhere) as client:  # which no Mesh and no permission needs
-        yield Validation(manager, Forms("kuma-system"), "nobody", DataplaneRules(client))
+        order = InTurn(Views(manager.store), guarded=False)
+        yield Validation(manager, Forms("kuma-system"), "nobody", DataplaneRules(client), order)
 
 
 def for_kubectl(document: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from kuma.kubernetes.store import journal
 from kuma.kubernetes.webhooks import answers
 from kuma.kubernetes.webhooks import review as reviews
 from kuma.kubernetes.webhooks.dataplanes import DataplaneRules
+from kuma.kubernetes.webhooks.in_turn import InTurn
 from kuma.kubernetes.webhooks.review import Review
 from kuma.resources import codec, kinds
 from kuma.resources.codec import MESH_LABEL
@@ -38,8 +39,11 @@ ALLOW_WEAKENING = "kuma.io/allow-weakening"
 class Validation:
     """Judges changes. What the control plane itself writes, as the user `own`, has been judged before."""
 
-    def __init__(self, manager: ResourceManager, forms: Forms, own: str, dataplanes: DataplaneRules) -> None:
+    def __init__(
+        self, manager: ResourceManager, forms: Forms, own: str, dataplanes: DataplaneRules, order: InTurn
+    ) -> None:
         self._manager = manager
+        self._order = order
         self._forms = forms
         self._own = own
         self._dataplanes = dataplanes
@@ -82,8 +86,9 @@ class Validation:
                 await self._check_mesh(resource.mesh)
             # Without what is stored: a mask stands for it, and kubectl is not given any.
             masked = resource.with_spec(form.kind.meant(resource.spec, None))
-            # As in a rehearsal, which makes no keys: what follows from a Mesh is made once the Mesh is there.
-            judged = await self._manager.rehearsal().judge(old, masked, allow_weakening=_may_weaken(new))
+            async with self._turn(review, old, masked):
+                # As in a rehearsal, which makes no keys: what follows from a Mesh is made once the Mesh is there.
+                judged = await self._manager.rehearsal().judge(old, masked, allow_weakening=_may_weaken(new))
             if form.kind is kinds.DATAPLANE:
                 await self._dataplanes.check_place(review, judged.resource)
         except InvalidResource as error:
@@ -93,6 +98,15 @@ class Validation:
         if old is not None and not review.dry_run:
             await self._keep(resource.mesh or resource.name, judged.decision.operations)
         return judged.warnings
+
+    def _turn(
+        self, review: Review, old: Resource[Any] | None, new: Resource[Any] | None
+    ) -> contextlib.AbstractAsyncContextManager[None]:
+        """Returns what surrounds the judgement of a change. What stores nothing has no turn: nobody will see it."""
+        found = new or old
+        assert found is not None
+        same = old is not None and new is not None and (old.spec, dict(old.labels)) == (new.spec, dict(new.labels))
+        return contextlib.nullcontext() if review.dry_run or same else self._order.turn(found.key)
 
     async def _note(self, operations: Sequence[Operation]) -> None:
         """Notes what a permission was before it may be changed; that says nothing new if the change fails."""
@@ -125,7 +139,8 @@ class Validation:
         old = _decoded(form, review.old)
         if old is None:
             return ()  # what nobody understands may go
-        decision, told = await self._manager.judge_deletion(old, allow_weakening=_may_weaken(review.old))
+        async with self._turn(review, old, None):
+            decision, told = await self._manager.judge_deletion(old, allow_weakening=_may_weaken(review.old))
         if not review.dry_run:
             await self._note(decision.operations)
         return told.warnings
