@@ -35,7 +35,8 @@ NAMES = st.sampled_from([
 )
 def test_the_gate_and_the_rules_decide_alike(admissions: list[Admission], names: list[str]) -> None:
     """Each of its rules about those who were accepted under it."""
-    entry = gate.listener("gate", "default", admissions, listener_components_pb2.Filter())
+    front = gate.front("gate", listener_components_pb2.Filter())
+    entry = gate.listener("gate", front, "default", admissions)
     made = listener_pb2.Listener.FromString(discovery_pb2.Resource.FromString(entry.wire).resource.value)
     for admission in admissions:
         carried = f"{gate.rules_id(admission)},{','.join(names)},"

@@ -1,15 +1,18 @@
 """What is generated for a mesh is kept as long as it is in use, however large the mesh is, and no longer."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from kuma.resources.resource import Resource
 from kuma.resources.view import MeshView
 from kuma.xds.envoy.generated import Generated
 from kuma.xds.envoy.resource import Entry, TypeUrl
 from kuma.xds.envoy.services import clusters
 from kuma.xds.envoy.snapshot import MeshConfig
-from tests.fakes.control_plane import dataplane
+from tests.fakes.control_plane import ALLOW_ALL, MTLS, dataplane, resource
+from tests.fakes.views import arrived
 
 
 def numbered(number: int) -> Entry:
@@ -19,7 +22,6 @@ def numbered(number: int) -> Entry:
 @pytest.mark.parametrize("in_use", [1, 7, 20_000])
 def test_all_that_is_in_use_stays_however_much_it_is(in_use: int) -> None:
     generated = Generated()
-    generated.expect(in_use)
     first = [generated.entry(numbered, number) for number in range(in_use)]
     for _ in range(2):
         assert all(generated.entry(numbered, number) is first[number] for number in range(in_use))
@@ -27,12 +29,11 @@ def test_all_that_is_in_use_stays_however_much_it_is(in_use: int) -> None:
 
 def test_what_is_in_use_no_more_goes(in_use: int = 50) -> None:
     generated = Generated()
-    generated.expect(in_use)
-    used = [generated.entry(numbered, number) for number in range(in_use // 2)]
+    used = [generated.entry(numbered, number) for number in range(in_use)]
     for number in range(in_use, 10 * in_use):
         generated.entry(numbered, number)
-        assert all(generated.entry(numbered, n) is used[n] for n in range(in_use // 2)), "what is asked for stays"
-        assert len(generated) <= 2 * in_use
+        assert len(generated) <= in_use + 1
+    assert all(generated.entry(numbered, number) is used[number] for number in range(in_use)), "what is used stays"
 
 
 def test_the_entries_of_a_mesh_are_the_same_after_another_proxy_has_changed_many_times() -> None:
@@ -55,5 +56,37 @@ def test_tags_that_nobody_has_any_more_are_forgotten() -> None:
         config = MeshConfig(config.view.having(replace(calls, version=version)), config)
         config.snapshot("web-01", {})
     services = len(config._services)
-    held = services + len(config.permissions._known) + len(config._generated)
+    held = services + len(config.permissions._known) + len(config._generated) + len(config.admissions._kinds)
     assert held <= 2 * 5 * 2 + 2 + 2
+
+
+def test_of_a_dataplane_that_is_gone_nothing_is_kept() -> None:
+    web, shop = dataplane("web-01", "web", calls=("shop",)), dataplane("shop-01", "shop", port=81)
+    before = MeshConfig(MeshView("default").having(web).having(shop))
+    assert before.snapshot("web-01", {})
+    assert before.snapshot("shop-01", {})
+    after = MeshConfig(before.view.following({web.key: None}), before)
+    assert before.snapshot("web-01", {})  # whoever has begun with what was before
+    after = MeshConfig(after.view.following({shop.key: None}), after)
+    assert not after._lasting
+
+
+def test_what_a_proxy_ran_before_a_change_is_not_kept_beside_what_it_runs() -> None:
+    """Of thousands of proxies, and after many changes of the permissions, that would be most of what there is."""
+    config = MeshConfig(arrived(mesh(dataplane("web-01", "web", calls=("shop",)))))
+    held = config.snapshot("web-01", {})
+    first = len(config._generated)
+    for number in range(20):
+        changed = resource(ALLOW_ALL.replace("'*'", f"shop-{number}", 1))
+        config = MeshConfig(config.view.having(changed), config)
+        before, held = held, config.snapshot("web-01", {})
+        assert held[TypeUrl.ROUTES] != before[TypeUrl.ROUTES]
+        del before
+        assert len(config._generated) == first
+
+
+def mesh(*dataplanes: Resource[Any]) -> MeshView:
+    view = MeshView("default")
+    for found in (resource(MTLS), resource(ALLOW_ALL), *dataplanes):
+        view = view.having(found)
+    return view

@@ -29,7 +29,7 @@ class TypeUrl(StrEnum):
 _BUCKETS = dict(zip(TypeUrl, ("cds", "eds", "sds", "lds", "rds"), strict=True))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Entry:
     """One named resource. `version` is a hash of the content."""
 
@@ -55,7 +55,7 @@ class Entry:
         for part in body:
             digest.update(part)
         version, size = digest.hexdigest(), sum(map(len, body))
-        kind = any_pb2.Any(type_url=type_url).SerializeToString() + head_of(_VALUE, size)
+        kind = _type_of(type_url) + head_of(_VALUE, size)
         front = field_of(_VERSION, version.encode()) + head_of(_CONTENT, len(kind) + size) + kind
         parts = front, *body, field_of(_NAME, name.encode())
         return cls(name, version, parts if len(body) > 1 else (b"".join(parts),))
@@ -70,6 +70,16 @@ _VERSION = discovery_pb2.Resource.VERSION_FIELD_NUMBER
 _CONTENT = discovery_pb2.Resource.RESOURCE_FIELD_NUMBER
 _NAME = discovery_pb2.Resource.NAME_FIELD_NUMBER
 _VALUE = any_pb2.Any.VALUE_FIELD_NUMBER
+
+
+def any_of(type_url: str, body: bytes) -> bytes:
+    """Returns a message that is serialised as an `Any`."""
+    return _type_of(type_url) + field_of(_VALUE, body)
+
+
+@lru_cache(maxsize=100)
+def _type_of(type_url: str) -> bytes:
+    return any_pb2.Any(type_url=type_url).SerializeToString()
 
 
 def type_url_of(content: message.Message) -> str:

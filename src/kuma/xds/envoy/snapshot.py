@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from functools import cached_property
+from itertools import chain
 
 from kuma.policy import caller_groups
 from kuma.policy.permissions import Permissions
 from kuma.policy.succession import Stage
 from kuma.resources import tags as tag_rules
 from kuma.resources.models import dataplane as dataplanes
-from kuma.resources.models import target_ref
 from kuma.resources.models.blocks import transparent_proxying
 from kuma.resources.models.dataplane import DataplaneSpec, Inbound, Networking
 from kuma.resources.models.mesh_transition import Level
@@ -24,6 +24,7 @@ from kuma.resources.view import MeshView
 from kuma.xds.delta.session import Snapshot
 from kuma.xds.envoy import redirected_traffic, tls
 from kuma.xds.envoy.generated import Generated
+from kuma.xds.envoy.lasting import Basis, Lasting, Proxied, Served, Step
 from kuma.xds.envoy.listeners import admin_listener, connection_limits, metrics_listener
 from kuma.xds.envoy.listeners import inbound as inbound_listeners
 from kuma.xds.envoy.listeners import outbound as outbound_listeners
@@ -37,10 +38,11 @@ from kuma.xds.envoy.mesh_wide.metrics_places import MetricsPlaces
 from kuma.xds.envoy.node.capabilities import OLDEST, Capabilities
 from kuma.xds.envoy.resource import Entry, TypeUrl
 from kuma.xds.envoy.services import clusters
-from kuma.xds.envoy.services.service_entries import ServiceEntries
+from kuma.xds.envoy.services.service_entries import Made, ServiceEntries
 from kuma.xds.envoy.services.service_members import EVERYTHING, NOTHING_WITHHELD, ServiceMembers, Tags, Withheld
 
 SETTLED = Stage()
+_TYPES = tuple(TypeUrl)
 
 
 class MeshConfig:
@@ -82,13 +84,8 @@ class MeshConfig:
             view.mesh.spec.metrics if view.mesh else None, old, view.dataplanes, edited
         )
         self._logged: LoggedCalls = LoggedCalls(view, previous._logged if previous else None)
-        # What nobody has any more is forgotten.
-        inbounds, outbounds = self._service_members.inbounds, self._service_members.outbounds
-        self.permissions.remember(inbounds)
+        self.permissions.remember(self._service_members.inbounds)
         self._generated: Generated = previous._generated if previous else Generated()
-        directly = inbounds if self._service_members.redirected else 0
-        with_metrics = len(view.dataplanes) if self._metrics.standard else 0
-        self._generated.expect(_ENTRIES_EACH * (inbounds + outbounds + directly) + _ENTRIES_OF_METRICS * with_metrics)
         self._services: ServiceEntries = ServiceEntries(
             view.name,
             self._service_members,
@@ -96,6 +93,14 @@ class MeshConfig:
             mtls=self.level >= Level.ENCRYPTING,
             previous=previous._services if previous else None,
         )
+        basis = Basis(self.level, self._limits, self._logged.logs, self.admissions.facets)
+        self._basis: Basis = previous._basis if previous and previous._basis == basis else basis
+        self._lasting: dict[str, Lasting] = previous._lasting if previous else {}
+        for name in edited:
+            self._lasting.pop(name, None)
+        # What nobody has any more is forgotten.
+        if len(self._lasting) > len(view.dataplanes):
+            self._lasting = {name: one for name, one in self._lasting.items() if name in view.dataplanes}
 
     def snapshot(
         self, name: str, secrets: Mapping[str, Entry], admin_port: int = 0, envoy: Capabilities = OLDEST
@@ -113,9 +118,17 @@ class MeshConfig:
     def entries(self, name: str, admin_port: int = 0, envoy: Capabilities = OLDEST) -> Iterator[tuple[TypeUrl, Entry]]:
         """Yields the same without the secrets, one by one: each is made when it is asked for, if it is not yet."""
         resource = self.view.dataplanes.get(name)
-        if resource is not None and not self.is_excluded(name):
-            yield from self._entries(resource, self.withheld(name), admin_port, envoy)
-            yield from self._metrics_of(name, resource, admin_port)
+        if resource is None or self.is_excluded(name):
+            return
+        of = Proxied(resource, self.withheld(name), admin_port, envoy)
+        known = self._lasting.get(name)
+        if known is not None and known.holds(self._basis, of, self._services):
+            yield from chain.from_iterable(map(self._made, known.steps))
+        else:
+            yield from self._made_anew(of)
+        if resource.spec.net.transparent_proxying is not None:
+            yield from self._redirected(of)
+        yield from self._metrics_of(name, resource, admin_port)
 
     def withheld(self, name: str) -> Withheld:
         """Returns the inbounds of a Dataplane that are not served."""
@@ -138,40 +151,58 @@ class MeshConfig:
         """The tags, other than the service, that permissions look at."""
         return self.permissions.source_tags
 
-    def _entries(
-        self, resource: Resource[DataplaneSpec], withheld: Withheld, admin_port: int, envoy: Capabilities
-    ) -> Iterator[tuple[TypeUrl, Entry]]:
-        spec, networking = resource.spec, resource.spec.net
-        # One that has got other services since it was started does not say that it is one of those that it was.
-        offers = envoy.group in ("", tls.group_alpn(caller_groups.group(spec.services)))
-        unwritable = envoy.unwritable
-        # What its inbounds are is the same for all groups.
-        envoy = envoy._replace(group="", unwritable=frozenset())
-        yield from admin_listener.entries(networking, admin_port, self._generated)
-        for inbound in _one_at_each_place(networking, withheld):
-            yield from self._inbound(resource, inbound, envoy, unwritable)
-        whole = redirected_traffic.whole(networking, self._balanced)
-        called = ((outbound.address, outbound.port, _sorted(outbound.tags)) for outbound in networking.calls)
-        for address, port, tags in (*called, *((*endpoint, tags) for endpoint, tags in whole)):
-            cluster, endpoints, protocol = self._services.of(tags)
-            service = dict(tags)[tag_rules.SERVICE]
-            logged = self._logged.at_outbound(resource, service).without(unwritable)
-            bound = transparent_proxying.binds_outbound(networking.redirected, address)
-            place = OutboundPlace(address, port, cluster.name, protocol, bound=bound)
-            yield TypeUrl.CLUSTER, cluster
-            yield TypeUrl.ENDPOINTS, endpoints
-            as_group = offers and self._is_caller(resource.name, service)
-            yield TypeUrl.LISTENER, self._generated.entry(outbound_listeners.listener, place, as_group, logged)
-            if protocol in clusters.HTTP_PROTOCOLS:
-                routes = (place.routes, service, cluster.name)
-                yield TypeUrl.ROUTES, self._generated.entry(outbound_listeners.routes, *routes)
+    def _made_anew(self, of: Proxied) -> Iterator[tuple[TypeUrl, Entry]]:
+        """Yields what lasts and what is made of it, one by one, and keeps in mind what lasts."""
+        steps, called = list[Step](), list[Made]()
+        for step in self._steps(of, called):
+            steps.append(step)
+            yield from self._made(step)
+        self._lasting[of.resource.name] = Lasting(self._basis, of, tuple(called), tuple(steps))
+
+    def _steps(self, of: Proxied, called: list[Made]) -> Iterator[Step]:
+        """Yields what lasts, in order, and notes what its outbounds lead to."""
+        networking = of.resource.spec.net
+        yield from admin_listener.entries(networking, of.admin_port, self._generated)
+        for inbound in _one_at_each_place(networking, of.withheld):
+            yield from self._inbound(of, inbound)
+        for outbound in networking.calls:
+            made = self._services.of(_sorted(outbound.tags))
+            called.append(made)
+            yield from self._outbound(of, outbound.address, outbound.port, made)
+
+    def _outbound(self, of: Proxied, address: str, port: int, made: Made) -> Iterator[tuple[TypeUrl, Entry]]:
+        cluster, service = made.cluster, made.service
+        logged = self._logged.at_outbound(of.resource, service).without(of.envoy.unwritable)
+        bound = transparent_proxying.binds_outbound(of.resource.spec.net.redirected, address)
+        place = OutboundPlace(address, port, cluster.name, made.protocol, bound=bound)
+        yield TypeUrl.CLUSTER, cluster
+        yield TypeUrl.ENDPOINTS, made.endpoints
+        as_group = self._offers(of, service)
+        yield TypeUrl.LISTENER, self._generated.entry(outbound_listeners.listener, place, as_group, logged)
+        if made.protocol in clusters.HTTP_PROTOCOLS:
+            routes = (place.routes, service, cluster.name)
+            yield TypeUrl.ROUTES, self._generated.entry(outbound_listeners.routes, *routes)
+
+    def _redirected(self, of: Proxied) -> Iterator[tuple[TypeUrl, Entry]]:
+        """Makes what the kernel brings to a proxy besides: of thousands of places nothing is kept in mind for each."""
+        networking = of.resource.spec.net
+        for (address, port), tags in redirected_traffic.whole(networking, self._balanced):
+            yield from self._outbound(of, address, port, self._services.of(tags))
         passes_in, mtls = self.level is not Level.STRICT, self.level >= Level.ENCRYPTING
         passes_out = self.view.mesh is None or self.view.mesh.spec.passes_through
-        yield from redirected_traffic.otherwise(self._generated, networking, withheld, passes_in, passes_out)
+        yield from redirected_traffic.otherwise(self._generated, networking, of.withheld, passes_in, passes_out)
         for way in redirected_traffic.others(networking, self._places, self._balanced):
-            logged = self._logged.at_outbound(resource, way.service).without(unwritable)
-            as_group = offers and self._is_caller(resource.name, way.service)
-            yield from redirected_traffic.ways(self._generated, self.view.name, way, mtls, as_group, logged)
+            logged = self._logged.at_outbound(of.resource, way.service).without(of.envoy.unwritable)
+            offers = self._offers(of, way.service)
+            yield from redirected_traffic.ways(self._generated, self.view.name, way, mtls, offers, logged)
+
+    def _offers(self, of: Proxied, service: str) -> bool:
+        """Tells whether a proxy offers its group of callers to a service.
+
+        One that has got other services since it was started does not say that it is one of those that it was.
+        """
+        own = tls.group_alpn(caller_groups.group(of.resource.spec.services))
+        return of.envoy.group in ("", own) and self._is_caller(of.resource.name, service)
 
     def _is_caller(self, name: str, service: str) -> bool:
         """Tells whether the service's inbounds know a Dataplane as one of their callers, by an outbound.
@@ -188,43 +219,45 @@ class MeshConfig:
     def _places(self) -> redirected_traffic.Places:
         return redirected_traffic.places(self._service_members, has_pods=self._has_service_addresses)
 
-    def _inbound(
-        self, resource: Resource[DataplaneSpec], inbound: Inbound, envoy: Capabilities, unwritable: frozenset[str]
-    ) -> Iterator[tuple[TypeUrl, Entry]]:
-        networking = resource.spec.net
+    def _inbound(self, of: Proxied, inbound: Inbound) -> Iterator[Step]:
+        networking = of.resource.spec.net
         target, port = dataplanes.workload(networking, inbound)
         address = dataplanes.listen_address(networking, inbound)
         bound = transparent_proxying.binds(networking.redirected, address)
         source = redirected_traffic.source(networking, address, target)
         cluster = self._generated.entry(clusters.local, target, port, inbound.protocol, "", source)
-        logged = self._logged.at_inbound(resource, inbound).without(unwritable)
+        logged = self._logged.at_inbound(of.resource, inbound).without(of.envoy.unwritable)
         also = tag_rules.also_at(inbound.tags) if self._has_service_addresses and not bound else ()
         place = InboundPlace(
             self.view.name, address, inbound.port, cluster.name, inbound.protocol, logged=logged, bound=bound
         )
+        known_by = self.admissions.known_by(of.resource, inbound)
+        # What its inbounds are is the same for all groups.
+        envoy = of.envoy._replace(group="", unwritable=frozenset())
+        frame = inbound_listeners.frame_without_tls if self.level is Level.PLAIN else inbound_listeners.frame
         yield TypeUrl.CLUSTER, cluster
         # Not further addresses of one listener: Envoy refuses one that gets or loses some.
         for one in (address, *also):
-            yield from self._inbound_at(place._replace(address=one), resource, inbound, envoy)
+            framed = self._generated.entry(frame, place._replace(address=one), envoy, self._limits)
+            yield Served(framed, known_by, inbound.service)
 
-    def _inbound_at(
-        self, place: InboundPlace, resource: Resource[DataplaneSpec], inbound: Inbound, envoy: Capabilities
-    ) -> Iterator[tuple[TypeUrl, Entry]]:
-        known_by = target_ref.facets(resource, inbound, self.admissions.facets)
-        declared = None if self.level is Level.PLAIN else self.permissions.admission(known_by)
-        access = self.admissions.access(known_by, declared) if declared else None
-        if not place.is_http and envoy.has_gates and access is not None and access.admission.principals:
+    def _made(self, step: Step) -> Iterable[tuple[TypeUrl, Entry]]:
+        return self._served(step) if isinstance(step, Served) else (step,)
+
+    def _served(self, inbound: Served) -> Iterator[tuple[TypeUrl, Entry]]:
+        framed, is_http = inbound.framed, inbound.framed.place.is_http
+        access = routed = None
+        if self.level is not Level.PLAIN:
+            access, routed = self.admissions.decision(inbound.known_by, is_http=is_http)
+        if not is_http and framed.envoy.has_gates and access is not None and access.admission.principals:
             # Envoy takes up listeners in this order: a gate has to know the rules by which callers are accepted.
-            yield TypeUrl.CLUSTER, self._generated.entry(inbound_listeners.gate_cluster, place)
-            rules = self.admissions.rules(known_by, access)
-            yield TypeUrl.LISTENER, self._generated.entry(inbound_listeners.gate_listener, place, rules)
-        frame = inbound_listeners.frame if access else inbound_listeners.frame_without_tls
-        framed = self._generated.entry(frame, place, envoy, self._limits)
+            yield TypeUrl.CLUSTER, self._generated.entry(inbound_listeners.gate_cluster, framed)
+            rules = self.admissions.rules(inbound.known_by, access)
+            yield TypeUrl.LISTENER, self._generated.entry(inbound_listeners.gate_listener, framed, rules)
         yield TypeUrl.LISTENER, self._generated.entry(inbound_listeners.listener, framed, access)
-        if place.is_http:
+        if is_http:
             # Of an HTTP inbound the routes decide, at every request; the listener ends what is no longer admitted.
-            routed = self.admissions.staged(declared, known_by, at_every_request=True) if declared else None
-            yield TypeUrl.ROUTES, self._generated.entry(inbound_listeners.routes, place, inbound.service, routed)
+            yield TypeUrl.ROUTES, self._generated.entry(inbound_listeners.routes, framed, inbound.service, routed)
 
     def _metrics_of(
         self, name: str, dataplane: Resource[DataplaneSpec], admin_port: int
@@ -289,7 +322,7 @@ class MeshConfig:
 
 def together(entries: Iterable[tuple[TypeUrl, Entry]], secrets: Mapping[str, Entry]) -> Snapshot:
     """Returns the snapshot that consists of these."""
-    found: dict[TypeUrl, dict[str, Entry]] = {type_url: {} for type_url in TypeUrl}
+    found: dict[TypeUrl, dict[str, Entry]] = {type_url: {} for type_url in _TYPES}
     for type_url, entry in entries:
         found[type_url][entry.name] = entry
     found[TypeUrl.SECRET].update(secrets)
@@ -308,9 +341,3 @@ def _one_at_each_place(networking: Networking, withheld: Withheld) -> Iterator[I
 
 def _sorted(tags: Mapping[str, str]) -> Tags:
     return tuple(sorted(tags.items()))
-
-
-_ENTRIES_EACH = 6
-"""At most of an inbound or outbound: a cluster, a listener and its frame, and routes or the gate's two; one to the
-administration."""
-_ENTRIES_OF_METRICS = 3

@@ -15,6 +15,7 @@ from kuma.xds.envoy.listeners import access_log, caller_headers, reports
 from kuma.xds.envoy.listeners.access_log import NOTHING, Logged
 from kuma.xds.envoy.listeners.connection_limits import NONE, Limits
 from kuma.xds.envoy.listeners.reports import Reported
+from kuma.xds.envoy.resource import any_of, field_of, serialised
 
 ROUTER = hcm_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=tls.packed(router_pb2.Router()))
 """The last link of every HTTP filter chain."""
@@ -23,6 +24,14 @@ ROUTER = hcm_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=tls.p
 def network_filter(name: str, config: message.Message) -> listener_components_pb2.Filter:
     """Makes one link of a filter chain."""
     return listener_components_pb2.Filter(name=name, typed_config=tls.packed(config))
+
+
+def network_filter_of(name: str, type_url: str, config: bytes) -> bytes:
+    """Makes the same of what is serialised, as it travels."""
+    return serialised(listener_components_pb2.Filter(name=name)) + field_of(_CONFIG, any_of(type_url, config))
+
+
+_CONFIG = listener_components_pb2.Filter.TYPED_CONFIG_FIELD_NUMBER
 
 
 def http(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TypeAlias
 
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
@@ -22,7 +23,7 @@ from kuma.pki import spiffe
 from kuma.policy.authorization import Admission, Principal
 from kuma.xds.envoy import tls
 from kuma.xds.envoy.listeners import rbac
-from kuma.xds.envoy.resource import Entry
+from kuma.xds.envoy.resource import Entry, serialised, type_url_of
 
 _NAMES = "io.kuma.peer"
 """The key of the filter state: the rules, and the URIs of the caller's certificate, a comma before and after each."""
@@ -47,20 +48,35 @@ def peer_names(admission: Admission) -> listener_components_pb2.Filter:
     return listener_components_pb2.Filter(name="envoy.filters.network.set_filter_state", typed_config=tls.packed(kept))
 
 
-def listener(name: str, mesh: str, admissions: Sequence[Admission], onward: listener_components_pb2.Filter) -> Entry:
-    """Makes a gate that lets those through `onward` whom an inbound admits, which has to be somebody.
+def front(name: str, onward: listener_components_pb2.Filter) -> bytes:
+    """Makes what a gate has whoever is let through: the one chain, which leads `onward`."""
+    made = listener_pb2.Listener(name=name)
+    made.filter_chains.add(name=_ADMITTED, filters=[onward])
+    return serialised(made)
+
+
+def listener(name: str, front: bytes, mesh: str, admissions: Sequence[Admission]) -> Entry:
+    """Makes a gate that lets those through whom an inbound admits, which has to be somebody.
 
     The first of `admissions` holds now, the others did before: they decide about those who were accepted under them, as
     RBAC does. Otherwise a caller would fail that is admitted before a change and after it, but is under way with a
     certificate from before.
     """
-    made = listener_pb2.Listener(name=name, internal_listener=listener_pb2.Listener.InternalListenerConfig())
-    made.filter_chains.add(name=_ADMITTED, filters=[onward])
+    return Entry.serialised(name, _LISTENER, front + _matching(mesh, tuple(admissions)))
+
+
+_LISTENER = type_url_of(listener_pb2.Listener())
+
+
+@lru_cache(maxsize=300)
+def _matching(mesh: str, admissions: Sequence[Admission]) -> bytes:
+    """Makes what finds the chain: the same for all inbounds of a service."""
+    made = listener_pb2.Listener(internal_listener=listener_pb2.Listener.InternalListenerConfig())
     for admission in admissions:
         matcher = made.filter_chain_matcher.matcher_list.matchers.add(predicate=_admits(mesh, admission))
         matcher.on_match.action.name = _ADMITTED
         matcher.on_match.action.typed_config.Pack(wrappers_pb2.StringValue(value=_ADMITTED))
-    return Entry.of(name, made)
+    return serialised(made)
 
 
 def rules_id(admission: Admission) -> str:

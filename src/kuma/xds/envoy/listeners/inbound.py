@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from envoy.config.core.v3 import base_pb2
@@ -21,7 +21,6 @@ from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as http_rbac_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac_pb2
-from google.protobuf import any_pb2
 
 from kuma.policy.authorization import NOBODY, Admission
 from kuma.policy.caller_groups import Sharing
@@ -32,13 +31,19 @@ from kuma.xds.envoy.listeners.access_log import NOTHING, Logged
 from kuma.xds.envoy.listeners.connection_limits import NONE, Limits
 from kuma.xds.envoy.listeners.reports import Reported
 from kuma.xds.envoy.node.capabilities import OLDEST, Capabilities
-from kuma.xds.envoy.resource import Entry, serialised
+from kuma.xds.envoy.resource import Entry, field_of, serialised, type_url_of
 from kuma.xds.envoy.services import clusters
 from kuma.xds.envoy.services.clusters import HTTP_PROTOCOLS
 
 _HTTP_RBAC = "envoy.filters.http.rbac"
 _NOBODY = rbac_pb2.RBAC(action=rbac_pb2.RBAC.ALLOW)
-_UNCHECKED = tls.packed(http_rbac_pb2.RBACPerRoute())
+
+
+def _per_route(rule: http_rbac_pb2.RBACPerRoute) -> bytes:
+    return serialised(route_components_pb2.Route(typed_per_filter_config={_HTTP_RBAC: tls.packed(rule)}))
+
+
+_UNCHECKED = _per_route(http_rbac_pb2.RBACPerRoute())
 _DENY_ALL = hcm_pb2.HttpFilter(name=_HTTP_RBAC, typed_config=tls.packed(http_rbac_pb2.RBAC(rules=_NOBODY)))
 
 
@@ -72,7 +77,8 @@ class InboundPlace(NamedTuple):
         return self.protocol in HTTP_PROTOCOLS
 
 
-class InboundAccess(NamedTuple):
+@dataclass(frozen=True)
+class InboundAccess:
     """Whom an inbound admits, and how it tells callers apart.
 
     `strict` is mutual TLS for everybody. Otherwise three kinds of callers are told apart: mesh TLS (by the ALPN that
@@ -91,18 +97,34 @@ class InboundAccess(NamedTuple):
     group_labels: tuple[str, ...] = ()
     """The label of each group where callers are judged once; the others' connections go on when it changes."""
 
+    def __hash__(self) -> int:
+        return self._hash
 
-@dataclass(frozen=True, eq=False, slots=True)
+    @cached_property
+    def _hash(self) -> int:
+        """Computed once, as that of an admission."""
+        return hash((self.admission, self.strict, self.sealed, self.label, self.groups, self.group_labels))
+
+
+@dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
 class Frame:
     """What the listener of an inbound has whoever is admitted: made once, as it travels, and kept for every change."""
 
+    name: str
+    """The name of its listener and of its routes."""
     place: InboundPlace
     envoy: Capabilities
     limits: Limits
     head: bytes
     """All but its filter chains."""
     served: bytes
-    """The filters over HTTP, the same for all callers with mesh TLS: the routes decide. Empty for other protocols."""
+    """The filters over HTTP, the same for all callers with mesh TLS: the routes decide. Over TCP the last one."""
+    refused: bytes
+    """The last one over TCP where nobody is admitted."""
+    gate: bytes
+    """What the gate has whoever is admitted, if there is one."""
+    route: bytes
+    """What requests are led by over HTTP, whoever may make them."""
 
 
 def frame(place: InboundPlace, envoy: Capabilities = OLDEST, limits: Limits = NONE, *, inspects: bool = True) -> Frame:
@@ -120,8 +142,17 @@ def frame(place: InboundPlace, envoy: Capabilities = OLDEST, limits: Limits = NO
         reported=envoy.reports,
         bound=place.bound,
     )
-    served = _chain("", _http(place, limits, envoy)) if place.is_http and inspects else _chain("")
-    return Frame(place, envoy, limits, serialised(head), serialised(served))
+    served, refused, behind = b"", b"", b""
+    if inspects and place.is_http:
+        served = serialised(_chain("", _http(place, limits, envoy)))
+    elif inspects:
+        cluster = place.gate if envoy.has_gates else place.cluster
+        served = serialised(_chain("", _tcp(place, cluster, place.logged, envoy, limits.tcp)))
+        unanswered = place.logged._replace(workload="")
+        refused = serialised(_chain("", _tcp(place, resource_names.NOWHERE, unanswered, envoy, limits.tcp)))
+        behind = gate.front(place.gate, filters.tcp(place.gate, place.cluster)) if envoy.has_gates else b""
+    led = route(place.cluster) if place.is_http else b""
+    return Frame(place.name, place, envoy, limits, serialised(head), served, refused, behind, led)
 
 
 def frame_without_tls(place: InboundPlace, envoy: Capabilities, limits: Limits) -> Frame:
@@ -133,44 +164,48 @@ def listener(framed: Frame, access: InboundAccess | None) -> Entry:
     """Makes the listener of an inbound; plaintext without `access`."""
     if access is None:
         clear = serialised(plaintext(framed.place, "", framed.envoy, framed.limits))
-        return listeners.joined(framed.place.name, framed.head, ((clear,),))
-    return listeners.joined(framed.place.name, framed.head, chains(framed, access))
+        return listeners.joined(framed.name, framed.head, ((clear,),))
+    return listeners.joined(framed.name, framed.head, chains(framed, access))
 
 
-def routes(
-    place: InboundPlace,
-    service: str,
-    admission: Admission | None,
-    match: route_components_pb2.RouteMatch = listeners.EVERY_REQUEST,
-    path: str = "",
-) -> Entry:
-    """Makes the routes of an HTTP inbound, and says who may take them; `path` is what they lead to if it is another."""
-    action = route_components_pb2.RouteAction(cluster=place.cluster, prefix_rewrite=path)
-    route = route_components_pb2.Route(match=match, route=action)
-    route.route.timeout.SetInParent()  # none here: the caller's side decides how long a request may take
+def routes(framed: Frame, service: str, admission: Admission | None) -> Entry:
+    """Makes the routes of an HTTP inbound, and says who may take them."""
+    return ruled(framed.name, framed.place.mesh, service, framed.route, admission)
+
+
+def route(cluster: str, match: route_components_pb2.RouteMatch = listeners.EVERY_REQUEST, path: str = "") -> bytes:
+    """Makes what leads to a cluster, but for who may take it; `path` is what it leads to if it is another."""
+    action = route_components_pb2.RouteAction(cluster=cluster, prefix_rewrite=path)
+    action.timeout.SetInParent()  # none here: the caller's side decides how long a request may take
+    return serialised(route_components_pb2.Route(match=match, route=action))
+
+
+def ruled(name: str, mesh: str, service: str, led: bytes, admission: Admission | None) -> Entry:
+    """Makes the routes of a listener of what leads to its cluster, and says who may take them."""
     # Without mutual TLS the rule says "unchecked" rather than nothing: the listener that still denies everybody may go
     # a moment later than its routes.
-    rule = _UNCHECKED if admission is None else _rule(place.mesh, admission)
-    route.typed_per_filter_config[_HTTP_RBAC].CopyFrom(rule)
-    return listeners.routes(place.name, service, route)
+    rule = _UNCHECKED if admission is None else _rule(mesh, admission)
+    return listeners.routes(name, service, led + rule)
 
 
-@lru_cache(maxsize=100)
-def _rule(mesh: str, admission: Admission) -> any_pb2.Any:
+@lru_cache(maxsize=300)
+def _rule(mesh: str, admission: Admission) -> bytes:
     """Returns what admits these callers: the same for all inbounds of a service, whose proxies follow it together."""
     shadow = rbac.shadow_access(mesh, admission)
-    rules = http_rbac_pb2.RBAC(rules=rbac.access(mesh, admission), shadow_rules=shadow)
-    return tls.packed(http_rbac_pb2.RBACPerRoute(rbac=rules))
+    return _per_route(
+        http_rbac_pb2.RBACPerRoute(rbac=http_rbac_pb2.RBAC(rules=rbac.access(mesh, admission), shadow_rules=shadow))
+    )
 
 
-def gate_cluster(place: InboundPlace) -> Entry:
+def gate_cluster(framed: Frame) -> Entry:
     """Makes the way to the gate of an inbound."""
-    return clusters.internal(place.gate)
+    return clusters.internal(framed.place.gate)
 
 
-def gate_listener(place: InboundPlace, admissions: tuple[Admission, ...]) -> Entry:
+def gate_listener(framed: Frame, admissions: tuple[Admission, ...]) -> Entry:
     """Makes the gate of an inbound that is not HTTP; see `gate.listener`."""
-    return gate.listener(place.gate, place.mesh, admissions, filters.tcp(place.gate, place.cluster))
+    place = framed.place
+    return gate.listener(place.gate, framed.gate, place.mesh, admissions)
 
 
 def chains(framed: Frame, access: InboundAccess) -> Iterator[tuple[bytes, ...]]:
@@ -181,8 +216,11 @@ def chains(framed: Frame, access: InboundAccess) -> Iterator[tuple[bytes, ...]]:
         yield from ((caller, framed.served) for caller in callers)
     else:
         admissions = (access.admission, *(part for _, part in access.groups))
+        statistics = f"{resource_names.stat_name(place.name)}.".encode()
         for caller, admission in zip(callers, admissions, strict=True):
-            yield caller, serialised(_chain("", *_tcp(place, admission, envoy, limits.tcp)))
+            told = _peer_names(admission) if admission.principals and envoy.has_gates else b""
+            rule = field_of(_FILTERS, _tcp_rule(place.mesh, admission, statistics))
+            yield caller, told, rule, framed.served if admission.principals else framed.refused
     if not access.strict:
         yield from ((serialised(chain),) for chain in _others(place, access.sealed, envoy, limits))
 
@@ -312,26 +350,10 @@ def _trailers(place: InboundPlace, envoy: Capabilities) -> Iterator[hcm_pb2.Http
 
 
 def _tcp(
-    place: InboundPlace, admission: Admission, envoy: Capabilities, longest: timedelta | None
-) -> Iterator[listener_components_pb2.Filter]:
-    """Makes the filters that admit callers of TCP.
-
-    RBAC decides at a caller's first byte, and counts. The workload is reached before that where it speaks first: so the
-    gate decides earlier. An Envoy that has none asks certificates for the names that are admitted, as far as that goes.
-    """
-    cluster, logged = place.cluster, place.logged
-    if not admission.principals:
-        cluster, logged = resource_names.NOWHERE, logged._replace(workload="")
-    elif envoy.has_gates:
-        yield gate.peer_names(admission)
-        cluster = place.gate
-    access = network_rbac_pb2.RBAC(
-        rules=rbac.access(place.mesh, admission),
-        shadow_rules=rbac.shadow_access(place.mesh, admission),
-        stat_prefix=f"{resource_names.stat_name(place.name)}.",
-    )
-    yield filters.network_filter("envoy.filters.network.rbac", access)
-    yield filters.tcp(
+    place: InboundPlace, cluster: str, logged: Logged, envoy: Capabilities, longest: timedelta | None
+) -> listener_components_pb2.Filter:
+    """Makes what passes on those of TCP that the filters before it let through."""
+    return filters.tcp(
         place.name,
         cluster,
         after_handshake=envoy.waits_for_handshake,
@@ -339,3 +361,30 @@ def _tcp(
         reported=_some(envoy),
         logged=logged,
     )
+
+
+def _tcp_rule(mesh: str, admission: Admission, statistics: bytes) -> bytes:
+    """Makes the filter that admits callers of TCP.
+
+    RBAC decides at a caller's first byte, and counts. The workload is reached before that where it speaks first: so the
+    gate decides earlier. An Envoy that has none asks certificates for the names that are admitted, as far as that goes.
+    """
+    access = _tcp_access(mesh, admission) + field_of(_STATISTICS, statistics)
+    return filters.network_filter_of("envoy.filters.network.rbac", _TCP_RULE, access)
+
+
+_FILTERS = listener_components_pb2.FilterChain.FILTERS_FIELD_NUMBER
+_STATISTICS = network_rbac_pb2.RBAC.STAT_PREFIX_FIELD_NUMBER
+_TCP_RULE = type_url_of(network_rbac_pb2.RBAC())
+
+
+@lru_cache(maxsize=300)
+def _tcp_access(mesh: str, admission: Admission) -> bytes:
+    """Returns the rules of such a filter: the same for all inbounds of a service."""
+    shadow = rbac.shadow_access(mesh, admission)
+    return serialised(network_rbac_pb2.RBAC(rules=rbac.access(mesh, admission), shadow_rules=shadow))
+
+
+@lru_cache(maxsize=300)
+def _peer_names(admission: Admission) -> bytes:
+    return field_of(_FILTERS, serialised(gate.peer_names(admission)))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from functools import lru_cache
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
+from google.protobuf import wrappers_pb2
 
 from kuma.xds.envoy import resource_names, tls
 from kuma.xds.envoy.listeners import reports
@@ -91,10 +93,20 @@ def head(
     return made
 
 
-def routes(name: str, service: str, route: route_components_pb2.Route) -> Entry:
-    """Makes the routes of a listener: the same one for whatever host a request names."""
-    host = route_components_pb2.VirtualHost(name=service, domains=["*"], routes=[route])
-    table = route_pb2.RouteConfiguration(name=name, virtual_hosts=[host])
-    # Clusters and routes arrive apart: a route to a cluster that is still on its way is no error.
-    table.validate_clusters.value = False
-    return Entry.of(name, table)
+def routes(name: str, service: str, route: bytes) -> Entry:
+    """Makes the routes of a listener, of the one that it has: the same for whatever host a request names."""
+    host = field_of(_HOSTS, _host(service) + field_of(_ROUTES, route))
+    return Entry.serialised(name, _TABLE, b"".join((field_of(_NAME, name.encode()), host, _ON_ITS_WAY)))
+
+
+@lru_cache(maxsize=1000)
+def _host(service: str) -> bytes:
+    return serialised(route_components_pb2.VirtualHost(name=service, domains=["*"]))
+
+
+_TABLE = type_url_of(route_pb2.RouteConfiguration())
+_NAME = route_pb2.RouteConfiguration.NAME_FIELD_NUMBER
+_HOSTS = route_pb2.RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER
+_ROUTES = route_components_pb2.VirtualHost.ROUTES_FIELD_NUMBER
+_ON_ITS_WAY = serialised(route_pb2.RouteConfiguration(validate_clusters=wrappers_pb2.BoolValue(value=False)))
+"""Clusters and routes arrive apart: a route to a cluster that is still on its way is no error."""

@@ -62,4 +62,6 @@ def routes(where: InboundPlace, path: str, query: tuple[tuple[str, str], ...], a
     method = route_components_pb2.HeaderMatcher(name=":method", string_match=get)
     match = route_components_pb2.RouteMatch(path=path, headers=[method])
     target = f"{_STATS}?{urlencode(query)}" if query else _STATS
-    return inbound.routes(where, resource_names.METRICS, admission, match=match, path=target)
+    return inbound.ruled(
+        where.name, where.mesh, resource_names.METRICS, inbound.route(where.cluster, match, target), admission
+    )

@@ -17,7 +17,7 @@ from kuma.xds.envoy import resource_names, tls
 from kuma.xds.envoy.listeners import filters
 from kuma.xds.envoy.listeners import listener as listeners
 from kuma.xds.envoy.listeners.access_log import NOTHING, Logged
-from kuma.xds.envoy.resource import Entry
+from kuma.xds.envoy.resource import Entry, serialised
 from kuma.xds.envoy.services.clusters import HTTP_PROTOCOLS
 
 _ATTEMPTS = 4
@@ -70,7 +70,7 @@ def routes(name: str, service: str, cluster: str) -> Entry:
     action = route_components_pb2.RouteAction(cluster=cluster, retry_policy=_RETRY_ELSEWHERE)
     action.timeout.SetInParent()
     route = route_components_pb2.Route(match=listeners.EVERY_REQUEST, route=action)
-    return listeners.routes(name, service, route)
+    return listeners.routes(name, service, serialised(route))
 
 
 def _group_offered() -> listener_components_pb2.Filter:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 from kuma.policy import caller_groups, succession
 from kuma.policy.authorization import Admission, Principal
@@ -20,10 +23,29 @@ from kuma.xds.envoy.mesh_wide.tag_index import TagIndex
 from kuma.xds.envoy.services import clusters
 from kuma.xds.envoy.services.service_members import ServiceMembers, Tags
 
+_Accessed = tuple[tuple[str, ...], Admission, Admission]
+"""The services of an inbound, whom it is declared to admit, and whom it admits now."""
 _FACETS = 100
 """Facets of inbounds that are kept in mind after the last permission that looks at them is gone."""
 _KEPT = 4
 """Rules of an inbound that its gate knows. Callers go by older ones for as long as a handshake lasts."""
+
+
+@dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
+class KnownBy:
+    """What inbounds are known by: the same object for all that are known by the same, as long as there are any."""
+
+    facets: Mapping[str, str]
+    key: Tags
+    """The same in order."""
+
+
+class Decision(NamedTuple):
+    """What listener and routes say of inbounds that are known by the same."""
+
+    access: InboundAccess
+    at_every_request: Admission | None
+    """Of one that is not HTTP, there is nothing."""
 
 
 class InboundAdmissions:
@@ -47,8 +69,14 @@ class InboundAdmissions:
         self._members = members
         self.facets, self._facets_before = self._looked_at(previous)
         self._meanwhile: dict[tuple[Tags, bool], Admission] = {}
-        self._groups: dict[tuple[str, ...], Mapping[Sharing, tuple[tuple[str, ...], Companions]]] = {}
-        self._accesses: dict[Tags, InboundAccess] = {}
+        self._groups: dict[tuple[str, ...], Mapping[Sharing, tuple[tuple[str, ...], Companions]]] = (
+            previous._groups if previous and previous._members is members else {}
+        )
+        self._decisions: dict[KnownBy, Decision] = {}
+        self._rules: dict[KnownBy, tuple[Admission, ...]] = {}
+        self._accesses: dict[_Accessed, InboundAccess] = {}
+        self._accesses_before: Mapping[_Accessed, InboundAccess] = previous._accesses if previous else {}
+        self._kinds: WeakValueDictionary[Tags, KnownBy] = previous._kinds if previous else WeakValueDictionary()
         self._by_tag: TagIndex = (previous._by_tag if previous else TagIndex(view.dataplanes)).following(
             view.dataplanes
         )
@@ -80,19 +108,38 @@ class InboundAdmissions:
                 self._meanwhile[key] = succession.for_connections(old, declared, self._stage.shown, self._services_of)
         return self._meanwhile[key]
 
-    def access(self, known_by: Mapping[str, str], declared: Admission) -> InboundAccess:
-        """Returns what the listener of an inbound that is known by this, with the admission that is declared, says."""
-        key = _sorted(known_by)
-        if key not in self._accesses:
-            self._accesses[key] = self._access(known_by, declared)
-        return self._accesses[key]
+    def known_by(self, dataplane: Resource[DataplaneSpec], inbound: Inbound) -> KnownBy:
+        """Returns what an inbound is known by; it goes for all permissions that look at the same `facets`."""
+        facets = target_ref.facets(dataplane, inbound, self.facets)
+        key = _sorted(facets)
+        found = self._kinds.get(key)
+        if found is None:
+            found = self._kinds[key] = KnownBy(facets, key)
+        return found
 
-    def _access(self, known_by: Mapping[str, str], declared: Admission) -> InboundAccess:
-        listed = self.staged(declared, known_by, at_every_request=False)
+    def decision(self, known_by: KnownBy, *, is_http: bool) -> Decision:
+        """Returns what is said of the inbounds that are known by this, which are HTTP or not."""
+        found = self._decisions.get(known_by)
+        if found is None:
+            declared = self._permissions.admission(known_by.facets)
+            routed = self.staged(declared, known_by.facets, at_every_request=True) if is_http else None
+            found = self._decisions[known_by] = Decision(self._access(known_by, declared), routed)
+        return found
+
+    def _access(self, known_by: KnownBy, declared: Admission) -> InboundAccess:
+        """Returns the very same object for all inbounds of which the same is said, also for that of before."""
+        services = tuple(own[tag_rules.SERVICE] for own in target_ref.apart(known_by.facets))
+        key = services, declared, self.staged(declared, known_by.facets, at_every_request=False)
+        found = self._accesses.get(key)
+        if found is None:
+            made, before = self._made_of(*key), self._accesses_before.get(key)
+            found = self._accesses[key] = before if before is not None and before == made else made
+        return found
+
+    def _made_of(self, services: tuple[str, ...], declared: Admission, listed: Admission) -> InboundAccess:
         # On the way between plaintext and mutual TLS callers cannot be told apart; where nobody is admitted, nobody is.
         level = self._view.position.level
         sealed = level is Level.ACCEPTING and not declared.principals
-        services = [own[tag_rules.SERVICE] for own in target_ref.apart(known_by)]
         groups = self._parts_for_groups(services, listed)
         known = self.callers_of(*services)
         labels = tuple(self._of_epoch(self._stage.label_for(declared, known[group][0])) for group, _ in groups)
@@ -102,14 +149,16 @@ class InboundAdmissions:
         """Labels the connections that an inbound accepts now. Another label makes Envoy drain those of older leaves."""
         return self._of_epoch(self._stage.label(admission))
 
-    def rules(self, known_by: Mapping[str, str], access: InboundAccess) -> tuple[Admission, ...]:
+    def rules(self, known_by: KnownBy, access: InboundAccess) -> tuple[Admission, ...]:
         """Returns the admissions by which callers may have been accepted: that of all, and those of the groups."""
-        inbound = _sorted(known_by)
-        found = [*self._lately(inbound, access.admission)]
-        for groups, part in access.groups:
-            lately = self._lately((*inbound, ("", " ".join(groups))), part)
-            found += (known for known in lately if known.principals)
-        return tuple(dict.fromkeys(found))
+        found = self._rules.get(known_by)
+        if found is None:
+            known = [*self._lately(known_by.key, access.admission)]
+            for groups, part in access.groups:
+                lately = self._lately((*known_by.key, ("", " ".join(groups))), part)
+                known += (one for one in lately if one.principals)
+            found = self._rules[known_by] = tuple(dict.fromkeys(known))
+        return found
 
     def callers_of(self, *called: str) -> Mapping[Sharing, tuple[tuple[str, ...], Companions]]:
         """Returns the groups of the callers of services, with their services in each, and those shown beside them."""

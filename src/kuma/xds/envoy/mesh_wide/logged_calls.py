@@ -19,21 +19,21 @@ class LoggedCalls:
         self._mesh = view.name
         self._from = logging, view.traffic_logs, view.mesh_access_logs
         same = previous is not None and all(a is b for a, b in zip(previous._from, self._from, strict=True))
-        self._logs: AccessLogs = previous._logs if previous is not None and same else AccessLogs(*self._from)
+        self.logs: AccessLogs = previous.logs if previous is not None and same else AccessLogs(*self._from)
 
     def at_inbound(self, dataplane: Resource[DataplaneSpec], inbound: Inbound) -> Logged:
         """Returns what is logged of the calls to an inbound."""
-        if self._logs.are_none:
+        if self.logs.are_none:
             return NOTHING
-        sinks = self._logs.of_inbound(dataplane, inbound)
+        sinks = self.logs.of_inbound(dataplane, inbound)
         found = self._logged(sinks, dataplane, UNKNOWN, inbound.service, "INBOUND")
         return found._replace(workload=host_port(*workload(dataplane.spec.net, inbound))) if sinks else found
 
     def at_outbound(self, dataplane: Resource[DataplaneSpec], service: str) -> Logged:
         """Returns what is logged of the calls of a Dataplane to a service."""
-        if self._logs.are_none:
+        if self.logs.are_none:
             return NOTHING
-        sinks = self._logs.of_outbound(dataplane, service)
+        sinks = self.logs.of_outbound(dataplane, service)
         return self._logged(sinks, dataplane, dataplane.spec.services[0], service, "OUTBOUND")
 
     def _logged(

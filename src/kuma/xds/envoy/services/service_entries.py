@@ -15,6 +15,9 @@ from kuma.xds.envoy.services.service_members import ServiceMembers, Tags
 class Made(NamedTuple):
     """Cluster and endpoints that an outbound leads to, and the protocol that is spoken there."""
 
+    service: str
+    tags: Tags
+    """What the outbound asks for."""
     cluster: Entry
     endpoints: Entry
     protocol: str
@@ -78,11 +81,18 @@ class ServiceEntries:
             selected = [m for m in members if len(wanted) == 1 or clusters.selects(wanted, dict(m.tags))]
             protocol = clusters.common_protocol(member.protocol for member in selected)
             known[tags] = Made(
+                service,
+                tags,
                 self._generated.entry(_cluster, self._mesh, tags, protocol, self._mtls),
                 clusters.endpoints(wanted, (member.endpoint for member in selected if member.ready)),
                 protocol,
             )
         return known[tags]
+
+    def holds(self, made: Made) -> bool:
+        """Tells whether that is what an outbound leads to still."""
+        known = self._made.get(made.service)
+        return known is not None and known.get(made.tags) is made
 
     def callers_concerned(self) -> frozenset[str]:
         """Returns the Dataplanes with an outbound that may lead to something else than before."""
