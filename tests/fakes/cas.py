@@ -6,6 +6,9 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
 SAMPLE = """
 [req]
 distinguished_name=dn
@@ -29,20 +32,34 @@ def openssl(directory: Path, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+_USUAL = ("rsa:2048",)
+"""The algorithm of most. To make such a key takes ten times as long as all else, so they are taken from the keys that
+come again; the others are openssl's, too."""
+
+
+def _key(directory: Path, name: str, algorithm: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns how openssl is told which key a certificate is for, in a file of that name."""
+    if algorithm != _USUAL:
+        return ("-newkey", *algorithm, "-nodes", "-keyout", f"{name}.key")
+    key = rsa.generate_private_key(65537, 2048)
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (directory / f"{name}.key").write_bytes(key.private_bytes(*form))
+    return ("-key", f"{name}.key")
+
+
 def root(
     directory: Path,
     name: str,
     extensions: str = SAMPLE,
-    algorithm: tuple[str, ...] = ("rsa:2048",),
+    algorithm: tuple[str, ...] = _USUAL,
     days: str = "30",
     serial: str = "1",
 ) -> Ca:
     """A self-signed CA; with the defaults it is the reference's own example."""
     (directory / f"{name}.cnf").write_text(extensions)
     openssl(
-        directory, "req", "-config", f"{name}.cnf", "-new", "-newkey", *algorithm, "-nodes", "-subj", f"/CN={name}",
-        "-x509", "-extensions", "ext", "-days", days, "-set_serial", serial,
-        "-keyout", f"{name}.key", "-out", f"{name}.crt",
+        directory, "req", "-config", f"{name}.cnf", "-new", *_key(directory, name, algorithm), "-subj", f"/CN={name}",
+        "-x509", "-extensions", "ext", "-days", days, "-set_serial", serial, "-out", f"{name}.crt",
     )  # fmt: skip
     return Ca((directory / f"{name}.crt").read_text(), (directory / f"{name}.key").read_text())
 
@@ -51,8 +68,8 @@ def intermediate(directory: Path, name: str, issuer: str, extensions: str = SAMP
     """A CA that another one, made before, has signed; its chain has its own certificate only."""
     (directory / f"{name}.cnf").write_text(extensions)
     openssl(
-        directory, "req", "-config", f"{name}.cnf", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}",
-        "-keyout", f"{name}.key", "-out", f"{name}.csr",
+        directory, "req", "-config", f"{name}.cnf", "-new", *_key(directory, name, _USUAL), "-subj", f"/CN={name}",
+        "-out", f"{name}.csr",
     )  # fmt: skip
     openssl(
         directory, "x509", "-req", "-in", f"{name}.csr", "-CA", f"{issuer}.crt", "-CAkey", f"{issuer}.key",
