@@ -5,7 +5,9 @@ After a changed permission nothing but listeners and routes of inbounds has to b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 from kuma.policy.access_logs import AccessLogs
@@ -49,7 +51,24 @@ class Served:
     service: str
 
 
-Step: TypeAlias = tuple[TypeUrl, Entry] | Served
+class Run(NamedTuple):
+    """Entries in a row, with their types: so they take a tenth of what a pair for each would."""
+
+    types: tuple[TypeUrl, ...]
+    entries: tuple[Entry, ...]
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[TypeUrl, Entry]]) -> Run:
+        """Returns them; the types of proxies that are alike are one object."""
+        return cls(_shared(tuple(kind for kind, _ in pairs)), tuple(entry for _, entry in pairs))
+
+
+@lru_cache(maxsize=1000)
+def _shared(types: tuple[TypeUrl, ...]) -> tuple[TypeUrl, ...]:
+    return types
+
+
+Step: TypeAlias = Run | Served
 
 
 @dataclass(frozen=True, eq=False, slots=True)

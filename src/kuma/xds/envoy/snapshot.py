@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from functools import cached_property
-from itertools import chain
 
 from kuma.policy import caller_groups
 from kuma.policy.permissions import Permissions
@@ -24,7 +23,7 @@ from kuma.resources.view import MeshView
 from kuma.xds.delta.session import Snapshot
 from kuma.xds.envoy import redirected_traffic, tls
 from kuma.xds.envoy.generated import Generated
-from kuma.xds.envoy.lasting import Basis, Lasting, Proxied, Served, Step
+from kuma.xds.envoy.lasting import Basis, Lasting, Proxied, Run, Served, Step
 from kuma.xds.envoy.listeners import admin_listener, connection_limits, metrics_listener
 from kuma.xds.envoy.listeners import inbound as inbound_listeners
 from kuma.xds.envoy.listeners import outbound as outbound_listeners
@@ -123,7 +122,8 @@ class MeshConfig:
         of = Proxied(resource, self.withheld(name), admin_port, envoy)
         known = self._lasting.get(name)
         if known is not None and known.holds(self._basis, of, self._services):
-            yield from chain.from_iterable(map(self._made, known.steps))
+            for step in known.steps:
+                yield from self._served(step) if isinstance(step, Served) else zip(*step, strict=True)
         else:
             yield from self._made_anew(of)
         if resource.spec.net.transparent_proxying is not None:
@@ -153,13 +153,18 @@ class MeshConfig:
 
     def _made_anew(self, of: Proxied) -> Iterator[tuple[TypeUrl, Entry]]:
         """Yields what lasts and what is made of it, one by one, and keeps in mind what lasts."""
-        steps, called = list[Step](), list[Made]()
-        for step in self._steps(of, called):
-            steps.append(step)
-            yield from self._made(step)
-        self._lasting[of.resource.name] = Lasting(self._basis, of, tuple(called), tuple(steps))
+        steps, called, row = list[Step](), list[Made](), list[tuple[TypeUrl, Entry]]()
+        for one in self._in_order(of, called):
+            if isinstance(one, Served):
+                steps += Run.of(row), one
+                row = []
+                yield from self._served(one)
+            else:
+                row.append(one)
+                yield one
+        self._lasting[of.resource.name] = Lasting(self._basis, of, tuple(called), (*steps, Run.of(row)))
 
-    def _steps(self, of: Proxied, called: list[Made]) -> Iterator[Step]:
+    def _in_order(self, of: Proxied, called: list[Made]) -> Iterator[tuple[TypeUrl, Entry] | Served]:
         """Yields what lasts, in order, and notes what its outbounds lead to."""
         networking = of.resource.spec.net
         yield from admin_listener.entries(networking, of.admin_port, self._generated)
@@ -219,7 +224,7 @@ class MeshConfig:
     def _places(self) -> redirected_traffic.Places:
         return redirected_traffic.places(self._service_members, has_pods=self._has_service_addresses)
 
-    def _inbound(self, of: Proxied, inbound: Inbound) -> Iterator[Step]:
+    def _inbound(self, of: Proxied, inbound: Inbound) -> Iterator[tuple[TypeUrl, Entry] | Served]:
         networking = of.resource.spec.net
         target, port = dataplanes.workload(networking, inbound)
         address = dataplanes.listen_address(networking, inbound)
@@ -240,9 +245,6 @@ class MeshConfig:
         for one in (address, *also):
             framed = self._generated.entry(frame, place._replace(address=one), envoy, self._limits)
             yield Served(framed, known_by, inbound.service)
-
-    def _made(self, step: Step) -> Iterable[tuple[TypeUrl, Entry]]:
-        return self._served(step) if isinstance(step, Served) else (step,)
 
     def _served(self, inbound: Served) -> Iterator[tuple[TypeUrl, Entry]]:
         framed, is_http = inbound.framed, inbound.framed.place.is_http
