@@ -219,6 +219,7 @@ class Proxy:
 
     def _tell_if_changed(self) -> None:
         """Tells of a progress, if it is one: most of what thousands say at once completes nothing."""
+        self._note_acknowledged()
         if self._told != self._answers:
             self._progressed()
 
