@@ -15,7 +15,7 @@ from kuma.xds.proxies.insights import Record
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, running
 
 PROXIES, SERVICES = 40, 4
-MOST = 1300
+MOST = 1200
 """Calls of our own functions for each, from the request to the last acknowledgement of its listener and its routes.
 
 About twice as many as there are.
