@@ -9,6 +9,7 @@ from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import wrappers_pb2
 
+from kuma.xds.envoy import resource_names, tls
 from kuma.xds.envoy.listeners import listener
 from kuma.xds.envoy.resource import Entry, serialised, type_url_of
 
@@ -36,3 +37,12 @@ def test_the_routes_of_a_listener() -> None:
     table.validate_clusters.CopyFrom(wrappers_pb2.BoolValue(value=False))
     made = listener.routes(table.name, "web", serialised(route))
     assert made.wire == as_protobuf(table.name, type_url_of(table), serialised(table))
+
+
+@pytest.mark.parametrize("size", [1, 127, 128, 700, 20_000])
+def test_the_secret_of_a_leaf_has_the_very_key_that_was_given_and_no_copy(size: int) -> None:
+    chain, key, name = b"c" * size, b"k" * (size // 2 + 1), resource_names.identity_secret("default")
+    made, whole = tls.identity("default", chain, key), Entry.of(name, tls.certificate(name, chain, key))
+    assert (made, made.wire) == (whole, whole.wire)
+    assert any(part is key for part in made.parts)
+    assert any(part is chain for part in made.parts)

@@ -34,6 +34,7 @@ from kuma.xds.envoy.mesh_wide.inbound_admissions import InboundAdmissions
 from kuma.xds.envoy.mesh_wide.leaf_uris import LeafUris
 from kuma.xds.envoy.mesh_wide.logged_calls import LoggedCalls
 from kuma.xds.envoy.mesh_wide.metrics_places import MetricsPlaces
+from kuma.xds.envoy.node import capabilities
 from kuma.xds.envoy.node.capabilities import OLDEST, Capabilities
 from kuma.xds.envoy.resource import Entry, TypeUrl
 from kuma.xds.envoy.services import clusters
@@ -238,7 +239,7 @@ class MeshConfig:
         )
         known_by = self.admissions.known_by(of.resource, inbound)
         # What its inbounds are is the same for all groups.
-        envoy = of.envoy._replace(group="", unwritable=frozenset())
+        envoy = capabilities.of_inbounds(of.envoy)
         frame = inbound_listeners.frame_without_tls if self.level is Level.PLAIN else inbound_listeners.frame
         yield TypeUrl.CLUSTER, cluster
         # Not further addresses of one listener: Envoy refuses one that gets or loses some.

@@ -12,6 +12,7 @@ from google.protobuf import any_pb2, message
 from kuma.pki import spiffe
 from kuma.resources import tags as tag_rules
 from kuma.xds.envoy import resource_names
+from kuma.xds.envoy.resource import Entry, field_of, head_of, type_url_of
 
 ALPN = "kuma"
 """The protocol that a client offers; tells mesh TLS from a workload's own TLS."""
@@ -89,9 +90,24 @@ def verified(own: str, trusted: str, *peers: common_pb2.SubjectAltNameMatcher) -
     return context
 
 
-def identity(mesh: str, chain_pem: bytes, key_pem: bytes) -> secret_pb2.Secret:
-    """Returns the certificate of a proxy of this mesh, and its key."""
-    return certificate(resource_names.identity_secret(mesh), chain_pem, key_pem)
+def identity(mesh: str, chain_pem: bytes, key_pem: bytes) -> Entry:
+    """Returns the certificate of a proxy of this mesh, and its key, as they travel: the very objects that are given.
+
+    So that a key is in memory once. See `certificate`.
+    """
+    name = resource_names.identity_secret(mesh)
+    chain, key = (head_of(_INLINE, len(pem)) for pem in (chain_pem, key_pem))
+    chain = head_of(_CHAIN, len(chain) + len(chain_pem)) + chain
+    key = head_of(_KEY, len(key) + len(key_pem)) + key
+    front = field_of(_NAME, name.encode()) + head_of(_PAIR, sum(map(len, (chain, chain_pem, key, key_pem)))) + chain
+    return Entry.serialised(name, type_url_of(secret_pb2.Secret()), front, chain_pem, key, key_pem)
+
+
+_NAME = secret_pb2.Secret.NAME_FIELD_NUMBER
+_PAIR = secret_pb2.Secret.TLS_CERTIFICATE_FIELD_NUMBER
+_CHAIN = common_pb2.TlsCertificate.CERTIFICATE_CHAIN_FIELD_NUMBER
+_KEY = common_pb2.TlsCertificate.PRIVATE_KEY_FIELD_NUMBER
+_INLINE = base_pb2.DataSource.INLINE_BYTES_FIELD_NUMBER
 
 
 def certificate(name: str, chain_pem: bytes, key_pem: bytes) -> secret_pb2.Secret:

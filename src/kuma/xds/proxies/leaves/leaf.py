@@ -16,7 +16,7 @@ from kuma.base.rounds import Rounds
 from kuma.pki.authority import Authority, AuthorityUnusable
 from kuma.pki.issuer import Identity
 from kuma.pki.leaf_rotation import has_been_set_back, rotation_time
-from kuma.xds.envoy import resource_names, tls
+from kuma.xds.envoy import tls
 from kuma.xds.envoy.resource import Entry
 from kuma.xds.proxies.leaves.issuance import LeafIssuer
 
@@ -152,8 +152,7 @@ class LeafKeeper:
             log.info("certificate issued again", proxy=self._proxy, failures=self._failures)
         self._failures, self._refused, self.last_error = 0, None, ""
         self._told.clear()
-        secret = tls.identity(wanted.mesh, identity.chain_pem, identity.key_pem)
-        self.entry = Entry.of(resource_names.identity_secret(wanted.mesh), secret)
+        self.entry = tls.identity(wanted.mesh, identity.chain_pem, identity.key_pem)
         self._on_change()
 
     def _is_of_later(self) -> bool:
