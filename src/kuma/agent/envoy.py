@@ -27,6 +27,7 @@ from kuma.base import aio
 from kuma.base.clock import Clock
 from kuma.base.errors import Misconfigured
 from kuma.base.system import service_manager
+from kuma.base.tls.trust import NOBODY
 
 log = structlog.get_logger(__name__)
 
@@ -120,7 +121,7 @@ class Envoy:
         """Tells whether Envoy serves: from when it has its configuration until it is to end."""
         if self._drain.is_set():
             return readiness.TERMINATING
-        async with httpx.AsyncClient(base_url=self.admin_url, timeout=2.0, trust_env=False) as admin:
+        async with httpx.AsyncClient(base_url=self.admin_url, verify=NOBODY, timeout=2.0, trust_env=False) as admin:
             return readiness.READY if await _is_ready(admin) else readiness.STARTING
 
     async def run(self) -> int:
@@ -162,7 +163,7 @@ class Envoy:
 
     async def _announce(self) -> None:
         """Say that the proxy runs, once Envoy has its configuration and listens."""
-        async with httpx.AsyncClient(base_url=self.admin_url, timeout=2.0, trust_env=False) as admin:
+        async with httpx.AsyncClient(base_url=self.admin_url, verify=NOBODY, timeout=2.0, trust_env=False) as admin:
             while not await _is_ready(admin):
                 await self._clock.sleep(_POLL)
         service_manager.tell(service_manager.READY)
@@ -175,7 +176,7 @@ class Envoy:
             await asyncio.Event().wait()
             return
         contact = Contact(limit, self._clock.monotonic())
-        async with httpx.AsyncClient(base_url=self.admin_url, timeout=2.0, trust_env=False) as admin:
+        async with httpx.AsyncClient(base_url=self.admin_url, verify=NOBODY, timeout=2.0, trust_env=False) as admin:
             while not contact.is_lost:
                 await self._clock.sleep(contact.pause)
                 contact.look(await has_stream(admin), self._clock.monotonic())
@@ -240,7 +241,7 @@ class Envoy:
         await _first(exited, self._end.wait(), self._say_goodbye())
         await _first(exited, self._end.wait(), self._clock.sleep(_TOLD))
         deadline = self._clock.monotonic() + self._options.drain
-        async with httpx.AsyncClient(base_url=self.admin_url, timeout=2.0, trust_env=False) as admin:
+        async with httpx.AsyncClient(base_url=self.admin_url, verify=NOBODY, timeout=2.0, trust_env=False) as admin:
             with contextlib.suppress(httpx.HTTPError):
                 await admin.post("/healthcheck/fail")
                 await admin.post("/drain_listeners?graceful&skip_exit")

@@ -11,6 +11,7 @@ import structlog
 
 from kuma.base.errors import NotFound, Unavailable
 from kuma.base.system import sockets
+from kuma.base.tls.trust import NOBODY
 from kuma.base.values import addresses, urls
 from kuma.pki.ssl_context import show
 from kuma.policy.workloads import OwnPorts
@@ -98,7 +99,7 @@ class AdminClient:
         if not envoy.port or (here and not self._may_be_here(envoy)):
             raise Unavailable(_SILENT.format(mesh=mesh, name=name))
         where = urls.host_port(networking.address if remote else admin_listener.ADDRESS, envoy.port)
-        verify = _verification(self._credential()) if remote else True
+        verify = _verification(self._credential()) if remote else NOBODY
         async with httpx.AsyncClient(verify=verify, timeout=_TIMEOUT, trust_env=False) as client:
             try:
                 return await _read(client, method, f"http{'s' if remote else ''}://{where}{path}", query)
