@@ -13,6 +13,7 @@ import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.listener.v3 import listener_pb2
 
+from kuma.base.tls.trust import NOBODY
 from kuma.resources import codec
 from kuma.xds.envoy import resource_names
 from kuma.xds.envoy.resource import TypeUrl
@@ -155,7 +156,9 @@ async def administered(
     proxy.node.metadata.update({"dataplane.admin.port": str(server.sockets[0].getsockname()[1])})
     proxy.connect(await cp.channel())
     await cp.settled(1)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{await cp.api_port()}", timeout=PATIENCE) as client:
+    async with httpx.AsyncClient(
+        verify=NOBODY, base_url=f"http://127.0.0.1:{await cp.api_port()}", timeout=PATIENCE
+    ) as client:
         yield next(iter(cp.parts.proxies)), client
     await proxy.disconnect()
     server.close()
@@ -225,7 +228,7 @@ async def test_envoys_are_asked_at_the_port_they_were_started_with(cp: Running) 
             proxy.node.metadata.update({"dataplane.admin.port": str(said)})
         proxy.connect(await cp.channel())
         await cp.settled(1)
-        async with httpx.AsyncClient(base_url=base, timeout=PATIENCE) as client:
+        async with httpx.AsyncClient(verify=NOBODY, base_url=base, timeout=PATIENCE) as client:
             found = await client.get("/meshes/default/dataplanes/web-01/stats")
         assert found.status_code == 503
         assert found.json()["detail"] == "the Envoy of default.web-01 does not answer"

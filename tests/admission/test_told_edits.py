@@ -17,6 +17,7 @@ import pytest
 from pydantic import BaseModel
 
 from kuma.base.errors import WeakeningRefused
+from kuma.base.tls.trust import NOBODY
 from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.models.mesh_traffic_permission import MeshTrafficPermissionSpec
 from kuma.resources.models.traffic_permission import TrafficPermissionSpec
@@ -214,7 +215,9 @@ async def test_a_token_that_is_revoked_no_more(tmp_path: Path) -> None:
 async def test_who_wanted_to_weaken_is_on_record_also_when_that_is_refused(tmp_path: Path) -> None:
     async with running(tmp_path, defaults={"refuse_weakening": True}) as cp:
         await cp.apply(MTLS)
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{await cp.api_port()}", timeout=PATIENCE) as client:
+        async with httpx.AsyncClient(
+            verify=NOBODY, base_url=f"http://127.0.0.1:{await cp.api_port()}", timeout=PATIENCE
+        ) as client:
             found = resource(ALLOW_ALL)
             content = {"type": "TrafficPermission", "mesh": "default", "name": found.name, **found.spec.to_wire()}
             path = f"/meshes/default/traffic-permissions/{found.name}"

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from kuma.base.tls.trust import NOBODY
 from kuma.resources import codec
 from tests.api.test_api import MESH, PERMISSION, SECRET, Api, api, manager  # noqa: F401 - fixtures
 from tests.fakes.control_plane import dataplane, running
@@ -151,7 +152,7 @@ async def test_permissions_are_judged_with_what_comes_before_them(tmp_path: Path
     plain = {**MESH, "labels": GUARDED["labels"]}
     db = codec.to_universal(dataplane("db-01", "db"))
     batch = [GUARDED, db, permission("a", "web"), permission("b", "api"), permission("everybody", "*")]
-    async with running(tmp_path) as cp, httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+    async with running(tmp_path) as cp, httpx.AsyncClient(verify=NOBODY, trust_env=False, timeout=PATIENCE) as client:
         url = f"http://localhost:{await cp.api_port()}/_dry-run"
         await cp.apply_resource(codec.parse(plain))
         for _ in range(2):

@@ -11,6 +11,7 @@ import httpx
 import jwt
 import pytest
 
+from kuma.base.tls.trust import NOBODY
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, running
 from tests.fakes.patience import PATIENCE
 
@@ -43,7 +44,9 @@ async def cp(tmp_path: Path) -> AsyncIterator[Running]:
 
 @pytest.fixture
 async def get(cp: Running) -> AsyncIterator[Client]:
-    async with httpx.AsyncClient(base_url=f"http://localhost:{await cp.api_port()}", timeout=PATIENCE) as http:
+    async with httpx.AsyncClient(
+        verify=NOBODY, base_url=f"http://localhost:{await cp.api_port()}", timeout=PATIENCE
+    ) as http:
         yield Client(http)
 
 
@@ -211,7 +214,9 @@ async def test_a_store_has_one_name_for_ever(tmp_path: Path) -> None:
     async def name() -> str:
         async with (
             running(tmp_path) as cp,
-            httpx.AsyncClient(base_url=f"http://localhost:{await cp.api_port()}", timeout=PATIENCE) as http,
+            httpx.AsyncClient(
+                verify=NOBODY, base_url=f"http://localhost:{await cp.api_port()}", timeout=PATIENCE
+            ) as http,
         ):
             found: str = (await http.get("/")).json()["clusterId"]
             return found

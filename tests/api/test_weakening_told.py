@@ -10,6 +10,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
+from kuma.base.tls.trust import NOBODY
 from kuma.resources import codec, kinds
 from tests.admission.test_edited_dataplanes import PERMISSIONS, dataplane, of
 from tests.admission.test_told_edits import secret
@@ -75,7 +76,7 @@ async def test_it_is_told_everywhere_and_refused_by_a_guard(tmp_path: Path, chan
                 lambda: "Secret" in outcome.resource.key.kind or cp.parts.views.holds(outcome.resource)  # noqa: B023
             )
         url = f"http://127.0.0.1:{await cp.api_port()}"
-        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE, verify=NOBODY, trust_env=False) as client:
             key = resource(change.put or change.delete).key
             stored = await cp.parts.manager.find(key)
             for query in ({"dryRun": "All"}, {}):

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import httpx
 
+from kuma.base.tls.trust import NOBODY
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running
 from tests.fakes.many import many_dataplanes
 
@@ -15,7 +16,7 @@ PREVIEW = "/gui/meshes/default/preview"
 @asynccontextmanager
 async def signed_in(cp: Running, name: str) -> AsyncIterator[httpx.AsyncClient]:
     origin = f"http://localhost:{await cp.api_port()}"
-    async with httpx.AsyncClient(base_url=origin, headers={"origin": origin}, timeout=None) as client:
+    async with httpx.AsyncClient(verify=NOBODY, base_url=origin, headers={"origin": origin}, timeout=None) as client:
         token = await cp.parts.users.issue(name, (), timedelta(hours=1))
         assert (await client.post("/gui/sign-in", data={"token": token})).status_code == 303
         yield client

@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from kuma.base.tls.trust import NOBODY
 from kuma.console import sealing, sessions
 from kuma.resources import kinds
 from kuma.resources.models.secret import SecretSpec
@@ -35,7 +36,7 @@ async def cp(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Running]:
 @pytest.fixture
 async def client(cp: Running) -> AsyncIterator[httpx.AsyncClient]:
     origin = f"http://localhost:{await cp.api_port()}"
-    async with httpx.AsyncClient(base_url=origin, headers={"origin": origin}, timeout=None) as found:
+    async with httpx.AsyncClient(verify=NOBODY, base_url=origin, headers={"origin": origin}, timeout=None) as found:
         yield found
 
 
@@ -149,7 +150,9 @@ async def test_whoever_may_read_without_a_token_sees_pages_and_changes_nothing(t
     section = {"http": {"port": 0}, "https": {"port": 0}, "authn": {"localhost_is_admin": False}}
     async with running(tmp_path, api_server=section, access={"anonymous_reads": True}) as cp:
         origin = f"http://localhost:{await cp.api_port()}"
-        async with httpx.AsyncClient(base_url=origin, headers={"origin": origin}, timeout=None) as client:
+        async with httpx.AsyncClient(
+            verify=NOBODY, base_url=origin, headers={"origin": origin}, timeout=None
+        ) as client:
             assert "Overview" in (await client.get("/gui/")).text
             assert (await client.get("/gui/meshes/default/secrets")).status_code == 303
             page = "/gui/meshes/default/preview"
@@ -162,7 +165,7 @@ async def test_a_stream_tells_at_once_what_its_page_does_not_show_yet(tmp_path: 
     async with running(tmp_path) as cp:
         origin = f"http://localhost:{await cp.api_port()}"
         async with (
-            httpx.AsyncClient(base_url=origin, timeout=None) as client,
+            httpx.AsyncClient(verify=NOBODY, base_url=origin, timeout=None) as client,
             client.stream("GET", "/gui/live?since=x") as stream,
         ):
             lines = stream.aiter_lines()
@@ -202,7 +205,7 @@ async def test_every_answer_forbids_scripts_frames_and_what_is_elsewhere(
 async def test_the_administrator_of_this_machine_needs_no_session_unless_another_site_asks(tmp_path: Path) -> None:
     async with running(tmp_path) as cp:
         origin = f"http://localhost:{await cp.api_port()}"
-        async with httpx.AsyncClient(base_url=origin, timeout=None) as client:
+        async with httpx.AsyncClient(verify=NOBODY, base_url=origin, timeout=None) as client:
             assert "mesh-system:admin" in (await client.get("/gui/")).text
             for headers in (
                 {"sec-fetch-site": "cross-site"},

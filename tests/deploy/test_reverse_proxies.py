@@ -14,6 +14,7 @@ import httpx
 
 from demo.processes import Processes, free_ports
 from kuma.app.serving.servers import HTTPS
+from kuma.base.tls.trust import NOBODY
 from tests.fakes.control_plane import running
 from tests.fakes.patience import PATIENCE
 
@@ -78,7 +79,9 @@ async def test_whoever_calls_through_a_reverse_proxy_is_nobody(tmp_path: Path) -
                 await listening(tls)
                 for port, path in ((plain, None), (tls, None), (plain, "plain.sock"), (tls, "tls.sock")):
                     await is_nobody(port, str(directory / path) if path else None)
-        async with httpx.AsyncClient(base_url=f"http://localhost:{ports['http']}", timeout=PATIENCE) as client:
+        async with httpx.AsyncClient(
+            verify=NOBODY, base_url=f"http://localhost:{ports['http']}", timeout=PATIENCE
+        ) as client:
             assert (await client.get("/who-am-i")).json()["name"] == "mesh-system:admin", "without a proxy"
 
 

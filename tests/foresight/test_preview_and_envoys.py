@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from kuma.base.tls.trust import NOBODY
 from kuma.resources import codec
 from kuma.resources.resource import Key, Resource
 from tests.fakes.control_plane import Running, resource, running
@@ -77,7 +78,7 @@ async def admitted_as_a_rule(mesh: Sidecars) -> set[Call]:
 
 
 async def ask(cp: Running, method: str, path: str, **arguments: Any) -> dict[str, Any]:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(verify=NOBODY, trust_env=False) as client:
         answer = await client.request(method, f"http://localhost:{await cp.api_port()}{path}", **arguments)
         assert answer.status_code == 200, answer.text
         found: dict[str, Any] = answer.json()

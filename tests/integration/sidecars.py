@@ -16,6 +16,7 @@ import httpx
 
 from demo.processes import BIN, free_ports
 from kuma.base import aio
+from kuma.base.tls.trust import NOBODY
 from tests.fakes.control_plane import Running
 from tests.fakes.patience import PATIENCE
 
@@ -84,7 +85,7 @@ class Sidecar:
 
     async def says(self, path: str) -> Any:
         """What its Envoy says of itself over its administration, in JSON."""
-        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+        async with httpx.AsyncClient(verify=NOBODY, trust_env=False, timeout=PATIENCE) as client:
             return (await client.get(f"http://127.0.0.1:{self.admin}{path}")).json()
 
     async def leaf(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from demo import postgres as servers
+from kuma.base.tls.trust import NOBODY
 from kuma.xds.envoy.resource import TypeUrl
 from kuma.xds.envoy.services import serving_label
 from tests.fakes.control_plane import MTLS, Running, dataplane, running
@@ -30,7 +31,7 @@ class Cut:
         self.database = database
 
     async def healthy(self, number: int) -> int:
-        async with httpx.AsyncClient(timeout=PATIENCE) as client:
+        async with httpx.AsyncClient(verify=NOBODY, timeout=PATIENCE) as client:
             port = await self.both.planes[number].parts.diagnostics.port()
             return (await client.get(f"http://127.0.0.1:{port}/healthy")).status_code
 

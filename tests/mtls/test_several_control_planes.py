@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from kuma.base.errors import Conflict
+from kuma.base.tls.trust import NOBODY
 from kuma.resources import kinds
 from kuma.resources.models.dataplane_insight import AdministrationInsight
 from kuma.resources.models.mesh_transition import Level, MeshTransitionSpec
@@ -102,7 +103,7 @@ async def test_all_know_who_is_there_and_of_their_clocks(two: Several) -> None:
 
 async def test_the_api_of_each_shows_all(two: Several) -> None:
     shown = []
-    async with httpx.AsyncClient(timeout=PATIENCE) as client:
+    async with httpx.AsyncClient(verify=NOBODY, timeout=PATIENCE) as client:
         for plane in two.planes:
             base = f"http://127.0.0.1:{await plane.api_port()}"
             answer = (await client.get(f"{base}/control-planes")).json()
@@ -120,7 +121,7 @@ async def test_each_answers_alike_about_the_proxies_of_all(two: Several) -> None
     await two.planes[1].proxy(DB)
     await two.until(lambda: complete(two))
     bases = [f"http://127.0.0.1:{await plane.api_port()}" for plane in two.planes]
-    async with httpx.AsyncClient(timeout=PATIENCE) as client:
+    async with httpx.AsyncClient(verify=NOBODY, timeout=PATIENCE) as client:
         for path in ("certificates", "meshes/default/dataplanes/web-01/_config"):
             answers = [(await client.get(f"{base}/{path}")).json() for base in bases]
             while answers[0] != answers[1] or answers[0].get("total") not in (2, None):
@@ -135,7 +136,7 @@ async def test_each_answers_alike_about_the_proxies_of_all(two: Several) -> None
 
 
 async def test_a_control_plane_alone_shows_itself(tmp_path: Path) -> None:
-    async with running(tmp_path) as plane, httpx.AsyncClient(timeout=PATIENCE) as client:
+    async with running(tmp_path) as plane, httpx.AsyncClient(verify=NOBODY, timeout=PATIENCE) as client:
         (one,) = (await client.get(f"http://127.0.0.1:{await plane.api_port()}/control-planes")).json()["items"]
     assert (one["leader"], one["answers"], one["clockDifferenceSeconds"]) == (True, True, 0)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 from structlog.testing import capture_logs
 
+from kuma.base.tls.trust import NOBODY
 from kuma.resources import kinds
 from tests.fakes.clock import ManualClock
 from tests.fakes.control_plane import MTLS, Running, dataplane, running
@@ -54,7 +55,7 @@ async def test_it_is_left_out_and_told_anew_when_its_proxy_connects(tmp_path: Pa
             await cp.proxy(one, bring=False)
             await known(cp, one.name)
     damage(tmp_path)
-    async with running(tmp_path, clock) as cp, httpx.AsyncClient(timeout=PATIENCE) as client:
+    async with running(tmp_path, clock) as cp, httpx.AsyncClient(verify=NOBODY, timeout=PATIENCE) as client:
         base, told = await cp.api_port(), await cp.parts.diagnostics.port()
         for path in _PATHS:
             answer = await client.get(f"http://127.0.0.1:{base}/{path}")

@@ -16,6 +16,7 @@ import httpx
 import jwt
 import pytest
 
+from kuma.base.tls.trust import NOBODY
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, running
 from tests.fakes.patience import PATIENCE
 
@@ -77,7 +78,9 @@ async def cp(tmp_path: Path) -> AsyncIterator[Running]:
 
 @pytest.fixture
 async def kumactl(cp: Running) -> AsyncIterator[Kumactl]:
-    async with httpx.AsyncClient(base_url=f"http://localhost:{await cp.api_port()}", timeout=PATIENCE) as http:
+    async with httpx.AsyncClient(
+        verify=NOBODY, base_url=f"http://localhost:{await cp.api_port()}", timeout=PATIENCE
+    ) as http:
         yield Kumactl(http)
 
 
@@ -483,7 +486,7 @@ async def test_grants_of_the_original_for_stats_and_clusters(tmp_path: Path) -> 
     async with running(tmp_path, access=access) as cp:
         await cp.apply_resource(WEB)
         port = await cp.api_port()
-        async with httpx.AsyncClient(base_url=f"http://localhost:{port}", timeout=PATIENCE) as http:
+        async with httpx.AsyncClient(verify=NOBODY, base_url=f"http://localhost:{port}", timeout=PATIENCE) as http:
             asked = Kumactl(http)
             for path in ("stats", "clusters"):
                 problem(await asked.inspect(f"/meshes/default/dataplanes/web-01/{path}"), 403, "Access Denied")

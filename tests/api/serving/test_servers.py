@@ -20,6 +20,7 @@ from kuma.base import aio
 from kuma.base.errors import Misconfigured
 from kuma.base.system import sockets
 from kuma.base.tls.server_identity import ServerIdentity
+from kuma.base.tls.trust import NOBODY
 from tests.fakes.patience import PATIENCE
 
 
@@ -47,7 +48,7 @@ async def test_a_server_stops_when_it_is_told_to_and_frees_its_port() -> None:
         server = HttpServer(app(), "127.0.0.1", port, setting="X")
         task = aio.spawn(server.run(), name="server")
         port = await server.port()
-        async with httpx.AsyncClient(timeout=PATIENCE) as client:
+        async with httpx.AsyncClient(verify=NOBODY, timeout=PATIENCE) as client:
             assert (await client.get(f"http://127.0.0.1:{port}/healthy")).status_code == 200
         await aio.stop([task])
         assert task.done()
@@ -72,7 +73,7 @@ async def test_who_is_being_answered_while_it_stops_is_told_so() -> None:
 
     server = HttpServer(endless, "127.0.0.1", 0, setting="X")
     task = aio.spawn(server.run(), name="server")
-    async with httpx.AsyncClient(timeout=PATIENCE) as client:
+    async with httpx.AsyncClient(verify=NOBODY, timeout=PATIENCE) as client:
         asking = aio.spawn(client.put(f"http://127.0.0.1:{await server.port()}/meshes/default"), name="asking")
         async with asyncio.timeout(PATIENCE):
             await began.wait()
@@ -91,7 +92,7 @@ async def test_tls_is_verified_and_not_older_than_1_2(tmp_path: Path) -> None:
     trusting = ssl.create_default_context(cafile=files.ca)
     async with httpx.AsyncClient(verify=trusting, timeout=PATIENCE) as client:
         assert (await client.get(url)).status_code == 200
-    async with httpx.AsyncClient(timeout=PATIENCE) as client:
+    async with httpx.AsyncClient(verify=NOBODY, timeout=PATIENCE) as client:
         with pytest.raises(httpx.ConnectError):
             await client.get(url)
     await aio.stop([task])
@@ -107,7 +108,8 @@ async def test_one_that_is_shut_leaves_connections_to_the_other_at_the_same_port
         stack.push_async_callback(aio.stop, tasks)
         url = f"http://127.0.0.1:{await first.server.port()}/"
         idle, busy, late = [
-            await stack.enter_async_context(httpx.AsyncClient(timeout=PATIENCE, trust_env=False)) for _ in range(3)
+            await stack.enter_async_context(httpx.AsyncClient(timeout=PATIENCE, verify=NOBODY, trust_env=False))
+            for _ in range(3)
         ]
         assert (await idle.get(url)).text == "1"
         first.may_answer.clear()

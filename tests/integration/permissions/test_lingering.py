@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from kuma.base import aio
+from kuma.base.tls.trust import NOBODY
 from kuma.resources import kinds
 from soak import kept
 from soak.kept import Kept
@@ -110,7 +111,7 @@ async def test_whom_no_permission_admits_any_more_loses_what_is_open_and_nobody_
 async def connections(caller: Sidecar, service: str, counted: str) -> int:
     """The connections to a service that a caller's proxy has opened (`total`), or that have ended (`destroy`)."""
     name = f"cluster.{service}.upstream_cx_{counted}"
-    async with httpx.AsyncClient(trust_env=False) as admin:
+    async with httpx.AsyncClient(verify=NOBODY, trust_env=False) as admin:
         found = await admin.get(f"http://127.0.0.1:{caller.admin}/stats?filter=^{name}$")
     return int(found.text.rpartition(": ")[2])
 

@@ -14,6 +14,7 @@ import pytest
 
 from demo.processes import BIN
 from kuma.base import aio
+from kuma.base.tls.trust import NOBODY
 from kuma.resources import codec
 from soak import kept
 from soak.kept import Kept
@@ -33,7 +34,7 @@ def declared() -> tuple[str, ...]:
 
 async def told(cp: Running) -> list[dict[str, Any]]:
     """What is shown of the traffic of the mesh."""
-    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+    async with httpx.AsyncClient(verify=NOBODY, trust_env=False, timeout=PATIENCE) as client:
         answer = await client.get(f"http://localhost:{await cp.api_port()}/meshes/default/observed-traffic")
         items: list[dict[str, Any]] = answer.json()["items"]
         return items
@@ -55,7 +56,7 @@ async def shown(cp: Running, expected: Seen) -> None:
 async def foreseen(cp: Running, change: str) -> dict[str, Any]:
     """What a preview says of a change of the mesh."""
     resources = [codec.to_universal(resource(change))]
-    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+    async with httpx.AsyncClient(verify=NOBODY, trust_env=False, timeout=PATIENCE) as client:
         answer = await client.post(f"http://localhost:{await cp.api_port()}/preview", json={"resources": resources})
         (said,) = answer.json()["items"]
         return dict(said)
@@ -151,7 +152,7 @@ async def test_a_connection_over_tcp_is_seen_while_it_is_open_and_strict_cuts_it
 
 async def connections(called: Sidecar) -> int:
     """How many connections in plaintext to a workload have ended."""
-    async with httpx.AsyncClient(trust_env=False) as admin:
+    async with httpx.AsyncClient(verify=NOBODY, trust_env=False) as admin:
         stats = f"http://127.0.0.1:{called.admin}/stats?filter=_plaintext.downstream_cx_destroy$"
         return int((await admin.get(stats)).text.rpartition(": ")[2])
 

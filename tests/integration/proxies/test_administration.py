@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from demo.processes import free_ports
+from kuma.base.tls.trust import NOBODY
 from kuma.xds.administration.ca import Credential
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running
 from tests.fakes.patience import PATIENCE
@@ -77,7 +78,9 @@ async def test_envoy_itself_shows_no_token_to_whoever_reaches_its_administration
 ) -> None:
     web = await mesh.start("web")
     token = (tmp_path / "web-token").read_text()
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{web.admin}", trust_env=False, timeout=PATIENCE) as client:
+    async with httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{web.admin}", verify=NOBODY, trust_env=False, timeout=PATIENCE
+    ) as client:
         for path in READS:
             shown = (await client.get(f"/{path}")).text
             assert shown, path

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from demo.processes import BIN
+from kuma.base.tls.trust import NOBODY
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane, running
 from tests.fakes.patience import PATIENCE
 from tests.integration.sidecars import sidecars
@@ -63,7 +64,9 @@ async def test_a_proxy_runs_with_a_token_that_was_signed_elsewhere(cp: Running, 
     assert "its signature is not by the key that it names" in str(await refused.failure())
 
     user = kumactl("generate", "user-token", "--name", "mesh-system:admin", "--group", "mesh-system:admin", *signing)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{await cp.api_port()}", timeout=PATIENCE) as client:
+    async with httpx.AsyncClient(
+        verify=NOBODY, base_url=f"http://127.0.0.1:{await cp.api_port()}", timeout=PATIENCE
+    ) as client:
         client.headers["authorization"] = f"Bearer {user}"
         assert (await client.get("/who-am-i")).json()["name"] == "mesh-system:admin"
         for kind, request in (

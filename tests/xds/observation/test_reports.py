@@ -18,6 +18,7 @@ from envoy.service.accesslog.v3 import als_pb2
 from prometheus_client import CollectorRegistry
 
 from kuma.base import aio
+from kuma.base.tls.trust import NOBODY
 from kuma.resources import kinds
 from kuma.resources.models.mesh import MeshSpec
 from kuma.resources.models.secret import SecretSpec
@@ -39,7 +40,7 @@ WEB_ONLY = ALLOW_ALL.replace("'*'", "web", 1)
 
 
 async def seen(cp: Running) -> list[dict[str, Any]]:
-    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+    async with httpx.AsyncClient(verify=NOBODY, trust_env=False, timeout=PATIENCE) as client:
         answer = await client.get(f"http://localhost:{await cp.api_port()}/meshes/default/observed-traffic")
         assert answer.status_code == 200, answer.text
         found: list[dict[str, Any]] = answer.json()["items"]
@@ -84,7 +85,7 @@ async def test_what_each_kind_of_caller_is_counted_as(cp: Running) -> None:
     }
     assert found["10.0.0.1", "plaintext", "allowed"]["knownAs"] == ["backend-01", "web-01"]
     assert found["web", "meshTls", "allowed"]["service"] == "backend"
-    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+    async with httpx.AsyncClient(verify=NOBODY, trust_env=False, timeout=PATIENCE) as client:
         metrics = (await client.get(f"http://127.0.0.1:{await cp.parts.diagnostics.port()}/metrics")).text
     counted = 'kuma_observed_connections_total{{how="{}",mesh="default",outcome="{}"}} {}.0'
     for how, outcome, connections in (
@@ -141,7 +142,7 @@ async def test_clocks_that_are_off_are_noticed_by_what_is_reported(cp: Running) 
         ended.common_properties.start_time.FromDatetime(now + timedelta(seconds=off - 5))
         ended.common_properties.duration.FromTimedelta(timedelta(seconds=5))
         assert await report(cp, cp.token(name="backend-01"), ended) is grpc.StatusCode.OK
-        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+        async with httpx.AsyncClient(verify=NOBODY, trust_env=False, timeout=PATIENCE) as client:
             answer = await client.get(f"http://localhost:{await cp.api_port()}/observed-traffic")
         told = [round(clock["aheadSeconds"], -2) for clock in answer.json()["items"][0]["clocksOff"]]
         assert told == expected

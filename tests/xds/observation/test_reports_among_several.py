@@ -11,6 +11,7 @@ import grpc
 import httpx
 
 from kuma.base import aio
+from kuma.base.tls.trust import NOBODY
 from tests.fakes.control_plane import ALLOW_ALL, MTLS, Running, dataplane
 from tests.fakes.patience import PATIENCE
 from tests.fakes.reports import entry, report
@@ -29,7 +30,7 @@ def is_on(cp: Running) -> bool:
 
 
 async def seen(cp: Running) -> Seen:
-    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+    async with httpx.AsyncClient(verify=NOBODY, trust_env=False, timeout=PATIENCE) as client:
         answer = await client.get(f"http://localhost:{await cp.api_port()}/meshes/default/observed-traffic")
         return {(one["caller"], one["how"], one["outcome"]): one["connections"] for one in answer.json()["items"]}
 

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from kuma.base.tls.trust import NOBODY
 from kuma.resources import codec
 from kuma.resources.resource import Resource
 from kuma.xds.envoy.resource import TypeUrl
@@ -64,7 +65,7 @@ async def test_an_inbound_is_withheld_when_a_proxy_arrives_where_it_leads_to(
             reason = "networking.inbound[0].servicePort: 127.0.0.1:9905 is the administration of an Envoy"
             shown = await cp.insight(attacker, lambda insight: insight.withheld_inbounds)
             assert shown.withheld_inbounds[0].startswith(reason)
-            async with httpx.AsyncClient(timeout=PATIENCE) as client:
+            async with httpx.AsyncClient(verify=NOBODY, timeout=PATIENCE) as client:
                 metrics = await client.get(f"http://127.0.0.1:{await cp.parts.diagnostics.port()}/metrics")
             assert 'inbounds_withheld{mesh="default"} 1.0' in metrics.text
             assert reason in capsys.readouterr().out

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
+from kuma.base.tls.trust import NOBODY
 from kuma.resources import kinds
 from kuma.resources.models.mesh_transition import MeshTransitionSpec
 from kuma.xds.envoy.resource import TypeUrl
@@ -65,7 +66,7 @@ def is_served(cp: Running) -> bool:
 
 
 async def names(cp: Running) -> str:
-    async with httpx.AsyncClient(timeout=PATIENCE) as client:
+    async with httpx.AsyncClient(verify=NOBODY, timeout=PATIENCE) as client:
         return (await client.get(f"http://127.0.0.1:{await cp.parts.diagnostics.port()}/metrics")).text
 
 

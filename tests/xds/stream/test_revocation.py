@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 
 from kuma.base import aio
 from kuma.base.errors import KumaError, Unauthenticated
+from kuma.base.tls.trust import NOBODY
 from kuma.base.turns import Turns
 from kuma.resources import kinds
 from kuma.resources.models.dataplane_insight import TokenInsight
@@ -270,7 +271,7 @@ async def test_the_end_of_a_token_is_told_weeks_before_and_once(tmp_path: Path) 
             shown = await cp.insight(WEB, lambda spec: spec.token)
             await aio.stop([ticking])
             assert shown.token == TokenInsight(expiration_time=end, warning_time=end - timedelta(days=14))
-            async with httpx.AsyncClient(timeout=PATIENCE) as client:
+            async with httpx.AsyncClient(verify=NOBODY, timeout=PATIENCE) as client:
                 metrics = (await client.get(f"http://127.0.0.1:{await cp.parts.diagnostics.port()}/metrics")).text
             (metric,) = [line for line in metrics.splitlines() if line.startswith("dataplane_token_expiration")]
             assert metric.startswith('dataplane_token_expiration_timestamp_seconds{mesh="default"}')
